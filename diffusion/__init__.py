@@ -1,0 +1,1 @@
+"""Sample-efficient diffusion models in JAX: one small core, five papers."""

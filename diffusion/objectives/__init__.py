@@ -1,0 +1,1 @@
+"""Training objectives: (params, batch, draws) to a scalar and its metrics."""

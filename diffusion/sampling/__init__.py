@@ -1,0 +1,1 @@
+"""Samplers: one scan that proposes, selects and composes."""

@@ -18,12 +18,12 @@ class Schedule(Protocol):
     """Anything with a survival probability."""
 
     def alpha(self, time: Scalars) -> Scalars:
-        """Probability that a position is still clean at `time`."""
+        """Probability that a position is still clean at `time`, in the array library and precision of `time`."""
 
 
 @dataclass(frozen=True)
 class LogLinear:
-    """alpha(t) = 1 - (1 - epsilon) t, whose rate is exactly 1 / t (MDLM; SCMDM specification, section 2.5)."""
+    """alpha(t) = 1 - (1 - epsilon) t, whose rate is exactly 1 / t (MDLM; arXiv 2406.07524)."""
 
     epsilon: float = 1e-3
 
@@ -44,7 +44,8 @@ class Cosine:
     """alpha(t) = 1 - cos(pi (1 - t) / 2), slow where most positions are masked (MD4)."""
 
     def alpha(self, time: Scalars) -> Scalars:
-        return 1 - jnp.cos(jnp.pi / 2 * (1 - time))
+        numpy = time.__array_namespace__()
+        return 1 - numpy.cos(numpy.pi / 2 * (1 - time))
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Geometric:
     high: float = 20.0
 
     def alpha(self, time: Scalars) -> Scalars:
-        return jnp.exp(-(self.low ** (1 - time)) * self.high**time)
+        numpy = time.__array_namespace__()
+        return numpy.exp(-(self.low ** (1 - time)) * self.high**time)
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,15 @@ class Loop:
     level: float = 0.1
 
     def alpha(self, time: Scalars) -> Scalars:
+        numpy = time.__array_namespace__()
         before = self.level * time / self.t_off
         after = self.level + (1 - self.level) * (time - self.t_on) / (1 - self.t_on)
-        masked = jnp.where(time < self.t_off, before, jnp.where(time < self.t_on, self.level, after))
-        return 1 - jnp.clip(masked, 0, 1 - 1e-6)
+        masked = numpy.where(time < self.t_off, before, numpy.where(time < self.t_on, self.level, after))
+        return 1 - numpy.clip(masked, 0, 1 - 1e-6)
 
 
 def rate(schedule: Schedule, time: Scalars) -> Scalars:
-    """Weight of the continuous-time bound, -alpha'(t) / (1 - alpha(t)) (SCMDM specification, section 2.5)."""
+    """Weight of the continuous-time bound, -alpha'(t) / (1 - alpha(t)) (arXiv 2406.07524)."""
     alpha, slope = jax.jvp(schedule.alpha, (time,), (jnp.ones_like(time),))
     return -slope / (1 - alpha)
 

@@ -13,7 +13,7 @@ from diffusion.types import Keys, Times, Tokens
 
 @dataclass(frozen=True)
 class Masking:
-    """The process of MDLM: q(z_t | x) keeps x with probability alpha(t) (SCMDM specification, section 2.2).
+    """The process of MDLM: q(z_t | x) keeps x with probability alpha(t) (arXiv 2406.07524).
 
     Classes at `mask_id` and above (the mask, then padding) are never predicted: the SUBS parameterisation.
     """

@@ -27,7 +27,7 @@ def weighted_cross_entropy(
 ) -> Float[Array, "B"]:
     """One draw of -alpha'(t)/(1 - alpha(t)) sum_{masked i} -log p(x^i | z_t), in nats a sequence.
 
-    Its mean over t ~ U(0, 1) and z_t is the NELBO (MDLM; SCMDM specification, section 2.5). Carry-over is exact:
+    Its mean over t ~ U(0, 1) and z_t is the NELBO (MDLM; arXiv 2406.07524). Carry-over is exact:
     positions that are not masked contribute nothing.
     """
     noisy = process.corrupt(draws.keys, clean, time)

@@ -1,0 +1,64 @@
+"""Time grids: everything that changes from step to step is an array, so that one program serves every policy.
+
+Tables are computed on the host in float64 and fed to the scan; windows and gates are contents, never branches.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from diffusion.schedules import Schedule
+
+
+class Grid(NamedTuple):
+    """One row a step, from time t to the cleaner time s; a scan hands rows to the sampler one by one."""
+
+    index: Int[Array, "N"]
+    time: Float[Array, "N"]
+    alpha: Float[Array, "N"]  # survival probability at t
+    next_alpha: Float[Array, "N"]  # and at s
+    masks: Int[Array, "N M"]  # masks left at s when n positions are free, for n = 0 .. L
+    temperature: Float[Array, "N"]
+    nucleus: Float[Array, "N"]
+
+
+def exact_masks(level: np.ndarray, length: int) -> np.ndarray:
+    """ceil(level * n) for n = 0 .. length, guarded against the last bit of float64 (G-Star, arXiv 2510.08369)."""
+    return np.ceil(level[:, None] * np.arange(length + 1) - 1e-9).clip(0, np.arange(length + 1)).astype(np.int32)
+
+
+def grid(
+    schedule: Schedule,
+    steps: int,
+    length: int,
+    *,
+    end: float = 1e-5,
+    temperature: float = 1.0,
+    nucleus: float = 1.0,
+) -> Grid:
+    """`steps` equal steps from t = 1 to `end` (MDLM: 1e-5, the rest is left to noise removal).
+
+    Raises:
+      ValueError: for a step count below 1, an end outside [0, 1), or a temperature or nucleus outside its range.
+    """
+    if steps < 1:
+        raise ValueError(f"sample.steps: must be at least 1, not {steps}")
+    if not 0 <= end < 1:
+        raise ValueError(f"sample.end: must lie in [0, 1), not {end}")
+    if temperature < 0:
+        raise ValueError(f"sample.temperature: must not be negative, not {temperature}")
+    if not 0 < nucleus <= 1:
+        raise ValueError(f"sample.nucleus: must lie in (0, 1], not {nucleus}")
+    times = np.linspace(1.0, end, steps + 1)
+    alpha = np.asarray(schedule.alpha(times), np.float64)
+    return Grid(
+        index=jnp.arange(steps),
+        time=jnp.asarray(times[:-1], jnp.float32),
+        alpha=jnp.asarray(alpha[:-1], jnp.float32),
+        next_alpha=jnp.asarray(alpha[1:], jnp.float32),
+        masks=jnp.asarray(exact_masks(1 - alpha[1:], length)),
+        temperature=jnp.full(steps, temperature, jnp.float32),
+        nucleus=jnp.full(steps, nucleus, jnp.float32),
+    )

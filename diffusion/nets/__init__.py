@@ -1,0 +1,1 @@
+"""Networks: transformers for text, knowing nothing of diffusion."""

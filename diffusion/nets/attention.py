@@ -1,0 +1,124 @@
+"""Scaled dot-product attention, softmax(q k^T / sqrt(d)) v, by the fastest exact kernel of each platform."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from diffusion.nets.layers import automatic_axes, batch_axes
+
+Heads = Float[Array, "B L N H"]
+SPLASH_BLOCK = 128  # splash attention works on blocks whose sides are multiples of the TPU's 128 lanes
+
+
+def plain(query: Heads, key: Heads, value: Heads, *, causal: bool) -> Heads:
+    """Two matrix products around a float32 softmax: the fastest form on CPU, and the reference."""
+    length = query.shape[1]
+    scores = jnp.einsum("blnh,bmnh->bnlm", query, key, preferred_element_type=jnp.float32)
+    scores = scores / math.sqrt(query.shape[-1])
+    if causal:
+        allowed = jnp.tril(jnp.ones((length, length), bool))
+        scores = jnp.where(allowed[None, None], scores, -jnp.inf)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    return jnp.einsum("bnlm,bmnh->blnh", weights, value)
+
+
+def _dot_product(implementation: str) -> Callable[..., Heads]:
+    def attention(query: Heads, key: Heads, value: Heads, *, causal: bool) -> Heads:
+        return jax.nn.dot_product_attention(query, key, value, is_causal=causal, implementation=implementation)
+
+    return attention
+
+
+def _splash_blocks(length: int):
+    from jax.experimental.pallas.ops.tpu import splash_attention
+
+    block = max(size for size in (128, 256, 512) if length % size == 0)
+    return splash_attention.BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_kv_compute=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_kv_dkv_compute=block,
+        block_q_dq=block,
+        block_kv_dq=block,
+    )
+
+
+def splash(query: Heads, key: Heads, value: Heads, *, causal: bool, interpret: bool = False) -> Heads:
+    """TPU splash attention, mapped over the mesh axes (data, fsdp) of the batch and "model" of the heads.
+
+    Raises ValueError when the length is not a multiple of 128.
+    """
+    from jax.experimental.pallas.ops.tpu import splash_attention
+
+    batch, length, heads, head_dim = query.shape
+    if length % SPLASH_BLOCK:
+        raise ValueError(f"net.attention: splash needs a length divisible by {SPLASH_BLOCK}, got {length}; use xla")
+
+    def local(query, key, value):
+        mask = splash_attention.CausalMask if causal else splash_attention.FullMask
+        kernel = splash_attention.make_splash_mha(
+            splash_attention.MultiHeadMask([mask((length, length))] * query.shape[2]),
+            block_sizes=_splash_blocks(length),
+            head_shards=1,
+            q_seq_shards=1,
+            interpret=interpret,
+        )
+        scaled = query * jnp.asarray(1.0 / math.sqrt(head_dim), query.dtype)
+        by_head = [jnp.swapaxes(x, 1, 2) for x in (scaled, key, value)]
+        return jnp.swapaxes(jax.vmap(kernel)(*by_head), 1, 2).astype(value.dtype)
+
+    axes = automatic_axes()
+    if not axes:
+        return local(query, key, value)
+    over_heads = "model" if "model" in axes and heads % axes["model"] == 0 else None
+    spec = PartitionSpec(batch_axes(batch) or None, None, over_heads, None)
+    # The kernel is opaque to the partitioner, so each device runs it on its own examples and heads.
+    return jax.shard_map(local, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)(query, key, value)
+
+
+BACKENDS: dict[str, Callable[..., Heads]] = {
+    "plain": plain,
+    "xla": _dot_product("xla"),
+    "cudnn": _dot_product("cudnn"),
+    "splash": splash,
+}
+
+
+def choose(platform: str, dtype, length: int) -> str:
+    """The backend that "auto" means: splash on TPU, cuDNN on GPU in 16 bits, plain products elsewhere."""
+    if platform == "tpu":
+        return "splash" if length % SPLASH_BLOCK == 0 else "xla"
+    if platform in ("gpu", "cuda", "rocm"):
+        return "cudnn" if platform != "rocm" and jnp.dtype(dtype).itemsize == 2 else "xla"
+    return "plain"
+
+
+def attend(query: Heads, key: Heads, value: Heads, *, causal: bool, backend: str = "auto") -> Heads:
+    """softmax(q k^T / sqrt(H)) v over positions, each position seeing the earlier ones only when `causal`.
+
+    `backend` is one of "plain", "xla", "cudnn", "splash", or "auto" for the platform that runs this process
+    (an ahead-of-time compilation for another platform names its backend). Raises ValueError for other names.
+    """
+    if backend == "auto":
+        backend = choose(jax.default_backend(), query.dtype, query.shape[1])
+    if backend not in BACKENDS:
+        raise ValueError(f"net.attention: unknown backend '{backend}'; use one of auto, {', '.join(BACKENDS)}")
+    return BACKENDS[backend](query, key, value, causal=causal)
+
+
+def attend_cached(
+    query: Heads, key: Float[Array, "B M N H"], value: Float[Array, "B M N H"], position: Int[Array, ""]
+) -> Heads:
+    """Attention of the tokens at position, position + 1, ... to a cache of M places, itself and earlier only."""
+    scores = jnp.einsum("blnh,bmnh->bnlm", query, key, preferred_element_type=jnp.float32)
+    scores = scores / math.sqrt(query.shape[-1])
+    places = jnp.arange(key.shape[1])[None]
+    allowed = places <= (position + jnp.arange(query.shape[1]))[:, None]
+    weights = jax.nn.softmax(jnp.where(allowed[None, None], scores, -jnp.inf), axis=-1)
+    return jnp.einsum("bnlm,bmnh->blnh", weights.astype(value.dtype), value)

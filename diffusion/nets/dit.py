@@ -1,0 +1,243 @@
+"""The diffusion transformer of MDLM (Sahoo et al., 2024, appendix C.2) and its causal variant for autoregression."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, UInt32
+
+from diffusion.nets.attention import attend, attend_cached
+from diffusion.nets.layers import (
+    LayerNorm,
+    Linear,
+    TimeEmbedder,
+    dropout,
+    dropout_seeds,
+    modulate,
+    rotary_table,
+    rotate,
+    shard_batch,
+    uniform_fan_in,
+)
+
+SIZES = {
+    "tiny": dict(hidden=512, blocks=8, heads=8),
+    "small": dict(hidden=768, blocks=12, heads=12),
+    "medium": dict(hidden=1024, blocks=24, heads=16),
+}
+
+Cache = tuple[Float[Array, "N B M H D"], Float[Array, "N B M H D"]]
+
+REMAT_POLICIES = {
+    "full": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Block(nn.Module):
+    """x += gate drop(attention(modulate(norm(x)))); x += gate drop(mlp(modulate(norm(x)))).
+
+    Without adaLN the modulation and the gates are absent.
+    """
+
+    hidden: int
+    heads: int
+    mlp_ratio: int
+    dropout: float
+    causal: bool
+    adaln: bool
+    dtype: str
+    attention: str
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        condition: Float[Array, "B C"] | None,
+        rotary: Float[Array, "2 L H"],
+        position: Int[Array, ""] | None,
+        seeds: UInt32[Array, "B 2 2"] | None,
+        cache: tuple[Array, Array] | None,
+    ) -> tuple[Float[Array, "B L D"], tuple[Array, Array] | None]:
+        batch, length, _ = x.shape
+        if self.adaln:
+            modulation = Linear(6 * self.hidden, initializer="zeros", name="modulation")(condition)
+            shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation[:, None], 6, axis=-1)
+
+        h = LayerNorm(name="norm1")(x)
+        h = modulate(h, shift1, scale1) if self.adaln else h
+        qkv = Linear(3 * self.hidden, bias=False, dtype=self.dtype, name="qkv")(h)
+        query, key, value = (part.reshape(batch, length, self.heads, -1) for part in jnp.split(qkv, 3, axis=-1))
+        query, key = rotate(query, rotary), rotate(key, rotary)
+        if cache is None:
+            mixed = attend(query, key, value, causal=self.causal, backend=self.attention)
+        else:
+            start = (0, position, 0, 0)
+            cache = tuple(
+                jax.lax.dynamic_update_slice(old, new.astype(old.dtype), start)
+                for old, new in zip(cache, (key, value), strict=True)
+            )
+            mixed = attend_cached(query, *cache, position)
+        h = mixed.reshape(batch, length, self.hidden)
+        h = Linear(self.hidden, bias=False, dtype=self.dtype, name="attention_out")(h)
+        h = h if seeds is None else dropout(h, seeds[:, 0], self.dropout)
+        x = shard_batch(x + (gate1 * h if self.adaln else h))
+
+        h = LayerNorm(name="norm2")(x)
+        h = modulate(h, shift2, scale2) if self.adaln else h
+        h = Linear(self.mlp_ratio * self.hidden, dtype=self.dtype, name="mlp_in")(h)
+        h = Linear(self.hidden, dtype=self.dtype, name="mlp_out")(nn.gelu(h, approximate=True))
+        h = h if seeds is None else dropout(h, seeds[:, 1], self.dropout)
+        return shard_batch(x + (gate2 * h if self.adaln else h)), cache
+
+
+class Head(nn.Module):
+    """Linear(modulate(norm(x))) to `features` numbers a position; everything but the norm starts at zero."""
+
+    features: int
+    adaln: bool
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"], condition: Float[Array, "B C"] | None) -> Float[Array, "B L K"]:
+        h = LayerNorm(name="norm")(x)
+        if self.adaln:
+            modulation = Linear(2 * x.shape[-1], initializer="zeros", name="modulation")(condition)
+            h = modulate(h, *jnp.split(modulation[:, None], 2, axis=-1))
+        return Linear(self.features, initializer="zeros", dtype=self.dtype, name="linear")(h)
+
+
+class DiT(nn.Module):
+    """Bidirectional transformer with rotary positions, conditioned on the noise level through adaLN-zero.
+
+    `causal=True, adaln=False` is MDLM's autoregressive baseline: the same blocks without modulation. Parameters are
+    float32, those of the blocks stacked along a leading axis; matrix products run in `dtype`, the residual stream,
+    layer norms and softmax in float32; logits come in `dtype`. `remat` ("none", "dots", "full") trades memory for
+    recomputation, `unroll` blocks are compiled into each turn of the loop over blocks.
+    """
+
+    vocab_size: int
+    hidden: int = 768
+    blocks: int = 12
+    heads: int = 12
+    cond_dim: int = 128
+    mlp_ratio: int = 4
+    dropout: float = 0.1
+    causal: bool = False
+    adaln: bool = True
+    dtype: str = "float32"
+    remat: str = "none"
+    attention: str = "auto"
+    unroll: int = 1
+
+    def setup(self):
+        if self.hidden % self.heads or (self.hidden // self.heads) % 2:
+            raise ValueError(f"net.heads: {self.heads} heads need an even share of net.hidden={self.hidden} each")
+        if self.remat not in ("none", *REMAT_POLICIES):
+            raise ValueError(f"net.remat: unknown policy '{self.remat}'; use one of none, dots, full")
+        self.embedding = self.param(
+            "embedding", uniform_fan_in(self.hidden), (self.vocab_size, self.hidden), jnp.float32
+        )
+        if self.adaln:
+            self.time_embedder = TimeEmbedder(self.cond_dim)
+        block = Block
+        if self.remat != "none":
+            block = nn.remat(Block, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        self.stack = nn.scan(
+            block,
+            length=self.blocks,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, 0, 0),
+            unroll=self.unroll,
+        )(
+            hidden=self.hidden,
+            heads=self.heads,
+            mlp_ratio=self.mlp_ratio,
+            dropout=self.dropout,
+            causal=self.causal,
+            adaln=self.adaln,
+            dtype=self.dtype,
+            attention=self.attention,
+            name="blocks",
+        )
+        self.output = Head(self.vocab_size, self.adaln, self.dtype, name="head")
+
+    def embed(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+        """Rows of the embedding table."""
+        return shard_batch(jnp.take(self.embedding, tokens, axis=0))
+
+    def trunk(
+        self,
+        x: Float[Array, "B L D"],
+        sigma: Float[Array, " B"] | None = None,
+        keys: Key[Array, " B"] | None = None,
+    ) -> Float[Array, "B L D"]:
+        """All blocks; `keys`, one per example, turn dropout on."""
+        seeds = dropout_seeds(keys, self.blocks) if keys is not None and self.dropout > 0 else None
+        positions = jnp.arange(x.shape[1])
+        rotary = rotary_table(positions, self.hidden // self.heads)
+        x, _ = self.stack(x, self._condition(sigma, x.shape[0]), rotary, None, seeds, None)
+        return x
+
+    def head(self, x: Float[Array, "B L D"], sigma: Float[Array, " B"] | None = None) -> Float[Array, "B L K"]:
+        """Logits of the trunk's output."""
+        return self.output(x, self._condition(sigma, x.shape[0]))
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B L"],
+        sigma: Float[Array, " B"] | None = None,
+        *,
+        extra: Float[Array, "B L D"] | None = None,
+        keys: Key[Array, " B"] | None = None,
+    ) -> Float[Array, "B L K"]:
+        """Logits for every position; `sigma` None means zeros, `extra` is added to the embeddings."""
+        x = self.embed(tokens)
+        x = x if extra is None else x + extra
+        return self.head(self.trunk(x, sigma, keys), sigma)
+
+    def init_cache(self, batch: int, length: int) -> Cache:
+        """Empty keys and values for `decode`, [blocks, batch, length, heads, hidden/heads] each, in `dtype`."""
+        shape = (self.blocks, batch, length, self.heads, self.hidden // self.heads)
+        return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
+
+    def extend(
+        self, tokens: Int[Array, "B S"], position: Int[Array, ""], cache: Cache
+    ) -> tuple[Float[Array, "B S K"], Cache]:
+        """Logits of S tokens placed at position, position + 1, ... given the cache, and the cache with them.
+
+        Raises ValueError for a network that is not causal.
+        """
+        if not self.causal:
+            raise ValueError("net.causal: decoding with a cache needs a causal network; set net.causal=True")
+        x = self.embed(tokens)
+        condition = self._condition(None, x.shape[0])
+        rotary = rotary_table(position + jnp.arange(x.shape[1]), self.hidden // self.heads)
+        x, cache = self.stack(x, condition, rotary, jnp.asarray(position), None, cache)
+        return self.output(x, condition), cache
+
+    def decode(
+        self, token: Int[Array, " B"], position: Int[Array, ""], cache: Cache
+    ) -> tuple[Float[Array, "B K"], Cache]:
+        """Logits for the token after this one (at `position`), and the cache with this one in it."""
+        logits, cache = self.extend(token[:, None], position, cache)
+        return logits[:, 0], cache
+
+    def _condition(self, sigma: Float[Array, " B"] | None, batch: int) -> Float[Array, "B C"] | None:
+        if not self.adaln:
+            return None
+        return self.time_embedder(jnp.zeros((batch,)) if sigma is None else sigma)
+
+
+def flops_per_token(
+    *, hidden: int, blocks: int, vocab_size: int, length: int, mlp_ratio: int = 4, causal: bool = False
+) -> float:
+    """Floating-point operations of one token's forward pass; a training step takes three times as many.
+
+    Multiply-adds count two. Counted: the blocks' matrices (4 + 2 mlp_ratio) D^2, attention scores and mixing over
+    `length` positions (half of them when causal), and the vocabulary projection. Not counted: norms, activations
+    and the adaLN modulation, which is one small product per example.
+    """
+    matrices = 2 * (4 + 2 * mlp_ratio) * hidden**2
+    attention = 4 * length * hidden * (0.5 if causal else 1.0)
+    return blocks * (matrices + attention) + 2 * hidden * vocab_size

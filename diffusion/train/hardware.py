@@ -1,0 +1,47 @@
+"""Published peak figures of accelerators, for model FLOPs utilisation and the roofline."""
+
+from dataclasses import dataclass
+
+import jax
+
+
+@dataclass(frozen=True)
+class Peak:
+    """One device's peak matrix FLOP/s in bf16, memory bandwidth in bytes/s, memory in bytes, and link bytes/s.
+
+    The link figure is the aggregate bandwidth of the interconnect of one chip, in one direction.
+    """
+
+    flops: float
+    bandwidth: float
+    memory: float
+    link: float
+
+
+GIB = 2**30
+# Vendors' data sheets. v4 and v5p are counted per chip.
+PEAKS = {
+    "TPU v4": Peak(275e12, 1228e9, 32 * GIB, 150e9),
+    "TPU v5 lite": Peak(197e12, 819e9, 16 * GIB, 100e9),
+    "TPU v5": Peak(459e12, 2765e9, 95 * GIB, 300e9),
+    "TPU v6 lite": Peak(918e12, 1640e9, 32 * GIB, 200e9),
+    "NVIDIA A100": Peak(312e12, 2039e9, 80 * GIB, 300e9),
+    "NVIDIA H100": Peak(989e12, 3350e9, 80 * GIB, 450e9),
+    "NVIDIA H200": Peak(989e12, 4800e9, 141 * GIB, 450e9),
+}
+
+
+def peak(kind: str) -> Peak | None:
+    """The figures of a device kind as JAX names it, or None when they are not known (a CPU)."""
+    matches = [name for name in PEAKS if kind.startswith(name)]
+    return PEAKS[max(matches, key=len)] if matches else None
+
+
+def memory_in_use() -> float | None:
+    """Peak bytes in use on the first device, or the process's peak resident bytes on a CPU."""
+    statistics = jax.local_devices()[0].memory_stats()
+    if statistics and "peak_bytes_in_use" in statistics:
+        return float(statistics["peak_bytes_in_use"])
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

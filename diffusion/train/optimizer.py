@@ -1,0 +1,73 @@
+"""AdamW with warm-up and clipping, every number of it an array in the optimizer's state.
+
+A sweep over learning rates therefore runs the same compiled step: constants would be baked into the program.
+"""
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+Decay = Literal["constant", "cosine", "inverse_sqrt"]
+
+
+def learning_rate(
+    step: Float[Array, ""], peak: float, warmup: float, steps: float, floor: float, decay: Decay
+) -> Float[Array, ""]:
+    """Linear warm-up to `peak`, then constant, cosine to `floor` x peak at `steps`, or inverse square root."""
+    ramp = jnp.minimum(1.0, (step + 1) / jnp.maximum(warmup, 1))
+    progress = jnp.clip((step - warmup) / jnp.maximum(steps - warmup, 1), 0, 1)
+    shape = {
+        "constant": 1.0,
+        "cosine": floor + (1 - floor) * 0.5 * (1 + jnp.cos(jnp.pi * progress)),
+        "inverse_sqrt": jnp.sqrt(jnp.maximum(warmup, 1) / jnp.maximum(step + 1, jnp.maximum(warmup, 1))),
+    }[decay]
+    return peak * ramp * shape
+
+
+def is_matrix(params) -> dict:
+    """Weight decay is for kernels and tables, not for biases and scales."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: any(word in jax.tree_util.keystr(path) for word in ("kernel", "embedding")), params
+    )
+
+
+def adamw(
+    *,
+    peak: float,
+    warmup: int,
+    steps: int,
+    decay: Decay = "constant",
+    floor: float = 0.0,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+    clip: float = 1.0,
+) -> optax.GradientTransformation:
+    """AdamW; MDLM's recipe is the default (peak 3e-4, 2,500 steps of warm-up, constant, clip 1)."""
+
+    def chain(peak, warmup, steps, floor, beta1, beta2, epsilon, weight_decay, clip):
+        return optax.chain(
+            optax.clip_by_global_norm(clip),
+            optax.scale_by_adam(beta1, beta2, epsilon),
+            optax.add_decayed_weights(weight_decay, is_matrix),
+            optax.scale_by_learning_rate(
+                functools.partial(learning_rate, peak=peak, warmup=warmup, steps=steps, floor=floor, decay=decay)
+            ),
+        )
+
+    return optax.inject_hyperparams(chain)(
+        peak=float(peak),
+        warmup=float(warmup),
+        steps=float(steps),
+        floor=float(floor),
+        beta1=float(beta1),
+        beta2=float(beta2),
+        epsilon=float(epsilon),
+        weight_decay=float(weight_decay),
+        clip=float(clip),
+    )

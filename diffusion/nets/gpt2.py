@@ -1,0 +1,80 @@
+"""GPT-2 (Radford et al., 2019), the judge of generative perplexity."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from diffusion.nets.attention import attend
+from diffusion.nets.layers import LayerNorm, Linear, shard_batch
+
+SIZES = {
+    "small": dict(hidden=768, blocks=12, heads=12),
+    "medium": dict(hidden=1024, blocks=24, heads=16),
+    "large": dict(hidden=1280, blocks=36, heads=20),
+    "xl": dict(hidden=1600, blocks=48, heads=25),
+}
+
+
+class Block(nn.Module):
+    """x += attention(norm(x)); x += mlp(norm(x)), with biases everywhere."""
+
+    hidden: int
+    heads: int
+    dtype: str
+    attention: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"], _: None) -> tuple[Float[Array, "B L D"], None]:
+        batch, length, _ = x.shape
+        linear = dict(initializer=0.02, dtype=self.dtype)
+        h = LayerNorm(bias=True, name="norm1")(x)
+        qkv = Linear(3 * self.hidden, name="qkv", **linear)(h)
+        query, key, value = (part.reshape(batch, length, self.heads, -1) for part in jnp.split(qkv, 3, axis=-1))
+        h = attend(query, key, value, causal=True, backend=self.attention)
+        h = Linear(self.hidden, name="attention_out", **linear)(h.reshape(batch, length, self.hidden))
+        x = shard_batch(x + h)
+        h = LayerNorm(bias=True, name="norm2")(x)
+        h = nn.gelu(Linear(4 * self.hidden, name="mlp_in", **linear)(h), approximate=True)
+        return shard_batch(x + Linear(self.hidden, name="mlp_out", **linear)(h)), None
+
+
+class GPT2(nn.Module):
+    """Causal transformer with learned positions, norms before each part and the output tied to the embedding."""
+
+    vocab_size: int = 50257
+    context: int = 1024
+    hidden: int = 768
+    blocks: int = 12
+    heads: int = 12
+    dtype: str = "float32"
+    attention: str = "auto"
+
+    def setup(self):
+        normal = nn.initializers.normal(0.02)
+        self.embedding = self.param("embedding", normal, (self.vocab_size, self.hidden), jnp.float32)
+        self.positions = self.param("positions", normal, (self.context, self.hidden), jnp.float32)
+        self.stack = nn.scan(
+            Block,
+            length=self.blocks,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+        )(hidden=self.hidden, heads=self.heads, dtype=self.dtype, attention=self.attention, name="blocks")
+        self.norm = LayerNorm(bias=True, name="norm_final")
+
+    def features(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+        """The last layer's hidden states after the final norm, float32.
+
+        Raises ValueError for sequences longer than the context.
+        """
+        length = tokens.shape[1]
+        if length > self.context:
+            raise ValueError(f"judge.context: {length} tokens exceed the judge's {self.context}; score shorter windows")
+        x = jnp.take(self.embedding, tokens, axis=0) + self.positions[None, :length]
+        return self.norm(self.stack(shard_batch(x), None)[0])
+
+    def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L K"]:
+        """Logits of the next token at every position."""
+        x = self.features(tokens)
+        flat = x.astype(self.dtype).reshape(-1, self.hidden) @ self.embedding.astype(self.dtype).T
+        return flat.reshape(*x.shape[:-1], self.vocab_size)

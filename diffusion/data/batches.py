@@ -1,0 +1,148 @@
+"""Batches: pure functions of (seed, step) for training, an in-order list for evaluation, and a prefetcher."""
+
+import dataclasses
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grain
+import numpy as np
+
+from diffusion.data.loader import Dataset
+
+Batch = dict[str, np.ndarray]
+
+
+def _share(batch_size: int, process_index: int, process_count: int) -> int:
+    if batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size}; pass at least 1")
+    if process_count < 1 or not 0 <= process_index < process_count:
+        raise ValueError(f"process_index: {process_index} is not among {process_count} processes")
+    if batch_size % process_count:
+        raise ValueError(
+            f"batch_size: {batch_size} does not divide by {process_count} processes; pass a multiple of it"
+        )
+    return batch_size // process_count
+
+
+def batches(
+    dataset: Dataset,
+    split: str,
+    batch_size: int,
+    seed: int,
+    shuffle: bool = True,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Callable[[int], Batch]:
+    """Gives `get(step)`: {"tokens": int32 [b, L], "weights": float32 [b, L]}, a pure function of (seed, step).
+
+    `batch_size` is that of the global batch; this process gets rows [index * b, (index + 1) * b) of it with
+    b = batch_size / process_count. Epochs follow one another without end, each in an order of its own
+    (Grain's index shuffle); a batch may span two epochs.
+    Raises: ValueError when the batch does not divide or the split is smaller than a batch.
+    """
+    share = _share(batch_size, process_index, process_count)
+    rows = dataset.split(split)
+    if len(rows) < batch_size:
+        raise ValueError(
+            f"batch_size: {batch_size} is more than the {len(rows)} examples of the {split} split of "
+            f"{dataset.source}; pass a smaller batch or more text"
+        )
+    order = grain.MapDataset.range(len(rows))
+    order = order.shuffle(seed=seed % 2**32).repeat() if shuffle else order.repeat()
+
+    def get(step: int) -> Batch:
+        if step < 0:
+            raise ValueError(f"step: {step}; steps count from 0")
+        first = int(step) * batch_size + process_index * share
+        return rows.rows([int(order[position]) for position in range(first, first + share)])
+
+    return get
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationBatches:
+    """A finite sequence of batches over a split in order; read one at a time."""
+
+    dataset: Dataset
+    split: str
+    batch_size: int
+    examples: int
+    process_index: int
+    share: int
+
+    def __len__(self) -> int:
+        return -(-self.examples // self.batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        first = index * self.batch_size + self.process_index * self.share
+        positions = np.arange(first, first + self.share)
+        batch = self.dataset.splits[self.split].rows(np.minimum(positions, self.examples - 1))
+        batch["weights"] *= (positions < self.examples)[:, None]
+        return batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self[index] for index in range(len(self)))
+
+
+def evaluation_batches(
+    dataset: Dataset,
+    split: str,
+    batch_size: int,
+    limit: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> EvaluationBatches:
+    """Every example of the split (or the first `limit`) once, in order.
+
+    The last batch is filled up with copies of the last example at weight 0, so weighted means stay exact.
+    """
+    share = _share(batch_size, process_index, process_count)
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: {limit}; pass at least 1 example")
+    examples = len(dataset.split(split))
+    examples = examples if limit is None else min(limit, examples)
+    return EvaluationBatches(dataset, split, batch_size, examples, process_index, share)
+
+
+def prefetch(get_batch: Callable[[int], Any], start_step: int, depth: int = 2) -> Iterator[Any]:
+    """Yields get_batch(start_step), get_batch(start_step + 1), ... read ahead by a thread.
+
+    An error of `get_batch` is raised where its batch is due; closing the iterator ends the thread.
+    """
+    if depth < 1:
+        raise ValueError(f"depth: {depth}; pass at least 1")
+    ready: queue.Queue = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(item: tuple[Any, BaseException | None]) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        step = start_step
+        while not stop.is_set():
+            try:
+                batch = get_batch(step)
+            except BaseException as error:
+                return put((None, error))
+            put((batch, None))
+            step += 1
+
+    thread = threading.Thread(target=work, name="batches", daemon=True)
+    thread.start()
+    try:
+        while True:
+            batch, error = ready.get()
+            if error is not None:
+                raise error
+            yield batch
+    finally:
+        stop.set()
+        thread.join(timeout=5)

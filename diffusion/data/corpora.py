@@ -1,0 +1,244 @@
+"""Benchmark corpora from local files, read as the MDLM code reads them: rows, text fields, detokenizers."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from diffusion.data import readers
+from diffusion.data.detokenizers import DETOKENIZERS
+from diffusion.data.settings import DataSettings
+from diffusion.data.types import Source, missing
+
+SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+LAYOUTS = (".jsonl", ".parquet", ".csv", ".txt")
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Where the text of a corpus lies: file stems ("{split}" is filled in), row fields, and where to get it."""
+
+    stems: tuple[str, ...]
+    fields: tuple[str, ...]
+    where: str
+    expected: str
+    plain: str = "lines"  # what a plain text file holds: lines | json (rows under another suffix) | none
+    keep_line_end: bool = False
+    paper_split: str = "validation"
+
+
+SCIENTIFIC = Corpus(
+    ("{split}",),
+    ("article", "article_text"),
+    "https://github.com/armancohan/long-summarization",
+    "train.txt, val.txt, test.txt (JSON lines with article_text) or .jsonl/.parquet with article",
+    plain="json",
+)
+
+CORPORA: dict[str, Corpus] = {
+    "enwiki2018": Corpus(
+        ("{split}",),
+        ("text",),
+        "WikiExtractor output of a 2018 English Wikipedia dump as JSON lines with id, title and text",
+        "train.jsonl.xz, valid.jsonl.xz, test.jsonl.xz",
+        plain="none",
+    ),
+    "wikitext": Corpus(
+        ("{split}", "wiki.{split}.tokens", "wiki.{split}.raw"),
+        ("text",),
+        "https://huggingface.co/datasets/Salesforce/wikitext",
+        "wiki.{train,valid,test}.tokens, {train,valid,test}.txt or .parquet",
+        keep_line_end=True,
+    ),
+    "ptb": Corpus(
+        ("ptb.{split}", "{split}"),
+        ("sentence", "text"),
+        "https://huggingface.co/datasets/ptb-text-only/ptb_text_only",
+        "ptb.{train,valid,test}.txt or .parquet with sentence",
+    ),
+    "lambada": Corpus(
+        ("lambada_{split}", "{split}"),
+        ("text",),
+        "https://openaipublic.blob.core.windows.net/gpt-2/data/lambada_test.jsonl",
+        "lambada_test.jsonl",
+        paper_split="test",
+    ),
+    "ag_news": Corpus(
+        ("{split}",),
+        ("text",),
+        "https://huggingface.co/datasets/fancyzhx/ag_news",
+        "train and test as .parquet, .jsonl or .csv (class, title, description)",
+        paper_split="test",
+    ),
+    "scientific_papers_arxiv": SCIENTIFIC,
+    "scientific_papers_pubmed": SCIENTIFIC,
+}
+
+
+def locate(path: str, names: Sequence[str]) -> Path | None:
+    """`path` itself when it is a file, else the first of `names` in that folder, plain or compressed."""
+    place = Path(path).expanduser()
+    if not path:
+        return None
+    return place if place.is_file() else readers.find(place, names)
+
+
+def corpus(name: str, settings: DataSettings) -> Source:
+    """Opens one of CORPORA from the folder `data.path` (a single file is taken as the test split)."""
+    facts = CORPORA[name]
+    place = Path(settings.path).expanduser()
+    files: dict[str, Path] = {}
+    if settings.path and place.is_file():
+        files["test"] = place
+    elif settings.path:
+        for split, words in SPLITS.items():
+            stems = [stem.format(split=word) for word in words for stem in facts.stems]
+            names = [stem + layout for stem in stems for layout in LAYOUTS] + stems
+            if (found := readers.find(place, names)) is not None:
+                files[split] = found
+    if not files:
+        raise missing(name, facts.expected, settings.path, facts.where)
+    change = DETOKENIZERS.get(name, str) if settings.detokenize else str
+    documents = {split: _reader(file, facts, change) for split, file in files.items()}
+    return Source(
+        name,
+        documents,
+        readers.content_hash([(split, file) for split, file in files.items()]),
+        paper_split=facts.paper_split,
+    )
+
+
+def _reader(file: Path, facts: Corpus, change: Callable[[str], str]) -> Callable[[], Iterator[str]]:
+    layout = readers.kind(file)
+
+    def read() -> Iterator[str]:
+        if layout == ".csv":
+            yield from map(change, _news(file, facts.fields))
+        elif layout in (".jsonl", ".parquet", ".arrow") or facts.plain == "json":
+            for record in readers.records(file):
+                yield change(readers.field_of(record, facts.fields, file))
+        elif facts.plain == "lines":
+            for line in readers.lines(file):
+                # As in the published rows: a blank WikiText line is an empty row, others keep their newline.
+                yield change((line if line.strip() else "") if facts.keep_line_end else line.strip())
+        else:
+            raise ValueError(f"data.path: {file} is not JSON lines; expected {facts.expected}")
+
+    return read
+
+
+def _news(file: Path, fields: tuple[str, ...]) -> Iterator[str]:
+    """CSV rows: a named text field, or class, title, description without a header (the original AG News)."""
+    import csv
+
+    with readers.open_text(file) as stream:
+        rows = csv.reader(stream)
+        header = next(rows, [])
+        named = next((header.index(field) for field in fields if field in header), None)
+        if named is None and header and not header[0].strip().isdigit():
+            rows_left = rows  # a header such as "Class Index,Title,Description"
+        else:
+            rows_left = rows if named is not None else itertools.chain([header], rows)
+        for row in rows_left:
+            if row:
+                yield row[named] if named is not None else " ".join(row[1:3])
+
+
+def openwebtext(settings: DataSettings) -> Source:
+    """OpenWebText from a folder of .txt (a document a file), .jsonl, .parquet or .arrow files, in name order.
+
+    The last `data.validation_documents` documents are the validation split (100,000 in the papers).
+    """
+    where = "https://huggingface.co/datasets/Skylion007/openwebtext"
+    root = Path(settings.path).expanduser()
+    layouts = (".txt", ".jsonl", ".parquet", ".arrow")
+    paths = sorted(root.rglob("*")) if settings.path and root.is_dir() else []
+    files = [path for path in paths if path.is_file() and readers.kind(path) in layouts]
+    if not files:
+        raise missing("openwebtext", "a folder of .parquet, .arrow, .jsonl or .txt files", settings.path, where)
+    counts = [readers.count_records(path) for path in files]
+    total, held_out = sum(counts), settings.validation_documents
+    if held_out >= total:
+        raise ValueError(
+            f"data.validation_documents: {held_out} of {total} documents leaves none to train on; pass a "
+            f"smaller --config.data.validation_documents"
+        )
+
+    def read(start: int, stop: int) -> Iterator[str]:
+        position = 0
+        for path, count in zip(files, counts, strict=True):
+            first, last = max(start - position, 0), min(stop - position, count)
+            position += count
+            if first < last:
+                yield from itertools.islice(_documents(path), first, last)
+
+    documents = {
+        "train": lambda: read(0, total - held_out),
+        "validation": lambda: read(total - held_out, total),
+    }
+    names = [(path.relative_to(root).as_posix(), path) for path in files]
+    return Source("openwebtext", documents, f"{readers.content_hash(names)}-{held_out}")
+
+
+def _documents(path: Path) -> Iterator[str]:
+    if readers.kind(path) == ".txt":
+        yield readers.read_text(path)
+    else:
+        for record in readers.records(path):
+            yield readers.field_of(record, ("text",), path)
+
+
+def lm1b(settings: DataSettings) -> Source:
+    """The One Billion Word benchmark: its original folder, or TFDS's `lm1b` prepared as ArrayRecord.
+
+    Its held-out part is the test split, which the papers also validate on, so it stands for both.
+    """
+    where = (
+        "http://www.statmt.org/lm-benchmark/1-billion-word-language-modeling-benchmark-r13output.tar.gz "
+        "(unpack it), or prepare TFDS lm1b with file_format=array_record"
+    )
+    change = DETOKENIZERS["lm1b"] if settings.detokenize else str
+    root = Path(settings.path).expanduser()
+    prepared = sorted(root.rglob("dataset_info.json")) if settings.path and root.is_dir() else []
+    if prepared:
+        return _lm1b_prepared(prepared[-1].parent, change)
+    parts = {}
+    if settings.path and root.is_dir():
+        parts["train"] = sorted(
+            path for path in root.rglob("news.en-*-of-*") if path.parent.name.startswith("training")
+        )
+        # Shard 0 of the training folder is the held-out set itself, cut into 50 parts in its own folder.
+        parts["train"] = [path for path in parts["train"] if "-00000-of-" not in path.name]
+        parts["test"] = sorted(root.rglob("news.en.heldout-*-of-*"))
+    parts = {split: files for split, files in parts.items() if files}
+    if not parts:
+        expected = "news.en-*-of-00100 and news.en.heldout-*-of-00050, or a prepared TFDS folder"
+        raise missing("lm1b", expected, settings.path, where)
+
+    def reader(files: list[Path]) -> Callable[[], Iterator[str]]:
+        return lambda: (change(line.strip()) for file in files for line in readers.lines(file))
+
+    documents = {split: reader(files) for split, files in parts.items()}
+    names = [(path.name, path) for files in parts.values() for path in files]
+    return _lm1b_source(documents, readers.content_hash(names))
+
+
+def _lm1b_prepared(folder: Path, change: Callable[[str], str]) -> Source:
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(folder)
+    if builder.info.file_format is None or builder.info.file_format.value != "array_record":
+        raise ValueError(f"data.path: {folder} is not ArrayRecord; prepare lm1b with file_format=array_record")
+
+    def reader(split: str) -> Callable[[], Iterator[str]]:
+        return lambda: (change(row["text"].decode().strip()) for row in builder.as_data_source(split))
+
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    documents = {split: reader(split) for split in builder.info.splits}
+    return _lm1b_source(documents, readers.content_hash([(path.name, path) for path in files]))
+
+
+def _lm1b_source(documents: dict[str, Callable[[], Iterator[str]]], content_hash: str) -> Source:
+    if "test" in documents:
+        documents["validation"] = documents["test"]
+    return Source("lm1b", documents, content_hash, paper_split="test")

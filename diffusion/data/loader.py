@@ -1,0 +1,234 @@
+"""load_dataset: from the fields of `config.data` to random-access splits of packed examples."""
+
+import contextlib
+import dataclasses
+import functools
+import gzip
+import hashlib
+import json
+import lzma
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from diffusion.data import builder, vocabularies
+from diffusion.data.packing import Block, Statistics, encode_documents, padded, wrapped
+from diffusion.data.settings import DataSettings, read_settings
+from diffusion.data.sources import open_source
+from diffusion.data.tokenizers import Tokenizer, bytes_tokenizer, characters_tokenizer, digest
+from diffusion.data.types import Source
+
+FORMAT = 1  # raise it when packing, detokenizers or sources change what a recipe gives
+MEMORY_LIMIT = 256 * 1024**2
+TOKENIZERS = ("bytes", "characters", "bpe", "gpt2", "wordpiece", "file")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Random access to the examples of one split; one below MEMORY_LIMIT bytes is held in memory once read."""
+
+    source: Any  # a TFDS data source, or a Block
+    length: int
+
+    def __len__(self) -> int:
+        return len(self.source.tokens if isinstance(self.source, Block) else self.source)
+
+    @functools.cached_property
+    def _block(self) -> Block | None:
+        if isinstance(self.source, Block):
+            return self.source
+        if len(self) * self.length * 4 > MEMORY_LIMIT:
+            return None
+        parts = [self._read(range(start, min(start + 8192, len(self)))) for start in range(0, len(self), 8192)]
+        weights = None if parts[0].weights is None else np.concatenate([part.weights for part in parts])
+        return Block(np.concatenate([part.tokens for part in parts]), weights)
+
+    def _read(self, indices: Sequence[int]) -> Block:
+        rows = self.source.__getitems__([int(index) for index in indices])
+        weights = np.stack([row["weights"] for row in rows]) if "weights" in rows[0] else None
+        return Block(np.stack([row["tokens"] for row in rows]), weights)
+
+    def rows(self, indices: Sequence[int]) -> dict[str, Int[np.ndarray, "B L"] | Float[np.ndarray, "B L"]]:
+        """{"tokens": int32 [B, L], "weights": float32 [B, L]} of these examples."""
+        if self._block is None:
+            block = self._read(indices)
+        else:
+            chosen = np.asarray(indices)
+            weights = self._block.weights
+            block = Block(self._block.tokens[chosen], None if weights is None else weights[chosen])
+        tokens = block.tokens.astype(np.int32)
+        weights = np.ones(tokens.shape, np.float32) if block.weights is None else block.weights.astype(np.float32)
+        return {"tokens": tokens, "weights": weights}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Splits of packed examples with their tokenizer, provenance and statistics."""
+
+    splits: Mapping[str, Split]
+    tokenizer: Tokenizer
+    length: int
+    padded: bool
+    fingerprint: str  # sha256 over recipe, content of the source, and vocabulary
+    statistics: Mapping[str, Statistics]
+    source: str
+    paper_split: str  # the split that the MDLM code evaluates on
+
+    @property
+    def model_vocab_size(self) -> int:
+        """Tokens, the mask and, when padded, the padding: rows of the model's embedding."""
+        return self.tokenizer.vocab_size + 1 + self.padded
+
+    def split(self, name: str) -> Split:
+        """Raises: ValueError naming the splits that have examples."""
+        if name not in self.splits:
+            raise ValueError(
+                f"data.source: {self.source} has no {name!r} examples of length {self.length} (it has: "
+                f"{', '.join(self.splits)}); pass more text or a smaller --config.data.length"
+            )
+        return self.splits[name]
+
+
+def load_tokenizer(settings: DataSettings, source: Source) -> Tokenizer:
+    """Builds `data.tokenizer`; trained ones learn from the training split of the source."""
+    if settings.tokenizer == "bytes":
+        return bytes_tokenizer()
+    if settings.tokenizer == "gpt2":
+        return vocabularies.gpt2(settings.tokenizer_path)
+    if settings.tokenizer == "wordpiece":
+        return vocabularies.wordpiece(settings.tokenizer_path)
+    if settings.tokenizer == "file":
+        return vocabularies.from_file(settings.tokenizer_path)
+    if settings.tokenizer not in TOKENIZERS:
+        raise ValueError(f"data.tokenizer: unknown {settings.tokenizer!r}; known: {', '.join(TOKENIZERS)}")
+    if settings.tokenizer == "characters" and settings.alphabet:
+        return characters_tokenizer(settings.alphabet, end=source.separated)
+    if "train" not in source.documents:
+        raise ValueError(
+            f"data.tokenizer: {settings.tokenizer!r} learns from a training split, which {source.name} lacks here; "
+            "pass bytes, gpt2, wordpiece or file, or the training data's tokenizer"
+        )
+    if settings.tokenizer == "characters":
+        symbols: set[str] = set()
+        for text in source.documents["train"]():
+            symbols.update(text)
+        return characters_tokenizer("".join(sorted(symbols)), end=source.separated)
+    key = digest(
+        str(FORMAT),
+        source.name,
+        source.content_hash,
+        str(settings.detokenize),
+        str(settings.vocab_size),
+        str(vocabularies.SAMPLE_CHARACTERS),
+    )
+    file = settings.cache / "tokenizers" / f"bpe-{source.name}-{key[:16]}" / "tokenizer.json"
+    return vocabularies.trained_bpe(source.documents["train"](), settings.vocab_size, file)
+
+
+def load_dataset(data: Any, tokenizer: Tokenizer | None = None) -> Dataset:
+    """Loads the data set that `data` describes (see DataSettings), preparing it in the cache the first time.
+
+    Pass the `tokenizer` of another data set to read this one with it (zero-shot evaluation).
+    Raises: ValueError in one line that names the field and the remedy.
+    """
+    settings = read_settings(data)
+    with _readable(settings):
+        source = open_source(settings)
+        tokenizer = tokenizer or load_tokenizer(settings, source)
+        is_padded = settings.packing == "padded"
+        recipe = {
+            "format": FORMAT,
+            "source": source.name,
+            "content_hash": source.content_hash,
+            "tokenizer": tokenizer.name,
+            "tokenizer_fingerprint": tokenizer.fingerprint,
+            "length": settings.length,
+            "packing": settings.packing,
+            "bos_eos": settings.bos_eos and not is_padded,
+            "detokenize": settings.detokenize,
+        }
+        fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+        folder = settings.cache / "packed" / f"{source.name}-{fingerprint[:16]}"
+        if not builder.is_prepared(folder):
+            builds = {split: _build(source, split, tokenizer, settings) for split in source.documents}
+            builder.prepare(
+                folder,
+                recipe,
+                builds,
+                length=settings.length,
+                largest_id=tokenizer.pad_id if is_padded else tokenizer.mask_id,
+                padded=is_padded,
+            )
+    records, statistics = builder.open_prepared(folder)
+    return Dataset(
+        splits={split: Split(record, settings.length) for split, record in records.items()},
+        tokenizer=tokenizer,
+        length=settings.length,
+        padded=is_padded,
+        fingerprint=fingerprint,
+        statistics=statistics,
+        source=source.name,
+        paper_split=source.paper_split,
+    )
+
+
+def _build(source: Source, split: str, tokenizer: Tokenizer, settings: DataSettings) -> builder.BuildSplit:
+    def build(statistics: Statistics) -> Iterator[Block]:
+        encoded = encode_documents(source.documents[split](), tokenizer, statistics)
+        if settings.packing == "padded":
+            return padded(encoded, tokenizer, settings.length, statistics)
+        return wrapped(encoded, tokenizer, settings.length, settings.bos_eos, source.separated, statistics)
+
+    return build
+
+
+@contextlib.contextmanager
+def _readable(settings: DataSettings) -> Iterator[None]:
+    """Turns the errors of damaged files and of unreadable paths into one line about data.path."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ValueError(f"data.path: a file in {settings.path!r} is not UTF-8 text ({error.reason})") from None
+    except (lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"data.path: a compressed file in {settings.path!r} is damaged ({error})") from None
+    except PermissionError as error:
+        raise ValueError(f"data.path: no permission to read {error.filename!r}; pass a readable path") from None
+
+
+def dataset_from_arrays(
+    arrays: Mapping[str, Int[np.ndarray, "N L"]],
+    tokenizer: Tokenizer,
+    weights: Mapping[str, Int[np.ndarray, "N L"]] | None = None,
+    source: str = "arrays",
+) -> Dataset:
+    """A data set of ready-made examples; statistics count tokens, and leave text (characters, bytes) at 0.
+
+    Raises: ValueError naming an id outside the vocabulary, or arrays whose shapes disagree.
+    """
+    lengths = {array.shape[1] if np.ndim(array) == 2 else None for array in arrays.values()}
+    if len(lengths) != 1 or None in lengths:
+        raise ValueError(f"ready-made examples must be arrays [N, L] of one L, got lengths {lengths}")
+    blocks, statistics = {}, {}
+    for split, tokens in arrays.items():
+        tokens = np.asarray(tokens)
+        weight = None if weights is None else np.asarray(weights[split]).astype(np.uint8)
+        tokenizer.check(tokens if weight is None else tokens[weight > 0], special=False)
+        tokenizer.check(tokens)
+        blocks[split] = Split(Block(tokens, weight), tokens.shape[1])
+        counted = tokens.size if weight is None else int(weight.sum())
+        statistics[split] = Statistics(examples=len(tokens), tokens=counted, documents=len(tokens))
+    content = [split.encode() + np.asarray(array, np.int32).tobytes() for split, array in sorted(arrays.items())]
+    content += [np.asarray(weights[split], np.uint8).tobytes() for split in sorted(weights or {})]
+    return Dataset(
+        splits=blocks,
+        tokenizer=tokenizer,
+        length=lengths.pop(),
+        padded=weights is not None,
+        fingerprint=digest(tokenizer.fingerprint, *content),
+        statistics=statistics,
+        source=source,
+        paper_split="validation",
+    )

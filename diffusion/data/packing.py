@@ -1,0 +1,138 @@
+"""Packing: token streams of documents into examples of one length, with exact counts of what they cover."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from diffusion.data.tokenizers import Encoded, Tokenizer
+
+DOCUMENTS_AT_ONCE = 256
+CHARACTERS_AT_ONCE = 4_000_000
+
+
+class Block(NamedTuple):
+    """Some examples; `weights` is None when every position counts."""
+
+    tokens: Int[np.ndarray, "N L"]
+    weights: UInt8[np.ndarray, "N L"] | None
+
+
+@dataclasses.dataclass
+class Statistics:
+    """What the examples of one split hold; only text that lies in an example is counted.
+
+    `tokens` counts positions of weight 1, BOS and EOS among them; `characters` and `bytes` (of UTF-8) count the
+    text that these tokens stand for. So bits per byte = nats per token * tokens / bytes / ln 2, exactly.
+    """
+
+    examples: int = 0
+    tokens: int = 0
+    characters: int = 0
+    bytes: int = 0
+    documents: int = 0  # documents read
+    dropped_tokens: int = 0  # behind the last whole example (wrapped) or over the length (padded)
+
+
+def encode_documents(documents: Iterable[str], tokenizer: Tokenizer, statistics: Statistics) -> Iterator[Encoded]:
+    """Encodes documents in batches, which is several times faster than one by one."""
+    for texts in _batched(documents):
+        statistics.documents += len(texts)
+        yield from tokenizer.encode_spans(texts)
+
+
+def _batched(documents: Iterable[str]) -> Iterator[list[str]]:
+    batch, size = [], 0
+    for text in documents:
+        batch.append(text)
+        size += len(text)
+        if len(batch) == DOCUMENTS_AT_ONCE or size >= CHARACTERS_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def wrapped(
+    encoded: Iterable[Encoded],
+    tokenizer: Tokenizer,
+    length: int,
+    bos_eos: bool,
+    separated: bool,
+    statistics: Statistics,
+) -> Iterator[Block]:
+    """Concatenates documents (each followed by EOS when `separated`) and cuts; the remainder is dropped.
+
+    With `bos_eos` the cut is `length - 2` tokens and every example is BOS + cut + EOS, as in the MDLM code; there
+    the remainder of every 1,000 documents is dropped, here only the last of the split. An empty document leaves
+    its EOS.
+    """
+    eos, bos = tokenizer.eos_id, tokenizer.bos_id
+    if bos_eos and (eos is None or bos is None):
+        raise ValueError(
+            f"data.bos_eos: tokenizer {tokenizer.name!r} of this source has no BOS and EOS; "
+            "pass --config.data.bos_eos=False"
+        )
+    cut = length - 2 if bos_eos else length
+    separator = eos if separated else None
+    carry = np.zeros((3, 0), np.int32)  # ids, characters, bytes
+    for group in _groups(encoded):
+        columns = [carry]
+        for document in group:
+            columns.append(np.stack(document))
+            if separator is not None:
+                columns.append(np.array([[separator], [0], [0]], np.int32))
+        stream = np.concatenate(columns, axis=1)
+        whole = stream.shape[1] // cut * cut
+        carry = stream[:, whole:]
+        if whole:
+            ids = stream[0, :whole].reshape(-1, cut)
+            if bos_eos:
+                edge = np.ones((len(ids), 1), np.int32)
+                ids = np.concatenate([edge * bos, ids, edge * eos], axis=1)
+            _count(statistics, ids.size, stream[:, :whole])
+            statistics.examples += len(ids)
+            yield Block(ids, None)
+    statistics.dropped_tokens += carry.shape[1]
+
+
+def padded(encoded: Iterable[Encoded], tokenizer: Tokenizer, length: int, statistics: Statistics) -> Iterator[Block]:
+    """BOS + document + EOS, one document an example, cut to `length` or filled up with padding of weight 0.
+
+    A tokenizer without BOS and EOS gives the document alone; empty documents are left out.
+    """
+    for group in _groups(encoded):
+        tokens = np.full((len(group), length), tokenizer.pad_id, np.int32)
+        weights = np.zeros((len(group), length), np.uint8)
+        row = 0
+        for document in group:
+            if not len(document.ids):
+                continue
+            columns = np.stack(document)
+            if tokenizer.eos_id is not None:
+                begin, end = [[tokenizer.bos_id], [0], [0]], [[tokenizer.eos_id], [0], [0]]
+                columns = np.concatenate([begin, columns, end], axis=1)
+            kept = columns[:, :length]
+            statistics.dropped_tokens += columns.shape[1] - kept.shape[1]
+            _count(statistics, kept.shape[1], kept)
+            tokens[row, : kept.shape[1]] = kept[0]
+            weights[row, : kept.shape[1]] = 1
+            row += 1
+        statistics.examples += row
+        if row:
+            yield Block(tokens[:row], weights[:row])
+
+
+def _groups(encoded: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+    iterator = iter(encoded)
+    while group := list(itertools.islice(iterator, DOCUMENTS_AT_ONCE)):
+        yield group
+
+
+def _count(statistics: Statistics, tokens: int, columns: np.ndarray) -> None:
+    statistics.tokens += int(tokens)
+    statistics.characters += int(columns[1].sum(dtype=np.int64))
+    statistics.bytes += int(columns[2].sum(dtype=np.int64))

@@ -1,0 +1,150 @@
+"""Documents out of files: plain text, JSON lines, CSV, Parquet and Arrow, compressed or not."""
+
+import bz2
+import csv
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+COMPRESSED = (".xz", ".gz", ".bz2", ".zip")
+WHOLE_FILE_HASH_LIMIT = 2 * 1024**3
+"""Content above this many bytes is hashed by names, sizes and the first and last MiB of each file."""
+
+
+def open_text(path: Path) -> IO[str]:
+    """Opens a UTF-8 text file (line ends kept, byte-order mark dropped); .xz, .gz, .bz2 and .zip on the fly."""
+    options = {"encoding": "utf-8-sig", "newline": ""}
+    if path.suffix == ".xz":
+        return lzma.open(path, "rt", **options)
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", **options)
+    if path.suffix == ".bz2":
+        return bz2.open(path, "rt", **options)
+    if path.suffix == ".zip":
+        archive = zipfile.ZipFile(path)
+        return io.TextIOWrapper(archive.open(archive.namelist()[0]), **options)
+    return open(path, **options)
+
+
+def read_text(path: Path) -> str:
+    """The whole file as text."""
+    with open_text(path) as stream:
+        return stream.read()
+
+
+def kind(path: Path) -> str:
+    """The suffix that says how the file is laid out, compression aside (".jsonl" for "a.jsonl.xz")."""
+    name = path.name
+    for suffix in COMPRESSED:
+        name = name.removesuffix(suffix)
+    return Path(name).suffix
+
+
+def find(folder: Path, names: Sequence[str]) -> Path | None:
+    """First of `names` in the folder, plain or compressed."""
+    for name in names:
+        for suffix in ("", *COMPRESSED):
+            if (folder / (name + suffix)).is_file():
+                return folder / (name + suffix)
+    return None
+
+
+def lines(path: Path) -> Iterator[str]:
+    """Lines with their line end, which is always a single newline."""
+    with open_text(path) as stream:
+        for line in stream:
+            yield line.rstrip("\r\n") + "\n" if line.endswith(("\n", "\r")) else line
+
+
+def records(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Rows of a .jsonl, .csv (with a header), .parquet or .arrow file.
+
+    Raises: ValueError naming file and line of a row that is not a JSON object.
+    """
+    layout = kind(path)
+    if layout == ".csv":
+        with open_text(path) as stream:
+            yield from csv.DictReader(stream)
+    elif layout in (".parquet", ".arrow"):
+        for batch in _arrow_batches(path):
+            yield from batch.to_pylist()
+    else:
+        for number, line in enumerate(lines(path), 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"data.path: line {number} of {path} is not JSON ({error.msg})") from None
+            if not isinstance(record, dict):
+                raise ValueError(f"data.path: line {number} of {path} is not a JSON object")
+            yield record
+
+
+def _arrow_batches(path: Path) -> Iterator[Any]:
+    import pyarrow
+    import pyarrow.parquet
+
+    if kind(path) == ".parquet":
+        yield from pyarrow.parquet.ParquetFile(path).iter_batches()
+        return
+    with pyarrow.memory_map(str(path)) as stream:
+        try:
+            yield from pyarrow.ipc.open_stream(stream)
+        except pyarrow.ArrowInvalid:  # the file format rather than the stream format
+            stream.seek(0)
+            reader = pyarrow.ipc.open_file(stream)
+            for index in range(reader.num_record_batches):
+                yield reader.get_batch(index)
+
+
+def field_of(record: Mapping[str, Any], fields: Sequence[str], path: Path) -> str:
+    """The first of `fields` that the record has; a list of paragraphs is joined by newlines.
+
+    Raises: ValueError naming file and fields when there is none.
+    """
+    for name in fields:
+        value = record.get(name)
+        if isinstance(value, str):
+            return value
+        if isinstance(value, list):
+            return "\n".join(value)
+    raise ValueError(f"data.path: a row of {path} has no text field; expected {' or '.join(fields)}")
+
+
+def count_records(path: Path) -> int:
+    """Number of documents that `records` (or, for plain text, the file itself) gives."""
+    layout = kind(path)
+    if layout == ".parquet":
+        import pyarrow.parquet
+
+        return pyarrow.parquet.ParquetFile(path).metadata.num_rows
+    if layout == ".arrow":
+        return sum(batch.num_rows for batch in _arrow_batches(path))
+    if layout == ".jsonl":
+        return sum(1 for line in lines(path) if line.strip())
+    return 1
+
+
+def content_hash(paths: Sequence[tuple[str, Path]]) -> str:
+    """sha256 over (name, content) of every file; see WHOLE_FILE_HASH_LIMIT for very large sets."""
+    sampled = sum(path.stat().st_size for _, path in paths) > WHOLE_FILE_HASH_LIMIT
+    total = hashlib.sha256(b"sampled" if sampled else b"whole")
+    block = 1024**2
+    for name, path in paths:
+        size = path.stat().st_size
+        one = hashlib.sha256()
+        with open(path, "rb") as stream:
+            if sampled and size > 2 * block:
+                one.update(stream.read(block))
+                stream.seek(size - block)
+            while chunk := stream.read(block):
+                one.update(chunk)
+        total.update(f"{name}\0{size}\0{one.hexdigest()}\n".encode())
+    return total.hexdigest()

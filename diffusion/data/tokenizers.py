@@ -1,0 +1,175 @@
+"""Tokenizers: text to token ids and back, with an exact account of the characters and bytes they cover."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+MASK_TEXT = "▢"
+END_TEXT = "<|endoftext|>"
+
+
+class Encoded(NamedTuple):
+    """Token ids of one document and the characters and UTF-8 bytes of text that each token covers."""
+
+    ids: Int[np.ndarray, "N"]
+    characters: Int[np.ndarray, "N"]
+    bytes: Int[np.ndarray, "N"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """A vocabulary of `vocab_size` tokens (EOS and BOS included); mask and padding ids lie behind it.
+
+    `encode_spans` never adds EOS or BOS and never reads their text form as a special token, so the text of a
+    document cannot end it. eos_id and bos_id are None for alphabets without them (the 27 symbols of text8).
+    """
+
+    name: str
+    vocab_size: int
+    eos_id: int | None
+    bos_id: int | None
+    fingerprint: str  # sha256 of the vocabulary
+    encode_spans: Callable[[Sequence[str]], list[Encoded]]
+    decode_text: Callable[[Int[np.ndarray, "N"]], str]  # ordinary tokens only
+
+    @property
+    def mask_id(self) -> int:
+        """First id behind the vocabulary."""
+        return self.vocab_size
+
+    @property
+    def pad_id(self) -> int:
+        """Second id behind the vocabulary; occurs with padded packing only."""
+        return self.vocab_size + 1
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Int[np.ndarray, "N"]]:
+        """Token ids (int32) of each text, without BOS and EOS."""
+        return [encoded.ids for encoded in self.encode_spans(texts)]
+
+    def encode(self, text: str) -> Int[np.ndarray, "N"]:
+        """Token ids (int32) of one text, without BOS and EOS."""
+        return self.encode_batch([text])[0]
+
+    def check(self, ids: Int[np.ndarray, "..."], special: bool = True) -> None:
+        """Raises ValueError naming the first id outside the vocabulary (`special`: mask and padding allowed)."""
+        array = np.asarray(ids)
+        if array.size and not np.issubdtype(array.dtype, np.integer):
+            raise ValueError(f"token ids must be integers, got {array.dtype}")
+        limit = self.pad_id + 1 if special else self.vocab_size
+        wrong = array[(array < 0) | (array >= limit)]
+        if wrong.size:
+            raise ValueError(
+                f"token id {int(wrong[0])} is outside the vocabulary of tokenizer {self.name!r} "
+                f"({self.vocab_size} tokens, mask {self.mask_id}, padding {self.pad_id})"
+            )
+
+    def decode(self, ids: Int[np.ndarray, "N"], mask: str = MASK_TEXT, end: str = END_TEXT) -> str:
+        """Text of one sequence; masks show as `mask`, EOS and BOS as `end`, padding as nothing.
+
+        Raises: ValueError naming an id outside the vocabulary.
+        """
+        ids = np.asarray(ids).reshape(-1)
+        self.check(ids)
+        shown = {self.mask_id: mask, self.pad_id: "", self.eos_id: end, self.bos_id: end}
+        shown.pop(None, None)
+        text, start = [], 0
+        for position in np.flatnonzero(np.isin(ids, list(shown))):
+            if position > start:
+                text.append(self.decode_text(ids[start:position]))
+            text.append(shown[int(ids[position])])
+            start = position + 1
+        if start < len(ids):
+            text.append(self.decode_text(ids[start:]))
+        return "".join(text)
+
+    def documents(self, ids: Int[np.ndarray, "N"]) -> list[str]:
+        """Texts of the non-empty documents of one sequence, cut at EOS and BOS."""
+        ids = np.asarray(ids).reshape(-1)
+        self.check(ids)
+        ends = [token for token in (self.eos_id, self.bos_id) if token is not None]
+        parts = np.split(ids, np.flatnonzero(np.isin(ids, ends)))
+        texts = [self.decode(part[~np.isin(part, [*ends, self.pad_id])]) for part in parts]
+        return [text for text in texts if text]
+
+
+def digest(*parts: str | bytes) -> str:
+    """sha256 over parts whose borders count."""
+    result = hashlib.sha256()
+    for part in parts:
+        part = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        result.update(len(part).to_bytes(8, "little") + part)
+    return result.hexdigest()
+
+
+def bytes_tokenizer() -> Tokenizer:
+    """The 256 bytes of UTF-8 and EOS (256, also BOS)."""
+    pieces = [bytes([value]) for value in range(256)] + [b""]
+    widths, starts = piece_spans(pieces)
+
+    def encode_spans(texts):
+        results = []
+        for text in texts:
+            ids = np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32)
+            results.append(Encoded(ids, starts[ids], widths[ids]))
+        return results
+
+    def decode_text(ids):
+        return np.asarray(ids, np.uint8).tobytes().decode("utf-8", errors="replace")
+
+    return Tokenizer("bytes", 257, 256, 256, digest("bytes", "257"), encode_spans, decode_text)
+
+
+def piece_spans(pieces: Sequence[bytes]) -> tuple[Int[np.ndarray, "V"], Int[np.ndarray, "V"]]:
+    """Bytes of every token, and characters that begin in it (UTF-8 bytes that are no continuation)."""
+    widths = np.array([len(piece) for piece in pieces], np.int32)
+    starts = np.array([sum(byte & 0xC0 != 0x80 for byte in piece) for piece in pieces], np.int32)
+    return widths, starts
+
+
+def utf8_widths(codes: Int[np.ndarray, "N"]) -> Int[np.ndarray, "N"]:
+    """UTF-8 bytes of each code point."""
+    return (1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)).astype(np.int32)
+
+
+def characters_tokenizer(alphabet: str, end: bool) -> Tokenizer:
+    """One id per symbol of `alphabet`, in its order; `end` appends an EOS token (also BOS).
+
+    Raises: ValueError on encoding a character outside the alphabet.
+    """
+    codes = np.frombuffer(alphabet.encode("utf-32-le"), np.uint32).astype(np.int64)
+    if not alphabet or len(set(alphabet)) != len(alphabet):
+        raise ValueError("data.alphabet: symbols must be distinct and at least one")
+    table = np.full(codes.max() + 2, -1, np.int32)
+    table[codes] = np.arange(len(codes), dtype=np.int32)
+    symbols = np.array(list(alphabet))
+
+    def encode_spans(texts):
+        results = []
+        for text in texts:
+            points = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.int64)
+            ids = table[np.minimum(points, len(table) - 1)]
+            if (ids < 0).any():
+                raise ValueError(
+                    f"data.alphabet: character {text[int(np.argmax(ids < 0))]!r} is not among its "
+                    f"{len(alphabet)} symbols; add it or pass --config.data.tokenizer=bytes"
+                )
+            results.append(Encoded(ids, np.ones_like(ids), utf8_widths(points)))
+        return results
+
+    def decode_text(ids):
+        return "".join(symbols[np.asarray(ids)])
+
+    eos = len(alphabet) if end else None
+    return Tokenizer(
+        "characters",
+        len(alphabet) + end,
+        eos,
+        eos,
+        digest("characters", alphabet, str(eos)),
+        encode_spans,
+        decode_text,
+    )

@@ -50,7 +50,7 @@ def test_automatic_choice_and_refusals():
     assert choose("cpu", "float32", 8) == "plain"
     assert choose("gpu", "bfloat16", 1024) == "cudnn" and choose("gpu", "float32", 1024) == "xla"
     assert choose("tpu", "bfloat16", 1024) == "splash" and choose("tpu", "bfloat16", 100) == "xla"
-    with pytest.raises(ValueError, match="net.attention.*cudnn"):
+    with pytest.raises(ValueError, match=r"net\.attention.*cudnn"):
         attend(*heads(8), causal=False, backend="flash")
     with pytest.raises(ValueError, match="divisible by 128"):
         attend(*heads(8), causal=False, backend="splash")

@@ -210,5 +210,5 @@ def test_bad_sizes_name_the_field(change, field, params, tokens):
 
 
 def test_decoding_needs_a_causal_network(params):
-    with pytest.raises(ValueError, match="net.causal"):
+    with pytest.raises(ValueError, match=r"net\.causal"):
         NET.apply(params, jnp.zeros(1, jnp.int32), jnp.int32(0), NET.init_cache(1, 4), method="decode")

@@ -1,0 +1,1 @@
+"""Weights of public PyTorch checkpoints as this project's parameter trees."""

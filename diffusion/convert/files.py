@@ -1,0 +1,175 @@
+"""Tensors by name from safetensors and PyTorch files, and the bookkeeping that each is used exactly once."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+
+Tensors = dict[str, np.ndarray]
+
+
+def read_tensors(path: str | Path) -> Tensors:
+    """The named tensors of a .safetensors, .pt, .pth, .ckpt or .bin file, or of a folder holding one, as float32.
+
+    Of a Lightning checkpoint's two sets of weights the exponential moving average is taken when it is there.
+    Raises FileNotFoundError or ValueError with the remedy.
+    """
+    path = Path(path)
+    if path.is_dir():
+        names = ("model.safetensors", "pytorch_model.bin")
+        found = [path / name for name in names if (path / name).is_file()]
+        if not found:
+            raise FileNotFoundError(f"checkpoint: '{path}' holds neither {' nor '.join(names)}; name the file itself")
+        path = found[0]
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint: '{path}' does not exist; pass --checkpoint=FILE")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
+        return _state(_read_torch(path), path)
+    raise ValueError(f"checkpoint: '{path}' has an unknown ending; use .safetensors, .pt, .pth, .ckpt or .bin")
+
+
+def _read_safetensors(path: Path) -> Tensors:
+    import ml_dtypes  # noqa: F401  (lets numpy hold bfloat16)
+    import safetensors
+    import safetensors.numpy
+
+    try:
+        tensors = safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"checkpoint: '{path}' is not a readable safetensors file ({error})") from None
+    return {name: np.asarray(value, np.float32) for name, value in tensors.items()}
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise ValueError(
+            f"checkpoint: reading '{path}' needs PyTorch; pip install torch, or give a .safetensors file"
+        ) from None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # a pickle of other things than tensors, or a damaged one, raises nearly anything
+        pass
+    try:
+        # Training checkpoints carry configuration objects besides tensors: read them as inert placeholders.
+        module = SimpleNamespace(Unpickler=_TensorUnpickler, load=_load_tensors, __name__="pickle")
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise ValueError(f"checkpoint: '{path}' is not a readable PyTorch file ({reason})") from None
+
+
+class _Inert:
+    """Stands for an object of a class that is not loaded; takes whatever a pickle does to it."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+    def __setitem__(self, key, value):
+        pass
+
+    def append(self, value):
+        pass
+
+    def extend(self, values):
+        pass
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Rebuilds tensors and plain containers only, so that a checkpoint cannot run code."""
+
+    allowed = frozenset(
+        {("collections", "OrderedDict"), ("torch", "Size"), ("torch.nn.parameter", "Parameter")}
+        | {("torch._utils", name) for name in ("_rebuild_tensor_v2", "_rebuild_parameter")}
+        | {("torch", name) for name in ("float32", "float16", "bfloat16", "float64", "int64", "int32", "bool")}
+        | {("builtins", name) for name in ("dict", "list", "set", "tuple", "int", "float", "str", "bool")}
+    )
+
+    def find_class(self, module, name):
+        return super().find_class(module, name) if (module, name) in self.allowed else _Inert
+
+
+def _load_tensors(file, **options) -> Any:
+    return _TensorUnpickler(file, **options).load()
+
+
+def _state(loaded: Any, path: Path) -> Tensors:
+    if not isinstance(loaded, Mapping):
+        raise ValueError(f"checkpoint: '{path}' holds no mapping of names to tensors; save a state_dict")
+    state = dict(loaded.get("state_dict", loaded))
+    shadow = loaded["ema"]["shadow_params"] if "state_dict" in loaded and loaded.get("ema") else None
+    if shadow is not None:
+        # The average is a list in the order of the module's parameters; buffers have no entry in it.
+        names = [name for name in state if not is_buffer(name)]
+        shapes_agree = len(names) == len(shadow) and all(
+            tuple(state[name].shape) == tuple(value.shape) for name, value in zip(names, shadow, strict=True)
+        )
+        if not shapes_agree:
+            raise ValueError(
+                f"checkpoint: the {len(shadow)} averaged tensors of '{path}' do not match its {len(names)} parameters"
+            )
+        state = dict(zip(names, shadow, strict=True))
+    return {name: value.detach().float().numpy() for name, value in state.items() if hasattr(value, "detach")}
+
+
+def is_buffer(name: str) -> bool:
+    """Whether a public checkpoint's entry is a constant that the network recomputes."""
+    return name.endswith(("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"))
+
+
+class Source:
+    """Named tensors, each to be taken exactly once; buffers are dropped, `prefix` is cut where present."""
+
+    def __init__(self, tensors: Tensors, prefix: str):
+        self.tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if not is_buffer(name)}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor that stays. Raises ValueError when it is missing."""
+        if name not in self.tensors:
+            raise ValueError(f"checkpoint: tensor '{name}' is missing; is this the right kind of checkpoint?")
+        return self.tensors[name].shape
+
+    def take(self, name: str, *, transpose: bool = False) -> np.ndarray:
+        """Removes and returns a tensor. Raises ValueError when it is missing."""
+        self.shape(name)
+        value = self.tensors.pop(name)
+        return value.T if transpose else value
+
+    def count(self, pattern: str) -> int:
+        """How many of pattern.format(0), pattern.format(1), ... there are."""
+        number = 0
+        while pattern.format(number) in self.tensors:
+            number += 1
+        return number
+
+    def stack(self, pattern: str, number: int, *, transpose: bool = False) -> np.ndarray:
+        """The tensors pattern.format(0 .. number - 1) along a new leading axis."""
+        values = [self.take(pattern.format(index), transpose=transpose) for index in range(number)]
+        if len({value.shape for value in values}) != 1:
+            raise ValueError(f"checkpoint: the tensors '{pattern}' differ in shape: {[v.shape for v in values]}")
+        return np.stack(values)
+
+    def finish(self) -> None:
+        """Raises ValueError when tensors are left over."""
+        if self.tensors:
+            some = ", ".join(sorted(self.tensors)[:3])
+            raise ValueError(f"checkpoint: {len(self.tensors)} tensors were not used ({some}); is this the right kind?")
+
+
+def check_tree(params: Any, expected: Any) -> None:
+    """Raises ValueError unless the two trees have the same names and shapes."""
+    flat = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    want = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(expected)}
+    for name in sorted(flat.keys() | want.keys()):
+        if flat.get(name) != want.get(name):
+            raise ValueError(f"checkpoint: {name} has shape {flat.get(name)} where the network has {want.get(name)}")

@@ -26,10 +26,13 @@ class NextToken:
     denoiser: Denoiser
     mask_id: int
 
-    def __call__(self, params: Params, batch: Batch, draws: Draws) -> tuple[Float[Array, ""], Metrics]:
+    def __call__(
+        self, params: Params, batch: Batch, draws: Draws, train: bool = True
+    ) -> tuple[Float[Array, ""], Metrics]:
         tokens, weights = batch["tokens"], batch["weights"]
         inputs = shift_right(tokens, self.mask_id)
         time = jnp.zeros(len(tokens))
-        logits = self.denoiser(params, inputs, time, batch.get("cond"), keys=fold(draws.keys, "dropout"))
+        keys = fold(draws.keys, "dropout") if train else None
+        logits = self.denoiser(params, inputs, time, batch.get("cond"), keys=keys)
         total = jnp.sum(-target_log_probs(logits, tokens, self.mask_id) * weights)
         return total, {"loss": (total, jnp.sum(weights))}

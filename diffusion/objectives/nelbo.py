@@ -44,9 +44,11 @@ class Nelbo:
     process: Masking
     minimum_time: float = 1e-3
 
-    def __call__(self, params: Params, batch: Batch, draws: Draws) -> tuple[Float[Array, ""], Metrics]:
+    def __call__(
+        self, params: Params, batch: Batch, draws: Draws, train: bool = True
+    ) -> tuple[Float[Array, ""], Metrics]:
         time = sample_times(draws.uniform, self.minimum_time)
-        keys = fold(draws.keys, "dropout")
+        keys = fold(draws.keys, "dropout") if train else None
 
         def denoise(noisy: Tokens, time: Times):
             return self.denoiser(params, noisy, time, batch.get("cond"), keys=keys)

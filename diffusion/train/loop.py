@@ -3,12 +3,13 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental import multihost_utils
@@ -53,12 +54,13 @@ def train(
     objective: Objective,
     optimizer: optax.GradientTransformation,
     init: Callable[[jax.Array], Params],
-    batch_at: Callable[[int], dict[str, np.ndarray]],
+    stream: Callable[[int], Iterable[dict[str, np.ndarray]]],
     settings: Settings,
     mesh: Mesh,
     root: jax.Array,
     directory: Path,
     *,
+    start: Params | None = None,
     evaluate: Callable[[Params], float] | None = None,
     tokens_per_step: int = 0,
     flops_per_step: float = 0.0,
@@ -67,7 +69,8 @@ def train(
 ) -> TrainState:
     """Train to `settings.steps`, from the newest readable checkpoint in `directory` when there is one.
 
-    `batch_at(step)` gives this host's rows; `evaluate(ema)` the validation loss by which the best checkpoint is kept.
+    `stream(step)` gives this host's rows from that step on; `start` replaces the initial weights; `evaluate(ema)`
+    is the validation loss by which the best checkpoint is kept.
 
     Raises:
       ValueError: when the batch does not divide over the mesh, or a checkpoint holds another model.
@@ -80,7 +83,9 @@ def train(
     state = checkpoints.restore(abstract)
     if state is None:
         state = init_state(init, optimizer, mesh, root)
-    start = int(state.step)
+        if start is not None:
+            state = state._replace(params=start, ema=jax.tree.map(jnp.copy, start))
+    first = int(state.step)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     step_function = jax.jit(
         make_step(objective, optimizer, decay=settings.ema, accumulate=settings.accumulate),
@@ -90,8 +95,8 @@ def train(
     )
     root = jax.device_put(root, replicated(mesh))
     main = jax.process_index() == 0
-    writer = Writer(directory, name, config or {}, start) if main else None
-    meter = Meter(name, start, settings.steps, tokens_per_step, flops_per_step, show=main)
+    writer = Writer(directory, name, config or {}, first) if main else None
+    meter = Meter(name, first, settings.steps, tokens_per_step, flops_per_step, show=main)
     loss = None
 
     def save(step: int) -> None:
@@ -100,8 +105,8 @@ def train(
 
     with jax.set_mesh(mesh), graceful_stop() as stopping:
         pending = None
-        for step in range(start, settings.steps):
-            batch = put_batch(batch_at(step), mesh)
+        for step, rows in zip(range(first, settings.steps), stream(first), strict=False):
+            batch = put_batch(rows, mesh)
             with jax.transfer_guard("disallow"):
                 state, metrics = step_function(state, batch, root)
             # The metrics of the step before are fetched while this step runs.
@@ -141,7 +146,8 @@ def check_finite(metrics: Metrics, step: int, directory: Path, params: Params) -
     if not all(np.isfinite(value) for value in values.values()):
         bad = ", ".join(f"{key} = {value:g}" for key, value in values.items() if not np.isfinite(value))
         raise Diverged(
-            f"training diverged at step {step}: {bad}; {non_finite(params)} are not finite; lower optimizer.learning_rate or optimizer.clip, or raise "
+            f"training diverged at step {step}: {bad}; {non_finite(params)} are not finite; lower "
+            f"optimizer.learning_rate or optimizer.clip, or raise "
             f"optimizer.warmup; the last good checkpoint is in {directory / 'checkpoints'}"
         )
     return values

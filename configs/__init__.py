@@ -1,0 +1,1 @@
+"""One file a paper table: numbers and names only, nothing imported from `diffusion`."""

@@ -1,0 +1,134 @@
+"""Every field that a config may set, with its default; table configs change what they need.
+
+Fields are documented where they stand. Unknown fields on the command line are refused.
+"""
+
+from ml_collections import ConfigDict
+
+
+def defaults() -> ConfigDict:
+    """MDLM's recipe (arXiv 2406.07524) at small size, on the standard library's own sources."""
+    return ConfigDict(
+        dict(
+            table="",  # name of the table, and of its files
+            variant="",
+            seeds=(0,),  # each row is trained and sampled once a seed
+            seed=0,  # of one job; set by the plan
+            checkpoint="",  # folder of converted or trained weights to start from (train) or to use (evaluate, sample)
+            data=dict(
+                source="python_stdlib",  # see README, "Data"
+                path="",  # file or folder of the source; python_stdlib needs none
+                tokenizer="bpe",  # bytes, characters, bpe (trained on the source), gpt2, wordpiece, file
+                tokenizer_path="",  # vocabulary file or folder
+                vocab_size=1024,  # of a trained bpe, and what `compile` assumes without reading data
+                alphabet="",
+                length=128,  # tokens an example
+                packing="wrapped",  # wrapped or padded
+                bos_eos=False,  # wrapped: put BOS and EOS around every example, as MDLM does
+                symbols27=False,
+                document="file",
+                detokenize=True,
+                validation_documents=100_000,
+                cache_dir="",  # empty: the work directory's cache
+            ),
+            model=dict(
+                hidden=768,
+                blocks=12,
+                heads=12,
+                cond_dim=128,
+                mlp_ratio=4,
+                dropout=0.1,
+                causal=False,
+                adaln=True,
+                time_conditioning=False,
+                dtype="float32",  # of matrix products; parameters, softmax and loss stay float32
+                remat="none",  # none, dots, full
+                attention="auto",  # auto, plain, xla, cudnn, splash
+                unroll=1,  # blocks compiled into each turn of the loop over blocks
+            ),
+            process=dict(
+                schedule="log_linear",  # log_linear, linear, cosine, polynomial, geometric
+                epsilon=1e-3,  # log_linear
+                power=3.0,  # polynomial
+                low=1e-3,  # geometric
+                high=20.0,
+            ),
+            objective=dict(
+                name="nelbo",  # nelbo or autoregressive
+                minimum_time=1e-3,
+            ),
+            optimizer=dict(
+                learning_rate=3e-4,
+                warmup=2500,
+                decay="constant",  # constant, cosine, inverse_sqrt
+                floor=0.0,
+                beta1=0.9,
+                beta2=0.999,
+                epsilon=1e-8,
+                weight_decay=0.0,
+                clip=1.0,
+            ),
+            train=dict(
+                steps=1_000_000,
+                batch=512,
+                accumulate=1,
+                ema=0.9999,
+                log_every=100,
+                evaluate_every=10_000,
+                evaluate_batches=32,
+                checkpoint_every=10_000,
+                keep=2,
+            ),
+            mesh=dict(data=-1, fsdp=1, model=1),
+            evaluate=dict(
+                estimator="auto",  # auto: bound_continuous, or nll_autoregressive for a causal model
+                split="test",
+                batches=0,  # 0: the whole split
+                batch=64,
+                draws=1,  # Monte Carlo draws a sequence
+            ),
+            sample=dict(
+                policy="ancestral",  # ancestral, random_order, confidence, first_hitting
+                steps=128,
+                count=64,
+                batch=32,
+                length=0,  # 0: data.length; longer texts are made window by window
+                stride=0,  # window by window: how far each window advances; 0: half a window
+                temperature=1.0,
+                nucleus=1.0,
+                nucleus_rule="off",  # off, inclusive (MDLM), standard (top-p)
+                precision="exact",  # exact or mdlm_float32
+                noise=0.0,  # confidence: scale of the Gumbel noise on the score
+                end=1e-5,  # last time of the grid
+                final="argmax",  # argmax, draw or none: how remaining masks are filled
+                prompt="",  # text at the start
+                suffix="",  # text at the end: what lies between is filled in
+            ),
+            judge=dict(
+                name="none",  # none, row (a causal row of this table) or gpt2
+                row="",
+                checkpoint="",  # gpt2: folder or file of weights
+                tokenizer_path="",  # gpt2: folder of vocab.json and merges.txt
+                batch=32,
+            ),
+            quality=dict(
+                parse=False,  # share of samples that ast.parse accepts (Python text)
+                mauve=False,
+            ),
+        )
+    )
+
+
+def tiny(config: ConfigDict) -> ConfigDict:
+    """The debug scale: everything small enough for a test, through the same code."""
+    config.model.update(hidden=32, blocks=2, heads=2, cond_dim=16, dropout=0.1)
+    config.data.update(tokenizer="bytes", length=32)
+    config.optimizer.update(learning_rate=3e-3, warmup=2)
+    config.train.update(
+        steps=6, batch=8, log_every=2, evaluate_every=3, evaluate_batches=2, checkpoint_every=3, ema=0.9
+    )
+    config.evaluate.update(batches=2, batch=8)
+    config.sample.update(count=8, batch=4, steps=4)
+    config.judge.update(batch=8)
+    config.seeds = (0,)
+    return config

@@ -1,0 +1,92 @@
+"""The verb `train`: one training job, from nothing or from where it stopped."""
+
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion import build
+from diffusion.data import batches, evaluation_batches, prefetch
+from diffusion.randomness import draws
+from diffusion.report.rows import provenance
+from diffusion.train.loop import train
+from diffusion.train.mesh import put_batch
+from diffusion.train.weights import load_weights, save_weights
+from diffusion.types import Params
+from experiments.context import Context
+
+
+def run(job: Context) -> dict:
+    """Train, save the averaged weights, and return the result row's metrics and provenance."""
+    config, system = job.config, job.system
+    begin = time.time()
+    objective = build.objective(config, system)
+    settings = build.settings(config)
+    batch_at = batches(
+        job.dataset,
+        "train",
+        settings.batch,
+        config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    start = load_weights(Path(config.checkpoint), system.init, job.mesh) if config.checkpoint else None
+    validate = validation(job, objective)
+    state = train(
+        objective,
+        build.optimizer(config),
+        system.init,
+        partial(prefetch, batch_at),
+        settings,
+        job.mesh,
+        job.root,
+        job.folder,
+        start=start,
+        evaluate=validate,
+        tokens_per_step=settings.batch * system.length,
+        flops_per_step=build.training_flops(config, system.classes),
+        name=job.folder.name,
+        config=config.to_dict(),
+    )
+    save_weights(job.folder / "weights", state.ema)
+    return {
+        "metrics": {
+            "validation_loss": validate(state.ema),
+            "train_tokens": settings.steps * settings.batch * system.length,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        },
+        "step": int(state.step),
+        "seconds": time.time() - begin,
+        "data": job.dataset.fingerprint,
+        **provenance(),
+    }
+
+
+def validation(job: Context, objective):
+    """`evaluate(params)`: the objective's mean on fixed validation batches with fixed noise, dropout off."""
+    config = job.config
+    size = config.train.batch
+    data = evaluation_batches(
+        job.dataset,
+        "validation",
+        size,
+        limit=config.train.evaluate_batches * size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+    @jax.jit
+    def score(params, batch, step):
+        noise = draws(job.root, "validation", step, size)
+        return objective(params, batch, noise, train=False)[1]["loss"]
+
+    def evaluate(params: Params) -> float:
+        totals = np.zeros(2)
+        for step, batch in enumerate(data):
+            totals += np.asarray(jax.device_get(score(params, put_batch(batch, job.mesh), jnp.int32(step))), np.float64)
+        return float(totals[0] / max(totals[1], 1))
+
+    return evaluate

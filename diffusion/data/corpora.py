@@ -1,5 +1,6 @@
 """Benchmark corpora from local files, read as the MDLM code reads them: rows, text fields, detokenizers."""
 
+import csv
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -129,19 +130,14 @@ def _reader(file: Path, facts: Corpus, change: Callable[[str], str]) -> Callable
 
 def _news(file: Path, fields: tuple[str, ...]) -> Iterator[str]:
     """CSV rows: a named text field, or class, title, description without a header (the original AG News)."""
-    import csv
-
     with readers.open_text(file) as stream:
         rows = csv.reader(stream)
         header = next(rows, [])
         named = next((header.index(field) for field in fields if field in header), None)
-        if named is None and header and not header[0].strip().isdigit():
-            rows_left = rows  # a header such as "Class Index,Title,Description"
-        else:
-            rows_left = rows if named is not None else itertools.chain([header], rows)
-        for row in rows_left:
-            if row:
-                yield row[named] if named is not None else " ".join(row[1:3])
+        if named is None and header and header[0].strip().isdigit():
+            rows = itertools.chain([header], rows)  # a row, not a header such as "Class Index,Title,Description"
+        for row in filter(None, rows):
+            yield " ".join(row[1:3]) if named is None else row[named]
 
 
 def openwebtext(settings: DataSettings) -> Source:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -26,7 +27,8 @@ class Statistics:
     """What the examples of one split hold; only text that lies in an example is counted.
 
     `tokens` counts positions of weight 1, BOS and EOS among them; `characters` and `bytes` (of UTF-8) count the
-    text that these tokens stand for. So bits per byte = nats per token * tokens / bytes / ln 2, exactly.
+    text that these tokens stand for. So bits per byte = nats per token * tokens / bytes / ln 2 is exact for a mean
+    over the whole split.
     """
 
     examples: int = 0
@@ -35,6 +37,14 @@ class Statistics:
     bytes: int = 0
     documents: int = 0  # documents read
     dropped_tokens: int = 0  # behind the last whole example (wrapped) or over the length (padded)
+
+    def bits_per_character(self, nats_per_token: float) -> float | None:
+        """Mean nats per token over this whole split, as bits per character; None where no text is counted."""
+        return nats_per_token * self.tokens / self.characters / math.log(2) if self.characters else None
+
+    def bits_per_byte(self, nats_per_token: float) -> float | None:
+        """Mean nats per token over this whole split, as bits per UTF-8 byte; None where no text is counted."""
+        return nats_per_token * self.tokens / self.bytes / math.log(2) if self.bytes else None
 
 
 def encode_documents(documents: Iterable[str], tokenizer: Tokenizer, statistics: Statistics) -> Iterator[Encoded]:

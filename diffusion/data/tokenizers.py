@@ -35,6 +35,9 @@ class Tokenizer:
     fingerprint: str  # sha256 of the vocabulary
     encode_spans: Callable[[Sequence[str]], list[Encoded]]
     decode_text: Callable[[Int[np.ndarray, "N"]], str]  # ordinary tokens only
+    # Characters and bytes of every id, where they depend on the id alone (all but WordPiece and `file`).
+    token_characters: Int[np.ndarray, "V"] | None = None
+    token_bytes: Int[np.ndarray, "V"] | None = None
 
     @property
     def mask_id(self) -> int:
@@ -66,6 +69,14 @@ class Tokenizer:
                 f"token id {int(wrong[0])} is outside the vocabulary of tokenizer {self.name!r} "
                 f"({self.vocab_size} tokens, mask {self.mask_id}, padding {self.pad_id})"
             )
+
+    def covered(self, ids: Int[np.ndarray, "..."]) -> tuple[int, int] | None:
+        """Characters and UTF-8 bytes that these tokens stand for (specials: none), None where ids do not tell."""
+        if self.token_characters is None or self.token_bytes is None:
+            return None
+        self.check(ids)
+        ordinary = np.asarray(ids)[np.asarray(ids) < self.vocab_size]
+        return int(self.token_characters[ordinary].sum()), int(self.token_bytes[ordinary].sum())
 
     def decode(self, ids: Int[np.ndarray, "N"], mask: str = MASK_TEXT, end: str = END_TEXT) -> str:
         """Text of one sequence; masks show as `mask`, EOS and BOS as `end`, padding as nothing.
@@ -120,7 +131,8 @@ def bytes_tokenizer() -> Tokenizer:
     def decode_text(ids):
         return np.asarray(ids, np.uint8).tobytes().decode("utf-8", errors="replace")
 
-    return Tokenizer("bytes", 257, 256, 256, digest("bytes", "257"), encode_spans, decode_text)
+    fingerprint = digest("bytes", "257")
+    return Tokenizer("bytes", 257, 256, 256, fingerprint, encode_spans, decode_text, starts, widths)
 
 
 def piece_spans(pieces: Sequence[bytes]) -> tuple[Int[np.ndarray, "V"], Int[np.ndarray, "V"]]:
@@ -172,4 +184,6 @@ def characters_tokenizer(alphabet: str, end: bool) -> Tokenizer:
         digest("characters", alphabet, str(eos)),
         encode_spans,
         decode_text,
+        np.array([1] * len(codes) + [0] * end, np.int32),
+        np.append(utf8_widths(codes), [0] * end).astype(np.int32),
     )

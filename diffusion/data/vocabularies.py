@@ -47,7 +47,7 @@ def byte_level(name: str, library: hf.Tokenizer, vocab_size: int, end: int) -> T
         return b"".join(pieces[index] for index in np.asarray(ids)).decode("utf-8", errors="replace")
 
     fingerprint = digest(name, json.dumps(json.loads(library.to_str())["model"], sort_keys=True), str(end))
-    return Tokenizer(name, vocab_size, end, end, fingerprint, encode_spans, decode_text)
+    return Tokenizer(name, vocab_size, end, end, fingerprint, encode_spans, decode_text, starts, widths)
 
 
 def with_offsets(name: str, library: hf.Tokenizer, end: int | None, begin: int | None) -> Tokenizer:

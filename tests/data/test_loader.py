@@ -1,0 +1,248 @@
+"""load_dataset: examples and statistics from files, the cache and its safety, and messages for bad input."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from diffusion.data import DataSettings, builder, dataset_from_arrays, load_dataset, loader
+from diffusion.data.settings import read_settings
+from diffusion.data.tokenizers import bytes_tokenizer
+
+WORDS = "the cat sat on a mat while naïve ☃ snowmen melt slowly in some warm afternoon sun".split()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        (folder / f"{number}.txt").write_text(" ".join(rng.choice(WORDS, 60)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def settings(corpus, cache):
+    return DataSettings(source="text_files", path=str(corpus), tokenizer="bytes", length=16, cache_dir=str(cache))
+
+
+@pytest.fixture(scope="module")
+def dataset(settings):
+    return load_dataset(settings)
+
+
+def test_examples_hold_the_text_and_statistics_are_exact(dataset):
+    assert dataset.model_vocab_size == 258 and dataset.length == 16 and not dataset.padded
+    for name, split in dataset.splits.items():
+        rows = split.rows(range(len(split)))
+        assert rows["tokens"].dtype == np.int32 and rows["weights"].dtype == np.float32
+        assert rows["tokens"].shape == (len(split), 16) and (rows["weights"] == 1).all()
+        statistics = dataset.statistics[name]
+        inner = rows["tokens"][:, 1:-1].reshape(-1)
+        text = bytes(inner[inner < 256].astype(np.uint8))
+        assert statistics.examples == len(split) and statistics.tokens == rows["tokens"].size
+        assert statistics.bytes == len(text)
+        assert statistics.characters == sum(byte & 0xC0 != 0x80 for byte in text)
+    assert sum(statistics.documents for statistics in dataset.statistics.values()) == 40
+
+
+def test_a_second_load_reads_the_cache(settings, dataset, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("prepared again")
+
+    monkeypatch.setattr(builder, "prepare", refuse)
+    again = load_dataset(settings)
+    assert again.fingerprint == dataset.fingerprint and again.statistics == dataset.statistics
+    rows = range(len(again.split("train")))
+    np.testing.assert_array_equal(
+        again.split("train").rows(rows)["tokens"], dataset.split("train").rows(rows)["tokens"]
+    )
+    for change in ({"length": 17}, {"bos_eos": False}, {"packing": "padded"}, {"tokenizer": "characters"}):
+        with pytest.raises(AssertionError, match="prepared again"):
+            load_dataset(dataclasses.replace(settings, **change))
+
+
+def test_examples_may_stay_on_disk(settings, dataset, monkeypatch):
+    monkeypatch.setattr(loader, "MEMORY_LIMIT", 0)
+    on_disk = load_dataset(settings).split("train")
+    assert on_disk._block is None
+    chosen = [3, 0, 3, len(on_disk) - 1]
+    np.testing.assert_array_equal(on_disk.rows(chosen)["tokens"], dataset.split("train").rows(chosen)["tokens"])
+
+
+def test_padded_examples_keep_their_weights(settings):
+    padded = load_dataset(dataclasses.replace(settings, packing="padded", length=500))
+    split = padded.split("train")
+    rows = split.rows(range(len(split)))
+    assert padded.model_vocab_size == 259 and len(split) == 36
+    np.testing.assert_array_equal(rows["weights"] == 0, rows["tokens"] == 258)
+    assert rows["weights"].sum() == padded.statistics["train"].tokens
+    assert (rows["weights"] == 0).any() and rows["tokens"][0, 0] == 256
+
+
+def test_trained_tokenizers_learn_from_the_training_split(settings, cache):
+    characters = load_dataset(dataclasses.replace(settings, tokenizer="characters"))
+    assert characters.tokenizer.vocab_size == len(set(" ".join(WORDS))) + 1
+    bpe = load_dataset(dataclasses.replace(settings, tokenizer="bpe", vocab_size=300))
+    row = bpe.split("train").rows([0])["tokens"][0]
+    assert any(word in bpe.tokenizer.decode(row) for word in WORDS)
+    assert bpe.statistics["train"].bytes > bpe.statistics["train"].tokens
+    assert list(cache.glob("tokenizers/bpe-text_files-*/tokenizer.json"))
+    other = load_dataset(settings, tokenizer=bpe.tokenizer)
+    assert other.fingerprint == bpe.fingerprint
+
+
+def test_any_object_with_attributes_will_do(settings, dataset):
+    import ml_collections
+
+    fields = dataclasses.asdict(settings)
+    assert load_dataset(ml_collections.ConfigDict(fields)).fingerprint == dataset.fingerprint
+    del fields["vocab_size"]
+    assert read_settings(SimpleNamespace(**fields)) == settings
+
+
+def test_an_unfinished_preparation_is_not_used(settings, tmp_path, dataset):
+    killed = dataclasses.replace(settings, cache_dir=str(tmp_path))
+    program = (
+        "import os, sys\n"
+        "from diffusion.data import builder, load_dataset\n"
+        "from diffusion.data.settings import DataSettings\n"
+        "builder._publish = lambda *_: os._exit(9)\n"  # dies with everything written but the final rename
+        f"load_dataset(DataSettings(**{dataclasses.asdict(killed)!r}))\n"
+    )
+    status = subprocess.run([sys.executable, "-c", program], cwd=os.getcwd(), check=False).returncode
+    assert status == 9
+    left = list((tmp_path / "packed").iterdir())
+    assert len(left) == 1 and left[0].name.startswith(".")
+    assert load_dataset(killed).statistics == dataset.statistics
+    # A folder without its statistics (damaged by hand) is replaced, not read.
+    (folder,) = (path for path in (tmp_path / "packed").iterdir() if not path.name.startswith("."))
+    (folder / builder.STATISTICS_FILE).unlink()
+    shutil.rmtree(folder / "packed_examples")
+    assert load_dataset(killed).statistics == dataset.statistics
+    # What a kill left behind goes once it is a day old.
+    os.utime(left[0], (0, 0))
+    (folder / builder.STATISTICS_FILE).unlink()
+    load_dataset(killed)
+    assert not left[0].exists()
+
+
+def test_an_error_leaves_nothing_behind(settings, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(builder.PackedExamples, "download_and_prepare", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
+        load_dataset(dataclasses.replace(settings, cache_dir=str(tmp_path)))
+    assert list((tmp_path / "packed").iterdir()) == []
+
+
+def test_two_preparations_of_one_recipe_agree(settings, tmp_path, dataset, monkeypatch):
+    shared = dataclasses.replace(settings, cache_dir=str(tmp_path))
+    publish = builder._publish
+
+    def overtaken(work, folder):
+        monkeypatch.setattr(builder, "_publish", publish)
+        load_dataset(shared)  # the other process finishes while this one is about to
+        publish(work, folder)
+
+    monkeypatch.setattr(builder, "_publish", overtaken)
+    assert load_dataset(shared).statistics == dataset.statistics
+    assert len(list((tmp_path / "packed").iterdir())) == 1
+
+
+def test_short_splits_are_left_out_and_named(settings, tmp_path):
+    file = tmp_path / "short.txt"
+    file.write_text("word " * 100)
+    short = dataclasses.replace(settings, path=str(file), length=60, cache_dir=str(tmp_path / "cache"))
+    data = load_dataset(short)
+    assert list(data.splits) == ["train"]
+    with pytest.raises(ValueError, match=r"has no 'validation' examples of length 60 \(it has: train\)"):
+        data.split("validation")
+    with pytest.raises(ValueError, match=r"data\.length: the train split has .* fewer than one"):
+        load_dataset(dataclasses.replace(short, length=1000))
+    assert len(list((tmp_path / "cache" / "packed").iterdir())) == 1
+
+
+def test_the_record_beside_the_examples_says_what_they_are(cache, dataset):
+    (folder,) = cache.glob(f"packed/*-{dataset.fingerprint[:16]}")
+    record = json.loads((folder / "statistics.json").read_text())
+    assert record["recipe"]["tokenizer_fingerprint"] == dataset.tokenizer.fingerprint
+    assert len(record["recipe"]["content_hash"]) == 64
+    assert record["splits"]["train"]["tokens"] == dataset.statistics["train"].tokens
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"length": "16"}, r"data\.length: expected int, got '16'"),
+        ({"length": 2}, r"data\.length: 2 is too short"),
+        ({"length": True}, r"data\.length: expected int"),
+        ({"packing": "loose"}, r"data\.packing: unknown 'loose'; known: wrapped, padded"),
+        ({"document": "page"}, r"data\.document: unknown 'page'"),
+        ({"tokenizer": "morse"}, r"data\.tokenizer: unknown 'morse'; known: bytes, characters, bpe"),
+        ({"tokenizer": "bpe", "vocab_size": 100}, r"data\.vocab_size: 100 is too small"),
+        ({"validation_documents": 0}, r"data\.validation_documents: 0"),
+        ({"tokenizer": "characters", "alphabet": "ab"}, r"data\.alphabet: character"),
+        ({"cache_dir": "/proc/nowhere"}, r"data\.cache_dir: cannot write"),
+        ({"path": "/does/not/exist"}, r"data\.path: '/does/not/exist' does not exist; pass --config\.data\.path="),
+    ],
+)
+def test_bad_fields_are_named(settings, fields, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        load_dataset(SimpleNamespace(**(dataclasses.asdict(settings) | fields)))
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_files_are_named(tmp_path):
+    (tmp_path / "test.jsonl.xz").write_bytes(b"no xz at all")
+    broken = DataSettings(source="lambada", path=str(tmp_path), tokenizer="bytes", cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(ValueError, match=r"data\.path: a compressed file in .* is damaged"):
+        load_dataset(broken)
+    (tmp_path / "test.jsonl.xz").unlink()
+    (tmp_path / "test.jsonl").write_bytes(b'{"text": "caf\xe9"}\n')
+    with pytest.raises(ValueError, match="is not UTF-8 text"):
+        load_dataset(broken)
+    with pytest.raises(ValueError, match=r"data\.tokenizer: 'bpe' learns from a training split"):
+        load_dataset(dataclasses.replace(broken, tokenizer="bpe"))
+
+
+def test_evaluation_only_corpora_load(tmp_path):
+    (tmp_path / "lambada_test.jsonl").write_text(json.dumps({"text": "word " * 50}) + "\n")
+    fields = {"source": "lambada", "path": str(tmp_path), "tokenizer": "bytes", "length": 32}
+    data = load_dataset(DataSettings(**fields, cache_dir=str(tmp_path / "cache")))
+    assert list(data.splits) == ["test"] and data.paper_split == "test"
+
+
+def test_ready_made_arrays_are_checked():
+    tokens = np.arange(12, dtype=np.int64).reshape(3, 4)
+    data = dataset_from_arrays({"train": tokens}, bytes_tokenizer())
+    assert data.split("train").rows([2])["tokens"].tolist() == [[8, 9, 10, 11]]
+    assert data.statistics["train"].tokens == 12 and not data.padded
+    tokens[1, 1] = 300
+    with pytest.raises(ValueError, match="token id 300 is outside the vocabulary"):
+        dataset_from_arrays({"train": tokens}, bytes_tokenizer())
+    tokens[1, 1] = 258
+    weights = {"train": tokens != 258}
+    padded = dataset_from_arrays({"train": tokens}, bytes_tokenizer(), weights)
+    assert padded.padded and padded.statistics["train"].tokens == 11
+    assert padded.fingerprint != data.fingerprint
+    with pytest.raises(ValueError, match="token id 258"):
+        dataset_from_arrays({"train": tokens}, bytes_tokenizer())
+    with pytest.raises(ValueError, match="must be arrays"):
+        dataset_from_arrays({"train": tokens, "test": tokens[:, :2]}, bytes_tokenizer())
+
+
+def test_nothing_needs_tensorflow(dataset):
+    assert len(dataset.split("train")) and "tensorflow" not in sys.modules

@@ -8,7 +8,6 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import ModuleType
 
 from ml_collections import ConfigDict
 
@@ -82,27 +81,29 @@ def train_job(row: str, config: ConfigDict) -> Job:
     return Job(job_id("train", name, identity), "train", row, config.seed, [], plain(config))
 
 
-def find_row(module: ModuleType, config: ConfigDict, name: str) -> dict:
-    """The row called `name`, or the first; raises ValueError that lists the known ones."""
-    rows = module.rows(config)
+def find_row(rows: list[dict], name: str) -> dict:
+    """The row called `name`; raises ValueError that lists the known ones."""
     for row in rows:
-        if row["name"] == name or not name:
+        if row["name"] == name:
             return row
-    raise ValueError(f"row: unknown {name!r}; known: {', '.join(row['name'] for row in rows)}")
+    raise ValueError(f"row: unknown {name!r}; known: {', '.join(repr(row['name']) for row in rows)}")
 
 
-def judge_job(module: ModuleType, config: ConfigDict, seed: int) -> Job | None:
+def judge_job(rows: list[dict], config: ConfigDict) -> Job | None:
     """The training of the judge, where the judge is a row of this table: always that row's first seed."""
     if config.judge.name != "row":
         return None
-    row = find_row(module, config, config.judge.row)
+    row = find_row(rows, config.judge.row)
     return train_job(row["name"], resolve(config, row["overrides"], config.seeds[0]))
 
 
-def plan(module: ModuleType, config: ConfigDict) -> list[Job]:
-    """All jobs of a table, in an order in which each comes after what it needs."""
+def plan(rows: list[dict], config: ConfigDict) -> list[Job]:
+    """All jobs of a table's rows, in an order in which each comes after what it needs.
+
+    A row is a dict: its `name`, its `overrides` of config fields, and the `verbs` (evaluate, sample) to run for it.
+    """
     jobs: dict[str, Job] = {}
-    for row in module.rows(config):
+    for row in rows:
         for seed in config.seeds:
             resolved = resolve(config, row["overrides"], seed)
             needs = []
@@ -115,7 +116,7 @@ def plan(module: ModuleType, config: ConfigDict) -> list[Job]:
                 needed = list(needs)
                 part = [*identity, plain(resolved)[verb]]
                 if verb == "sample":
-                    judge = judge_job(module, config, seed)
+                    judge = judge_job(rows, config)
                     part += [plain(resolved)["judge"], plain(resolved)["quality"]]
                     if judge:
                         jobs.setdefault(judge.id, judge)

@@ -1,4 +1,4 @@
-"""The verb `run`: every job of a table that is not done yet, then the table; and `plan`, the list of them."""
+"""The verb `run`: every job of a table that is not done yet, then the table; and single rows for the other verbs."""
 
 import json
 import sys
@@ -8,9 +8,9 @@ from types import ModuleType
 import jax
 from ml_collections import ConfigDict
 
-from experiments import evaluate, sample, train
+from experiments import evaluate, sample, table, train
 from experiments.context import context
-from experiments.jobs import Job, atomic_write, plan
+from experiments.jobs import Job, atomic_write, find_row, plan, read_plan
 
 VERBS = {"train": train.run, "evaluate": evaluate.run, "sample": sample.run}
 
@@ -27,10 +27,11 @@ def execute(job: Job, workdir: Path) -> dict:
     for need in job.needs:
         if not (workdir / "jobs" / need / "result.json").exists():
             raise ValueError(f"jobs: {job.id} needs {need}, which is not done; run that job first")
+    if jax.process_index() == 0:
+        atomic_write(folder / "config.json", json.dumps(job.config, indent=1) + "\n")
     result = VERBS[job.verb](context(job, workdir), job)
     row = {"job": job.id, "verb": job.verb, "row": job.row, "seed": job.seed, "config": job.config, **result}
     if jax.process_index() == 0:
-        atomic_write(folder / "config.json", json.dumps(job.config, indent=1) + "\n")
         atomic_write(folder / "result.json", json.dumps(row, indent=1) + "\n")
     return row
 
@@ -40,19 +41,46 @@ def run_jobs(jobs: list[Job], workdir: Path) -> list[dict]:
     rows = []
     for number, job in enumerate(jobs, 1):
         state = "done before" if job.done(workdir) else "running"
-        print(f"[{number}/{len(jobs)}] {job.verb:8s} {job.row}, seed {job.seed}: {state} ({job.id})", file=sys.stderr)
-        rows.append(execute(job, workdir))
+        print(f"[{number}/{len(jobs)}] {job.verb} {job.row!r}, seed {job.seed}: {state} ({job.id})", file=sys.stderr)
+        # Rows of two tables may share a job; the row is named by the table that asks.
+        rows.append(execute(job, workdir) | {"row": job.row})
     return rows
 
 
-def needed(module: ModuleType, config: ConfigDict, verb: str, row: str) -> list[Job]:
-    """The jobs of one verb for one row (default: the first row that has it), with all that they need."""
-    jobs = plan(module, config)
-    wanted = [job for job in jobs if job.verb == verb and (job.row == row or not row)]
-    if verb == "train":
-        wanted = [job for job in jobs if job.verb == verb]
-    if not wanted:
-        known = sorted({job.row for job in jobs if job.verb == verb})
-        raise ValueError(f"row: {row!r} has nothing to {verb}; known: {', '.join(known)}")
-    ids = {need for job in wanted for need in job.needs} | {job.id for job in wanted}
-    return [job for job in jobs if job.id in ids]
+def run_table(module: ModuleType, config: ConfigDict, workdir: Path, publish: bool) -> None:
+    """All jobs of a table, then the table, its plots and its samples."""
+    jobs = plan(list(module.rows(config)), config)
+    rows = run_jobs(jobs, workdir)
+    if jax.process_index() == 0:
+        table.write(module, config, rows, workdir, publish)
+
+
+def run_plan(path: Path, index: int | None, workdir: Path) -> None:
+    """Jobs of a plan: all of them, or one by its number."""
+    jobs = read_plan(path)
+    if index is not None and not 0 <= index < len(jobs):
+        raise ValueError(f"index: {index} is not among the {len(jobs)} jobs of {path}, 0 to {len(jobs) - 1}")
+    run_jobs(jobs if index is None else [jobs[index]], workdir)
+
+
+def run_row(module: ModuleType, config: ConfigDict, verb: str, name: str, overrides: dict, workdir: Path) -> None:
+    """One verb for one row; fields given on the command line win over the row's."""
+    rows = list(module.rows(config))
+    row = find_row(rows, name or first_row(rows, verb))
+    settings = {key: value for key, value in row["overrides"].items() if key not in overrides}
+    wanted = [dict(name=row["name"], overrides=settings, verbs=() if verb == "train" else (verb,))]
+    if verb == "sample" and config.judge.name == "row":
+        wanted += [dict(find_row(rows, config.judge.row), verbs=())] if config.judge.row != row["name"] else []
+    config.seeds = config.seeds[:1]
+    results = run_jobs(plan(wanted, config), workdir)
+    if jax.process_index() == 0:
+        report = next(result for result in results if result["verb"] == verb and result["row"] == row["name"])
+        print(table.describe(report, workdir))
+
+
+def first_row(rows: list[dict], verb: str) -> str:
+    """The name of the first row that has something to do for this verb."""
+    for row in rows:
+        if verb == "train" or verb in row["verbs"]:
+            return row["name"]
+    raise ValueError(f"row: no row of this table has something to {verb}")

@@ -15,11 +15,13 @@ from diffusion.report.rows import provenance
 from diffusion.train.loop import train
 from diffusion.train.mesh import put_batch
 from diffusion.train.weights import load_weights, save_weights
+from diffusion.train.writers import read_metrics
 from diffusion.types import Params
 from experiments.context import Context
+from experiments.jobs import Job
 
 
-def run(job: Context) -> dict:
+def run(job: Context, _: Job) -> dict:
     """Train, save the averaged weights, and return the result row's metrics and provenance."""
     config, system = job.config, job.system
     begin = time.time()
@@ -52,17 +54,27 @@ def run(job: Context) -> dict:
         config=config.to_dict(),
     )
     save_weights(job.folder / "weights", state.ema)
+    statistics = job.dataset.statistics["train"]
     return {
         "metrics": {
             "validation_loss": validate(state.ema),
             "train_tokens": settings.steps * settings.batch * system.length,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+            "bytes_per_token": statistics.bytes / max(statistics.tokens, 1),
         },
+        "history": thin(read_metrics(job.folder / "metrics.jsonl")),
         "step": int(state.step),
         "seconds": time.time() - begin,
         "data": job.dataset.fingerprint,
         **provenance(),
     }
+
+
+def thin(records: list[dict], most: int = 200) -> list[dict]:
+    """Losses for the plot of a table: at most about `most` records, and all validation losses."""
+    every = max(1, len(records) // most)
+    kept = [record for number, record in enumerate(records) if number % every == 0 or "validation_loss" in record]
+    return [{key: record[key] for key in ("step", "loss", "validation_loss") if key in record} for record in kept]
 
 
 def validation(job: Context, objective):

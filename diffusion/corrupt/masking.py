@@ -27,7 +27,7 @@ class Masking:
 
     def corrupt(self, keys: Keys, clean: Tokens, time: Times) -> Tokens:
         """Draw z_t given the clean tokens, with one key and one time an example."""
-        level = 1 - self.schedule.alpha(time)
+        level = self.schedule.masked(time)
         noise = uniform(fold(keys, "corrupt"), clean.shape[1:])
         return jnp.where(noise < level[:, None], self.mask_id, clean)
 

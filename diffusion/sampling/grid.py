@@ -52,7 +52,7 @@ def grid(
     if not 0 < nucleus <= 1:
         raise ValueError(f"sample.nucleus: must lie in (0, 1], not {nucleus}")
     times = np.linspace(1.0, end, steps + 1)
-    alpha = np.asarray(schedule.alpha(times), np.float64)
+    alpha = np.asarray(schedule.alpha(times))
     return Grid(
         index=jnp.arange(steps),
         time=jnp.asarray(times[:-1], jnp.float32),

@@ -1,0 +1,143 @@
+"""The verb `table`: rows to a Markdown table, plots and samples, in the work directory or beside the code."""
+
+import math
+import os
+import statistics
+from pathlib import Path
+from types import ModuleType
+
+from ml_collections import ConfigDict
+
+from diffusion.report import plots
+from diffusion.report.rows import read_rows, write_rows
+from diffusion.report.tables import Column, assemble, markdown, terminal, values
+from experiments.jobs import atomic_write, plan
+
+PUBLISHED = Path(__file__).parent
+
+
+def regenerate(module: ModuleType, config: ConfigDict, workdir: Path, committed: bool, publish: bool) -> None:
+    """Write a table from rows that are there: those of the work directory, or the committed ones.
+
+    Raises:
+      ValueError: when there are none.
+    """
+    if committed:
+        source = PUBLISHED / "results" / f"{config.table}.{config.variant}.jsonl"
+        rows = read_rows(source)
+    else:
+        source = workdir / "jobs"
+        done = [job for job in plan(list(module.rows(config)), config) if job.done(workdir)]
+        rows = [read_rows_of(job.folder(workdir)) | {"row": job.row} for job in done]
+    if not rows:
+        raise ValueError(f"table: no rows in {source}; make them with `launch.py run --config=...`")
+    write(module, config, rows, workdir, publish)
+
+
+def read_rows_of(folder: Path) -> dict:
+    """The result of one job."""
+    import json
+
+    return json.loads((folder / "result.json").read_text())
+
+
+def write(module: ModuleType, config: ConfigDict, rows: list[dict], workdir: Path, publish: bool) -> None:
+    """Table, plots and samples into the work directory's tables, and beside the code when published."""
+    folder = workdir / "tables" / f"{config.table}.{config.variant}"
+    text, printed = render(module, config, rows)
+    pictures = draw(module, config, rows, folder)
+    samples = sample_text(rows, workdir)
+    body = text + "".join(f"\n![{path.stem}]({path.name})\n" for path in pictures)
+    atomic_write(folder / "table.md", body)
+    write_rows(folder / "rows.jsonl", rows)
+    if samples:
+        atomic_write(folder / "samples.md", samples)
+    print(f"\n{printed}\n")
+    for path in (folder / "table.md", *pictures, *([folder / "samples.md"] if samples else []), folder / "rows.jsonl"):
+        print(f"wrote {os.path.relpath(path)}")
+    if publish:
+        name = f"{config.table}.{config.variant}"
+        write_rows(PUBLISHED / "results" / f"{name}.jsonl", rows)
+        for path in pictures:
+            target = PUBLISHED / "tables" / f"{name}.{path.name}"
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(path.read_bytes())
+        links = "".join(f"\n![{path.stem}]({name}.{path.name})\n" for path in pictures)
+        atomic_write(PUBLISHED / "tables" / f"{name}.md", text + links)
+        print(f"published experiments/tables/{name}.md")
+
+
+def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[str, str]:
+    """The table in Markdown, with how it was made, and for the terminal."""
+    table = module.TABLE
+    columns = [Column(*column) for column in table["columns"]]
+    names = [row["name"] for row in module.rows(config) if row.get("shown", True)]
+    headings, body = assemble(names, columns, rows, table["published"])
+    command = f"python launch.py run --config=configs/{config.table}.py:{config.variant}"
+    first = rows[0]
+    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
+    made = (
+        f"Made by `{command}` at commit {first['commit']} on {first['device_count']} x {first['device_kind']} "
+        f"({versions}); {len({row['seed'] for row in rows})} seed(s), ± is the standard error over seeds."
+    )
+    text = f"# {table['title']} ({config.variant})\n\n{markdown(headings, body)}\n\n{table['notes']}\n\n{made}\n"
+    return text, f"{table['title']} ({config.variant})\n\n{terminal(headings, body)}"
+
+
+def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path) -> list[Path]:
+    """Loss curves of the trainings, and one trade-off plot for each that the table asks for."""
+    paths = []
+    trained = [row for row in rows if row["verb"] == "train" and row.get("history")]
+    if trained:
+        unit = math.log(2) * trained[0]["metrics"]["bytes_per_token"]
+        runs = {f"{row['row'].split(',')[0]}, seed {row['seed']}": row["history"] for row in trained}
+        paths.append(folder / "loss.png")
+        plots.loss_curves(paths[-1], "Training (line) and validation (dots)", runs, unit, "bits per byte")
+    for plot in module.TABLE.get("plots", ()):
+        curves: dict[str, list] = {}
+        references = {}
+        for row in module.rows(config):
+            y = values(rows, row["name"], plot["y"])
+            x = values(rows, row["name"], plot["x"])
+            if not y or not x:
+                continue
+            if "curve" in row:
+                error = statistics.stdev(y) / math.sqrt(len(y)) if len(y) > 1 else 0.0
+                curves.setdefault(row["curve"], []).append((statistics.fmean(x), statistics.fmean(y), error))
+            else:
+                references[row["name"]] = statistics.fmean(y)
+        if curves:
+            paths.append(folder / f"{plot['name']}.png")
+            plots.trade_off(
+                paths[-1],
+                plot["title"],
+                curves,
+                plot["xlabel"],
+                plot["ylabel"],
+                log_x=plot.get("log_x", True),
+                log_y=plot.get("log_y", False),
+                references=references,
+            )
+    return paths
+
+
+def sample_text(rows: list[dict], workdir: Path) -> str:
+    """Two samples of every row, for people who look before they read."""
+    parts = []
+    for row in rows:
+        path = workdir / "jobs" / row["job"] / "samples.txt"
+        if row["verb"] == "sample" and path.exists():
+            shown = path.read_text().split(SEPARATOR)[:2]
+            parts += [f"## {row['row']}, seed {row['seed']}\n"] + [f"```\n{text.strip(chr(10))}\n```\n" for text in shown]
+    return "\n".join(parts)
+
+
+SEPARATOR = "\n" + "=" * 100 + "\n"
+
+
+def describe(row: dict, workdir: Path) -> str:
+    """What one job gave, for the terminal: its metrics, and its samples when it has some."""
+    path = workdir / "jobs" / row["job"] / "samples.txt"
+    samples = path.read_text() + "\n" if row["verb"] == "sample" and path.exists() else ""
+    lines = [[key, f"{value:.6g}" if isinstance(value, float) else value] for key, value in row["metrics"].items()]
+    return samples + terminal(["metric", row["row"]], lines) + f"\n\nin {workdir / 'jobs' / row['job']}"

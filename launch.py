@@ -1,0 +1,162 @@
+"""Train, evaluate, sample and table diffusion models, from one config file a table.
+
+    python launch.py VERB --config=FILE[:VARIANT] [--config.key=value ...] [--workdir=DIR]
+
+Every table has four variants: `paper` (the published recipe), `gpu` (one accelerator), `local` (two CPU cores) and
+`debug` (seconds). A command that was interrupted goes on where it stopped when it is given again.
+
+  run       everything a table needs: train what is missing, evaluate, sample, write the table and its plots
+              python launch.py run --config=configs/quickstart.py
+              python launch.py run --jobs=jobs.jsonl --index=3          # one job of a plan, on a cluster
+  train     train one row of a table (--row=NAME; the first row without it)
+              python launch.py train --config=configs/quickstart.py:local --row=MDLM --config.train.steps=500
+  evaluate  the likelihood of one row's model
+              python launch.py evaluate --config=configs/quickstart.py:local --row=MDLM --config.evaluate.draws=4
+  sample    print samples of one row's model
+              python launch.py sample --config=configs/quickstart.py:local --row=MDLM --config.sample.prompt="import "
+  table     write a table anew from the rows that are there (--results: the committed ones)
+              python launch.py table --config=configs/quickstart.py:local
+  plan      print the jobs of a table as JSON lines, for `run --jobs`
+              python launch.py plan --config=configs/quickstart.py:local > jobs.jsonl
+  compile   compile the training step and the sampler ahead of time, for a TPU slice or for the devices here
+              python launch.py compile --config=configs/mdlm_owt.py:paper --topology=v5e:4x4
+  convert   weights of a public PyTorch checkpoint (MDLM or GPT-2) into a folder for --config.checkpoint
+              python launch.py convert --from=gpt2 --checkpoint=model.safetensors --workdir=weights/gpt2
+
+Exit status: 0 done; 1 a training diverged or a job failed; 2 bad input, named in one line; 143 stopped by a signal.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+VERBS = ("run", "train", "evaluate", "sample", "table", "plan", "compile", "convert")
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file and variant, FILE[:VARIANT].")
+WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for jobs, caches and tables.")
+ROW = flags.DEFINE_string("row", "", "Row of the table (train, evaluate, sample).")
+JOBS = flags.DEFINE_string("jobs", "", "File of JSON lines written by `plan` (run).")
+INDEX = flags.DEFINE_integer("index", None, "Which job of --jobs to run, from 0 (run); all of them without it.")
+PUBLISH = flags.DEFINE_boolean("publish", False, "Also write rows and tables to experiments/ (run, table).")
+RESULTS = flags.DEFINE_boolean("results", False, "Use the committed rows of experiments/results (table).")
+TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice such as v5e:4x4; empty: the devices here (compile).")
+FROM = flags.DEFINE_enum("from", None, ["mdlm", "gpt2"], "Layout of the checkpoint (convert).")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "", "File of PyTorch weights, .safetensors or .pt/.ckpt/.bin (convert).")
+COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0, for several processes without a cluster.")
+PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes, with --coordinator.")
+PROCESS = flags.DEFINE_integer("process", None, "Index of this process, with --coordinator.")
+
+
+class BadInput(SystemExit):
+    """One line on standard error, and exit status 2."""
+
+    def __init__(self, message: object):
+        lines = str(message).strip().splitlines() or [type(message).__name__]
+        print(f"launch.py: {lines[0]}", file=sys.stderr)
+        super().__init__(2)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Read the flags; whatever is wrong with them is said in one line."""
+    if len(argv) < 2 or {"--help", "-h", "-help", "--helpfull"} & set(argv):
+        print(__doc__)
+        raise SystemExit(0 if len(argv) > 1 else 2)
+    if argv[1] not in VERBS:
+        raise BadInput(f"unknown verb {argv[1]!r}; known: {', '.join(VERBS)}")
+    try:
+        return flags.FLAGS(argv)
+    except Exception as error:
+        raise BadInput(explain(error)) from None
+
+
+def explain(error: Exception) -> str:
+    """absl and ml_collections say what is wrong in several styles; this puts field and remedy in one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, (AttributeError, KeyError)):
+        return f"--config: no such field ({text}); the fields are in configs/base.py"
+    if isinstance(error, (FileNotFoundError, ImportError)):
+        return f"--config: cannot load the file ({text}); give FILE[:VARIANT], such as configs/quickstart.py:local"
+    return text
+
+
+def start_processes() -> None:
+    """Join the other processes of a cluster, or those named on the command line, before any device is touched."""
+    import jax
+
+    if COORDINATOR.value:
+        jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1 or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+        jax.distributed.initialize()
+
+
+def load_table(name: str):
+    """The config file as a module: its TABLE and its rows."""
+    import importlib.util
+
+    path = Path(name.partition(":")[0])
+    spec = importlib.util.spec_from_file_location(f"table_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def dispatch(verb: str) -> None:
+    """Hand over to the verb; imports are here so that a mistake on the command line is answered at once."""
+    workdir = Path(WORKDIR.value)
+    if verb == "compile":
+        # The topology's compiler runs on the host: accelerators that happen to be there are left alone.
+        if TOPOLOGY.value:
+            os.environ["JAX_PLATFORMS"] = "cpu"
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str((workdir / "cache" / "compiled").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    if verb == "convert":
+        from experiments import convert
+
+        return convert.run(FROM.value, CHECKPOINT.value, workdir)
+    start_processes()
+    from experiments import jobs, run, table
+
+    if verb == "run" and JOBS.value:
+        return run.run_plan(Path(JOBS.value), INDEX.value, workdir)
+    if CONFIG.value is None:
+        raise ValueError("--config: missing; give FILE[:VARIANT], such as --config=configs/quickstart.py:local")
+    config = CONFIG.value
+    module = load_table(flags.FLAGS["config"].config_filename)
+    if verb == "plan":
+        print(jobs.write_plan(jobs.plan(list(module.rows(config)), config)), end="")
+    elif verb == "run":
+        run.run_table(module, config, workdir, PUBLISH.value)
+    elif verb == "table":
+        table.regenerate(module, config, workdir, RESULTS.value, PUBLISH.value)
+    elif verb == "compile":
+        from experiments import compile as ahead_of_time
+
+        ahead_of_time.run(module, config, ROW.value, TOPOLOGY.value)
+    else:
+        overrides = config_flags.get_override_values(flags.FLAGS["config"])
+        run.run_row(module, config, verb, ROW.value, overrides, workdir)
+
+
+def main(argv: list[str]) -> None:
+    """Run a verb; bad input ends in one line and status 2."""
+    logging.set_verbosity(logging.WARNING)
+    try:
+        dispatch(argv[1])
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get("DIFFUSION_TRACEBACK"):
+            raise
+        raise BadInput(error) from None
+    except RuntimeError as error:
+        if type(error).__name__ != "Diverged":
+            raise
+        print(f"launch.py: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

@@ -86,9 +86,11 @@ def defaults() -> ConfigDict:
                 batches=0,  # 0: the whole split
                 batch=64,
                 draws=1,  # Monte Carlo draws a sequence
+                zero_shot={},  # other data to score: name -> the fields of `data` that differ (source, path, ...)
+                zero_shot_required=False,  # whether a set that is not there is an error, or an empty cell
             ),
             sample=dict(
-                policy="ancestral",  # ancestral, random_order, confidence, first_hitting
+                policy="ancestral",  # ancestral, random_order, confidence, first_hitting; data: held-out text itself
                 steps=128,
                 count=64,
                 batch=32,

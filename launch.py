@@ -136,7 +136,8 @@ def dispatch(verb: str) -> None:
     elif verb == "compile":
         from experiments import compile as ahead_of_time
 
-        ahead_of_time.run(module, config, ROW.value, TOPOLOGY.value)
+        overrides = config_flags.get_override_values(flags.FLAGS["config"])
+        ahead_of_time.run(module, config, ROW.value, TOPOLOGY.value, workdir, overrides)
     else:
         overrides = config_flags.get_override_values(flags.FLAGS["config"])
         run.run_row(module, config, verb, ROW.value, overrides, workdir)

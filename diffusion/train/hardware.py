@@ -19,14 +19,23 @@ class Peak:
 
 
 GIB = 2**30
-# Vendors' data sheets. v4 and v5p are counted per chip.
+# Vendors' data sheets, a chip each; of links, half of the figure that is given for both directions together.
+# The names are those that JAX gives devices: v5p is "TPU v5" and v5e "TPU v5 lite".
+V5E = Peak(197e12, 819e9, 16 * GIB, 200e9)
+V5P = Peak(459e12, 2765e9, 95 * GIB, 600e9)
+V6E = Peak(918e12, 1640e9, 32 * GIB, 400e9)
 PEAKS = {
-    "TPU v4": Peak(275e12, 1228e9, 32 * GIB, 150e9),
-    "TPU v5 lite": Peak(197e12, 819e9, 16 * GIB, 100e9),
-    "TPU v5": Peak(459e12, 2765e9, 95 * GIB, 300e9),
-    "TPU v6 lite": Peak(918e12, 1640e9, 32 * GIB, 200e9),
+    "TPU v4": Peak(275e12, 1228e9, 32 * GIB, 300e9),
+    "TPU v5 lite": V5E,
+    "TPU v5e": V5E,
+    "TPU v5": V5P,
+    "TPU v5p": V5P,
+    "TPU v6 lite": V6E,
+    "TPU v6e": V6E,
     "NVIDIA A100": Peak(312e12, 2039e9, 80 * GIB, 300e9),
+    "NVIDIA A100-SXM4-40GB": Peak(312e12, 1555e9, 40 * GIB, 300e9),
     "NVIDIA H100": Peak(989e12, 3350e9, 80 * GIB, 450e9),
+    "NVIDIA H100 PCIe": Peak(756e12, 2000e9, 80 * GIB, 300e9),
     "NVIDIA H200": Peak(989e12, 4800e9, 141 * GIB, 450e9),
 }
 

@@ -50,6 +50,23 @@ class Interrupted(SystemExit):
         super().__init__(143)
 
 
+def jit_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    settings: Settings,
+    abstract: TrainState,
+    mesh: Mesh,
+) -> Callable:
+    """The step as one program over the mesh; the old state's memory is given to the new one."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    return jax.jit(
+        make_step(objective, optimizer, decay=settings.ema, accumulate=settings.accumulate),
+        in_shardings=(shardings, batch_sharding(mesh), replicated(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
 def train(
     objective: Objective,
     optimizer: optax.GradientTransformation,
@@ -86,13 +103,7 @@ def train(
         if start is not None:
             state = state._replace(params=start, ema=jax.tree.map(jnp.copy, start))
     first = int(state.step)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    step_function = jax.jit(
-        make_step(objective, optimizer, decay=settings.ema, accumulate=settings.accumulate),
-        in_shardings=(shardings, batch_sharding(mesh), replicated(mesh)),
-        out_shardings=(shardings, replicated(mesh)),
-        donate_argnums=0,
-    )
+    step_function = jit_step(objective, optimizer, settings, abstract, mesh)
     root = jax.device_put(root, replicated(mesh))
     main = jax.process_index() == 0
     writer = Writer(directory, name, config or {}, first) if main else None

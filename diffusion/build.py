@@ -131,7 +131,7 @@ def sampler(config: ConfigDict, system: System) -> Callable[[Params, Keys, Token
         if total != config.data.length:
             raise ValueError(f"sample.length: an autoregressive model writes data.length = {config.data.length} tokens")
         causal = AutoregressiveSampler(
-            lambda size: system.net.apply({}, size, total, method="init_cache"),
+            lambda size: system.net.init_cache(size, total),
             lambda params, *inputs: system.net.apply({"params": params}, *inputs, method="decode"),
             draw,
             system.process.mask_id,

@@ -107,7 +107,8 @@ def plan(rows: list[dict], config: ConfigDict) -> list[Job]:
         for seed in config.seeds:
             resolved = resolve(config, row["overrides"], seed)
             needs = []
-            if not resolved.checkpoint:
+            # Held-out text stands in for samples and needs no model.
+            if not resolved.checkpoint and resolved.sample.policy != "data":
                 training = train_job(row["name"], resolved)
                 jobs.setdefault(training.id, training)
                 needs = [training.id]

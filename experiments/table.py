@@ -1,5 +1,6 @@
 """The verb `table`: rows to a Markdown table, plots and samples, in the work directory or beside the code."""
 
+import json
 import math
 import os
 import statistics
@@ -36,8 +37,6 @@ def regenerate(module: ModuleType, config: ConfigDict, workdir: Path, committed:
 
 def read_rows_of(folder: Path) -> dict:
     """The result of one job."""
-    import json
-
     return json.loads((folder / "result.json").read_text())
 
 
@@ -128,7 +127,8 @@ def sample_text(rows: list[dict], workdir: Path) -> str:
         path = workdir / "jobs" / row["job"] / "samples.txt"
         if row["verb"] == "sample" and path.exists():
             shown = path.read_text().split(SEPARATOR)[:2]
-            parts += [f"## {row['row']}, seed {row['seed']}\n"] + [f"```\n{text.strip(chr(10))}\n```\n" for text in shown]
+            parts.append(f"## {row['row']}, seed {row['seed']}\n")
+            parts += [f"```\n{text.strip(chr(10))}\n```\n" for text in shown]
     return "\n".join(parts)
 
 

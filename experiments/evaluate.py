@@ -1,0 +1,68 @@
+"""The verb `evaluate`: the likelihood of one model on a held-out split, by an estimator that says what it is."""
+
+import time
+
+import jax
+
+from diffusion.data import Dataset, evaluation_batches
+from diffusion.evaluate.likelihood import CAUSAL, estimator
+from diffusion.evaluate.summary import evaluate_likelihood, is_likelihood, make_evaluator, summarise
+from diffusion.randomness import named
+from diffusion.report.rows import provenance
+from diffusion.train.mesh import check_batch, put_batch
+from experiments.context import Context, trained_weights
+from experiments.jobs import Job
+
+
+def run(job: Context, spec: Job) -> dict:
+    """Score the split; the row names the estimator, and only likelihoods get bits and perplexity."""
+    config, options = job.config, job.config.evaluate
+    begin = time.time()
+    name = options.estimator
+    if name == "auto":
+        name = "nll_autoregressive" if config.model.causal else "bound_continuous"
+    if (name in CAUSAL) != config.model.causal:
+        raise ValueError(f"evaluate.estimator: {name} does not fit model.causal={config.model.causal}; use auto")
+    check_batch(options.batch, job.mesh)
+    params = trained_weights(spec, config, job.system, job.mesh, job.workdir)
+    evaluator = make_evaluator(estimator(name), job.system.denoiser, job.system.process, options.draws)
+
+    def score(dataset: Dataset, split: str) -> dict[str, float]:
+        data = evaluation_batches(
+            dataset,
+            split,
+            options.batch,
+            limit=options.batches * options.batch or None,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        batches = (put_batch(batch, job.mesh) for batch in data)
+        scores = evaluate_likelihood(evaluator, params, batches, named(job.root, "evaluate"))
+        # Where only a part of the split is scored, its text is taken to be as dense as the whole split's.
+        text = dataset.statistics[split]
+        share = scores.tokens.sum() / text.tokens
+        return summarise(
+            name,
+            scores.nats,
+            scores.tokens,
+            characters=text.characters * share,
+            bytes=text.bytes * share,
+            perplexity=is_likelihood(name),
+        )
+
+    with jax.set_mesh(job.mesh):
+        metrics = score(job.dataset, options.split)
+    return {
+        "metrics": metrics | ({} if not is_likelihood(name) else short_names(metrics)),
+        "estimator": name,
+        "draws": options.draws,
+        "split": options.split,
+        "seconds": time.time() - begin,
+        "data": job.dataset.fingerprint,
+        **provenance(),
+    }
+
+
+def short_names(metrics: dict[str, float]) -> dict[str, float]:
+    """Likelihoods without their estimator's name, so that one column of a table can hold exact values and bounds."""
+    return {key.split("/", 1)[1]: value for key, value in metrics.items()}

@@ -1,0 +1,110 @@
+"""The judge of generated text: a causal model trained here, or GPT-2 with converted weights."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from diffusion import build
+from diffusion.categorical import target_log_probs
+from diffusion.data import Tokenizer
+from diffusion.data.vocabularies import gpt2
+from diffusion.evaluate.generation import retokenise
+from diffusion.nets.gpt2 import GPT2
+from diffusion.objectives.autoregressive import shift_right
+from diffusion.train.mesh import make_mesh
+from diffusion.train.weights import load_weights
+from experiments.context import Context
+from experiments.jobs import Job
+
+
+@dataclass(frozen=True)
+class Judge:
+    """`log_probs(tokens)` [B, L] in nats, `features(tokens)` [B, L, D], and how texts become its tokens."""
+
+    name: str
+    eos: int | None
+    log_probs: Callable[[np.ndarray], jax.Array]
+    features: Callable[[np.ndarray], jax.Array]
+    tokens: Callable[[np.ndarray, list[str]], tuple[np.ndarray, np.ndarray | None]]
+
+
+def make_judge(job: Context, spec: Job) -> Judge | None:
+    """The judge that a config names, or none.
+
+    Raises:
+      ValueError: for an unknown kind, or a checkpoint that is not there.
+    """
+    options = job.config.judge
+    if options.name == "none":
+        return None
+    if options.name == "row":
+        return trained_judge(spec.needs[-1], job)
+    if options.name == "gpt2":
+        return gpt2_judge(options, job.config)
+    raise ValueError(f"judge.name: unknown {options.name!r}; known: none, row, gpt2")
+
+
+def trained_judge(needed: str, job: Context) -> Judge:
+    """A causal row of the same table; it reads the samples' own tokens, so nothing is tokenised anew."""
+    folder = job.workdir / "jobs" / needed
+    config = ConfigDict(json.loads((folder / "config.json").read_text()))
+    system = build.system(config, job.dataset.tokenizer.vocab_size)
+    params = load_weights(folder / "weights", system.init, job.mesh)
+    mask_id = system.process.mask_id
+
+    @jax.jit
+    def log_probs(params, tokens):
+        logits = system.denoiser(params, shift_right(tokens, mask_id), jnp.zeros(len(tokens)))
+        return target_log_probs(logits, tokens, mask_id)
+
+    @jax.jit
+    def features(params, tokens):
+        variables = {"params": params}
+        return system.net.apply(variables, system.net.apply(variables, tokens, method="embed"), method="trunk")
+
+    return Judge(
+        name=f"AR trained here ({needed})",
+        eos=job.dataset.tokenizer.eos_id,
+        log_probs=lambda tokens: log_probs(params, tokens),
+        features=lambda tokens: features(params, tokens),
+        tokens=lambda tokens, texts: (tokens, None),
+    )
+
+
+def gpt2_judge(options: ConfigDict, config: ConfigDict) -> Judge:
+    """GPT-2: samples are decoded and tokenised anew, as the public MDLM code does."""
+    folder = Path(options.checkpoint)
+    description = folder / "config.json"
+    if not description.exists():
+        raise ValueError(
+            f"judge.checkpoint: {options.checkpoint!r} holds no converted weights; make them with "
+            "`launch.py convert --from=gpt2 --checkpoint=FILE --workdir=DIR`"
+        )
+    tokenizer: Tokenizer = gpt2(options.tokenizer_path)
+    net = GPT2(**json.loads(description.read_text())["sizes"])
+    length = min(net.context, config.sample.length or config.data.length, 1024)
+    mesh = make_mesh(**config.mesh)
+    params = load_weights(folder / "weights", lambda key: net.init(key, jnp.zeros((1, 2), jnp.int32))["params"], mesh)
+
+    @jax.jit
+    def log_probs(params, tokens):
+        logits = net.apply({"params": params}, tokens)
+        # The first token is not predicted; its entry is not read.
+        return jnp.pad(target_log_probs(logits[:, :-1], tokens[:, 1:], net.vocab_size), ((0, 0), (1, 0)))
+
+    features = jax.jit(lambda params, tokens: net.apply({"params": params}, tokens, method="features"))
+    return Judge(
+        name=f"GPT-2 ({net.hidden} wide, {net.blocks} blocks)",
+        eos=tokenizer.eos_id,
+        log_probs=lambda tokens: log_probs(params, tokens),
+        features=lambda tokens: features(params, tokens),
+        tokens=lambda tokens, texts: retokenise(
+            texts, tokenizer.encode, length=length, eos=tokenizer.eos_id, batch_size=options.batch
+        ),
+    )

@@ -1,0 +1,122 @@
+"""Is a number a likelihood? Test an estimator on languages whose entropy is known.
+
+Examples:
+  python -m diffusion.oracles --estimator=bound_continuous
+  python -m diffusion.oracles --estimator=bound_steps_8 --language=markov
+  python -m diffusion.oracles --estimator=my_module:my_function
+
+A function of your own has the signature (denoise, process, tokens [B, L], weights [B, L], draws) -> nats [B]; see
+diffusion/evaluate/likelihood.py. Prints the entropy of the language, the estimate under the exact denoiser, the Kraft
+sum under right and wrong denoisers, and a verdict. Exit status: 0 a bound, 1 not a bound, 2 bad input.
+"""
+
+import sys
+from importlib import import_module
+from traceback import extract_tb
+
+from absl import flags
+
+from diffusion.corrupt.masking import Masking
+from diffusion.evaluate.likelihood import CAUSAL, Estimate, estimator
+from diffusion.oracles.check import TOLERANCE, Check, Language, check_estimator
+from diffusion.oracles.enumerable import random_language
+from diffusion.oracles.markov import random_chain
+from diffusion.schedules import LogLinear
+
+LANGUAGES = {
+    "enumerable": lambda seed: random_language(seed, vocabulary=4, length=3),
+    "markov": lambda seed: random_chain(seed, vocabulary=8, length=256),
+}
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("estimator", None, "Name of an estimator, or module:function.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "language",
+    "enumerable",
+    list(LANGUAGES),
+    "enumerable: 64 sequences of 3 tokens, with Kraft sums; markov: a chain of length 256.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer("draws", 4096, "Draws for each sequence (markov: in all).", lower_bound=64, flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "Seed of the language, the draws and the wrong denoisers.", flag_values=FLAGS)
+flags.DEFINE_boolean(
+    "causal", False, "Give module:function a network that reads clean prefixes, not masked states.", flag_values=FLAGS
+)
+flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=FLAGS)
+
+
+def load(name: str | None) -> Estimate:
+    """An estimator by name, or a user's function by module:function."""
+    if not name:
+        raise ValueError("--estimator: must be given, such as --estimator=bound_continuous")
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        return estimator(name)
+    try:
+        function = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"--estimator: cannot load {name!r} ({error}); run from the module's folder") from None
+    if not callable(function):
+        raise ValueError(f"--estimator: {name!r} is not a function")
+    return function
+
+
+def measure(estimate: Estimate, language: Language, causal: bool) -> list[Check]:
+    """Run the checks; a failure inside the estimator becomes one line that names its place."""
+    process = Masking(language.vocabulary, LogLinear())
+    try:
+        return check_estimator(estimate, language, process, causal=causal, draws_each=FLAGS.draws, seed=FLAGS.seed)
+    except Exception as error:
+        place = extract_tb(error.__traceback__)[-1]
+        line = str(error).strip().splitlines()[:1] or [""]
+        where = f"{place.filename}:{place.lineno}"
+        raise ValueError(
+            f"--estimator: {FLAGS.estimator!r} failed: {type(error).__name__}: {line[0]} ({where})"
+        ) from None
+
+
+def report(checks: list[Check], language: Language) -> int:
+    """Print what was measured and the verdict; returns the exit status."""
+    exact = checks[0]
+    print(f"language   {FLAGS.language}: {language.vocabulary} tokens, length {language.length}")
+    print(f"entropy    {language.entropy():.6f} nats a sequence")
+    print(f"estimate   {exact.value:.6f} +- {exact.error:.6f} nats under the exact denoiser")
+    for check in checks[1:]:
+        sign = "<=" if check.at_most else ">="
+        print(
+            f"  {check.quantity:13} {check.denoiser:9} {check.value:10.6f} +- {check.error:.6f}"
+            f"  must be {sign} {check.limit:.6f}  {'ok' if check.passed else 'VIOLATED'}"
+        )
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        worst = max(failed, key=lambda check: -check.slack if check.slack == check.slack else float("inf"))
+        relation = "above" if worst.at_most else "below"
+        print(
+            f"verdict    not a bound: {worst.quantity} {worst.value:.4f} +- {worst.error:.4f} under the "
+            f"{worst.denoiser} denoiser is {relation} {worst.limit:.4f} ({len(failed)} of {len(checks)} violated)"
+        )
+        return 1
+    tight = abs(exact.value - exact.limit) <= TOLERANCE * exact.error + 1e-3
+    relation = "equals the entropy" if tight else f"is {exact.value - exact.limit:.4f} nats above the entropy"
+    print(f"verdict    a bound: no check violated; under the exact denoiser it {relation}")
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    try:
+        rest = FLAGS(argv)[1:]
+        if FLAGS.help:
+            print(__doc__.strip(), FLAGS.main_module_help(), sep="\n\n")
+            return 0
+        if rest:
+            raise ValueError(f"unexpected argument {rest[0]!r}; see --help")
+        language = LANGUAGES[FLAGS.language](FLAGS.seed)
+        checks = measure(load(FLAGS.estimator), language, FLAGS.causal or FLAGS.estimator in CAUSAL)
+    except (ValueError, flags.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return report(checks, language)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

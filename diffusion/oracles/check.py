@@ -1,0 +1,171 @@
+"""The law of likelihood estimators, as a procedure: is this number a bound on -log p(x), in nats?
+
+Two facts decide. (1) Cross-entropy: under data of law p, a bound is at least the entropy of p for every denoiser, and
+an exact estimator equals it under the exact denoiser. (2) Kraft: for every denoiser, sum_x exp(-bound(x)) <= 1, because
+a bound lies above -log p_model(x) and p_model sums to at most 1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from diffusion.corrupt.masking import Masking
+from diffusion.evaluate.likelihood import Estimate
+from diffusion.oracles.enumerable import Enumerable
+from diffusion.oracles.tables import random_denoiser, uniform_denoiser
+from diffusion.randomness import draws, named
+from diffusion.types import Denoise, Logits, Times, Tokens
+
+# Independent repetitions, from whose spread all standard errors come.
+REPEATS = 32
+# Standard errors that a check may miss by: about ten checks are made.
+TOLERANCE = 4.5
+# Nats (and Kraft mass) allowed for float32 rounding.
+ROUNDING = 1e-3
+
+
+class Language(Protocol):
+    """What a check needs of a language."""
+
+    length: int
+
+    @property
+    def vocabulary(self) -> int: ...
+
+    def entropy(self) -> float: ...
+
+    def log_prob(self, tokens: Tokens) -> np.ndarray: ...
+
+    def sample(self, key: Key[Array, ""], size: int) -> Tokens: ...
+
+    def denoise(self, noisy: Tokens, time: Times) -> Logits: ...
+
+    def next_token(self, inputs: Tokens, time: Times) -> Logits: ...
+
+
+@dataclass(frozen=True)
+class Check:
+    """One measured number, the limit it must respect, and its standard error."""
+
+    quantity: str
+    denoiser: str
+    value: float
+    error: float
+    limit: float
+    at_most: bool
+
+    @property
+    def slack(self) -> float:
+        """How far inside the limit, negative when outside."""
+        return self.limit - self.value if self.at_most else self.value - self.limit
+
+    @property
+    def passed(self) -> bool:
+        """Within the limit up to `TOLERANCE` standard errors; false for NaN."""
+        return bool(self.slack >= -TOLERANCE * self.error - ROUNDING)
+
+
+def estimate_nats(
+    estimate: Estimate, denoise: Denoise, process: Masking, tokens: Tokens, draws_each: int, key: Key[Array, ""]
+) -> Float[np.ndarray, "R B"]:
+    """Mean of the draws of each sequence in `REPEATS` independent repetitions, float64 nats."""
+    run = repeated(estimate, process, tokens, draws_each)
+    return np.asarray(jax.jit(lambda key: run(denoise, key))(key), np.float64)
+
+
+def repeated(estimate: Estimate, process: Masking, tokens: Tokens, draws_each: int) -> Callable:
+    """The function (denoise, key) -> nats [R, B] behind `estimate_nats`, to be traced."""
+    size = len(tokens)
+    inner = -(-draws_each // REPEATS)
+    batch = jnp.tile(jnp.asarray(tokens), (inner, 1))
+    weights = jnp.ones(batch.shape)
+
+    def run(denoise: Denoise, key: Key[Array, ""]) -> Float[Array, "R B"]:
+        def once(step):
+            nats = estimate(denoise, process, batch, weights, draws(key, "check", step, len(batch)))
+            if jnp.shape(nats) != (len(batch),):
+                raise ValueError(f"must return one number a sequence, shape {(len(batch),)}, not {jnp.shape(nats)}")
+            return nats.reshape(inner, size).mean(axis=0)
+
+        return jax.lax.map(once, jnp.arange(REPEATS))
+
+    return run
+
+
+def kraft_sum(nats: Float[np.ndarray, "R N"]) -> tuple[float, float]:
+    """sum_x exp(-bound(x)) over all sequences, and its standard error.
+
+    exp is convex, so noise in the estimates inflates the sum: the inflation is removed to second order.
+    """
+    repeats = len(nats)
+    mean = nats.mean(axis=0)
+    probs = np.exp(-mean)
+    variance = nats.var(axis=0, ddof=1) / repeats
+    change = ((nats - mean) * probs).sum(axis=1)
+    return float(np.sum(probs * (1 - variance / 2))), float(change.std(ddof=1) / np.sqrt(repeats))
+
+
+def cross_entropy(
+    nats: Float[np.ndarray, "R N"], surprise: Float[np.ndarray, "N"], probs: Float[np.ndarray, "N"], entropy: float
+) -> tuple[float, float]:
+    """Mean of the estimate over the data, in nats a sequence, and its standard error.
+
+    The mean of nats - (-log p(x)) is added to the entropy: the same expectation, without the spread of -log p(x).
+    """
+    excess = nats - surprise
+    repeats = excess @ probs
+    return float(entropy + repeats.mean()), float(repeats.std(ddof=1) / np.sqrt(len(repeats)))
+
+
+def check_estimator(
+    estimate: Estimate,
+    language: Language,
+    process: Masking,
+    *,
+    causal: bool = False,
+    draws_each: int = 4096,
+    seed: int = 0,
+    tables: int = 5,
+) -> list[Check]:
+    """Measure the cross-entropy and, on an enumerable language, the Kraft sum under right and wrong denoisers.
+
+    The first check is the cross-entropy under the exact denoiser. On an enumerable language each sequence gets
+    `draws_each` draws; on another one 32 draws go to each of `draws_each` / 32 sampled sequences.
+    """
+    key = jax.random.key(seed)
+    exact = language.next_token if causal else language.denoise
+    if isinstance(language, Enumerable):
+        tokens, probs, each = language.sequences, language.table, draws_each
+    else:
+        each = REPEATS
+        tokens = language.sample(named(key, "data"), max(2, draws_each // REPEATS))
+        probs = np.full(len(tokens), 1 / len(tokens))
+    surprise = -np.where(probs > 0, language.log_prob(tokens), 0)
+
+    def randomised(table_key):
+        return random_denoiser(table_key, language.vocabulary, causal=causal)
+
+    run = repeated(estimate, process, tokens, each)
+    draw_key, uniform = named(key, "draws"), uniform_denoiser(language.vocabulary)
+    # One compilation for all random tables: their key is an argument.
+    random_run = jax.jit(lambda table_key, key: run(randomised(table_key), key))
+    results = {
+        "exact": jax.jit(lambda key: run(exact, key))(draw_key),
+        "uniform": jax.jit(lambda key: run(uniform, key))(draw_key),
+    }
+    for index in range(tables):
+        results[f"random {index + 1}"] = random_run(jax.random.fold_in(named(key, "tables"), index), draw_key)
+
+    checks = []
+    for name, result in results.items():
+        nats = np.asarray(result, np.float64)
+        value, error = cross_entropy(nats, surprise, probs, language.entropy())
+        checks.append(Check("cross-entropy", name, value, error, language.entropy(), at_most=False))
+        if isinstance(language, Enumerable):
+            checks.append(Check("Kraft sum", name, *kraft_sum(nats), limit=1.0, at_most=True))
+    return checks

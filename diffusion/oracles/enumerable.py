@@ -1,0 +1,131 @@
+"""A language small enough to enumerate: a table with the probability of each of its K^L sequences."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import comb
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from diffusion.categorical import EXCLUDED, target_log_probs
+from diffusion.types import Denoise, Logits, Times, Tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Enumerable:
+    """Sequences of `length` tokens below `vocabulary`; the mask is token `vocabulary`.
+
+    `table[n]` is the probability of row n of `sequences`: the digits of n in base `vocabulary`, first token first.
+
+    Raises:
+      ValueError: when the table has not vocabulary^length entries or is no distribution.
+    """
+
+    table: Float[np.ndarray, "N"]
+    vocabulary: int
+    length: int
+
+    def __post_init__(self):
+        if np.shape(self.table) != (self.vocabulary**self.length,):
+            raise ValueError(f"table: must have {self.vocabulary**self.length} entries, not {np.shape(self.table)}")
+        if np.min(self.table) < 0 or abs(np.sum(self.table) - 1) > 1e-9:
+            raise ValueError("table: must be probabilities that sum to 1")
+
+    @cached_property
+    def sequences(self) -> np.ndarray:
+        """All K^L sequences [N, L], in the order of the table."""
+        return np.array(list(product(range(self.vocabulary), repeat=self.length)), np.int32)
+
+    def index(self, tokens: Tokens) -> np.ndarray:
+        """Row of the table of each sequence."""
+        return np.asarray(tokens) @ self.vocabulary ** np.arange(self.length)[::-1]
+
+    def log_prob(self, tokens: Tokens) -> np.ndarray:
+        """log p(x) in nats, -inf for impossible sequences."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.table)[self.index(tokens)]
+
+    def entropy(self) -> float:
+        """-sum_x p(x) log p(x), in nats."""
+        positive = self.table[self.table > 0]
+        return float(-np.sum(positive * np.log(positive)))
+
+    def denoise(self, noisy: Tokens, time: Times) -> Logits:
+        """Exact log p(x^i | visible tokens) [B, L, K + 1] by summing over the consistent sequences; time is ignored.
+
+        A state with which no sequence is consistent gets uniform logits at its masked positions.
+        """
+        del time
+        masked = noisy == self.vocabulary
+        sequences = jnp.asarray(self.sequences)
+        agrees = jnp.all(masked[:, None, :] | (noisy[:, None, :] == sequences[None]), axis=-1)
+        joint = jnp.where(agrees, jnp.asarray(self.table, jnp.float32)[None], 0)
+        onehot = jax.nn.one_hot(sequences, self.vocabulary).reshape(len(sequences), -1)
+        # Sums of probabilities: a reduced-precision product would be an inexact oracle.
+        sums = jnp.matmul(joint, onehot, precision=jax.lax.Precision.HIGHEST)
+        return posterior_logits(sums.reshape(*noisy.shape, self.vocabulary), noisy)
+
+    def next_token(self, inputs: Tokens, time: Times) -> Logits:
+        """Exact log p(x^i | x^{<i}) [B, L, K + 1] for inputs shifted right by one start symbol."""
+        tokens = jnp.pad(inputs[:, 1:], ((0, 0), (0, 1)))
+        positions = jnp.arange(self.length)
+        rows = []
+        for position in range(self.length):
+            prefix = jnp.where((positions < position)[None], tokens, self.vocabulary)
+            rows.append(self.denoise(prefix, time)[:, position])
+        return jnp.stack(rows, axis=1)
+
+    def sample(self, key: Key[Array, ""], size: int) -> Tokens:
+        """Draw sequences from the table."""
+        with np.errstate(divide="ignore"):
+            logits = jnp.asarray(np.log(self.table), jnp.float32)
+        return jnp.asarray(self.sequences)[jax.random.categorical(key, logits, shape=(size,), mode="high")]
+
+    def total_variation(self, tokens: Tokens) -> float:
+        """Half the L1 distance between the frequencies of the given sequences and the table."""
+        counts = np.bincount(self.index(tokens), minlength=len(self.table))
+        return float(0.5 * np.abs(counts / len(tokens) - self.table).sum())
+
+    def total_variation_floor(self, size: int) -> float:
+        """The total variation to expect of `size` exact samples, sum_x sqrt(p (1 - p) / (2 pi size))."""
+        return float(np.sum(np.sqrt(self.table * (1 - self.table) / (2 * np.pi * size))))
+
+    def expected_bound(self, denoise: Denoise) -> np.ndarray:
+        """The continuous-time bound of every sequence [N], in nats, exact for a denoiser that ignores time.
+
+        sum_S 1 / (|S| binom(L, |S|)) sum_{i in S} -log p(x^i | z_S) over all nonempty mask sets S: the weight is
+        int_0^1 l^{|S| - 1} (1 - l)^{L - |S|} dl.
+        """
+        total = np.zeros(len(self.table))
+        score: Callable = jax.jit(
+            lambda noisy: target_log_probs(denoise(noisy, jnp.zeros(len(noisy))), self.sequences, self.vocabulary)
+        )
+        for hidden in product([False, True], repeat=self.length):
+            size = sum(hidden)
+            if size:
+                noisy = np.where(hidden, self.vocabulary, self.sequences)
+                nats = -np.asarray(score(noisy), np.float64)[:, list(hidden)].sum(axis=1)
+                total += nats / (size * comb(self.length, size))
+        return total
+
+
+def posterior_logits(weights: Float[Array, "B L K"], noisy: Tokens) -> Logits:
+    """log of unnormalised posteriors at masked positions, one-hot at visible ones, no mass on the mask class K."""
+    vocabulary = weights.shape[-1]
+    total = weights.sum(axis=-1, keepdims=True)
+    positive = jnp.where(weights > 0, weights, 1)
+    logits = jnp.where(total > 0, jnp.where(weights > 0, jnp.log(positive), EXCLUDED), 0.0)
+    visible = jnp.where(jax.nn.one_hot(noisy, vocabulary) > 0, 0.0, EXCLUDED)
+    logits = jnp.where((noisy == vocabulary)[..., None], logits, visible)
+    return jnp.pad(logits, ((0, 0), (0, 0), (0, 1)), constant_values=EXCLUDED)
+
+
+def random_language(seed: int, vocabulary: int, length: int, scale: float = 1.5) -> Enumerable:
+    """A language with correlated tokens: the log-probability of every sequence is an independent normal."""
+    logits = scale * np.random.default_rng(seed).normal(size=vocabulary**length)
+    weights = np.exp(logits - logits.max())
+    return Enumerable(weights / weights.sum(), vocabulary, length)

@@ -1,0 +1,144 @@
+"""A Markov chain of any length: exact posteriors for any set of visible tokens, entropy in closed form."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise, product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from diffusion.oracles.enumerable import Enumerable, posterior_logits
+from diffusion.types import Logits, Times, Tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Markov:
+    """p(x) = initial[x^1] prod_i transition[x^{i-1}, x^i]; the mask is token K.
+
+    Raises:
+      ValueError: when the initial law or a row of the transitions is no distribution.
+    """
+
+    initial: Float[np.ndarray, "K"]
+    transition: Float[np.ndarray, "K K"]
+    length: int
+
+    def __post_init__(self):
+        if np.shape(self.transition) != (len(self.initial),) * 2 or self.length < 1:
+            raise ValueError(f"transition: must be {len(self.initial)} x {len(self.initial)}, and length at least 1")
+        for row in (self.initial, *self.transition):
+            if np.min(row) < 0 or abs(np.sum(row) - 1) > 1e-9:
+                raise ValueError("initial and every row of transition must be probabilities that sum to 1")
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.initial)
+
+    @cached_property
+    def powers(self) -> np.ndarray:
+        """transition^d for d = 0 .. L, [L + 1, K, K] in float64."""
+        powers = [np.eye(self.vocabulary)]
+        for _ in range(self.length):
+            powers.append(powers[-1] @ self.transition)
+        return np.stack(powers)
+
+    @cached_property
+    def marginals(self) -> np.ndarray:
+        """p(x^i) for every position, [L, K]."""
+        return self.initial @ self.powers[: self.length]
+
+    def log_prob(self, tokens: Tokens) -> np.ndarray:
+        """log p(x) in nats."""
+        tokens = np.asarray(tokens)
+        with np.errstate(divide="ignore"):
+            first, steps = np.log(self.initial), np.log(self.transition)
+        return first[tokens[:, 0]] + steps[tokens[:, :-1], tokens[:, 1:]].sum(axis=1)
+
+    def entropy(self) -> float:
+        """H(x^1) + sum_i H(x^{i+1} | x^i), in nats."""
+        rows = -np.sum(_xlogx(self.transition), axis=1)
+        return float(-np.sum(_xlogx(self.initial)) + np.sum(self.marginals[:-1] @ rows))
+
+    def denoise(self, noisy: Tokens, time: Times) -> Logits:
+        """Exact log p(x^i | visible tokens) [B, L, K + 1]; time is ignored.
+
+        A position depends on the nearest visible tokens a (d to the left) and b (e to the right) alone,
+        p(x^i = k) ~ (P^d)[a, k] (P^e)[k, b]: powers of the transition matrix, computed once in float64, replace the
+        forward and backward passes, and no scan along the sequence is left.
+        """
+        del time
+        size, length = noisy.shape
+        visible = noisy < self.vocabulary
+        positions = jnp.broadcast_to(jnp.arange(length), noisy.shape)
+        left = jax.lax.cummax(jnp.where(visible, positions, -1), axis=1)
+        right = jax.lax.cummin(jnp.where(visible, positions, length), axis=1, reverse=True)
+        powers = jnp.asarray(self.powers, jnp.float32)
+        before = jnp.take_along_axis(noisy, jnp.maximum(left, 0), axis=1)
+        after = jnp.take_along_axis(noisy, jnp.minimum(right, length - 1), axis=1)
+        # The tokens read at a missing neighbour or at a mask are arbitrary; `where` drops them.
+        known = self.vocabulary - 1
+        forward = powers[positions - left, jnp.minimum(before, known)]
+        start = jnp.broadcast_to(jnp.asarray(self.marginals, jnp.float32), (size, length, self.vocabulary))
+        forward = jnp.where((left >= 0)[..., None], forward, start)
+        backward = jnp.swapaxes(powers, 1, 2)[right - positions, jnp.minimum(after, known)]
+        backward = jnp.where((right < length)[..., None], backward, 1.0)
+        return posterior_logits(forward * backward, noisy)
+
+    def next_token(self, inputs: Tokens, time: Times) -> Logits:
+        """Exact log p(x^i | x^{i-1}) [B, L, K + 1] for inputs shifted right by one start symbol."""
+        del time
+        rows = jnp.asarray(self.transition, jnp.float32)[inputs[:, 1:]]
+        first = jnp.broadcast_to(jnp.asarray(self.initial, jnp.float32), (len(inputs), 1, self.vocabulary))
+        weights = jnp.concatenate([first, rows], axis=1)
+        return posterior_logits(weights, jnp.full(inputs.shape, self.vocabulary))
+
+    def sample(self, key: Key[Array, ""], size: int) -> Tokens:
+        """Draw sequences token by token."""
+        with np.errstate(divide="ignore"):
+            first = jnp.asarray(np.log(self.initial), jnp.float32)
+            steps = jnp.asarray(np.log(self.transition), jnp.float32)
+
+        def advance(logits, step_key):
+            token = jax.random.categorical(step_key, logits, axis=-1, mode="high")
+            return steps[token], token
+
+        start = jnp.broadcast_to(first, (size, self.vocabulary))
+        _, tokens = jax.lax.scan(advance, start, jax.random.split(key, self.length))
+        return tokens.T.astype(jnp.int32)
+
+    def ngrams(self, order: int) -> np.ndarray:
+        """Law of an n-gram at a uniformly chosen place, [K, ..., K]."""
+        law = self.marginals[: self.length - order + 1].mean(axis=0)
+        for _ in range(order - 1):
+            law = law[..., None] * self.transition
+        return law
+
+    def ngram_total_variation(self, tokens: Tokens, order: int) -> float:
+        """Half the L1 distance between the n-gram frequencies of the given sequences, pooled over places, and exact."""
+        tokens = np.asarray(tokens)
+        columns = tuple(tokens[:, start : self.length - order + 1 + start].ravel() for start in range(order))
+        counts = np.zeros((self.vocabulary,) * order)
+        np.add.at(counts, columns, 1)
+        return float(0.5 * np.abs(counts / counts.sum() - self.ngrams(order)).sum())
+
+    def enumerate(self) -> Enumerable:
+        """The same language as a table; for short chains."""
+        table = [
+            self.initial[row[0]] * np.prod([self.transition[pair] for pair in pairwise(row)])
+            for row in product(range(self.vocabulary), repeat=self.length)
+        ]
+        return Enumerable(np.array(table), self.vocabulary, self.length)
+
+
+def random_chain(seed: int, vocabulary: int, length: int, scale: float = 1.5) -> Markov:
+    """A stationary chain whose transition logits are independent normals."""
+    weights = np.exp(scale * np.random.default_rng(seed).normal(size=(vocabulary, vocabulary)))
+    transition = weights / weights.sum(axis=1, keepdims=True)
+    stationary = np.linalg.matrix_power(transition, 2048)[0]
+    return Markov(stationary / stationary.sum(), transition, length)
+
+
+def _xlogx(probs: np.ndarray) -> np.ndarray:
+    return np.where(probs > 0, probs * np.log(np.where(probs > 0, probs, 1)), 0)

@@ -1,0 +1,43 @@
+"""Wrong denoisers: arbitrary functions of the noisy sequence, which a bound must survive."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from diffusion.types import Denoise, Logits, Times, Tokens
+
+
+def uniform_denoiser(vocabulary: int) -> Denoise:
+    """The denoiser that knows nothing: equal logits for every token."""
+
+    def denoise(noisy: Tokens, time: Times) -> Logits:
+        del time
+        return jnp.zeros((*noisy.shape, vocabulary + 1))
+
+    return denoise
+
+
+def random_denoiser(key: Key[Array, ""], vocabulary: int, scale: float = 0.7, *, causal: bool = False) -> Denoise:
+    """Normal logits from a hash of all that the network may read, and a smooth dependence on time.
+
+    Every noisy sequence has its own independent table of logits, as a network of unlimited capacity could have; it is
+    consistent with no joint law. A causal one reads the inputs up to each position, and no time.
+    """
+
+    def table(number: Int[Array, ""], rows: tuple[int, ...]) -> Float[Array, "..."]:
+        return jax.random.normal(jax.random.fold_in(key, number), (*rows, vocabulary + 1))
+
+    def denoise(noisy: Tokens, time: Times) -> Logits:
+        length = noisy.shape[1]
+        prefixes = jnp.cumsum((noisy.astype(jnp.uint32) + 1) * _multipliers(length)[None], axis=1)
+        if causal:
+            return scale * jax.vmap(jax.vmap(lambda number: table(number, ())))(prefixes)
+        logits = jax.vmap(lambda number: table(number, (2, length)))(prefixes[:, -1])
+        return scale * (logits[:, 0] + jnp.sin(2 * jnp.pi * time)[:, None, None] * logits[:, 1])
+
+    return denoise
+
+
+def _multipliers(length: int) -> Int[Array, "L"]:
+    """Powers of an odd number modulo 2^32: a polynomial hash that wraps around."""
+    return jnp.cumprod(jnp.full(length, 2654435761, jnp.uint32))

@@ -1,0 +1,114 @@
+"""The oracles themselves: posteriors, entropies and samples against brute force."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.categorical import log_probs
+from diffusion.objectives.autoregressive import shift_right
+from diffusion.oracles.enumerable import Enumerable, random_language
+from diffusion.oracles.markov import Markov, random_chain
+from diffusion.oracles.tables import random_denoiser
+
+CHAIN = random_chain(3, vocabulary=3, length=5)
+TABLE = CHAIN.enumerate()
+
+
+def states(count: int = 200) -> np.ndarray:
+    """Samples of the chain with random masks; all masked and none masked included."""
+    random = np.random.default_rng(0)
+    tokens = np.asarray(CHAIN.sample(jax.random.key(1), count))
+    level = np.concatenate([[0.0, 1.0], random.uniform(size=count - 2)])
+    return np.where(random.uniform(size=tokens.shape) < level[:, None], 3, tokens)
+
+
+def brute_force(noisy: np.ndarray) -> np.ndarray:
+    """p(x^i = k | visible) by a loop over sequences."""
+    posterior = np.zeros((*noisy.shape, 3))
+    for state, row in zip(noisy, posterior, strict=True):
+        for probability, sequence in zip(TABLE.table, TABLE.sequences, strict=True):
+            if np.all((state == 3) | (state == sequence)):
+                row[np.arange(5), sequence] += probability
+        row /= row.sum(axis=1, keepdims=True)
+    return posterior
+
+
+def test_posteriors_match_brute_force():
+    noisy = states()
+    time = jnp.zeros(len(noisy))
+    for language in (CHAIN, TABLE):
+        probs = np.exp(log_probs(jax.jit(language.denoise)(jnp.asarray(noisy), time), 3))
+        np.testing.assert_allclose(probs[..., :3], brute_force(noisy), atol=1e-5)
+        assert np.all(probs[..., 3] == 0)
+
+
+def test_next_token_is_the_chain_rule():
+    inputs = shift_right(jnp.asarray(TABLE.sequences), 3)
+    for language in (CHAIN, TABLE):
+        log_p = np.asarray(log_probs(language.next_token(inputs, jnp.zeros(len(inputs))), 3))
+        total = np.take_along_axis(log_p, TABLE.sequences[..., None], axis=2).sum(axis=(1, 2))
+        np.testing.assert_allclose(total, np.log(TABLE.table), atol=1e-4)
+
+
+def test_entropies_agree():
+    assert CHAIN.entropy() == pytest.approx(TABLE.entropy(), abs=1e-9)
+    assert CHAIN.entropy() == pytest.approx(-TABLE.table @ CHAIN.log_prob(TABLE.sequences), abs=1e-9)
+    assert Enumerable(np.full(9, 1 / 9), 3, 2).entropy() == pytest.approx(np.log(9))
+
+
+def test_zero_probabilities_stay_finite():
+    language = Enumerable(np.array([0.5, 0, 0, 0.5]), 2, 2)
+    noisy = jnp.array([[2, 2], [0, 2], [2, 1], [0, 1]])
+    probs = np.exp(log_probs(language.denoise(noisy, jnp.zeros(4)), 2))[..., :2]
+    np.testing.assert_allclose(probs[:3], [[[0.5, 0.5]] * 2, [[1, 0], [1, 0]], [[0, 1], [0, 1]]], atol=1e-6)
+    assert language.entropy() == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize("language", [CHAIN, TABLE], ids=["chain", "table"])
+def test_samples_follow_the_law(language):
+    tokens = language.sample(jax.random.key(5), 4000)
+    floor = TABLE.total_variation_floor(4000)
+    assert TABLE.total_variation(tokens) < 1.3 * floor
+    # Shuffled columns keep unigrams and lose the dependence: the measure must see it.
+    shuffled = np.random.default_rng(0).permuted(np.asarray(tokens), axis=0)
+    assert TABLE.total_variation(shuffled) > 3 * floor
+    assert CHAIN.ngram_total_variation(tokens, 2) < 0.02 < CHAIN.ngram_total_variation(shuffled, 2)
+    assert CHAIN.ngram_total_variation(shuffled, 1) < 0.02
+
+
+def test_ngrams_of_a_chain_that_is_not_stationary():
+    chain = Markov(np.array([1.0, 0, 0]), CHAIN.transition, 5)
+    table = chain.enumerate()
+    pairs = np.zeros((3, 3))
+    for probability, row in zip(table.table, table.sequences, strict=True):
+        np.add.at(pairs, (row[:-1], row[1:]), probability / 4)
+    np.testing.assert_allclose(chain.ngrams(2), pairs, atol=1e-12)
+
+
+def test_random_denoiser_reads_what_it_may():
+    tokens = jnp.array([[0, 1, 2, 0], [0, 1, 2, 1], [0, 1, 1, 1]])
+    time = jnp.full(3, 0.3)
+    causal = random_denoiser(jax.random.key(0), 3, causal=True)(tokens, time)
+    np.testing.assert_array_equal(causal[0, :3], causal[1, :3])
+    assert not np.allclose(causal[0, 3], causal[1, 3])
+    full = random_denoiser(jax.random.key(0), 3)
+    assert not np.allclose(full(tokens, time)[0, 0], full(tokens, time)[1, 0])
+    assert not np.allclose(full(tokens, time), full(tokens, time + 0.2))
+
+
+def test_bad_tables_are_refused():
+    with pytest.raises(ValueError, match="must have 9 entries"):
+        Enumerable(np.ones(4) / 4, 3, 2)
+    with pytest.raises(ValueError, match="sum to 1"):
+        Enumerable(np.ones(9), 3, 2)
+    with pytest.raises(ValueError, match="probabilities"):
+        Markov(np.array([0.5, 0.5]), np.ones((2, 2)), 4)
+
+
+def test_random_language_has_correlated_tokens():
+    language = random_language(0, 3, 3)
+    grid = language.table.reshape(3, 3, 3)
+    marginals = [grid.sum(axis=(1, 2)), grid.sum(axis=(0, 2)), grid.sum(axis=(0, 1))]
+    independent = -sum(np.sum(p * np.log(p)) for p in marginals)
+    assert independent - language.entropy() > 0.3

@@ -1,0 +1,177 @@
+"""Law 1: under the exact denoiser an estimator equals the entropy; under any denoiser Kraft's sum is at most 1."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion import schedules
+from diffusion.categorical import target_log_probs
+from diffusion.corrupt.masking import Masking
+from diffusion.evaluate.likelihood import BoundSteps, bound_continuous, estimator, masked_ce, nll_autoregressive
+from diffusion.objectives.nelbo import weighted_cross_entropy
+from diffusion.oracles.check import check_estimator, cross_entropy, estimate_nats, kraft_sum
+from diffusion.oracles.enumerable import random_language
+from diffusion.oracles.markov import random_chain
+from diffusion.oracles.tables import random_denoiser
+
+LANGUAGE = random_language(0, vocabulary=3, length=3)
+PROCESS = Masking(3, schedules.LogLinear())
+SCHEDULES = [
+    schedules.LogLinear(),
+    schedules.LogLinear(epsilon=0.2),
+    schedules.Cosine(),
+    schedules.Polynomial(),
+    schedules.Geometric(),
+    schedules.Geometric(low=0.1, high=1.0),
+    schedules.Loop(),
+]
+
+
+def measured(estimate, process=PROCESS, denoise=LANGUAGE.denoise, draws_each=2048):
+    """Estimates of all sequences, [R, N]."""
+    return estimate_nats(estimate, denoise, process, LANGUAGE.sequences, draws_each, jax.random.key(7))
+
+
+def excess(nats: np.ndarray) -> tuple[float, float]:
+    """Mean of the estimate over the language less its entropy, in standard errors, and in nats."""
+    value, error = cross_entropy(nats, -np.log(LANGUAGE.table), LANGUAGE.table, LANGUAGE.entropy())
+    return (value - LANGUAGE.entropy()) / max(error, 1e-9), value - LANGUAGE.entropy()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_continuous_bound_equals_the_entropy_for_every_schedule(schedule):
+    nats = measured(bound_continuous, Masking(3, schedule))
+    errors, gap = excess(nats)
+    assert abs(errors) < 3.5 and abs(gap) < 0.02
+    value, error = kraft_sum(nats)
+    assert abs(value - 1) < 3.5 * error
+
+
+@pytest.mark.parametrize("schedule", [SCHEDULES[1], SCHEDULES[5]], ids=str)
+def test_bounds_hold_for_denoisers_that_read_time(schedule):
+    """alpha(1) = 0.2 and alpha(0) = 0.9: the ends that the schedule leaves out are where a bound breaks first."""
+    denoise = random_denoiser(jax.random.key(3), 3, scale=0.2)
+    for estimate in (bound_continuous, BoundSteps(3)):
+        value, error = kraft_sum(measured(estimate, Masking(3, schedule), denoise))
+        assert 0.5 < value < 1 + 3.5 * error
+
+
+def test_draws_average_to_the_enumerated_bound():
+    """Sequence by sequence, for a wrong denoiser; the training loss is a draw of the same bound."""
+    table = random_denoiser(jax.random.key(4), 3)
+
+    def denoise(noisy, time):
+        return table(noisy, jnp.zeros_like(time))
+
+    exact = LANGUAGE.expected_bound(denoise)
+    assert np.sum(np.exp(-exact)) < 1
+
+    def training_loss(denoise, process, tokens, weights, draws):
+        return weighted_cross_entropy(process, denoise, tokens, weights, draws.uniform, draws)
+
+    for estimate, process in ((bound_continuous, PROCESS), (training_loss, Masking(3, schedules.Linear()))):
+        nats = measured(estimate, process, denoise, draws_each=4096)
+        error = nats.std(axis=0, ddof=1) / np.sqrt(len(nats))
+        assert np.max(np.abs(nats.mean(axis=0) - exact) / error) < 4.5
+
+
+def test_enumerated_bound_of_the_exact_denoiser_is_the_surprise():
+    np.testing.assert_allclose(
+        LANGUAGE.table @ LANGUAGE.expected_bound(LANGUAGE.denoise), LANGUAGE.entropy(), atol=1e-5
+    )
+
+
+def test_one_step_is_the_product_of_marginals():
+    nats = measured(BoundSteps(1), draws_each=32)
+    marginals = LANGUAGE.denoise(jnp.full((27, 3), 3), jnp.ones(27))
+    exact = -target_log_probs(marginals, LANGUAGE.sequences, 3).sum(axis=1)
+    np.testing.assert_allclose(nats, np.broadcast_to(exact, nats.shape), rtol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", [schedules.LogLinear(), schedules.Cosine()], ids=str)
+def test_step_bound_falls_to_the_entropy(schedule):
+    gaps = {steps: excess(measured(BoundSteps(steps), Masking(3, schedule))) for steps in (1, 4, 32)}
+    assert gaps[1][1] > gaps[4][1] + 0.05 > gaps[32][1] + 0.1
+    assert -0.02 < gaps[32][1] < 0.05
+
+
+def test_step_bound_is_the_bound_of_the_sampler():
+    """Two steps by brute force: sum_k rho_k E[sum of masked -log p] with the levels of the ancestral sampler."""
+    schedule = schedules.LogLinear(epsilon=0.2)
+    middle = (1 - float(schedule.alpha(np.array(0.5)))) / 0.8
+    denoise = random_denoiser(jax.random.key(8), 3)
+    exact = np.zeros(27)
+    for time, level, reveal in ((1.0, 1.0, 1 - middle), (0.5, middle, 1.0)):
+        for pattern in range(8):
+            hidden = np.array([pattern >> 2 & 1, pattern >> 1 & 1, pattern & 1], bool)
+            chance = np.prod(np.where(hidden, level, 1 - level))
+            noisy = jnp.asarray(np.where(hidden, 3, LANGUAGE.sequences))
+            log_p = target_log_probs(denoise(noisy, jnp.full(27, time)), LANGUAGE.sequences, 3)
+            exact += chance * reveal * -np.asarray(log_p)[:, hidden].sum(axis=1)
+    nats = measured(BoundSteps(2), Masking(3, schedule), denoise, draws_each=4096)
+    error = nats.std(axis=0, ddof=1) / np.sqrt(len(nats))
+    assert np.max(np.abs(nats.mean(axis=0) - exact) / error) < 4.5
+
+
+def almost_a_bound(denoise, process, tokens, weights, draws):
+    """Mean over masked positions at a uniform level: L / (L + 1) of the bound, since no position may be masked."""
+    noisy = process.corrupt(draws.keys, tokens, draws.uniform)
+    hidden = noisy == process.mask_id
+    log_prob = target_log_probs(denoise(noisy, draws.uniform), tokens, process.mask_id)
+    return tokens.shape[1] * jnp.sum(-log_prob * hidden, axis=1) / jnp.maximum(hidden.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "causal", "bound"),
+    [
+        (bound_continuous, False, True),
+        (nll_autoregressive, True, True),
+        (masked_ce, False, False),
+        (almost_a_bound, False, False),
+    ],
+)
+def test_the_procedure_tells_bounds_from_others(estimate, causal, bound):
+    checks = check_estimator(estimate, LANGUAGE, PROCESS, causal=causal, draws_each=2048, tables=2)
+    assert all(check.passed for check in checks) == bound
+    if not bound:
+        assert not checks[0].passed
+        assert any(check.quantity == "Kraft sum" and not check.passed for check in checks)
+    if causal:
+        assert all(check.value == pytest.approx(1, abs=1e-4) for check in checks if check.quantity == "Kraft sum")
+
+
+def test_long_chain_reaches_its_entropy():
+    chain = random_chain(1, vocabulary=6, length=256)
+    process = Masking(6, schedules.Cosine())
+    exact = check_estimator(bound_continuous, chain, process, draws_each=2048, tables=0)[0]
+    assert abs(exact.value - chain.entropy()) < 3 * exact.error
+    assert exact.error < 0.005 * chain.entropy()
+    wrong = check_estimator(masked_ce, chain, process, draws_each=256, tables=0)[0]
+    assert not wrong.passed
+
+
+def test_unknown_estimators_list_the_known_ones():
+    assert estimator("bound_steps_32") == BoundSteps(32)
+    for name in ("joint", "bound_steps_0", "bound_steps"):
+        with pytest.raises(ValueError, match="known: bound_continuous, bound_steps_N"):
+            estimator(name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--estimator=masked_ce", "--draws=256"], 1, "verdict    not a bound"),
+        (["--estimator=tests.oracles.test_laws:no_such"], 2, "cannot load"),
+    ],
+)
+def test_command(arguments, status, said):
+    result = subprocess.run(
+        [sys.executable, "-m", "diffusion.oracles", *arguments], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == status, result.stderr
+    assert said in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr

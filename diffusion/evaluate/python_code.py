@@ -12,11 +12,12 @@ class ParseRate(NamedTuple):
 
     `whole`: the text as it is. `lines`: without its first and last line, which a window cuts in the middle, and
     dedented. `blocks`: its whole top-level statements, by `inner_blocks`.
-    A text of which nothing is left, or comments alone, counts as a failure: silence is no program. A window of a real
-    file fails often (of 1,000 windows of 128 characters of the standard library 1 % pass whole, 25 % by lines and 3 % by
-    blocks; of 4,096 characters 1 %, 5 % and 45 %): report the rate of held-out windows of equal length beside that of
-    samples. `lines` is the informative one for short windows, where fragments such as a lone name pass by blocks, and
-    `blocks` from about 1,000 characters on.
+    A text of which nothing is left, or comments alone, counts as a failure: silence is no program.
+
+    A window of a real file fails often (of 1,000 windows of 128 characters of the standard library 1 % pass whole,
+    25 % by lines and 3 % by blocks; of 4,096 characters 1 %, 5 % and 45 %): report the rate of held-out windows of
+    equal length beside that of samples. `lines` is the informative one for short windows, where fragments such as a
+    lone name pass by blocks, and `blocks` from about 1,000 characters on.
     """
 
     whole: float

@@ -17,6 +17,7 @@ from diffusion.oracles.check import check_estimator, cross_entropy, estimate_nat
 from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.markov import random_chain
 from diffusion.oracles.tables import random_denoiser
+from diffusion.randomness import draws
 
 LANGUAGE = random_language(0, vocabulary=3, length=3)
 PROCESS = Masking(3, schedules.LogLinear())
@@ -115,6 +116,43 @@ def test_step_bound_is_the_bound_of_the_sampler():
     nats = measured(BoundSteps(2), Masking(3, schedule), denoise, draws_each=4096)
     error = nats.std(axis=0, ddof=1) / np.sqrt(len(nats))
     assert np.max(np.abs(nats.mean(axis=0) - exact) / error) < 4.5
+
+
+@pytest.mark.parametrize("schedule", [SCHEDULES[1], SCHEDULES[2], SCHEDULES[5]], ids=str)
+def test_networks_are_told_the_time_of_their_input(schedule):
+    """No law can see a wrong time, but networks trained with it would: the masked fraction is that of the time."""
+    seen = []
+
+    def denoise(noisy, time):
+        seen.append((np.mean(noisy == 3, axis=1), np.asarray(time, np.float64)))
+        return jnp.zeros((*noisy.shape, 4))
+
+    tokens = jnp.zeros((256, 512), jnp.int32)
+    for estimate in (bound_continuous, BoundSteps(4)):
+        estimate(denoise, Masking(3, schedule), tokens, jnp.ones(tokens.shape), draws(jax.random.key(2), "t", 0, 256))
+        masked, time = seen[-1]
+        level = (1 - schedule.alpha(time)) / (1 - schedule.alpha(np.ones(())))
+        inside = time > 1e-3  # below the level of t = 0, time stays 0
+        assert inside.mean() > 0.75
+        error = (masked - level)[inside] / np.sqrt(np.maximum(level * (1 - level), 1e-2)[inside] / 512)
+        assert np.max(np.abs(error)) < 4.5 and abs(error.mean()) < 0.25
+    np.testing.assert_allclose(seen[-1][1] * 4 % 1, 0, atol=1e-6)
+
+
+def test_padded_positions_keep_the_bound():
+    """With weight 0 on the last position, the rest is bounded given its token: one Kraft sum for each value of it."""
+    denoise = random_denoiser(jax.random.key(5), 3, scale=0.2)
+
+    def padded(estimate):
+        return lambda denoise, process, tokens, weights, draws: estimate(
+            denoise, process, tokens, weights.at[:, -1].set(0), draws
+        )
+
+    for estimate in (bound_continuous, BoundSteps(2)):
+        nats = measured(padded(estimate), denoise=denoise)
+        for last in range(3):
+            value, error = kraft_sum(nats[:, LANGUAGE.sequences[:, -1] == last])
+            assert 0.5 < value < 1 + 3.5 * error
 
 
 def almost_a_bound(denoise, process, tokens, weights, draws):

@@ -213,3 +213,11 @@ def test_command(arguments, status, said):
     assert result.returncode == status, result.stderr
     assert said in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_kraft_sum_is_corrected_for_noise():
+    """Noise of variance 1 over 32 repetitions would add 1 / 64 to a sum of 1."""
+    nats = np.log(4) + np.random.default_rng(0).normal(size=(2000, 32, 4))
+    values, errors = zip(*map(kraft_sum, nats), strict=True)
+    assert np.mean(values) == pytest.approx(1, abs=0.005)
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.05)

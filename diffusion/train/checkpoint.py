@@ -28,7 +28,9 @@ class Checkpoints:
             enable_async_checkpointing=not read_only,
             create=not read_only,
         )
-        self.manager = ocp.CheckpointManager(self.directory, options=options)
+        self.manager = ocp.CheckpointManager(
+            self.directory, item_handlers=ocp.StandardCheckpointHandler(), options=options
+        )
 
     def steps(self) -> list[int]:
         """Saved steps, oldest first."""

@@ -36,7 +36,8 @@ def gradients(
             (_, metrics), grads = differentiate(params, *piece)
             return jax.tree.map(jnp.add, total, (grads, metrics)), None
 
-        shapes = jax.eval_shape(differentiate, params, *jax.tree.map(lambda rows: rows[0], pieces))
+        piece = jax.tree.map(lambda rows: jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype), pieces)
+        shapes = jax.eval_shape(differentiate, params, *piece)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[1], shapes[0][1]))
         (grads, metrics), _ = jax.lax.scan(add, zeros, pieces)
     count = jnp.maximum(metrics["loss"][1], 1)
@@ -59,7 +60,7 @@ def make_step(
         params = optax.apply_updates(state.params, updates)
         keep = ema_decay(decay, state.step)
         ema = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.ema, params)
-        metrics["gradient_norm"] = (optax.global_norm(grads), jnp.ones(()))
+        metrics["gradient_norm"] = (optax.tree.norm(grads), jnp.ones(()))
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return step

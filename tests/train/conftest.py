@@ -1,0 +1,63 @@
+"""A tiny language model and its data, shared by the tests of training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.corrupt.masking import Masking
+from diffusion.nets.dit import DiT
+from diffusion.objectives.nelbo import Nelbo
+from diffusion.schedules import LogLinear
+from diffusion.train.optimizer import adamw
+
+MASK, LENGTH, BATCH = 11, 8, 8
+
+
+@pytest.fixture(scope="session")
+def net():
+    return DiT(vocab_size=MASK + 1, hidden=16, blocks=2, heads=2, cond_dim=8, dropout=0.1)
+
+
+@pytest.fixture(scope="session")
+def objective(net):
+    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
+        return net.apply({"params": params}, noisy, keys=keys)
+
+    return Nelbo(denoiser, Masking(MASK, LogLinear()))
+
+
+@pytest.fixture(scope="session")
+def init(net):
+    return lambda key: net.init(key, jnp.zeros((1, LENGTH), jnp.int32))["params"]
+
+
+@pytest.fixture(scope="session")
+def params(init):
+    """Weights away from the zero initialisation, where most gradients vanish."""
+    fresh = jax.jit(init)(jax.random.key(1))
+    leaves, tree = jax.tree.flatten(fresh)
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    noisy = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, noisy)
+
+
+@pytest.fixture(scope="session")
+def optimizer():
+    return adamw(peak=1e-2, warmup=2, steps=10, decay="cosine")
+
+
+def batch_at(step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
+    """A batch as a pure function of its step, with some padding."""
+    random = np.random.default_rng(step)
+    tokens = random.integers(0, MASK, (BATCH, LENGTH), dtype=np.int32)
+    weights = np.ones((BATCH, LENGTH), np.float32)
+    weights[0, 5:] = 0
+    return {"tokens": tokens[rows], "weights": weights[rows]}
+
+
+def stream(step: int):
+    """Batches from a step on."""
+    while True:
+        yield batch_at(step)
+        step += 1

@@ -4,6 +4,8 @@ Written from the papers' descriptions; PyTorch is an optional dependency.
 """
 
 import math
+import os
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +38,7 @@ class TimeEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, sigma):
-        frequencies = torch.exp(-math.log(10000.0) / 128 * torch.arange(128))
+        frequencies = torch.exp(-math.log(10000.0) / 128 * torch.arange(128, device=sigma.device))
         angles = sigma[:, None].float() * frequencies[None]
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
 
@@ -47,7 +49,7 @@ class Rotary(nn.Module):
         self.register_buffer("inv_freq", 10000.0 ** (-torch.arange(0, head_dim, 2).float() / head_dim))
 
     def forward(self, length: int):
-        angles = torch.arange(length).float()[:, None] * self.inv_freq[None]
+        angles = torch.arange(length, device=self.inv_freq.device).float()[:, None] * self.inv_freq[None]
         return angles.cos(), angles.sin()
 
 
@@ -189,3 +191,63 @@ def perturb(model: nn.Module, seed: int = 0, scale: float = 0.1) -> nn.Module:
         for parameter in model.parameters():
             parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
     return model
+
+
+def tasks(shape: dict[str, int], steps: int, *, dropout: float, dtype: str) -> dict[str, Callable[[], None]]:
+    """The benchmark's training and sampling of `steps` steps each, as fast as plain PyTorch does them.
+
+    Fused AdamW, scaled_dot_product_attention, one race of exponentials a token.
+    """
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    batch, length, mask_id = shape["batch"], shape["length"], shape["vocab_size"] - 1
+    sizes = {name: shape[name] for name in ("vocab_size", "hidden", "blocks", "heads")}
+    net = DiT(**sizes, dropout=dropout).to(device)
+    average = [parameter.detach().clone() for parameter in net.parameters()]
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-4, fused=True)
+    tokens = torch.randint(0, mask_id, (batch, length), device=device)
+    sigma = torch.zeros(batch, device=device)
+    low = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
+
+    def wait():
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def logits(noisy):
+        with low:
+            result = net(noisy, sigma)
+        result = result.float()
+        result[..., mask_id] = -1e6
+        return result
+
+    def training():
+        net.train()
+        for _ in range(steps):
+            uniform = (torch.rand(1, device=device) + torch.arange(batch, device=device) / batch) % 1
+            times = 1e-3 + (1 - 1e-3) * uniform
+            masked = torch.rand(batch, length, device=device) < times[:, None]
+            scores = logits(torch.where(masked, mask_id, tokens))
+            nats = F.cross_entropy(scores.flatten(0, 1), tokens.flatten(), reduction="none").view(batch, length)
+            loss = (nats * masked / times[:, None]).sum() / tokens.numel()
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(average, list(net.parameters()), 1e-4)
+        wait()
+
+    @torch.inference_mode()
+    def sampling():
+        net.eval()
+        noisy = torch.full((batch, length), mask_id, device=device)
+        times = torch.linspace(1, 1e-5, steps + 1)
+        for now, then in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
+            probabilities = logits(noisy).softmax(-1)
+            drawn = (probabilities / torch.empty_like(probabilities).exponential_()).argmax(-1)
+            reveal = (noisy == mask_id) & (torch.rand(batch, length, device=device) >= then / now)
+            noisy = torch.where(reveal, drawn, noisy)
+        wait()
+
+    return {"training": training, "sampling": sampling}

@@ -141,7 +141,7 @@ class DiT(nn.Module):
             self.time_embedder = TimeEmbedder(self.cond_dim)
         block = Block
         if self.remat != "none":
-            block = nn.remat(Block, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+            block = nn.remat(Block, policy=REMAT_POLICIES[self.remat], prevent_cse=self.unroll > 1)
         self.stack = nn.scan(
             block,
             length=self.blocks,

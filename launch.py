@@ -77,7 +77,7 @@ def explain(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, (AttributeError, KeyError)):
         return f"--config: no such field ({text}); the fields are in configs/base.py"
-    if isinstance(error, (FileNotFoundError, ImportError)):
+    if isinstance(error, (OSError, ImportError)) or "No such file" in text:
         return f"--config: cannot load the file ({text}); give FILE[:VARIANT], such as configs/quickstart.py:local"
     return text
 
@@ -125,7 +125,10 @@ def dispatch(verb: str) -> None:
         return run.run_plan(Path(JOBS.value), INDEX.value, workdir)
     if CONFIG.value is None:
         raise ValueError("--config: missing; give FILE[:VARIANT], such as --config=configs/quickstart.py:local")
-    config = CONFIG.value
+    try:
+        config = CONFIG.value
+    except (OSError, ImportError) as error:
+        raise ValueError(explain(error)) from None
     module = load_table(flags.FLAGS["config"].config_filename)
     if verb == "plan":
         print(jobs.write_plan(jobs.plan(list(module.rows(config)), config)), end="")

@@ -5,13 +5,21 @@ Fields are documented where they stand. Unknown fields on the command line are r
 
 from ml_collections import ConfigDict
 
+VARIANTS = ("paper", "gpu", "local", "debug")
 
-def defaults() -> ConfigDict:
-    """MDLM's recipe (arXiv 2406.07524) at small size, on the standard library's own sources."""
+
+def defaults(table: str, variant: str) -> ConfigDict:
+    """MDLM's recipe (arXiv 2406.07524) at small size, on the standard library's own sources.
+
+    Raises:
+      ValueError: for an unknown variant.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"--config: {table} has no variant {variant!r}; known: {', '.join(VARIANTS)}")
     return ConfigDict(
         dict(
-            table="",  # name of the table, and of its files
-            variant="",
+            table=table,  # name of the table, and of its files
+            variant=variant,
             seeds=(0,),  # each row is trained and sampled once a seed
             seed=0,  # of one job; set by the plan
             checkpoint="",  # folder of converted or trained weights to start from (train) or to use (evaluate, sample)

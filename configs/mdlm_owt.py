@@ -57,8 +57,7 @@ def zero_shot(config, required: bool) -> None:
 
 
 def get_config(variant: str = "local"):
-    config = defaults()
-    config.table, config.variant = "mdlm_owt", variant
+    config = defaults("mdlm_owt", variant)
     if variant == "paper":
         config.data.update(
             source="openwebtext", tokenizer="gpt2", vocab_size=50257, length=1024, packing="wrapped", bos_eos=True
@@ -91,8 +90,6 @@ def get_config(variant: str = "local"):
     elif variant == "debug":
         tiny(config)
         zero_shot(config, required=False)
-    else:
-        raise ValueError(f"config: unknown variant {variant!r}; known: paper, gpu, local, debug")
     return config
 
 

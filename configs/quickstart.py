@@ -35,8 +35,7 @@ STEPS = {"paper": (32, 64, 128, 256), "gpu": (8, 16, 32, 64, 128), "local": (8, 
 
 
 def get_config(variant: str = "local"):
-    config = defaults()
-    config.table, config.variant = "quickstart", variant
+    config = defaults("quickstart", variant)
     config.judge.update(name="row", row="AR")
     config.quality.parse = True
     if variant == "debug":

@@ -29,8 +29,7 @@ TABLE = dict(
 
 
 def get_config(variant: str = "local"):
-    config = defaults()
-    config.table, config.variant = "text8", variant
+    config = defaults("text8", variant)
     if variant == "debug":
         return tiny(config)
     config.data.update(source="text8", tokenizer="characters", alphabet=ALPHABET, vocab_size=len(ALPHABET), length=256)
@@ -54,8 +53,6 @@ def get_config(variant: str = "local"):
         config.train.update(log_every=20, evaluate_every=400, evaluate_batches=16, checkpoint_every=400)
         config.evaluate.update(batches=16)
         config.sample.update(steps=128, count=16, batch=16)
-    else:
-        raise ValueError(f"config: unknown variant {variant!r}; known: paper, gpu, local, debug")
     return config
 
 

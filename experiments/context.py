@@ -1,5 +1,6 @@
 """What every verb needs of a job: its data, its network, its mesh and its weights."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from ml_collections import ConfigDict
 
 from diffusion import build
 from diffusion.data import Dataset, load_dataset
-from diffusion.train.mesh import make_mesh
-from diffusion.train.weights import load_weights
+from diffusion.evaluate.likelihood import estimator
+from diffusion.train.mesh import check_batch, make_mesh
+from diffusion.train.weights import load_weights, weights_exist
 from diffusion.types import Params
 from experiments.jobs import Job
 
@@ -34,9 +36,38 @@ class Context:
 
 def read_data(config: ConfigDict, workdir: Path) -> Dataset:
     """The data set of a config, cached under the work directory unless the config says where."""
-    fields = ConfigDict(config.data)
-    fields.cache_dir = config.data.cache_dir or str(workdir / "cache")
-    return load_dataset(fields)
+    fields = config.data.to_dict()
+    fields["cache_dir"] = fields["cache_dir"] or str(workdir / "cache")
+    return opened(tuple(fields.items()))
+
+
+@functools.lru_cache(maxsize=4)
+def opened(fields: tuple) -> Dataset:
+    """A data set stays open for the jobs that share it."""
+    return load_dataset(ConfigDict(dict(fields)))
+
+
+def check(job: Job, workdir: Path) -> None:
+    """Build everything that a job will use, short of arrays.
+
+    Raises:
+      ValueError: naming the first field that is wrong, before anything was computed or written.
+    """
+    made = context(job, workdir)
+    config = made.config
+    build.objective(config, made.system)
+    settings = build.settings(config)
+    build.optimizer(config)
+    if job.verb == "train":
+        check_batch(settings.batch, made.mesh, settings.accumulate)
+    if job.verb == "evaluate":
+        estimator(config.evaluate.estimator if config.evaluate.estimator != "auto" else "bound_continuous")
+        check_batch(config.evaluate.batch, made.mesh, field="evaluate.batch")
+    if job.verb == "sample" and config.sample.policy != "data":
+        build.sampler(config, made.system)
+        check_batch(config.sample.batch, made.mesh, field="sample.batch")
+    if config.checkpoint:
+        weights_exist(Path(config.checkpoint))
 
 
 def context(job: Job, workdir: Path) -> Context:

@@ -9,7 +9,8 @@ from diffusion.evaluate.likelihood import CAUSAL, estimator
 from diffusion.evaluate.summary import evaluate_likelihood, is_likelihood, make_evaluator, summarise
 from diffusion.randomness import named
 from diffusion.report.rows import provenance
-from diffusion.train.mesh import check_batch, put_batch
+from diffusion.train.mesh import put_batch
+from experiments import zero_shot
 from experiments.context import Context, trained_weights
 from experiments.jobs import Job
 
@@ -23,7 +24,6 @@ def run(job: Context, spec: Job) -> dict:
         name = "nll_autoregressive" if config.model.causal else "bound_continuous"
     if (name in CAUSAL) != config.model.causal:
         raise ValueError(f"evaluate.estimator: {name} does not fit model.causal={config.model.causal}; use auto")
-    check_batch(options.batch, job.mesh)
     params = trained_weights(spec, config, job.system, job.mesh, job.workdir)
     evaluator = make_evaluator(estimator(name), job.system.denoiser, job.system.process, options.draws)
 
@@ -52,8 +52,9 @@ def run(job: Context, spec: Job) -> dict:
 
     with jax.set_mesh(job.mesh):
         metrics = score(job.dataset, options.split)
+        others = zero_shot.run(job, score)
     return {
-        "metrics": metrics | ({} if not is_likelihood(name) else short_names(metrics)),
+        "metrics": metrics | (short_names(metrics) if is_likelihood(name) else {}) | others,
         "estimator": name,
         "draws": options.draws,
         "split": options.split,

@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments import evaluate, sample, table, train
-from experiments.context import context
+from experiments.context import check, context
 from experiments.jobs import Job, atomic_write, find_row, plan, read_plan
 
 VERBS = {"train": train.run, "evaluate": evaluate.run, "sample": sample.run}
@@ -37,8 +37,15 @@ def execute(job: Job, workdir: Path) -> dict:
 
 
 def run_jobs(jobs: list[Job], workdir: Path) -> list[dict]:
-    """Run jobs in order, saying which; those that are done are only read."""
+    """Run jobs in order, saying which; those that are done are only read.
+
+    Raises:
+      ValueError: when the config of any of them is wrong, before the first one runs.
+    """
     rows = []
+    for job in jobs:
+        if not job.done(workdir):
+            check(job, workdir)
     for number, job in enumerate(jobs, 1):
         state = "done before" if job.done(workdir) else "running"
         print(f"[{number}/{len(jobs)}] {job.verb} {job.row!r}, seed {job.seed}: {state} ({job.id})", file=sys.stderr)

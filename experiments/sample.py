@@ -16,7 +16,7 @@ from diffusion.evaluate.mauve import mauve
 from diffusion.evaluate.python_code import parse_rate
 from diffusion.randomness import example_keys, named
 from diffusion.report.rows import provenance
-from diffusion.train.mesh import batch_sharding, check_batch, replicated
+from diffusion.train.mesh import batch_sharding, replicated
 from experiments.context import Context, trained_weights
 from experiments.jobs import Job, atomic_write
 from experiments.judge import Judge, make_judge
@@ -71,7 +71,6 @@ def prompts(job: Context, length: int) -> np.ndarray:
 def generate(job: Context, spec: Job) -> tuple[np.ndarray, dict[str, float]]:
     """Draw `sample.count` sequences in batches; sample i is the same for every batch size and device count."""
     options = job.config.sample
-    check_batch(options.batch, job.mesh)
     length = options.length or job.config.data.length
     params = trained_weights(spec, job.config, job.system, job.mesh, job.workdir)
     sample = build.sampler(job.config, job.system)

@@ -65,12 +65,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1, field: str = "train.batch") -> None:
     """Raise ValueError unless every device gets the same number of examples in every micro-batch."""
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size < 1 or accumulate < 1 or batch_size % (shards * accumulate):
         raise ValueError(
-            f"train.batch: {batch_size} is not a multiple of {shards} devices x {accumulate} micro-batches; "
+            f"{field}: {batch_size} is not a multiple of {shards} devices x {accumulate} micro-batches; "
             f"the next multiple is {max(1, -(-batch_size // (shards * accumulate))) * shards * accumulate}"
         )
 

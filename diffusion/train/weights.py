@@ -26,8 +26,7 @@ def load_weights(folder: Path, init, mesh: Mesh) -> Params:
     Raises:
       ValueError: when the folder holds no weights, or those of another model.
     """
-    if not (folder / "_METADATA").exists():
-        raise ValueError(f"checkpoint: {folder} holds no weights; write them with `launch.py train` or `convert`")
+    weights_exist(folder)
     shapes = jax.eval_shape(init, jax.random.key(0))
     shardings = state_shardings(shapes, mesh)
     abstract = jax.tree.map(
@@ -36,3 +35,9 @@ def load_weights(folder: Path, init, mesh: Mesh) -> Params:
     with ocp.StandardCheckpointer() as checkpointer:
         check_shapes(checkpointer.metadata(folder.absolute()).item_metadata, abstract, folder)
         return checkpointer.restore(folder.absolute(), abstract)
+
+
+def weights_exist(folder: Path) -> None:
+    """Raise ValueError unless the folder holds a complete tree of weights."""
+    if not (folder / "_METADATA").exists():
+        raise ValueError(f"checkpoint: {folder} holds no weights; write them with `launch.py train` or `convert`")

@@ -1,0 +1,196 @@
+"""The command line: bad input in one line with status 2, and a whole table from nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+import launch
+
+ROOT = Path(__file__).parents[2]
+DEBUG = "--config=configs/quickstart.py:debug"
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """One place for packed data."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, tmp_path, cache):
+    """`cli(*words)` runs launch.py in this process: (status, standard output, standard error)."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("jax.config.update", lambda *setting: None)  # the tests' own compilation cache stays
+
+    def call(*words):
+        # Flags are the process's: forget the call before, and the overrides that it defined.
+        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+            delattr(flags.FLAGS, name)
+        for name in ("config", "row", "jobs", "index", "topology", "publish", "results"):
+            flags.FLAGS[name].unparse()
+        status, argv = 0, ["launch.py", *words, f"--workdir={tmp_path}"]
+        argv += [f"--config.data.cache_dir={cache}"] if DEBUG in words else []
+        monkeypatch.setattr(sys, "argv", argv)  # config overrides are read from there
+        try:
+            launch.main(launch.parse(argv))
+        except SystemExit as stop:
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def one_line(result, *words):
+    """Status 2, nothing on standard output, and one line that holds the words."""
+    status, out, err = result
+    lines = err.strip().splitlines()
+    assert (status, out, len(lines)) == (2, "", 1), result
+    assert lines[0].startswith("launch.py: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_help_shows_every_verb_with_an_example(cli):
+    status, out, _ = cli("--help")
+    assert status == 0
+    for verb in launch.VERBS:
+        assert f"launch.py {verb} " in out
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["paint", DEBUG], ["paint", "run"]),
+        (["run"], ["--config"]),
+        (["run", "--config=configs/nowhere.py"], ["--config"]),
+        (["run", "--config=configs/quickstart.py:huge"], ["huge", "local"]),
+        (["run", DEBUG, "--config.train.stepz=3"], ["stepz"]),
+        (["run", DEBUG, "--config.train.steps=many"], ["train.steps"]),
+        (["run", DEBUG, "--config.train.steps=0"], ["train.steps", "positive"]),
+        (["run", DEBUG, "--config.train.batch=-8"], ["train.batch"]),
+        (["run", DEBUG, "--config.data.source=nowhere"], ["data.source", "python_stdlib"]),
+        (["run", DEBUG, "--config.data.source=text_files"], ["data.path"]),
+        (["run", DEBUG, "--config.data.source=text_files", "--config.data.path=/no/such/folder"], ["data.path"]),
+        (["run", DEBUG, "--config.process.schedule=wavy"], ["process.schedule", "log_linear"]),
+        (["run", DEBUG, "--config.mesh.data=3"], ["mesh", "devices"]),
+        (["run", DEBUG, "--config.train.batch=12"], ["train.batch", "16"]),
+        (["train", DEBUG, "--row=Nobody"], ["row", "MDLM"]),
+        (["run", "--jobs=nowhere.jsonl"], ["jobs", "plan"]),
+        (["table", DEBUG], ["table", "run"]),
+        (["evaluate", DEBUG, "--config.checkpoint=/no/weights"], ["checkpoint"]),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_line(cli, words, named):
+    one_line(cli(*words), *named)
+
+
+def launch_process(*words, **options):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    return subprocess.Popen(
+        [sys.executable, "launch.py", *words],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def weights_of(workdir: Path, job: str):
+    """The trained weights of a job."""
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(workdir / "jobs" / job / "weights")
+
+
+def train_words(workdir, *more):
+    return ("train", DEBUG, "--row=AR", f"--workdir={workdir}", "--config.train.steps=40", *more)
+
+
+def test_kill_9_and_the_same_command_gives_the_same_bits(tmp_path):
+    """Law 6 through the command line: a run that was killed without warning loses nothing."""
+    import chex
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = launch_process(*train_words(whole))
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    job = json.loads(next((whole / "jobs").glob("train-*/result.json")).read_text())["job"]
+
+    process = launch_process(*train_words(killed))
+    checkpoints = killed / "jobs" / job / "checkpoints"
+    deadline = time.time() + 300
+    while not list(checkpoints.glob("[0-9]*")) and time.time() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert list(checkpoints.glob("[0-9]*"))
+    assert not (killed / "jobs" / job / "result.json").exists()
+
+    process = launch_process(*train_words(killed))
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    chex.assert_trees_all_equal(weights_of(whole, job), weights_of(killed, job))
+
+
+def test_two_processes_train_like_one(tmp_path):
+    """Data, noise and gradients do not depend on the number of hosts."""
+    import socket
+
+    import chex
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    words = ("--config.train.steps=6", "--config.mesh.fsdp=1")
+    single = launch_process(*train_words(one, *words))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    pair = [
+        launch_process(
+            *train_words(two, *words), f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={index}"
+        )
+        for index in range(2)
+    ]
+    for process in (single, *pair):
+        _, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+    job = json.loads(next((one / "jobs").glob("train-*/result.json")).read_text())["job"]
+    chex.assert_trees_all_close(weights_of(one, job), weights_of(two, job), rtol=1e-4, atol=1e-5)
+
+
+def test_a_table_from_nothing_and_again_from_its_plan(cli, tmp_path):
+    """run, then plan + run --jobs on what is there, then table: the same rows."""
+    single_device = ("--config.mesh.data=8",)
+    status, out, err = cli("run", DEBUG, *single_device)
+    assert status == 0, err
+    folder = tmp_path / "tables" / "quickstart.debug"
+    for name in ("table.md", "rows.jsonl", "loss.png", "quality.png", "samples.md"):
+        assert (folder / name).stat().st_size > 0
+    assert "MDLM, ancestral, 4 steps" in out
+    rows = (folder / "rows.jsonl").read_text()
+    for row in map(json.loads, rows.splitlines()):
+        assert {"commit", "versions", "device_kind", "device_count", "seed", "config", "seconds", "data"} <= set(row)
+
+    status, plan, _ = cli("plan", DEBUG, *single_device)
+    jobs = [json.loads(line) for line in plan.splitlines()]
+    assert [job["verb"] for job in jobs[:2]] == ["train", "train"]
+    path = tmp_path / "jobs.jsonl"
+    path.write_text(plan)
+    status, _, err = cli("run", f"--jobs={path}", "--index=0")
+    assert status == 0 and "done before" in err
+    one_line(cli("run", f"--jobs={path}", "--index=99"), "index", "jobs")
+
+    status, out, err = cli("table", DEBUG, *single_device)
+    assert status == 0, err
+    assert (folder / "rows.jsonl").read_text() == rows

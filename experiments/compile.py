@@ -27,6 +27,13 @@ from experiments.jobs import atomic_write, find_row, resolve
 EXAMPLES = "v4:2x2x1, v5e:4x4, v5p:4x4x4, v6e:4x4"
 # Chips whose two cores work as one device.
 CHIPS = {"v4": "megacore", "v5p": "megachip"}
+# On a host without a TPU libtpu would ask the network who it is, and complain about the answer.
+QUIET = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+}
 GIB = 2**30
 # Forward passes that a training step runs in all, for three that count: "full" recomputes every block once.
 RECOMPUTED = {"none": 1.0, "dots": 1.0, "full": 4 / 3}
@@ -34,13 +41,17 @@ RECOMPUTED = {"none": 1.0, "dots": 1.0, "full": 4 / 3}
 
 @dataclass(frozen=True)
 class Program:
-    """One compiled program and the analytic work of one execution, over all devices."""
+    """One compiled program and the analytic work of one execution, over all devices.
+
+    `turns` is how often the network is passed through: micro-batches of a step, evaluations of a sampler.
+    """
 
     name: str
     compiled: jax.stages.Compiled
     seconds: float
     flops: float
     recomputed: float
+    turns: int
 
 
 def run(
@@ -94,8 +105,8 @@ def run(
 
 def slice_devices(topology: str) -> list:
     """The devices of a TPU slice by its name, without a TPU; raises ValueError without libtpu or for unknown names."""
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     from importlib.util import find_spec
 
     from jax.experimental.topologies import get_topology_desc
@@ -131,7 +142,7 @@ def training_step(config: ConfigDict, system: build.System, mesh: Mesh) -> Progr
     step = jit_step(objective, optimizer, settings, state, mesh)
     compiled, seconds = compile_for(mesh, step, state, batch, root)
     flops = build.training_flops(config, system.classes)
-    return Program("training step", compiled, seconds, flops, RECOMPUTED[config.model.remat])
+    return Program("training step", compiled, seconds, flops, RECOMPUTED[config.model.remat], config.train.accumulate)
 
 
 def sampler(config: ConfigDict, system: build.System, mesh: Mesh) -> Program:
@@ -148,19 +159,20 @@ def sampler(config: ConfigDict, system: build.System, mesh: Mesh) -> Program:
     prompt = jax.ShapeDtypeStruct((size, length), jnp.int32, sharding=batch_sharding(mesh))
     compiled, seconds = compile_for(mesh, jax.jit(sample), params, keys, prompt)
     token = build.training_flops(config, system.classes) / (3 * config.train.batch * config.data.length)
-    passes = token_passes(config)
-    return Program(f"sampler, {passes / length:g} passes a token", compiled, seconds, token * size * passes, 1.0)
+    turns, tokens = network_turns(config)
+    name = f"sampler, {turns} evaluations"
+    return Program(name, compiled, seconds, token * size * turns * tokens, 1.0, turns)
 
 
-def token_passes(config: ConfigDict) -> int:
-    """How many tokens the network reads to write one sequence: with a cache each once, else all at every step."""
+def network_turns(config: ConfigDict) -> tuple[int, int]:
+    """How often a sampler runs the network for one sequence, and on how many tokens at once."""
     window, total = config.data.length, config.sample.length or config.data.length
     if config.model.causal:
-        return total
-    steps = window if config.sample.policy == "first_hitting" else config.sample.steps
-    last = config.sample.policy != "first_hitting" and config.sample.final != "none"
+        return total, 1  # its cache holds the rest
+    first_hitting = config.sample.policy == "first_hitting"
+    steps = window if first_hitting else config.sample.steps + (config.sample.final != "none")
     windows = 1 + -(-(total - window) // (config.sample.stride or window // 2))
-    return windows * window * (steps + last)
+    return windows * steps, window
 
 
 def compile_for(mesh: Mesh, function: jax.stages.Wrapped, *arguments) -> tuple[jax.stages.Compiled, float]:
@@ -178,16 +190,26 @@ def compile_for(mesh: Mesh, function: jax.stages.Wrapped, *arguments) -> tuple[j
 
 def refusal(message: str) -> str:
     """One line of the compiler's own figures, and what to do."""
-    used = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) (\w+)", message)
-    reason = f"needs {used[1]} of {used[2]} {used[3]}" if used else " ".join(message.split())[:200]
+    part = re.search(r"required for ([\w ]+) \(([\d.]+\w)\) exceeds available (\w+) \(([\d.]+\w)\)", message)
+    whole = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) (\w+)", message)
+    if part:
+        reason = f"{part[1]} need {part[2]} of the {part[4]} of {part[3]} that a device has"
+    elif whole:
+        reason = f"the program needs {whole[1]} of the {whole[2]} of {whole[3]} that a device has"
+    else:
+        reason = " ".join(message.split())[:200]
     return (
-        f"memory: does not fit, the compiler says that a device {reason}; set model.remat=full, a larger "
-        "train.accumulate or mesh.fsdp, or a smaller train.batch or sample.batch"
+        f"memory: does not fit, by the compiler {reason}; set model.remat=full, a larger train.accumulate or "
+        "mesh.fsdp, or a smaller train.batch or sample.batch"
     )
 
 
 def measure(program: Program, mesh: Mesh, limit: Peak | None) -> dict:
-    """The numbers of one program: memory and traffic of one device, work of all, and the roofline."""
+    """The numbers of one program: memory and traffic of one device, work of all, and the roofline.
+
+    The traffic to memory is an estimate: arguments read and outputs written once, and at every turn the temporaries
+    written and read once. The compiler's own count takes a loop's body once, whatever its turns.
+    """
     memory = program.compiled.memory_analysis()
     cost = program.compiled.cost_analysis() or {}
     arguments, outputs, temporaries = (
@@ -206,14 +228,14 @@ def measure(program: Program, mesh: Mesh, limit: Peak | None) -> dict:
         "flops": program.flops,
         "flops_executed": program.flops * program.recomputed,
         "flops_cost_analysis": cost.get("flops", 0.0),
-        "bytes_at_least": arguments + outputs + 2 * temporaries,
+        "bytes_estimate": arguments + outputs + 2 * program.turns * temporaries,
         "collectives": {kind: vars(traffic.get(kind, Traffic())) for kind in KINDS},
         "compile_seconds": program.seconds,
     }
     if limit:
         values["seconds"] = {
             "compute": values["flops_executed"] / mesh.size / limit.flops,
-            "memory": values["bytes_at_least"] / limit.bandwidth,
+            "memory": values["bytes_estimate"] / limit.bandwidth,
             "communication": sum(each.bytes for each in traffic.values()) / limit.link,
         }
     return values
@@ -243,7 +265,7 @@ def describe(program: Program, mesh: Mesh, limit: Peak | None) -> list[list[str]
         at = values["flops"] / mesh.size / limit.flops / seconds[bound]
         lines += [
             [f"compute at {limit.flops / 1e12:.0f} TFLOP/s bf16", f"{1e3 * seconds['compute']:.2f} ms"],
-            [f"memory at {limit.bandwidth / 1e9:.0f} GB/s, each buffer once", f"{1e3 * seconds['memory']:.2f} ms"],
+            [f"memory at {limit.bandwidth / 1e9:.0f} GB/s, estimated", f"{1e3 * seconds['memory']:.2f} ms"],
             [f"links at {limit.link / 1e9:.0f} GB/s", f"{1e3 * seconds['communication']:.2f} ms"],
             ["roofline", f"{1e3 * seconds[bound]:.2f} ms, bound by {bound}, {100 * at:.0f} % MFU at most"],
         ]

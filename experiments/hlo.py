@@ -11,8 +11,10 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 OPERATION = re.compile(rf" = (?P<type>.*?) (?P<kind>{'|'.join(KINDS)})(?:-start)?\(")
 SHAPE = re.compile(r"([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
-CALLED = re.compile(r"(?:calls|to_apply|body|condition|called_computations)=\{?((?:%?[\w.\-]+(?:, )?)+)\}?")
+CALLED = re.compile(r"(?:calls|to_apply|body|condition|\w+_computations?)=(?:\{([^}]*)\}|(%?[\w.\-]+))")
 TURNS = re.compile(r'known_trip_count\\?":\{\\?"n\\?":\\?"(\d+)')
+CONDITION = re.compile(r"condition=%?([\w.\-]+)")
+LIMIT = re.compile(r"ROOT .*compare\(%?[\w.\-]+, %?([\w.\-]+)\), direction=LT")
 
 
 @dataclass
@@ -60,7 +62,7 @@ def computations(text: str) -> dict[str, list[str]]:
         match = COMPUTATION.match(line)
         if match:
             current = bodies.setdefault((match[1] or "") + match[2], [])
-        elif line.startswith("}"):
+        elif line == "}":  # instructions may hold lines that begin with a brace
             current = None
         elif current is not None:
             current.append(line)
@@ -72,11 +74,11 @@ def executions(bodies: dict[str, list[str]]) -> dict[str, int]:
     calls: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for name, lines in bodies.items():
         for line in lines:
-            turns = TURNS.search(line)
+            turns = loop_turns(line, bodies)
             for match in CALLED.finditer(line):
-                for called in match[1].replace("%", "").split(", "):
+                for called in (match[1] or match[2]).replace("%", "").split(", "):
                     if called in bodies:
-                        calls[name].append((called, int(turns[1]) if turns else 1))
+                        calls[name].append((called, turns))
     totals = dict.fromkeys(bodies, 0)
 
     def visit(name: str, times: int) -> None:
@@ -90,13 +92,34 @@ def executions(bodies: dict[str, list[str]]) -> dict[str, int]:
     return totals
 
 
+def loop_turns(line: str, bodies: dict[str, list[str]]) -> int:
+    """How often the computations that a line calls run: the turns of a loop that counts up to a constant, else once."""
+    stated = TURNS.search(line)
+    if stated:
+        return int(stated[1])
+    condition = CONDITION.search(line)
+    lines = bodies.get(condition[1], []) if condition else []
+    bound = next((match[1] for match in map(LIMIT.search, lines) if match), None)
+    if bound is None:
+        return 1
+    # JAX's scans count from 0 in steps of 1.
+    constant = re.compile(rf"%?{re.escape(bound)} = \w+\[\]\S* constant\((\d+)\)")
+    return next((int(match[1]) for match in map(constant.search, lines) if match), 1)
+
+
 def group_size(line: str) -> int:
     """Devices that take part in one group of a collective."""
     iota = re.search(r"replica_groups=\[\d+,(\d+)\]", line)
     if iota:
         return int(iota[1])
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", line)
-    return max(len(listed[1].split(",")), 1) if listed else 2
+    if listed:
+        return max(len(listed[1].split(",")), 1)
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line)
+    if named:
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
+    return 2
 
 
 def result_bytes(kind: str, started: bool) -> int:

@@ -1,0 +1,65 @@
+"""The verb `convert`: a public PyTorch checkpoint becomes a folder of weights that `evaluate` and `sample` read."""
+
+import json
+from pathlib import Path
+
+import jax
+from tabulate import tabulate
+
+from configs.base import defaults
+from diffusion.convert.gpt2 import load_gpt2
+from diffusion.convert.mdlm import load_mdlm
+from diffusion.train.weights import save_weights
+from experiments.jobs import atomic_write
+
+LOADERS = {"mdlm": load_mdlm, "gpt2": load_gpt2}
+
+
+def run(layout: str | None, checkpoint: str, workdir: Path) -> None:
+    """Read `checkpoint`, write `workdir`/weights and `workdir`/config.json, and print how to use them.
+
+    Nothing is written unless every tensor of the file is used and every parameter is filled.
+
+    Raises:
+      ValueError, FileNotFoundError: for a missing, unreadable or other kind of file, or without a layout.
+    """
+    if layout not in LOADERS:
+        raise ValueError(f"--from: {layout!r} is no layout; give --from={' or --from='.join(sorted(LOADERS))}")
+    if not checkpoint:
+        raise ValueError("--checkpoint: missing; give --checkpoint=FILE, .safetensors or .pt, .ckpt, .bin")
+    sizes, variables = LOADERS[layout](checkpoint)
+    params = jax.tree.map(jax.numpy.asarray, variables["params"])
+    overrides = model_overrides(sizes) if layout == "mdlm" else {}
+    description = {"layout": layout, "checkpoint": Path(checkpoint).name, "sizes": sizes, "overrides": overrides}
+    save_weights(workdir / "weights", params)
+    atomic_write(workdir / "config.json", json.dumps(description, indent=1) + "\n")
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    print(tabulate([*sizes.items(), ("parameters", f"{count:,}")], tablefmt="plain", disable_numparse=True))
+    print(f"\nwrote {workdir / 'weights'} and {workdir / 'config.json'}; use them by")
+    print(f"  {advice(layout, workdir, overrides)}")
+
+
+def model_overrides(sizes: dict) -> dict:
+    """The config fields by which build.system makes this network, as far as they differ from the defaults."""
+    model = defaults("mdlm_owt", "paper").model
+    changed = {name: value for name, value in sizes.items() if name in model and model[name] != value}
+    overrides = {f"model.{name}": value for name, value in changed.items()}
+    return overrides | ({"objective.name": "autoregressive"} if sizes["causal"] else {})
+
+
+def advice(layout: str, workdir: Path, overrides: dict) -> str:
+    """A command line that uses the weights."""
+    if layout == "gpt2":
+        flags = ["--config.judge.name=gpt2", f"--config.judge.checkpoint={workdir}"]
+        words = ["sample", "--config=configs/mdlm_owt.py:paper", *flags, "--config.judge.tokenizer_path=FOLDER"]
+    else:
+        row = "AR" if overrides.get("model.causal") else "MDLM"
+        # The row itself says what makes its network causal.
+        fields = {name: value for name, value in overrides.items() if row == "MDLM" or name not in AR_ROW}
+        flags = [f"--config.{name}={value}" for name, value in fields.items()]
+        words = ["evaluate", "--config=configs/mdlm_owt.py:paper", f"--row={row}"]
+        words += [f"--config.checkpoint={workdir / 'weights'}", *flags]
+    return " ".join(["python launch.py", *words])
+
+
+AR_ROW = ("model.causal", "model.adaln", "objective.name")

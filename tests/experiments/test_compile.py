@@ -1,0 +1,152 @@
+"""`compile` prints what a program takes, and refuses in one line what cannot be."""
+
+import importlib.util
+import json
+from functools import partial
+
+import jax
+import pytest
+
+from configs import mdlm_owt, text8
+from diffusion.train import hardware
+from experiments import compile as ahead_of_time
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu is an optional requirement: pip install libtpu"
+)
+run = partial(ahead_of_time.run, mdlm_owt)
+
+
+@pytest.fixture
+def config():
+    return mdlm_owt.get_config("debug")
+
+
+def test_debug_table_on_the_devices_here(config, tmp_path, capsys):
+    config.train.accumulate = 2
+    config.train.batch = config.sample.batch = 16
+    run(config, "", "", tmp_path)
+    printed = capsys.readouterr().out
+    record = json.loads((tmp_path / "compile" / "mdlm_owt.debug.mdlm-here.json").read_text())
+    step, sampler = record["programs"]
+    assert record["row"] == "MDLM", "the row that is the config itself"
+    assert f"{jax.device_count()} x cpu" in printed and "fits" in printed.splitlines()
+    # Parameters, two moments and the average, in float32, and little else: donation gives their memory back.
+    state = 4 * 4 * int(record["parameters"].replace(",", ""))
+    assert state < step["arguments"] < 1.1 * state + 2**14
+    assert step["aliased"] > 0.95 * state
+    assert step["collectives"]["all-reduce"]["executions"] > 0
+    # Every sequence is passed over at each of the 4 steps and once at the end; a training step is 3 passes.
+    assert sampler["flops"] == pytest.approx(step["flops"] / 3 * 5)
+    assert sampler["collectives"]["all-reduce"]["executions"] == 0
+
+
+def test_a_causal_row_reads_each_token_once(config, tmp_path):
+    config.train.batch = config.sample.batch = 8
+    run(config, "AR", "", tmp_path)
+    step, sampler = json.loads((tmp_path / "compile" / "mdlm_owt.debug.ar-here.json").read_text())["programs"]
+    assert sampler["flops"] == pytest.approx(step["flops"] / 3)
+
+
+def test_fields_of_the_command_line_win_over_the_rows(config, tmp_path):
+    config.train.batch = config.sample.batch = 8
+    with pytest.raises(ValueError, match="autoregressive goes with"):
+        run(config, "AR", "", tmp_path, {"model.causal": False})
+
+
+def refused(match, *arguments):
+    with pytest.raises(ValueError, match=match) as caught:
+        run(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_input_is_one_line(config, tmp_path):
+    refused("row: unknown 'GPT'; known: 'AR', 'MDLM'", config, "GPT", "", tmp_path)
+    config.sample.batch = 12
+    refused("sample.batch: 12 is not a multiple", config, "", "", tmp_path)
+    config.train.batch = 12
+    refused("train.batch: 12 is not a multiple", config, "", "", tmp_path)
+    config.mesh.fsdp = 3
+    refused("mesh: data x fsdp x model", config, "", "", tmp_path)
+    assert not (tmp_path / "compile").exists()
+
+
+@needs_libtpu
+@pytest.mark.parametrize("topology", ["v5e:4x5", "v5e-16", "v9z:4x4", "4x4"])
+def test_misspelt_topology_lists_examples(config, topology, tmp_path):
+    refused(f"topology: '{topology}' is not a TPU slice .*examples: v4:2x2x1, v5e:4x4", config, "", topology, tmp_path)
+
+
+def test_missing_libtpu_says_how_to_install_it(config, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "libtpu" else find(name))
+    refused("libtpu is not installed; pip install", config, "", "v5e:4x4", tmp_path)
+
+
+@needs_libtpu
+@pytest.mark.parametrize(("topology", "count"), [("v4:2x2x1", 4), ("v5e:4x4", 16), ("v5p:2x2x1", 4), ("v6e:4x4", 16)])
+def test_every_slice_is_of_whole_chips_with_known_figures(topology, count):
+    devices = ahead_of_time.slice_devices(topology)
+    assert len(devices) == count
+    figures = hardware.peak(devices[0].device_kind)
+    wanted = {"v4": 275e12, "v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
+    assert figures.flops == wanted[topology.partition(":")[0]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "tera"),
+    [("TPU v5p", 459), ("TPU v5e", 197), ("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756), ("cpu", None)],
+)
+def test_peak_figures_take_the_longest_name(kind, tera):
+    figures = hardware.peak(kind)
+    assert figures is None if tera is None else figures.flops == tera * 1e12
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (43.83G) "
+            "exceeds available HBM (15.75G).",
+            "HLO temporaries need 43.83G of the 15.75G of HBM",
+        ),
+        (
+            "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 99.91G "
+            "of 95.74G hbm. Exceeded hbm capacity by 4.17G.\n\nTotal hbm usage >= 100.16G:\n    reserved   258.00M",
+            "needs 99.91G of the 95.74G of hbm",
+        ),
+        ("RESOURCE_EXHAUSTED: something else\nin two lines", "RESOURCE_EXHAUSTED: something else in two lines"),
+    ],
+)
+def test_refusal_is_one_line_with_figures_and_remedy(message, expected):
+    line = ahead_of_time.refusal(message)
+    assert expected in line and "model.remat=full" in line and "\n" not in line
+
+
+def test_turns_of_every_sampler():
+    config = text8.get_config("debug")
+    length, steps = config.data.length, config.sample.steps
+    assert ahead_of_time.network_turns(config) == (steps + 1, length)
+    config.sample.update(length=2 * length, stride=length // 2)
+    assert ahead_of_time.network_turns(config) == (3 * (steps + 1), length)
+    config.sample.update(length=0, policy="first_hitting")
+    assert ahead_of_time.network_turns(config) == (length, length)
+    config.model.causal = True
+    assert ahead_of_time.network_turns(config) == (length, 1)
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_the_published_recipe_fits_sixteen_v5e_chips_and_a_larger_one_does_not(tmp_path, capsys):
+    config = mdlm_owt.get_config("paper")
+    run(config, "", "v5e:4x4", tmp_path)
+    record = json.loads((tmp_path / "compile" / "mdlm_owt.paper.mdlm-v5e-4x4.json").read_text())
+    assert record["parameters"] == "169,627,218", "the number that the public MDLM has"
+    assert record["attention"] == "splash"
+    for program in record["programs"]:
+        used = program["arguments"] + program["outputs"] - program["aliased"] + program["temporaries"]
+        assert used < 0.85 * 16 * 2**30, "room is left"
+    assert "MFU at most" in capsys.readouterr().out
+    config.train.accumulate = 1
+    config.model.remat = "none"
+    refused(r"memory: does not fit, .* [\d.]+G of the 15.75G of", config, "", "v5e:4x4", tmp_path)

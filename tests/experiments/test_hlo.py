@@ -1,0 +1,70 @@
+"""Collectives are counted as often as they run, with the bytes that a ring sends."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from diffusion.train.mesh import make_mesh
+from experiments.hlo import Traffic, collectives, group_size
+
+TURNS, WIDTH = 5, 16
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return make_mesh(data=2, fsdp=4)
+
+
+def traffic_of(function, mesh, shape, spec):
+    argument = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, spec))
+    with jax.set_mesh(mesh):
+        return collectives(jax.jit(function).lower(argument).compile().as_text())
+
+
+def test_a_collective_in_nested_loops_counts_every_turn(mesh):
+    def each(x):
+        def inner(total, _):
+            return jax.lax.psum(jnp.sin(total), "fsdp"), None
+
+        def outer(total, _):
+            return jax.lax.scan(inner, total, length=3)[0], None
+
+        return jax.lax.scan(outer, x, length=TURNS)[0]
+
+    function = jax.shard_map(each, mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False)
+    found = traffic_of(function, mesh, (2, WIDTH), P("data"))
+    size = WIDTH * 4
+    runs = 3 * TURNS
+    assert found == {"all-reduce": Traffic(1, runs, runs * 2 * 3 / 4 * size)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "function", "sent"),
+    [
+        ("all-gather", lambda x: jax.lax.all_gather(x, "fsdp"), 3 / 4 * 4 * WIDTH * 4),
+        ("collective-permute", lambda x: jax.lax.ppermute(x, "fsdp", [(i, (i + 1) % 4) for i in range(4)]), WIDTH * 4),
+        ("all-to-all", lambda x: jax.lax.all_to_all(x, "fsdp", 1, 1, tiled=True), 3 / 4 * WIDTH * 4),
+        (
+            "reduce-scatter",
+            lambda x: jax.lax.psum_scatter(x, "fsdp", scatter_dimension=1, tiled=True),
+            3 / 4 * WIDTH * 4,
+        ),
+    ],
+)
+def test_bytes_of_each_kind(mesh, kind, function, sent):
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False)
+    found = traffic_of(mapped, mesh, (2, WIDTH), P("data"))
+    assert found == {kind: Traffic(1, 1, sent)}
+
+
+def test_group_sizes_in_every_notation():
+    assert group_size("all-reduce(%x), replica_groups={{0,1,2},{3,4,5}}, to_apply=%add") == 3
+    assert group_size("all-reduce(%x), replica_groups=[2,4]<=[8], to_apply=%add") == 4
+    line = "replica_groups=mesh['axis_0'=16,'axis_1'=2,'axis_2'=1] {'axis_0','axis_1'}, use_global_device_ids=true"
+    assert group_size(line) == 32
+
+
+def test_no_devices_no_traffic():
+    assert collectives(jax.jit(jnp.sin).lower(1.0).compile().as_text()) == {}

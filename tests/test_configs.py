@@ -1,0 +1,109 @@
+"""Every config file, in every variant: its rows resolve, plan, and build under eval_shape (law 9)."""
+
+import importlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from ml_collections import ConfigDict
+
+from diffusion import build
+from diffusion.train.state import new_state
+from diffusion.train.step import make_step
+from experiments.jobs import plan, resolve, train_identity
+
+FILES = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.py"))
+TABLES = [name for name in FILES if name not in ("__init__", "base")]
+VARIANTS = ("paper", "gpu", "local", "debug")
+
+
+@pytest.fixture(params=TABLES)
+def table(request):
+    return importlib.import_module(f"configs.{request.param}")
+
+
+def abstract_step(config):
+    """Shapes of one training step's results; raises when anything in the config does not fit."""
+    system = build.system(config, config.data.vocab_size)
+    objective, optimizer, settings = build.objective(config, system), build.optimizer(config), build.settings(config)
+    step = make_step(objective, optimizer, decay=settings.ema, accumulate=settings.accumulate)
+    shape = (settings.batch, config.data.length)
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, kind) for name, kind in (("tokens", jnp.int32), ("weights", jnp.float32))
+    }
+    state = jax.eval_shape(lambda key: new_state(system.init(key), optimizer), jax.random.key(0))
+    return system, state, jax.eval_shape(step, state, batch, jax.random.key(0))
+
+
+def abstract_samples(config, system, params):
+    """Shapes of one batch of samples."""
+    size, length = config.sample.batch, config.sample.length or config.data.length
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), size))
+    prompt = jax.ShapeDtypeStruct((size, length), jnp.int32)
+    return jax.eval_shape(build.sampler(config, system), params, keys, prompt)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_row_builds(table, variant):
+    config = table.get_config(variant)
+    assert (config.table, config.variant) == (table.__name__.rpartition(".")[2], variant)
+    trained, sampled = [], []
+    for row in table.rows(config):
+        resolved = resolve(config, row["overrides"], 0)
+        # Rows that share a network, or a sampler, build it once.
+        if train_identity(resolved) not in trained:
+            trained.append(train_identity(resolved))
+            system, state, (after, metrics) = abstract_step(resolved)
+            assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
+                lambda leaf: (leaf.shape, leaf.dtype), state
+            )
+            assert metrics["loss"][0].shape == ()
+        kind = (train_identity(resolved), resolved.sample.policy)
+        if resolved.sample.policy != "data" and kind not in sampled:
+            sampled.append(kind)
+            system = build.system(resolved, resolved.data.vocab_size)
+            params = jax.eval_shape(system.init, jax.random.key(0))
+            samples = abstract_samples(resolved, system, params)
+            assert samples.tokens.shape == (resolved.sample.batch, resolved.sample.length or resolved.data.length)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_row_is_planned_after_what_it_needs(table, variant):
+    config = table.get_config(variant)
+    jobs = plan(list(table.rows(config)), config)
+    seen = set()
+    for job in jobs:
+        assert set(job.needs) <= seen
+        seen.add(job.id)
+        assert ConfigDict(job.config).seed in config.seeds
+    assert {job.row for job in jobs} <= {row["name"] for row in table.rows(config)}
+
+
+def test_published_figures_belong_to_rows_and_columns(table):
+    config = table.get_config("paper")
+    names, keys = {row["name"] for row in table.rows(config)}, {column[0] for column in table.TABLE["columns"]}
+    for name, values in table.TABLE["published"].items():
+        assert name in names
+        assert set(values) <= keys
+    assert set(table.TABLE.get("tolerance", ())) <= keys
+
+
+def test_unknown_variant_is_refused_with_the_known_ones(table):
+    with pytest.raises(ValueError, match="paper, gpu, local, debug"):
+        table.get_config("huge")
+
+
+def test_a_tables_steps_scale_down():
+    """The variants differ in work by orders of magnitude, in the order that their names promise."""
+    for name in TABLES:
+        module = importlib.import_module(f"configs.{name}")
+        work = []
+        for variant in VARIANTS:
+            config = module.get_config(variant)
+            work.append(build.training_flops(config, config.data.vocab_size + 1) * config.train.steps)
+        assert work == sorted(work, reverse=True), name
+        # Two CPU cores make about 1e11 FLOP/s, and a local base may take an hour.
+        assert work[2] < 3600 * 1e11, name
+        # One accelerator, 20 minutes, at 2e14 FLOP/s.
+        assert work[1] < 1200 * 2e14, name

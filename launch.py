@@ -97,6 +97,8 @@ def load_table(name: str):
     import importlib.util
 
     path = Path(name.partition(":")[0])
+    if not path.exists():
+        raise ValueError(f"--config: {path} does not exist; give FILE[:VARIANT], such as configs/quickstart.py:local")
     spec = importlib.util.spec_from_file_location(f"table_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -110,6 +112,9 @@ def dispatch(verb: str) -> None:
         # The topology's compiler runs on the host: accelerators that happen to be there are left alone.
         if TOPOLOGY.value:
             os.environ["JAX_PLATFORMS"] = "cpu"
+    from experiments.allocator import keep_freed_memory
+
+    keep_freed_memory()
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str((workdir / "cache" / "compiled").absolute()))
@@ -125,11 +130,8 @@ def dispatch(verb: str) -> None:
         return run.run_plan(Path(JOBS.value), INDEX.value, workdir)
     if CONFIG.value is None:
         raise ValueError("--config: missing; give FILE[:VARIANT], such as --config=configs/quickstart.py:local")
-    try:
-        config = CONFIG.value
-    except (OSError, ImportError) as error:
-        raise ValueError(explain(error)) from None
     module = load_table(flags.FLAGS["config"].config_filename)
+    config = CONFIG.value
     if verb == "plan":
         print(jobs.write_plan(jobs.plan(list(module.rows(config)), config)), end="")
     elif verb == "run":

@@ -71,7 +71,8 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
     table = module.TABLE
     columns = [Column(*column) for column in table["columns"]]
     names = [row["name"] for row in module.rows(config) if row.get("shown", True)]
-    headings, body = assemble(names, columns, rows, table["published"])
+    comparable = config.variant in table.get("comparable", (config.variant,))
+    headings, body = assemble(names, columns, rows, table["published"], comparable, table.get("tolerance"))
     command = f"python launch.py run --config=configs/{config.table}.py:{config.variant}"
     first = rows[0]
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())

@@ -7,6 +7,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import ScalarFormatter
 
 
 def new_axes(title: str, x: str, y: str):
@@ -67,5 +68,7 @@ def trade_off(
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     if log_y:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(ScalarFormatter())
     axes.legend()
     save(figure, path)

@@ -32,22 +32,40 @@ def cell(numbers: list[float], form: str) -> str:
     return f"{mean:{form}} ± {statistics.stdev(numbers) / math.sqrt(len(numbers)):{form}}"
 
 
-def assemble(names: list[str], columns: list[Column], rows: list[dict], published: dict) -> tuple[list, list]:
-    """Headings and cells. A column with published figures is followed by them and by the difference."""
+def assemble(
+    names: list[str],
+    columns: list[Column],
+    rows: list[dict],
+    published: dict,
+    comparable: bool = True,
+    tolerance: dict | None = None,
+) -> tuple[list, list]:
+    """Headings and cells. A column with published figures is followed by them and, where comparable, by the difference.
+
+    A difference says whether it lies within the table's tolerance for that metric.
+    """
     headings, body = ["row"], [[name] for name in names]
     for column in columns:
         printed = {name: published.get(name, {}).get(column.key) for name in names}
         shown = any(number is not None for number in printed.values())
-        headings += [column.title] + (["published", "difference"] if shown else [])
+        headings += [column.title, *(["published"] if shown else []), *(["difference"] if shown and comparable else [])]
         for line, name in zip(body, names, strict=True):
-            numbers = values(rows, name, column.key)
+            numbers, theirs = values(rows, name, column.key), printed[name]
             line.append(cell(numbers, column.format))
             if shown:
-                theirs = printed[name]
                 line.append("" if theirs is None else format(theirs, column.format))
+            if shown and comparable:
                 both = numbers and theirs is not None
-                line.append(f"{statistics.fmean(numbers) - theirs:+{column.format}}" if both else "")
+                line.append(difference(numbers, theirs, column, tolerance or {}) if both else "")
     return headings, body
+
+
+def difference(numbers: list[float], theirs: float, column: Column, tolerance: dict) -> str:
+    """Ours minus theirs, and whether that is within the tolerance, where there is one."""
+    gap = statistics.fmean(numbers) - theirs
+    allowed = tolerance.get(column.key)
+    verdict = "" if allowed is None else f" ({'within' if abs(gap) <= allowed else 'outside'} {allowed:g})"
+    return f"{gap:+{column.format}}{verdict}"
 
 
 def markdown(headings: list, body: list) -> str:

@@ -70,6 +70,9 @@ def run(
     kept = {name: value for name, value in chosen["overrides"].items() if name not in (overrides or {})}
     config = resolve(config, kept, config.seeds[0])
     devices = slice_devices(topology) if topology else jax.devices()
+    if topology:
+        # What is compiled for a slice can be written to the persistent cache, but not read back without a TPU.
+        jax.config.update("jax_enable_compilation_cache", False)
     mesh = make_mesh(**config.mesh, devices=devices)
     if config.model.attention == "auto":
         # The network would ask the host's backend, which does not run this program.

@@ -63,6 +63,14 @@ def check(job: Job, workdir: Path) -> None:
     if job.verb == "evaluate":
         estimator(config.evaluate.estimator if config.evaluate.estimator != "auto" else "bound_continuous")
         check_batch(config.evaluate.batch, made.mesh, field="evaluate.batch")
+        for name, fields in config.evaluate.zero_shot.items():
+            path = fields.get("path", "")
+            if config.evaluate.zero_shot_required and not (path and Path(path).expanduser().exists()):
+                field = f"evaluate.zero_shot.{name}.path"
+                raise ValueError(
+                    f"{field}: {path!r} does not exist; pass --config.{field}=FILE_OR_FOLDER, or "
+                    "--config.evaluate.zero_shot_required=False to leave empty cells"
+                )
     if job.verb == "sample" and config.sample.policy != "data":
         build.sampler(config, made.system)
         check_batch(config.sample.batch, made.mesh, field="sample.batch")

@@ -29,12 +29,12 @@ def run(job: Context, score: Score) -> dict[str, float]:
 
 
 def read(job: Context) -> dict[str, Dataset]:
-    """The data sets of `evaluate.zero_shot` by name; one that is missing is left out with a warning line.
+    """The data sets of `evaluate.zero_shot` by name; those that are missing are left out with a warning line.
 
     Raises:
       ValueError: naming the set's field, when one is missing and `evaluate.zero_shot_required` is set.
     """
-    datasets = {}
+    datasets, unset = {}, []
     for name, changes in job.config.evaluate.zero_shot.items():
         fields = ConfigDict(job.config.data.to_dict() | {"path": ""} | changes.to_dict())
         fields.cache_dir = job.config.data.cache_dir or str(job.workdir / "cache")
@@ -46,7 +46,13 @@ def read(job: Context) -> dict[str, Dataset]:
             message = str(error).replace("data.path", f"evaluate.zero_shot.{name}.path")
             if job.config.evaluate.zero_shot_required:
                 raise ValueError(message) from None
-            print(f"warning: {name} is left out: {message}", file=sys.stderr)
+            if fields.path:
+                print(f"warning: {name} is left out: {message}", file=sys.stderr)
+            else:
+                unset.append(name)
             continue
         datasets[name] = dataset
+    if unset:
+        where = "pass --config.evaluate.zero_shot.NAME.path=FOLDER"
+        print(f"warning: zero-shot columns are left empty for {', '.join(unset)}; {where}", file=sys.stderr)
     return datasets

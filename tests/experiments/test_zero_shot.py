@@ -1,0 +1,80 @@
+"""Zero-shot sets are read with the model's tokenizer; what is missing is an empty cell, or an error when required."""
+
+from types import SimpleNamespace
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import mdlm_owt
+from diffusion.data import load_dataset
+from experiments import zero_shot
+from experiments.context import check
+from experiments.jobs import Job, plain
+
+TEXT = "the bank said it would not\n" * 60
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A job whose model reads bytes of a small file, with PTB there and the other sets missing."""
+    (tmp_path / "text.txt").write_text("some words to learn from\n" * 200)
+    (tmp_path / "ptb").mkdir()
+    (tmp_path / "ptb" / "ptb.valid.txt").write_text(TEXT)
+    config = mdlm_owt.get_config("debug")
+    config.data.update(source="text_files", path=str(tmp_path / "text.txt"), cache_dir=str(tmp_path / "cache"))
+    config.evaluate.zero_shot.ptb.path = str(tmp_path / "ptb")
+    return SimpleNamespace(config=config, workdir=tmp_path, dataset=load_dataset(config.data))
+
+
+def score(dataset, split):
+    """Stands for a likelihood; it tells what it was given."""
+    return {"bound/perplexity": float(len(dataset.split(split))), "bound/tokens": 7, "bound/sequences": 3}
+
+
+def test_sets_that_are_there_are_scored_and_others_are_warned_of(job, capsys):
+    metrics = zero_shot.run(job, score)
+    examples = len(zero_shot.read(job)["ptb"].split("validation"))
+    assert metrics == {"ptb_perplexity": examples, "ptb_tokens": 7} and examples > 10
+    line = capsys.readouterr().err.splitlines()[0]
+    assert "ag_news, arxiv, lambada, lm1b, pubmed, wikitext;" in line and "zero_shot.NAME.path" in line
+
+
+def test_a_path_without_the_set_says_what_is_expected(job, tmp_path, capsys):
+    job.config.evaluate.zero_shot.lambada.path = str(tmp_path / "nowhere")
+    zero_shot.run(job, score)
+    lines = capsys.readouterr().err.splitlines()
+    assert any("evaluate.zero_shot.lambada.path" in line and "expects lambada_test.jsonl" in line for line in lines)
+
+
+def test_another_corpus_is_read_with_the_models_tokenizer_and_window(job):
+    dataset = zero_shot.read(job)["ptb"]
+    assert dataset.tokenizer is job.dataset.tokenizer
+    assert dataset.length == job.config.data.length
+    assert dataset.fingerprint != job.dataset.fingerprint
+
+
+def test_a_required_set_that_is_missing_is_an_error(job):
+    job.config.evaluate.zero_shot_required = True
+    with pytest.raises(
+        ValueError, match=r"^evaluate\.zero_shot\.ag_news\.path: .*--config\.evaluate\.zero_shot"
+    ) as caught:
+        zero_shot.run(job, score)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_required_set_that_is_missing_is_told_before_anything_is_trained(job):
+    job.config.evaluate.zero_shot_required = True
+    spec = Job("evaluate-x", "evaluate", "MDLM", 0, [], plain(job.config))
+    with pytest.raises(ValueError, match=r"evaluate\.zero_shot\.ag_news\.path: '' does not exist"):
+        check(spec, job.workdir)
+
+
+def test_a_set_shorter_than_a_window_is_left_out(job, tmp_path, capsys):
+    (tmp_path / "ptb" / "ptb.valid.txt").write_text("too short\n")
+    assert zero_shot.run(job, score) == {}
+    assert "ptb is left out" in capsys.readouterr().err
+
+
+def test_no_sets_no_metrics(job):
+    job.config.evaluate.zero_shot = ConfigDict()
+    assert zero_shot.run(job, score) == {}

@@ -48,9 +48,9 @@ def get_config(variant: str = "local"):
     elif variant == "local":
         config.data.update(source="text8_prefix")
         config.model.update(hidden=128, blocks=4, heads=4, cond_dim=64, dropout=0.0)
-        config.optimizer.update(learning_rate=2e-3, warmup=200, decay="cosine", floor=0.1)
-        config.train.update(steps=2000, batch=32, ema=0.999)
-        config.train.update(log_every=20, evaluate_every=400, evaluate_batches=16, checkpoint_every=400)
+        config.optimizer.update(learning_rate=2e-3, warmup=100, decay="cosine", floor=0.1)
+        config.train.update(steps=1000, batch=32, ema=0.99)
+        config.train.update(log_every=20, evaluate_every=200, evaluate_batches=8, checkpoint_every=200)
         config.evaluate.update(batches=16)
         config.sample.update(steps=128, count=16, batch=16)
     return config

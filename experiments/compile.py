@@ -43,7 +43,8 @@ RECOMPUTED = {"none": 1.0, "dots": 1.0, "full": 4 / 3}
 class Program:
     """One compiled program and the analytic work of one execution, over all devices.
 
-    `turns` is how often the network is passed through: micro-batches of a step, evaluations of a sampler.
+    `turns` is how often the network, of `weights` bytes, is passed through: micro-batches of a step, evaluations of a
+    sampler.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Program:
     flops: float
     recomputed: float
     turns: int
+    weights: float
 
 
 def run(
@@ -145,7 +147,8 @@ def training_step(config: ConfigDict, system: build.System, mesh: Mesh) -> Progr
     step = jit_step(objective, optimizer, settings, state, mesh)
     compiled, seconds = compile_for(mesh, step, state, batch, root)
     flops = build.training_flops(config, system.classes)
-    return Program("training step", compiled, seconds, flops, RECOMPUTED[config.model.remat], config.train.accumulate)
+    recomputed, turns = RECOMPUTED[config.model.remat], config.train.accumulate
+    return Program("training step", compiled, seconds, flops, recomputed, turns, bytes_of(state.params))
 
 
 def sampler(config: ConfigDict, system: build.System, mesh: Mesh) -> Program:
@@ -164,7 +167,12 @@ def sampler(config: ConfigDict, system: build.System, mesh: Mesh) -> Program:
     token = build.training_flops(config, system.classes) / (3 * config.train.batch * config.data.length)
     turns, tokens = network_turns(config)
     name = f"sampler, {turns} evaluations"
-    return Program(name, compiled, seconds, token * size * turns * tokens, 1.0, turns)
+    return Program(name, compiled, seconds, token * size * turns * tokens, 1.0, turns, bytes_of(params))
+
+
+def bytes_of(tree) -> int:
+    """Bytes of all arrays of a tree."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def network_turns(config: ConfigDict) -> tuple[int, int]:
@@ -210,8 +218,8 @@ def refusal(message: str) -> str:
 def measure(program: Program, mesh: Mesh, limit: Peak | None) -> dict:
     """The numbers of one program: memory and traffic of one device, work of all, and the roofline.
 
-    The traffic to memory is an estimate: arguments read and outputs written once, and at every turn the temporaries
-    written and read once. The compiler's own count takes a loop's body once, whatever its turns.
+    The traffic to memory is an estimate: arguments read and outputs written once, and at every turn the weights read
+    and the temporaries written and read once. The compiler's own count takes a loop's body once, whatever its turns.
     """
     memory = program.compiled.memory_analysis()
     cost = program.compiled.cost_analysis() or {}
@@ -231,7 +239,7 @@ def measure(program: Program, mesh: Mesh, limit: Peak | None) -> dict:
         "flops": program.flops,
         "flops_executed": program.flops * program.recomputed,
         "flops_cost_analysis": cost.get("flops", 0.0),
-        "bytes_estimate": arguments + outputs + 2 * program.turns * temporaries,
+        "bytes_estimate": arguments + outputs + program.turns * (program.weights + 2 * temporaries),
         "collectives": {kind: vars(traffic.get(kind, Traffic())) for kind in KINDS},
         "compile_seconds": program.seconds,
     }

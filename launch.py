@@ -108,10 +108,11 @@ def load_table(name: str):
 def dispatch(verb: str) -> None:
     """Hand over to the verb; imports are here so that a mistake on the command line is answered at once."""
     workdir = Path(WORKDIR.value)
-    if verb == "compile":
+    if verb == "compile" and TOPOLOGY.value:
         # The topology's compiler runs on the host: accelerators that happen to be there are left alone.
-        if TOPOLOGY.value:
-            os.environ["JAX_PLATFORMS"] = "cpu"
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        # Without a TPU libtpu would ask the network who it is, and complain about the answer.
+        os.environ |= {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-16"}
     from experiments.allocator import keep_freed_memory
 
     keep_freed_memory()

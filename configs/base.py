@@ -62,7 +62,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 high=20.0,
             ),
             objective=dict(
-                name="nelbo",  # nelbo or autoregressive
+                name="nelbo",  # nelbo (MDLM), nelbo_reveal (the same bound with less variance), autoregressive
                 minimum_time=1e-3,
             ),
             optimizer=dict(

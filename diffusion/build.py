@@ -15,6 +15,7 @@ from diffusion.corrupt.masking import Masking
 from diffusion.nets.dit import DiT, flops_per_token
 from diffusion.objectives.autoregressive import NextToken
 from diffusion.objectives.nelbo import Nelbo
+from diffusion.objectives.reveal import RevealNelbo
 from diffusion.sampling import select
 from diffusion.sampling.autoregressive import AutoregressiveSampler
 from diffusion.sampling.blocks import semi_autoregressive
@@ -35,6 +36,7 @@ SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
 
 OBJECTIVES = {
     "nelbo": lambda config, system: Nelbo(system.denoiser, system.process, config.minimum_time),
+    "nelbo_reveal": lambda config, system: RevealNelbo(system.denoiser, system.process),
     "autoregressive": lambda config, system: NextToken(system.denoiser, system.process.mask_id),
 }
 

@@ -15,6 +15,18 @@ from experiments.jobs import Job, atomic_write, find_row, plan, read_plan
 VERBS = {"train": train.run, "evaluate": evaluate.run, "sample": sample.run}
 
 
+LAYOUT = """# What is in this folder
+
+- `jobs/VERB-NAME-HASH/`: one job, named by the hash of its config. `config.json` is what it ran with, `result.json` its
+  numbers with commit, versions, device and data hash. A training also has `metrics.jsonl` (one record a line),
+  `checkpoints/` (to resume) and `weights/` (averaged, for --config.checkpoint); sampling has `samples.txt`.
+- `tables/TABLE.VARIANT/`: `table.md`, its plots, `samples.md`, and `rows.jsonl`, the results that it was made of.
+- `cache/`: packed data, trained tokenizers, compiled programs; safe to delete.
+
+A job without `result.json` is not finished: give the same command again and it goes on.
+"""
+
+
 def execute(job: Job, workdir: Path) -> dict:
     """Run one job unless it is done, and return its result row.
 
@@ -46,6 +58,8 @@ def run_jobs(jobs: list[Job], workdir: Path) -> list[dict]:
     for job in jobs:
         if not job.done(workdir):
             check(job, workdir)
+    if jax.process_index() == 0:
+        atomic_write(workdir / "README.md", LAYOUT)
     for number, job in enumerate(jobs, 1):
         state = "done before" if job.done(workdir) else "running"
         print(f"[{number}/{len(jobs)}] {job.verb} {job.row!r}, seed {job.seed}: {state} ({job.id})", file=sys.stderr)

@@ -1,15 +1,4 @@
-"""Likelihood estimators: one unbiased draw of a bound on -log p(x), in nats a sequence.
-
-All bounds share one view of masking. Every position i is masked at a level u_i ~ U(0, 1); the state at level l hides
-{i : u_i < l}. Pick one position I uniformly and look at the state from which I is revealed, with hidden set S: given
-S, I is any of its members with equal probability, hence
-
-    sum_i -log p(x^i | state from which i is revealed) = E[ L / |S| sum_{i in S} -log p(x^i | z_S) ],
-
-whose weight L / |S| lies in [1, L]. The textbook draw has weight -alpha'(t) / (1 - alpha(t)) instead, with a pole at
-t = 0 that must be cut off and a variance that grows as its logarithm; the expectation is the same
-(MDLM, arXiv 2406.07524; for a network without time: RADD, arXiv 2406.03736).
-"""
+"""Likelihood estimators: one unbiased draw of a bound on -log p(x), in nats a sequence."""
 
 import re
 from collections.abc import Callable
@@ -20,11 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.categorical import target_log_probs
-from diffusion.corrupt.masking import Masking, uniform
+from diffusion.corrupt.masking import Masking
 from diffusion.objectives.autoregressive import shift_right
-from diffusion.randomness import Draws, fold
-from diffusion.schedules import Schedule, inverse
-from diffusion.types import Denoise, Times, Tokens
+from diffusion.objectives.reveal import final_level, mean_over_hidden, reveal_bound, revealed
+from diffusion.randomness import Draws
+from diffusion.types import Denoise, Tokens
 
 Weights = Float[Array, "B L"]
 Nats = Float[Array, "B"]
@@ -42,10 +31,7 @@ def bound_continuous(denoise: Denoise, process: Masking, tokens: Tokens, weights
 
     MDLM's published protocol averages over t in [1e-3, 1] instead, without the two ends: at most about 0.1 % apart.
     """
-    noise, level = _revealed(tokens, draws)
-    hidden = noise <= level[:, None]
-    time = inverse(process.schedule, 1 - level * _final_level(process.schedule))
-    return _mean_over_hidden(denoise, process, tokens, weights, hidden, time)
+    return reveal_bound(denoise, process, tokens, weights, draws)
 
 
 @dataclass(frozen=True)
@@ -65,13 +51,13 @@ class BoundSteps:
             raise ValueError(f"evaluate.steps: must be at least 1, not {self.steps}")
 
     def __call__(self, denoise: Denoise, process: Masking, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
-        noise, level = _revealed(tokens, draws)
+        noise, level = revealed(tokens, draws)
         times = np.arange(1, self.steps + 1) / self.steps
-        levels = (1 - process.schedule.alpha(times)) / _final_level(process.schedule)
+        levels = (1 - process.schedule.alpha(times)) / final_level(process.schedule)
         step = jnp.searchsorted(jnp.asarray(levels, jnp.float32), level, side="right")
         ceiling = jnp.asarray(levels, jnp.float32)[step]
         hidden = noise < ceiling[:, None]
-        return _mean_over_hidden(denoise, process, tokens, weights, hidden, jnp.asarray(times, jnp.float32)[step])
+        return mean_over_hidden(denoise, process, tokens, weights, hidden, jnp.asarray(times, jnp.float32)[step])
 
 
 def nll_autoregressive(denoise: Denoise, process: Masking, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
@@ -112,26 +98,3 @@ def estimator(name: str) -> Estimate:
         return BoundSteps(int(match[1]))
     known = ", ".join(sorted([*ESTIMATORS, "bound_steps_N (N = 1, 2, ...)"]))
     raise ValueError(f"evaluate.estimator: unknown name {name!r}; known: {known}")
-
-
-def _revealed(tokens: Tokens, draws: Draws) -> tuple[Float[Array, "B L"], Float[Array, "B"]]:
-    """Every position's level, and that of one position picked uniformly: the order statistic of a stratified rank."""
-    length = tokens.shape[1]
-    noise = uniform(fold(draws.keys, "corrupt"), (length,))
-    rank = jnp.minimum((draws.uniform * length).astype(jnp.int32), length - 1)
-    return noise, jnp.take_along_axis(jnp.sort(noise, axis=1), rank[:, None], axis=1)[:, 0]
-
-
-def _final_level(schedule: Schedule) -> float:
-    """1 - alpha(1), in float64."""
-    return float(1 - schedule.alpha(np.ones(())))
-
-
-def _mean_over_hidden(
-    denoise: Denoise, process: Masking, tokens: Tokens, weights: Weights, hidden: Array, time: Times
-) -> Nats:
-    """L / |S| sum_{i in S} -log p(x^i | z_S)."""
-    noisy = jnp.where(hidden, process.mask_id, tokens)
-    log_prob = target_log_probs(denoise(noisy, time), tokens, process.mask_id)
-    count = jnp.sum(hidden, axis=1)
-    return tokens.shape[1] / count * jnp.sum(-log_prob * hidden * weights, axis=1)

@@ -1,0 +1,78 @@
+"""The NELBO drawn at a state from which one position is revealed: no pole, and a third of the variance.
+
+All bounds share one view of masking. Every position i is masked at a level u_i ~ U(0, 1); the state at level l hides
+{i : u_i < l}. Pick one position I uniformly and look at the state from which I is revealed, with hidden set S: given
+S, I is any of its members with equal probability, hence
+
+    sum_i -log p(x^i | state from which i is revealed) = E[ L / |S| sum_{i in S} -log p(x^i | z_S) ],
+
+whose weight L / |S| lies in [1, L]. The textbook draw has weight -alpha'(t) / (1 - alpha(t)) instead, with a pole at
+t = 0 that must be cut off and a variance that grows as its logarithm; the expectation is the same
+(MDLM, arXiv 2406.07524; for a network without time: RADD, arXiv 2406.03736).
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from diffusion.categorical import target_log_probs
+from diffusion.corrupt.masking import Masking, uniform
+from diffusion.randomness import Draws, fold
+from diffusion.schedules import Schedule, inverse
+from diffusion.types import Batch, Denoise, Denoiser, Metrics, Params, Times, Tokens
+
+Weights = Float[Array, "B L"]
+
+
+def revealed(tokens: Tokens, draws: Draws) -> tuple[Float[Array, "B L"], Float[Array, "B"]]:
+    """Every position's level, and that of one position picked uniformly: the order statistic of a stratified rank."""
+    length = tokens.shape[1]
+    noise = uniform(fold(draws.keys, "corrupt"), (length,))
+    rank = jnp.minimum((draws.uniform * length).astype(jnp.int32), length - 1)
+    return noise, jnp.take_along_axis(jnp.sort(noise, axis=1), rank[:, None], axis=1)[:, 0]
+
+
+def final_level(schedule: Schedule) -> float:
+    """1 - alpha(1), in float64."""
+    return float(schedule.masked(np.ones(())))
+
+
+def mean_over_hidden(
+    denoise: Denoise, process: Masking, tokens: Tokens, weights: Weights, hidden: Bool[Array, "B L"], time: Times
+) -> Float[Array, "B"]:
+    """L / |S| sum_{i in S} -log p(x^i | z_S), in nats a sequence."""
+    noisy = jnp.where(hidden, process.mask_id, tokens)
+    log_prob = target_log_probs(denoise(noisy, time), tokens, process.mask_id)
+    count = jnp.sum(hidden, axis=1)
+    return tokens.shape[1] / count * jnp.sum(-log_prob * hidden * weights, axis=1)
+
+
+def reveal_bound(
+    denoise: Denoise, process: Masking, tokens: Tokens, weights: Weights, draws: Draws
+) -> Float[Array, "B"]:
+    """One unbiased draw of the NELBO, in nats a sequence; the network is told the time of the state's level."""
+    noise, level = revealed(tokens, draws)
+    time = inverse(process.schedule, 1 - level * final_level(process.schedule))
+    return mean_over_hidden(denoise, process, tokens, weights, noise <= level[:, None], time)
+
+
+@dataclass(frozen=True)
+class RevealNelbo:
+    """Training on `reveal_bound`: MDLM's objective with less noise in its gradient, in nats per token."""
+
+    denoiser: Denoiser
+    process: Masking
+
+    def __call__(
+        self, params: Params, batch: Batch, draws: Draws, train: bool = True
+    ) -> tuple[Float[Array, ""], Metrics]:
+        keys = fold(draws.keys, "dropout") if train else None
+
+        def denoise(noisy: Tokens, time: Times):
+            return self.denoiser(params, noisy, time, batch.get("cond"), keys=keys)
+
+        nats = reveal_bound(denoise, self.process, batch["tokens"], batch["weights"], draws)
+        total = jnp.sum(nats)
+        return total, {"loss": (total, jnp.sum(batch["weights"]))}

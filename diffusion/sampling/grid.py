@@ -17,6 +17,7 @@ class Grid(NamedTuple):
 
     index: Int[Array, "N"]
     time: Float[Array, "N"]
+    next_time: Float[Array, "N"]
     alpha: Float[Array, "N"]  # survival probability at t
     next_alpha: Float[Array, "N"]  # and at s
     masks: Int[Array, "N M"]  # masks left at s when n positions are free, for n = 0 .. L
@@ -56,6 +57,7 @@ def grid(
     return Grid(
         index=jnp.arange(steps),
         time=jnp.asarray(times[:-1], jnp.float32),
+        next_time=jnp.asarray(times[1:], jnp.float32),
         alpha=jnp.asarray(alpha[:-1], jnp.float32),
         next_alpha=jnp.asarray(alpha[1:], jnp.float32),
         masks=jnp.asarray(exact_masks(1 - alpha[1:], length)),

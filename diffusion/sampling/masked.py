@@ -77,7 +77,7 @@ class MaskedSampler:
         """Fill what is still masked after the last step."""
         if self.final == "none":
             return state.tokens
-        time = jnp.full(len(state.tokens), grid.time[-1])
+        time = jnp.full(len(state.tokens), grid.next_time[-1])
         logits = self.denoiser(params, state.tokens, time, cond, state.memory)
         if self.final == "draw":
             tokens = self.draw(fold(keys, "final"), logits, grid.temperature[-1], grid.nucleus[-1]).tokens

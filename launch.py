@@ -74,7 +74,8 @@ def parse(argv: list[str]) -> list[str]:
 
 def explain(error: Exception) -> str:
     """absl and ml_collections say what is wrong in several styles; this puts field and remedy in one line."""
-    text = " ".join(str(error).split())
+    # A config file's own complaint comes wrapped in the flag's, with a traceback.
+    text = " ".join(str(error).rpartition("ValueError: ")[2].split())
     if isinstance(error, (AttributeError, KeyError)):
         return f"--config: no such field ({text}); the fields are in configs/base.py"
     if isinstance(error, (OSError, ImportError)) or "No such file" in text:

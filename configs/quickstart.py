@@ -41,14 +41,28 @@ def get_config(variant: str = "local"):
     if variant == "debug":
         return tiny(config)
     if variant == "local":
-        # Chosen for five minutes of MDLM on two CPU cores: small batches and a high, falling rate.
-        config.model.update(hidden=128, blocks=4, heads=4, cond_dim=64, dropout=0.0)
+        # Tuned for minutes on two CPU cores: a large trained vocabulary, small batches, the low-variance bound, a high
+        # and falling rate; blocks unrolled, which XLA's CPU compiler makes a third faster.
+        config.data.vocab_size = 4096
+        config.model.update(hidden=128, blocks=4, heads=4, cond_dim=64, dropout=0.0, unroll=4)
+        config.objective.name = "nelbo_reveal"
         config.optimizer.update(learning_rate=3e-3, warmup=50, decay="cosine", beta2=0.98, weight_decay=0.01)
-        config.train.update(
-            steps=1200, batch=16, ema=0.99, log_every=20, evaluate_every=200, evaluate_batches=16, checkpoint_every=200
-        )
+        config.train.update(steps=1500, batch=16, ema=0.99, log_every=20, evaluate_every=250, checkpoint_every=250)
+        config.train.evaluate_batches = 16
         config.sample.update(count=64, batch=64)
         config.judge.batch = 64
+    elif variant == "gpu":
+        config.data.update(vocab_size=4096, length=512)
+        config.model.update(hidden=512, blocks=8, heads=8, dtype="bfloat16")
+        config.optimizer.update(learning_rate=1e-3, warmup=200, decay="cosine", weight_decay=0.01)
+        config.train.update(steps=3000, batch=128, ema=0.999, evaluate_every=500, evaluate_batches=1)
+        config.train.checkpoint_every = 1000
+        config.sample.update(count=256, batch=128)
+    else:
+        config.data.update(vocab_size=4096, length=1024)
+        config.model.update(dtype="bfloat16", remat="dots")
+        config.train.update(steps=20_000, batch=256, evaluate_every=2000, evaluate_batches=1, checkpoint_every=2000)
+        config.sample.update(count=512, batch=128)
     return config
 
 

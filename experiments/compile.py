@@ -74,7 +74,7 @@ def run(
         config.model.attention = choose(devices[0].platform, config.model.dtype, config.data.length)
     system = build.system(config, config.data.vocab_size)
     check_batch(config.train.batch, mesh, config.train.accumulate)
-    check_sample_batch(config.sample.batch, mesh)
+    check_batch(config.sample.batch, mesh, field="sample.batch")
     limit = peak(devices[0].device_kind)
     shapes = jax.eval_shape(system.init, jax.random.key(0))
     facts = {
@@ -118,13 +118,6 @@ def slice_devices(topology: str) -> list:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"topology: {topology!r} is not a TPU slice ({reason}); examples: {EXAMPLES}") from None
-
-
-def check_sample_batch(size: int, mesh: Mesh) -> None:
-    """Raise ValueError unless every device samples the same number of sequences."""
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    if size < 1 or size % shards:
-        raise ValueError(f"sample.batch: {size} is not a multiple of the {shards} devices; set --config.sample.batch")
 
 
 def training_step(config: ConfigDict, system: build.System, mesh: Mesh) -> Program:

@@ -90,7 +90,11 @@ def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path)
     trained = [row for row in rows if row["verb"] == "train" and row.get("history")]
     if trained:
         unit = math.log(2) * trained[0]["metrics"]["bytes_per_token"]
-        runs = {f"{row['row'].split(',')[0]}, seed {row['seed']}": row["history"] for row in trained}
+        runs: dict[str, list] = {}
+        for row in trained:
+            short, whole = (f"{name}, seed {row['seed']}" for name in (row["row"].split(",")[0], row["row"]))
+            # Rows that begin alike but were trained apart are told apart.
+            runs[whole if short in runs else short] = row["history"]
         paths.append(folder / "loss.png")
         plots.loss_curves(paths[-1], "Training (line) and validation (dots)", runs, unit, "bits per byte")
     for plot in module.TABLE.get("plots", ()):

@@ -61,7 +61,8 @@ def trade_off(
         cost, mean, error = zip(*sorted(points), strict=True)
         axes.errorbar(cost, mean, yerr=error, marker="o", markersize=4, capsize=2, label=name)
     for number, (name, value) in enumerate((references or {}).items()):
-        axes.axhline(value, linestyle="--", linewidth=1, color=f"{0.3 + 0.2 * number}", label=name)
+        shade, style = f"{0.3 + 0.2 * (number % 3):.1f}", ("--", ":", "-.")[number // 3 % 3]
+        axes.axhline(value, linestyle=style, linewidth=1, color=shade, label=name)
     if log_x:
         axes.set_xscale("log", base=2)
         ticks = sorted({point[0] for points in curves.values() for point in points})

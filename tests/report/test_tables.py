@@ -1,0 +1,240 @@
+"""Rows, tables and plots: what is printed is what was measured, and what was not run is empty."""
+
+import math
+import statistics
+import subprocess
+from types import SimpleNamespace
+
+import matplotlib.image
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from diffusion.report import plots, rows, tables
+from diffusion.report.tables import Column, assemble, cell, markdown, terminal
+from experiments import table as verb
+
+PERPLEXITY = Column("perplexity", "perplexity", ".2f")
+
+
+def row(name, seed=0, **metrics):
+    return {"row": name, "seed": seed, "metrics": metrics}
+
+
+ROWS = [
+    row("MDLM", 0, perplexity=23.0, entropy=5.0),
+    row("MDLM", 1, perplexity=24.0, entropy=None),
+    row("MDLM", 2, perplexity=25.0),
+    row("AR", perplexity=17.0),
+    row("AR", entropy=4.0),  # another job of the same row
+]
+
+
+def test_values_are_those_of_the_row_that_were_measured():
+    assert tables.values(ROWS, "MDLM", "perplexity") == [23.0, 24.0, 25.0]
+    assert tables.values(ROWS, "MDLM", "entropy") == [5.0]
+    assert tables.values(ROWS, "AR", "entropy") == [4.0]
+    assert tables.values(ROWS, "nobody", "entropy") == []
+    assert tables.values([row("zero", entropy=0.0)], "zero", "entropy") == [0.0], "zero is a measurement"
+
+
+def test_cells_hold_the_mean_and_its_standard_error_over_seeds():
+    assert cell([], ".2f") == ""
+    assert cell([23.456], ".2f") == "23.46"
+    assert cell([23.0, 24.0, 25.0], ".3f") == f"24.000 ± {1 / math.sqrt(3):.3f}"
+
+
+def test_columns_without_published_figures_stand_alone():
+    headings, body = assemble(["AR", "MDLM", "later"], [PERPLEXITY, Column("entropy", "H")], ROWS, {})
+    assert headings == ["row", "perplexity", "H"]
+    assert body == [["AR", "17.00", "4.000"], ["MDLM", "24.00 ± 0.58", "5.000"], ["later", "", ""]]
+
+
+def test_published_figures_difference_and_verdict():
+    published = {"AR": {"perplexity": 17.54}, "MDLM": {"perplexity": 23.21}, "later": {"perplexity": 20.0}}
+    headings, body = assemble(
+        ["AR", "MDLM", "later", "ours"], [PERPLEXITY], ROWS, published, tolerance={"perplexity": 0.6}
+    )
+    assert headings == ["row", "perplexity", "published", "difference"]
+    assert body == [
+        ["AR", "17.00", "17.54", "-0.54 (within 0.6)"],
+        ["MDLM", "24.00 ± 0.58", "23.21", "+0.79 (outside 0.6)"],
+        ["later", "", "20.00", ""],
+        ["ours", "", "", ""],
+    ]
+    _, untold = assemble(["AR"], [PERPLEXITY], ROWS, published)
+    assert untold == [["AR", "17.00", "17.54", "-0.54"]]
+    headings, body = assemble(["AR"], [PERPLEXITY], ROWS, published, comparable=False)
+    assert headings == ["row", "perplexity", "published"] and body == [["AR", "17.00", "17.54"]]
+
+
+def test_tables_print_numbers_as_they_were_formatted():
+    """No renderer reformats: 17.00 stays 17.00, and names that look like numbers stay names."""
+    text = markdown(["row", "x"], [["007", "17.00"], ["b", ""]])
+    assert [[part.strip() for part in line.strip("|").split("|")] for line in text.splitlines()][2:] == [
+        ["007", "17.00"],
+        ["b", ""],
+    ]
+    assert terminal(["row", "x"], [["007", "17.00"]]).splitlines()[-1].split() == ["007", "17.00"]
+
+
+def test_rows_survive_the_file(tmp_path):
+    path = tmp_path / "results" / "a.jsonl"
+    assert rows.read_rows(path) == []
+    rows.write_rows(path, ROWS)
+    assert rows.read_rows(path) == ROWS
+    rows.write_rows(path, ROWS[:1])
+    assert rows.read_rows(path) == ROWS[:1]
+
+
+def test_provenance_names_commit_versions_and_devices():
+    made = rows.provenance()
+    assert made["device_count"] == 8 and made["device_kind"] == "cpu" and made["processes"] == 1
+    assert {"python", "jax", "jaxlib", "flax", "optax", "numpy"} == set(made["versions"])
+    assert all(version[0].isdigit() for version in made["versions"].values())
+
+
+def test_commit_marks_changed_sources_and_survives_without_git(monkeypatch):
+    answers = {"status": "", "rev-parse": "0123456789ab\n"}
+
+    def run(command, **options):
+        return SimpleNamespace(stdout=answers[command[1]])
+
+    monkeypatch.setattr(rows.subprocess, "run", run)
+    assert rows.commit() == "0123456789ab"
+    answers["status"] = " M diffusion/build.py\n"
+    assert rows.commit() == "0123456789ab+"
+
+    def fail(command, **options):
+        raise subprocess.CalledProcessError(128, command)
+
+    monkeypatch.setattr(rows.subprocess, "run", fail)
+    assert rows.commit() == "unknown"
+
+
+def picture(path):
+    """Pixels of a PNG; fails for a blank one."""
+    pixels = matplotlib.image.imread(path)
+    assert pixels.shape[0] > 200 and pixels.std() > 0.01
+    return pixels
+
+
+HISTORY = [{"step": 0, "loss": 3.0}, {"step": 10, "loss": 2.0, "validation_loss": 2.1}]
+
+
+def test_loss_curves_show_the_losses_in_their_unit(tmp_path):
+    def draw(name, runs, unit):
+        plots.loss_curves(tmp_path / name / "loss.png", "title", runs, unit, "bits per byte")
+        return picture(tmp_path / name / "loss.png")
+
+    whole = draw("a", {"AR": HISTORY}, 1.0)
+    np.testing.assert_array_equal(whole, draw("b", {"AR": HISTORY}, 1.0))
+    assert (whole != draw("c", {"AR": HISTORY}, 0.5)).any(), "the axis is in units"
+    assert (whole != draw("d", {"AR": [HISTORY[0], HISTORY[1] | {"validation_loss": 2.9}]}, 1.0)).any()
+    # A run that stopped before its first validation, and one without a record.
+    draw("e", {"AR": HISTORY[:1], "MDLM": HISTORY, "none": []}, 1.0)
+
+
+def test_trade_off_shows_points_errors_and_references(tmp_path):
+    curve = [(8, 30.0, 1.0), (2, 90.0, 3.0)]
+
+    def draw(name, curves, **options):
+        plots.trade_off(tmp_path / f"{name}.png", "title", curves, "NFE", "perplexity", **options)
+        return picture(tmp_path / f"{name}.png")
+
+    base = draw("base", {"ancestral": curve})
+    np.testing.assert_array_equal(base, draw("order", {"ancestral": curve[::-1]}))
+    others = [
+        draw("moved", {"ancestral": [(8, 30.0, 1.0), (2, 60.0, 3.0)]}),
+        draw("errors", {"ancestral": [(8, 30.0, 9.0), (2, 90.0, 3.0)]}),
+        draw("references", {"ancestral": curve}, references={"AR": 20.0}),
+        draw("log", {"ancestral": curve}, log_y=True),
+        draw("linear", {"ancestral": curve}, log_x=False),
+    ]
+    assert all((base != other).any() for other in others)
+    draw("many", {"ancestral": curve}, references={f"row {number}": 20.0 + number for number in range(12)})
+
+
+def job_row(name, verb="sample", seed=0, history=None, **metrics):
+    made = {"commit": "0123456789ab", "versions": {"jax": "1.2"}, "device_kind": "cpu", "device_count": 2}
+    extra = {"history": history} if history else {}
+    return row(name, seed, **metrics) | {"verb": verb, "job": f"{verb}-{name}"} | made | extra
+
+
+MODULE = SimpleNamespace(
+    TABLE=dict(
+        title="A table",
+        columns=(("perplexity", "perplexity", ".2f"),),
+        published={"MDLM, 4 steps": {"perplexity": 23.21}},
+        comparable=("paper",),
+        tolerance={"perplexity": 1.0},
+        notes="Some notes.",
+        plots=(dict(name="quality", x="evaluations", y="perplexity", title="t", xlabel="x", ylabel="y"),),
+    ),
+    rows=lambda config: [
+        dict(name="AR", overrides={}, verbs=("sample",)),
+        dict(name="hidden", overrides={}, verbs=(), shown=False),
+        dict(name="MDLM, 2 steps", overrides={}, verbs=("sample",), curve="ancestral"),
+        dict(name="MDLM, 4 steps", overrides={}, verbs=("sample",), curve="ancestral"),
+    ],
+)
+RESULTS = [
+    job_row("AR", "train", history=HISTORY, bytes_per_token=2.0),
+    job_row("AR", perplexity=17.0, evaluations=8.0),
+    job_row("MDLM, 4 steps", perplexity=23.0, evaluations=4.0),
+    job_row("MDLM, 4 steps", seed=1, perplexity=24.0, evaluations=4.0),
+]
+
+
+@pytest.mark.parametrize(("variant", "difference"), [("paper", True), ("local", False)])
+def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(verb, "PUBLISHED", tmp_path / "beside")
+    config = ConfigDict(dict(table="mine", variant=variant))
+    text = "\n".join(["one"]) + verb.SEPARATOR + "two" + verb.SEPARATOR + "three"
+    folder = tmp_path / "jobs" / "sample-AR"
+    folder.mkdir(parents=True)
+    (folder / "samples.txt").write_text(text)
+    verb.write(MODULE, config, RESULTS, tmp_path, publish=True)
+    made = tmp_path / "tables" / f"mine.{variant}"
+    written = (made / "table.md").read_text()
+    assert "# A table" in written and "Some notes." in written and "2 seed(s)" in written
+    assert f"configs/mine.py:{variant}" in written and "0123456789ab on 2 x cpu (jax 1.2)" in written
+    lines = [[part.strip() for part in line.strip("|").split("|")] for line in written.splitlines() if line[:1] == "|"]
+    error = statistics.stdev([23.0, 24.0]) / math.sqrt(2)
+    last = ["MDLM, 4 steps", f"23.50 ± {error:.2f}", "23.21", *(["+0.29 (within 1)"] if difference else [])]
+    assert lines[2:] == [["AR", "17.00", *[""] * (len(last) - 2)], ["MDLM, 2 steps", *[""] * (len(last) - 1)], last]
+    assert "hidden" not in written
+    for name in ("loss.png", "quality.png"):
+        picture(made / name)
+        assert f"]({name})" in written
+        assert (tmp_path / "beside" / "tables" / f"mine.{variant}.{name}").read_bytes() == (made / name).read_bytes()
+    samples = (made / "samples.md").read_text()
+    assert "## AR, seed 0" in samples and "one" in samples and "two" in samples and "three" not in samples
+    published = (tmp_path / "beside" / "tables" / f"mine.{variant}.md").read_text()
+    assert f"](mine.{variant}.quality.png)" in published
+    assert "17.00" in capsys.readouterr().out
+
+    # From the committed rows alone comes the same table.
+    other = tmp_path / "other"
+    verb.regenerate(MODULE, config, other, committed=True, publish=False)
+    assert (other / "tables" / f"mine.{variant}" / "table.md").read_text() == written
+    with pytest.raises(ValueError, match=r"table: no rows in .*launch\.py run"):
+        verb.regenerate(MODULE, ConfigDict(dict(table="none", variant=variant)), other, committed=True, publish=False)
+
+
+def test_every_training_has_its_own_curve(tmp_path, monkeypatch):
+    """Also those of rows whose names begin alike."""
+    drawn = {}
+    monkeypatch.setattr(verb.plots, "loss_curves", lambda path, title, runs, unit, y: drawn.update(runs))
+    names = ("AR", "MDLM, cosine", "MDLM, linear")
+    trained = [job_row(name, "train", seed, HISTORY, bytes_per_token=2.0) for name in names for seed in (0, 1)]
+    verb.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), trained, tmp_path)
+    assert len(drawn) == 6 and {"AR, seed 0", "MDLM, seed 1", "MDLM, linear, seed 1"} < set(drawn)
+
+
+def test_a_job_is_described_by_its_metrics_and_samples(tmp_path):
+    (tmp_path / "jobs" / "sample-AR").mkdir(parents=True)
+    (tmp_path / "jobs" / "sample-AR" / "samples.txt").write_text("a text\n")
+    said = verb.describe(job_row("AR", perplexity=17.123456789, samples=8), tmp_path)
+    assert "a text" in said and "17.1235" in said and "samples" in said
+    assert "a text" not in verb.describe(job_row("AR", "evaluate", perplexity=1.0), tmp_path)

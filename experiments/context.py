@@ -47,8 +47,8 @@ def opened(fields: tuple) -> Dataset:
     return load_dataset(ConfigDict(dict(fields)))
 
 
-def check(job: Job, workdir: Path) -> None:
-    """Build everything that a job will use, short of arrays.
+def check(job: Job, workdir: Path) -> Context:
+    """Build everything that a job will use, short of arrays, and return it.
 
     Raises:
       ValueError: naming the first field that is wrong, before anything was computed or written.
@@ -76,6 +76,7 @@ def check(job: Job, workdir: Path) -> None:
         check_batch(config.sample.batch, made.mesh, field="sample.batch")
     if config.checkpoint:
         weights_exist(Path(config.checkpoint))
+    return made
 
 
 def context(job: Job, workdir: Path) -> Context:

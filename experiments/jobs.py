@@ -65,8 +65,8 @@ def resolve(config: ConfigDict, overrides: dict, seed: int) -> ConfigDict:
     resolved = config.copy_and_resolve_references()
     for name, value in overrides.items():
         section, _, key = name.rpartition(".")
-        target = resolved[section] if section else resolved
-        if key not in target:
+        target = resolved.get(section) if section else resolved
+        if not isinstance(target, ConfigDict) or key not in target:
             raise ValueError(f"{name}: the table's row sets a field that the config does not have")
         target[key] = value
     resolved.seed = seed
@@ -136,8 +136,8 @@ def write_plan(jobs: list[Job]) -> str:
 
 def read_plan(path: Path) -> list[Job]:
     """Jobs from JSON lines; raises ValueError naming the line that is not a job."""
-    if not path.exists():
-        raise ValueError(f"jobs: {path} does not exist; write it with `launch.py plan --config=... > {path}`")
+    if not path.is_file():
+        raise ValueError(f"jobs: {path} is no file; write it with `launch.py plan --config=... > {path}`")
     jobs = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:

@@ -34,6 +34,24 @@ class Judge:
     tokens: Callable[[np.ndarray, list[str]], tuple[np.ndarray, np.ndarray | None]]
 
 
+def check_judge(options: ConfigDict) -> None:
+    """Raise ValueError for an unknown kind, or files that are not there."""
+    if options.name not in ("none", "row", "gpt2"):
+        raise ValueError(f"judge.name: unknown {options.name!r}; known: none, row, gpt2")
+    if options.name != "gpt2":
+        return
+    if not (Path(options.checkpoint) / "config.json").exists():
+        raise ValueError(
+            f"judge.checkpoint: {options.checkpoint!r} holds no converted weights; make them with "
+            "`launch.py convert --from=gpt2 --checkpoint=FILE --workdir=DIR`"
+        )
+    if not options.tokenizer_path or not Path(options.tokenizer_path).expanduser().exists():
+        raise ValueError(
+            f"judge.tokenizer_path: {options.tokenizer_path!r} does not exist; pass "
+            "--config.judge.tokenizer_path=FOLDER with GPT-2's vocab.json and merges.txt"
+        )
+
+
 def make_judge(job: Context, spec: Job) -> Judge | None:
     """The judge that a config names, or none.
 
@@ -41,13 +59,10 @@ def make_judge(job: Context, spec: Job) -> Judge | None:
       ValueError: for an unknown kind, or a checkpoint that is not there.
     """
     options = job.config.judge
+    check_judge(options)
     if options.name == "none":
         return None
-    if options.name == "row":
-        return trained_judge(spec.needs[-1], job)
-    if options.name == "gpt2":
-        return gpt2_judge(options, job.config)
-    raise ValueError(f"judge.name: unknown {options.name!r}; known: none, row, gpt2")
+    return trained_judge(spec.needs[-1], job) if options.name == "row" else gpt2_judge(options, job.config)
 
 
 def trained_judge(needed: str, job: Context) -> Judge:
@@ -78,16 +93,22 @@ def trained_judge(needed: str, job: Context) -> Judge:
 
 
 def gpt2_judge(options: ConfigDict, config: ConfigDict) -> Judge:
-    """GPT-2: samples are decoded and tokenised anew, as the public MDLM code does."""
+    """GPT-2: samples are decoded and tokenised anew, as the public MDLM code does.
+
+    Raises:
+      ValueError: when tokenizer and weights are not there, or not of one model.
+    """
     folder = Path(options.checkpoint)
-    description = folder / "config.json"
-    if not description.exists():
+    try:
+        tokenizer: Tokenizer = gpt2(options.tokenizer_path)
+    except ValueError as error:
+        raise ValueError(str(error).replace("data.tokenizer_path", "judge.tokenizer_path")) from None
+    net = GPT2(**json.loads((folder / "config.json").read_text())["sizes"])
+    if tokenizer.vocab_size != net.vocab_size:
         raise ValueError(
-            f"judge.checkpoint: {options.checkpoint!r} holds no converted weights; make them with "
-            "`launch.py convert --from=gpt2 --checkpoint=FILE --workdir=DIR`"
+            f"judge.tokenizer_path: {options.tokenizer_path} has {tokenizer.vocab_size} tokens, the weights in "
+            f"{folder} have {net.vocab_size}; give the files of one model"
         )
-    tokenizer: Tokenizer = gpt2(options.tokenizer_path)
-    net = GPT2(**json.loads(description.read_text())["sizes"])
     length = min(net.context, config.sample.length or config.data.length, 1024)
     mesh = make_mesh(**config.mesh)
     params = load_weights(folder / "weights", lambda key: net.init(key, jnp.zeros((1, 2), jnp.int32))["params"], mesh)

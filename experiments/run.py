@@ -57,7 +57,9 @@ def run_jobs(jobs: list[Job], workdir: Path) -> list[dict]:
     rows = []
     for job in jobs:
         if not job.done(workdir):
-            check(job, workdir)
+            made = check(job, workdir)
+            if job.verb == "sample":
+                sample.check(made)
     if jax.process_index() == 0:
         atomic_write(workdir / "README.md", LAYOUT)
     for number, job in enumerate(jobs, 1):

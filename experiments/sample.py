@@ -19,7 +19,7 @@ from diffusion.report.rows import provenance
 from diffusion.train.mesh import batch_sharding, replicated
 from experiments.context import Context, trained_weights
 from experiments.jobs import Job, atomic_write
-from experiments.judge import Judge, make_judge
+from experiments.judge import Judge, check_judge, make_judge
 from experiments.table import SEPARATOR
 
 
@@ -27,8 +27,7 @@ def run(job: Context, spec: Job) -> dict:
     """Sample, write the texts, and return their measures with their cost."""
     config, options = job.config, job.config.sample
     begin = time.time()
-    if options.count < 1 or options.batch < 1:
-        raise ValueError(f"sample.count and sample.batch: must be at least 1, not {options.count}, {options.batch}")
+    check(job)
     if options.policy == "data":
         tokens, cost = held_out(job, options.count), {"evaluations": 0.0, "idle_share": 0.0}
     else:
@@ -45,6 +44,16 @@ def run(job: Context, spec: Job) -> dict:
         "data": job.dataset.fingerprint,
         **provenance(),
     }
+
+
+def check(job: Context) -> None:
+    """Raise ValueError for what a training need not be waited for: counts, prompts that do not fit, no judge."""
+    options = job.config.sample
+    if options.count < 1 or options.batch < 1:
+        raise ValueError(f"sample.count and sample.batch: must be at least 1, not {options.count}, {options.batch}")
+    if options.policy != "data":
+        prompts(job, options.length or job.config.data.length)
+    check_judge(job.config.judge)
 
 
 def prompts(job: Context, length: int) -> np.ndarray:

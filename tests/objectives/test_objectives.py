@@ -11,6 +11,7 @@ from diffusion import schedules
 from diffusion.corrupt.masking import Masking
 from diffusion.objectives.autoregressive import NextToken, shift_right
 from diffusion.objectives.nelbo import Nelbo, sample_times, weighted_cross_entropy
+from diffusion.objectives.reveal import RevealNelbo
 from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.tables import random_denoiser
 from diffusion.randomness import Draws, draws, example_keys, fold
@@ -155,6 +156,32 @@ def test_next_token_is_the_log_probability_under_the_oracle():
         return objective(None, batch_of(row[None]), randomness)[0]
 
     np.testing.assert_allclose(-jax.jit(jax.vmap(one))(tokens), LANGUAGE.log_prob(tokens), rtol=1e-4)
+
+
+def test_the_reveal_loss_averages_to_the_bound():
+    """Law 1 for the objective as training calls it, padding included; its noise is less than the textbook draw's."""
+    wrong = random_denoiser(jax.random.key(4), 3)
+
+    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
+        return wrong(noisy, jnp.zeros_like(time))
+
+    process = Masking(3, schedules.Linear())
+    tokens = jnp.tile(jnp.asarray(LANGUAGE.sequences), (64, 1))
+    batch = batch_of(tokens, jnp.ones(tokens.shape).at[:27].set(0))
+
+    @partial(jax.jit, static_argnums=0)
+    def totals(objective, root):
+        return jax.lax.map(
+            lambda step: objective(None, batch, draws(root, "train", step, len(tokens)))[0], jnp.arange(64)
+        )
+
+    reveal, textbook = (
+        np.asarray(totals(objective, jax.random.key(2)), np.float64) / (63 * 27)
+        for objective in (RevealNelbo(denoiser, process), Nelbo(denoiser, process, 0.0))
+    )
+    exact = LANGUAGE.expected_bound(lambda noisy, time: wrong(noisy, time)).mean()
+    assert abs(reveal.mean() - exact) < 4.5 * reveal.std(ddof=1) / 8
+    assert reveal.std() < 0.7 * textbook.std()
 
 
 def exact_at_times_above(denoise, minimum, points=4000):

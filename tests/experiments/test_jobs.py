@@ -1,0 +1,241 @@
+"""Plans: a job's id is what it computes, no more and no less; jobs come after what they need."""
+
+import json
+
+import pytest
+
+from configs import quickstart
+from configs.base import defaults, tiny
+from experiments import run
+from experiments.jobs import (
+    Job,
+    atomic_write,
+    digest,
+    find_row,
+    judge_job,
+    plain,
+    plan,
+    read_plan,
+    resolve,
+    train_job,
+    write_plan,
+)
+
+CAUSAL = {"objective.name": "autoregressive", "model.causal": True, "model.adaln": False}
+ROWS = [
+    dict(name="Text", overrides={"sample.policy": "data"}, verbs=("sample",)),
+    dict(name="AR", overrides=CAUSAL, verbs=("evaluate", "sample")),
+    dict(name="MDLM, 4 steps", overrides={"sample.steps": 4}, verbs=("evaluate", "sample")),
+    dict(name="MDLM, 8 steps", overrides={"sample.steps": 8}, verbs=("sample",)),
+]
+
+
+@pytest.fixture
+def config():
+    made = tiny(defaults("test", "debug"))
+    made.judge.update(name="row", row="AR")
+    return made
+
+
+def ids(config, rows=ROWS):
+    """Job ids by (verb, row, seed)."""
+    return {(job.verb, job.row, job.seed): job.id for job in plan(rows, config)}
+
+
+def test_ids_are_the_same_in_every_process_and_whatever_the_order_of_fields():
+    assert digest({"b": [1, 2.5, None], "a": {"x": True, "y": "text"}}) == "fb168eb033"
+    assert digest({"a": {"y": "text", "x": True}, "b": [1, 2.5, None]}) == "fb168eb033"
+    assert digest({"a": 1}) != digest({"a": 1.5}) != digest({"a": "1.5"})
+
+
+def test_tuples_and_lists_are_the_same_config(config):
+    config.seeds = (0, 1)
+    assert plain(config)["seeds"] == [0, 1]
+    assert json.loads(json.dumps(plain(config))) == plain(config)
+
+
+def test_rows_share_the_training_that_they_have_in_common(config):
+    jobs = plan(ROWS, config)
+    trainings = [job for job in jobs if job.verb == "train"]
+    assert len(trainings) == 2 and {job.row for job in trainings} == {"AR", "MDLM, 4 steps"}
+    needs = {(job.verb, job.row): job.needs for job in jobs}
+    shared = ids(config)["train", "MDLM, 4 steps", 0]
+    judge = ids(config)["train", "AR", 0]
+    assert needs["evaluate", "MDLM, 4 steps"] == [shared]
+    assert needs["sample", "MDLM, 4 steps"] == needs["sample", "MDLM, 8 steps"] == [shared, judge]
+    assert needs["sample", "AR"] == [judge], "it judges itself, and needs its training once"
+    assert needs["sample", "Text"] == [judge], "held-out text needs no model of its own"
+    assert len({job.id for job in jobs}) == len(jobs) == 2 + 2 + 4
+
+
+def test_every_job_comes_after_what_it_needs_and_training_first(config):
+    config.seeds = (0, 1)
+    jobs = plan(list(reversed(ROWS)), config)
+    assert [job.verb for job in jobs] == sorted((job.verb for job in jobs), key=["train", "evaluate", "sample"].index)
+    done = set()
+    for job in jobs:
+        assert set(job.needs) <= done
+        done.add(job.id)
+
+
+def test_each_seed_trains_anew_and_all_are_judged_by_the_first(config):
+    config.seeds = (3, 4)
+    jobs = plan(ROWS, config)
+    trainings = {(job.row, job.seed): job.id for job in jobs if job.verb == "train"}
+    assert len(trainings) == len(set(trainings.values())) == 4
+    for job in jobs:
+        assert job.config["seed"] == job.seed
+        if job.verb == "sample":
+            assert job.needs[-1] == trainings["AR", 3]
+    assert judge_job(ROWS, config).id == trainings["AR", 3]
+
+
+# field: a changed value; the verbs whose ids must change.
+EVERYTHING = {"train", "evaluate", "sample"}
+CHANGES = [
+    ("data.length", 64, EVERYTHING),
+    ("data.tokenizer", "characters", EVERYTHING),
+    ("data.path", "/other", EVERYTHING),
+    ("model.hidden", 64, EVERYTHING),
+    ("model.time_conditioning", True, EVERYTHING),
+    ("process.schedule", "cosine", EVERYTHING),
+    ("objective.minimum_time", 1e-4, EVERYTHING),
+    ("optimizer.learning_rate", 1e-5, EVERYTHING),
+    ("train.steps", 7, EVERYTHING),
+    ("train.batch", 16, EVERYTHING),
+    ("train.ema", 0.5, EVERYTHING),
+    ("evaluate.draws", 9, {"evaluate"}),
+    ("evaluate.split", "validation", {"evaluate"}),
+    ("sample.temperature", 0.5, {"sample"}),
+    ("sample.precision", "mdlm_float32", {"sample"}),
+    ("sample.count", 12, {"sample"}),
+    ("sample.prompt", "import ", {"sample"}),
+    ("quality.parse", True, {"sample"}),
+    ("judge.name", "none", {"sample"}),
+    ("train.log_every", 1, set()),
+    ("train.checkpoint_every", 5, set()),
+    ("train.keep", 9, set()),
+    ("data.cache_dir", "/elsewhere", set()),
+    ("mesh.fsdp", 8, set()),
+    ("table", "another", set()),
+    ("variant", "local", set()),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "changed"), CHANGES, ids=lambda part: part if isinstance(part, str) else "")
+def test_an_id_changes_with_what_decides_the_result_and_with_nothing_else(config, field, value, changed):
+    before, after = ids(config), ids(resolve(config, {field: value}, 0))
+    assert before.keys() == after.keys()
+    for key in before:
+        assert (before[key] != after[key]) == (key[0] in changed), key
+
+
+def test_a_judge_trained_otherwise_is_another_measurement(config):
+    rows = [dict(row, overrides=row["overrides"] | {"train.steps": 9}) if row["name"] == "AR" else row for row in ROWS]
+    before, after = ids(config), ids(config, rows)
+    assert before["sample", "MDLM, 4 steps", 0] != after["sample", "MDLM, 4 steps", 0]
+    assert before["evaluate", "MDLM, 4 steps", 0] == after["evaluate", "MDLM, 4 steps", 0]
+
+
+def test_a_given_checkpoint_needs_no_training(config):
+    config.judge.name = "none"
+    config.checkpoint = "/some/weights"
+    jobs = plan(ROWS, config)
+    assert {job.verb for job in jobs} == {"evaluate", "sample"} and not any(job.needs for job in jobs)
+    config.checkpoint = "/other/weights"
+    assert not {job.id for job in jobs} & {job.id for job in plan(ROWS, config)}
+
+
+def test_tables_share_a_training(config):
+    """Ids of trainings are named by the model, whatever table and row ask for it."""
+    other = [dict(name="base", overrides={}, verbs=("evaluate",))]
+    config.table = "other"
+    assert ids(config, other)["train", "base", 0] == ids(config)["train", "MDLM, 4 steps", 0]
+
+
+def test_ids_are_file_names_that_a_reader_recognises(config):
+    row = dict(name="MDLM (ours), T=4 / é " + "x" * 80, overrides={}, verbs=("sample",))
+    job = next(job for job in plan([row, *ROWS], config) if job.row == row["name"] and job.verb == "sample")
+    assert job.id.startswith("sample-mdlm-ours-t-4-x")
+    assert set(job.id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") and len(job.id) < 64
+    assert train_job("AR", resolve(config, CAUSAL, 0)).id.startswith("train-autoregressive-python-stdlib-")
+
+
+def test_resolve_sets_row_and_seed_and_leaves_the_table_alone(config):
+    config.sample.steps = 5
+    resolved = resolve(config, {"sample.steps": 9, "checkpoint": "/w"}, 7)
+    assert (resolved.sample.steps, resolved.checkpoint, resolved.seed) == (9, "/w", 7)
+    assert (config.sample.steps, config.checkpoint, config.seed) == (5, "", 0)
+    assert resolve(config, {}, 0).sample.steps == 5
+
+
+@pytest.mark.parametrize("field", ["sample.stepz", "smaple.steps", "stepz", "sample.steps.more"])
+def test_a_row_that_sets_an_unknown_field_names_it(config, field):
+    with pytest.raises(ValueError, match=f"{field}: the table's row sets a field"):
+        resolve(config, {field: 1}, 0)
+
+
+@pytest.mark.parametrize(("given", "steps"), [({}, 8), ({"sample.steps": 3}, 3)])
+def test_one_row_on_the_command_line_wins_over_the_rows_settings(given, steps, monkeypatch, tmp_path):
+    """And brings the training of its judge along."""
+    planned = []
+
+    def pretend(jobs, workdir):
+        planned.extend(jobs)
+        return [{"verb": job.verb, "row": job.row} for job in jobs]
+
+    monkeypatch.setattr(run, "run_jobs", pretend)
+    monkeypatch.setattr(run.table, "describe", lambda row, workdir: row["row"])
+    config = quickstart.get_config("local")
+    for name, value in given.items():
+        section, key = name.split(".")
+        config[section][key] = value
+    run.run_row(quickstart, config, "sample", "MDLM, ancestral, 8 steps", given, tmp_path)
+    assert [job.verb for job in planned] == ["train", "train", "sample"]
+    assert planned[-1].config["sample"]["steps"] == steps
+    assert planned[-1].needs[-1] == next(job.id for job in planned if job.config["model"]["causal"])
+
+
+def test_unknown_rows_list_the_known_ones(config):
+    with pytest.raises(ValueError, match="row: unknown 'GPT'; known: 'Text', 'AR', 'MDLM, 4 steps'"):
+        find_row(ROWS, "GPT")
+    config.judge.row = "GPT"
+    with pytest.raises(ValueError, match="unknown 'GPT'"):
+        plan(ROWS, config)
+
+
+def test_a_plan_survives_its_file(config, tmp_path):
+    jobs = plan(ROWS, config)
+    path = tmp_path / "plan.jsonl"
+    path.write_text(write_plan(jobs))
+    assert read_plan(path) == jobs
+
+
+@pytest.mark.parametrize("line", ["not json", "[1, 2]", "7", '{"id": "x"}', '{"id": 1, "other": 2}', "null"])
+def test_a_line_that_is_no_job_is_named(config, line, tmp_path):
+    path = tmp_path / "plan.jsonl"
+    path.write_text(write_plan(plan(ROWS, config)[:1]) + line + "\n")
+    with pytest.raises(ValueError, match=r"jobs: line 2 of .*plan\.jsonl is not a job; .*launch\.py plan") as caught:
+        read_plan(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plan_that_is_not_there_says_how_to_write_it(tmp_path):
+    for path in (tmp_path / "none.jsonl", tmp_path):
+        with pytest.raises(ValueError, match=r"jobs: .* is no file; write it with `launch\.py plan"):
+            read_plan(path)
+
+
+def test_a_job_is_done_when_its_result_is_whole(tmp_path):
+    job = Job("train-x-1", "train", "AR", 0, [], {})
+    assert job.folder(tmp_path) == tmp_path / "jobs" / "train-x-1" and not job.done(tmp_path)
+    atomic_write(job.folder(tmp_path) / "result.json", '{"row": "AR"}')
+    assert job.done(tmp_path)
+    assert [path.name for path in job.folder(tmp_path).iterdir()] == ["result.json"], "no partial file is left"
+    assert run.execute(job, tmp_path) == {"row": "AR"}, "a job that is done is read, not run"
+
+
+def test_a_job_whose_need_is_not_done_says_so_and_writes_nothing(tmp_path):
+    with pytest.raises(ValueError, match=r"sample-y-2 needs train-x-1, which is not done; run that job first"):
+        run.execute(Job("sample-y-2", "sample", "AR", 0, ["train-x-1"], {}), tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -141,6 +141,19 @@ def test_dropout_keys_come_with_training_alone(kind):
     assert not (given[0] == jax.random.key_data(fold(randomness.keys, "corrupt"))).all(axis=1).any()
 
 
+def test_times_stay_above_the_minimum_and_reach_the_network():
+    seen = []
+
+    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
+        seen.append(np.asarray(time))
+        return table(params, noisy, time)
+
+    randomness = draws(jax.random.key(1), "train", 0, 8)
+    Nelbo(denoiser, PROCESS, 0.3)(LOGITS, batch_of(jnp.broadcast_to(CLEAN, (8, LENGTH))), randomness)
+    np.testing.assert_allclose(seen[0], 0.3 + 0.7 * randomness.uniform, rtol=1e-6)
+    assert np.ptp(seen[0]) > 0.5
+
+
 LANGUAGE = random_language(0, vocabulary=3, length=3)
 
 

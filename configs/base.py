@@ -138,7 +138,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
         steps=6, batch=8, log_every=2, evaluate_every=3, evaluate_batches=2, checkpoint_every=3, ema=0.9
     )
     config.evaluate.update(batches=2, batch=8)
-    config.sample.update(count=8, batch=4, steps=4)
+    config.sample.update(count=8, batch=8, steps=4)
     config.judge.update(batch=8)
     config.seeds = (0,)
     return config

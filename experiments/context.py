@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from diffusion import build
 from diffusion.data import Dataset, load_dataset
 from diffusion.evaluate.likelihood import estimator
-from diffusion.train.mesh import check_batch, make_mesh
+from diffusion.train.mesh import check_batch, make_mesh, put_key
 from diffusion.train.weights import load_weights, weights_exist
 from diffusion.types import Params
 from experiments.jobs import Job
@@ -30,8 +30,8 @@ class Context:
 
     @property
     def root(self) -> jax.Array:
-        """The key from which every other is derived."""
-        return jax.random.key(self.config.seed)
+        """The key from which every other is derived, on all devices."""
+        return put_key(jax.random.key(self.config.seed), self.mesh)
 
 
 def read_data(config: ConfigDict, workdir: Path) -> Dataset:

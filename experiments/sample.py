@@ -91,16 +91,12 @@ def generate(job: Context, spec: Job) -> tuple[np.ndarray, dict[str, float]]:
 
     rows, whole = batch_sharding(job.mesh), replicated(job.mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
-    first = put_indices(0, options.batch, rows)
-    compiled = (
-        jax.jit(draw, in_shardings=(shardings, whole, whole, rows), out_shardings=rows)
-        .lower(params, job.root, prompt, first)
-        .compile()
-    )
-    parts = []
+    function = jax.jit(draw, in_shardings=(shardings, whole, whole, rows), out_shardings=rows)
+    root, parts = job.root, []
+    with jax.set_mesh(job.mesh):
+        compiled = function.lower(params, root, prompt, put_indices(0, options.batch, rows)).compile()
     clock = time.perf_counter()
     starts = range(0, options.count, options.batch)
-    root, prompt = jax.device_put((job.root, prompt), whole)
     for start in tqdm(starts, desc="sampling", disable=not sys.stderr.isatty(), leave=False):
         parts.append(to_host(compiled(params, root, prompt, put_indices(start, options.batch, rows))))
     seconds = time.perf_counter() - clock

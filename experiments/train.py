@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffusion import build
@@ -91,14 +90,16 @@ def validation(job: Context, objective):
     )
 
     @jax.jit
-    def score(params, batch, step):
-        noise = draws(job.root, "validation", step, size)
+    def score(params, batch, root, step):
+        noise = draws(root, "validation", step, size)
         return objective(params, batch, noise, train=False)[1]["loss"]
+
+    root = job.root
 
     def evaluate(params: Params) -> float:
         totals = np.zeros(2)
         for step, batch in enumerate(data):
-            totals += np.asarray(jax.device_get(score(params, put_batch(batch, job.mesh), jnp.int32(step))), np.float64)
+            totals += np.asarray(jax.device_get(score(params, put_batch(batch, job.mesh), root, step)), np.float64)
         return float(totals[0] / max(totals[1], 1))
 
     return evaluate

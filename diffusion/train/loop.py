@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from diffusion.train.checkpoint import Checkpoints
 from diffusion.train.hardware import memory_in_use, peak
-from diffusion.train.mesh import batch_sharding, check_batch, put_batch, replicated
+from diffusion.train.mesh import batch_sharding, check_batch, put_batch, put_key, replicated
 from diffusion.train.state import TrainState, abstract_state, init_state
 from diffusion.train.step import Objective, make_step, non_finite
 from diffusion.train.writers import Writer
@@ -104,7 +104,7 @@ def train(
             state = state._replace(params=start, ema=jax.tree.map(jnp.copy, start))
     first = int(state.step)
     step_function = jit_step(objective, optimizer, settings, abstract, mesh)
-    root = jax.device_put(root, replicated(mesh))
+    root = put_key(root, mesh)
     main = jax.process_index() == 0
     writer = Writer(directory, name, config or {}, first) if main else None
     meter = Meter(name, first, settings.steps, tokens_per_step, flops_per_step, show=main)

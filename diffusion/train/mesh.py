@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import PyTree
+from jaxtyping import Array, Key, PyTree
 
 AXES = ("data", "fsdp", "model")
 BATCH = P(("data", "fsdp"))
@@ -79,3 +79,9 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Make global arrays from this host's rows."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def put_key(key: Key[Array, ""], mesh: Mesh) -> Key[Array, ""]:
+    """The same key on every device of every host."""
+    data = np.asarray(jax.random.key_data(key))
+    return jax.jit(jax.random.wrap_key_data, out_shardings=replicated(mesh))(data)

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import jax
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from experiments import evaluate, sample, table, train
@@ -45,6 +46,9 @@ def execute(job: Job, workdir: Path) -> dict:
     row = {"job": job.id, "verb": job.verb, "row": job.row, "seed": job.seed, "config": job.config, **result}
     if jax.process_index() == 0:
         atomic_write(folder / "result.json", json.dumps(row, indent=1) + "\n")
+    if jax.process_count() > 1:
+        # Nobody looks for this result before it is written.
+        multihost_utils.sync_global_devices(job.id)
     return row
 
 

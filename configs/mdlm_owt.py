@@ -6,7 +6,7 @@ million steps. It needs --config.data.path and --config.data.tokenizer_path, and
 of 2018. `local` is the same comparison at a million parameters on the standard library's sources.
 """
 
-from configs.base import defaults, tiny
+from configs.base import defaults, left_to_right, small, tiny
 
 ZERO_SHOT = {
     "ptb": "ptb",
@@ -80,12 +80,8 @@ def get_config(variant: str = "local"):
         config.sample.update(steps=256, count=64, batch=32)
         zero_shot(config, required=False)
     elif variant == "local":
-        config.model.update(hidden=128, blocks=4, heads=4, cond_dim=64, dropout=0.0)
-        config.optimizer.update(learning_rate=2e-3, warmup=200, decay="cosine", floor=0.1)
-        config.train.update(steps=4000, batch=32, ema=0.999)
-        config.train.update(log_every=20, evaluate_every=400, evaluate_batches=16, checkpoint_every=400)
+        small(config)
         config.evaluate.update(draws=4)
-        config.sample.update(steps=64)
         zero_shot(config, required=False)
     elif variant == "debug":
         tiny(config)
@@ -94,6 +90,5 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
-    causal = {"objective.name": "autoregressive", "model.causal": True, "model.adaln": False}
-    yield dict(name="AR", overrides=causal, verbs=("evaluate",))
+    yield dict(name="AR", overrides=left_to_right(config), verbs=("evaluate",))
     yield dict(name="MDLM", overrides={}, verbs=("evaluate",))

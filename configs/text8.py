@@ -5,7 +5,7 @@ test 5 M). `local` trains a million parameters on the first 6.9 million characte
 lie inside the official training part: its numbers compare rows with each other alone.
 """
 
-from configs.base import defaults, tiny
+from configs.base import defaults, left_to_right, small, tiny
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
 
@@ -46,17 +46,13 @@ def get_config(variant: str = "local"):
         config.evaluate.update(batch=256)
         config.sample.update(steps=256, count=64)
     elif variant == "local":
-        config.data.update(source="text8_prefix")
-        config.model.update(hidden=128, blocks=4, heads=4, cond_dim=64, dropout=0.0)
-        config.optimizer.update(learning_rate=2e-3, warmup=100, decay="cosine", floor=0.1)
-        config.train.update(steps=1000, batch=32, ema=0.99)
-        config.train.update(log_every=20, evaluate_every=200, evaluate_batches=8, checkpoint_every=200)
+        small(config)
+        config.data.update(source="text8_prefix", vocab_size=len(ALPHABET))
+        config.train.steps = 1500
         config.evaluate.update(batches=16)
-        config.sample.update(steps=128, count=16, batch=16)
     return config
 
 
 def rows(config):
-    causal = {"objective.name": "autoregressive", "model.causal": True, "model.adaln": False}
-    yield dict(name="AR", overrides=causal, verbs=("evaluate",))
+    yield dict(name="AR", overrides=left_to_right(config), verbs=("evaluate",))
     yield dict(name="MDLM", overrides={}, verbs=("evaluate",))

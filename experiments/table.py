@@ -89,14 +89,13 @@ def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path)
     paths = []
     trained = [row for row in rows if row["verb"] == "train" and row.get("history")]
     if trained:
-        unit = math.log(2) * trained[0]["metrics"]["bytes_per_token"]
         runs: dict[str, list] = {}
         for row in trained:
             short, whole = (f"{name}, seed {row['seed']}" for name in (row["row"].split(",")[0], row["row"]))
             # Rows that begin alike but were trained apart are told apart.
-            runs[whole if short in runs else short] = row["history"]
+            runs[whole if short in runs else short] = bits_per_byte(row)
         paths.append(folder / "loss.png")
-        plots.loss_curves(paths[-1], "Training (line) and validation (dots)", runs, unit, "bits per byte")
+        plots.loss_curves(paths[-1], "Training (line) and validation (dots)", runs, 1.0, "bits per byte")
     for plot in module.TABLE.get("plots", ()):
         curves: dict[str, list] = {}
         references = {}
@@ -123,6 +122,17 @@ def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path)
                 references=references,
             )
     return paths
+
+
+def bits_per_byte(row: dict) -> list[dict]:
+    """The losses of a training in bits a byte, each with the density of its own split's text."""
+    metrics = row["metrics"]
+    density = {"loss": metrics["bytes_per_token"], "validation_loss": metrics["validation_bytes_per_token"]}
+    units = {name: math.log(2) * (bytes_per_token or 1.0) for name, bytes_per_token in density.items()}
+    return [
+        {key: value / units[key] if key in units else value for key, value in record.items()}
+        for record in row["history"]
+    ]
 
 
 def sample_text(rows: list[dict], workdir: Path) -> str:

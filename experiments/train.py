@@ -53,13 +53,14 @@ def run(job: Context, _: Job) -> dict:
         config=config.to_dict(),
     )
     save_weights(job.folder / "weights", state.ema)
-    statistics = job.dataset.statistics["train"]
+    text = job.dataset.statistics
     return {
         "metrics": {
             "validation_loss": validate(state.ema),
             "train_tokens": settings.steps * settings.batch * system.length,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-            "bytes_per_token": statistics.bytes / max(statistics.tokens, 1),
+            "bytes_per_token": text["train"].bytes / max(text["train"].tokens, 1),
+            "validation_bytes_per_token": text["validation"].bytes / max(text["validation"].tokens, 1),
         },
         "history": thin(read_metrics(job.folder / "metrics.jsonl")),
         "step": int(state.step),

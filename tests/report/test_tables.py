@@ -179,7 +179,7 @@ MODULE = SimpleNamespace(
     ],
 )
 RESULTS = [
-    job_row("AR", "train", history=HISTORY, bytes_per_token=2.0),
+    job_row("AR", "train", history=HISTORY, bytes_per_token=2.0, validation_bytes_per_token=2.0),
     job_row("AR", perplexity=17.0, evaluations=8.0),
     job_row("MDLM, 4 steps", perplexity=23.0, evaluations=4.0),
     job_row("MDLM, 4 steps", seed=1, perplexity=24.0, evaluations=4.0),
@@ -227,7 +227,11 @@ def test_every_training_has_its_own_curve(tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(verb.plots, "loss_curves", lambda path, title, runs, unit, y: drawn.update(runs))
     names = ("AR", "MDLM, cosine", "MDLM, linear")
-    trained = [job_row(name, "train", seed, HISTORY, bytes_per_token=2.0) for name in names for seed in (0, 1)]
+    trained = [
+        job_row(name, "train", seed, HISTORY, bytes_per_token=2.0, validation_bytes_per_token=2.0)
+        for name in names
+        for seed in (0, 1)
+    ]
     verb.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), trained, tmp_path)
     assert len(drawn) == 6 and {"AR, seed 0", "MDLM, seed 1", "MDLM, linear, seed 1"} < set(drawn)
 

@@ -45,6 +45,7 @@ RESULTS = flags.DEFINE_boolean("results", False, "Use the committed rows of expe
 TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice such as v5e:4x4; empty: the devices here (compile).")
 FROM = flags.DEFINE_enum("from", None, ["mdlm", "gpt2"], "Layout of the checkpoint (convert).")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "", "File of PyTorch weights, .safetensors or .pt/.ckpt/.bin (convert).")
+DISTRIBUTED = flags.DEFINE_boolean("distributed", False, "Join the other hosts of this Cloud TPU pod or cluster.")
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0, for several processes without a cluster.")
 PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes, with --coordinator.")
 PROCESS = flags.DEFINE_integer("process", None, "Index of this process, with --coordinator.")
@@ -89,7 +90,7 @@ def start_processes() -> None:
 
     if COORDINATOR.value:
         jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1 or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+    elif DISTRIBUTED.value or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         jax.distributed.initialize()
 
 

@@ -23,11 +23,11 @@ def values(rows: Iterable[dict], name: str, key: str) -> list[float]:
 
 
 def cell(numbers: list[float], form: str) -> str:
-    """mean +- standard error of the mean over seeds; one seed has no spread, and none is an empty cell."""
+    """mean +- standard error of the mean over seeds; one value, or equal ones, have no spread; none is an empty cell."""
     if not numbers:
         return ""
     mean = statistics.fmean(numbers)
-    if len(numbers) < 2:
+    if len(set(numbers)) < 2:
         return format(mean, form)
     return f"{mean:{form}} ± {statistics.stdev(numbers) / math.sqrt(len(numbers)):{form}}"
 

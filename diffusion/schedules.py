@@ -1,10 +1,11 @@
 """Noise schedules: alpha(t) is the probability that a position is still clean at time t.
 
-alpha falls from 1 at t = 0 to 0 at t = 1 (log-linear and geometric: to a small number). Everything else is derived:
-alpha itself, the rate of the continuous-time bound by automatic differentiation, the inverse by bisection.
+alpha falls from 1 at t = 0 to 0 at t = 1 (log-linear and geometric: to a small number). A schedule states its mask level
+1 - alpha; the rate of the continuous-time bound follows by automatic differentiation, the inverse by bisection.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,11 @@ from jaxtyping import Array, Float
 Scalars = Float[Array, "*shape"]
 
 
-class Schedule:
+class Schedule(Protocol):
     """A schedule is its mask level, written so that small levels keep their precision."""
 
     def masked(self, time: Scalars) -> Scalars:
         """Probability that a position is masked at `time`, in the array library and precision of `time`."""
-        raise NotImplementedError
 
     def alpha(self, time: Scalars) -> Scalars:
         """Probability that a position is still clean at `time`."""

@@ -1,7 +1,7 @@
 """Noise schedules: alpha(t) is the probability that a position is still clean at time t.
 
-alpha falls from 1 at t = 0 to 0 at t = 1 (log-linear and geometric: to a small number). A schedule states its mask level
-1 - alpha; the rate of the continuous-time bound follows by automatic differentiation, the inverse by bisection.
+alpha falls from 1 at t = 0 to 0 at t = 1 (log-linear and geometric: to a small number). A schedule states its mask
+level, 1 - alpha; the rate of the continuous-time bound follows by automatic differentiation, the inverse by bisection.
 """
 
 from dataclasses import dataclass

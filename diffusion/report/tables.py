@@ -23,7 +23,7 @@ def values(rows: Iterable[dict], name: str, key: str) -> list[float]:
 
 
 def cell(numbers: list[float], form: str) -> str:
-    """mean +- standard error of the mean over seeds; one value, or equal ones, have no spread; none is an empty cell."""
+    """mean +- standard error of the mean over seeds; equal values have no spread, and none make an empty cell."""
     if not numbers:
         return ""
     mean = statistics.fmean(numbers)

@@ -15,7 +15,6 @@ from diffusion.train.mesh import make_mesh
 from diffusion.train.state import abstract_state
 from diffusion.train.weights import load_weights, save_weights
 from diffusion.train.writers import Writer, read_metrics
-
 from tests.train.conftest import BATCH, MASK, batch_at, stream
 
 SETTINGS = Settings(steps=6, batch=BATCH, ema=0.9, log_every=1, evaluate_every=3, checkpoint_every=3)

@@ -13,7 +13,6 @@ from diffusion.train.mesh import batch_sharding, check_batch, leaf_spec, make_me
 from diffusion.train.optimizer import adamw, learning_rate
 from diffusion.train.state import abstract_state, ema_decay, init_state, new_state
 from diffusion.train.step import gradients, make_step
-
 from tests.train.conftest import BATCH, batch_at
 
 ROOT = jax.random.key(0)

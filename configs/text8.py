@@ -48,7 +48,7 @@ def get_config(variant: str = "local"):
     elif variant == "local":
         small(config)
         config.data.update(source="text8_prefix", vocab_size=len(ALPHABET))
-        config.train.steps = 1500
+        config.train.steps = 900
         config.evaluate.update(batches=16)
     return config
 

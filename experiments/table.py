@@ -73,12 +73,15 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
     names = [row["name"] for row in module.rows(config) if row.get("shown", True)]
     comparable = config.variant in table.get("comparable", (config.variant,))
     headings, body = assemble(names, columns, rows, table["published"], comparable, table.get("tolerance"))
+    seeds = sorted({row["seed"] for row in rows})
     command = f"python launch.py run --config=configs/{config.table}.py:{config.variant}"
+    command += "" if seeds == [0] else f' --config.seeds="{tuple(seeds)}"'
     first = rows[0]
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     made = (
-        f"Made by `{command}` at commit {first['commit']} on {first['device_count']} x {first['device_kind']} "
-        f"({versions}); {len({row['seed'] for row in rows})} seed(s), ± is the standard error over seeds."
+        f"Made by `{command}` at commit {', '.join(sorted({row['commit'] for row in rows}))} on "
+        f"{first['device_count']} x {first['device_kind']} ({versions}); {len(seeds)} seed(s), ± is the standard error "
+        "over seeds."
     )
     text = f"# {table['title']} ({config.variant})\n\n{markdown(headings, body)}\n\n{table['notes']}\n\n{made}\n"
     return text, f"{table['title']} ({config.variant})\n\n{terminal(headings, body)}"

@@ -55,21 +55,6 @@ class Generation:
                 )
 
 
-def check_comparable(records: Iterable[Generation]) -> None:
-    """Diversity, MAUVE and judge perplexity compare at equal sample count, length, precision and judge alone.
-
-    Raises:
-      ValueError: when the records differ in one of them.
-    """
-    records = list(records)
-    for name in ("samples", "length", "precision", "evaluator"):
-        values = sorted({getattr(record, name) for record in records})
-        if len(values) > 1:
-            raise ValueError(
-                f"{name}: differs between compared samples ({', '.join(map(str, values))}); make them equal"
-            )
-
-
 def measure(
     tokens: Int[np.ndarray, "N L"],
     judge_tokens: Int[np.ndarray, "N M"],

@@ -1,6 +1,6 @@
 """From nats per sequence to the numbers of a table; only an estimator that is a likelihood gets a perplexity."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -15,14 +15,6 @@ from diffusion.types import Batch, Denoiser, Params, Times, Tokens
 
 LIKELIHOODS = ("bound_", "nll_")
 Evaluator = Callable[[Params, Batch, Key[Array, ""], int | Int[Array, ""]], tuple[Float[Array, "B"], Float[Array, "B"]]]
-
-
-class Corpus(NamedTuple):
-    """Batches to score, and how much text they hold; characters and bytes are those of the scored tokens."""
-
-    batches: Iterable[Batch]
-    characters: int | None = None
-    bytes: int | None = None
 
 
 class Scores(NamedTuple):
@@ -75,19 +67,6 @@ def evaluate_likelihood(evaluator: Evaluator, params: Params, batches: Iterable[
     if not np.any(tokens > 0):
         raise ValueError("evaluate.data: no sequence to score; check data.path and evaluate.examples")
     return Scores(nats[tokens > 0], tokens[tokens > 0])
-
-
-def evaluate_suite(
-    name: str, evaluator: Evaluator, params: Params, corpora: Mapping[str, Corpus], key: Key[Array, ""]
-) -> dict[str, dict[str, float]]:
-    """Score several data sets with one estimator (zero-shot suite): data set to its summary."""
-    summaries = {}
-    for corpus_name, corpus in corpora.items():
-        scores = evaluate_likelihood(evaluator, params, corpus.batches, key)
-        summaries[corpus_name] = summarise(
-            name, scores.nats, scores.tokens, corpus.characters, corpus.bytes, perplexity=is_likelihood(name)
-        )
-    return summaries
 
 
 def is_likelihood(name: str) -> bool:

@@ -7,11 +7,9 @@ import pytest
 
 from diffusion import schedules
 from diffusion.corrupt.masking import Masking
-from diffusion.evaluate.likelihood import bound_continuous, masked_ce, nll_autoregressive
+from diffusion.evaluate.likelihood import bound_continuous, nll_autoregressive
 from diffusion.evaluate.summary import (
-    Corpus,
     evaluate_likelihood,
-    evaluate_suite,
     make_evaluator,
     ratio,
     summarise,
@@ -116,16 +114,6 @@ def test_standard_error_of_a_ratio():
     values, errors = zip(*(ratio(*row) for row in zip(totals, counts, strict=True)), strict=True)
     assert np.mean(values) == pytest.approx(2, abs=0.02)
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.05)
-
-
-def test_suite_scores_every_data_set():
-    corpora = {"a": Corpus(list(batches(2)), characters=128), "b": Corpus(list(batches(3, seed=50)))}
-    suite = evaluate_suite("bound_continuous", EVALUATOR, PARAMS, corpora, jax.random.key(0))
-    assert suite["a"]["bound_continuous/sequences"] == 8 and suite["b"]["bound_continuous/sequences"] == 12
-    assert "bound_continuous/bits_per_character" in suite["a"]
-    control = make_evaluator(masked_ce, denoiser, PROCESS)
-    suite = evaluate_suite("masked_ce", control, PARAMS, corpora, jax.random.key(0))
-    assert not any("perplexity" in key for key in suite["a"])
 
 
 def test_bad_number_of_draws():

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from diffusion.report import plots
 from diffusion.report.rows import read_rows, write_rows
-from diffusion.report.tables import Column, assemble, markdown, terminal, values
+from diffusion.report.tables import Column, assemble, markdown, mean_and_error, terminal, values
 from experiments.jobs import atomic_write, plan
 
 PUBLISHED = Path(__file__).parent
@@ -72,7 +72,8 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
     columns = [Column(*column) for column in table["columns"]]
     names = [row["name"] for row in module.rows(config) if row.get("shown", True)]
     comparable = config.variant in table.get("comparable", (config.variant,))
-    headings, body = assemble(names, columns, rows, table["published"], comparable, table.get("tolerance"))
+    figures = table.get("figures", ())
+    headings, body = assemble(names, columns, rows, table["published"], comparable, table.get("tolerance"), figures)
     seeds = sorted({row["seed"] for row in rows})
     command = f"python launch.py run --config=configs/{config.table}.py:{config.variant}"
     command += "" if seeds == [0] else f' --config.seeds="{tuple(seeds)}"'
@@ -88,33 +89,22 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
 
 
 def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path) -> list[Path]:
-    """Loss curves of the trainings, and one trade-off plot for each that the table asks for."""
+    """Loss curves of the trainings, and each plot that the table asks for."""
     paths = []
-    trained = [row for row in rows if row["verb"] == "train" and row.get("history")]
-    if trained:
-        runs: dict[str, list] = {}
-        for row in trained:
-            short, whole = (f"{name}, seed {row['seed']}" for name in (row["row"].split(",")[0], row["row"]))
-            # Rows that begin alike but were trained apart are told apart.
-            runs[whole if short in runs else short] = bits_per_byte(row)
+    runs: dict[str, list] = {}
+    for row in rows:
+        if row["verb"] == "train" and row.get("history"):
+            runs.setdefault(row["row"], []).append(bits_per_byte(row))
+    if runs:
         paths.append(folder / "loss.png")
-        plots.loss_curves(paths[-1], "Training (line) and validation (dots)", runs, 1.0, "bits per byte")
+        unit = "byte" if all(row["metrics"]["bytes_per_token"] for row in rows if row["verb"] == "train") else "token"
+        plots.loss_curves(paths[-1], "Training (line) and validation (dots)", runs, f"objective, bits per {unit}")
+    asked = list(module.rows(config))
     for plot in module.TABLE.get("plots", ()):
-        curves: dict[str, list] = {}
-        references = {}
-        for row in module.rows(config):
-            y = values(rows, row["name"], plot["y"])
-            x = values(rows, row["name"], plot["x"])
-            if not y or not x:
-                continue
-            if "curve" in row:
-                error = statistics.stdev(y) / math.sqrt(len(y)) if len(y) > 1 else 0.0
-                curves.setdefault(row["curve"], []).append((statistics.fmean(x), statistics.fmean(y), error))
-            else:
-                references[row["name"]] = statistics.fmean(y)
+        curves, references = series(rows, plot) if "series" in plot else trade_off(asked, rows, plot)
         if curves:
             paths.append(folder / f"{plot['name']}.png")
-            plots.trade_off(
+            plots.lines(
                 paths[-1],
                 plot["title"],
                 curves,
@@ -125,6 +115,31 @@ def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path)
                 references=references,
             )
     return paths
+
+
+def trade_off(asked: list[dict], rows: list[dict], plot: dict) -> tuple[dict, dict]:
+    """Two metrics against each other: rows of one `curve` make a line, rows without one a horizontal reference."""
+    curves: dict[plots.Label, list] = {}
+    references = {}
+    for row in asked:
+        y = values(rows, row["name"], plot["y"])
+        x = values(rows, row["name"], plot["x"])
+        if y and x and "curve" in row:
+            curves.setdefault(row["curve"], []).append((statistics.fmean(x), *mean_and_error(y)))
+        elif y and x:
+            references[row["name"]] = statistics.fmean(y)
+    return curves, references
+
+
+def series(rows: list[dict], plot: dict) -> tuple[dict, dict]:
+    """Named rows at named places: `series` are (label, metric, ((row, x), ...)), `references` (label, metric, row)."""
+    curves = {}
+    for label, key, places in plot["series"]:
+        found = [(x, numbers) for name, x in places if (numbers := values(rows, name, key))]
+        if found:
+            curves[label] = [(x, *mean_and_error(numbers)) for x, numbers in found]
+    references = [(label, values(rows, name, key)) for label, key, name in plot.get("references", ())]
+    return curves, {label: statistics.fmean(numbers) for label, numbers in references if numbers}
 
 
 def bits_per_byte(row: dict) -> list[dict]:

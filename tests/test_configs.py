@@ -87,6 +87,17 @@ def test_published_figures_belong_to_rows_and_columns(table):
         assert name in names
         assert set(values) <= keys
     assert set(table.TABLE.get("tolerance", ())) <= keys
+    for _, cells in table.TABLE.get("figures", ()):
+        assert cells.keys() <= names and all(isinstance(text, str) for text in cells.values())
+
+
+def test_plots_name_rows_and_columns_that_are_there(table):
+    """A misspelt row would be an empty place in a plot, and nothing else would tell."""
+    names = {row["name"] for variant in VARIANTS for row in table.rows(table.get_config(variant))}
+    for plot in table.TABLE.get("plots", ()):
+        for _, _, places in plot.get("series", ()):
+            assert {name for name, _ in places} <= names
+        assert {name for _, _, name in plot.get("references", ())} <= names
 
 
 def test_unknown_variant_is_refused_with_the_known_ones(table):

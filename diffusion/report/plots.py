@@ -1,6 +1,6 @@
-"""Plots: loss curves, and quality against cost."""
+"""Plots: loss curves, and lines with error bars, such as quality against cost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -9,10 +9,16 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator, ScalarFormatter
 
+# A label of several parts shares its colour with those that begin alike, and its style with those that end alike.
+Label = str | tuple[str, ...]
+LINES, MARKERS = ("-", "--", ":", "-."), "osD^vPX"
+# Longer legends stand beside the axes.
+LEGEND = 6
+
 
 def new_axes(title: str, x: str, y: str):
     """A figure of one size and style for all plots."""
-    figure, axes = plt.subplots(figsize=(7, 4.5), dpi=130)
+    figure, axes = plt.subplots(figsize=(7, 4.5), dpi=130, layout="constrained")
     axes.set_title(title)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -21,33 +27,59 @@ def new_axes(title: str, x: str, y: str):
 
 
 def save(figure, path: Path) -> None:
-    """Write a PNG."""
+    """Write a PNG with its legend, on or beside the axes."""
+    count = len(figure.axes[0].get_legend_handles_labels()[0])
+    if count > LEGEND:
+        figure.set_size_inches(9.5, max(4.5, 0.22 * count + 0.8))
+        figure.legend(loc="outside right upper", fontsize="small")
+    elif count:
+        figure.axes[0].legend()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
 
 
-def loss_curves(path: Path, title: str, runs: Mapping[str, Sequence[dict]], unit: float, y: str) -> None:
-    """Training loss (thin) and validation loss (dots) of each run; `unit` divides nats per token."""
+def styles(labels: Iterable[Label]) -> dict[Label, dict]:
+    """Colour by the first part of a label, line and marker by the others; `label` is the text of the legend."""
+    parts = {label: (label,) if isinstance(label, str) else tuple(label) for label in labels}
+    firsts = list(dict.fromkeys(part[0] for part in parts.values()))
+    # What is drawn solid is what a label says least about.
+    rests = sorted(dict.fromkeys(part[1:] for part in parts.values()), key=len)
+    made = {}
+    for label, part in parts.items():
+        colour, style = firsts.index(part[0]), rests.index(part[1:])
+        made[label] = dict(
+            label=", ".join(part),
+            color=f"C{colour % 10}",
+            linestyle=LINES[(style + colour // 10) % len(LINES)],
+            marker=MARKERS[style % len(MARKERS)],
+        )
+    return made
+
+
+def loss_curves(path: Path, title: str, runs: Mapping[str, Sequence[Sequence[dict]]], y: str) -> None:
+    """Training loss (thin) and validation loss (dots): one colour a name, one line for each of its runs."""
     figure, axes = new_axes(title, "step", y)
-    for name, records in runs.items():
-        train = [(record["step"], record["loss"] / unit) for record in records if "loss" in record]
-        valid = [
-            (record["step"], record["validation_loss"] / unit) for record in records if "validation_loss" in record
-        ]
-        lines = axes.plot(*zip(*train, strict=True), alpha=0.5, linewidth=1) if train else []
-        colour = lines[0].get_color() if lines else None
-        if valid:
-            axes.plot(*zip(*valid, strict=True), "o-", color=colour, markersize=3, label=f"{name} (validation)")
-    axes.legend()
+    for (name, histories), style in zip(runs.items(), styles(runs).values(), strict=True):
+        line = dict(color=style["color"], linestyle=style["linestyle"])
+        label = f"{name} (validation)"
+        for records in histories:
+            train, valid = (
+                [(record["step"], record[key]) for record in records if key in record]
+                for key in ("loss", "validation_loss")
+            )
+            if train:
+                axes.plot(*zip(*train, strict=True), alpha=0.4, linewidth=1, **line)
+            if valid:
+                axes.plot(*zip(*valid, strict=True), marker="o", markersize=3, label=label, **line)
+                label = None
     save(figure, path)
 
 
-def trade_off(
+def lines(
     path: Path,
     title: str,
-    curves: Mapping[str, Sequence[tuple[float, float, float]]],
+    curves: Mapping[Label, Sequence[tuple[float, float, float]]],
     x: str,
     y: str,
     *,
@@ -55,16 +87,17 @@ def trade_off(
     log_y: bool = False,
     references: Mapping[str, float] | None = None,
 ) -> None:
-    """One line a method through (cost, mean, standard error), and horizontal lines for references."""
+    """One line a label through (x, mean, standard error), and horizontal lines for references."""
     figure, axes = new_axes(title, x, y)
-    for name, points in curves.items():
-        cost, mean, error = zip(*sorted(points), strict=True)
-        axes.errorbar(cost, mean, yerr=error, marker="o", markersize=4, capsize=2, label=name)
+    for (_, points), style in zip(curves.items(), styles(curves).values(), strict=True):
+        where, mean, error = zip(*sorted(points), strict=True)
+        axes.errorbar(where, mean, yerr=error, markersize=4, capsize=2, **style)
     for number, (name, value) in enumerate((references or {}).items()):
         shade, style = f"{0.3 + 0.2 * (number % 3):.1f}", ("--", ":", "-.")[number // 3 % 3]
         axes.axhline(value, linestyle=style, linewidth=1, color=shade, label=name)
     if log_x:
         axes.set_xscale("log", base=2)
+        axes.minorticks_off()
         ticks = sorted({point[0] for points in curves.values() for point in points})
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     if log_y:
@@ -72,5 +105,4 @@ def trade_off(
         axes.yaxis.set_major_formatter(ScalarFormatter())
         axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         axes.yaxis.set_minor_formatter(ScalarFormatter())
-    axes.legend()
     save(figure, path)

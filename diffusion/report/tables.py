@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tabulate import tabulate
@@ -22,14 +22,18 @@ def values(rows: Iterable[dict], name: str, key: str) -> list[float]:
     return [row["metrics"][key] for row in rows if row["row"] == name and row["metrics"].get(key) is not None]
 
 
+def mean_and_error(numbers: list[float]) -> tuple[float, float]:
+    """The mean over seeds and its standard error, 0 for one seed."""
+    error = statistics.stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else 0.0
+    return statistics.fmean(numbers), error
+
+
 def cell(numbers: list[float], form: str) -> str:
     """mean +- standard error of the mean over seeds; equal values have no spread, and none make an empty cell."""
     if not numbers:
         return ""
-    mean = statistics.fmean(numbers)
-    if len(set(numbers)) < 2:
-        return format(mean, form)
-    return f"{mean:{form}} ± {statistics.stdev(numbers) / math.sqrt(len(numbers)):{form}}"
+    mean, error = mean_and_error(numbers)
+    return f"{mean:{form}} ± {error:{form}}" if len(set(numbers)) > 1 else format(mean, form)
 
 
 def assemble(
@@ -39,12 +43,16 @@ def assemble(
     published: dict,
     comparable: bool = True,
     tolerance: dict | None = None,
+    figures: Sequence[tuple[str, Mapping[str, str]]] = (),
 ) -> tuple[list, list]:
     """Headings and cells. A column with published figures is followed by them and, where comparable, by the difference.
 
-    A difference says whether it lies within the table's tolerance for that metric.
+    A difference says whether it lies within the table's tolerance for that metric. `figures` are columns of others'
+    numbers that ours must not be subtracted from: a heading, and by row a text such as "<= 17.90", printed as it is.
     """
-    headings, body = ["row"], [[name] for name in names]
+    literal = [(heading, cells) for heading, cells in figures if not cells.keys().isdisjoint(names)]
+    headings = ["row", *(heading for heading, _ in literal)]
+    body = [[name, *(cells.get(name, "") for _, cells in literal)] for name in names]
     for column in columns:
         printed = {name: published.get(name, {}).get(column.key) for name in names}
         shown = any(number is not None for number in printed.values())

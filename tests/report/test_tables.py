@@ -6,7 +6,6 @@ import subprocess
 from types import SimpleNamespace
 
 import matplotlib.image
-import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -68,6 +67,18 @@ def test_published_figures_difference_and_verdict():
     assert headings == ["row", "perplexity", "published"] and body == [["AR", "17.00", "17.54"]]
 
 
+def test_columns_of_others_figures_stand_first_and_are_printed_as_they_are():
+    figures = (("published (withdrawn)", {"MDLM": "<= 17.90", "later": "not found"}), ("of rows not here", {"x": "1"}))
+    published = {"AR": {"perplexity": 17.54}}
+    headings, body = assemble(["AR", "MDLM", "later"], [PERPLEXITY], ROWS, published, figures=figures)
+    assert headings == ["row", "published (withdrawn)", "perplexity", "published", "difference"]
+    assert body == [
+        ["AR", "", "17.00", "17.54", "-0.54"],
+        ["MDLM", "<= 17.90", "24.00 ± 0.58", "", ""],
+        ["later", "not found", "", "", ""],
+    ]
+
+
 def test_tables_print_numbers_as_they_were_formatted():
     """No renderer reformats: 17.00 stays 17.00, and names that look like numbers stay names."""
     text = markdown(["row", "x"], [["007", "17.00"], ["b", ""]])
@@ -122,37 +133,68 @@ def picture(path):
 HISTORY = [{"step": 0, "loss": 3.0}, {"step": 10, "loss": 2.0, "validation_loss": 2.1}]
 
 
-def test_loss_curves_show_the_losses_in_their_unit(tmp_path):
-    def draw(name, runs, unit):
-        plots.loss_curves(tmp_path / name / "loss.png", "title", runs, unit, "bits per byte")
-        return picture(tmp_path / name / "loss.png")
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures, as they are when they are written."""
+    figures, write = [], plots.save
 
-    whole = draw("a", {"AR": HISTORY}, 1.0)
-    np.testing.assert_array_equal(whole, draw("b", {"AR": HISTORY}, 1.0))
-    assert (whole != draw("c", {"AR": HISTORY}, 0.5)).any(), "the axis is in units"
-    assert (whole != draw("d", {"AR": [HISTORY[0], HISTORY[1] | {"validation_loss": 2.9}]}, 1.0)).any()
+    def save(figure, path):
+        figures.append(figure)
+        write(figure, path)
+
+    monkeypatch.setattr(plots, "save", save)
+    return figures
+
+
+def test_loss_curves_show_every_run_in_the_colour_of_its_row(tmp_path, drawn):
     # A run that stopped before its first validation, and one without a record.
-    draw("e", {"AR": HISTORY[:1], "MDLM": HISTORY, "none": []}, 1.0)
+    runs = {"AR": [HISTORY, HISTORY[:1]], "MDLM": [HISTORY], "none": [[]]}
+    plots.loss_curves(tmp_path / "loss.png", "title", runs, "bits per byte")
+    picture(tmp_path / "loss.png")
+    axes = drawn[0].axes[0]
+    data = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+    whole = [([0, 10], [3.0, 2.0]), ([10], [2.1])]
+    assert data == [*whole, ([0], [3.0]), *whole]
+    colours = [line.get_color() for line in axes.lines]
+    assert len(set(colours[:3])) == len(set(colours[3:])) == 1 and colours[0] != colours[3]
+    assert axes.get_legend_handles_labels()[1] == ["AR (validation)", "MDLM (validation)"]
+    assert axes.get_ylabel() == "bits per byte"
 
 
-def test_trade_off_shows_points_errors_and_references(tmp_path):
+def test_lines_show_points_errors_and_references(tmp_path, drawn):
     curve = [(8, 30.0, 1.0), (2, 90.0, 3.0)]
+    plots.lines(tmp_path / "a.png", "t", {"ancestral": curve}, "NFE", "perplexity", log_y=True, references={"AR": 20.0})
+    picture(tmp_path / "a.png")
+    axes = drawn[0].axes[0]
+    points, _, (bars,) = axes.containers[0]
+    assert points.get_xydata().tolist() == [[2, 90], [8, 30]], "in the order of x"
+    assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [[87, 93], [29, 31]]
+    assert set(axes.lines[-1].get_ydata()) == {20.0} and axes.lines[-1].get_label() == "AR"
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "8"]
+    assert axes.get_legend() and not drawn[0].legends
+    plots.lines(tmp_path / "b.png", "t", {"ancestral": curve}, "NFE", "perplexity", log_x=False)
+    assert drawn[1].axes[0].get_xscale() == drawn[1].axes[0].get_yscale() == "linear"
 
-    def draw(name, curves, **options):
-        plots.trade_off(tmp_path / f"{name}.png", "title", curves, "NFE", "perplexity", **options)
-        return picture(tmp_path / f"{name}.png")
 
-    base = draw("base", {"ancestral": curve})
-    np.testing.assert_array_equal(base, draw("order", {"ancestral": curve[::-1]}))
-    others = [
-        draw("moved", {"ancestral": [(8, 30.0, 1.0), (2, 60.0, 3.0)]}),
-        draw("errors", {"ancestral": [(8, 30.0, 9.0), (2, 90.0, 3.0)]}),
-        draw("references", {"ancestral": curve}, references={"AR": 20.0}),
-        draw("log", {"ancestral": curve}, log_y=True),
-        draw("linear", {"ancestral": curve}, log_x=False),
-    ]
-    assert all((base != other).any() for other in others)
-    draw("many", {"ancestral": curve}, references={f"row {number}": 20.0 + number for number in range(12)})
+def test_many_lines_stay_apart_and_their_legend_stands_beside_them(tmp_path, drawn):
+    labels = ["1 digit", *[(f"{digits} digits", target) for digits in (2, 4) for target in ("joint", "marginal")]]
+    curves = {label: [(8, 30.0 + number, 1.0)] for number, label in enumerate(labels)}
+    references = {f"row {number}": 20.0 + number for number in range(9)}
+    plots.lines(tmp_path / "many.png", "t", curves, "x", "y", references=references)
+    picture(tmp_path / "many.png")
+    axes, (legend,) = drawn[0].axes[0], drawn[0].legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert sorted(texts) == sorted([*references, "1 digit", *map(", ".join, labels[1:])])
+    assert legend.get_window_extent().x0 >= axes.get_window_extent().x1, "no line lies under it"
+    looks = plots.styles([*labels, *(f"row {number}" for number in range(12))])
+    seen = [(look["color"], look["linestyle"], look["marker"]) for look in looks.values()]
+    assert len(set(seen)) == len(seen)
+    by_digits = {label: looks[label]["color"] for label in labels}
+    assert by_digits["2 digits", "joint"] == by_digits["2 digits", "marginal"] != by_digits["4 digits", "joint"]
+    by_target = {label: looks[label]["linestyle"] for label in labels}
+    assert by_target["2 digits", "joint"] == by_target["4 digits", "joint"] != by_target["2 digits", "marginal"]
+    assert by_target["1 digit"] == "-"
 
 
 def job_row(name, verb="sample", seed=0, history=None, **metrics):
@@ -166,6 +208,7 @@ MODULE = SimpleNamespace(
         title="A table",
         columns=(("perplexity", "perplexity", ".2f"),),
         published={"MDLM, 4 steps": {"perplexity": 23.21}},
+        figures=(("withdrawn", {"AR": "<= 16"}),),
         comparable=("paper",),
         tolerance={"perplexity": 1.0},
         notes="Some notes.",
@@ -201,8 +244,12 @@ def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypat
     assert f"configs/mine.py:{variant}" in written and "0123456789ab on 2 x cpu (jax 1.2)" in written
     lines = [[part.strip() for part in line.strip("|").split("|")] for line in written.splitlines() if line[:1] == "|"]
     error = statistics.stdev([23.0, 24.0]) / math.sqrt(2)
-    last = ["MDLM, 4 steps", f"23.50 ± {error:.2f}", "23.21", *(["+0.29 (within 1)"] if difference else [])]
-    assert lines[2:] == [["AR", "17.00", *[""] * (len(last) - 2)], ["MDLM, 2 steps", *[""] * (len(last) - 1)], last]
+    last = ["MDLM, 4 steps", "", f"23.50 ± {error:.2f}", "23.21", *(["+0.29 (within 1)"] if difference else [])]
+    assert lines[2:] == [
+        ["AR", "<= 16", "17.00", *[""] * (len(last) - 3)],
+        ["MDLM, 2 steps", *[""] * (len(last) - 1)],
+        last,
+    ]
     assert "hidden" not in written
     for name in ("loss.png", "quality.png"):
         picture(made / name)
@@ -223,17 +270,56 @@ def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypat
 
 
 def test_every_training_has_its_own_curve(tmp_path, monkeypatch):
-    """Also those of rows whose names begin alike."""
-    drawn = {}
-    monkeypatch.setattr(verb.plots, "loss_curves", lambda path, title, runs, unit, y: drawn.update(runs))
+    """Also those of rows whose names begin alike, and of several seeds."""
+    seen = {}
+    monkeypatch.setattr(verb.plots, "loss_curves", lambda path, title, runs, y: seen.update(runs, y=y))
     names = ("AR", "MDLM, cosine", "MDLM, linear")
-    trained = [
-        job_row(name, "train", seed, HISTORY, bytes_per_token=2.0, validation_bytes_per_token=2.0)
-        for name in names
-        for seed in (0, 1)
-    ]
+    sizes = dict(bytes_per_token=2.0, validation_bytes_per_token=4.0)
+    trained = [job_row(name, "train", seed, HISTORY, **sizes) for name in names for seed in (0, 1)]
     verb.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), trained, tmp_path)
-    assert len(drawn) == 6 and {"AR, seed 0", "MDLM, seed 1", "MDLM, linear, seed 1"} < set(drawn)
+    assert seen.pop("y") == "objective, bits per byte"
+    assert {name: len(runs) for name, runs in seen.items()} == dict.fromkeys(names, 2)
+    last = seen["AR"][0][1]
+    assert last == {
+        "step": 10,
+        "loss": pytest.approx(1 / math.log(2)),
+        "validation_loss": pytest.approx(2.1 / 4 / math.log(2)),
+    }
+    without = [job_row("AR", "train", 0, HISTORY, bytes_per_token=0.0, validation_bytes_per_token=0.0)]
+    verb.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), without, tmp_path)
+    assert seen["y"] == "objective, bits per token"
+
+
+def test_a_plot_of_named_rows_at_named_places(tmp_path, drawn):
+    """A bound above and a number that is none below it, against the number of digits."""
+    places = (("MDLM", 1), ("Prime, 2 digits", 2), ("not run", 4))
+    plot = dict(
+        name="digits",
+        title="t",
+        xlabel="digits",
+        ylabel="nats",
+        series=(
+            (("trained on marginal", "bound"), "nats", places),
+            (("trained on marginal", "joint_ce"), "joint_ce/nats", places),
+            ("nobody", "other", places),
+        ),
+        references=(("AR", "nats", "AR"), ("not run", "nats", "not run")),
+    )
+    module = SimpleNamespace(TABLE=dict(plots=(plot,)), rows=MODULE.rows)
+    results = [
+        job_row("AR", nats=2.0),
+        job_row("MDLM", nats=4.0, **{"joint_ce/nats": 4.0}),
+        job_row("Prime, 2 digits", nats=5.0, **{"joint_ce/nats": 3.0}),
+        job_row("Prime, 2 digits", seed=1, nats=7.0, **{"joint_ce/nats": 3.0}),
+    ]
+    paths = verb.draw(module, ConfigDict(dict(table="mine", variant="paper")), results, tmp_path)
+    assert [path.name for path in paths] == ["digits.png"]
+    axes = drawn[0].axes[0]
+    bound, below = (container.lines[0] for container in axes.containers)
+    assert bound.get_xydata().tolist() == [[1, 4], [2, 6]] and below.get_xydata().tolist() == [[1, 4], [2, 3]]
+    assert axes.containers[0].lines[2][0].get_segments()[1][:, 1].tolist() == [5, 7]
+    assert (bound.get_linestyle(), below.get_linestyle()) == ("-", "--") and bound.get_color() == below.get_color()
+    assert axes.get_legend_handles_labels()[1] == ["AR", "trained on marginal, bound", "trained on marginal, joint_ce"]
 
 
 def test_a_job_is_described_by_its_metrics_and_samples(tmp_path):

@@ -62,7 +62,7 @@ def loss_curves(path: Path, title: str, runs: Mapping[str, Sequence[Sequence[dic
     figure, axes = new_axes(title, "step", y)
     for (name, histories), style in zip(runs.items(), styles(runs).values(), strict=True):
         line = dict(color=style["color"], linestyle=style["linestyle"])
-        label = f"{name} (validation)"
+        label = name
         for records in histories:
             train, valid = (
                 [(record["step"], record[key]) for record in records if key in record]
@@ -91,7 +91,7 @@ def lines(
     figure, axes = new_axes(title, x, y)
     for (_, points), style in zip(curves.items(), styles(curves).values(), strict=True):
         where, mean, error = zip(*sorted(points), strict=True)
-        axes.errorbar(where, mean, yerr=error, markersize=4, capsize=2, **style)
+        axes.errorbar(where, mean, yerr=error, markersize=5, capsize=2, **style)
     for number, (name, value) in enumerate((references or {}).items()):
         shade, style = f"{0.3 + 0.2 * (number % 3):.1f}", ("--", ":", "-.")[number // 3 % 3]
         axes.axhline(value, linestyle=style, linewidth=1, color=shade, label=name)

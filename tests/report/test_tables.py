@@ -157,7 +157,7 @@ def test_loss_curves_show_every_run_in_the_colour_of_its_row(tmp_path, drawn):
     assert data == [*whole, ([0], [3.0]), *whole]
     colours = [line.get_color() for line in axes.lines]
     assert len(set(colours[:3])) == len(set(colours[3:])) == 1 and colours[0] != colours[3]
-    assert axes.get_legend_handles_labels()[1] == ["AR (validation)", "MDLM (validation)"]
+    assert axes.get_legend_handles_labels()[1] == ["AR", "MDLM"]
     assert axes.get_ylabel() == "bits per byte"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from diffusion.data.arrays import flipped
 from diffusion.data.loader import Dataset
 
 Batch = dict[str, np.ndarray]
@@ -37,6 +38,9 @@ def batches(
 ) -> Callable[[int], Batch]:
     """Gives `get(step)`: {"tokens": int32 [b, L], "weights": float32 [b, L]}, a pure function of (seed, step).
 
+    Labelled sources add {"label": int32 [b]}. Where the data set says so, training images are mirrored by a fair coin
+    that belongs to seed, step and row of the global batch.
+
     `batch_size` is that of the global batch; this process gets rows [index * b, (index + 1) * b) of it with
     b = batch_size / process_count. Epochs follow one another without end, each in an order of its own
     (Grain's index shuffle); a batch may span two epochs.
@@ -51,12 +55,18 @@ def batches(
         )
     order = grain.MapDataset.range(len(rows))
     order = order.shuffle(seed=seed % 2**32).repeat() if shuffle else order.repeat()
+    flip = dataset.flip and dataset.image is not None and split == "train"
 
     def get(step: int) -> Batch:
         if step < 0:
             raise ValueError(f"step: {step}; steps count from 0")
         first = int(step) * batch_size + process_index * share
-        return rows.rows([int(order[position]) for position in range(first, first + share)])
+        batch = rows.rows([int(order[position]) for position in range(first, first + share)])
+        if flip:
+            coins = np.random.default_rng((seed % 2**32, int(step))).integers(0, 2, batch_size).astype(bool)
+            mine = coins[process_index * share : (process_index + 1) * share]
+            batch["tokens"] = flipped(batch["tokens"], dataset.image, mine)
+        return batch
 
     return get
 

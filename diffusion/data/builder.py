@@ -38,7 +38,7 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         **kwargs: Any,
     ):
         self.length, self.padded, self.blocks = length, padded, blocks
-        self.dtype = np.uint16 if largest_id < 2**16 else np.int32
+        self.dtype = np.uint8 if largest_id < 2**8 else np.uint16 if largest_id < 2**16 else np.int32
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:

@@ -7,14 +7,16 @@ import gzip
 import hashlib
 import json
 import lzma
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffusion.data import builder, vocabularies
+from diffusion.data import arrays, builder, vocabularies
 from diffusion.data.packing import Block, Statistics, encode_documents, padded, wrapped
 from diffusion.data.settings import DataSettings, read_settings
 from diffusion.data.sources import open_source
@@ -52,16 +54,16 @@ class Split:
         return Block(np.stack([row["tokens"] for row in rows]), weights)
 
     def rows(self, indices: Sequence[int]) -> dict[str, Int[np.ndarray, "B L"] | Float[np.ndarray, "B L"]]:
-        """{"tokens": int32 [B, L], "weights": float32 [B, L]} of these examples."""
+        """{"tokens": int32 [B, L], "weights": float32 [B, L]} of these examples, and "label": int32 [B] where known."""
         if self._block is None:
             block = self._read(indices)
         else:
             chosen = np.asarray(indices)
-            weights = self._block.weights
-            block = Block(self._block.tokens[chosen], None if weights is None else weights[chosen])
+            block = Block(*(None if array is None else array[chosen] for array in self._block))
         tokens = block.tokens.astype(np.int32)
         weights = np.ones(tokens.shape, np.float32) if block.weights is None else block.weights.astype(np.float32)
-        return {"tokens": tokens, "weights": weights}
+        labels = {} if block.labels is None else {"label": block.labels.astype(np.int32)}
+        return {"tokens": tokens, "weights": weights} | labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,9 @@ class Dataset:
     statistics: Mapping[str, Statistics]
     source: str
     paper_split: str  # the split that the MDLM code evaluates on
+    image: tuple[int, int, int] | None = None  # height, width, colours of rows that are channel-major images
+    labels: int = 0  # classes that the labels name
+    flip: bool = False  # mirror half of the training images
 
     @property
     def model_vocab_size(self) -> int:
@@ -135,6 +140,14 @@ def load_dataset(data: Any, tokenizer: Tokenizer | None = None) -> Dataset:
     Raises: ValueError in one line that names the field and the remedy.
     """
     settings = read_settings(data)
+    if settings.source in arrays.SOURCES:
+        with _readable(settings):
+            return _load_arrays(settings, tokenizer)
+    if settings.tokenizer == "values":
+        raise ValueError(
+            f"data.tokenizer: 'values' is for ready-made arrays ({', '.join(arrays.SOURCES)}), and "
+            f"{settings.source!r} is text; known: {', '.join(TOKENIZERS)}"
+        )
     with _readable(settings):
         source = open_source(settings)
         tokenizer = tokenizer or load_tokenizer(settings, source)
@@ -175,6 +188,49 @@ def load_dataset(data: Any, tokenizer: Tokenizer | None = None) -> Dataset:
     )
 
 
+def _load_arrays(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset:
+    source = arrays.open_arrays(settings)
+    own = arrays.values_tokenizer(source.vocab_size)
+    if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
+        raise ValueError(f"data.source: {source.name} is no text, so tokenizer {tokenizer.name!r} cannot read it")
+    if source.content_hash:
+        recipe = {
+            "format": FORMAT,
+            "source": source.name,
+            "content_hash": source.content_hash,
+            "tokenizer_fingerprint": own.fingerprint,
+        }
+        fingerprint = digest(json.dumps(recipe, sort_keys=True))
+        folder = settings.cache / "packed" / f"{source.name}-{fingerprint[:16]}"
+        if not builder.is_prepared(folder):
+            builds = {
+                split: lambda statistics, start=start: arrays.counted(start(), source, statistics)
+                for split, start in source.splits.items()
+            }
+            largest = source.vocab_size - 1
+            builder.prepare(folder, recipe, builds, length=source.length, largest_id=largest, padded=False)
+        records, statistics = builder.open_prepared(folder)
+    else:
+        records, statistics = arrays.in_memory(source)
+        fingerprint = digest(source.name, own.fingerprint, arrays.content(records))
+    splits = {split: Split(record, source.length) for split, record in records.items()}
+    # Sets whose labels of the test images were never given out are tested on their validation images.
+    splits.setdefault("test", splits["validation"])
+    return Dataset(
+        splits=splits,
+        tokenizer=own,
+        length=source.length,
+        padded=False,
+        fingerprint=fingerprint,
+        statistics=statistics | {"test": statistics.get("test", statistics["validation"])},
+        source=source.name,
+        paper_split="test",
+        image=source.image,
+        labels=source.labels,
+        flip=settings.flip,
+    )
+
+
 def _build(source: Source, split: str, tokenizer: Tokenizer, settings: DataSettings) -> builder.BuildSplit:
     def build(statistics: Statistics) -> Iterator[Block]:
         encoded = encode_documents(source.documents[split](), tokenizer, statistics)
@@ -192,7 +248,7 @@ def _readable(settings: DataSettings) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         raise ValueError(f"data.path: a file in {settings.path!r} is not UTF-8 text ({error.reason})") from None
-    except (lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile, EOFError) as error:
+    except (lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         raise ValueError(f"data.path: a compressed file in {settings.path!r} is damaged ({error})") from None
     except PermissionError as error:
         raise ValueError(f"data.path: no permission to read {error.filename!r}; pass a readable path") from None

@@ -16,10 +16,11 @@ CHARACTERS_AT_ONCE = 4_000_000
 
 
 class Block(NamedTuple):
-    """Some examples; `weights` is None when every position counts."""
+    """Some examples; `weights` is None when every position counts, `labels` where the source has none."""
 
     tokens: Int[np.ndarray, "N L"]
     weights: UInt8[np.ndarray, "N L"] | None
+    labels: Int[np.ndarray, "N"] | None = None
 
 
 @dataclasses.dataclass

@@ -15,7 +15,7 @@ class DataSettings:
 
     source: str = "python_stdlib"  # one of sources.SOURCES
     path: str = ""  # file or folder of the source; python_stdlib needs none
-    tokenizer: str = "bpe"  # bytes | characters | bpe | gpt2 | wordpiece | file
+    tokenizer: str = "bpe"  # bytes | characters | bpe | gpt2 | wordpiece | file; values for ready-made arrays
     tokenizer_path: str = ""  # vocabulary file or folder (gpt2, wordpiece, file)
     vocab_size: int = 2048  # tokens of a trained BPE, EOS included; the other tokenizers know their own size
     alphabet: str = ""  # characters: the symbols in id order; empty: those of the training split
@@ -26,6 +26,8 @@ class DataSettings:
     document: str = "file"  # text_files: file | paragraph | line
     detokenize: bool = True  # undo the word tokenisation of wikitext, ptb, lm1b, lambada, scientific papers
     validation_documents: int = 100_000  # openwebtext: the last documents are the validation split
+    validation_images: int = 5000  # mnist, cifar10: the last training images; 0: none, validation is the test split
+    flip: bool = False  # images: mirror half of the training examples left to right, another half each epoch
     cache_dir: str = ""  # empty: $XDG_CACHE_HOME/diffusion or ~/.cache/diffusion
 
     @property
@@ -54,13 +56,16 @@ def read_settings(data: Any) -> DataSettings:
             raise ValueError(f"data.{field.name}: expected {kind.__name__}, got {value!r}")
         values[field.name] = value
     settings = DataSettings(**values)
-    shortest = 3 if settings.packing == "wrapped" and settings.bos_eos else 1
+    ends = settings.packing == "wrapped" and settings.bos_eos and settings.tokenizer != "values"
+    shortest = 3 if ends else 1
     _one_of("packing", settings.packing, PACKINGS)
     _one_of("document", settings.document, DOCUMENTS)
     if settings.length < shortest:
         raise ValueError(f"data.length: {settings.length} is too short; pass at least {shortest}")
     if settings.validation_documents < 1:
         raise ValueError(f"data.validation_documents: {settings.validation_documents}; pass at least 1")
+    if settings.validation_images < 0:
+        raise ValueError(f"data.validation_images: {settings.validation_images}; pass 0 or more")
     if settings.tokenizer == "bpe" and settings.vocab_size < 257:
         raise ValueError(
             f"data.vocab_size: {settings.vocab_size} is too small; bpe needs at least 257 (256 bytes and EOS)"

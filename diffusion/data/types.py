@@ -1,7 +1,9 @@
-"""The type of a source, and the message for one that is not there."""
+"""The types of sources, of text and of ready-made arrays, and the message for one that is not there."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+
+from diffusion.data.packing import Block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,6 +15,19 @@ class Source:
     content_hash: str
     separated: bool = True  # False: one running text, whose pieces get no EOS between them
     paper_split: str = "validation"  # the split on which the MDLM code computes its zero-shot column
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySource:
+    """Ready-made examples per split: `splits[split]()` starts a new pass over blocks of values 0 .. vocab_size-1."""
+
+    name: str
+    splits: Mapping[str, Callable[[], Iterator[Block]]]
+    length: int
+    vocab_size: int
+    image: tuple[int, int, int] | None = None  # height, width, colours; rows are channel-major (c, h, w)
+    labels: int = 0  # classes that the labels name; 0: no labels
+    content_hash: str = ""  # of the files of a source too large for memory; else the examples are hashed
 
 
 def missing(name: str, expected: str, path: str, where: str) -> ValueError:

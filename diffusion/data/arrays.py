@@ -1,0 +1,106 @@
+"""Sources of ready-made examples: arrays of values 0 .. C-1 instead of text, with labels where the source has them."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from jaxtyping import Int
+
+from diffusion.data import images, synthetic
+from diffusion.data.packing import Block, Statistics
+from diffusion.data.settings import DataSettings
+from diffusion.data.tokenizers import Encoded, Tokenizer, digest
+from diffusion.data.types import ArraySource
+
+SOURCES: dict[str, Callable[[DataSettings], ArraySource]] = {
+    "mnist": images.mnist,
+    "cifar10": images.cifar10,
+    "imagenet32": images.imagenet32,
+    "density2d": synthetic.density2d,
+    "blobs": synthetic.blobs,
+}
+
+
+def values_tokenizer(size: int) -> Tokenizer:
+    """Tokens that are numbers 0 .. size-1: pixel values or coordinates, with no EOS and no text to encode.
+
+    Each counts as one character and one byte, so that bits per byte are bits per dimension; they decode to numbers.
+    Raises: ValueError on encoding a text that is not empty.
+    """
+
+    def encode_spans(texts):
+        if any(texts):
+            raise ValueError(
+                "sample.prompt: values of ready-made arrays have no text form; leave prompt and suffix empty"
+            )
+        return [Encoded(*(np.zeros(0, np.int32) for _ in range(3))) for _ in texts]
+
+    def decode_text(ids):
+        return " ".join(str(value) for value in ids)
+
+    ones = np.ones(size, np.int32)
+    return Tokenizer("values", size, None, None, digest("values", str(size)), encode_spans, decode_text, ones, ones)
+
+
+def open_arrays(settings: DataSettings) -> ArraySource:
+    """Opens `data.source` and checks that the fields of `data` say what the source holds.
+
+    A network is built from these fields without reading data, so a wrong one is an error rather than ignored.
+    Raises: ValueError naming the field and its right value.
+    """
+    source = SOURCES[settings.source](settings)
+    right = {"length": source.length, "vocab_size": source.vocab_size, "tokenizer": "values", "packing": "wrapped"}
+    for field, value in right.items():
+        given = getattr(settings, field)
+        if given != value:
+            raise ValueError(
+                f"data.{field}: {given!r} does not fit {settings.source}; pass --config.data.{field}={value}"
+            )
+    if settings.flip and source.image is None:
+        raise ValueError(f"data.flip: {settings.source} holds no images; pass --config.data.flip=False")
+    return source
+
+
+def counted(blocks: Iterator[Block], source: ArraySource, statistics: Statistics) -> Iterator[Block]:
+    """The same blocks, their shape and values checked, counted in `statistics` as they pass.
+
+    Raises: ValueError naming a value that the source should not hold.
+    """
+    for block in blocks:
+        if block.tokens.shape[1:] != (source.length,) or not np.issubdtype(block.tokens.dtype, np.integer):
+            raise ValueError(f"data.path: {source.name} gives {block.tokens.dtype} rows of {block.tokens.shape[1:]}")
+        outside = block.tokens[(block.tokens < 0) | (block.tokens >= source.vocab_size)]
+        if outside.size:
+            raise ValueError(f"data.path: {source.name} holds {outside[0]}, outside 0 .. {source.vocab_size - 1}")
+        statistics.examples += len(block.tokens)
+        statistics.documents += len(block.tokens)
+        statistics.tokens += block.tokens.size
+        statistics.characters += block.tokens.size
+        statistics.bytes += block.tokens.size
+        yield block
+
+
+def in_memory(source: ArraySource) -> tuple[dict[str, Block], dict[str, Statistics]]:
+    """All examples of every split as one block each, and what they hold."""
+    blocks, statistics = {}, {}
+    for split, start in source.splits.items():
+        statistics[split] = Statistics()
+        parts = list(counted(start(), source, statistics[split]))
+        labels = None if parts[0].labels is None else np.concatenate([part.labels for part in parts])
+        blocks[split] = Block(np.concatenate([part.tokens for part in parts]), None, labels)
+    return blocks, statistics
+
+
+def flipped(tokens: Int[np.ndarray, "B L"], image: tuple[int, int, int], coins: np.ndarray) -> Int[np.ndarray, "B L"]:
+    """Channel-major images [B, (c h w)] of shape (h, w, c), mirrored left to right where the coin is true."""
+    height, width, colours = image
+    pictures = tokens.reshape(-1, colours, height, width)
+    return np.where(coins[:, None, None, None], pictures[..., ::-1], pictures).reshape(tokens.shape)
+
+
+def content(blocks: Mapping[str, Block]) -> str:
+    """sha256 over the examples and labels of every split."""
+    parts: list[bytes] = []
+    for split, block in sorted(blocks.items()):
+        parts += [split.encode(), np.ascontiguousarray(block.tokens).tobytes()]
+        parts += [] if block.labels is None else [np.asarray(block.labels, np.int32).tobytes()]
+    return digest(*parts)

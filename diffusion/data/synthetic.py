@@ -1,0 +1,93 @@
+"""Generated examples of which everything is known: a density on a square grid, and small grey pictures of blobs."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from diffusion.data.packing import Block
+from diffusion.data.settings import DataSettings
+from diffusion.data.types import ArraySource
+
+POINTS = {"train": 1_000_000, "validation": 20_000, "test": 20_000}
+PICTURES = {"train": 2048, "validation": 256, "test": 256}
+BLOB_SIDE = 8
+
+
+def density_table(size: int = 512) -> Float[np.ndarray, "X Y"]:
+    """Probabilities of all (x, y) in 0 .. size-1, summing to one: structure at several scales, sharp and smooth.
+
+    Two spiral arms, rings whose spacing shrinks outwards, a checkerboard of four scales, and a faint floor that keeps
+    every cell possible. Its entropy is the least loss that any model of the `density2d` source can have.
+    """
+    grid = (np.arange(size) + 0.5) / size * 2 - 1
+    x, y = np.meshgrid(grid, grid, indexing="ij")
+
+    radius, angle = np.hypot(x + 0.45, y - 0.45), np.arctan2(y - 0.45, x + 0.45)
+    spirals = np.exp(-8 * radius**2) * (0.5 + 0.5 * np.cos(2 * angle - 40 * radius)) ** 4
+
+    radius = np.hypot(x - 0.45, y - 0.45)
+    rings = np.exp(-6 * radius**2) * (0.5 + 0.5 * np.cos(120 * radius**1.5)) ** 6
+
+    checker = np.zeros((size, size))
+    for quarter, cells in enumerate((4, 8, 16, 32)):
+        square = (np.floor((x + 1) * cells) + np.floor((y + 1) * cells)) % 2
+        inside = (x >= -1 + 0.5 * quarter) & (x < -0.5 + 0.5 * quarter) & (y < -0.15) & (y > -0.85)
+        checker += square * inside
+
+    parts = [(0.35, spirals), (0.30, rings), (0.30, checker), (0.05, np.ones((size, size)))]
+    table = sum(share * part / part.sum() for share, part in parts)
+    return table / table.sum()
+
+
+def density2d(settings: DataSettings) -> ArraySource:
+    """Points (x, y) drawn from `density_table(data.vocab_size)`: two tokens an example."""
+    size = settings.vocab_size
+    if size < 2:
+        raise ValueError(f"data.vocab_size: density2d needs a side of at least 2, not {size}")
+    cumulative = np.cumsum(density_table(size).reshape(-1))
+
+    def points(seed: int, count: int) -> Iterator[Block]:
+        uniform = np.random.default_rng((seed, size)).random(count) * cumulative[-1]
+        cells = np.minimum(np.searchsorted(cumulative, uniform, side="right"), size**2 - 1)
+        yield Block(np.stack(np.divmod(cells, size), axis=1).astype(np.int32 if size > 2**15 else np.int16), None)
+
+    splits = {
+        split: lambda seed=seed, count=count: points(seed, count) for seed, (split, count) in enumerate(POINTS.items())
+    }
+    return ArraySource("density2d", splits, 2, size)
+
+
+def blobs(settings: DataSettings) -> ArraySource:
+    """Grey pictures of 8 x 8 pixels with one bright round blob; the label is the quarter that it lies in.
+
+    Values are quantised to `data.vocab_size` levels: the smallest image set that a network can learn from.
+    """
+    levels = settings.vocab_size
+    if not 2 <= levels <= 256:
+        raise ValueError(f"data.vocab_size: blobs has 2 to 256 grey levels, not {levels}")
+
+    def pictures(seed: int, count: int) -> Iterator[Block]:
+        rng = np.random.default_rng((seed, levels))
+        labels = rng.integers(0, 4, count)
+        low = np.stack([labels // 2, labels % 2], axis=1) * BLOB_SIDE / 2
+        centres = low + rng.uniform(0.5, BLOB_SIDE / 2 - 0.5, (count, 2))
+        widths = rng.uniform(0.8, 1.6, (count, 1, 1))
+        yield Block(drawn(centres, widths, levels), None, labels.astype(np.int32))
+
+    splits = {
+        split: lambda seed=seed, count=count: pictures(seed, count)
+        for seed, (split, count) in enumerate(PICTURES.items())
+    }
+    return ArraySource("blobs", splits, BLOB_SIDE**2, levels, (BLOB_SIDE, BLOB_SIDE, 1), labels=4)
+
+
+def drawn(
+    centres: Float[np.ndarray, "N 2"], widths: Float[np.ndarray, "N 1 1"], levels: int
+) -> Int[np.ndarray, "N 64"]:
+    """Gaussian bumps sampled at pixel centres, brightest at levels - 1."""
+    at = np.arange(BLOB_SIDE) + 0.5
+    down = (at[None, :, None] - centres[:, :1, None]) ** 2
+    across = (at[None, None, :] - centres[:, 1:, None]) ** 2
+    bright = np.exp(-(down + across) / (2 * widths**2))
+    return np.round(bright * (levels - 1)).astype(np.uint8).reshape(len(centres), -1)

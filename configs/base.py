@@ -39,7 +39,17 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 validation_documents=100_000,
                 cache_dir="",  # empty: the work directory's cache
             ),
+            codec=dict(
+                digits=1,  # symbols that a token is written with and masked by; 1: MDLM, more: MDM-Prime
+                shuffle=0,  # seed of a random permutation of token ids before they are written; 0: none
+                shuffle_codes=False,  # permute all base^digits codes, not the tokens' alone
+                carry_over=True,  # whether tokens that contradict a known digit have probability 0
+                chunk_point=1.0,  # training noise: for t above it the digits of a token share one coin; 1: nowhere
+                merge="concat",  # of the embedded digits: concat or sum
+                shared=True,  # one embedding table for all digit places
+            ),
             model=dict(
+                net="dit",
                 hidden=768,
                 blocks=12,
                 heads=12,
@@ -64,6 +74,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
             objective=dict(
                 name="nelbo",  # nelbo (MDLM), nelbo_reveal (the same bound with less variance), autoregressive
                 minimum_time=1e-3,
+                target="marginal",  # digits: marginal (a bound) or joint (the MDM-Prime paper's; not a bound)
             ),
             optimizer=dict(
                 learning_rate=3e-4,
@@ -89,7 +100,8 @@ def defaults(table: str, variant: str) -> ConfigDict:
             ),
             mesh=dict(data=-1, fsdp=1, model=1),
             evaluate=dict(
-                estimator="auto",  # auto: bound_continuous, or nll_autoregressive for a causal model
+                estimator="auto",  # bound_continuous, bound_marginal for digits, nll_autoregressive for a causal model
+                also=(),  # names of further estimators
                 split="test",
                 batches=0,  # 0: the whole split
                 batch=64,
@@ -111,6 +123,12 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 noise=0.0,  # confidence: scale of the Gumbel noise on the score
                 end=1e-5,  # last time of the grid
                 final="argmax",  # argmax, draw or none: how remaining masks are filled
+                digits_draw="token",  # digits: those of one token (token), or each from its marginal (marginal)
+                chunk_point=1.0,  # digits: for t above it those of a token are revealed together
+                temperature_ramp=(0.0, 1.0),  # (a, p): a step that begins at 1 - t = tau has temperature + a tau^p
+                warp=(),  # (a, p, c): steps at 1 - a (1 - tau)^p + c; empty: equal steps
+                corrector=(),  # (scale, power) of the rate corrector; empty: none
+                planes=(),  # digits: places that are given, from held-out data, and not drawn
                 prompt="",  # text at the start
                 suffix="",  # text at the end: what lies between is filled in
             ),

@@ -166,8 +166,8 @@ def network_turns(config: ConfigDict) -> tuple[int, int]:
     window, total = config.data.length, config.sample.length or config.data.length
     if config.model.causal:
         return total, 1  # its cache holds the rest
-    first_hitting = config.sample.policy == "first_hitting"
-    steps = window if first_hitting else config.sample.steps + (config.sample.final != "none")
+    steps = build.sampling_steps(config)
+    steps += config.sample.policy != "first_hitting" and config.sample.final != "none"
     windows = 1 + -(-(total - window) // (config.sample.stride or window // 2))
     return windows * steps, window
 

@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from diffusion import build
 from diffusion.data import Dataset, load_dataset
-from diffusion.evaluate.likelihood import estimator
 from diffusion.train.mesh import check_batch, make_mesh, put_key
 from diffusion.train.weights import load_weights, weights_exist
 from diffusion.types import Params
@@ -61,7 +60,7 @@ def check(job: Job, workdir: Path) -> Context:
     if job.verb == "train":
         check_batch(settings.batch, made.mesh, settings.accumulate)
     if job.verb == "evaluate":
-        estimator(config.evaluate.estimator if config.evaluate.estimator != "auto" else "bound_continuous")
+        build.estimators(config)
         check_batch(config.evaluate.batch, made.mesh, field="evaluate.batch")
         for name, fields in config.evaluate.zero_shot.items():
             path = fields.get("path", "")

@@ -4,8 +4,9 @@ import time
 
 import jax
 
+from diffusion import build
 from diffusion.data import Dataset, evaluation_batches
-from diffusion.evaluate.likelihood import CAUSAL, estimator
+from diffusion.evaluate.likelihood import estimator
 from diffusion.evaluate.summary import evaluate_likelihood, is_likelihood, make_evaluator, summarise
 from diffusion.randomness import named
 from diffusion.report.rows import provenance
@@ -16,18 +17,14 @@ from experiments.jobs import Job
 
 
 def run(job: Context, spec: Job) -> dict:
-    """Score the split; the row names the estimator, and only likelihoods get bits and perplexity."""
+    """Score the split by each estimator; the row names them, and only likelihoods get bits and perplexity."""
     config, options = job.config, job.config.evaluate
     begin = time.time()
-    name = options.estimator
-    if name == "auto":
-        name = "nll_autoregressive" if config.model.causal else "bound_continuous"
-    if (name in CAUSAL) != config.model.causal:
-        raise ValueError(f"evaluate.estimator: {name} does not fit model.causal={config.model.causal}; use auto")
+    names = build.estimators(config)
     params = trained_weights(spec, config, job.system, job.mesh, job.workdir)
-    evaluator = make_evaluator(estimator(name), job.system.denoiser, job.system.process, options.draws)
 
-    def score(dataset: Dataset, split: str) -> dict[str, float]:
+    def score(dataset: Dataset, split: str, name: str = names[0]) -> dict[str, float]:
+        evaluator = make_evaluator(estimator(name), job.system.denoiser, job.system.process, options.draws)
         data = evaluation_batches(
             dataset,
             split,
@@ -53,9 +50,12 @@ def run(job: Context, spec: Job) -> dict:
     with jax.set_mesh(job.mesh):
         metrics = score(job.dataset, options.split)
         others = zero_shot.run(job, score)
+        for name in names[1:]:
+            others |= score(job.dataset, options.split, name)
     return {
-        "metrics": metrics | (short_names(metrics) if is_likelihood(name) else {}) | others,
-        "estimator": name,
+        "metrics": metrics | (short_names(metrics) if is_likelihood(names[0]) else {}) | others,
+        "estimator": names[0],
+        "also": names[1:],
         "draws": options.draws,
         "split": options.split,
         "seconds": time.time() - begin,

@@ -12,7 +12,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 # What decides the result of each verb; the rest (logging, meshes, folders) does not.
-TRAIN_SECTIONS = ("data", "model", "process", "objective", "optimizer", "train", "seed", "checkpoint")
+TRAIN_SECTIONS = ("data", "codec", "model", "process", "objective", "optimizer", "train", "seed", "checkpoint")
 HOUSEKEEPING = {"train": ("log_every", "checkpoint_every", "keep"), "data": ("cache_dir",)}
 
 
@@ -51,6 +51,8 @@ def train_identity(config: ConfigDict) -> dict:
     parts = {name: plain(config)[name] for name in TRAIN_SECTIONS}
     for section, names in HOUSEKEEPING.items():
         parts[section] = {key: value for key, value in parts[section].items() if key not in names}
+    if config.codec.digits == 1:
+        del parts["codec"]
     return parts
 
 

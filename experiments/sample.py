@@ -4,7 +4,6 @@ import sys
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
@@ -52,7 +51,7 @@ def check(job: Context) -> None:
     if options.count < 1 or options.batch < 1:
         raise ValueError(f"sample.count and sample.batch: must be at least 1, not {options.count}, {options.batch}")
     if options.policy != "data":
-        prompts(job, options.length or job.config.data.length)
+        given(job, options.length or job.config.data.length)
     check_judge(job.config.judge)
 
 
@@ -77,47 +76,90 @@ def prompts(job: Context, length: int) -> np.ndarray:
     return prompt
 
 
+def given(job: Context, length: int) -> np.ndarray:
+    """What every sample starts from [count, L], or [count, L, l] with `sample.planes`: digits of held-out examples.
+
+    Raises:
+      ValueError: for places that the code does not have, or a prompt beside them.
+    """
+    options, process = job.config.sample, job.system.process
+    prompt = np.broadcast_to(prompts(job, length)[None], (options.count, length))
+    if not len(options.planes):
+        return prompt
+    if not set(options.planes) < set(range(process.digits)):
+        raise ValueError(f"sample.planes: {tuple(options.planes)} must be some of 0..{process.digits - 1}, not all")
+    if options.prompt or options.suffix or length != job.config.data.length:
+        raise ValueError("sample.planes: goes without sample.prompt, sample.suffix and sample.length")
+    digits = np.array(process.codec.encode(held_out(job, options.count)))
+    if len(digits) < options.count:
+        raise ValueError(f"sample.count: {options.count} is more than the {len(digits)} held-out examples of planes")
+    free = ~np.isin(np.arange(process.digits), list(options.planes))
+    digits[..., free] = process.mask_id
+    return digits
+
+
 def generate(job: Context, spec: Job) -> tuple[np.ndarray, dict[str, float]]:
     """Draw `sample.count` sequences in batches; sample i is the same for every batch size and device count."""
     options = job.config.sample
     length = options.length or job.config.data.length
     params = trained_weights(spec, job.config, job.system, job.mesh, job.workdir)
     sample = build.sampler(job.config, job.system)
-    prompt = prompts(job, length)
+    prompt = given(job, length)
 
     def draw(params, root, prompt, indices):
-        keys = example_keys(named(root, "sample"), indices)
-        return sample(params, keys, jnp.broadcast_to(prompt[None], (len(indices), length)))
+        return sample(params, example_keys(named(root, "sample"), indices), prompt)
+
+    def arguments(start: int) -> tuple[jax.Array, jax.Array]:
+        indices = np.arange(start, start + options.batch)
+        return put_rows(prompt[np.minimum(indices, options.count - 1)], rows), put_rows(indices, rows)
 
     rows, whole = batch_sharding(job.mesh), replicated(job.mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
-    function = jax.jit(draw, in_shardings=(shardings, whole, whole, rows), out_shardings=rows)
+    function = jax.jit(draw, in_shardings=(shardings, whole, rows, rows), out_shardings=rows)
     root, parts = job.root, []
     with jax.set_mesh(job.mesh):
-        compiled = function.lower(params, root, prompt, put_indices(0, options.batch, rows)).compile()
+        compiled = function.lower(params, root, *arguments(0)).compile()
     clock = time.perf_counter()
     starts = range(0, options.count, options.batch)
     for start in tqdm(starts, desc="sampling", disable=not sys.stderr.isatty(), leave=False):
-        parts.append(to_host(compiled(params, root, prompt, put_indices(start, options.batch, rows))))
+        parts.append(to_host(compiled(params, root, *arguments(start))))
     seconds = time.perf_counter() - clock
-    tokens, evaluations, idle = (
+    tokens, evaluations, idle, invalid = (
         np.concatenate([getattr(part, name) for part in parts])[: options.count]
-        for name in ("tokens", "evaluations", "idle")
+        for name in ("tokens", "evaluations", "idle", "invalid")
     )
-    job.dataset.tokenizer.check(tokens, special=False)
     cost = {
         "evaluations": float(evaluations.mean()),
         "idle_share": float((idle / evaluations).mean()),
         # Every batch is computed whole, the last one's surplus too.
         "seconds_per_sample": seconds / (len(starts) * options.batch),
     }
+    if job.config.codec.digits > 1:
+        cost["invalid_code_rate"] = float(invalid.sum() / tokens.size)
+        tokens = decodable(tokens, invalid)
+    job.dataset.tokenizer.check(tokens, special=False)
     return tokens, cost
 
 
-def put_indices(start: int, size: int, sharding) -> jax.Array:
-    """Indices start .. start + size as a global array."""
-    indices = np.arange(start, start + size)
-    return jax.make_array_from_callback((size,), sharding, lambda part: indices[part])
+def decodable(tokens: np.ndarray, invalid: np.ndarray) -> np.ndarray:
+    """The samples all of whose digits are those of tokens; says how many are left out.
+
+    Raises:
+      ValueError: when there is none.
+    """
+    broken = int((invalid > 0).sum())
+    remedy = "sample.digits_draw=token and codec.carry_over=True never make one"
+    if broken == len(tokens):
+        raise ValueError(f"sample: every one of {broken} samples holds digits of no token ({remedy})")
+    if broken:
+        message = f"warning: {broken} of {len(tokens)} samples hold digits of no token and are left out ({remedy})"
+        print(message, file=sys.stderr)
+    return tokens[invalid == 0]
+
+
+def put_rows(array: np.ndarray, sharding) -> jax.Array:
+    """The rows of a batch as a global array."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
 
 
 def to_host(tree):

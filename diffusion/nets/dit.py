@@ -112,7 +112,8 @@ class DiT(nn.Module):
     `causal=True, adaln=False` is MDLM's autoregressive baseline: the same blocks without modulation. Parameters are
     float32, those of the blocks stacked along a leading axis; matrix products run in `dtype`, the residual stream,
     layer norms and softmax in float32; logits come in `dtype`. `remat` ("none", "dots", "full") trades memory for
-    recomputation, `unroll` blocks are compiled into each turn of the loop over blocks.
+    recomputation, `unroll` blocks are compiled into each turn of the loop over blocks. `embedder` takes the place of
+    the table of token embeddings and may read several symbols a position.
     """
 
     vocab_size: int
@@ -128,15 +129,16 @@ class DiT(nn.Module):
     remat: str = "none"
     attention: str = "auto"
     unroll: int = 1
+    embedder: nn.Module | None = None
 
     def setup(self):
         if self.hidden % self.heads or (self.hidden // self.heads) % 2:
             raise ValueError(f"net.heads: {self.heads} heads need an even share of net.hidden={self.hidden} each")
         if self.remat not in ("none", *REMAT_POLICIES):
             raise ValueError(f"net.remat: unknown policy '{self.remat}'; use one of none, dots, full")
-        self.embedding = self.param(
-            "embedding", uniform_fan_in(self.hidden), (self.vocab_size, self.hidden), jnp.float32
-        )
+        if self.embedder is None:
+            shape = (self.vocab_size, self.hidden)
+            self.embedding = self.param("embedding", uniform_fan_in(self.hidden), shape, jnp.float32)
         if self.adaln:
             self.time_embedder = TimeEmbedder(self.cond_dim)
         block = Block
@@ -162,8 +164,10 @@ class DiT(nn.Module):
         )
         self.output = Head(self.vocab_size, self.adaln, self.dtype, name="head")
 
-    def embed(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
-        """Rows of the embedding table."""
+    def embed(self, tokens: Int[Array, "B N"]) -> Float[Array, "B L D"]:
+        """Rows of the embedding table, or what the embedder makes of its symbols."""
+        if self.embedder is not None:
+            return shard_batch(self.embedder(tokens))
         return shard_batch(jnp.take(self.embedding, tokens, axis=0))
 
     def trunk(
@@ -185,7 +189,7 @@ class DiT(nn.Module):
 
     def __call__(
         self,
-        tokens: Int[Array, "B L"],
+        tokens: Int[Array, "B N"],
         sigma: Float[Array, " B"] | None = None,
         *,
         extra: Float[Array, "B L D"] | None = None,

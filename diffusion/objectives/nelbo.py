@@ -1,15 +1,21 @@
-"""The continuous-time negative ELBO of masked diffusion, MDLM's training loss."""
+"""The continuous-time negative ELBO of masked diffusion, MDLM's training loss, and Prime's two versions of it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from diffusion.categorical import target_log_probs
 from diffusion.corrupt.masking import Masking
+from diffusion.corrupt.partial import PartialMasking
 from diffusion.randomness import Draws, fold
 from diffusion.schedules import rate
-from diffusion.types import Batch, Denoise, Denoiser, Metrics, Params, Times, Tokens
+from diffusion.types import Batch, Denoise, Denoiser, Logits, Metrics, Params, Times, Tokens
+
+Process = Masking | PartialMasking
+# What is predicted: every masked digit by its marginal (a bound), or every token at once (MDM-Prime's loss, which is
+# not). With whole tokens for positions the two are one.
+Target = Literal["marginal", "joint"]
 
 
 def sample_times(uniform: Float[Array, "B"], minimum: float) -> Times:
@@ -17,23 +23,60 @@ def sample_times(uniform: Float[Array, "B"], minimum: float) -> Times:
     return minimum + (1 - minimum) * uniform
 
 
-def weighted_cross_entropy(
-    process: Masking,
-    denoise: Denoise,
+def cross_entropy(
+    process: Process,
+    logits: Logits,
+    noisy: Tokens,
     clean: Tokens,
+    weights: Float[Array, "B L"],
+    target: Target = "marginal",
+    grouped: Bool[Array, "B"] | None = None,
+) -> Float[Array, "B"]:
+    """-log p of what the noisy state hides, in nats a sequence; `weights` count tokens.
+
+    "marginal": sum over masked digits of -log p(digit | state), whose weighted mean over time is a bound. "joint": sum
+    over tokens of -log p(token | state), MDM-Prime's loss; it leaves out the total correlation of a token's masked
+    digits and falls below the entropy. Where the digits of a token are masked together (`grouped`), -log p(token) is
+    what is revealed, and a bound too.
+    """
+    hidden = noisy == process.mask_id
+    if target == "joint" and process.digits > 1:
+        return jnp.sum(-process.token_log_prob(logits, noisy, clean) * weights, axis=1)
+    marginal = -process.log_prob(logits, noisy, clean) * hidden * jnp.repeat(weights, process.digits, axis=1)
+    marginal = jnp.sum(marginal, axis=1)
+    if grouped is None:
+        return marginal
+    part = jnp.any(hidden.reshape(*weights.shape, process.digits), axis=-1)
+    whole = jnp.sum(-process.token_log_prob(logits, noisy, clean) * weights * part, axis=1)
+    return jnp.where(grouped, whole, marginal)
+
+
+def weighted_cross_entropy(
+    process: Process,
+    denoise: Denoise,
+    tokens: Tokens,
     weights: Float[Array, "B L"],
     time: Times,
     draws: Draws,
+    target: Target = "marginal",
 ) -> Float[Array, "B"]:
     """One draw of -alpha'(t)/(1 - alpha(t)) sum_{masked i} -log p(x^i | z_t), in nats a sequence.
 
-    Its mean over t ~ U(0, 1) and z_t is the NELBO (MDLM; arXiv 2406.07524). Carry-over is exact:
-    positions that are not masked contribute nothing.
+    Its mean over t ~ U(0, 1) and z_t is the NELBO (MDLM; arXiv 2406.07524), on digits Prime's bound or its joint
+    cross-entropy. Carry-over is exact: positions that are not masked contribute nothing.
     """
-    noisy = process.corrupt(draws.keys, clean, time)
-    log_prob = target_log_probs(denoise(noisy, time), clean, process.mask_id)
-    hidden = (noisy == process.mask_id) * weights
-    return rate(process.schedule, time) * jnp.sum(-log_prob * hidden, axis=1)
+    noisy = process.corrupt(draws.keys, tokens, time)
+    logits = denoise(noisy, time)
+    nats = cross_entropy(
+        process, logits, noisy, process.encode(tokens), weights, target, shared_coins(process, time, target)
+    )
+    return rate(process.schedule, time) * nats
+
+
+def shared_coins(process: Process, time: Times, target: Target) -> Bool[Array, "B"] | None:
+    """Where a token's digits are masked together and the marginals are not what is revealed; None: nowhere."""
+    mixed = isinstance(process, PartialMasking) and process.chunk_point < 1 and target == "marginal"
+    return process.grouped(time) if mixed else None
 
 
 @dataclass(frozen=True)
@@ -41,8 +84,9 @@ class Nelbo:
     """Mean over tokens of the NELBO integrand at one stratified time an example, in nats per token."""
 
     denoiser: Denoiser
-    process: Masking
+    process: Process
     minimum_time: float = 1e-3
+    target: Target = "marginal"
 
     def __call__(
         self, params: Params, batch: Batch, draws: Draws, train: bool = True
@@ -53,6 +97,8 @@ class Nelbo:
         def denoise(noisy: Tokens, time: Times):
             return self.denoiser(params, noisy, time, batch.get("cond"), keys=keys)
 
-        nats = weighted_cross_entropy(self.process, denoise, batch["tokens"], batch["weights"], time, draws)
+        nats = weighted_cross_entropy(
+            self.process, denoise, batch["tokens"], batch["weights"], time, draws, self.target
+        )
         total, tokens = jnp.sum(nats), jnp.sum(batch["weights"])
         return total, {"loss": (total, tokens)}

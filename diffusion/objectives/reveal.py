@@ -17,8 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from diffusion.categorical import target_log_probs
-from diffusion.corrupt.masking import Masking, uniform
+from diffusion.objectives.nelbo import Process, Target, cross_entropy, shared_coins
 from diffusion.randomness import Draws, fold
 from diffusion.schedules import Schedule, inverse
 from diffusion.types import Batch, Denoise, Denoiser, Metrics, Params, Times, Tokens
@@ -26,11 +25,11 @@ from diffusion.types import Batch, Denoise, Denoiser, Metrics, Params, Times, To
 Weights = Float[Array, "B L"]
 
 
-def revealed(tokens: Tokens, draws: Draws) -> tuple[Float[Array, "B L"], Float[Array, "B"]]:
+def revealed(process: Process, tokens: Tokens, draws: Draws) -> tuple[Float[Array, "B N"], Float[Array, "B"]]:
     """Every position's level, and that of one position picked uniformly: the order statistic of a stratified rank."""
-    length = tokens.shape[1]
-    noise = uniform(fold(draws.keys, "corrupt"), (length,))
-    rank = jnp.minimum((draws.uniform * length).astype(jnp.int32), length - 1)
+    noise = process.noise(draws.keys, tokens.shape[1], draws.uniform)
+    positions = noise.shape[1]
+    rank = jnp.minimum((draws.uniform * positions).astype(jnp.int32), positions - 1)
     return noise, jnp.take_along_axis(jnp.sort(noise, axis=1), rank[:, None], axis=1)[:, 0]
 
 
@@ -40,22 +39,30 @@ def final_level(schedule: Schedule) -> float:
 
 
 def mean_over_hidden(
-    denoise: Denoise, process: Masking, tokens: Tokens, weights: Weights, hidden: Bool[Array, "B L"], time: Times
+    denoise: Denoise,
+    process: Process,
+    tokens: Tokens,
+    weights: Weights,
+    hidden: Bool[Array, "B N"],
+    time: Times,
+    target: Target = "marginal",
+    grouped: Bool[Array, "B"] | None = None,
 ) -> Float[Array, "B"]:
-    """L / |S| sum_{i in S} -log p(x^i | z_S), in nats a sequence."""
-    noisy = jnp.where(hidden, process.mask_id, tokens)
-    log_prob = target_log_probs(denoise(noisy, time), tokens, process.mask_id)
-    count = jnp.sum(hidden, axis=1)
-    return tokens.shape[1] / count * jnp.sum(-log_prob * hidden * weights, axis=1)
+    """N / |S| sum_{i in S} -log p(x^i | z_S), in nats a sequence, over N positions (tokens, or their digits)."""
+    clean = process.encode(tokens)
+    noisy = jnp.where(hidden, process.mask_id, clean)
+    nats = cross_entropy(process, denoise(noisy, time), noisy, clean, weights, target, grouped)
+    return hidden.shape[1] / jnp.sum(hidden, axis=1) * nats
 
 
 def reveal_bound(
-    denoise: Denoise, process: Masking, tokens: Tokens, weights: Weights, draws: Draws
+    denoise: Denoise, process: Process, tokens: Tokens, weights: Weights, draws: Draws, target: Target = "marginal"
 ) -> Float[Array, "B"]:
     """One unbiased draw of the NELBO, in nats a sequence; the network is told the time of the state's level."""
-    noise, level = revealed(tokens, draws)
+    noise, level = revealed(process, tokens, draws)
     time = inverse(process.schedule, 1 - level * final_level(process.schedule))
-    return mean_over_hidden(denoise, process, tokens, weights, noise <= level[:, None], time)
+    grouped = shared_coins(process, draws.uniform, target)
+    return mean_over_hidden(denoise, process, tokens, weights, noise <= level[:, None], time, target, grouped)
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,8 @@ class RevealNelbo:
     """Training on `reveal_bound`: MDLM's objective with less noise in its gradient, in nats per token."""
 
     denoiser: Denoiser
-    process: Masking
+    process: Process
+    target: Target = "marginal"
 
     def __call__(
         self, params: Params, batch: Batch, draws: Draws, train: bool = True
@@ -73,6 +81,6 @@ class RevealNelbo:
         def denoise(noisy: Tokens, time: Times):
             return self.denoiser(params, noisy, time, batch.get("cond"), keys=keys)
 
-        nats = reveal_bound(denoise, self.process, batch["tokens"], batch["weights"], draws)
+        nats = reveal_bound(denoise, self.process, batch["tokens"], batch["weights"], draws, self.target)
         total = jnp.sum(nats)
         return total, {"loss": (total, jnp.sum(batch["weights"]))}

@@ -34,10 +34,10 @@ class AutoregressiveSampler:
             token, cache = carry
             position, given = column
             logits, cache = self.decode(params, token, position, cache)
-            drawn = self.draw(fold(keys, position), logits[:, None, :], temperature, nucleus).tokens[:, 0]
+            drawn = self.draw(fold(keys, position), logits[:, None, :], None, temperature, nucleus).tokens[:, 0]
             token = jnp.where(given == self.mask_id, drawn, given)
             return (token, cache), token
 
         start = (jnp.full(size, self.mask_id, prompt.dtype), self.init_cache(size))
         _, tokens = jax.lax.scan(step, start, (jnp.arange(length), prompt.T))
-        return Samples(tokens.T, jnp.full(size, length), jnp.zeros(size, jnp.int32))
+        return Samples(tokens.T, jnp.full(size, length), *(jnp.zeros(size, jnp.int32),) * 2)

@@ -32,8 +32,8 @@ def semi_autoregressive(
         piece = jax.lax.dynamic_slice_in_dim(text, start, window, axis=1)
         samples = sample(fold(keys, start), piece)
         text = jax.lax.dynamic_update_slice_in_dim(text, samples.tokens, start, axis=1)
-        return text, (samples.evaluations, samples.idle)
+        return text, (samples.evaluations, samples.idle, samples.invalid)
 
     starts = jnp.arange(0, total - window + 1, stride)
-    text, (evaluations, idle) = jax.lax.scan(fill, prompt, starts)
-    return Samples(text, jnp.sum(evaluations, axis=0), jnp.sum(idle, axis=0))
+    text, counts = jax.lax.scan(fill, prompt, starts)
+    return Samples(text, *(jnp.sum(count, axis=0) for count in counts))

@@ -1,7 +1,7 @@
 """Drawing tokens from logits: temperature, nucleus, and two precisions."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,26 @@ NucleusRule = Literal["off", "inclusive", "standard"]
 
 
 class Proposal(NamedTuple):
-    """A full sequence of proposed tokens."""
+    """A full state: what every position (a token, or a digit of one) would be."""
 
     tokens: Tokens
-    log_prob: Float[Array, "B L"]  # of the proposed token under the network, before temperature and nucleus, in nats
+    log_prob: Float[Array, "B L"]  # of the proposed value under the network, before temperature and nucleus, in nats
     race: Float[Array, "B L"]  # winning p / E of the exponential race; used by the low-precision rule alone
+
+
+class Propose(Protocol):
+    """What a sampler asks for at every step: a full state, given the logits and the state that they were made from."""
+
+    def __call__(
+        self,
+        keys: Keys,
+        logits: Logits,
+        noisy: Tokens | None,
+        temperature: Float[Array, ""],
+        nucleus: Float[Array, ""],
+    ) -> Proposal: ...
+
+    def best(self, logits: Logits, noisy: Tokens | None) -> Tokens: ...
 
 
 @dataclass(frozen=True)
@@ -38,8 +53,28 @@ class Draw:
     nucleus: NucleusRule = "off"
 
     def __call__(
-        self, keys: Keys, logits: Logits, temperature: Float[Array, ""], nucleus: Float[Array, ""]
+        self,
+        keys: Keys,
+        logits: Logits,
+        noisy: Tokens | None,
+        temperature: Float[Array, ""],
+        nucleus: Float[Array, ""],
     ) -> Proposal:
+        """One token a position; the state is not looked at, for where it is known nobody asks."""
+        del noisy
+        tokens, logits, race = self.tokens(keys, logits, temperature, nucleus)
+        chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+        return Proposal(tokens, chosen - jax.nn.logsumexp(logits, axis=-1), race)
+
+    def best(self, logits: Logits, noisy: Tokens | None) -> Tokens:
+        """The most probable token of every position."""
+        del noisy
+        return jnp.argmax(exclude(logits, self.vocabulary), axis=-1)
+
+    def tokens(
+        self, keys: Keys, logits: Logits, temperature: Float[Array, ""], nucleus: Float[Array, ""]
+    ) -> tuple[Tokens, Logits, Float[Array, "B L"]]:
+        """The drawn tokens, the float32 logits before temperature and nucleus, and the winning race."""
         logits = exclude(logits, self.vocabulary)
         tempered = logits / jnp.maximum(temperature, 1e-6)
         if self.nucleus != "off":
@@ -51,8 +86,7 @@ class Draw:
             noise = 1e-10 - jnp.log(uniform(keys, tempered.shape[1:]) + 1e-10)
             scores = jax.nn.softmax(tempered, axis=-1) / noise
             tokens, race = jnp.argmax(scores, axis=-1), jnp.max(scores, axis=-1)
-        chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-        return Proposal(tokens.astype(jnp.int32), chosen - jax.nn.logsumexp(logits, axis=-1), race)
+        return tokens.astype(jnp.int32), logits, race
 
 
 def draw_two_stage(keys: Keys, logits: Logits) -> Tokens:

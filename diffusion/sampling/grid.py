@@ -38,11 +38,17 @@ def grid(
     end: float = 1e-5,
     temperature: float = 1.0,
     nucleus: float = 1.0,
+    ramp: tuple[float, float] = (0.0, 1.0),
+    warp: tuple[float, ...] = (),
 ) -> Grid:
-    """`steps` equal steps from t = 1 to `end` (MDLM: 1e-5, the rest is left to noise removal).
+    """`steps` steps from t = 1 to `end` (MDLM: 1e-5, the rest is left to noise removal) for `length` positions.
+
+    They are equal, or warped by `warp` = (a, p, c): tau = 1 - t becomes 1 - a (1 - tau)^p + c. The temperature of a
+    step that begins at tau is temperature + a tau^p with `ramp` = (a, p) (MDM-Prime's image sampler).
 
     Raises:
-      ValueError: for a step count below 1, an end outside [0, 1), or a temperature or nucleus outside its range.
+      ValueError: for a step count below 1, an end outside [0, 1), a temperature or nucleus outside its range, or a warp
+        whose times do not fall.
     """
     if steps < 1:
         raise ValueError(f"sample.steps: must be at least 1, not {steps}")
@@ -52,7 +58,10 @@ def grid(
         raise ValueError(f"sample.temperature: must not be negative, not {temperature}")
     if not 0 < nucleus <= 1:
         raise ValueError(f"sample.nucleus: must lie in (0, 1], not {nucleus}")
-    times = np.linspace(1.0, end, steps + 1)
+    times = warped(np.linspace(1.0, end, steps + 1), warp)
+    temperatures = temperature + ramp[0] * (1 - times[:-1]) ** ramp[1]
+    if np.min(temperatures) < 0:
+        raise ValueError(f"sample.temperature_ramp: {tuple(ramp)} makes the temperature negative")
     alpha = np.asarray(schedule.alpha(times))
     return Grid(
         index=jnp.arange(steps),
@@ -61,6 +70,23 @@ def grid(
         alpha=jnp.asarray(alpha[:-1], jnp.float32),
         next_alpha=jnp.asarray(alpha[1:], jnp.float32),
         masks=jnp.asarray(exact_masks(1 - alpha[1:], length)),
-        temperature=jnp.full(steps, temperature, jnp.float32),
+        temperature=jnp.asarray(temperatures, jnp.float32),
         nucleus=jnp.full(steps, nucleus, jnp.float32),
     )
+
+
+def warped(times: np.ndarray, warp: tuple[float, ...]) -> np.ndarray:
+    """Times under tau -> 1 - a (1 - tau)^p + c, that is t -> a t^p - c; an empty warp is the identity.
+
+    Raises:
+      ValueError: unless the warp is (a, p, c) and the times fall from at most 1 to at least 0.
+    """
+    if not len(warp):
+        return times
+    if len(warp) != 3:
+        raise ValueError(f"sample.warp: must be empty or (a, p, c), not {tuple(warp)}")
+    scale, power, shift = warp
+    moved = scale * times**power - shift
+    if np.any(np.diff(moved) >= 0) or moved[0] > 1 or moved[-1] < 0:
+        raise ValueError(f"sample.warp: {tuple(warp)} must make times fall within [0, 1]; (1, 1, 0) changes nothing")
+    return moved

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from diffusion.categorical import exclude
-from diffusion.corrupt.masking import Masking
+from diffusion.objectives.nelbo import Process
 from diffusion.randomness import fold
-from diffusion.sampling.draw import Draw
+from diffusion.sampling.draw import Propose
 from diffusion.sampling.grid import Grid
 from diffusion.sampling.select import Policy, View
 from diffusion.types import Denoiser, Keys, Params, Tokens
@@ -22,6 +21,7 @@ class Samples(NamedTuple):
     tokens: Tokens
     evaluations: Int[Array, "B"]  # denoiser evaluations, the last one for noise removal included
     idle: Int[Array, "B"]  # steps that changed nothing in this example
+    invalid: Int[Array, "B"]  # tokens whose digits are no token's (they read as the vocabulary's size)
 
 
 class State(NamedTuple):
@@ -42,9 +42,9 @@ class MaskedSampler:
     """
 
     denoiser: Denoiser
-    process: Masking
+    process: Process
     policy: Policy
-    draw: Draw
+    draw: Propose
     final: Literal["argmax", "draw", "none"] = "argmax"
 
     def __call__(self, params: Params, keys: Keys, prompt: Tokens, grid: Grid, cond: Any = None) -> Samples:
@@ -59,19 +59,23 @@ class MaskedSampler:
             step_keys = fold(keys, row.index)
             time = self.policy.time(state.extra, row, size)
             logits = self.denoiser(params, state.tokens, time, cond, state.memory)
-            proposal = self.draw(fold(step_keys, "token"), logits, row.temperature, row.nucleus)
+            proposal = self.draw(fold(step_keys, "token"), logits, state.tokens, row.temperature, row.nucleus)
             masked = state.tokens == self.process.mask_id
             filled = jnp.where(masked, proposal.tokens, state.tokens)
             view = View(masked, fixed, filled, proposal.log_prob, proposal.race)
             masks, extra = self.policy.select(fold(step_keys, "select"), view, row, state.extra)
             tokens = jnp.where(masks & ~fixed, self.process.mask_id, filled)
+            if self.policy.correct is not None:
+                corrected = self.policy.correct(fold(step_keys, "correct"), tokens, proposal.tokens, row)
+                tokens = jnp.where(fixed, tokens, corrected)
             idle = state.idle + jnp.all(tokens == state.tokens, axis=1)
             return State(tokens, state.memory, extra, idle), None
 
         start = State(prompt, None, self.policy.init(fold(keys, "policy"), fixed), jnp.zeros(size, jnp.int32))
         state, _ = jax.lax.scan(step, start, grid)
         evaluations = jnp.full(size, len(grid.index) + (self.final != "none"))
-        return Samples(self.finish(params, keys, state, grid, cond), evaluations, state.idle)
+        tokens = self.finish(params, keys, state, grid, cond)
+        return Samples(tokens, evaluations, state.idle, jnp.zeros(size, jnp.int32))
 
     def finish(self, params: Params, keys: Keys, state: State, grid: Grid, cond: Any) -> Tokens:
         """Fill what is still masked after the last step."""
@@ -80,7 +84,8 @@ class MaskedSampler:
         time = jnp.full(len(state.tokens), grid.next_time[-1])
         logits = self.denoiser(params, state.tokens, time, cond, state.memory)
         if self.final == "draw":
-            tokens = self.draw(fold(keys, "final"), logits, grid.temperature[-1], grid.nucleus[-1]).tokens
+            whole = jnp.ones(())  # noise removal is never truncated
+            tokens = self.draw(fold(keys, "final"), logits, state.tokens, grid.temperature[-1], whole).tokens
         else:
-            tokens = jnp.argmax(exclude(logits, self.draw.vocabulary), axis=-1)
+            tokens = self.draw.best(logits, state.tokens)
         return jnp.where(state.tokens == self.process.mask_id, tokens, state.tokens)

@@ -43,11 +43,15 @@ def grid_time(extra: Extra, row: Grid, size: int) -> Times:
 
 @dataclass(frozen=True)
 class Policy:
-    """`select(keys, view, row, extra) -> (masks, extra)`, with its memory and the time that the network is told."""
+    """`select(keys, view, row, extra) -> (masks, extra)`, with its memory and the time that the network is told.
+
+    `correct(keys, state, proposal, row) -> state` may then revise what is known, which no choice of masks can.
+    """
 
     select: Callable[[Keys, View, Grid, Extra], tuple[Bool[Array, "B L"], Extra]]
     init: Callable[[Keys, Bool[Array, "B L"]], Extra] = no_state
     time: Callable[[Extra, Grid, int], Times] = grid_time
+    correct: Callable[[Keys, Tokens, Tokens, Grid], Tokens] | None = None
 
 
 def stay_probability(row: Grid) -> Float[Array, ""]:

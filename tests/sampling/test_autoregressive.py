@@ -48,7 +48,7 @@ def without_cache(params, keys, prompt, temperature, nucleus):
     def step(position, tokens):
         logits = NET.apply({"params": params}, shift_right(tokens, MASK))
         row = jax.lax.dynamic_slice_in_dim(logits, position, 1, axis=1)
-        drawn = DRAW(fold(keys, position), row, temperature, nucleus).tokens
+        drawn = DRAW(fold(keys, position), row, None, temperature, nucleus).tokens
         given = jax.lax.dynamic_slice_in_dim(prompt, position, 1, axis=1)
         return jax.lax.dynamic_update_slice(tokens, jnp.where(given == MASK, drawn, given), (0, position))
 

@@ -106,7 +106,7 @@ def test_masked_fraction_follows_the_schedule(name, schedule):
                 jax.vmap(lambda key, data=data: jax.random.fold_in(key, data))(step_keys) for data in (0, 1)
             )
             draw = Draw(MASK, "mdlm_float32" if name == "race" else "exact")
-            proposal = draw(token_keys, jnp.zeros((size, length, MASK + 1)), row.temperature, row.nucleus)
+            proposal = draw(token_keys, jnp.zeros((size, length, MASK + 1)), None, row.temperature, row.nucleus)
             view = View(
                 state == MASK, jnp.zeros((size, length), bool), proposal.tokens, proposal.log_prob, proposal.race
             )

@@ -37,6 +37,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 document="file",
                 detokenize=True,
                 validation_documents=100_000,
+                flip=False,  # images: mirror half of the training examples left to right
                 cache_dir="",  # empty: the work directory's cache
             ),
             codec=dict(

@@ -1,0 +1,96 @@
+"""Exact answers for half-known tokens: the true posterior of an enumerable language, and expectations without draws."""
+
+from itertools import product
+from math import comb
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from diffusion.categorical import EXCLUDED
+from diffusion.codecs import Digits
+from diffusion.corrupt.partial import PartialMasking, State
+from diffusion.objectives.nelbo import Target, cross_entropy
+from diffusion.oracles.enumerable import Enumerable
+from diffusion.types import Denoise, Logits, Times
+
+
+def digit_denoiser(language: Enumerable, codec: Digits) -> Denoise:
+    """log p(x^i | known digits) [B, L, C] by summing over the sequences whose digits agree; time is ignored.
+
+    Tokens that no such sequence has at a position have no mass; where no sequence agrees, logits are uniform.
+    """
+    onehot = np.eye(codec.vocabulary, dtype=np.float32)[language.sequences].reshape(len(language.table), -1)
+
+    def denoise(noisy: State, time: Times) -> Logits:
+        del time
+        codes = codec.encode(jnp.asarray(language.sequences)).reshape(len(language.table), -1)
+        masked = noisy == codec.mask_id
+        agree = jnp.all(masked[:, None, :] | (noisy[:, None, :] == codes[None]), axis=-1)
+        joint = jnp.where(agree, jnp.asarray(language.table, jnp.float32)[None], 0)
+        sums = jnp.matmul(joint, jnp.asarray(onehot), precision=jax.lax.Precision.HIGHEST)
+        sums = sums.reshape(len(noisy), language.length, codec.vocabulary)
+        known = jnp.sum(sums, axis=-1, keepdims=True) > 0
+        return jnp.where(known, jnp.where(sums > 0, jnp.log(jnp.where(sums > 0, sums, 1)), EXCLUDED), 0)
+
+    return denoise
+
+
+def state_sets(positions: int) -> tuple[np.ndarray, np.ndarray]:
+    """All nonempty sets of masked positions [2^N - 1, N] and their weights 1 / (|S| binom(N, |S|)).
+
+    The weight is int_0^1 t^{|S| - 1} (1 - t)^{N - |S|} dt: the 1 / t of the bound times the chance of the set at t.
+    """
+    sets = np.array(list(product([False, True], repeat=positions)))[1:]
+    sizes = sets.sum(axis=1)
+    return sets, np.array([1 / (size * comb(positions, size)) for size in sizes])
+
+
+def expected_nats(
+    process: PartialMasking, denoise: Denoise, tokens: Int[np.ndarray, "B L"], target: Target
+) -> Float[np.ndarray, "B"]:
+    """Prime's bound ("marginal") or its joint cross-entropy, in nats a sequence, summed over all states in float64.
+
+    Exact for a denoiser that ignores time, and one coin a digit.
+    """
+    clean = process.encode(jnp.asarray(tokens))
+    sets, weights = state_sets(clean.shape[1])
+
+    @jax.jit
+    def nats(hidden):
+        noisy = jnp.where(hidden[None], process.mask_id, clean)
+        logits = denoise(noisy, jnp.zeros(len(noisy)))
+        return cross_entropy(process, logits, noisy, clean, jnp.ones(tokens.shape), target)
+
+    return sum(weight * np.asarray(nats(hidden), np.float64) for hidden, weight in zip(sets, weights, strict=True))
+
+
+def expected_steps_nats(
+    process: PartialMasking, denoise: Denoise, tokens: Int[np.ndarray, "B L"], levels: Float[np.ndarray, "T"]
+) -> Float[np.ndarray, "B"]:
+    """The bound of a whole-token sampler with the mask levels l_1 < .. < l_T = 1, in nats, without draws.
+
+    sum_k E_{S_k, R_k}[sum_i -log p(y^{i, R_k} | y_{S_k})]: at level l_k each digit is masked, and each masked one is
+    revealed with probability (l_k - l_{k-1}) / l_k; -log of the joint mass of the revealed digits.
+    """
+    clean = process.encode(jnp.asarray(tokens))
+    sets, _ = state_sets(clean.shape[1])
+    sizes = sets.sum(axis=1)
+    before = np.concatenate([[0.0], levels[:-1]])
+    positions = clean.shape[1]
+
+    @jax.jit
+    def nats(hidden, chosen):
+        noisy = jnp.where(hidden[None], process.mask_id, clean)
+        logits = denoise(noisy, jnp.zeros(len(noisy)))
+        return -process.token_log_prob(logits, noisy, clean, jnp.broadcast_to(chosen[None], clean.shape)).sum(axis=1)
+
+    total = np.zeros(len(clean))
+    for hidden, size in zip(sets, sizes, strict=True):
+        for chosen, count in zip(sets, sizes, strict=True):
+            if np.all(hidden | ~chosen):
+                state = levels**size * (1 - levels) ** (positions - size)
+                reveal = (1 - before / levels) ** count * (before / levels) ** (size - count)
+                total += np.sum(state * reveal) * np.asarray(nats(hidden, chosen), np.float64)
+    return total

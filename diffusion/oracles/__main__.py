@@ -3,6 +3,8 @@
 Examples:
   python -m diffusion.oracles --estimator=bound_continuous
   python -m diffusion.oracles --estimator=bound_steps_8 --language=markov
+  python -m diffusion.oracles --estimator=joint_ce
+  python -m diffusion.oracles --estimator=bound_steps_8 --digits=2
   python -m diffusion.oracles --estimator=my_module:my_function
 
 A function of your own has the signature (denoise, process, tokens [B, L], weights [B, L], draws) -> nats [B]; see
@@ -16,8 +18,11 @@ from traceback import extract_tb
 
 from absl import flags
 
+from diffusion.codecs import Digits
 from diffusion.corrupt.masking import Masking
+from diffusion.corrupt.partial import PartialMasking
 from diffusion.evaluate.likelihood import CAUSAL, Estimate, estimator
+from diffusion.objectives.nelbo import Process
 from diffusion.oracles.check import TOLERANCE, Check, Language, check_estimator
 from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.markov import random_chain
@@ -25,16 +30,27 @@ from diffusion.schedules import LogLinear
 
 LANGUAGES = {
     "enumerable": lambda seed: random_language(seed, vocabulary=4, length=3),
+    "digits": lambda seed: random_language(seed, vocabulary=5, length=2),
     "markov": lambda seed: random_chain(seed, vocabulary=8, length=256),
 }
+# Estimators that say something new where tokens have digits.
+OF_DIGITS = ("joint_ce", "bound_marginal", "bound_grouped")
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("estimator", None, "Name of an estimator, or module:function.", flag_values=FLAGS)
 flags.DEFINE_enum(
     "language",
     "enumerable",
-    list(LANGUAGES),
-    "enumerable: 64 sequences of 3 tokens, with Kraft sums; markov: a chain of length 256.",
+    ["enumerable", "markov"],
+    "enumerable: 64 sequences of 3 tokens (25 of 2 with digits), with Kraft sums; markov: a chain of length 256.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "digits",
+    0,
+    f"Digits of a token (Prime); 0: 2 for {', '.join(OF_DIGITS)}, else 1.",
+    lower_bound=0,
+    upper_bound=3,
     flag_values=FLAGS,
 )
 flags.DEFINE_integer("draws", 4096, "Draws for each sequence (markov: in all).", lower_bound=64, flag_values=FLAGS)
@@ -61,9 +77,15 @@ def load(name: str | None) -> Estimate:
     return function
 
 
-def measure(estimate: Estimate, language: Language, causal: bool) -> list[Check]:
+def noise(language: Language, digits: int) -> Process:
+    """Masking of tokens, or of digits in a base that leaves codes without a token."""
+    if digits == 1:
+        return Masking(language.vocabulary, LogLinear())
+    return PartialMasking(Digits(language.vocabulary, digits), LogLinear())
+
+
+def measure(estimate: Estimate, language: Language, process: Process, causal: bool) -> list[Check]:
     """Run the checks; a failure inside the estimator becomes one line that names its place."""
-    process = Masking(language.vocabulary, LogLinear())
     try:
         return check_estimator(estimate, language, process, causal=causal, draws_each=FLAGS.draws, seed=FLAGS.seed)
     except Exception as error:
@@ -75,10 +97,11 @@ def measure(estimate: Estimate, language: Language, causal: bool) -> list[Check]
         ) from None
 
 
-def report(checks: list[Check], language: Language) -> int:
+def report(checks: list[Check], language: Language, digits: int) -> int:
     """Print what was measured and the verdict; returns the exit status."""
     exact = checks[0]
-    print(f"language   {FLAGS.language}: {language.vocabulary} tokens, length {language.length}")
+    written = f", {digits} digits a token" if digits > 1 else ""
+    print(f"language   {FLAGS.language}: {language.vocabulary} tokens, length {language.length}{written}")
     print(f"entropy    {language.entropy():.6f} nats a sequence")
     print(f"estimate   {exact.value:.6f} +- {exact.error:.6f} nats under the exact denoiser")
     for check in checks[1:]:
@@ -110,12 +133,19 @@ def main(argv: list[str]) -> int:
             return 0
         if rest:
             raise ValueError(f"unexpected argument {rest[0]!r}; see --help")
-        language = LANGUAGES[FLAGS.language](FLAGS.seed)
-        checks = measure(load(FLAGS.estimator), language, FLAGS.causal or FLAGS.estimator in CAUSAL)
+        estimate = load(FLAGS.estimator)
+        digits = FLAGS.digits or (2 if FLAGS.estimator in OF_DIGITS and FLAGS.language == "enumerable" else 1)
+        if digits > 1 and FLAGS.language != "enumerable":
+            raise ValueError("--digits: more than one goes with --language=enumerable")
+        causal = FLAGS.causal or FLAGS.estimator in CAUSAL
+        if digits > 1 and causal:
+            raise ValueError("--digits: a causal estimator reads whole tokens; leave it at 1")
+        language = LANGUAGES["digits" if digits > 1 else FLAGS.language](FLAGS.seed)
+        checks = measure(estimate, language, noise(language, digits), causal)
     except (ValueError, flags.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return report(checks, language)
+    return report(checks, language, digits)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from diffusion.corrupt.masking import Masking
 from diffusion.evaluate.likelihood import Estimate
+from diffusion.objectives.nelbo import Process
+from diffusion.oracles.digits import digit_denoiser
 from diffusion.oracles.enumerable import Enumerable
 from diffusion.oracles.tables import random_denoiser, uniform_denoiser
 from diffusion.randomness import draws, named
@@ -71,14 +72,14 @@ class Check:
 
 
 def estimate_nats(
-    estimate: Estimate, denoise: Denoise, process: Masking, tokens: Tokens, draws_each: int, key: Key[Array, ""]
+    estimate: Estimate, denoise: Denoise, process: Process, tokens: Tokens, draws_each: int, key: Key[Array, ""]
 ) -> Float[np.ndarray, "R B"]:
     """Mean of the draws of each sequence in `REPEATS` independent repetitions, float64 nats."""
     run = repeated(estimate, process, tokens, draws_each)
     return np.asarray(jax.jit(lambda key: run(denoise, key))(key), np.float64)
 
 
-def repeated(estimate: Estimate, process: Masking, tokens: Tokens, draws_each: int) -> Callable:
+def repeated(estimate: Estimate, process: Process, tokens: Tokens, draws_each: int) -> Callable:
     """The function (denoise, key) -> nats [R, B] behind `estimate_nats`, to be traced."""
     size = len(tokens)
     inner = -(-draws_each // REPEATS)
@@ -125,7 +126,7 @@ def cross_entropy(
 def check_estimator(
     estimate: Estimate,
     language: Language,
-    process: Masking,
+    process: Process,
     *,
     causal: bool = False,
     draws_each: int = 4096,
@@ -139,6 +140,10 @@ def check_estimator(
     """
     key = jax.random.key(seed)
     exact = language.next_token if causal else language.denoise
+    if process.digits > 1:
+        if not isinstance(language, Enumerable):
+            raise ValueError("digits: the exact posterior given digits is known for an enumerable language alone")
+        exact = digit_denoiser(language, process.codec)
     if isinstance(language, Enumerable):
         tokens, probs, each = language.sequences, language.table, draws_each
     else:
@@ -148,10 +153,10 @@ def check_estimator(
     surprise = -np.where(probs > 0, language.log_prob(tokens), 0)
 
     def randomised(table_key):
-        return random_denoiser(table_key, language.vocabulary, causal=causal)
+        return random_denoiser(table_key, language.vocabulary, causal=causal, digits=process.digits)
 
     run = repeated(estimate, process, tokens, each)
-    draw_key, uniform = named(key, "draws"), uniform_denoiser(language.vocabulary)
+    draw_key, uniform = named(key, "draws"), uniform_denoiser(language.vocabulary, process.digits)
     # One compilation for all random tables: their key is an argument.
     random_run = jax.jit(lambda table_key, key: run(randomised(table_key), key))
     results = {

@@ -7,21 +7,24 @@ from jaxtyping import Array, Float, Int, Key
 from diffusion.types import Denoise, Logits, Times, Tokens
 
 
-def uniform_denoiser(vocabulary: int) -> Denoise:
-    """The denoiser that knows nothing: equal logits for every token."""
+def uniform_denoiser(vocabulary: int, digits: int = 1) -> Denoise:
+    """The denoiser that knows nothing: equal logits for every token of `digits` positions."""
 
     def denoise(noisy: Tokens, time: Times) -> Logits:
         del time
-        return jnp.zeros((*noisy.shape, vocabulary + 1))
+        return jnp.zeros((len(noisy), noisy.shape[1] // digits, vocabulary + 1))
 
     return denoise
 
 
-def random_denoiser(key: Key[Array, ""], vocabulary: int, scale: float = 0.7, *, causal: bool = False) -> Denoise:
+def random_denoiser(
+    key: Key[Array, ""], vocabulary: int, scale: float = 0.7, *, causal: bool = False, digits: int = 1
+) -> Denoise:
     """Normal logits from a hash of all that the network may read, and a smooth dependence on time.
 
     Every noisy sequence has its own independent table of logits, as a network of unlimited capacity could have; it is
-    consistent with no joint law. A causal one reads the inputs up to each position, and no time.
+    consistent with no joint law. A causal one reads the inputs up to each position, and no time. A token has `digits`
+    positions in the noisy sequence.
     """
 
     def table(number: Int[Array, ""], rows: tuple[int, ...]) -> Float[Array, "..."]:
@@ -32,7 +35,7 @@ def random_denoiser(key: Key[Array, ""], vocabulary: int, scale: float = 0.7, *,
         prefixes = jnp.cumsum((noisy.astype(jnp.uint32) + 1) * _multipliers(length)[None], axis=1)
         if causal:
             return scale * jax.vmap(jax.vmap(lambda number: table(number, ())))(prefixes)
-        logits = jax.vmap(lambda number: table(number, (2, length)))(prefixes[:, -1])
+        logits = jax.vmap(lambda number: table(number, (2, length // digits)))(prefixes[:, -1])
         return scale * (logits[:, 0] + jnp.sin(2 * jnp.pi * time)[:, None, None] * logits[:, 1])
 
     return denoise

@@ -31,7 +31,7 @@ def test_two_stage_draw_has_the_law_of_softmax(classes):
 
 def test_classes_outside_the_vocabulary_are_never_drawn():
     logits = jnp.zeros((2, 500, 9)).at[..., 6:].set(50.0)
-    proposal = Draw(6)(keys(2), logits, ONE, ONE)
+    proposal = Draw(6)(keys(2), logits, None, ONE, ONE)
     assert proposal.tokens.max() < 6
     np.testing.assert_allclose(proposal.log_prob, np.log(1 / 6), rtol=1e-5)
 
@@ -52,7 +52,7 @@ def test_nucleus_sets(probs, rule, kept):
 
 def test_nucleus_draws_only_from_the_set_and_reports_the_network_probability():
     logits = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
-    proposal = Draw(4, nucleus="inclusive")(keys(2), jnp.broadcast_to(logits, (2, 2000, 4)), ONE, jnp.float32(0.9))
+    proposal = Draw(4, nucleus="inclusive")(keys(2), jnp.broadcast_to(logits, (2, 2000, 4)), None, ONE, jnp.float32(0.9))
     share = float((proposal.tokens == 0).mean())
     assert set(np.unique(proposal.tokens)) == {0, 1}
     assert abs(share - 0.625) < 4 * (0.625 * 0.375 / 4000) ** 0.5
@@ -61,12 +61,12 @@ def test_nucleus_draws_only_from_the_set_and_reports_the_network_probability():
 
 def test_temperature_zero_is_greedy():
     logits = jnp.broadcast_to(jnp.array([0.1, 0.3, 0.2]), (1, 50, 3))
-    assert (Draw(3)(keys(1), logits, jnp.zeros(()), ONE).tokens == 1).all()
+    assert (Draw(3)(keys(1), logits, None, jnp.zeros(()), ONE).tokens == 1).all()
 
 
 def test_low_precision_rule_is_the_formula_of_the_public_code():
     logits = jax.random.normal(jax.random.key(5), (2, 7, 6))
-    proposal = Draw(6, precision="mdlm_float32")(keys(2, 1), logits, ONE, ONE)
+    proposal = Draw(6, precision="mdlm_float32")(keys(2, 1), logits, None, ONE, ONE)
     noise = np.asarray(uniform(keys(2, 1), (7, 6)))
     scores = np.asarray(jax.nn.softmax(logits)) / (1e-10 - np.log(noise + np.float32(1e-10)))
     np.testing.assert_array_equal(proposal.tokens, scores.argmax(-1))

@@ -93,7 +93,7 @@ def find_row(rows: list[dict], name: str) -> dict:
 
 def judge_job(rows: list[dict], config: ConfigDict) -> Job | None:
     """The training of the judge, where the judge is a row of this table: always that row's first seed."""
-    if config.judge.name != "row":
+    if config.judge.name not in ("row", "classifier"):
         return None
     row = find_row(rows, config.judge.row)
     return train_job(row["name"], resolve(config, row["overrides"], config.seeds[0]))
@@ -102,11 +102,12 @@ def judge_job(rows: list[dict], config: ConfigDict) -> Job | None:
 def plan(rows: list[dict], config: ConfigDict) -> list[Job]:
     """All jobs of a table's rows, in an order in which each comes after what it needs.
 
-    A row is a dict: its `name`, its `overrides` of config fields, and the `verbs` (evaluate, sample) to run for it.
+    A row is a dict: its `name`, its `overrides` of config fields, and the `verbs` (evaluate, sample) to run for it;
+    with `seeds` it takes only so many of the table's seeds, the first ones.
     """
     jobs: dict[str, Job] = {}
     for row in rows:
-        for seed in config.seeds:
+        for seed in config.seeds[: row.get("seeds")]:
             resolved = resolve(config, row["overrides"], seed)
             needs = []
             # Held-out text stands in for samples and needs no model.

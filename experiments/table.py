@@ -132,14 +132,18 @@ def trade_off(asked: list[dict], rows: list[dict], plot: dict) -> tuple[dict, di
 
 
 def series(rows: list[dict], plot: dict) -> tuple[dict, dict]:
-    """Named rows at named places: `series` are (label, metric, ((row, x), ...)), `references` (label, metric, row)."""
+    """Named rows at named places: `series` are (label, metric, ((row, x), ...)), `references` (label, metric, row).
+
+    `levels` are horizontal lines too, of known height by label.
+    """
     curves = {}
     for label, key, places in plot["series"]:
         found = [(x, numbers) for name, x in places if (numbers := values(rows, name, key))]
         if found:
             curves[label] = [(x, *mean_and_error(numbers)) for x, numbers in found]
     references = [(label, values(rows, name, key)) for label, key, name in plot.get("references", ())]
-    return curves, {label: statistics.fmean(numbers) for label, numbers in references if numbers}
+    levels = {label: statistics.fmean(numbers) for label, numbers in references if numbers}
+    return curves, levels | plot.get("levels", {})
 
 
 def bits_per_byte(row: dict) -> list[dict]:

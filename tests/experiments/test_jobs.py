@@ -90,6 +90,17 @@ def test_each_seed_trains_anew_and_all_are_judged_by_the_first(config):
     assert judge_job(ROWS, config).id == trainings["AR", 3]
 
 
+def test_a_row_may_take_the_first_seeds_alone(config):
+    config.seeds = (3, 4, 5)
+    rows = [ROWS[1], dict(ROWS[2], seeds=1), dict(ROWS[3], overrides={"sample.steps": 8, "train.steps": 5}, seeds=2)]
+    seeds = {}
+    for job in plan(rows, config):
+        seeds.setdefault((job.verb, job.row), []).append(job.seed)
+    assert seeds["train", "AR"] == seeds["evaluate", "AR"] == [3, 4, 5]
+    assert seeds["train", "MDLM, 4 steps"] == seeds["evaluate", "MDLM, 4 steps"] == [3]
+    assert seeds["train", "MDLM, 8 steps"] == seeds["sample", "MDLM, 8 steps"] == [3, 4]
+
+
 # field: a changed value; the verbs whose ids must change.
 EVERYTHING = {"train", "evaluate", "sample"}
 CHANGES = [

@@ -304,6 +304,7 @@ def test_a_plot_of_named_rows_at_named_places(tmp_path, drawn):
             ("nobody", "other", places),
         ),
         references=(("AR", "nats", "AR"), ("not run", "nats", "not run")),
+        levels={"entropy": 1.5},
     )
     module = SimpleNamespace(TABLE=dict(plots=(plot,)), rows=MODULE.rows)
     results = [
@@ -319,7 +320,10 @@ def test_a_plot_of_named_rows_at_named_places(tmp_path, drawn):
     assert bound.get_xydata().tolist() == [[1, 4], [2, 6]] and below.get_xydata().tolist() == [[1, 4], [2, 3]]
     assert axes.containers[0].lines[2][0].get_segments()[1][:, 1].tolist() == [5, 7]
     assert (bound.get_linestyle(), below.get_linestyle()) == ("-", "--") and bound.get_color() == below.get_color()
-    assert axes.get_legend_handles_labels()[1] == ["AR", "trained on marginal, bound", "trained on marginal, joint_ce"]
+    labels = ["AR", "entropy", "trained on marginal, bound", "trained on marginal, joint_ce"]
+    assert axes.get_legend_handles_labels()[1] == labels
+    heights = [float(line.get_ydata()[0]) for line in axes.lines if line.get_label() in ("AR", "entropy")]
+    assert heights == [2.0, 1.5]
 
 
 def test_a_job_is_described_by_its_metrics_and_samples(tmp_path):

@@ -15,9 +15,36 @@ SOURCES: dict[str, Callable[[DataSettings], ArraySource]] = {
     "mnist": images.mnist,
     "cifar10": images.cifar10,
     "imagenet32": images.imagenet32,
+    "cifar10_pairs": lambda settings: images.in_pairs(images.cifar10(settings)),
+    "imagenet32_pairs": lambda settings: images.in_pairs(images.imagenet32(settings)),
     "density2d": synthetic.density2d,
     "blobs": synthetic.blobs,
 }
+
+# Known without reading data: networks are built from them.
+SHAPES = {
+    "mnist": (28, 28, 1),
+    "cifar10": (32, 32, 3),
+    "imagenet32": (32, 32, 3),
+    "cifar10_pairs": (32, 32, 2),
+    "imagenet32_pairs": (32, 32, 2),
+    "blobs": (8, 8, 1),
+}
+LABELS = {"mnist": 10, "cifar10": 10, "cifar10_pairs": 10, "blobs": 4}
+
+
+def image_shape(source: str) -> tuple[int, int, int]:
+    """Height, width and colours of a source's images; raises ValueError for one without."""
+    if source not in SHAPES:
+        raise ValueError(f"data.source: {source!r} holds no images; known: {', '.join(SHAPES)}")
+    return SHAPES[source]
+
+
+def label_count(source: str) -> int:
+    """Classes that a source's labels name; raises ValueError for one without."""
+    if source not in LABELS:
+        raise ValueError(f"data.source: {source!r} has no labels; known: {', '.join(LABELS)}")
+    return LABELS[source]
 
 
 def values_tokenizer(size: int) -> Tokenizer:
@@ -88,6 +115,14 @@ def in_memory(source: ArraySource) -> tuple[dict[str, Block], dict[str, Statisti
         labels = None if parts[0].labels is None else np.concatenate([part.labels for part in parts])
         blocks[split] = Block(np.concatenate([part.tokens for part in parts]), None, labels)
     return blocks, statistics
+
+
+def as_pixels(source: str, tokens: Int[np.ndarray, "N L"]) -> tuple[Int[np.ndarray, "N M"], tuple[int, int, int]]:
+    """One value a pixel and colour, and the picture's shape: as tokens are, or unpacked from pairs."""
+    height, width, colours = image_shape(source)
+    if source.endswith("_pairs"):
+        return images.pixels_of_pairs(tokens), (height, width, 3)
+    return np.asarray(tokens), (height, width, colours)
 
 
 def flipped(tokens: Int[np.ndarray, "B L"], image: tuple[int, int, int], coins: np.ndarray) -> Int[np.ndarray, "B L"]:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from diffusion.data import batches, evaluation_batches, load_dataset, loader
-from diffusion.data.arrays import flipped
+from diffusion.data.arrays import LABELS, SHAPES, as_pixels, flipped
+from diffusion.data.images import pixel_pairs, pixels_of_pairs
 from diffusion.data.synthetic import density_table
 from diffusion.train.mesh import make_mesh, put_batch
 from diffusion.train.step import gradients
@@ -24,6 +25,7 @@ RNG = np.random.default_rng(0)
 
 def fields(source, path="", **changes):
     lengths = {"mnist": (784, 256), "cifar10": (3072, 256), "imagenet32": (3072, 256), "density2d": (2, 32)}
+    lengths |= {"cifar10_pairs": (2048, 4096)}
     length, vocab_size = lengths.get(source, (64, 16))
     settings = dict(source=source, path=str(path), tokenizer="values", length=length, vocab_size=vocab_size)
     return SimpleNamespace(**(settings | {"validation_images": 2} | changes))
@@ -74,7 +76,8 @@ def test_mnist_gives_its_pixels_with_labels_and_holds_out_the_last_images(mnist_
         assert rows["tokens"].dtype == rows["label"].dtype == np.int32 and (rows["weights"] == 1).all()
         # Bits per byte are bits per dimension.
         assert data.statistics[split].bytes == data.statistics[split].tokens == pixels.size
-    assert data.image == (28, 28, 1) and data.labels == 10 and data.model_vocab_size == 257
+    assert (data.image, data.labels) == (SHAPES["mnist"], LABELS["mnist"]) == ((28, 28, 1), 10)
+    assert data.model_vocab_size == 257
     whole = load_dataset(fields("mnist", folder, validation_images=0))
     np.testing.assert_array_equal(everything(whole, "train")["tokens"], images)
     np.testing.assert_array_equal(everything(whole, "validation")["tokens"], made["t10k"][0])
@@ -140,7 +143,24 @@ def test_cifar10_reads_the_same_from_either_version_in_folder_or_archive(tmp_pat
     assert len(prints) == 1
     np.testing.assert_array_equal(everything(data, "train")["tokens"], np.concatenate([x for x, _ in train])[:4])
     np.testing.assert_array_equal(everything(data, "test")["label"], test[1])
-    assert data.image == (32, 32, 3) and len(data.split("validation")) == 2
+    assert (data.image, data.labels) == (SHAPES["cifar10"], LABELS["cifar10"]) and len(data.split("validation")) == 2
+    pairs = load_dataset(fields("cifar10_pairs", tmp_path / "binary", flip=True))
+    assert (pairs.image, pairs.labels) == (SHAPES["cifar10_pairs"], LABELS["cifar10_pairs"])
+    assert pairs.tokenizer.vocab_size == 4096 and pairs.fingerprint != data.fingerprint
+    for split in ("train", "test"):
+        rows, plain = everything(pairs, split), everything(data, split)
+        np.testing.assert_array_equal(rows["label"], plain["label"])
+        pixels, shape = as_pixels("cifar10_pairs", rows["tokens"])
+        np.testing.assert_array_equal(pixels, plain["tokens"])
+        assert shape == (32, 32, 3)
+        every = np.ones(len(rows["tokens"]), bool)
+        turned = pixels_of_pairs(flipped(rows["tokens"], pairs.image, every))
+        np.testing.assert_array_equal(turned, flipped(plain["tokens"], data.image, every))
+
+
+def test_super_tokens_are_the_halves_of_a_pixels_24_bits():
+    pixel = np.array([[0xAB, 0x01, 0xCD, 0x02, 0xEF, 0x03]])  # two pixels, ABCDEF and 010203, plane by plane
+    assert pixel_pairs(pixel).tolist() == [[0xABC, 0x010, 0xDEF, 0x203]]
 
 
 def test_a_pickle_that_could_run_code_is_refused(tmp_path):
@@ -176,7 +196,7 @@ def test_imagenet32_is_packed_once_in_the_order_of_its_batches(tmp_path, monkeyp
             for split in ("validation", "test"):
                 np.testing.assert_array_equal(everything(data, split)["tokens"], held_out[0])
                 assert data.statistics[split].bytes == held_out[0].size
-            assert "label" not in everything(data, "train") and data.labels == 0
+            assert "label" not in everything(data, "train") and data.labels == 0 and data.image == SHAPES["imagenet32"]
     assert data.split("train").source[0]["tokens"].dtype == np.uint8
     assert len(list((tmp_path / "cache" / "packed").iterdir())) == 2
     (npz / "val_data.npz").write_bytes((npz / "val_data.npz").read_bytes()[:2000])

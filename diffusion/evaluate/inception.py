@@ -1,0 +1,51 @@
+"""FID's features: torch-fidelity's Inception network with the original weights; requirements.txt has neither."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+WEIGHTS = "https://github.com/toshas/torch-fidelity/releases/tag/v0.2.0"
+
+
+def check_inception(weights: str) -> None:
+    """Raise ValueError in one line when the weights or the library are not there."""
+    if not weights or not Path(weights).expanduser().is_file():
+        raise ValueError(
+            f"judge.checkpoint: {weights!r} is no file; pass --config.judge.checkpoint=FILE, "
+            f"weights-inception-2015-12-05-6726825d.pth from {WEIGHTS}"
+        )
+    try:
+        import torch_fidelity  # noqa: F401
+    except ImportError:
+        raise ValueError("judge.name: inception needs the package torch-fidelity; pip install torch-fidelity") from None
+
+
+def inception_features(
+    weights: str, batch_size: int
+) -> Callable[[UInt8[np.ndarray, "N C H W"]], Float[np.ndarray, "N 2048"]]:
+    """The 2,048 pooled features of pictures of one or three colours, values 0 .. 255.
+
+    Raises:
+      ValueError: when weights or library are missing.
+    """
+    check_inception(weights)
+    import torch
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    path = str(Path(weights).expanduser())
+    network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=path)
+    network = network.to(device)
+
+    def features(pictures):
+        parts = []
+        for start in range(0, len(pictures), batch_size):
+            part = np.ascontiguousarray(pictures[start : start + batch_size], np.uint8)
+            part = np.repeat(part, 3, axis=1) if part.shape[1] == 1 else part
+            with torch.no_grad():
+                parts.append(network(torch.from_numpy(part).to(device))[0].cpu().numpy())
+        return np.concatenate(parts)
+
+    return features

@@ -1,0 +1,70 @@
+"""A small convolutional classifier of pictures; its last hidden layer is what generated pictures are compared in."""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from diffusion.nets.layers import Linear, dropout, dropout_seeds, shard_batch
+
+
+class Classifier(nn.Module):
+    """Two convolutions and a pooling a width of `channels`, a hidden layer of `hidden` numbers, and `labels` logits.
+
+    Pixel values 0 .. values-1 become numbers in [-1, 1].
+    """
+
+    shape: tuple[int, int, int]
+    values: int
+    labels: int
+    channels: tuple[int, ...] = (16, 32)
+    hidden: int = 64
+    dropout: float = 0.25
+    dtype: str = "float32"
+
+    def setup(self):
+        self.convolutions = [
+            nn.Conv(
+                width, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.he_uniform(), name=f"conv{level}{place}"
+            )
+            for level, width in enumerate(self.channels)
+            for place in "ab"
+        ]
+        self.penultimate = Linear(self.hidden, dtype=self.dtype, name="hidden_layer")
+        self.output = Linear(self.labels, dtype=self.dtype, name="output_layer")
+
+    def features(self, tokens: Int[Array, "B L"]) -> Float[Array, "B D"]:
+        """The last hidden layer, in float32."""
+        height, width, colours = self.shape
+        pictures = tokens.reshape(-1, colours, height, width)
+        x = shard_batch(jnp.moveaxis(pictures.astype(jnp.float32), 1, 3) * (2 / (self.values - 1)) - 1)
+        for number, convolution in enumerate(self.convolutions):
+            x = nn.relu(convolution(x))
+            x = nn.max_pool(x, (2, 2), (2, 2)) if number % 2 else x
+        return nn.relu(self.penultimate(x.reshape(len(tokens), -1))).astype(jnp.float32)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B L"],
+        sigma: Float[Array, " B"] | None = None,
+        *,
+        keys: Key[Array, " B"] | None = None,
+    ) -> Float[Array, "B K"]:
+        """Logits over labels; `sigma` is not read, `keys` turn dropout on."""
+        return self.classify(self.features(tokens), keys)
+
+    def classify(self, features: Float[Array, "B D"], keys: Key[Array, " B"] | None = None) -> Float[Array, "B K"]:
+        """Logits of features."""
+        if keys is not None and self.dropout > 0:
+            features = dropout(features[:, None], dropout_seeds(keys, 1, 1)[0, :, 0], self.dropout)[:, 0]
+        return self.output(features)
+
+
+def flops_per_example(net: Classifier) -> float:
+    """Floating-point operations of one picture's forward pass, multiply-adds as two; training takes three times."""
+    (height, width, before), total = net.shape, 0.0
+    for after in net.channels:
+        total += 18 * height * width * (before * after + after**2)
+        height, width, before = height // 2, width // 2, after
+    return total + 2 * net.hidden * (math.prod((height, width, before)) + net.labels)

@@ -1,0 +1,118 @@
+"""What the verb `sample` makes of pictures: a grid to look at, and distances from real ones in a judge's features."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+from ml_collections import ConfigDict
+
+from diffusion import build
+from diffusion.data.arrays import as_pixels, label_count
+from diffusion.evaluate.frechet import frechet_distance, moments, opinions
+from diffusion.evaluate.inception import check_inception, inception_features
+from diffusion.report.images import image_grid, pictures
+from diffusion.train.weights import load_weights
+from experiments.context import Context
+from experiments.jobs import Job
+
+COLUMNS, SHOWN = 8, 64
+Classify = Callable[[Int[np.ndarray, "N L"]], tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N K"]]]
+
+
+def check(job: Context) -> None:
+    """Raise ValueError for a judge that cannot judge pictures, before anything is trained."""
+    options = job.config.judge
+    if options.name not in ("none", "classifier", "inception"):
+        raise ValueError(f"judge.name: {options.name!r} cannot judge images; known: none, classifier, inception")
+    if options.name == "none":
+        return
+    job.dataset.split(options.reference)
+    if options.name == "classifier":
+        label_count(job.dataset.source)
+        if not options.row:
+            raise ValueError("judge.row: empty; name the row of the table whose model is the classifier")
+    else:
+        check_inception(options.checkpoint)
+
+
+def held_out(job: Context, count: int) -> Int[np.ndarray, "N L"]:
+    """Real images that are not among the reference's: what perfect samples would score."""
+    split = job.dataset.split("validation" if job.config.judge.reference == "test" else "test")
+    return split.rows(range(min(count, len(split))))["tokens"]
+
+
+def measure(job: Context, spec: Job, tokens: Int[np.ndarray, "N L"]) -> dict[str, float]:
+    """Write samples.png and compare with all images of `judge.reference`.
+
+    The judge is a classifier trained here (its Fréchet distance is no FID), or Inception (FID).
+    """
+    options, source = job.config.judge, job.dataset.source
+    values = job.dataset.tokenizer.vocab_size
+    # Digits that are no value read as `values`; the sampler has counted them, here they show as the brightest.
+    pixels, shape = as_pixels(source, np.minimum(tokens, values - 1))
+    values = 256 if source.endswith("_pairs") else values
+    if jax.process_index() == 0:
+        image_grid(job.folder / "samples.png", pixels[:SHOWN], shape, COLUMNS, values)
+    metrics: dict[str, float] = {"samples": len(tokens)}
+    if options.name == "none":
+        return metrics
+    split = job.dataset.split(options.reference)
+    if options.name == "classifier":
+        classify = trained_classifier(job, spec.needs[-1])
+        reference = split.rows(range(len(split)))
+        (features, logits), (real, known) = classify(tokens), classify(reference["tokens"])
+        return metrics | {
+            "classifier_frechet": frechet_distance(moments(features), moments(real)),
+            "classifier_accuracy": float((known.argmax(axis=1) == reference["label"]).mean()),
+            **opinions(logits),
+        }
+    features = inception_features(options.checkpoint, options.batch)
+
+    def shown(rows):
+        return pictures(*as_pixels(source, rows), values).transpose(0, 3, 1, 2)
+
+    starts = range(0, len(split), 4096)
+    parts = (split.rows(range(start, min(start + 4096, len(split))))["tokens"] for start in starts)
+    real = np.concatenate([features(shown(part)) for part in parts])
+    generated = features(pictures(pixels, shape, values).transpose(0, 3, 1, 2))
+    return metrics | {"fid": frechet_distance(moments(generated), moments(real))}
+
+
+def trained_classifier(job: Context, needed: str) -> Classify:
+    """Features and logits of a classifier row of the same table, `judge.batch` pictures at a time."""
+    folder = job.workdir / "jobs" / needed
+    config = ConfigDict(json.loads((folder / "config.json").read_text()))
+    system = build.system(config, job.dataset.tokenizer.vocab_size)
+    params = load_weights(folder / "weights", system.init, job.mesh)
+    size = job.config.judge.batch
+
+    @jax.jit
+    def judge(params, tokens):
+        features = system.net.apply({"params": params}, tokens, method="features")
+        return features, system.net.apply({"params": params}, features, method="classify")
+
+    def classify(tokens):
+        # The last batch is filled up, so that one program serves all.
+        filled = np.concatenate([tokens, np.repeat(tokens[-1:], -len(tokens) % size, axis=0)])
+        parts = [jax.device_get(judge(params, filled[start : start + size])) for start in range(0, len(filled), size)]
+        return tuple(np.concatenate(columns)[: len(tokens)] for columns in zip(*parts, strict=True))
+
+    return classify
+
+
+def collect(rows: list[dict], workdir: Path, folder: Path) -> list[Path]:
+    """Copies of all rows' sample grids, named by row and seed, for a table's folder."""
+    copies = []
+    for row in rows:
+        grid = workdir / "jobs" / row["job"] / "samples.png"
+        if row["verb"] == "sample" and grid.exists():
+            slug = re.sub(r"[^a-z0-9]+", "-", f"{row['row']} seed {row['seed']}".lower()).strip("-")
+            copies.append(folder / f"samples-{slug}.png")
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(grid, copies[-1])
+    return copies

@@ -119,8 +119,9 @@ class Digits:
     def pack(self, digits: Int[Array, "... l"]) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
         """The known digits as bit fields, and the bits that are known; masked digits give zeros in both."""
         known = digits != self.mask_id
-        value = jnp.where(known, digits.astype(jnp.uint32) << jnp.asarray(self.shifts), 0)
-        return _either(value), _either(jnp.where(known, jnp.asarray(self.fields), 0))
+        last = (1,) * (digits.ndim - 1) + (self.digits,)
+        value = jnp.where(known, digits.astype(jnp.uint32) << jnp.asarray(self.shifts).reshape(last), 0)
+        return _either(value), _either(jnp.where(known, jnp.asarray(self.fields).reshape(last), 0))
 
     def check(self, tokens: Int[np.ndarray, "..."]) -> None:
         """Raise ValueError naming the first token outside 0..C-1."""

@@ -1,0 +1,110 @@
+"""What digits cost: Prime's training step and sampler beside MDLM's, of one network size, in one run.
+
+    python -m experiments.digit_cost --repeats=8
+
+Programs take turns, so that a slow spell of the machine hits all of them; ratios are medians over the repeats of the
+time over MDLM's time in the same turn. Everything is built from a config as the verbs build it, filter on.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+from ml_collections import ConfigDict
+from tabulate import tabulate
+
+from configs.base import defaults, small
+from diffusion import build
+from diffusion.randomness import example_keys
+from diffusion.train.state import new_state
+from diffusion.train.step import make_step
+from experiments.allocator import keep_freed_memory
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("size", "local", ["local", "small"], "local: 128 wide, 128 tokens of 4,096; small: the paper's")
+flags.DEFINE_integer("batch", 0, "examples a step; 0: 16", lower_bound=0)
+flags.DEFINE_integer("repeats", 8, "timings of each program, taken in turns", lower_bound=2)
+flags.DEFINE_list("digits", ["2", "4", "8"], "digits a token")
+flags.DEFINE_integer("steps", 8, "evaluations of one sampler call", lower_bound=1)
+
+
+def config(digits: int, target: str) -> ConfigDict:
+    """The config of one program."""
+    made = defaults("digit_cost", "local")
+    if FLAGS.size == "local":
+        small(made)
+    else:
+        made.data.update(vocab_size=50257, length=1024)
+        made.model.dtype = "bfloat16"
+    made.train.batch = made.sample.batch = FLAGS.batch or 16
+    made.codec.digits, made.objective.target = digits, target
+    made.sample.update(steps=FLAGS.steps, end=0.0, final="none")
+    return made
+
+
+def training(options: ConfigDict) -> Callable[[], None]:
+    """A compiled training step, run once a call."""
+    system = build.system(options, options.data.vocab_size)
+    optimizer = build.optimizer(options)
+    held = {"state": jax.jit(lambda key: new_state(system.init(key), optimizer))(jax.random.key(0))}
+    shape = (options.train.batch, options.data.length)
+    tokens = jax.random.randint(jax.random.key(1), shape, 0, options.data.vocab_size)
+    data, root = {"tokens": tokens, "weights": jnp.ones(shape)}, jax.random.key(2)
+    step = make_step(build.objective(options, system), optimizer)
+    compiled = jax.jit(step, donate_argnums=0).lower(held["state"], data, root).compile()
+
+    def run() -> None:
+        held["state"], metrics = compiled(held["state"], data, root)
+        jax.block_until_ready((held["state"], metrics))
+
+    return run
+
+
+def sampling(options: ConfigDict) -> Callable[[], None]:
+    """A compiled sampler, run once a call."""
+    system = build.system(options, options.data.vocab_size)
+    params = jax.jit(system.init)(jax.random.key(0))
+    size = options.sample.batch
+    keys = example_keys(jax.random.key(3), jnp.arange(size))
+    prompt = jnp.full((size, options.data.length), options.data.vocab_size, jnp.int32)
+    compiled = jax.jit(build.sampler(options, system)).lower(params, keys, prompt).compile()
+    return lambda: jax.block_until_ready(compiled(params, keys, prompt))
+
+
+def main(arguments: list[str]) -> None:
+    """Times every program and prints the ratios."""
+    if arguments[1:]:
+        raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
+    keep_freed_memory()
+    digits = [int(number) for number in FLAGS.digits]
+    names = [(1, "marginal"), *((number, target) for number in digits for target in ("joint", "marginal"))]
+    programs = {("training", *name): training(config(*name)) for name in names}
+    programs |= {("sampling", number, ""): sampling(config(number, "marginal")) for number in (1, *digits)}
+    seconds: dict[tuple, list[float]] = {name: [] for name in programs}
+    for repeat in range(FLAGS.repeats + 1):
+        for name, run in programs.items():
+            begin = time.perf_counter()
+            run()
+            if repeat:  # the first turn warms caches and allocators up
+                seconds[name].append(time.perf_counter() - begin)
+    lines = []
+    for kind, number, target in programs:
+        times = seconds[kind, number, target]
+        base = seconds[kind, 1, "marginal" if kind == "training" else ""]
+        ratios = [ours / mdlm for ours, mdlm in zip(times, base, strict=True)]
+        scale = 1e3 if kind == "training" else 1e3 / FLAGS.steps
+        label = "MDLM" if number == 1 else f"Prime, {number} digits" + (f", {target}" if target else "")
+        spread = f"[{min(ratios):.2f}, {max(ratios):.2f}]"
+        lines.append(
+            [kind, label, f"{scale * statistics.median(times):.1f}", f"{statistics.median(ratios):.2f} {spread}"]
+        )
+    device = jax.devices()[0].device_kind
+    print(f"{FLAGS.size}, batch {FLAGS.batch or 16}, {jax.device_count()} x {device}, {FLAGS.repeats} repeats\n")
+    print(tabulate(lines, ["", "program", "ms a step (evaluation)", "ratio to MDLM"], disable_numparse=True))
+
+
+if __name__ == "__main__":
+    app.run(main)

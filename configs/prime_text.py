@@ -173,6 +173,12 @@ def recipe(config) -> None:
         config.quality.parse = True
 
 
+def baseline(config) -> dict:
+    """Overrides of the autoregressive row, the judge of all others."""
+    steps = {"train.steps": TRAINING_STEPS["AR"]} if config.variant == "local" else {}
+    return left_to_right(config) | steps | {"evaluate.also": ()}
+
+
 def models(digits: tuple[int, ...], extras: bool = False):
     """(row, curve, overrides, further keys of the row) of every masked model."""
     yield "MDLM", "1 digit (MDLM)", {}, {}
@@ -188,10 +194,7 @@ def models(digits: tuple[int, ...], extras: bool = False):
 def comparison(config, digits: tuple[int, ...], steps: tuple[int, ...], extras: bool = False):
     """The likelihood of every model, then its samples at every number of steps, all judged by AR."""
     yield dict(name="Held-out text", overrides={"sample.policy": "data"}, verbs=("sample",), seeds=1)
-    causal = left_to_right(config) | {"evaluate.also": ()}
-    if config.variant == "local":
-        causal["train.steps"] = TRAINING_STEPS["AR"]
-    yield dict(name="AR", overrides=causal, verbs=("evaluate", "sample"), seeds=1)
+    yield dict(name="AR", overrides=baseline(config), verbs=("evaluate", "sample"), seeds=1)
     for name, _, overrides, keys in models(digits, extras):
         yield dict(name=name, overrides=overrides, verbs=("evaluate",), **keys)
     for name, curve, overrides, keys in models(digits, extras):

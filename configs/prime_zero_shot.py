@@ -6,9 +6,9 @@ set that is not there leaves an empty column.
 """
 
 from configs import mdlm_owt
-from configs.base import defaults, left_to_right
+from configs.base import defaults
 from configs.mdlm_owt import TITLES, ZERO_SHOT, ZERO_SHOT_AR, ZERO_SHOT_MDLM, figures, zero_shot
-from configs.prime_text import DIGITS, FIGURES, models, recipe
+from configs.prime_text import DIGITS, FIGURES, baseline, models, recipe
 
 TABLE = dict(
     title="MDM-Prime, zero-shot perplexity (valid bounds)",
@@ -39,6 +39,6 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
-    yield dict(name="AR", overrides=left_to_right(config), verbs=("evaluate",))
+    yield dict(name="AR", overrides=baseline(config), verbs=("evaluate",))
     for name, _, overrides, _ in models(DIGITS[config.variant]):
         yield dict(name=name, overrides=overrides, verbs=("evaluate",))

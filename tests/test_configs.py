@@ -5,10 +5,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs import prime_toy
 from diffusion import build
+from diffusion.data.synthetic import density_table
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
 from experiments.jobs import digest, plan, resolve, train_identity
@@ -120,3 +123,8 @@ def test_a_tables_steps_scale_down():
         assert work[2] < 3600 * 1e11, name
         # One accelerator, 20 minutes, at 2e14 FLOP/s.
         assert work[1] < 1200 * 2e14, name
+
+
+def test_the_toys_entropy_is_that_of_its_density():
+    table = density_table(prime_toy.get_config("paper").data.vocab_size)
+    assert -np.sum(table * np.log(table)) / 2 == pytest.approx(prime_toy.ENTROPY, abs=1e-6)

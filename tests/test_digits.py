@@ -110,9 +110,7 @@ def reference(logits, codec, known, clean, bits):
     def total(inside):
         return jax.nn.logsumexp(logits, axis=-1, where=inside)
 
-    sets = [
-        kept & jnp.all((table == clean[:, :, None]) | ~jnp.asarray(row)[None, None, None], axis=-1) for row in bits
-    ]
+    sets = [kept & jnp.all((table == clean[:, :, None]) | ~jnp.asarray(row)[None, None, None], axis=-1) for row in bits]
     return jnp.stack([total(inside) for inside in sets], axis=-1) - total(kept)[..., None]
 
 

@@ -61,7 +61,11 @@ def test_digits_are_masked_independently_at_the_rate_of_the_schedule(time):
     """At t = 1 the log-linear schedule masks 99.9 %."""
     hidden, _ = hidden_at(time)
     level = 0.999 * time
-    for expected, seen in ((level, hidden), (level**2, hidden.all(axis=-1)), (level**2, hidden[:, 1:] & hidden[:, :-1])):
+    for expected, seen in (
+        (level, hidden),
+        (level**2, hidden.all(axis=-1)),
+        (level**2, hidden[:, 1:] & hidden[:, :-1]),
+    ):
         assert abs(seen.mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / seen.size)
     each = hidden.mean(axis=(0, 1))
     assert np.all(np.abs(each - level) < 4 * np.sqrt(level * (1 - level) / hidden[..., 0].size))

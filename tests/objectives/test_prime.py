@@ -1,0 +1,343 @@
+"""Prime's losses: the worked numbers, what is MDLM's, what an untrained network scores, and draws that average to them.
+
+The running example has five tokens of two base-3 digits; a context-free network gives the same logits for every state.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion import schedules
+from diffusion.codecs import Digits
+from diffusion.corrupt.masking import Masking
+from diffusion.corrupt.partial import PartialMasking
+from diffusion.evaluate.likelihood import BoundSteps, bound_continuous, bound_grouped, bound_marginal, joint_ce
+from diffusion.nets.digit_embedding import DigitEmbedding
+from diffusion.nets.dit import DiT
+from diffusion.objectives.nelbo import Nelbo, cross_entropy
+from diffusion.objectives.reveal import RevealNelbo
+from diffusion.oracles.check import estimate_nats
+from diffusion.oracles.digits import digit_denoiser, expected_nats, state_sets
+from diffusion.oracles.enumerable import Enumerable
+from diffusion.randomness import Draws, draws, example_keys
+
+SCHEDULE = schedules.LogLinear()
+CODEC = Digits(5, 2)
+M = CODEC.mask_id
+PRIME = PartialMasking(CODEC, SCHEDULE)
+EVERY = np.arange(5)[:, None]  # each token as a sequence of its own
+FIRST = np.array([0.1, 0.2, 0.3, 0.15, 0.25])
+ROWS = np.array(
+    [
+        [0.6, 0.1, 0.1, 0.1, 0.1],
+        [0.1, 0.5, 0.2, 0.1, 0.1],
+        [0.05, 0.15, 0.5, 0.2, 0.1],
+        [0.2, 0.2, 0.2, 0.2, 0.2],
+        [0.3, 0.1, 0.1, 0.1, 0.4],
+    ]
+)
+PAIRS = Enumerable((FIRST[:, None] * ROWS).ravel(), 5, 2)
+
+
+def constant(logits):
+    """A network that reads nothing."""
+    logits = jnp.asarray(logits, jnp.float32)
+
+    def denoise(noisy, time):
+        return jnp.broadcast_to(logits[None, None], (len(noisy), noisy.shape[1] // CODEC.digits, len(logits)))
+
+    return denoise
+
+
+def of(denoise):
+    """A network without parameters, as objectives want it."""
+    return lambda params, noisy, time, cond=None, memory=None, *, keys=None: denoise(noisy, time)
+
+
+# Weights of states.
+
+
+@pytest.mark.parametrize("positions", [1, 2, 3, 4])
+def test_weights_of_mask_sets(positions):
+    sets, weights = state_sets(positions)
+    sizes = sets.sum(axis=1)
+    known = {2: {1: 1 / 2, 2: 1 / 2}, 3: {1: 1 / 3, 2: 1 / 6, 3: 1 / 3}}.get(positions, {})
+    for size, weight in known.items():
+        np.testing.assert_allclose(weights[sizes == size], weight, rtol=1e-12)
+    assert len(np.unique(sets, axis=0)) == len(sets) == 2**positions - 1
+    assert np.sum(sizes * weights) == pytest.approx(positions, rel=1e-12)
+    # The integral that they stand for.
+    time = (np.arange(20_000) + 0.5) / 20_000
+    for size in range(1, positions + 1):
+        integral = np.mean(time ** (size - 1) * (1 - time) ** (positions - size))
+        assert weights[sizes == size] == pytest.approx(integral, rel=1e-6)
+
+
+# The worked numbers of a context-free network.
+
+CONTEXT_FREE = [
+    (np.arange(5), True, "marginal", [4.451914, 3.451914, 2.451914, 1.451914, 0.451914]),
+    (np.arange(5), True, "joint", [4.954054, 3.954054, 1.429760, 1.406882, 0.406882]),
+    (np.zeros(5), True, "marginal", [1.609438] * 5),
+    (np.zeros(5), True, "joint", [1.700599, 1.700599, 1.354025, 1.497866, 1.497866]),
+    (np.arange(5), False, "marginal", [3.447635, 2.447635, 4.496223, 1.541980, 0.541980]),
+]
+
+
+@pytest.mark.parametrize(("logits", "carry_over", "target", "expected"), CONTEXT_FREE)
+def test_losses_of_a_context_free_network(logits, carry_over, target, expected):
+    nats = expected_nats(replace(PRIME, carry_over=carry_over), constant(logits), EVERY, target)
+    np.testing.assert_allclose(nats, expected, atol=2e-6)
+    if carry_over and target == "marginal":
+        np.testing.assert_allclose(nats, -jax.nn.log_softmax(jnp.asarray(logits, jnp.float32)), atol=2e-6)
+
+
+# One digit a token is MDLM.
+
+SIZE, LENGTH = 64, 6
+TOKENS = jax.random.randint(jax.random.key(0), (SIZE, LENGTH), 0, 5)
+WEIGHTS = jnp.ones(TOKENS.shape).at[:, -1].set(0)
+NOISE = draws(jax.random.key(1), "test", 0, SIZE)
+WHOLE, ONE = Masking(5, SCHEDULE), PartialMasking(Digits(5, 1), SCHEDULE)
+
+
+def scaled(params, noisy, time, cond=None, memory=None, *, keys=None):
+    """Logits of six classes that depend on the whole state and the time, times a parameter."""
+    context = jnp.cumsum(noisy, axis=1) + jnp.sum(noisy, axis=1, keepdims=True) + time[:, None]
+    context = context[:, :: noisy.shape[1] // LENGTH]
+    return params * jnp.sin(context[..., None] + 2.0 * jnp.arange(6.0)[None, None])
+
+
+@pytest.mark.parametrize("target", ["marginal", "joint"])
+@pytest.mark.parametrize("kind", [partial(Nelbo, minimum_time=1e-3), RevealNelbo], ids=["nelbo", "reveal"])
+def test_one_digit_a_token_is_mdlm(kind, target):
+    """Same masks, weights and values: total, gradient, and tokens counted; the mask class has no mass in either."""
+    batch = {"tokens": TOKENS, "weights": WEIGHTS}
+
+    @partial(jax.jit, static_argnums=0)
+    def run(process):
+        return jax.value_and_grad(kind(scaled, process, target=target), has_aux=True)(1.0, batch, NOISE)
+
+    (ours, ours_metrics), ours_slope = run(ONE)
+    (theirs, theirs_metrics), theirs_slope = run(WHOLE)
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-6)
+    assert float(ours_slope) == pytest.approx(float(theirs_slope), rel=1e-5)
+    assert ours_metrics["loss"][1] == theirs_metrics["loss"][1] == SIZE * (LENGTH - 1)
+
+
+@pytest.mark.parametrize(
+    "estimate", [bound_continuous, bound_marginal, joint_ce, BoundSteps(3)], ids=lambda estimate: str(estimate)
+)
+def test_one_digit_a_token_has_mdlms_likelihood(estimate):
+    """Sequence by sequence, in the same draw."""
+    run = jax.jit(lambda process: estimate(partial(scaled, 1.0), process, TOKENS, WEIGHTS, NOISE), static_argnums=0)
+    np.testing.assert_allclose(run(ONE), run(WHOLE), rtol=1e-6)
+
+
+def test_visible_tokens_of_one_digit_score_nothing():
+    hidden = jnp.zeros((SIZE, LENGTH), bool).at[:, 2].set(True)
+    noisy = jnp.where(hidden, 5, TOKENS)
+    logits = scaled(1.0, noisy, jnp.zeros(SIZE))
+    expected = -jax.nn.log_softmax(logits[:, 2, :5])[jnp.arange(SIZE), TOKENS[:, 2]]
+    for process in (ONE, WHOLE):
+        for target in ("marginal", "joint"):
+            nats = cross_entropy(process, logits, noisy, TOKENS, jnp.ones(TOKENS.shape), target)
+            np.testing.assert_allclose(nats, expected, atol=1e-6)
+
+
+# Digits masked together, and alone.
+
+
+@pytest.mark.parametrize("carry_over", [True, False], ids=["filter", "free"])
+def test_digits_masked_together_score_as_whole_tokens(carry_over):
+    """The same output of the network, the same tokens hidden: MDLM's number, without and with the filter."""
+    process = replace(PRIME, carry_over=carry_over, chunk_point=0.0)
+    time = jnp.full(SIZE, 0.5)
+    noisy = process.corrupt(NOISE.keys, TOKENS, time)
+    gone = process.split(noisy)[..., 0] == M
+    logits = scaled(1.0, noisy, time)
+    grouped = jnp.ones(SIZE, bool)
+    ours = cross_entropy(process, logits, noisy, process.encode(TOKENS), WEIGHTS, "marginal", grouped)
+    masked = jnp.where(gone, 5, TOKENS)
+    theirs = cross_entropy(WHOLE, logits, masked, TOKENS, WEIGHTS)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    # The joint loss restricted to masked tokens is the same number.
+    joint = cross_entropy(process, logits, noisy, process.encode(TOKENS), WEIGHTS * gone, "joint")
+    np.testing.assert_allclose(joint, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_training_with_shared_coins_has_the_bound_of_whole_tokens():
+    """Through the objectives: their mean for chunk_point 0 is `bound_grouped`, not the sum of marginals."""
+    exact = np.asarray(jax.nn.logsumexp(jnp.arange(5.0)) - np.arange(5.0))
+    batch = {"tokens": jnp.tile(jnp.asarray(EVERY), (400, 1)), "weights": jnp.ones((2000, 1))}
+    noise = draws(jax.random.key(3), "test", 0, 2000)
+    denoiser, grouped = of(constant(np.arange(5))), replace(PRIME, chunk_point=0.0)
+    for target in ("marginal", "joint"):
+        # One token: the revealed token is masked in every draw, so that there is no noise at all.
+        total, metrics = jax.jit(partial(RevealNelbo(denoiser, grouped, target), None))(batch, noise)
+        assert float(total / metrics["loss"][1]) == pytest.approx(exact.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("carry_over", [True, False], ids=["filter", "free"])
+def test_joint_and_marginal_agree_where_each_token_misses_at_most_one_digit(carry_over):
+    """Without the filter only tokens that miss a digit count in the comparison, and then the two differ."""
+    process = replace(PRIME, carry_over=carry_over)
+    clean = process.encode(TOKENS)
+    place = jax.random.randint(jax.random.key(4), (SIZE, LENGTH, 1), 0, 3)  # 2: none
+    noisy = jnp.where((place == jnp.arange(2)[None, None]).reshape(clean.shape), M, clean)
+    assert {0, 1, 2} == set(np.ravel(place).tolist())
+    logits = scaled(1.0, noisy, jnp.zeros(SIZE))
+    joint, marginal = (
+        np.asarray(cross_entropy(process, logits, noisy, clean, WEIGHTS, target)) for target in ("joint", "marginal")
+    )
+    if carry_over:
+        np.testing.assert_allclose(joint, marginal, rtol=1e-5, atol=1e-6)
+    else:
+        assert (joint > marginal + 1e-3).all()
+    both = process.prior(SIZE, LENGTH)
+    values = [cross_entropy(process, logits, both, clean, WEIGHTS, target) for target in ("joint", "marginal")]
+    assert np.abs(values[0] - values[1]).min() > 1e-3
+
+
+def test_mixed_noise_scores_each_example_by_its_own_coins():
+    """Above the chunk point whole tokens, at it and below digits; weight 0 counts in neither."""
+    process = replace(PRIME, chunk_point=0.5)
+    noise = Draws(example_keys(jax.random.key(13), jnp.arange(2)), jnp.array([0.7, 0.5]))
+    objective = Nelbo(scaled, process, 0.0)
+    tokens, weights = TOKENS[:2], WEIGHTS[:2]
+
+    @jax.jit
+    def run(noise):
+        totals = [objective(1.0, {"tokens": tokens, "weights": weights.at[other].set(0)}, noise)[0] for other in (1, 0)]
+        noisy = process.corrupt(noise.keys, tokens, noise.uniform)
+        logits, clean = scaled(1.0, noisy, noise.uniform), process.encode(tokens)
+        whole = -process.token_log_prob(logits, noisy, clean) * weights
+        part = -process.log_prob(logits, noisy, clean) * (noisy == M) * jnp.repeat(weights, 2, axis=1)
+        return totals, whole.sum(axis=1), part.sum(axis=1)
+
+    totals, whole, part = run(noise)
+    assert float(totals[0]) == pytest.approx(float(whole[0] / 0.7), rel=1e-5)
+    assert float(totals[1]) == pytest.approx(float(part[1] / 0.5), rel=1e-5)
+    assert (jnp.abs(part - whole) > 1e-2).all()
+
+
+# Gradients of the losses.
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("target", ["marginal", "joint"])
+def test_gradients_at_the_smallest_time_are_finite_and_only_where_digits_hide(target, dtype):
+    """Weight 1000; with the filter, known tokens and tokens that are ruled out have no gradient at all."""
+    process, time = PRIME, jnp.full(SIZE, 1e-3)
+    noisy = process.split(process.encode(TOKENS)).at[:, 0].set(M).at[:, 1, 0].set(M).reshape(SIZE, -1)
+    logits = scaled(20.0, noisy, time)[..., :5].astype(dtype)
+
+    def loss(logits):
+        nats = cross_entropy(process, logits, noisy, process.encode(TOKENS), jnp.ones(TOKENS.shape), target)
+        return jnp.sum(schedules.rate(SCHEDULE, time) * nats)
+
+    gradient = jax.jit(jax.grad(loss))(logits)
+    assert gradient.dtype == dtype
+    gradient = np.asarray(gradient.astype(jnp.float32))
+    assert np.isfinite(gradient).all() and np.abs(gradient[:, 0]).max() > 100
+    assert not gradient[:, 2:].any()
+    kept = np.asarray(process.filtered(logits, noisy)) > -1e29
+    assert not gradient[~kept].any() and not kept[:, 1].all()
+    if dtype == jnp.float32:
+        np.testing.assert_allclose(gradient.sum(axis=-1), 0, atol=2e-3)
+
+
+# An untrained network: its head is zero, so that it is uniform over the tokens that the filter leaves.
+
+
+def untrained(codec):
+    net = DiT(
+        codec.vocabulary,
+        hidden=16,
+        blocks=1,
+        heads=2,
+        cond_dim=8,
+        embedder=DigitEmbedding(codec.base, codec.digits, 16),
+    )
+    params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 2 * codec.digits), jnp.int32))
+    return lambda noisy, time: net.apply(params, noisy, schedules.sigma(SCHEDULE, time))
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    return untrained(CODEC)
+
+
+def test_an_untrained_network_has_log_c_nats_a_token_for_every_text(fresh):
+    tokens = PAIRS.sequences
+    bound = expected_nats(PRIME, fresh, tokens, "marginal")
+    np.testing.assert_allclose(bound, 2 * np.log(5), rtol=1e-6)
+    joint = expected_nats(PRIME, fresh, tokens, "joint")
+    assert joint.mean() / 2 == pytest.approx(np.mean([1.700599, 1.700599, 1.354025, 1.497866, 1.497866]), abs=2e-6)
+    assert joint.mean() < 2 * np.log(5)
+
+
+@pytest.mark.parametrize("token", [0, 12345, 50256])
+def test_an_untrained_network_on_gpt2s_vocabulary(token):
+    """ln 50257 = 10.824905 at four digits a token, whichever the token."""
+    process = PartialMasking(Digits(50257, 4), SCHEDULE)
+    uniform = expected_nats(process, lambda noisy, time: jnp.zeros((1, 1, 50257)), np.array([[token]]), "marginal")
+    np.testing.assert_allclose(uniform, 10.824905, atol=1e-5)
+
+
+def test_training_losses_of_an_untrained_network(fresh):
+    """Their mean agrees, in nats a token, and the joint loss lies below."""
+    size = 4096
+    tokens = jax.random.randint(jax.random.key(6), (size, 2), 0, 5)
+    batch, noise = {"tokens": tokens, "weights": jnp.ones(tokens.shape)}, draws(jax.random.key(7), "test", 0, size)
+
+    @partial(jax.jit, static_argnums=0)
+    def mean(objective):
+        total, metrics = objective(None, batch, noise)
+        return total / metrics["loss"][1]
+
+    for kind, tolerance in ((RevealNelbo, 0.01), (partial(Nelbo, minimum_time=1e-3), 0.1)):
+        marginal, joint = (float(mean(kind(of(fresh), PRIME, target=target))) for target in ("marginal", "joint"))
+        assert marginal == pytest.approx(np.log(5), abs=tolerance)
+        assert marginal - joint == pytest.approx(np.log(5) - 1.550191, abs=tolerance)
+
+
+def test_every_draw_is_log_c_where_every_code_is_a_token():
+    """9 = 3^2 tokens: each digit's marginal is 1/3 whatever is known, so that reveal draws have no noise."""
+    codec = Digits(9, 2)
+    process = PartialMasking(codec, SCHEDULE)
+    tokens = jax.random.randint(jax.random.key(8), (32, 2), 0, 9)
+    nats = jax.jit(lambda: bound_marginal(untrained(codec), process, tokens, jnp.ones((32, 2)), NOISE_32))()
+    np.testing.assert_allclose(nats, 2 * np.log(9), rtol=1e-6)
+
+
+NOISE_32 = draws(jax.random.key(9), "test", 0, 32)
+
+
+# Draws average to the exact numbers.
+
+ENTROPY = 2.935039
+MONTE_CARLO = [
+    ("marginal, base 3", bound_marginal, Digits(5, 2), ENTROPY),
+    ("marginal, base 2", bound_marginal, Digits(5, 3), ENTROPY),
+    ("joint, base 3", joint_ce, Digits(5, 2), 2.762687),
+    ("joint, base 2", joint_ce, Digits(5, 3), 2.641075),
+    ("grouped", bound_grouped, Digits(5, 2), ENTROPY),
+]
+
+
+@pytest.mark.parametrize(
+    ("estimate", "codec", "expected"), [row[1:] for row in MONTE_CARLO], ids=[r[0] for r in MONTE_CARLO]
+)
+def test_draws_average_to_the_exact_numbers(estimate, codec, expected):
+    """1e5 stratified draws under the exact posterior of two correlated tokens."""
+    process = PartialMasking(codec, SCHEDULE)
+    nats = estimate_nats(estimate, digit_denoiser(PAIRS, codec), process, PAIRS.sequences, 4096, jax.random.key(10))
+    means = nats @ PAIRS.table
+    error = means.std(ddof=1) / np.sqrt(len(means))
+    assert error < 0.01
+    assert abs(means.mean() - expected) < 3 * error

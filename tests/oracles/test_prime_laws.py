@@ -1,0 +1,237 @@
+"""Prime under Law 1: the sum of marginals is a bound, exact under the exact posterior; the joint loss is none.
+
+Everything here is a sum over all states, without draws, but for the estimator of T steps.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion import schedules
+from diffusion.codecs import Digits, shuffled
+from diffusion.corrupt.partial import PartialMasking
+from diffusion.evaluate.any_order import nll_any_order
+from diffusion.evaluate.likelihood import BoundSteps
+from diffusion.oracles.check import estimate_nats
+from diffusion.oracles.digits import digit_denoiser, expected_nats, expected_steps_nats
+from diffusion.oracles.enumerable import Enumerable
+from diffusion.randomness import draws
+
+SCHEDULE = schedules.LogLinear()
+CODEC = Digits(5, 2)
+PRIME = PartialMasking(CODEC, SCHEDULE)
+FREE = replace(PRIME, carry_over=False)
+EVERY = np.arange(5)[:, None]
+P = np.array([0.1, 0.2, 0.3, 0.15, 0.25])
+ROWS = np.array(
+    [
+        [0.6, 0.1, 0.1, 0.1, 0.1],
+        [0.1, 0.5, 0.2, 0.1, 0.1],
+        [0.05, 0.15, 0.5, 0.2, 0.1],
+        [0.2, 0.2, 0.2, 0.2, 0.2],
+        [0.3, 0.1, 0.1, 0.1, 0.4],
+    ]
+)
+PAIRS = Enumerable((P[:, None] * ROWS).ravel(), 5, 2)
+
+
+def constant(logits):
+    """A network that reads nothing."""
+    logits = jnp.asarray(logits, jnp.float32)
+
+    def denoise(noisy, time):
+        return jnp.broadcast_to(logits[None, None], (len(noisy), noisy.shape[1] // 2, len(logits)))
+
+    return denoise
+
+
+SLOPE = constant(np.arange(5))
+
+# Kraft: the numbers e^-bound of all tokens are at most a law.
+
+KRAFT = [
+    (PRIME, SLOPE, "marginal", 1.000000),
+    (FREE, SLOPE, "marginal", 0.925022),
+    (PRIME, SLOPE, "joint", 1.176227),
+    (PRIME, constant(np.zeros(5)), "joint", 1.070561),
+]
+
+
+@pytest.mark.parametrize(("process", "denoise", "target", "expected"), KRAFT)
+def test_kraft_sums_of_context_free_networks(process, denoise, target, expected):
+    total = np.exp(-expected_nats(process, denoise, EVERY, target)).sum()
+    assert total == pytest.approx(expected, abs=3e-6)
+
+
+# 2000 networks: each has its own logits for each of the 16 states of one token.
+COUNT = 2000
+TABLES = jnp.asarray(2 * np.random.default_rng(0).normal(size=(COUNT, 16, 5)), jnp.float32)
+TOKENS = np.tile(EVERY, (COUNT, 1))
+
+
+def tables(noisy, time):
+    """Rows 5 n .. 5 n + 4 are scored by network n."""
+    state = 4 * noisy[:, 0] + noisy[:, 1]
+    return TABLES[jnp.arange(len(noisy)) // 5, state][:, None]
+
+
+def kraft(nats):
+    return np.exp(-nats.reshape(COUNT, 5)).sum(axis=1)
+
+
+@pytest.fixture(scope="module")
+def marginal():
+    return expected_nats(PRIME, tables, TOKENS, "marginal")
+
+
+def test_the_bound_obeys_kraft_for_every_network_and_the_joint_loss_does_not(marginal):
+    assert kraft(marginal).max() < 1 + 1e-5
+    assert kraft(expected_nats(FREE, tables, TOKENS, "marginal")).max() < 1 + 1e-5
+    joint = kraft(expected_nats(PRIME, tables, TOKENS, "joint"))
+    assert joint.max() > 1.05 and np.mean(joint > 1 + 1e-5) > 0.01
+
+
+def test_the_bound_lies_above_the_exact_likelihood_of_every_network(marginal):
+    """p(v) is the mean over orders of the product of filtered marginals, which sums to one."""
+    noise = draws(jax.random.key(0), "test", 0, len(TOKENS))
+    exact = jax.jit(lambda: nll_any_order(tables, PRIME, jnp.asarray(TOKENS), jnp.ones(TOKENS.shape), noise))()
+    exact = np.asarray(exact, np.float64)
+    np.testing.assert_allclose(kraft(exact), 1, atol=1e-5)
+    assert np.all(marginal > exact - 1e-5) and np.mean(marginal > exact + 1e-2) > 0.5
+
+
+# Exact posteriors.
+
+COPIES = np.eye(8)[[0, 7]].sum(axis=0) / 2
+ONE_TOKEN = [
+    ("p, base 3", P, Digits(5, 2), 1.544480, 1.446667),
+    ("uniform, base 3", np.full(5, 0.2), Digits(5, 2), 1.609438, 1.550191),
+    ("uniform, base 2", np.full(5, 0.2), Digits(5, 3), 1.609438, 1.495559),
+    ("two copies", np.array([0.5, 0, 0, 0.5]), Digits(4, 2), 0.693147, 0.346574),
+    ("three copies", COPIES, Digits(8, 3), 0.693147, 0.231049),
+    ("whole grid", np.full(4, 0.25), Digits(4, 2), 1.386294, 1.386294),
+]
+
+
+def mean_nats(language, codec, target):
+    process = PartialMasking(codec, SCHEDULE)
+    possible = language.table > 0
+    nats = expected_nats(process, digit_denoiser(language, codec), language.sequences[possible], target)
+    return float(language.table[possible] @ nats)
+
+
+@pytest.mark.parametrize(
+    ("table", "codec", "entropy", "joint"), [row[1:] for row in ONE_TOKEN], ids=[r[0] for r in ONE_TOKEN]
+)
+def test_one_token_under_its_exact_posterior(table, codec, entropy, joint):
+    """The bound is the entropy; the joint loss lies below it by the digits' total correlation."""
+    language = Enumerable(table, codec.vocabulary, 1)
+    assert language.entropy() == pytest.approx(entropy, abs=1e-6)
+    assert mean_nats(language, codec, "marginal") == pytest.approx(entropy, abs=3e-6)
+    assert mean_nats(language, codec, "joint") == pytest.approx(joint, abs=3e-6)
+
+
+def test_the_joint_loss_of_two_digits_lacks_half_their_mutual_information():
+    grid = np.zeros((3, 3))
+    grid.flat[:5] = P
+    apart = grid.sum(axis=1, keepdims=True) * grid.sum(axis=0, keepdims=True)
+    information = np.sum(grid[grid > 0] * np.log(grid[grid > 0] / apart[grid > 0]))
+    assert information == pytest.approx(0.195626, abs=1e-6)
+    language = Enumerable(P, 5, 1)
+    assert language.entropy() - mean_nats(language, CODEC, "joint") == pytest.approx(information / 2, abs=3e-6)
+
+
+@pytest.mark.parametrize(
+    ("codec", "joint"), [(Digits(5, 2), 2.762687), (Digits(5, 3), 2.641075)], ids=["base 3", "base 2"]
+)
+def test_two_correlated_tokens_under_their_exact_posterior(codec, joint):
+    assert PAIRS.entropy() == pytest.approx(2.935039, abs=1e-6)
+    assert mean_nats(PAIRS, codec, "marginal") == pytest.approx(2.935039, abs=5e-6)
+    assert mean_nats(PAIRS, codec, "joint") == pytest.approx(joint, abs=5e-6)
+
+
+def test_whole_tokens_have_the_same_bound():
+    assert PAIRS.table @ PAIRS.expected_bound(PAIRS.denoise) == pytest.approx(2.935039, abs=5e-6)
+
+
+def test_the_code_does_not_change_the_bound_under_the_exact_posterior():
+    """Its joint loss does change."""
+    codecs = [CODEC, shuffled(5, 2, 1), shuffled(5, 2, 1, every_code=True)]
+    for codec in codecs:
+        assert mean_nats(PAIRS, codec, "marginal") == pytest.approx(2.935039, abs=5e-6)
+    assert np.ptp([mean_nats(PAIRS, codec, "joint") for codec in codecs]) > 0.01
+
+
+# T steps of the whole-token sampler.
+
+
+def wrong_steps_nats(denoise, token, steps):
+    """sum_k (1 / k) E_{t = k / T}[-log p(token | state)]: the joint loss discretised, which is no bound either."""
+    tokens = jnp.array([[token]])
+    clean = PRIME.encode(tokens)
+    total = 0.0
+    for hidden in ([0, 1], [1, 0], [1, 1]):
+        noisy = jnp.where(jnp.array([hidden]) == 1, CODEC.mask_id, clean)
+        nats = -float(PRIME.token_log_prob(denoise(noisy, jnp.zeros(1)), noisy, clean)[0, 0])
+        level = np.arange(1, steps + 1) / steps
+        size = sum(hidden)
+        total += nats * np.sum(level**size * (1 - level) ** (2 - size) / np.arange(1, steps + 1))
+    return total
+
+
+@pytest.mark.parametrize(
+    ("steps", "wrong"), [(1, 0.451914), (2, 0.429398), (4, 0.418140), (8, 0.412511), (1000, 0.406927)]
+)
+def test_steps_of_a_context_free_network_cost_the_same_whatever_their_number(steps, wrong):
+    """The revealed digits of a token are drawn together: -log softmax for every T. The wrong formula falls below it."""
+    levels = np.arange(1, steps + 1) / steps
+    assert expected_steps_nats(PRIME, SLOPE, np.array([[4]]), levels)[0] == pytest.approx(0.451914, abs=2e-6)
+    assert wrong_steps_nats(SLOPE, 4, steps) == pytest.approx(wrong, abs=2e-6)
+
+
+def test_steps_of_other_networks_fall_to_the_continuous_bound():
+    """Under the exact posterior too; one step is the product of the tokens' marginals."""
+    denoise = digit_denoiser(PAIRS, CODEC)
+    nats = {
+        steps: PAIRS.table @ expected_steps_nats(PRIME, denoise, PAIRS.sequences, np.arange(1, steps + 1) / steps)
+        for steps in (1, 4, 16, 64)
+    }
+    second = P @ ROWS
+    assert nats[1] == pytest.approx(1.544480 - second @ np.log(second), abs=5e-6)
+    assert nats[1] > nats[4] + 0.05 > nats[16] + 0.06 > nats[64] + 0.06
+    assert nats[64] - 2.935039 == pytest.approx((nats[16] - 2.935039) / 4, rel=0.1)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_draws_of_the_step_bound_average_to_it(steps):
+    """Sequence by sequence, for a network that no law has; with its Kraft sum, which must not pass one."""
+    table = jnp.asarray(np.random.default_rng(1).normal(size=(256, 2, 5)), jnp.float32)
+    powers = jnp.asarray(4 ** np.arange(4))
+
+    def denoise(noisy, time):
+        return table[noisy @ powers]
+
+    exact = expected_steps_nats(PRIME, denoise, PAIRS.sequences, np.arange(1, steps + 1) / steps)
+    nats = estimate_nats(BoundSteps(steps), denoise, PRIME, PAIRS.sequences, 4096, jax.random.key(2))
+    error = np.maximum(nats.std(axis=0, ddof=1) / np.sqrt(len(nats)), 1e-6)
+    assert np.max(np.abs(nats.mean(axis=0) - exact) / error) < 4.5
+    assert np.exp(-exact).sum() < 1 + 1e-5
+
+
+# The oracle itself.
+
+
+def test_the_posterior_of_half_known_tokens_is_conditional_probability():
+    """By hand: x^2 given the first digit of x^1 and the second of x^2; states of no sequence have equal logits."""
+    denoise = digit_denoiser(PAIRS, CODEC)
+    m = CODEC.mask_id
+    logits = denoise(jnp.array([[0, m, m, 1], [m, m, m, m], [2, m, m, m]]), jnp.zeros(3))
+    joint = PAIRS.table.reshape(5, 5)[:3][:, [1, 4]]
+    first, second = np.zeros(5), np.zeros(5)
+    first[:3], second[[1, 4]] = joint.sum(axis=1) / joint.sum(), joint.sum(axis=0) / joint.sum()
+    np.testing.assert_allclose(jax.nn.softmax(logits)[0], [first, second], atol=1e-6)
+    np.testing.assert_allclose(jax.nn.softmax(logits)[1], [P, P @ ROWS], atol=1e-6)
+    assert not logits[2].any()

@@ -51,7 +51,7 @@ TABLE = dict(
         f"The density's entropy is {ENTROPY:.4f} nats a coordinate: no likelihood can be less, up to the noise of "
         "20,000 test points (0.003; 0.007 with that of one draw of the estimators). The exact value is that of the "
         "sampler which reveals one digit at a time in random order, summed over all orders. bound_marginal lies above "
-        "it for the same model; joint_ce lies below it, where no bound can. Nobody publishes these numbers: the "
+        "it for the same model; joint_ce may lie below it, where no bound can. Nobody publishes these numbers: the "
         "paper's own toy has another density, another weight, 1 / (t + 0.005), and a time input, which this network "
         "has not: it predicts the same "
         "posterior at every time, as the exact sum needs."

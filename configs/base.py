@@ -26,7 +26,8 @@ def defaults(table: str, variant: str) -> ConfigDict:
             data=dict(
                 source="python_stdlib",  # see README, "Data"
                 path="",  # file or folder of the source; python_stdlib needs none
-                tokenizer="bpe",  # bytes, characters, bpe (trained on the source), gpt2, wordpiece, file
+                # bytes, characters, bpe (trained on the source), gpt2, wordpiece, file; values for images
+                tokenizer="bpe",
                 tokenizer_path="",  # vocabulary file or folder
                 vocab_size=1024,  # of a trained bpe, and what `compile` assumes without reading data
                 alphabet="",
@@ -37,6 +38,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 document="file",
                 detokenize=True,
                 validation_documents=100_000,
+                validation_images=5000,  # mnist, cifar10: last training images; 0: none, validation is the test split
                 flip=False,  # images: mirror half of the training examples left to right
                 cache_dir="",  # empty: the work directory's cache
             ),
@@ -50,7 +52,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 shared=True,  # one embedding table for all digit places
             ),
             model=dict(
-                net="dit",
+                net="dit",  # dit, mlp (few positions); unet and classifier (images) have sizes of their own below
                 hidden=768,
                 blocks=12,
                 heads=12,
@@ -65,6 +67,18 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 attention="auto",  # auto, plain, xla, cudnn, splash
                 unroll=1,  # blocks compiled into each turn of the loop over blocks
             ),
+            unet=dict(
+                channels=96,  # of one colour's embedding; times a multiplier: of a level
+                multipliers=(3, 4, 4),
+                res_blocks=5,
+                attention_factors=(2,),  # levels that attend, by how many times smaller their pictures are
+                head_channels=64,
+                dropout=0.4,
+                groups=32,  # of group norms
+                constant_init=0.0,  # half-width of the start of blocks' scales and shifts; published: 19.6
+                head_size=3,  # of the last convolution
+            ),
+            classifier=dict(channels=(16, 32), hidden=64, dropout=0.25),
             process=dict(
                 schedule="log_linear",  # log_linear, linear, cosine, polynomial, geometric
                 epsilon=1e-3,  # log_linear
@@ -73,7 +87,9 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 high=20.0,
             ),
             objective=dict(
-                name="nelbo",  # nelbo (MDLM), nelbo_reveal (the same bound with less variance), autoregressive
+                # nelbo (MDLM), nelbo_reveal (the same bound with less variance), autoregressive, cross_entropy (images,
+                # as published), classification (labels)
+                name="nelbo",
                 minimum_time=1e-3,
                 target="marginal",  # digits: marginal (a bound) or joint (the MDM-Prime paper's; not a bound)
             ),
@@ -134,9 +150,10 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 suffix="",  # text at the end: what lies between is filled in
             ),
             judge=dict(
-                name="none",  # none, row (a causal row of this table) or gpt2
+                name="none",  # none, row (a causal row of this table) or gpt2; images: classifier (a row) or inception
                 row="",
-                checkpoint="",  # gpt2: folder or file of weights
+                reference="test",  # images: the split of real ones
+                checkpoint="",  # gpt2: folder or file of weights; inception: file
                 tokenizer_path="",  # gpt2: folder of vocab.json and merges.txt
                 batch=32,
             ),

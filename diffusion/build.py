@@ -16,10 +16,14 @@ from diffusion import schedules
 from diffusion.codecs import Digits, shuffled
 from diffusion.corrupt.masking import Masking
 from diffusion.corrupt.partial import PartialMasking
+from diffusion.data.arrays import image_shape, label_count
 from diffusion.evaluate.likelihood import CAUSAL, estimator
+from diffusion.nets import classifier, mlp, unet
 from diffusion.nets.digit_embedding import DigitEmbedding
 from diffusion.nets.dit import DiT, flops_per_token
 from diffusion.objectives.autoregressive import NextToken
+from diffusion.objectives.classification import Classification
+from diffusion.objectives.cross_entropy import CrossEntropy
 from diffusion.objectives.nelbo import Nelbo, Process
 from diffusion.objectives.reveal import RevealNelbo
 from diffusion.sampling import select
@@ -45,6 +49,8 @@ OBJECTIVES = {
     "nelbo": lambda config, system: Nelbo(system.denoiser, system.process, config.minimum_time, config.target),
     "nelbo_reveal": lambda config, system: RevealNelbo(system.denoiser, system.process, config.target),
     "autoregressive": lambda config, system: NextToken(system.denoiser, system.process.mask_id),
+    "cross_entropy": lambda config, system: CrossEntropy(system.denoiser, system.process, values_of(system.process)),
+    "classification": lambda config, system: Classification(system.denoiser),
 }
 
 POLICIES: dict[str, Callable[[ConfigDict, Process], select.Policy]] = {
@@ -109,7 +115,69 @@ def transformer(config: ConfigDict, classes: int, process: Process) -> nn.Module
     return DiT(vocab_size=classes, embedder=embedder, **fields)
 
 
-NETS: dict[str, Callable[[ConfigDict, int, Process], nn.Module]] = {"dit": transformer}
+def values_of(process: Process) -> int:
+    """Tokens of the vocabulary, without mask and padding."""
+    return process.codec.vocabulary if process.digits > 1 else process.mask_id
+
+
+def image_net(config: ConfigDict, classes: int, process: Process) -> nn.Module:
+    """The U-Net over the pictures of `data.source`."""
+    return unet.UNet(
+        image_shape(config.data.source),
+        classes,
+        process.mask_id,
+        process.digits,
+        **plain_fields(config.unet),
+        dtype=config.model.dtype,
+        remat=config.model.remat,
+        attention=config.model.attention,
+        merge=config.codec.merge,
+        shared=config.codec.shared,
+    )
+
+
+def perceptron(config: ConfigDict, classes: int, process: Process) -> nn.Module:
+    """The MLP over all positions at once; its layers are the model's blocks."""
+    model = config.model
+    return mlp.Mlp(
+        positions=config.data.length,
+        classes=classes,
+        base=process.mask_id,
+        digits=process.digits,
+        hidden=model.hidden,
+        layers=model.blocks,
+        dropout=model.dropout,
+        time=model.time_conditioning,
+        dtype=model.dtype,
+    )
+
+
+def image_classifier(config: ConfigDict, classes: int, process: Process) -> nn.Module:
+    """The classifier of the pictures of `data.source` by its labels; it reads whole tokens."""
+    if process.digits > 1:
+        raise ValueError("codec.digits: a classifier reads whole tokens; its row sets codec.digits=1")
+    del classes
+    source, fields = config.data.source, plain_fields(config.classifier)
+    shape, labels = image_shape(source), label_count(source)
+    return classifier.Classifier(shape, process.mask_id, labels, **fields, dtype=config.model.dtype)
+
+
+def plain_fields(section: ConfigDict) -> dict[str, Any]:
+    """A section's fields; lists, which is what tuples become in a stored plan, as tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
+
+
+NETS: dict[str, Callable[[ConfigDict, int, Process], nn.Module]] = {
+    "dit": transformer,
+    "unet": image_net,
+    "mlp": perceptron,
+    "classifier": image_classifier,
+}
+EXAMPLE_FLOPS = {
+    "unet": unet.flops_per_example,
+    "mlp": mlp.flops_per_example,
+    "classifier": classifier.flops_per_example,
+}
 
 
 def system(config: ConfigDict, vocabulary: int) -> System:
@@ -250,6 +318,9 @@ def sampling_grid(config: ConfigDict, process: Process, steps: int, end: float) 
 def training_flops(config: ConfigDict, classes: int) -> float:
     """Analytic floating-point operations of one optimizer step: three forward passes' worth a token."""
     model = config.model
+    if model.net in EXAMPLE_FLOPS:
+        net = NETS[model.net](config, classes, process(config, config.data.vocab_size))
+        return 3 * EXAMPLE_FLOPS[model.net](net) * config.train.batch
     token = flops_per_token(
         hidden=model.hidden,
         blocks=model.blocks,

@@ -129,6 +129,8 @@ def training_step(config: ConfigDict, system: build.System, mesh: Mesh) -> Progr
         "tokens": jax.ShapeDtypeStruct(shape, jnp.int32, sharding=rows),
         "weights": jax.ShapeDtypeStruct(shape, jnp.float32, sharding=rows),
     }
+    if config.objective.name == "classification":
+        batch["label"] = jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=rows)
     root = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=replicated(mesh))
     step = jit_step(objective, optimizer, settings, state, mesh)
     compiled, seconds = compile_for(mesh, step, state, batch, root)

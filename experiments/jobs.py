@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 
 # What decides the result of each verb; the rest (logging, meshes, folders) does not.
 TRAIN_SECTIONS = ("data", "codec", "model", "process", "objective", "optimizer", "train", "seed", "checkpoint")
+# Fields, with their defaults, that came after jobs were done: they count where they differ, so that those keep their ids.
+LATER = {"data": {"validation_images": 5000}}
 HOUSEKEEPING = {"train": ("log_every", "checkpoint_every", "keep"), "data": ("cache_dir",)}
 
 
@@ -51,6 +53,10 @@ def train_identity(config: ConfigDict) -> dict:
     parts = {name: plain(config)[name] for name in TRAIN_SECTIONS}
     for section, names in HOUSEKEEPING.items():
         parts[section] = {key: value for key, value in parts[section].items() if key not in names}
+    if config.model.net in config:
+        parts[config.model.net] = plain(config)[config.model.net]
+    for section, fields in LATER.items():
+        parts[section] = {key: value for key, value in parts[section].items() if fields.get(key) != value}
     if config.codec.digits == 1:
         del parts["codec"]
     return parts

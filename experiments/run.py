@@ -96,7 +96,7 @@ def run_row(module: ModuleType, config: ConfigDict, verb: str, name: str, overri
     row = find_row(rows, name or first_row(rows, verb))
     settings = {key: value for key, value in row["overrides"].items() if key not in overrides}
     wanted = [dict(name=row["name"], overrides=settings, verbs=() if verb == "train" else (verb,))]
-    if verb == "sample" and config.judge.name == "row":
+    if verb == "sample" and config.judge.name in ("row", "classifier"):
         wanted += [dict(find_row(rows, config.judge.row), verbs=())] if config.judge.row != row["name"] else []
     config.seeds = config.seeds[:1]
     results = run_jobs(plan(wanted, config), workdir)

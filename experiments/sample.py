@@ -16,6 +16,7 @@ from diffusion.evaluate.python_code import parse_rate
 from diffusion.randomness import example_keys, named
 from diffusion.report.rows import provenance
 from diffusion.train.mesh import batch_sharding, replicated
+from experiments import images
 from experiments.context import Context, trained_weights
 from experiments.jobs import Job, atomic_write
 from experiments.judge import Judge, check_judge, make_judge
@@ -28,14 +29,17 @@ def run(job: Context, spec: Job) -> dict:
     begin = time.time()
     check(job)
     if options.policy == "data":
-        tokens, cost = held_out(job, options.count), {"evaluations": 0.0, "idle_share": 0.0}
+        real = images.held_out if job.dataset.image else held_out
+        tokens, cost = real(job, options.count), {"evaluations": 0.0, "idle_share": 0.0}
     else:
         tokens, cost = generate(job, spec)
-    tokenizer = job.dataset.tokenizer
-    decoded = [tokenizer.decode(row) for row in tokens]
-    metrics = cost | quality(job, spec, tokens, cost["evaluations"])
-    if jax.process_index() == 0:
-        atomic_write(job.folder / "samples.txt", SEPARATOR.join(decoded) + "\n")
+    if job.dataset.image:
+        metrics = cost | images.measure(job, spec, tokens)
+    else:
+        metrics = cost | quality(job, spec, tokens, cost["evaluations"])
+        decoded = [job.dataset.tokenizer.decode(row) for row in tokens]
+        if jax.process_index() == 0:
+            atomic_write(job.folder / "samples.txt", SEPARATOR.join(decoded) + "\n")
     return {
         "metrics": metrics,
         "sampler": "autoregressive" if config.model.causal else options.policy,
@@ -52,7 +56,10 @@ def check(job: Context) -> None:
         raise ValueError(f"sample.count and sample.batch: must be at least 1, not {options.count}, {options.batch}")
     if options.policy != "data":
         given(job, options.length or job.config.data.length)
-    check_judge(job.config.judge)
+    if job.dataset.image:
+        images.check(job)
+    else:
+        check_judge(job.config.judge)
 
 
 def prompts(job: Context, length: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from diffusion.report import plots
 from diffusion.report.rows import read_rows, write_rows
 from diffusion.report.tables import Column, assemble, markdown, mean_and_error, terminal, values
+from experiments.images import collect
 from experiments.jobs import atomic_write, plan
 
 PUBLISHED = Path(__file__).parent
@@ -44,7 +45,7 @@ def write(module: ModuleType, config: ConfigDict, rows: list[dict], workdir: Pat
     """Table, plots and samples into the work directory's tables, and beside the code when published."""
     folder = workdir / "tables" / f"{config.table}.{config.variant}"
     text, printed = render(module, config, rows)
-    pictures = draw(module, config, rows, folder)
+    pictures = draw(module, config, rows, folder) + collect(rows, workdir, folder)
     samples = sample_text(rows, workdir)
     body = text + "".join(f"\n![{path.stem}]({path.name})\n" for path in pictures)
     atomic_write(folder / "table.md", body)
@@ -93,7 +94,7 @@ def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path)
     paths = []
     runs: dict[str, list] = {}
     for row in rows:
-        if row["verb"] == "train" and row.get("history"):
+        if row["verb"] == "train" and row.get("history") and row["config"]["objective"]["name"] != "classification":
             runs.setdefault(row["row"], []).append(bits_per_byte(row))
     if runs:
         paths.append(folder / "loss.png")

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from diffusion.categorical import target_log_probs
 from diffusion.corrupt.partial import PartialMasking
+from diffusion.evaluate.any_order import nll_any_order
 from diffusion.objectives.autoregressive import shift_right
 from diffusion.objectives.nelbo import Process, cross_entropy
 from diffusion.objectives.reveal import final_level, mean_over_hidden, reveal_bound, revealed
@@ -133,6 +134,7 @@ ESTIMATORS: dict[str, Estimate] = {
     "bound_grouped": bound_grouped,
     "joint_ce": joint_ce,
     "nll_autoregressive": nll_autoregressive,
+    "nll_any_order": nll_any_order,
     "masked_ce": masked_ce,
 }
 # Estimators that call the network on clean prefixes, not on masked states.

@@ -52,7 +52,9 @@ def test_nucleus_sets(probs, rule, kept):
 
 def test_nucleus_draws_only_from_the_set_and_reports_the_network_probability():
     logits = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
-    proposal = Draw(4, nucleus="inclusive")(keys(2), jnp.broadcast_to(logits, (2, 2000, 4)), None, ONE, jnp.float32(0.9))
+    proposal = Draw(4, nucleus="inclusive")(
+        keys(2), jnp.broadcast_to(logits, (2, 2000, 4)), None, ONE, jnp.float32(0.9)
+    )
     share = float((proposal.tokens == 0).mean())
     assert set(np.unique(proposal.tokens)) == {0, 1}
     assert abs(share - 0.625) < 4 * (0.625 * 0.375 / 4000) ** 0.5

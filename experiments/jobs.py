@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 # What decides the result of each verb; the rest (logging, meshes, folders) does not.
 TRAIN_SECTIONS = ("data", "codec", "model", "process", "objective", "optimizer", "train", "seed", "checkpoint")
-# Fields, with their defaults, that came after jobs were done: they count where they differ, so that those keep their ids.
+# Fields with their defaults that came after jobs were done: they count where they differ, so that those keep their ids.
 LATER = {"data": {"validation_images": 5000}}
 HOUSEKEEPING = {"train": ("log_every", "checkpoint_every", "keep"), "data": ("cache_dir",)}
 

@@ -60,7 +60,7 @@ class PartialMasking:
         return state.reshape(len(state), -1, self.digits)
 
     def noise(self, keys: Keys, length: int, time: Times) -> Float[Array, "B N"]:
-        """The level at which each digit is masked, uniform on [0, 1); one a token where time is over the chunk point."""
+        """The level at which each digit is masked, uniform on [0, 1); one a token where coins are shared."""
         digit = uniform(fold(keys, "corrupt"), (length * self.digits,))
         if self.chunk_point >= 1:
             return digit

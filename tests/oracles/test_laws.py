@@ -195,7 +195,7 @@ def test_long_chain_reaches_its_entropy():
 def test_unknown_estimators_list_the_known_ones():
     assert estimator("bound_steps_32") == BoundSteps(32)
     for name in ("joint", "bound_steps_0", "bound_steps"):
-        with pytest.raises(ValueError, match="known: bound_continuous, .*bound_steps_N"):
+        with pytest.raises(ValueError, match=r"known: bound_continuous, .*bound_steps_N"):
             estimator(name)
 
 

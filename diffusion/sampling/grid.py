@@ -47,8 +47,8 @@ def grid(
     step that begins at tau is temperature + a tau^p with `ramp` = (a, p) (MDM-Prime's image sampler).
 
     Raises:
-      ValueError: for a step count below 1, an end outside [0, 1), a temperature or nucleus outside its range, or a warp
-        whose times do not fall.
+      ValueError: for a step count below 1, an end outside [0, 1), a temperature or nucleus outside its range, a ramp
+        that makes one so, or a warp whose times do not fall.
     """
     if steps < 1:
         raise ValueError(f"sample.steps: must be at least 1, not {steps}")
@@ -58,6 +58,8 @@ def grid(
         raise ValueError(f"sample.temperature: must not be negative, not {temperature}")
     if not 0 < nucleus <= 1:
         raise ValueError(f"sample.nucleus: must lie in (0, 1], not {nucleus}")
+    if ramp[1] < 0:
+        raise ValueError(f"sample.temperature_ramp: {tuple(ramp)} has a negative power, infinite at the first step")
     times = warped(np.linspace(1.0, end, steps + 1), warp)
     temperatures = temperature + ramp[0] * (1 - times[:-1]) ** ramp[1]
     if np.min(temperatures) < 0:

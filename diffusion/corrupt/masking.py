@@ -24,6 +24,11 @@ class Masking:
     schedule: Schedule
 
     @property
+    def vocabulary(self) -> int:
+        """Tokens that can be predicted."""
+        return self.mask_id
+
+    @property
     def digits(self) -> int:
         """Positions that a token has in the noisy state."""
         return 1

@@ -39,6 +39,11 @@ class PartialMasking:
         return self.codec.mask_id
 
     @property
+    def vocabulary(self) -> int:
+        """Tokens that can be predicted."""
+        return self.codec.vocabulary
+
+    @property
     def digits(self) -> int:
         """Positions that a token has in the noisy state."""
         return self.codec.digits

@@ -1,0 +1,21 @@
+"""ConfigDict to objects: the only place that maps names to functions."""
+
+from diffusion.build.samplers import POLICIES, sampler, sampling_steps
+from diffusion.build.systems import NETS, SCHEDULES, System, system, training_flops
+from diffusion.build.training import OBJECTIVES, estimators, objective, optimizer, settings
+
+__all__ = [
+    "NETS",
+    "OBJECTIVES",
+    "POLICIES",
+    "SCHEDULES",
+    "System",
+    "estimators",
+    "objective",
+    "optimizer",
+    "sampler",
+    "sampling_steps",
+    "settings",
+    "system",
+    "training_flops",
+]

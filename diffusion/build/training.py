@@ -1,0 +1,67 @@
+"""The objective, the optimizer and the estimators of a config."""
+
+from collections.abc import Callable
+
+import optax
+from ml_collections import ConfigDict
+
+from diffusion.build.names import pick
+from diffusion.build.systems import System
+from diffusion.evaluate.likelihood import CAUSAL, estimator
+from diffusion.objectives.autoregressive import NextToken
+from diffusion.objectives.classification import Classification
+from diffusion.objectives.cross_entropy import CrossEntropy
+from diffusion.objectives.nelbo import Nelbo
+from diffusion.objectives.reveal import RevealNelbo
+from diffusion.train.loop import Settings
+from diffusion.train.optimizer import adamw
+
+OBJECTIVES = {
+    "nelbo": lambda config, system: Nelbo(system.denoiser, system.process, config.minimum_time, config.target),
+    "nelbo_reveal": lambda config, system: RevealNelbo(system.denoiser, system.process, config.target),
+    "autoregressive": lambda config, system: NextToken(system.denoiser, system.process.mask_id),
+    "cross_entropy": lambda config, system: CrossEntropy(system.denoiser, system.process, system.process.vocabulary),
+    "classification": lambda config, system: Classification(system.denoiser),
+}
+
+
+def objective(config: ConfigDict, system: System) -> Callable:
+    """The training objective; raises ValueError when network and objective do not fit."""
+    if (config.objective.name == "autoregressive") != config.model.causal:
+        raise ValueError("objective.name: autoregressive goes with model.causal=True, and nothing else does")
+    pick(dict.fromkeys(("marginal", "joint")), config.objective.target, "objective.target")
+    return pick(OBJECTIVES, config.objective.name, "objective.name")(config.objective, system)
+
+
+def optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """AdamW as the config says."""
+    fields = config.optimizer.to_dict()
+    pick(dict.fromkeys(("constant", "cosine", "inverse_sqrt")), fields["decay"], "optimizer.decay")
+    return adamw(peak=fields.pop("learning_rate"), steps=config.train.steps, **fields)
+
+
+def settings(config: ConfigDict) -> Settings:
+    """The loop's settings; raises ValueError for counts below 1."""
+    fields = {name: value for name, value in config.train.items() if name != "evaluate_batches"}
+    for name, value in fields.items():
+        if value <= 0:
+            raise ValueError(f"train.{name}: must be positive, not {value}")
+    return Settings(**fields)
+
+
+def estimators(config: ConfigDict) -> list[str]:
+    """The names of the estimators to run, the one that feeds the table's plain columns first.
+
+    Raises:
+      ValueError: for one that does not fit the network.
+    """
+    first = config.evaluate.estimator
+    if first == "auto":
+        noise = "bound_marginal" if config.codec.digits > 1 else "bound_continuous"
+        first = "nll_autoregressive" if config.model.causal else noise
+    names = list(dict.fromkeys([first, *config.evaluate.also]))
+    for name in names:
+        estimator(name)
+        if (name in CAUSAL) != config.model.causal:
+            raise ValueError(f"evaluate.estimator: {name} does not fit model.causal={config.model.causal}; use auto")
+    return names

@@ -150,6 +150,8 @@ def test_longer_texts_are_made_window_by_window(params):
         ({"sample.steps": 0}, r"sample\.steps: must be at least 1, not 0"),
         ({"sample.temperature": -1.0}, r"sample\.temperature"),
         ({"sample.nucleus": 0.0}, r"sample\.nucleus"),
+        ({"sample.corrector": (1.0,)}, r"sample\.corrector: must be \(scale, power\)"),
+        ({"sample.corrector": (1.0, 1.0), "sample.policy": "first_hitting"}, r"sample\.corrector: .*first_hitting"),
     ],
 )
 def test_bad_samplers_name_their_field(params, overrides, said):

@@ -74,6 +74,9 @@ def masked_sampler(config: ConfigDict, system: System) -> Callable:
         end, final = 0.0, "none"
     table = sampling_grid(config, process, steps, end)
     if options.corrector:
+        # First hitting knows when each position is revealed, once: what is masked again would stay so.
+        if len(options.corrector) != 2 or options.policy == "first_hitting":
+            raise ValueError("sample.corrector: must be (scale, power), with any sample.policy but first_hitting")
         times = warped(np.linspace(1.0, end, steps + 1), options.warp)
         policy = replace(policy, correct=rate_corrector(process.schedule, times, *options.corrector, process.mask_id))
     if process.digits == 1:

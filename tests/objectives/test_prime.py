@@ -101,7 +101,7 @@ def test_losses_of_a_context_free_network(logits, carry_over, target, expected):
 SIZE, LENGTH = 64, 6
 TOKENS = jax.random.randint(jax.random.key(0), (SIZE, LENGTH), 0, 5)
 WEIGHTS = jnp.ones(TOKENS.shape).at[:, -1].set(0)
-NOISE = draws(jax.random.key(1), "test", 0, SIZE)
+NOISE, NOISE_32 = draws(jax.random.key(1), "test", 0, SIZE), draws(jax.random.key(9), "test", 0, 32)
 WHOLE, ONE = Masking(5, SCHEDULE), PartialMasking(Digits(5, 1), SCHEDULE)
 
 
@@ -143,7 +143,7 @@ def test_visible_tokens_of_one_digit_score_nothing():
     noisy = jnp.where(hidden, 5, TOKENS)
     logits = scaled(1.0, noisy, jnp.zeros(SIZE))
     expected = -jax.nn.log_softmax(logits[:, 2, :5])[jnp.arange(SIZE), TOKENS[:, 2]]
-    for process in (ONE, WHOLE):
+    for process in (ONE, replace(ONE, carry_over=False), WHOLE):
         for target in ("marginal", "joint"):
             nats = cross_entropy(process, logits, noisy, TOKENS, jnp.ones(TOKENS.shape), target)
             np.testing.assert_allclose(nats, expected, atol=1e-6)
@@ -180,6 +180,16 @@ def test_training_with_shared_coins_has_the_bound_of_whole_tokens():
         # One token: the revealed token is masked in every draw, so that there is no noise at all.
         total, metrics = jax.jit(partial(RevealNelbo(denoiser, grouped, target), None))(batch, noise)
         assert float(total / metrics["loss"][1]) == pytest.approx(exact.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("carry_over", [True, False], ids=["filter", "free"])
+def test_the_grouped_bound_scores_masked_tokens_alone(carry_over):
+    """Equal tokens under a context-free network leave a draw no noise: L times -log softmax, filtered or not."""
+    tokens = jnp.broadcast_to(jnp.array([4, 1])[jnp.arange(32) % 2, None], (32, 3))
+    process = replace(PRIME, carry_over=carry_over)
+    slope = constant(np.arange(5))
+    nats = jax.jit(lambda: bound_grouped(slope, process, tokens, jnp.ones(tokens.shape), NOISE_32))()
+    np.testing.assert_allclose(nats, np.tile([3 * 0.451914, 3 * 3.451914], 16), rtol=2e-6)
 
 
 @pytest.mark.parametrize("carry_over", [True, False], ids=["filter", "free"])
@@ -313,9 +323,6 @@ def test_every_draw_is_log_c_where_every_code_is_a_token():
     tokens = jax.random.randint(jax.random.key(8), (32, 2), 0, 9)
     nats = jax.jit(lambda: bound_marginal(untrained(codec), process, tokens, jnp.ones((32, 2)), NOISE_32))()
     np.testing.assert_allclose(nats, 2 * np.log(9), rtol=1e-6)
-
-
-NOISE_32 = draws(jax.random.key(9), "test", 0, 32)
 
 
 # Draws average to the exact numbers.

@@ -16,7 +16,7 @@ from diffusion.corrupt.masking import Masking
 from diffusion.corrupt.partial import PartialMasking
 from diffusion.data.arrays import image_shape, label_count
 from diffusion.nets import classifier, mlp, unet
-from diffusion.nets.digit_embedding import DigitEmbedding
+from diffusion.nets.digit_embedding import DigitEmbedding, check_embedding
 from diffusion.nets.dit import DiT, flops_per_token
 from diffusion.objectives.nelbo import Process
 from diffusion.types import Denoiser, Params
@@ -65,8 +65,9 @@ def transformer(config: ConfigDict, classes: int, process: Process) -> nn.Module
     fields = {name: value for name, value in config.model.items() if name not in ("net", "time_conditioning")}
     embedder = None
     if process.digits > 1:
-        merge, shared = config.codec.merge, config.codec.shared
-        embedder = DigitEmbedding(process.mask_id, process.digits, config.model.hidden, merge, shared)
+        merge, shared, hidden = config.codec.merge, config.codec.shared, config.model.hidden
+        check_embedding(process.digits, hidden, merge)
+        embedder = DigitEmbedding(process.mask_id, process.digits, hidden, merge, shared)
     return DiT(vocab_size=classes, embedder=embedder, **fields)
 
 

@@ -11,6 +11,14 @@ from diffusion.nets.layers import uniform_fan_in
 Merge = Literal["concat", "sum"]
 
 
+def check_embedding(digits: int, hidden: int, merge: str) -> None:
+    """Raise ValueError for an unknown merge, or digits that do not divide `hidden`."""
+    if merge not in ("concat", "sum"):
+        raise ValueError(f"codec.merge: unknown {merge!r}; known: concat, sum")
+    if merge == "concat" and hidden % digits:
+        raise ValueError(f"codec.digits: {digits} digits do not divide model.hidden={hidden}; set codec.merge=sum")
+
+
 class DigitEmbedding(nn.Module):
     """e(y^i) = concat_j E[y^{ij}], or their sum; row `base` of a table is the masked digit (MDM-Prime).
 
@@ -30,12 +38,7 @@ class DigitEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, state: Int[Array, "B N"]) -> Float[Array, "B L D"]:
-        if self.merge not in ("concat", "sum"):
-            raise ValueError(f"codec.merge: unknown {self.merge!r}; known: concat, sum")
-        if self.merge == "concat" and self.hidden % self.digits:
-            raise ValueError(
-                f"codec.digits: {self.digits} digits do not divide model.hidden={self.hidden}; set codec.merge=sum"
-            )
+        check_embedding(self.digits, self.hidden, self.merge)
         width = self.hidden // self.digits if self.merge == "concat" else self.hidden
         rows = (self.base + 1) * (1 if self.shared else self.digits)
         table = self.param("table", uniform_fan_in(width), (rows, width), jnp.float32)

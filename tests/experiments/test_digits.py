@@ -1,0 +1,138 @@
+"""Half-known tokens through the verbs: several estimators of one model, given digit planes, codes of no token."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.base import defaults, tiny
+from diffusion import build
+from diffusion.randomness import example_keys
+from diffusion.train.weights import save_weights
+from experiments import context, evaluate, sample
+from experiments.jobs import Job, plain, train_identity
+
+COUNT = 6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("digits")
+    (made / "text.txt").write_text("".join(f"the {number} words of the line that is read\n" for number in range(300)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def config(folder):
+    """Bytes as two digits of base 17, so that 32 of 289 codes are no token's, with random weights."""
+    made = tiny(defaults("test", "debug"))
+    made.data.update(source="text_files", path=str(folder / "text.txt"), document="line")
+    made.data.update(cache_dir=str(folder / "cache"))
+    made.codec.digits = 2
+    made.sample.update(count=COUNT, batch=8, steps=3)
+    made.evaluate.update(batches=1, batch=8)
+    made.checkpoint = str(folder / "weights")
+    system = build.system(made, 257)
+    params = jax.jit(system.init)(jax.random.key(0))
+    params["head"]["linear"]["bias"] = jax.random.normal(jax.random.key(1), (system.classes,))
+    save_weights(folder / "weights", params)
+    return made
+
+
+def job_of(config, verb):
+    return Job("job", verb, "row", 0, [], plain(config))
+
+
+def changed(config, **fields):
+    """A copy with fields such as sample__planes=(0,)."""
+    made = config.copy_and_resolve_references()
+    for name, value in fields.items():
+        section, key = name.split("__")
+        made[section][key] = value
+    return made
+
+
+def test_one_model_is_scored_by_several_estimators(config, folder):
+    also = ("joint_ce", "bound_grouped", "bound_steps_2")
+    job = job_of(changed(config, evaluate__also=also), "evaluate")
+    result = evaluate.run(context.check(job, folder), job)
+    metrics = result["metrics"]
+    assert (result["estimator"], result["also"]) == ("bound_marginal", list(also))
+    assert metrics["nats_per_token"] == metrics["bound_marginal/nats_per_token"]
+    assert metrics["bound_grouped/perplexity"] == pytest.approx(np.exp(metrics["bound_grouped/nats_per_token"]))
+    assert not {"joint_ce/perplexity", "joint_ce/bits_per_byte"} & set(metrics)
+    assert len({metrics[f"{name}/nats_per_token"] for name in ("bound_marginal", *also)}) == 4
+
+
+def test_given_digit_planes_are_those_of_held_out_examples(config, folder):
+    job = job_of(changed(config, sample__planes=(0,)), "sample")
+    made = context.check(job, folder)
+    tokens, cost = sample.generate(made, job)
+    table = made.system.process.codec.table
+    assert np.array_equal(table[0][tokens], table[0][sample.held_out(made, COUNT)])
+    assert np.mean(table[1][tokens] == table[1][sample.held_out(made, COUNT)]) < 0.5
+    assert (tokens.shape, cost["invalid_code_rate"], cost["evaluations"]) == ((COUNT, 32), 0.0, 4.0)
+
+
+@pytest.mark.parametrize("planes", [(0, 1), (2,), (-1,)])
+def test_planes_that_the_code_has_not_are_refused(config, folder, planes):
+    made = context.check(job_of(changed(config, sample__planes=planes), "sample"), folder)
+    with pytest.raises(ValueError, match=r"sample\.planes: .* must be some of 0\.\.1, not all"):
+        sample.check(made)
+
+
+def test_samples_with_digits_of_no_token_are_counted_and_left_out(config, folder, capsys):
+    tokens = np.array([[1, 2], [257, 3], [4, 5]])
+    kept = sample.decodable(tokens, np.array([0, 1, 0]))
+    assert np.array_equal(kept, tokens[[0, 2]])
+    assert "1 of 3 samples hold digits of no token" in capsys.readouterr().err
+    with pytest.raises(
+        ValueError, match=r"every one of 3 samples holds digits of no token \(sample\.digits_draw=token"
+    ):
+        sample.decodable(tokens, np.array([1, 2, 1]))
+
+
+@pytest.mark.parametrize(("carry_over", "draw"), [(True, "token"), (True, "marginal"), (False, "token")])
+def test_only_whole_tokens_under_the_filter_never_make_a_code_of_no_token(config, folder, carry_over, draw):
+    # Four digits of base 5: of tokens 250..256, whose first digit is 2, few other digits follow it.
+    fields = dict(codec__carry_over=carry_over, sample__digits_draw=draw, sample__steps=2, codec__digits=4)
+    made = changed(config, **fields)
+    system = context.check(job_of(made, "sample"), folder).system
+    keys = example_keys(jax.random.key(0), jnp.arange(16))
+    params = jax.jit(system.init)(jax.random.key(2))
+    samples = jax.jit(build.sampler(made, system))(params, keys, jnp.full((16, 32), 257))
+    assert np.array_equal(samples.invalid, (samples.tokens == 257).sum(axis=1))
+    assert (int(samples.invalid.sum()) == 0) == (carry_over and draw == "token")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"codec__digits": 0}, r"codec\.digits: must be at least 1, not 0"),
+        ({"codec__digits": 40}, r"codec\.digits: 40 digits .* do not fit 32"),
+        ({"codec__digits": 3}, r"codec\.digits: 3 digits do not divide model\.hidden=32; set codec\.merge=sum"),
+        ({"codec__merge": "add"}, r"codec\.merge: unknown 'add'"),
+        ({"codec__chunk_point": 2.0}, r"codec\.chunk_point: must lie in \[0, 1\]"),
+        ({"data__packing": "padded"}, r"codec\.digits: more than one goes with .*packing=wrapped"),
+        ({"objective__target": "grouped"}, r"objective\.target: unknown 'grouped'; known: joint, marginal"),
+        ({"evaluate__also": ("joint",)}, r"evaluate\.estimator: unknown name 'joint'"),
+        ({"evaluate__also": ("nll_autoregressive",)}, r"nll_autoregressive does not fit model\.causal=False"),
+        ({"sample__digits_draw": "both"}, r"sample\.digits_draw: unknown 'both'"),
+        ({"sample__precision": "mdlm_float32"}, r"sample\.precision: mdlm_float32 is a rule for whole tokens"),
+        ({"sample__corrector": (-1.0, 1.0)}, r"sample\.corrector: scale and power must not be negative"),
+        ({"sample__warp": (2.0, 1.0, 0.0)}, r"sample\.warp: .* must make times fall within \[0, 1\]"),
+    ],
+)
+def test_bad_fields_are_one_line_that_names_them(config, folder, fields, message):
+    made = changed(config, **fields)
+    with pytest.raises(ValueError, match=message) as caught:
+        section = next(iter(fields)).split("__")[0]
+        context.check(job_of(made, section if section in ("evaluate", "sample") else "train"), folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_code_counts_in_the_name_of_a_training_where_tokens_have_digits(config):
+    plainly, shuffled = changed(config, codec__digits=1), changed(config, codec__digits=1, codec__shuffle=3)
+    assert train_identity(plainly) == train_identity(shuffled)
+    assert train_identity(config) != train_identity(changed(config, codec__shuffle=3))
+    assert train_identity(config) == train_identity(changed(config, unet__channels=8))

@@ -136,7 +136,7 @@ TABLE = dict(
     ),
 )
 
-DIGITS = {"gpu": (1, 2, 4, 8), "local": (1, 2, 4, 8), "debug": (1, 2)}
+DIGITS = {"gpu": (1, 2, 4, 8), "local": (1, 2, 4), "debug": (1, 2)}
 STEPS = {"gpu": (16, 64, 256), "local": (16, 64), "debug": (2, 4)}
 
 
@@ -183,10 +183,10 @@ def get_config(variant: str = "local"):
         config.unet.update(channels=16, multipliers=(1, 2, 4), res_blocks=1, head_channels=16, groups=8)
         config.unet.update(dropout=0.0, head_size=1)
         config.optimizer.learning_rate = 1e-2
-        config.train.update(steps=2000, batch=16, ema=0.99)
+        config.train.update(steps=1000, batch=16, ema=0.99)
         config.train.update(log_every=20, evaluate_every=500, evaluate_batches=16, checkpoint_every=500)
-        config.evaluate.update(batches=16, batch=64, draws=2)
-        config.sample.update(count=512, batch=64)
+        config.evaluate.update(batches=8, batch=64, draws=2)
+        config.sample.update(count=128, batch=64)
     return config
 
 

@@ -83,7 +83,7 @@ def get_config(variant: str = "local"):
         config.model.update(hidden=256, blocks=3, dropout=0.0)
         config.objective.name = "nelbo_reveal"
         config.optimizer.update(learning_rate=2e-3, warmup=100, decay="cosine")
-        config.train.update(steps=4000, batch=1024, ema=0.995, log_every=50, evaluate_every=500, checkpoint_every=1000)
+        config.train.update(steps=2500, batch=1024, ema=0.995, log_every=50, evaluate_every=500, checkpoint_every=1000)
     return config
 
 

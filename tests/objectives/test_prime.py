@@ -1,4 +1,4 @@
-"""Prime's losses: the worked numbers, what is MDLM's, what an untrained network scores, and draws that average to them.
+"""Prime's losses: the worked numbers, what is MDLM's, coins that tokens share, and gradients.
 
 The running example has five tokens of two base-3 digits; a context-free network gives the same logits for every state.
 """
@@ -16,13 +16,9 @@ from diffusion.codecs import Digits
 from diffusion.corrupt.masking import Masking
 from diffusion.corrupt.partial import PartialMasking
 from diffusion.evaluate.likelihood import BoundSteps, bound_continuous, bound_grouped, bound_marginal, joint_ce
-from diffusion.nets.digit_embedding import DigitEmbedding
-from diffusion.nets.dit import DiT
 from diffusion.objectives.nelbo import Nelbo, cross_entropy
 from diffusion.objectives.reveal import RevealNelbo
-from diffusion.oracles.check import estimate_nats
-from diffusion.oracles.digits import digit_denoiser, expected_nats, state_sets
-from diffusion.oracles.enumerable import Enumerable
+from diffusion.oracles.digits import expected_nats, state_sets
 from diffusion.randomness import Draws, draws, example_keys
 
 SCHEDULE = schedules.LogLinear()
@@ -30,17 +26,6 @@ CODEC = Digits(5, 2)
 M = CODEC.mask_id
 PRIME = PartialMasking(CODEC, SCHEDULE)
 EVERY = np.arange(5)[:, None]  # each token as a sequence of its own
-FIRST = np.array([0.1, 0.2, 0.3, 0.15, 0.25])
-ROWS = np.array(
-    [
-        [0.6, 0.1, 0.1, 0.1, 0.1],
-        [0.1, 0.5, 0.2, 0.1, 0.1],
-        [0.05, 0.15, 0.5, 0.2, 0.1],
-        [0.2, 0.2, 0.2, 0.2, 0.2],
-        [0.3, 0.1, 0.1, 0.1, 0.4],
-    ]
-)
-PAIRS = Enumerable((FIRST[:, None] * ROWS).ravel(), 5, 2)
 
 
 def constant(logits):
@@ -112,6 +97,10 @@ def scaled(params, noisy, time, cond=None, memory=None, *, keys=None):
     return params * jnp.sin(context[..., None] + 2.0 * jnp.arange(6.0)[None, None])
 
 
+logits_of = jax.jit(scaled)
+score = jax.jit(cross_entropy, static_argnums=(0, 5))
+
+
 @pytest.mark.parametrize("target", ["marginal", "joint"])
 @pytest.mark.parametrize("kind", [partial(Nelbo, minimum_time=1e-3), RevealNelbo], ids=["nelbo", "reveal"])
 def test_one_digit_a_token_is_mdlm(kind, target):
@@ -141,11 +130,11 @@ def test_one_digit_a_token_has_mdlms_likelihood(estimate):
 def test_visible_tokens_of_one_digit_score_nothing():
     hidden = jnp.zeros((SIZE, LENGTH), bool).at[:, 2].set(True)
     noisy = jnp.where(hidden, 5, TOKENS)
-    logits = scaled(1.0, noisy, jnp.zeros(SIZE))
+    logits = logits_of(1.0, noisy, jnp.zeros(SIZE))
     expected = -jax.nn.log_softmax(logits[:, 2, :5])[jnp.arange(SIZE), TOKENS[:, 2]]
     for process in (ONE, replace(ONE, carry_over=False), WHOLE):
         for target in ("marginal", "joint"):
-            nats = cross_entropy(process, logits, noisy, TOKENS, jnp.ones(TOKENS.shape), target)
+            nats = score(process, logits, noisy, TOKENS, jnp.ones(TOKENS.shape), target)
             np.testing.assert_allclose(nats, expected, atol=1e-6)
 
 
@@ -159,14 +148,14 @@ def test_digits_masked_together_score_as_whole_tokens(carry_over):
     time = jnp.full(SIZE, 0.5)
     noisy = process.corrupt(NOISE.keys, TOKENS, time)
     gone = process.split(noisy)[..., 0] == M
-    logits = scaled(1.0, noisy, time)
+    logits = logits_of(1.0, noisy, time)
     grouped = jnp.ones(SIZE, bool)
-    ours = cross_entropy(process, logits, noisy, process.encode(TOKENS), WEIGHTS, "marginal", grouped)
+    ours = score(process, logits, noisy, process.encode(TOKENS), WEIGHTS, "marginal", grouped)
     masked = jnp.where(gone, 5, TOKENS)
-    theirs = cross_entropy(WHOLE, logits, masked, TOKENS, WEIGHTS)
+    theirs = score(WHOLE, logits, masked, TOKENS, WEIGHTS, "marginal")
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     # The joint loss restricted to masked tokens is the same number.
-    joint = cross_entropy(process, logits, noisy, process.encode(TOKENS), WEIGHTS * gone, "joint")
+    joint = score(process, logits, noisy, process.encode(TOKENS), WEIGHTS * gone, "joint")
     np.testing.assert_allclose(joint, theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -200,16 +189,16 @@ def test_joint_and_marginal_agree_where_each_token_misses_at_most_one_digit(carr
     place = jax.random.randint(jax.random.key(4), (SIZE, LENGTH, 1), 0, 3)  # 2: none
     noisy = jnp.where((place == jnp.arange(2)[None, None]).reshape(clean.shape), M, clean)
     assert {0, 1, 2} == set(np.ravel(place).tolist())
-    logits = scaled(1.0, noisy, jnp.zeros(SIZE))
+    logits = logits_of(1.0, noisy, jnp.zeros(SIZE))
     joint, marginal = (
-        np.asarray(cross_entropy(process, logits, noisy, clean, WEIGHTS, target)) for target in ("joint", "marginal")
+        np.asarray(score(process, logits, noisy, clean, WEIGHTS, target)) for target in ("joint", "marginal")
     )
     if carry_over:
         np.testing.assert_allclose(joint, marginal, rtol=1e-5, atol=1e-6)
     else:
         assert (joint > marginal + 1e-3).all()
     both = process.prior(SIZE, LENGTH)
-    values = [cross_entropy(process, logits, both, clean, WEIGHTS, target) for target in ("joint", "marginal")]
+    values = [score(process, logits, both, clean, WEIGHTS, target) for target in ("joint", "marginal")]
     assert np.abs(values[0] - values[1]).min() > 1e-3
 
 
@@ -259,92 +248,3 @@ def test_gradients_at_the_smallest_time_are_finite_and_only_where_digits_hide(ta
     assert not gradient[~kept].any() and not kept[:, 1].all()
     if dtype == jnp.float32:
         np.testing.assert_allclose(gradient.sum(axis=-1), 0, atol=2e-3)
-
-
-# An untrained network: its head is zero, so that it is uniform over the tokens that the filter leaves.
-
-
-def untrained(codec):
-    net = DiT(
-        codec.vocabulary,
-        hidden=16,
-        blocks=1,
-        heads=2,
-        cond_dim=8,
-        embedder=DigitEmbedding(codec.base, codec.digits, 16),
-    )
-    params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 2 * codec.digits), jnp.int32))
-    return lambda noisy, time: net.apply(params, noisy, schedules.sigma(SCHEDULE, time))
-
-
-@pytest.fixture(scope="module")
-def fresh():
-    return untrained(CODEC)
-
-
-def test_an_untrained_network_has_log_c_nats_a_token_for_every_text(fresh):
-    tokens = PAIRS.sequences
-    bound = expected_nats(PRIME, fresh, tokens, "marginal")
-    np.testing.assert_allclose(bound, 2 * np.log(5), rtol=1e-6)
-    joint = expected_nats(PRIME, fresh, tokens, "joint")
-    assert joint.mean() / 2 == pytest.approx(np.mean([1.700599, 1.700599, 1.354025, 1.497866, 1.497866]), abs=2e-6)
-    assert joint.mean() < 2 * np.log(5)
-
-
-@pytest.mark.parametrize("token", [0, 12345, 50256])
-def test_an_untrained_network_on_gpt2s_vocabulary(token):
-    """ln 50257 = 10.824905 at four digits a token, whichever the token."""
-    process = PartialMasking(Digits(50257, 4), SCHEDULE)
-    uniform = expected_nats(process, lambda noisy, time: jnp.zeros((1, 1, 50257)), np.array([[token]]), "marginal")
-    np.testing.assert_allclose(uniform, 10.824905, atol=1e-5)
-
-
-def test_training_losses_of_an_untrained_network(fresh):
-    """Their mean agrees, in nats a token, and the joint loss lies below."""
-    size = 4096
-    tokens = jax.random.randint(jax.random.key(6), (size, 2), 0, 5)
-    batch, noise = {"tokens": tokens, "weights": jnp.ones(tokens.shape)}, draws(jax.random.key(7), "test", 0, size)
-
-    @partial(jax.jit, static_argnums=0)
-    def mean(objective):
-        total, metrics = objective(None, batch, noise)
-        return total / metrics["loss"][1]
-
-    for kind, tolerance in ((RevealNelbo, 0.01), (partial(Nelbo, minimum_time=1e-3), 0.1)):
-        marginal, joint = (float(mean(kind(of(fresh), PRIME, target=target))) for target in ("marginal", "joint"))
-        assert marginal == pytest.approx(np.log(5), abs=tolerance)
-        assert marginal - joint == pytest.approx(np.log(5) - 1.550191, abs=tolerance)
-
-
-def test_every_draw_is_log_c_where_every_code_is_a_token():
-    """9 = 3^2 tokens: each digit's marginal is 1/3 whatever is known, so that reveal draws have no noise."""
-    codec = Digits(9, 2)
-    process = PartialMasking(codec, SCHEDULE)
-    tokens = jax.random.randint(jax.random.key(8), (32, 2), 0, 9)
-    nats = jax.jit(lambda: bound_marginal(untrained(codec), process, tokens, jnp.ones((32, 2)), NOISE_32))()
-    np.testing.assert_allclose(nats, 2 * np.log(9), rtol=1e-6)
-
-
-# Draws average to the exact numbers.
-
-ENTROPY = 2.935039
-MONTE_CARLO = [
-    ("marginal, base 3", bound_marginal, Digits(5, 2), ENTROPY),
-    ("marginal, base 2", bound_marginal, Digits(5, 3), ENTROPY),
-    ("joint, base 3", joint_ce, Digits(5, 2), 2.762687),
-    ("joint, base 2", joint_ce, Digits(5, 3), 2.641075),
-    ("grouped", bound_grouped, Digits(5, 2), ENTROPY),
-]
-
-
-@pytest.mark.parametrize(
-    ("estimate", "codec", "expected"), [row[1:] for row in MONTE_CARLO], ids=[r[0] for r in MONTE_CARLO]
-)
-def test_draws_average_to_the_exact_numbers(estimate, codec, expected):
-    """1e5 stratified draws under the exact posterior of two correlated tokens."""
-    process = PartialMasking(codec, SCHEDULE)
-    nats = estimate_nats(estimate, digit_denoiser(PAIRS, codec), process, PAIRS.sequences, 4096, jax.random.key(10))
-    means = nats @ PAIRS.table
-    error = means.std(ddof=1) / np.sqrt(len(means))
-    assert error < 0.01
-    assert abs(means.mean() - expected) < 3 * error

@@ -17,7 +17,7 @@ TABLE = dict(
     notes=NOTES
     + (
         "Nobody publishes these numbers. Text is enwiki2018 in lower case, digits spelt out, everything but a-z a "
-        "space, so that a byte is a character. `local` takes one seed, 2 million characters and a million parameters."
+        "space, so that a byte is a character. `local` takes one seed, a million characters and a million parameters."
     ),
 )
 
@@ -26,7 +26,7 @@ def get_config(variant: str = "local"):
     config = defaults("prime_wiki", variant)
     if variant == "local":
         small(config)
-        config.train.steps = 1000
+        config.train.steps = 700
         config.evaluate.update(batches=12, draws=4)
         config.sample.update(count=32, batch=32)
         config.judge.batch = 32

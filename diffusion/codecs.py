@@ -25,7 +25,8 @@ class Digits:
     embedding and sampler all take this object, so that they cannot disagree about the code.
 
     Raises:
-      ValueError: for fewer than one digit, a code longer than 32 bits, or a permutation that is none.
+      ValueError: for fewer than one digit, more than binary ones, a code of more than 32 bits, or a permutation that
+        is none.
     """
 
     vocabulary: int
@@ -37,10 +38,11 @@ class Digits:
             raise ValueError(f"codec.digits: must be at least 1, not {self.digits}")
         if self.vocabulary < 2:
             raise ValueError(f"codec: a vocabulary of {self.vocabulary} token has nothing to encode")
-        if self.digits * self.bits > 32:
+        most = (self.vocabulary - 1).bit_length()
+        if self.digits > most or self.digits * self.bits > 32:
             raise ValueError(
-                f"codec.digits: {self.digits} digits of {self.bits} bits do not fit 32; a vocabulary of "
-                f"{self.vocabulary} needs at most {(self.vocabulary - 1).bit_length()} digits"
+                f"codec.digits: {self.digits} digits of {self.bits} bits are too many; a vocabulary of "
+                f"{self.vocabulary} needs at most {most}, and all bits must fit 32"
             )
         if self.permutation is not None:
             order = np.asarray(self.permutation)

@@ -39,8 +39,8 @@ def log_masses(
     """log p(tokens that agree with `clean` on the bits fields[m]) in float32 nats, M sets a position.
 
     p is the softmax over the tokens that agree with the digits of `known` that are not masked. A set is a digit's
-    marginal (that digit's bits), the token itself (all bits), or any subset of digits. The gradient with respect to
-    logit v is p(v | set) - p(v), and 0 for a token that `known` rules out.
+    marginal (that digit's bits), the token itself (all bits), or any subset of digits; some token must be in it. The
+    gradient with respect to logit v is p(v | set) - p(v), and 0 for a token that `known` rules out.
     """
     tokens = codec.decode(clean)
     return _log_masses(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -48,7 +49,14 @@ def sampler(config: ConfigDict, system: System) -> Callable[[Params, Keys, Token
     if total == length:
         return window
     stride = options.stride or length // 2
-    return lambda params, keys, prompt: semi_autoregressive(partial(window, params), keys, prompt, length, stride)
+
+    def windows(params, keys, prompt):
+        samples = semi_autoregressive(partial(window, params), keys, prompt, length, stride)
+        # A code of no token is drawn anew where the next window overlaps: those that are left count.
+        left = jnp.sum(samples.tokens == system.process.vocabulary, axis=1)
+        return samples._replace(invalid=left if system.process.digits > 1 else samples.invalid)
+
+    return windows
 
 
 def causal_sampler(config: ConfigDict, system: System, total: int) -> Callable:

@@ -109,7 +109,7 @@ def test_only_whole_tokens_under_the_filter_never_make_a_code_of_no_token(config
     ("fields", "message"),
     [
         ({"codec__digits": 0}, r"codec\.digits: must be at least 1, not 0"),
-        ({"codec__digits": 40}, r"codec\.digits: 40 digits .* do not fit 32"),
+        ({"codec__digits": 40}, r"codec\.digits: 40 digits .* needs at most 9"),
         ({"codec__digits": 3}, r"codec\.digits: 3 digits do not divide model\.hidden=32; set codec\.merge=sum"),
         ({"codec__merge": "add"}, r"codec\.merge: unknown 'add'"),
         ({"codec__chunk_point": 2.0}, r"codec\.chunk_point: must lie in \[0, 1\]"),

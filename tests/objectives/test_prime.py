@@ -119,7 +119,9 @@ def test_one_digit_a_token_is_mdlm(kind, target):
 
 
 @pytest.mark.parametrize(
-    "estimate", [bound_continuous, bound_marginal, joint_ce, BoundSteps(3)], ids=lambda estimate: str(estimate)
+    "estimate",
+    [bound_continuous, bound_marginal, joint_ce, BoundSteps(3)],
+    ids=["bound_continuous", "bound_marginal", "joint_ce", "bound_steps_3"],
 )
 def test_one_digit_a_token_has_mdlms_likelihood(estimate):
     """Sequence by sequence, in the same draw."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from jaxtyping import Int
 
-from diffusion.data import images, synthetic
+from diffusion.data import genomes, images, molecules, synthetic
 from diffusion.data.packing import Block, Statistics
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import Encoded, Tokenizer, digest
@@ -19,6 +19,10 @@ SOURCES: dict[str, Callable[[DataSettings], ArraySource]] = {
     "imagenet32_pairs": lambda settings: images.in_pairs(images.imagenet32(settings)),
     "density2d": synthetic.density2d,
     "blobs": synthetic.blobs,
+    "qm9": molecules.qm9,
+    "splice_sites": genomes.splice_sites,
+    "genomes_small": genomes.genomes_small,
+    "ten_species": genomes.ten_species,
 }
 
 # Known without reading data: networks are built from them.
@@ -30,7 +34,15 @@ SHAPES = {
     "imagenet32_pairs": (32, 32, 2),
     "blobs": (8, 8, 1),
 }
-LABELS = {"mnist": 10, "cifar10": 10, "cifar10_pairs": 10, "blobs": 4}
+LABELS = {
+    "mnist": 10,
+    "cifar10": 10,
+    "cifar10_pairs": 10,
+    "blobs": 4,
+    "splice_sites": 3,
+    "genomes_small": 4,
+    "ten_species": 10,
+}
 
 
 def image_shape(source: str) -> tuple[int, int, int]:
@@ -75,7 +87,8 @@ def open_arrays(settings: DataSettings) -> ArraySource:
     Raises: ValueError naming the field and its right value.
     """
     source = SOURCES[settings.source](settings)
-    right = {"length": source.length, "vocab_size": source.vocab_size, "tokenizer": "values", "packing": "wrapped"}
+    tokenizer = source.tokenizer.name if source.tokenizer else "values"
+    right = {"length": source.length, "vocab_size": source.vocab_size, "tokenizer": tokenizer, "packing": "wrapped"}
     for field, value in right.items():
         given = getattr(settings, field)
         if given != value:
@@ -101,19 +114,35 @@ def counted(blocks: Iterator[Block], source: ArraySource, statistics: Statistics
         statistics.examples += len(block.tokens)
         statistics.documents += len(block.tokens)
         statistics.tokens += block.tokens.size
-        statistics.characters += block.tokens.size
-        statistics.bytes += block.tokens.size
+        if source.tokenizer is None:
+            characters = width = block.tokens.size
+        else:
+            characters, width = source.tokenizer.covered(block.tokens)
+        statistics.characters += characters
+        statistics.bytes += width
         yield block
 
 
 def in_memory(source: ArraySource) -> tuple[dict[str, Block], dict[str, Statistics]]:
-    """All examples of every split as one block each, and what they hold."""
+    """All examples of every split as one block each, and what they hold; splits without an example are left out.
+
+    Raises: ValueError when the train split has none.
+    """
     blocks, statistics = {}, {}
     for split, start in source.splits.items():
-        statistics[split] = Statistics()
-        parts = list(counted(start(), source, statistics[split]))
-        labels = None if parts[0].labels is None else np.concatenate([part.labels for part in parts])
-        blocks[split] = Block(np.concatenate([part.tokens for part in parts]), None, labels)
+        counts = Statistics()
+        parts = list(counted(start(), source, counts))
+        if not counts.examples:
+            if split == "train":
+                raise ValueError(
+                    f"data.length: the train split of {source.name} has no example of {source.length} tokens; pass "
+                    "another --config.data.length, or more data"
+                )
+            continue
+        order = np.random.default_rng(0).permutation(counts.examples) if source.shuffled else slice(None)
+        labels = None if parts[0].labels is None else np.concatenate([part.labels for part in parts])[order]
+        blocks[split] = Block(np.concatenate([part.tokens for part in parts])[order], None, labels)
+        statistics[split] = counts
     return blocks, statistics
 
 

@@ -23,7 +23,10 @@ BuildSplit = Callable[[Statistics], Iterator[Block]]
 
 
 class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Rows {"tokens": [length]} and, when padded, {"weights": uint8 [length]}, in the order of the source."""
+    """Rows {"tokens": [length]}, when padded {"weights": uint8 [length]}, and when labelled {"label": int32 []}.
+
+    In the order of the source, or when `shuffled` in TFDS's fixed order by the hash of their number.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     code_path = None  # TFDS looks for download checksums beside the code, and needs importlib_resources for it
@@ -35,9 +38,11 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         largest_id: int,
         padded: bool,
         blocks: Mapping[str, Iterator[Block]],
+        labelled: bool,
+        shuffled: bool,
         **kwargs: Any,
     ):
-        self.length, self.padded, self.blocks = length, padded, blocks
+        self.length, self.padded, self.blocks, self.labelled, self.shuffled = length, padded, blocks, labelled, shuffled
         self.dtype = np.uint8 if largest_id < 2**8 else np.uint16 if largest_id < 2**16 else np.int32
         super().__init__(**kwargs)
 
@@ -47,8 +52,9 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             return tfds.features.Tensor(shape=(self.length,), dtype=dtype, encoding="bytes")
 
         features = {"tokens": feature(self.dtype)} | ({"weights": feature(np.uint8)} if self.padded else {})
+        features |= {"label": tfds.features.Scalar(np.int32)} if self.labelled else {}
         return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=not self.shuffled
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, np.ndarray]]]]:
@@ -62,6 +68,8 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 example = {"tokens": tokens[row]}
                 if self.padded:
                     example["weights"] = block.weights[row]
+                if self.labelled:
+                    example["label"] = np.int32(block.labels[row])
                 yield key, example
                 key += 1
 
@@ -79,6 +87,8 @@ def prepare(
     length: int,
     largest_id: int,
     padded: bool,
+    labelled: bool = False,
+    shuffled: bool = False,
 ) -> None:
     """Writes the examples of every split into `folder`, all or nothing; splits without an example are left out.
 
@@ -112,6 +122,8 @@ def prepare(
             largest_id=largest_id,
             padded=padded,
             blocks=blocks,
+            labelled=labelled,
+            shuffled=shuffled,
             data_dir=str(work),
             file_format="array_record",
         )

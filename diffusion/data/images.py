@@ -89,7 +89,7 @@ def labelled(
     blocks["train"] = Block(images[:kept], None, classes[:kept])
     blocks["validation"] = Block(images[kept:], None, classes[kept:]) if held_out else blocks["test"]
     splits = {split: lambda block=blocks[split]: iter([block]) for split in ("train", "validation", "test")}
-    return ArraySource(name, splits, image[0] * image[1] * image[2], 256, image, labels)
+    return ArraySource(name, splits, image[0] * image[1] * image[2], 256, image, labels, domain="image")
 
 
 def cifar10(settings: DataSettings) -> ArraySource:
@@ -196,7 +196,7 @@ def imagenet32(settings: DataSettings) -> ArraySource:
     held_out = [by_stem["val_data"]]
     splits = {"train": lambda: batches_of(train), "validation": lambda: batches_of(held_out)}
     content = readers.content_hash([(file.name, file) for file in (*train, *held_out)])
-    return ArraySource("imagenet32", splits, 3072, 256, (32, 32, 3), content_hash=content)
+    return ArraySource("imagenet32", splits, 3072, 256, (32, 32, 3), content_hash=content, domain="image")
 
 
 def batches_of(files: list[Path]) -> Iterator[Block]:

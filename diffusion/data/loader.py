@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from diffusion.data import arrays, builder, vocabularies
 from diffusion.data.packing import Block, Statistics, encode_documents, padded, wrapped
-from diffusion.data.settings import DataSettings, read_settings
+from diffusion.data.settings import READY_MADE, DataSettings, read_settings
 from diffusion.data.sources import open_source
 from diffusion.data.tokenizers import Tokenizer, bytes_tokenizer, characters_tokenizer, digest
 from diffusion.data.types import Source
@@ -46,12 +46,14 @@ class Split:
             return None
         parts = [self._read(range(start, min(start + 8192, len(self)))) for start in range(0, len(self), 8192)]
         weights = None if parts[0].weights is None else np.concatenate([part.weights for part in parts])
-        return Block(np.concatenate([part.tokens for part in parts]), weights)
+        labels = None if parts[0].labels is None else np.concatenate([part.labels for part in parts])
+        return Block(np.concatenate([part.tokens for part in parts]), weights, labels)
 
     def _read(self, indices: Sequence[int]) -> Block:
         rows = self.source.__getitems__([int(index) for index in indices])
         weights = np.stack([row["weights"] for row in rows]) if "weights" in rows[0] else None
-        return Block(np.stack([row["tokens"] for row in rows]), weights)
+        labels = np.array([row["label"] for row in rows]) if "label" in rows[0] else None
+        return Block(np.stack([row["tokens"] for row in rows]), weights, labels)
 
     def rows(self, indices: Sequence[int]) -> dict[str, Int[np.ndarray, "B L"] | Float[np.ndarray, "B L"]]:
         """{"tokens": int32 [B, L], "weights": float32 [B, L]} of these examples, and "label": int32 [B] where known."""
@@ -81,6 +83,8 @@ class Dataset:
     image: tuple[int, int, int] | None = None  # height, width, colours of rows that are channel-major images
     labels: int = 0  # classes that the labels name
     flip: bool = False  # mirror half of the training images
+    domain: str = "text"  # text, image, molecules, genomes or values
+    label_names: tuple[str, ...] = ()  # of the classes, in the order of their numbers, where they have names
 
     @property
     def model_vocab_size(self) -> int:
@@ -143,9 +147,9 @@ def load_dataset(data: Any, tokenizer: Tokenizer | None = None) -> Dataset:
     if settings.source in arrays.SOURCES:
         with _readable(settings):
             return _load_arrays(settings, tokenizer)
-    if settings.tokenizer == "values":
+    if settings.tokenizer in READY_MADE:
         raise ValueError(
-            f"data.tokenizer: 'values' is for ready-made arrays ({', '.join(arrays.SOURCES)}), and "
+            f"data.tokenizer: {settings.tokenizer!r} is for ready-made arrays ({', '.join(arrays.SOURCES)}), and "
             f"{settings.source!r} is text; known: {', '.join(TOKENIZERS)}"
         )
     with _readable(settings):
@@ -190,7 +194,7 @@ def load_dataset(data: Any, tokenizer: Tokenizer | None = None) -> Dataset:
 
 def _load_arrays(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset:
     source = arrays.open_arrays(settings)
-    own = arrays.values_tokenizer(source.vocab_size)
+    own = source.tokenizer or arrays.values_tokenizer(source.vocab_size)
     if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
         raise ValueError(f"data.source: {source.name} is no text, so tokenizer {tokenizer.name!r} cannot read it")
     if source.content_hash:
@@ -208,26 +212,38 @@ def _load_arrays(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset
                 for split, start in source.splits.items()
             }
             largest = source.vocab_size - 1
-            builder.prepare(folder, recipe, builds, length=source.length, largest_id=largest, padded=False)
+            builder.prepare(
+                folder,
+                recipe,
+                builds,
+                length=source.length,
+                largest_id=largest,
+                padded=False,
+                labelled=source.labels > 0,
+                shuffled=source.shuffled,
+            )
         records, statistics = builder.open_prepared(folder)
     else:
         records, statistics = arrays.in_memory(source)
         fingerprint = digest(source.name, own.fingerprint, arrays.content(records))
     splits = {split: Split(record, source.length) for split, record in records.items()}
     # Sets whose labels of the test images were never given out are tested on their validation images.
-    splits.setdefault("test", splits["validation"])
+    if "validation" in splits and "test" not in splits:
+        splits["test"], statistics["test"] = splits["validation"], statistics["validation"]
     return Dataset(
         splits=splits,
         tokenizer=own,
         length=source.length,
         padded=False,
         fingerprint=fingerprint,
-        statistics=statistics | {"test": statistics.get("test", statistics["validation"])},
+        statistics=statistics,
         source=source.name,
         paper_split="test",
         image=source.image,
         labels=source.labels,
         flip=settings.flip,
+        domain=source.domain,
+        label_names=source.label_names,
     )
 
 

@@ -118,6 +118,40 @@ def field_of(record: Mapping[str, Any], fields: Sequence[str], path: Path) -> st
     raise ValueError(f"data.path: a row of {path} has no text field; expected {' or '.join(fields)}")
 
 
+def column(path: Path, fields: Sequence[str]) -> list[Any]:
+    """Values of the first of `fields` that a table has; of Parquet files nothing else is read.
+
+    Raises: ValueError naming the file when it has none of them, or is damaged.
+    """
+    if kind(path) != ".parquet":
+        rows = list(records(path))
+        name = next((name for name in fields if rows and name in rows[0]), None)
+        if name is None:
+            raise ValueError(f"data.path: {path} has no column {' or '.join(fields)}")
+        return [row.get(name) for row in rows]
+    return [value for (value,) in parquet_rows(path, (fields,))]
+
+
+def parquet_rows(path: Path, columns: Sequence[Sequence[str]]) -> Iterator[tuple[Any, ...]]:
+    """Rows of a Parquet file: for each of `columns` the value of the first name that the file has.
+
+    Raises: ValueError naming the file when it has none of them, or is damaged.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        names = [next((name for name in choices if name in file.schema_arrow.names), None) for choices in columns]
+        if None in names:
+            raise ValueError(f"data.path: {path} has no column {' or '.join(columns[names.index(None)])}")
+        for batch in file.iter_batches(batch_size=1024, columns=names):
+            yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"data.path: {path} is damaged or no Parquet file ({reason}); get it anew") from None
+
+
 def count_records(path: Path) -> int:
     """Number of documents that `records` (or, for plain text, the file itself) gives."""
     layout = kind(path)

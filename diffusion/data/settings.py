@@ -7,6 +7,7 @@ from typing import Any
 
 PACKINGS = ("wrapped", "padded")
 DOCUMENTS = ("file", "paragraph", "line")
+READY_MADE = ("values", "smiles", "nucleotides")  # tokenizers of sources whose examples are ready-made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +16,8 @@ class DataSettings:
 
     source: str = "python_stdlib"  # one of sources.SOURCES
     path: str = ""  # file or folder of the source; python_stdlib needs none
-    tokenizer: str = "bpe"  # bytes | characters | bpe | gpt2 | wordpiece | file; values for ready-made arrays
+    # bytes | characters | bpe | gpt2 | wordpiece | file; of ready-made examples: values | smiles | nucleotides
+    tokenizer: str = "bpe"
     tokenizer_path: str = ""  # vocabulary file or folder (gpt2, wordpiece, file)
     vocab_size: int = 2048  # tokens of a trained BPE, EOS included; the other tokenizers know their own size
     alphabet: str = ""  # characters: the symbols in id order; empty: those of the training split
@@ -56,7 +58,7 @@ def read_settings(data: Any) -> DataSettings:
             raise ValueError(f"data.{field.name}: expected {kind.__name__}, got {value!r}")
         values[field.name] = value
     settings = DataSettings(**values)
-    ends = settings.packing == "wrapped" and settings.bos_eos and settings.tokenizer != "values"
+    ends = settings.packing == "wrapped" and settings.bos_eos and settings.tokenizer not in READY_MADE
     shortest = 3 if ends else 1
     _one_of("packing", settings.packing, PACKINGS)
     _one_of("document", settings.document, DOCUMENTS)

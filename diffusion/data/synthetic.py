@@ -79,7 +79,8 @@ def blobs(settings: DataSettings) -> ArraySource:
         split: lambda seed=seed, count=count: pictures(seed, count)
         for seed, (split, count) in enumerate(PICTURES.items())
     }
-    return ArraySource("blobs", splits, BLOB_SIDE**2, levels, (BLOB_SIDE, BLOB_SIDE, 1), labels=4)
+    image = (BLOB_SIDE, BLOB_SIDE, 1)
+    return ArraySource("blobs", splits, BLOB_SIDE**2, levels, image, labels=4, domain="image")
 
 
 def drawn(

@@ -38,6 +38,8 @@ class Tokenizer:
     # Characters and bytes of every id, where they depend on the id alone (all but WordPiece and `file`).
     token_characters: Int[np.ndarray, "V"] | None = None
     token_bytes: Int[np.ndarray, "V"] | None = None
+    # A token of the vocabulary that fills a sequence up behind EOS; with it a sequence is one document.
+    filler_id: int | None = None
 
     @property
     def mask_id(self) -> int:
@@ -81,10 +83,13 @@ class Tokenizer:
     def decode(self, ids: Int[np.ndarray, "N"], mask: str = MASK_TEXT, end: str = END_TEXT) -> str:
         """Text of one sequence; masks show as `mask`, EOS and BOS as `end`, padding as nothing.
 
+        Where a sequence is one document (`filler_id`), its text alone: up to the first EOS, without BOS.
         Raises: ValueError naming an id outside the vocabulary.
         """
         ids = np.asarray(ids).reshape(-1)
         self.check(ids)
+        if self.filler_id is not None:
+            ids = one_document(ids, self.eos_id, self.bos_id, self.filler_id)
         shown = {self.mask_id: mask, self.pad_id: "", self.eos_id: end, self.bos_id: end}
         shown.pop(None, None)
         text, start = [], 0
@@ -98,13 +103,24 @@ class Tokenizer:
         return "".join(text)
 
     def documents(self, ids: Int[np.ndarray, "N"]) -> list[str]:
-        """Texts of the non-empty documents of one sequence, cut at EOS and BOS."""
+        """Texts of the non-empty documents of one sequence, cut at EOS and BOS; one at most with `filler_id`."""
         ids = np.asarray(ids).reshape(-1)
         self.check(ids)
+        if self.filler_id is not None:
+            ids = one_document(ids, self.eos_id, self.bos_id, self.filler_id)
         ends = [token for token in (self.eos_id, self.bos_id) if token is not None]
         parts = np.split(ids, np.flatnonzero(np.isin(ids, ends)))
         texts = [self.decode(part[~np.isin(part, [*ends, self.pad_id])]) for part in parts]
         return [text for text in texts if text]
+
+
+def one_document(
+    ids: Int[np.ndarray, "N"], eos: int | None, bos: int | None, filler: int | None
+) -> Int[np.ndarray, "M"]:
+    """What stands before the first EOS, BOS and fillers left out wherever they are."""
+    ends = np.flatnonzero(ids == eos)
+    ids = ids[: ends[0]] if ends.size else ids
+    return ids[~np.isin(ids, [token for token in (bos, filler) if token is not None])]
 
 
 def digest(*parts: str | bytes) -> str:

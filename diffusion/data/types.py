@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
 from diffusion.data.packing import Block
+from diffusion.data.tokenizers import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,10 @@ class ArraySource:
     image: tuple[int, int, int] | None = None  # height, width, colours; rows are channel-major (c, h, w)
     labels: int = 0  # classes that the labels name; 0: no labels
     content_hash: str = ""  # of the files of a source too large for memory; else the examples are hashed
+    domain: str = "values"  # image, molecules, genomes or values
+    label_names: tuple[str, ...] = ()
+    tokenizer: Tokenizer | None = None  # None: tokens are plain numbers
+    shuffled: bool = False  # put examples in a fixed random order, so that the first of a split are a fair sample
 
 
 def missing(name: str, expected: str, path: str, where: str) -> ValueError:

@@ -1,0 +1,130 @@
+"""Vocabularies of molecules and genomes, whose end and padding are tokens that a model predicts like any other."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import tokenizers as hf
+from jaxtyping import Int, UInt8
+
+from diffusion.data.tokenizers import Encoded, Tokenizer, digest, one_document
+
+SMILES = r"\[[^\]]+\]|Br|Cl|B|C|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|/|:|~|@|\?|>|\*|\$|%[0-9]{2}|[0-9]"
+"""One token of a SMILES string: atoms (in brackets or not), bonds, branches, ring closures (Schwaller et al., arXiv
+1811.02633)."""
+
+NUCLEOTIDES = "ACGTN"
+AMBIGUOUS = "URYSWKMBDHVX.-"
+"""Letters of the IUPAC code for a base that is not one of ACGT, and gaps: all become N."""
+N, END, PADDING = 4, 5, 6
+
+
+def closed(
+    name: str, symbols: Sequence[str], encode_ids: Callable[[Sequence[str]], list[Int[np.ndarray, "N"]]], begin: bool
+) -> Tokenizer:
+    """A tokenizer of `symbols` in id order, then <bos> (where `begin`), <eos> and <pad>.
+
+    A sequence is one document: its text ends at the first <eos>, and <bos> and <pad> show as nothing.
+    """
+    bos = len(symbols) if begin else None
+    eos, filler = len(symbols) + begin, len(symbols) + begin + 1
+    table = np.array([*symbols, *[""] * (2 + begin)])
+    characters = np.array([len(symbol) for symbol in table], np.int32)
+    widths = np.array([len(symbol.encode()) for symbol in table], np.int32)
+
+    def encode_spans(texts: Sequence[str]) -> list[Encoded]:
+        return [Encoded(ids, characters[ids], widths[ids]) for ids in encode_ids(texts)]
+
+    def decode_text(ids: Int[np.ndarray, "N"]) -> str:
+        return "".join(table[one_document(np.asarray(ids), eos, bos, filler)])
+
+    fingerprint = digest(name, *symbols)
+    size = filler + 1
+    return Tokenizer(name, size, eos, bos, fingerprint, encode_spans, decode_text, characters, widths, filler_id=filler)
+
+
+def smiles_vocabulary(molecules: Iterable[str]) -> list[str]:
+    """The tokens of these SMILES strings, sorted; a piece that is no SMILES token is among them as it stands."""
+    library = hf.Tokenizer(hf.models.WordLevel({}, unk_token="<unk>"))
+    library.pre_tokenizer = hf.pre_tokenizers.Split(hf.Regex(SMILES), "isolated")
+    trainer = hf.trainers.WordLevelTrainer(vocab_size=2**31, min_frequency=0, show_progress=False, special_tokens=[])
+    library.train_from_iterator(molecules, trainer)
+    return sorted(library.get_vocab())
+
+
+def is_smiles_token(piece: str) -> bool:
+    """Whether `SMILES` matches the whole piece."""
+    return re.fullmatch(SMILES, piece) is not None
+
+
+def smiles(symbols: Sequence[str]) -> Tokenizer:
+    """SMILES tokens in the given order, then <bos>, <eos> and <pad>.
+
+    Raises: ValueError on encoding a token that is not among them.
+    """
+    encode = smiles_ids(symbols)
+
+    def encode_ids(texts: Sequence[str]) -> list[Int[np.ndarray, "N"]]:
+        encoded = encode(texts)
+        for text, ids in zip(texts, encoded, strict=True):
+            if (ids < 0).any():
+                raise ValueError(f"data.tokenizer: {text!r} has SMILES tokens that the training molecules lack")
+        return encoded
+
+    return closed("smiles", symbols, encode_ids, begin=True)
+
+
+def smiles_ids(symbols: Sequence[str]) -> Callable[[Sequence[str]], list[Int[np.ndarray, "N"]]]:
+    """Encodes batches of SMILES strings; a token that is not among `symbols` gets -1."""
+    unknown = len(symbols)
+    vocabulary = {symbol: index for index, symbol in enumerate(symbols)} | {"<unk>": unknown}
+    library = hf.Tokenizer(hf.models.WordLevel(vocabulary, unk_token="<unk>"))
+    library.pre_tokenizer = hf.pre_tokenizers.Split(hf.Regex(SMILES), "isolated")
+
+    def encode(texts: Sequence[str]) -> list[Int[np.ndarray, "N"]]:
+        encoded = [
+            np.array(encoding.ids, np.int32)
+            for encoding in library.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
+        return [np.where(ids == unknown, -1, ids) for ids in encoded]
+
+    return encode
+
+
+def nucleotide_table() -> UInt8[np.ndarray, "256"]:
+    """Token of every byte: A C G T N in either case, N for ambiguous letters, 255 for what is no nucleotide."""
+    table = np.full(256, 255, np.uint8)
+    for letters, ids in ((AMBIGUOUS, [N] * len(AMBIGUOUS)), (NUCLEOTIDES, range(len(NUCLEOTIDES)))):
+        for letter, index in zip(letters, ids, strict=True):
+            table[ord(letter)] = table[ord(letter.lower())] = index
+    return table
+
+
+NUCLEOTIDE_IDS = nucleotide_table()
+
+
+def nucleotide_ids(text: str) -> UInt8[np.ndarray, "N"]:
+    """Tokens of a sequence.
+
+    Raises: ValueError naming the first character that is no nucleotide.
+    """
+    letters = np.frombuffer(text.encode("ascii", "replace"), np.uint8)
+    ids = NUCLEOTIDE_IDS[letters]
+    if (ids == 255).any():
+        raise ValueError(f"{text[int(np.argmax(ids == 255))]!r} is no nucleotide")
+    return ids
+
+
+def nucleotides() -> Tokenizer:
+    """A, C, G, T, N (0 .. 4), <eos> (5) and <pad> (6); ambiguous letters are read as N.
+
+    Raises: ValueError on encoding what is no nucleotide.
+    """
+
+    def encode_ids(texts: Sequence[str]) -> list[Int[np.ndarray, "N"]]:
+        try:
+            return [nucleotide_ids(text).astype(np.int32) for text in texts]
+        except ValueError as error:
+            raise ValueError(f"data.tokenizer: {error}; 'nucleotides' reads A, C, G, T and N") from None
+
+    return closed("nucleotides", NUCLEOTIDES, encode_ids, begin=False)

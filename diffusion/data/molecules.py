@@ -1,0 +1,128 @@
+"""Molecules as SMILES strings: QM9."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from diffusion.data import alphabets, readers, splits
+from diffusion.data.packing import Block
+from diffusion.data.settings import DataSettings
+from diffusion.data.types import ArraySource, missing
+
+FILES = ("QM9_smiles.txt", "qm9_smiles.txt", "qm9.txt")
+COLUMNS = ("canonical_smiles", "smiles", "SMILES")
+TABLES = (".parquet", ".arrow", ".csv", ".jsonl")
+WHERE = "https://huggingface.co/datasets/yairschiff/qm9, or prepare TFDS qm9 with file_format=array_record"
+
+
+def qm9(settings: DataSettings) -> ArraySource:
+    """QM9's molecules (Ramakrishnan et al., 2014) as <bos> + SMILES tokens + <eos> + <pad> ... to `data.length`.
+
+    Every token counts in the loss, padding too, so that a model decides on the length: the recipe of UDLM (arXiv
+    2412.10193), which has length 32 and holds out 10 % at random. Here 5 % are validation and 5 % test, by the md5 of
+    the SMILES string, so that a repeated molecule is in one split alone. The vocabulary is that of the training
+    molecules. Molecules that are too long, and held-out ones with a token that no training molecule has, are left out.
+    Raises: ValueError when there is no such file, or it holds something other than SMILES.
+    """
+    molecules = read_molecules(settings.path)
+    parts: dict[str, list[str]] = {split: [] for split in splits.NAMES}
+    for molecule in molecules:
+        parts[splits.split_of(molecule)].append(molecule)
+    symbols = alphabets.smiles_vocabulary(parts["train"])
+    wrong = next((symbol for symbol in symbols if not alphabets.is_smiles_token(symbol)), None)
+    if wrong is not None:
+        line = next(molecule for molecule in parts["train"] if wrong in molecule)
+        raise ValueError(f"data.path: {settings.path!r} holds {line[:80]!r}, which is no SMILES ({wrong[:20]!r})")
+    tokenizer = alphabets.smiles(symbols)
+    encode = alphabets.smiles_ids(symbols)
+    examples, long, unknown = {}, 0, 0
+    for split, texts in parts.items():
+        encoded = encode(texts)
+        known = [ids for ids in encoded if (ids >= 0).all()]
+        kept = [ids for ids in known if len(ids) + 2 <= settings.length]
+        unknown += len(encoded) - len(known)
+        long += len(known) - len(kept)
+        tokens = np.full((len(kept), settings.length), tokenizer.filler_id, np.int16)
+        tokens[:, 0] = tokenizer.bos_id
+        for row, ids in zip(tokens, kept, strict=True):
+            row[1 : len(ids) + 1] = ids
+            row[len(ids) + 1] = tokenizer.eos_id
+        examples[split] = Block(tokens, None)
+    if long:
+        warnings.warn(
+            f"data.length: {long} of {len(molecules)} molecules have more than {settings.length - 2} tokens and are "
+            "left out",
+            stacklevel=2,
+        )
+    if unknown:
+        warnings.warn(
+            f"data.path: {unknown} held-out molecules have tokens that no training molecule has and are left out",
+            stacklevel=2,
+        )
+    return ArraySource(
+        "qm9",
+        {split: lambda block=block: iter([block]) for split, block in examples.items()},
+        settings.length,
+        tokenizer.vocab_size,
+        domain="molecules",
+        tokenizer=tokenizer,
+        shuffled=True,
+    )
+
+
+def read_molecules(path: str) -> list[str]:
+    """SMILES strings of a file or folder: one a line, a table with a column of them, or TFDS's `qm9` in ArrayRecord.
+
+    Raises: ValueError when there are none.
+    """
+    place = Path(path).expanduser()
+    if not path or not place.exists():
+        raise missing("qm9", f"{FILES[0]} or a table with a column {' or '.join(COLUMNS[:2])}", path, WHERE)
+    prepared = sorted(place.rglob("dataset_info.json")) if place.is_dir() else []
+    if prepared:
+        return stripped(tfds_molecules(prepared[-1].parent), place)
+    files = [place]
+    if place.is_dir():
+        found = readers.find(place, FILES)
+        tables = sorted(file for file in place.rglob("*") if file.is_file() and readers.kind(file) in TABLES)
+        files = [found] if found else tables
+    if not files:
+        raise missing("qm9", f"{FILES[0]} or a table with a column {' or '.join(COLUMNS[:2])}", path, WHERE)
+    molecules: list[str] = []
+    for file in files:
+        if readers.kind(file) in TABLES:
+            molecules += stripped(readers.column(file, COLUMNS), file)
+        else:
+            molecules += stripped(readers.read_text(file).splitlines(), file)
+    if not molecules:
+        raise ValueError(f"data.path: {path!r} holds no molecule; to get them: {WHERE}")
+    return molecules
+
+
+def stripped(values: Iterable[object], file: Path) -> list[str]:
+    """The strings without the blanks around them, empty ones left out.
+
+    Raises: ValueError for a value that is no string.
+    """
+    strings = []
+    for value in values:
+        if not isinstance(value, str):
+            raise ValueError(f"data.path: {file} holds {value!r} where a SMILES string is expected")
+        if value := value.strip():
+            strings.append(value)
+    return strings
+
+
+def tfds_molecules(folder: Path) -> list[str]:
+    """The feature "SMILES" of every split of TFDS's prepared `qm9` (ArrayRecord, so without TensorFlow)."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(folder)
+    if builder.info.file_format is None or builder.info.file_format.value != "array_record":
+        raise ValueError(f"data.path: {folder} is not ArrayRecord; prepare qm9 with file_format=array_record")
+    if "SMILES" not in builder.info.features:
+        raise ValueError(f"data.path: {folder} has no feature SMILES; prepare TFDS's qm9")
+    rows = (row["SMILES"] for split in builder.info.splits for row in builder.as_data_source(split))
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in rows]

@@ -1,0 +1,11 @@
+"""Splits by hash: the same key is in the same split on every machine, whatever else is in the data."""
+
+import hashlib
+
+NAMES = ("train", "validation", "test")
+
+
+def split_of(key: str) -> str:
+    """5 % validation and 5 % test, by the md5 of the key modulo 100 (under 5, under 10); the rest is train."""
+    bucket = int(hashlib.md5(key.encode("utf-8", "surrogateescape")).hexdigest(), 16) % 100
+    return "validation" if bucket < 5 else "test" if bucket < 10 else "train"

@@ -1,0 +1,88 @@
+"""Confidence intervals: over sampling seeds, for the difference of two rows, and within one set of samples."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+from diffusion.report.tables import mean_and_error
+
+
+class Interval(NamedTuple):
+    """A mean with its standard error and the ends of its confidence interval."""
+
+    mean: float
+    error: float
+    low: float
+    high: float
+    count: int
+
+
+def student(numbers: Sequence[float], level: float = 0.95) -> Interval:
+    """mean +- t * s / sqrt(n), t the quantile of Student's distribution with n - 1 degrees of freedom.
+
+    Right for independent numbers that are about normal, such as one metric over seeds. With 3 seeds t is 4.30, with 5
+    2.78, so that such an interval is 2 to 4 times as wide as the standard error that tables print.
+
+    Raises:
+      ValueError: for fewer than two numbers, one that is not finite, or a level outside (0, 1).
+    """
+    numbers = [float(number) for number in numbers]
+    if len(numbers) < 2 or not np.isfinite(numbers).all():
+        raise ValueError(f"seeds: an interval needs at least 2 finite numbers, not {numbers}; pass more --config.seeds")
+    if not 0 < level < 1:
+        raise ValueError(f"level: {level} is no share between 0 and 1")
+    mean, error = mean_and_error(numbers)
+    half = float(stdtrit(len(numbers) - 1, (1 + level) / 2)) * error
+    return Interval(mean, error, mean - half, mean + half, len(numbers))
+
+
+def paired(first: Mapping[int, float], second: Mapping[int, float], level: float = 0.95) -> Interval:
+    """Student's interval of first - second, both by seed: what rows of equal seeds have in common cancels.
+
+    Raises:
+      ValueError: when the seeds differ, or as `student` does.
+    """
+    if first.keys() != second.keys():
+        raise ValueError(f"seeds: rows of seeds {sorted(first)} and {sorted(second)} cannot be paired")
+    return student([first[seed] - second[seed] for seed in first], level)
+
+
+def by_seed(rows: Iterable[dict], name: str, key: str) -> dict[int, float]:
+    """The metric `key` of the row called `name`, by seed: what `paired` takes.
+
+    Raises:
+      ValueError: when a seed occurs twice.
+    """
+    found: dict[int, float] = {}
+    for row in rows:
+        if row["row"] == name and row["metrics"].get(key) is not None:
+            if row["seed"] in found:
+                raise ValueError(f"seeds: row {name!r} has two results of seed {row['seed']}")
+            found[row["seed"]] = row["metrics"][key]
+    return found
+
+
+def bootstrap(
+    samples: Sequence,
+    statistic: Callable[[np.ndarray], float] = np.mean,
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """A statistic of one set of samples, with the percentiles of it over sets drawn from them with replacement.
+
+    Says how well this many samples measure one model, nothing about another training. `mean` is the statistic itself.
+
+    Raises:
+      ValueError: for fewer than two samples.
+    """
+    samples = np.asarray(samples)
+    if len(samples) < 2:
+        raise ValueError(f"sample.count: an interval needs at least 2 samples, not {len(samples)}")
+    random = np.random.default_rng(seed)
+    drawn = [statistic(samples[random.integers(len(samples), size=len(samples))]) for _ in range(resamples)]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(statistic(samples)), float(np.std(drawn, ddof=1)), float(low), float(high), len(samples))

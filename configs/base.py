@@ -26,7 +26,8 @@ def defaults(table: str, variant: str) -> ConfigDict:
             data=dict(
                 source="python_stdlib",  # see README, "Data"
                 path="",  # file or folder of the source; python_stdlib needs none
-                # bytes, characters, bpe (trained on the source), gpt2, wordpiece, file; values for images
+                # bytes, characters, bpe (trained on the source), gpt2, wordpiece, file; values for images, smiles for
+                # qm9, nucleotides for splice_sites, genomes_small and ten_species
                 tokenizer="bpe",
                 tokenizer_path="",  # vocabulary file or folder
                 vocab_size=1024,  # of a trained bpe, and what `compile` assumes without reading data

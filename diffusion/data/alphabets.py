@@ -67,7 +67,7 @@ def smiles(symbols: Sequence[str]) -> Tokenizer:
     def encode_ids(texts: Sequence[str]) -> list[Int[np.ndarray, "N"]]:
         encoded = encode(texts)
         for text, ids in zip(texts, encoded, strict=True):
-            if (ids < 0).any():
+            if (ids == len(symbols)).any():
                 raise ValueError(f"data.tokenizer: {text!r} has SMILES tokens that the training molecules lack")
         return encoded
 
@@ -75,18 +75,18 @@ def smiles(symbols: Sequence[str]) -> Tokenizer:
 
 
 def smiles_ids(symbols: Sequence[str]) -> Callable[[Sequence[str]], list[Int[np.ndarray, "N"]]]:
-    """Encodes batches of SMILES strings; a token that is not among `symbols` gets -1."""
-    unknown = len(symbols)
-    vocabulary = {symbol: index for index, symbol in enumerate(symbols)} | {"<unk>": unknown}
+    """Encodes batches of SMILES strings; a token that is not among `symbols` gets their number, the first id behind."""
+    vocabulary = {symbol: index for index, symbol in enumerate([*symbols, "<unk>"])}
     library = hf.Tokenizer(hf.models.WordLevel(vocabulary, unk_token="<unk>"))
     library.pre_tokenizer = hf.pre_tokenizers.Split(hf.Regex(SMILES), "isolated")
 
     def encode(texts: Sequence[str]) -> list[Int[np.ndarray, "N"]]:
-        encoded = [
-            np.array(encoding.ids, np.int32)
-            for encoding in library.encode_batch_fast(list(texts), add_special_tokens=False)
-        ]
-        return [np.where(ids == unknown, -1, ids) for ids in encoded]
+        encoded = []
+        for start in range(0, len(texts), 1024):  # the library's results are large: a batch of all takes twice as long
+            batch = list(texts[start : start + 1024])
+            encodings = library.encode_batch_fast(batch, add_special_tokens=False)
+            encoded += [np.array(encoding.ids, np.int32) for encoding in encodings]
+        return encoded
 
     return encode
 

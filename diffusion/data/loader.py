@@ -1,22 +1,16 @@
 """load_dataset: from the fields of `config.data` to random-access splits of packed examples."""
 
-import contextlib
 import dataclasses
 import functools
-import gzip
 import hashlib
 import json
-import lzma
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffusion.data import arrays, builder, vocabularies
+from diffusion.data import arrays, builder, readers, vocabularies
 from diffusion.data.packing import Block, Statistics, encode_documents, padded, wrapped
 from diffusion.data.settings import READY_MADE, DataSettings, read_settings
 from diffusion.data.sources import open_source
@@ -145,14 +139,14 @@ def load_dataset(data: Any, tokenizer: Tokenizer | None = None) -> Dataset:
     """
     settings = read_settings(data)
     if settings.source in arrays.SOURCES:
-        with _readable(settings):
+        with readers.readable(settings.path):
             return _load_arrays(settings, tokenizer)
     if settings.tokenizer in READY_MADE:
         raise ValueError(
             f"data.tokenizer: {settings.tokenizer!r} is for ready-made arrays ({', '.join(arrays.SOURCES)}), and "
             f"{settings.source!r} is text; known: {', '.join(TOKENIZERS)}"
         )
-    with _readable(settings):
+    with readers.readable(settings.path):
         source = open_source(settings)
         tokenizer = tokenizer or load_tokenizer(settings, source)
         is_padded = settings.packing == "padded"
@@ -255,19 +249,6 @@ def _build(source: Source, split: str, tokenizer: Tokenizer, settings: DataSetti
         return wrapped(encoded, tokenizer, settings.length, settings.bos_eos, source.separated, statistics)
 
     return build
-
-
-@contextlib.contextmanager
-def _readable(settings: DataSettings) -> Iterator[None]:
-    """Turns the errors of damaged files and of unreadable paths into one line about data.path."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise ValueError(f"data.path: a file in {settings.path!r} is not UTF-8 text ({error.reason})") from None
-    except (lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
-        raise ValueError(f"data.path: a compressed file in {settings.path!r} is damaged ({error})") from None
-    except PermissionError as error:
-        raise ValueError(f"data.path: no permission to read {error.filename!r}; pass a readable path") from None
 
 
 def dataset_from_arrays(

@@ -40,7 +40,7 @@ def qm9(settings: DataSettings) -> ArraySource:
     examples, long, unknown = {}, 0, 0
     for split, texts in parts.items():
         encoded = encode(texts)
-        known = [ids for ids in encoded if (ids >= 0).all()]
+        known = [ids for ids in encoded if (ids < len(symbols)).all()]
         kept = [ids for ids in known if len(ids) + 2 <= settings.length]
         unknown += len(encoded) - len(known)
         long += len(known) - len(kept)

@@ -1,13 +1,16 @@
 """Documents out of files: plain text, JSON lines, CSV, Parquet and Arrow, compressed or not."""
 
 import bz2
+import contextlib
 import csv
 import gzip
 import hashlib
 import io
 import json
 import lzma
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +18,19 @@ from typing import IO, Any
 COMPRESSED = (".xz", ".gz", ".bz2", ".zip")
 WHOLE_FILE_HASH_LIMIT = 2 * 1024**3
 """Content above this many bytes is hashed by names, sizes and the first and last MiB of each file."""
+
+
+@contextlib.contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Turns the errors of damaged files and of unreadable paths into one line about data.path."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ValueError(f"data.path: a file in {path!r} is not UTF-8 text ({error.reason})") from None
+    except (lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+        raise ValueError(f"data.path: a compressed file in {path!r} is damaged ({error})") from None
+    except PermissionError as error:
+        raise ValueError(f"data.path: no permission to read {error.filename!r}; pass a readable path") from None
 
 
 def open_text(path: Path) -> IO[str]:

@@ -70,7 +70,8 @@ def read_settings(data: Any) -> DataSettings:
         raise ValueError(f"data.validation_images: {settings.validation_images}; pass 0 or more")
     if settings.tokenizer == "bpe" and settings.vocab_size < 257:
         raise ValueError(
-            f"data.vocab_size: {settings.vocab_size} is too small; bpe needs at least 257 (256 bytes and EOS)"
+            f"data.vocab_size: {settings.vocab_size} is too small; bpe needs at least 257 (256 bytes and EOS); "
+            "images, molecules and genomes have tokenizers of their own"
         )
     return settings
 

@@ -1,0 +1,379 @@
+"""Splice sites and windows of genomes: exact tokens, labels and splits, what is left out, and messages."""
+
+import gzip
+import hashlib
+import lzma
+import os
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from diffusion.data import load_dataset, loader, sequences
+from diffusion.data.arrays import LABELS, label_count
+from diffusion.data.genomes import TEN_SPECIES
+
+LETTERS = "ACGTN"
+END, PAD = 5, 6
+RNG = np.random.default_rng(0)
+
+
+def fields(source, path, **changes):
+    settings = dict(source=source, path=str(path), tokenizer="nucleotides", length=16, vocab_size=7)
+    return SimpleNamespace(**(settings | changes))
+
+
+def rows(dataset, split):
+    return dataset.split(split).rows(range(len(dataset.split(split))))
+
+
+def labelled(dataset, split):
+    found = rows(dataset, split)
+    return sorted(zip(map(tuple, found["tokens"].tolist()), found["label"].tolist(), strict=True))
+
+
+def split_of(key):
+    bucket = int(hashlib.md5(key.encode()).hexdigest(), 16) % 100
+    return "validation" if bucket < 5 else "test" if bucket < 10 else "train"
+
+
+def random_sequence(length, letters="ACGT"):
+    return "".join(RNG.choice(list(letters), length))
+
+
+def ids(text):
+    return tuple(LETTERS.index(letter) for letter in text)
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory):
+    """Files of rows, and (site, species, gene) of all of them: 120 genes a species with two rows each."""
+    folder = tmp_path_factory.mktemp("sites")
+    records = []
+    for species, code in enumerate(("at", "ce", "dm")):
+        lines = []
+        for number in range(240):
+            parts = [random_sequence(3), "GT" + random_sequence(number % 5) + "AG", random_sequence(3)]
+            lines.append(" ".join([*parts, str(number), f"{code}{number // 2}"]))
+            records.append(("".join(parts), species, f"{code}{number // 2}"))
+        text = "".join(line + "\n" for line in lines).encode()
+        name, pack = {"at": (".xz", lzma.compress), "ce": (".gz", gzip.compress), "dm": ("", bytes)}[code]
+        (folder / f"eie.{code}.txt{name}").write_bytes(pack(text))
+    return folder, records
+
+
+def test_a_splice_site_is_its_nucleotides_then_end_and_padding(sites):
+    folder, records = sites
+    dataset = load_dataset(fields("splice_sites", folder))
+    assert dataset.label_names == ("A.thaliana", "C.elegans", "D.melanogaster")
+    assert dataset.labels == label_count("splice_sites") == LABELS["splice_sites"] == 3
+    assert (dataset.domain, dataset.image, dataset.tokenizer.name) == ("genomes", None, "nucleotides")
+    assert dataset.model_vocab_size == 8
+    for split in ("train", "validation", "test"):
+        mine = [(site, species) for site, species, gene in records if split_of(gene) == split]
+        expected = sorted((ids(site) + (END,) + (PAD,) * (15 - len(site)), species) for site, species in mine)
+        assert labelled(dataset, split) == expected and len({species for _, species in expected}) == 3
+        assert (rows(dataset, split)["weights"] == 1).all()
+        statistics = dataset.statistics[split]
+        assert (statistics.examples, statistics.tokens) == (len(mine), 16 * len(mine))
+        assert statistics.characters == statistics.bytes == sum(len(site) for site, _ in mine)
+    # Any first examples are of all species, whatever the order of the files.
+    assert set(rows(dataset, "train")["label"][:30]) == {0, 1, 2}
+    first = rows(load_dataset(fields("splice_sites", folder)), "train")["tokens"]
+    np.testing.assert_array_equal(first, rows(dataset, "train")["tokens"])
+
+
+def test_splice_sites_that_are_too_long_are_counted(sites):
+    folder, records = sites
+    long = sum(len(site) > 12 for site, _, _ in records)
+    with pytest.warns(UserWarning, match=rf"data\.length: {long} of 720 splice sites have 13 or more nucleotides"):
+        dataset = load_dataset(fields("splice_sites", folder, length=13))
+    assert sum(map(len, dataset.splits.values())) == 720 - long > 0
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match=r"data\.length: the train split of splice_sites"):
+        load_dataset(fields("splice_sites", folder, length=5))
+
+
+def test_nucleotides_decode_to_what_stands_before_the_first_end(sites):
+    tokenizer = load_dataset(fields("splice_sites", sites[0])).tokenizer
+    assert (tokenizer.eos_id, tokenizer.bos_id, tokenizer.filler_id, tokenizer.mask_id) == (END, None, PAD, 7)
+    assert tokenizer.encode("ACGTNacgtnRU-").tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 4, 4, 4]
+    for row, text in (
+        ([0, 1, 2, 3, END, PAD, PAD], "ACGT"),
+        ([0, 4, END, 2, END], "AN"),
+        ([3, PAD, 7, 2], "T▢G"),
+        ([END, 0], ""),
+    ):
+        assert tokenizer.decode(np.array(row)) == text
+        assert tokenizer.documents(np.array(row)) == ([text] if text else [])
+    assert tokenizer.decode_text(np.array([0, 1, 2, 3, END, 0])) == "ACGT"
+    with pytest.raises(ValueError, match=r"data\.tokenizer: 'E' is no nucleotide"):
+        tokenizer.encode("ACE")
+
+
+SMALL = {
+    "A.thaliana.fa.gz": gzip.compress,
+    "C.elegans.fa": bytes,
+    "D.melanogaster.fasta.xz": lzma.compress,
+    "GCF_000005845.2_ASM584v2_genomic.fna.gz": gzip.compress,
+}
+
+
+def folded(sequences_):
+    """FASTA text with lines of 70 letters, as genomes are distributed."""
+    lines = []
+    for name, text in sequences_.items():
+        lines += [f">{name} some description", *(text[at : at + 70] for at in range(0, len(text), 70)), ""]
+    return "\n".join(lines)
+
+
+def windows_of(text, length, name, block):
+    """(split, window) of all windows that are N by at most half, read as A, C, G, T and N."""
+    text = "".join(letter if letter in "ACGT" else "N" for letter in text.upper())
+    for start in range(0, len(text) - length + 1, length):
+        window = text[start : start + length]
+        if window.count("N") * 2 <= length:
+            yield split_of(f"{name}/{start // block}"), ids(window)
+
+
+@pytest.fixture(scope="module")
+def genomes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("genomes")
+    made = []
+    for name, pack in SMALL.items():
+        made.append(
+            {
+                "X": random_sequence(4000, "ACGTACGTacgtRN"),
+                "II": random_sequence(2, "A") + "N" * 60 + random_sequence(1003),
+            }
+        )
+        (folder / name).write_bytes(pack(folded(made[-1]).encode()))
+    return folder, made
+
+
+def test_windows_lie_side_by_side_and_blocks_of_them_in_one_split(genomes, monkeypatch):
+    folder, made = genomes
+    monkeypatch.setattr(sequences, "BLOCK", 64)
+    with pytest.warns(UserWarning, match=r"N by more than half") as caught:
+        dataset = load_dataset(fields("genomes_small", folder, length=16))
+    expected = {"train": [], "validation": [], "test": []}
+    total = 0
+    for species, sequences_ in enumerate(made):
+        for name, text in sequences_.items():
+            total += len(text) // 16
+            for split, window in windows_of(text, 16, f"{species}/{name}", 64):
+                expected[split].append((window, species))
+    for split in expected:
+        assert labelled(dataset, split) == sorted(expected[split])
+        assert len({label for _, label in expected[split]}) > 1
+        assert dataset.statistics[split].characters == dataset.statistics[split].tokens == 16 * len(expected[split])
+    left_out = sum(int(str(warning.message).split()[1]) for warning in caught if "N by" in str(warning.message))
+    assert left_out == total - sum(map(len, expected.values())) >= 12
+    assert dataset.label_names == ("A.thaliana", "C.elegans", "D.melanogaster", "E.coli")
+    assert dataset.labels == label_count("genomes_small") == 4 and dataset.domain == "genomes"
+    assert set(rows(dataset, "train")["label"][:40]) == {0, 1, 2, 3}
+
+
+def test_windows_of_another_length_are_in_the_same_split(genomes, monkeypatch):
+    folder, _ = genomes
+    monkeypatch.setattr(sequences, "BLOCK", 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        short, long = (load_dataset(fields("genomes_small", folder, length=length)) for length in (16, 32))
+    halves = {row[half : half + 16] for row, _ in labelled(long, "test") for half in (0, 16)}
+    assert halves and halves & {row for row, _ in labelled(short, "test")}
+    assert not halves & {row for row, _ in labelled(short, "train")}
+    assert short.fingerprint != long.fingerprint
+
+
+def write_ten(folder, name="{}.GRCh38.dna.fa.gz"):
+    made = []
+    for species in TEN_SPECIES:
+        made.append({"1": random_sequence(1000), "2": random_sequence(650)})
+        (folder / name.format(species)).write_bytes(gzip.compress(folded(made[-1]).encode()))
+    return made
+
+
+def test_ten_genomes_are_packed_once_with_their_labels(tmp_path, monkeypatch):
+    folder = tmp_path / "fasta"
+    folder.mkdir()
+    made = write_ten(folder)
+    monkeypatch.setattr(sequences, "BLOCK", 64)
+    expected = {"train": [], "validation": [], "test": []}
+    for species, sequences_ in enumerate(made):
+        for name, text in sequences_.items():
+            for split, window in windows_of(text, 32, f"{species}/{name}", 64):
+                expected[split].append((window, species))
+    settings = fields("ten_species", folder, length=32, cache_dir=str(tmp_path / "cache"))
+    order = None
+    for memory in (loader.MEMORY_LIMIT, 0):
+        monkeypatch.setattr(loader, "MEMORY_LIMIT", memory)
+        dataset = load_dataset(settings)
+        for split in expected:
+            assert labelled(dataset, split) == sorted(expected[split]) != []
+            assert dataset.statistics[split].characters == 32 * len(expected[split])
+        found = rows(dataset, "train")
+        # In an order of TFDS's that has nothing to do with that of the files, and is the same each time.
+        assert len(set(found["label"][:40])) > 5
+        order = found["tokens"] if order is None else order
+        np.testing.assert_array_equal(found["tokens"], order)
+    assert dataset.split("train").source[0]["tokens"].dtype == np.uint8
+    assert dataset.labels == label_count("ten_species") == 10 and dataset.label_names == TEN_SPECIES
+    assert len(list((tmp_path / "cache" / "packed").iterdir())) == 1
+    load_dataset(fields("ten_species", folder, length=16, cache_dir=str(tmp_path / "cache")))
+    assert len(list((tmp_path / "cache" / "packed").iterdir())) == 2
+    (folder / "Felis_catus.GRCh38.dna.fa.gz").unlink()
+    with pytest.raises(ValueError, match=r"data\.path: ten_species expects Parquet files, or FASTA files of Homo_sap"):
+        load_dataset(settings)
+
+
+def parquet(file, sequences_, labels, column="species_label"):
+    import pyarrow
+    import pyarrow.parquet
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.table({"sequence": sequences_, column: labels}), file)
+
+
+def test_tables_of_sequences_keep_the_splits_of_their_files(tmp_path):
+    made = {split: [random_sequence(32) for _ in range(20)] for split in ("train", "test", "dev")}
+    parquet(tmp_path / "a/data/train-00000-of-00001.parquet", made["train"], [number % 10 for number in range(20)])
+    names = [TEN_SPECIES[number % 10].replace("_", " ") for number in range(20)]
+    parquet(tmp_path / "a/data/test-00000-of-00001.parquet", made["test"], names, column="species")
+    settings = fields("ten_species", tmp_path / "a", length=16, cache_dir=str(tmp_path / "cache"))
+
+    def expected(split):
+        pairs = [(text, number % 10) for number, text in enumerate(made[split])]
+        return sorted((ids(text[at : at + 16]), label) for text, label in pairs for at in (0, 16))
+
+    two = load_dataset(settings)
+    assert labelled(two, "train") == expected("train")
+    assert labelled(two, "test") == labelled(two, "validation") == expected("test")
+    parquet(tmp_path / "a/dev/0000.parquet", made["dev"], [number % 10 for number in range(20)])
+    three = load_dataset(settings)
+    assert labelled(three, "validation") == expected("dev") and labelled(three, "test") == expected("test")
+    assert three.fingerprint != two.fingerprint
+    (tmp_path / "a/data/train-00000-of-00001.parquet").rename(tmp_path / "a/data/more.parquet")
+    with pytest.raises(ValueError, match=r"data\.path: data/more\.parquet does not tell its split"):
+        load_dataset(settings)
+    (tmp_path / "a/data/more.parquet").unlink()
+    with pytest.raises(ValueError, match=r"data\.path: no file tells that it is of the train split"):
+        load_dataset(settings)
+
+
+def test_a_table_of_one_split_is_cut_by_runs_of_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(sequences, "RUN", 2)
+    made = [random_sequence(20) for _ in range(400)]
+    parquet(tmp_path / "default/train/0000.parquet", made, [3] * 400)
+    dataset = load_dataset(fields("ten_species", tmp_path, cache_dir=str(tmp_path / "cache")))
+    for split in ("train", "validation", "test"):
+        mine = [
+            ids(text[:16])
+            for row, text in enumerate(made)
+            if split_of(f"default/train/0000.parquet/{row // 2}/0") == split
+        ]
+        assert labelled(dataset, split) == sorted((window, 3) for window in mine) != []
+
+
+def test_damaged_tables_are_named(tmp_path):
+    settings = fields("ten_species", tmp_path, cache_dir=str(tmp_path / "cache"))
+    for content, message in (
+        ((["ACGT" * 4], [10]), "row 0 of .* names the species 10, which is not known"),
+        ((["ACGT" * 4], ["Homo erectus"]), "names the species 'Homo erectus'"),
+        (([None, "ACGT" * 4], [1, 1]), "row 0 of .* has None for a sequence"),
+        ((["hello world"], [1]), "is no file of nucleotides .*'e' is no nucleotide"),
+        ((["ACGT"], [1], "kind"), "has no column species_label or species or label"),
+    ):
+        parquet(tmp_path / "a.parquet", *content)
+        with pytest.raises(ValueError, match=rf"data\.path: .*{message}") as caught:
+            load_dataset(settings)
+        assert "\n" not in str(caught.value)
+
+
+def test_damaged_genomes_are_named(genomes, tmp_path):
+    for file in genomes[0].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    for name, content, message in (
+        ("C.elegans.fa", b"ACGT\n", r"C\.elegans\.fa is no FASTA: it begins with 'ACGT', not with '>'"),
+        ("C.elegans.fa", b"\n", "is no FASTA: it is empty"),
+        ("C.elegans.fa", b">p\nMEEPQSDPSV\n", "is no file of nucleotides .*'E' is no nucleotide"),
+        ("C.elegans.fa", b"\xff\xfe\x00", "is not UTF-8 text"),
+        ("A.thaliana.fa.gz", gzip.compress(b">1\nACGT")[:-9], "a compressed file in .* is damaged"),
+        ("D.melanogaster.fasta.xz", lzma.compress(b">1\nACGT")[:-9], "a compressed file in .* is damaged"),
+        ("GCF_000005845.2_ASM584v2_genomic.fna.gz", None, r"genomes_small expects FASTA files A\.thaliana, "),
+    ):
+        original = (tmp_path / name).read_bytes()
+        (tmp_path / name).unlink() if content is None else (tmp_path / name).write_bytes(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(ValueError, match=rf"data\.path: .*{message}") as caught:
+                load_dataset(fields("genomes_small", tmp_path))
+        assert "\n" not in str(caught.value)
+        (tmp_path / name).write_bytes(original)
+
+
+def test_damaged_splice_sites_are_named(sites, tmp_path):
+    for file in sites[0].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    for content, message in (
+        (b"ACG GTAG ACG 3 gene\nACG GTAG ACG gene\n", r"line 2 of .*eie\.dm\.txt has 4 fields, not exon, intron"),
+        (b"ACG 12 ACG 3 gene\n", "is no file of nucleotides .*'1' is no nucleotide"),
+    ):
+        (tmp_path / "eie.dm.txt").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"data\.path: .*{message}") as caught:
+            load_dataset(fields("splice_sites", tmp_path))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["splice_sites", "genomes_small", "ten_species"])
+def test_missing_files_and_fields_that_do_not_fit_are_named(source, sites, genomes, tmp_path):
+    for path in ("", "/nowhere"):
+        message = rf"data\.path: {source} expects .*; pass --config\.data\.path=FOLDER\. To get it: https"
+        with pytest.raises(ValueError, match=message) as caught:
+            load_dataset(fields(source, path))
+        assert "\n" not in str(caught.value)
+    if source == "ten_species":
+        write_ten(tmp_path)
+    place = {"splice_sites": sites[0], "genomes_small": genomes[0], "ten_species": tmp_path}[source]
+    for change, message in (
+        ({"vocab_size": 4}, rf"data\.vocab_size: 4 does not fit {source}; pass --config\.data\.vocab_size=7"),
+        ({"tokenizer": "values"}, rf"data\.tokenizer: 'values' does not fit {source}; .*tokenizer=nucleotides"),
+        ({"packing": "padded"}, rf"data\.packing: 'padded' does not fit {source}"),
+        ({"flip": True}, rf"data\.flip: {source} holds no images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_dataset(fields(source, place, **change))
+    if source != "splice_sites":
+        with pytest.raises(ValueError, match=r"data\.length: the train split"):
+            load_dataset(fields(source, place, length=100_000, cache_dir=str(tmp_path / "cache")))
+
+
+def real(name):
+    root = os.environ.get("DIFFUSION_TEST_DATA")
+    if not root or not (Path(root) / name).is_dir():
+        pytest.skip(f"set DIFFUSION_TEST_DATA to a folder that holds {name}/ to check the real data")
+    return Path(root) / name
+
+
+def test_the_real_splice_sites_begin_and_end_as_introns_do():
+    dataset = load_dataset(fields("splice_sites", real("splice_sites"), length=256))
+    sizes = {name: len(split) for name, split in dataset.splits.items()}
+    assert sizes == {"train": 122_508, "validation": 6_835, "test": 6_863}
+    found = rows(dataset, "test")
+    assert np.bincount(found["label"]).tolist() == [3259, 2689, 915]
+    ends = (found["tokens"] == END).argmax(1)
+    tokens, each = found["tokens"], np.arange(len(ends))
+    # Exons of 50: the intron between them starts GT and ends AG.
+    assert (tokens[:, 50] == 2).all() and (tokens[:, 51] == 3).all()
+    assert (tokens[each, ends - 52] == 0).all() and (tokens[each, ends - 51] == 2).all()
+
+
+@pytest.mark.filterwarnings("ignore:data.path")
+def test_the_real_genomes_have_their_known_sizes():
+    dataset = load_dataset(fields("genomes_small", real("genomes_small"), length=256))
+    sizes = {name: len(split) for name, split in dataset.splits.items()}
+    assert sizes == {"train": 29_175, "validation": 1_235, "test": 1_603}
+    counts = sum(np.bincount(rows(dataset, split)["label"], minlength=4) for split in sizes)
+    assert counts[3] == 4_641_652 // 256
+    assert all(set(rows(dataset, split)["label"]) == {0, 1, 2, 3} for split in sizes)

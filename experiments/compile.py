@@ -129,7 +129,7 @@ def training_step(config: ConfigDict, system: build.System, mesh: Mesh) -> Progr
         "tokens": jax.ShapeDtypeStruct(shape, jnp.int32, sharding=rows),
         "weights": jax.ShapeDtypeStruct(shape, jnp.float32, sharding=rows),
     }
-    if config.objective.name == "classification":
+    if config.objective.name == "classification" or config.model.labels:
         batch["label"] = jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=rows)
     root = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=replicated(mesh))
     step = jit_step(objective, optimizer, settings, state, mesh)
@@ -151,8 +151,9 @@ def sampler(config: ConfigDict, system: build.System, mesh: Mesh) -> Program:
     size, length = config.sample.batch, config.sample.length or config.data.length
     keys = jax.ShapeDtypeStruct((size,), jax.random.key(0).dtype, sharding=batch_sharding(mesh))
     prompt = jax.ShapeDtypeStruct((size, length), jnp.int32, sharding=batch_sharding(mesh))
-    compiled, seconds = compile_for(mesh, jax.jit(sample), params, keys, prompt)
-    token = build.training_flops(config, system.classes) / (3 * config.train.batch * config.data.length)
+    label = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=batch_sharding(mesh)) if config.model.labels else None
+    compiled, seconds = compile_for(mesh, jax.jit(sample), params, keys, prompt, label)
+    token = build.forward_flops(config, system.classes) / config.data.length
     turns, tokens = network_turns(config)
     name = f"sampler, {turns} evaluations"
     return Program(name, compiled, seconds, token * size * turns * tokens, 1.0, turns, bytes_of(params))

@@ -6,10 +6,11 @@ import jax
 
 from diffusion import build
 from diffusion.data import Dataset, evaluation_batches
-from diffusion.evaluate.likelihood import estimator
+from diffusion.evaluate.likelihood import estimator, split_passes
 from diffusion.evaluate.summary import evaluate_likelihood, is_likelihood, make_evaluator, summarise
 from diffusion.randomness import named
 from diffusion.report.rows import provenance
+from diffusion.self_conditioning import many_passes
 from diffusion.train.mesh import put_batch
 from experiments import zero_shot
 from experiments.context import Context, trained_weights
@@ -24,7 +25,9 @@ def run(job: Context, spec: Job) -> dict:
     params = trained_weights(spec, config, job.system, job.mesh, job.workdir)
 
     def score(dataset: Dataset, split: str, name: str = names[0]) -> dict[str, float]:
-        evaluator = make_evaluator(estimator(name), job.system.denoiser, job.system.process, options.draws)
+        base, passes = split_passes(name)
+        denoiser = many_passes(job.system.denoiser, job.system.recall, passes)
+        evaluator = make_evaluator(estimator(base), denoiser, job.system.process, options.draws)
         data = evaluation_batches(
             dataset,
             split,

@@ -12,9 +12,24 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 # What decides the result of each verb; the rest (logging, meshes, folders) does not.
-TRAIN_SECTIONS = ("data", "codec", "model", "process", "objective", "optimizer", "train", "seed", "checkpoint")
+TRAIN_SECTIONS = (
+    "data",
+    "codec",
+    "model",
+    "memory",
+    "process",
+    "objective",
+    "optimizer",
+    "train",
+    "seed",
+    "checkpoint",
+)
 # Fields with their defaults that came after jobs were done: they count where they differ, so that those keep their ids.
-LATER = {"data": {"validation_images": 5000}}
+LATER = {
+    "data": {"validation_images": 5000},
+    "model": {"labels": 0},
+    "sample": {"memory": "reuse", "cache": False, "label": -1},
+}
 HOUSEKEEPING = {"train": ("log_every", "checkpoint_every", "keep"), "data": ("cache_dir",)}
 
 
@@ -50,16 +65,22 @@ def plain(config: ConfigDict) -> dict:
 
 def train_identity(config: ConfigDict) -> dict:
     """The part of a config that decides what is trained."""
-    parts = {name: plain(config)[name] for name in TRAIN_SECTIONS}
+    parts = {name: counted(config, name) for name in TRAIN_SECTIONS}
     for section, names in HOUSEKEEPING.items():
         parts[section] = {key: value for key, value in parts[section].items() if key not in names}
     if config.model.net in config:
         parts[config.model.net] = plain(config)[config.model.net]
-    for section, fields in LATER.items():
-        parts[section] = {key: value for key, value in parts[section].items() if fields.get(key) != value}
     if config.codec.digits == 1:
         del parts["codec"]
+    if config.memory.adapter == "none":
+        del parts["memory"]
     return parts
+
+
+def counted(config: ConfigDict, section: str) -> object:
+    """A section of a config as far as it counts."""
+    value, later = plain(config)[section], LATER.get(section, {})
+    return {key: given for key, given in value.items() if later.get(key, ...) != given} if later else value
 
 
 def job_id(verb: str, row: str, identity: object) -> str:
@@ -81,12 +102,25 @@ def resolve(config: ConfigDict, overrides: dict, seed: int) -> ConfigDict:
     return resolved
 
 
-def train_job(row: str, config: ConfigDict) -> Job:
-    """The training that a config asks for."""
+def train_jobs(rows: list[dict], table: ConfigDict, row: str, config: ConfigDict) -> list[Job]:
+    """The training that a row's config asks for, behind that of the row of the same table that it starts from.
+
+    Raises:
+      ValueError: when a row starts from one that does not start from nothing.
+    """
+    before: list[Job] = []
     identity = train_identity(config)
+    if config.start:
+        base = find_row(rows, config.start)
+        resolved = resolve(table, base["overrides"], config.seed)
+        if resolved.start:
+            raise ValueError(f"start: row {base['name']!r} starts from another itself; name one from nothing")
+        before = train_jobs(rows, table, base["name"], resolved)
+        identity["start"] = before[-1].id
     # Named by the model, not by the row: rows that share a network share the job.
     name = f"{config.objective.name}-{config.data.source}"
-    return Job(job_id("train", name, identity), "train", row, config.seed, [], plain(config))
+    needs = [job.id for job in before[-1:]]
+    return [*before, Job(job_id("train", name, identity), "train", row, config.seed, needs, plain(config))]
 
 
 def find_row(rows: list[dict], name: str) -> dict:
@@ -97,45 +131,45 @@ def find_row(rows: list[dict], name: str) -> dict:
     raise ValueError(f"row: unknown {name!r}; known: {', '.join(repr(row['name']) for row in rows)}")
 
 
-def judge_job(rows: list[dict], config: ConfigDict) -> Job | None:
+def judge_jobs(rows: list[dict], config: ConfigDict) -> list[Job]:
     """The training of the judge, where the judge is a row of this table: always that row's first seed."""
     if config.judge.name not in ("row", "classifier"):
-        return None
+        return []
     row = find_row(rows, config.judge.row)
-    return train_job(row["name"], resolve(config, row["overrides"], config.seeds[0]))
+    return train_jobs(rows, config, row["name"], resolve(config, row["overrides"], config.seeds[0]))
 
 
-def plan(rows: list[dict], config: ConfigDict) -> list[Job]:
+def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) -> list[Job]:
     """All jobs of a table's rows, in an order in which each comes after what it needs.
 
     A row is a dict: its `name`, its `overrides` of config fields, and the `verbs` (evaluate, sample) to run for it;
-    with `seeds` it takes only so many of the table's seeds, the first ones.
+    with `seeds` it takes only so many of the table's seeds, the first ones. Rows that others start from, or are judged
+    by, are looked up among `known` (these rows themselves).
     """
     jobs: dict[str, Job] = {}
+    known = known or rows
     for row in rows:
         for seed in config.seeds[: row.get("seeds")]:
             resolved = resolve(config, row["overrides"], seed)
-            needs = []
+            identity, needs = train_identity(resolved), []
             # Held-out text stands in for samples and needs no model.
             if not resolved.checkpoint and resolved.sample.policy != "data":
-                training = train_job(row["name"], resolved)
-                jobs.setdefault(training.id, training)
-                needs = [training.id]
-            identity = [train_identity(resolved)]
+                trainings = train_jobs(known, config, row["name"], resolved)
+                jobs |= {job.id: job for job in trainings if job.id not in jobs}
+                needs = [trainings[-1].id]
+                identity |= {"start": trainings[-1].needs[0]} if trainings[-1].needs else {}
             for verb in row["verbs"]:
-                needed = list(needs)
-                part = [*identity, plain(resolved)[verb]]
+                needed, part = list(needs), [identity, counted(resolved, verb)]
                 if verb == "sample":
-                    judge = judge_job(rows, config)
+                    judges = judge_jobs(known, config)
                     part += [plain(resolved)["judge"], plain(resolved)["quality"]]
-                    if judge:
-                        jobs.setdefault(judge.id, judge)
-                        needed += [judge.id] if judge.id not in needed else []
-                        part += [judge.id]
+                    jobs |= {job.id: job for job in judges if job.id not in jobs}
+                    needed += [job.id for job in judges[-1:] if job.id not in needed]
+                    part += [job.id for job in judges[-1:]]
                 job = Job(job_id(verb, row["name"], part), verb, row["name"], seed, needed, plain(resolved))
                 jobs[job.id] = job
     order = {"train": 0, "evaluate": 1, "sample": 2}
-    return sorted(jobs.values(), key=lambda job: order[job.verb])
+    return sorted(jobs.values(), key=lambda job: (order[job.verb], len(job.needs) if job.verb == "train" else 0))
 
 
 def write_plan(jobs: list[Job]) -> str:

@@ -96,10 +96,8 @@ def run_row(module: ModuleType, config: ConfigDict, verb: str, name: str, overri
     row = find_row(rows, name or first_row(rows, verb))
     settings = {key: value for key, value in row["overrides"].items() if key not in overrides}
     wanted = [dict(name=row["name"], overrides=settings, verbs=() if verb == "train" else (verb,))]
-    if verb == "sample" and config.judge.name in ("row", "classifier"):
-        wanted += [dict(find_row(rows, config.judge.row), verbs=())] if config.judge.row != row["name"] else []
     config.seeds = config.seeds[:1]
-    results = run_jobs(plan(wanted, config), workdir)
+    results = run_jobs(plan(wanted, config, rows), workdir)
     if jax.process_index() == 0:
         report = next(result for result in results if result["verb"] == verb and result["row"] == row["name"])
         print(table.describe(report, workdir))

@@ -111,18 +111,20 @@ def generate(job: Context, spec: Job) -> tuple[np.ndarray, dict[str, float]]:
     length = options.length or job.config.data.length
     params = trained_weights(spec, job.config, job.system, job.mesh, job.workdir)
     sample = build.sampler(job.config, job.system)
-    prompt = given(job, length)
+    prompt, label = given(job, length), labels(job)
 
-    def draw(params, root, prompt, indices):
-        return sample(params, example_keys(named(root, "sample"), indices), prompt)
+    def draw(params, root, prompt, indices, label):
+        return sample(params, example_keys(named(root, "sample"), indices), prompt, label)
 
-    def arguments(start: int) -> tuple[jax.Array, jax.Array]:
+    def arguments(start: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         indices = np.arange(start, start + options.batch)
-        return put_rows(prompt[np.minimum(indices, options.count - 1)], rows), put_rows(indices, rows)
+        real = np.minimum(indices, options.count - 1)
+        told = None if label is None else put_rows(label[real], rows)
+        return put_rows(prompt[real], rows), put_rows(indices, rows), told
 
     rows, whole = batch_sharding(job.mesh), replicated(job.mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
-    function = jax.jit(draw, in_shardings=(shardings, whole, rows, rows), out_shardings=rows)
+    function = jax.jit(draw, in_shardings=(shardings, whole, rows, rows, rows), out_shardings=rows)
     root, parts = job.root, []
     with jax.set_mesh(job.mesh):
         compiled = function.lower(params, root, *arguments(0)).compile()
@@ -146,6 +148,23 @@ def generate(job: Context, spec: Job) -> tuple[np.ndarray, dict[str, float]]:
         tokens = decodable(tokens, invalid)
     job.dataset.tokenizer.check(tokens, special=False)
     return tokens, cost
+
+
+def labels(job: Context) -> np.ndarray | None:
+    """The class that every sample is asked to be of [count]; None for a network that is told none.
+
+    Raises:
+      ValueError: for a class that the data do not have.
+    """
+    options, classes = job.config.sample, job.config.model.labels
+    if not classes:
+        return None
+    if not -1 <= options.label < classes:
+        raise ValueError(f"sample.label: {options.label} must be -1 (as in the data) or 0 .. {classes - 1}")
+    if options.label >= 0:
+        return np.full(options.count, options.label, np.int32)
+    train = job.dataset.split("train")
+    return train.rows(np.random.default_rng(job.config.seed).integers(len(train), size=options.count))["label"]
 
 
 def decodable(tokens: np.ndarray, invalid: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from experiments.context import Context
 from experiments.jobs import Job
 
 
-def run(job: Context, _: Job) -> dict:
+def run(job: Context, spec: Job) -> dict:
     """Train, save the averaged weights, and return the result row's metrics and provenance."""
     config, system = job.config, job.system
     begin = time.time()
@@ -34,7 +34,7 @@ def run(job: Context, _: Job) -> dict:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    start = load_weights(Path(config.checkpoint), system.init, job.mesh) if config.checkpoint else None
+    start = starting_weights(job, spec)
     validate = validation(job, objective)
     state = train(
         objective,
@@ -68,6 +68,17 @@ def run(job: Context, _: Job) -> dict:
         "data": job.dataset.fingerprint,
         **provenance(),
     }
+
+
+def starting_weights(job: Context, spec: Job) -> Params | None:
+    """What training starts from: `config.checkpoint`, the row that it starts from, or nothing.
+
+    A memory's adapter is new to them, and starts as it is made: without an effect.
+    """
+    folder = Path(job.config.checkpoint) if job.config.checkpoint else None
+    if spec.needs:
+        folder = job.workdir / "jobs" / spec.needs[0] / "weights"
+    return load_weights(folder, job.system.init, job.mesh, added=("adapter",)) if folder else None
 
 
 def thin(records: list[dict], most: int = 200) -> list[dict]:

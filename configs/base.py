@@ -22,6 +22,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
             variant=variant,
             seeds=(0,),  # each row is trained and sampled once a seed
             seed=0,  # of one job; set by the plan
+            start="",  # row of the same table whose weights training starts from
             checkpoint="",  # folder of converted or trained weights to start from (train) or to use (evaluate, sample)
             data=dict(
                 source="python_stdlib",  # see README, "Data"
@@ -52,6 +53,11 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 merge="concat",  # of the embedded digits: concat or sum
                 shared=True,  # one embedding table for all digit places
             ),
+            memory=dict(
+                adapter="none",  # SCMDM: linear, norm_linear, table, concat, direct; none: no memory
+                rows="masked",  # of the last prediction that are read: masked, recarry, raw
+                rate=1.0,  # probability that training reads a first pass's prediction
+            ),
             model=dict(
                 net="dit",  # dit, mlp (few positions); unet and classifier (images) have sizes of their own below
                 hidden=768,
@@ -66,6 +72,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 dtype="float32",  # of matrix products; parameters, softmax and loss stay float32
                 remat="none",  # none, dots, full
                 attention="auto",  # auto, plain, xla, cudnn, splash
+                labels=0,  # classes of which the network is told an example's; 0: none
                 unroll=1,  # blocks compiled into each turn of the loop over blocks
             ),
             unet=dict(
@@ -146,6 +153,9 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 temperature_ramp=(0.0, 1.0),  # (a, p): a step that begins at 1 - t = tau has temperature + a tau^p
                 warp=(),  # (a, p, c): steps at 1 - a (1 - tau)^p + c; empty: equal steps
                 corrector=(),  # (scale, power) of the rate corrector; empty: none
+                memory="reuse",  # for a network with memory.adapter: reuse or null
+                cache=False,  # answer steps in which nothing changed by the logits of the step before
+                label=-1,  # with model.labels: of every sample; -1: as often each as in the training data
                 planes=(),  # digits: places that are given, from held-out data, and not drawn
                 prompt="",  # text at the start
                 suffix="",  # text at the end: what lies between is filled in

@@ -229,8 +229,8 @@ def mnist_rows(config):
     steps = {"gpu": 4000, "local": 800}.get(config.variant, config.train.steps)
     fields = {"model.net": "classifier", "objective.name": "classification", "train.steps": steps}
     fields |= {} if config.variant == "debug" else {"train.batch": 64, "optimizer.learning_rate": 1e-3}
-    yield dict(name="Classifier", overrides=fields, verbs=(), shown=False)
-    yield dict(name="Real images", overrides={"sample.policy": "data"}, verbs=("sample",))
+    yield dict(name="Classifier", overrides=fields, verbs=(), shown=False, seeds=1)
+    yield dict(name="Real images", overrides={"sample.policy": "data"}, verbs=("sample",), seeds=1)
     data = "blobs" if config.variant == "debug" else "MNIST"
     for digits in DIGITS[config.variant]:
         network = {"codec.digits": digits}

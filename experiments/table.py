@@ -119,15 +119,20 @@ def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path)
 
 
 def trade_off(asked: list[dict], rows: list[dict], plot: dict) -> tuple[dict, dict]:
-    """Two metrics against each other: rows of one `curve` make a line, rows without one a horizontal reference."""
+    """Two metrics against each other: rows of one `curve` make a line, rows without one a horizontal reference.
+
+    A row that belongs to some plots alone names its line in each of them: `curves`, by the plot's name.
+    """
     curves: dict[plots.Label, list] = {}
     references = {}
     for row in asked:
         y = values(rows, row["name"], plot["y"])
         x = values(rows, row["name"], plot["x"])
-        if y and x and "curve" in row:
-            curves.setdefault(row["curve"], []).append((statistics.fmean(x), *mean_and_error(y)))
-        elif y and x:
+        if not (y and x) or plot["name"] not in row.get("curves", {plot["name"]: None}):
+            continue
+        if label := row.get("curves", {}).get(plot["name"], row.get("curve")):
+            curves.setdefault(label, []).append((statistics.fmean(x), *mean_and_error(y)))
+        else:
             references[row["name"]] = statistics.fmean(y)
     return curves, references
 

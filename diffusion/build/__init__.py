@@ -1,7 +1,7 @@
 """ConfigDict to objects: the only place that maps names to functions."""
 
 from diffusion.build.samplers import POLICIES, sampler, sampling_steps
-from diffusion.build.systems import NETS, SCHEDULES, System, system, training_flops
+from diffusion.build.systems import NETS, SCHEDULES, System, forward_flops, system, training_flops
 from diffusion.build.training import OBJECTIVES, estimators, objective, optimizer, settings
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "SCHEDULES",
     "System",
     "estimators",
+    "forward_flops",
     "objective",
     "optimizer",
     "sampler",

@@ -18,7 +18,6 @@ from diffusion.sampling.digits import DigitDraw, ancestral_digits, rate_correcto
 from diffusion.sampling.draw import Draw
 from diffusion.sampling.grid import Grid, grid, warped
 from diffusion.sampling.masked import MaskedSampler, Samples
-from diffusion.types import Keys, Params, Tokens
 
 POLICIES: dict[str, Callable[[ConfigDict, Process], select.Policy]] = {
     "ancestral": lambda config, process: select.Policy(ancestral(config, process)),
@@ -35,8 +34,11 @@ def ancestral(config: ConfigDict, process: Process) -> Callable:
     return select.race_step if config.precision == "mdlm_float32" else select.ancestral_step
 
 
-def sampler(config: ConfigDict, system: System) -> Callable[[Params, Keys, Tokens], Samples]:
-    """`sample(params, keys, prompt)`: the sampler of a config for prompts [B, sample.length or data.length]."""
+def sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
+    """`sample(params, keys, prompt, label=None)` for prompts [B, sample.length or data.length], as the config says.
+
+    A network with model.labels is told `label` [B] of every example.
+    """
     options, length = config.sample, config.data.length
     pick(dict.fromkeys(("exact", "mdlm_float32")), options.precision, "sample.precision")
     pick(dict.fromkeys(("off", "inclusive", "standard")), options.nucleus_rule, "sample.nucleus_rule")
@@ -50,8 +52,11 @@ def sampler(config: ConfigDict, system: System) -> Callable[[Params, Keys, Token
         return window
     stride = options.stride or length // 2
 
-    def windows(params, keys, prompt):
-        samples = semi_autoregressive(partial(window, params), keys, prompt, length, stride)
+    def windows(params, keys, prompt, label=None):
+        def one(keys, piece):
+            return window(params, keys, piece, label)
+
+        samples = semi_autoregressive(one, keys, prompt, length, stride)
         # A code of no token is drawn anew where the next window overlaps: those that are left count.
         left = jnp.sum(samples.tokens == system.process.vocabulary, axis=1)
         return samples._replace(invalid=left if system.process.digits > 1 else samples.invalid)
@@ -70,7 +75,7 @@ def causal_sampler(config: ConfigDict, system: System, total: int) -> Callable:
         Draw(system.process.mask_id, options.precision, options.nucleus_rule),
         system.process.mask_id,
     )
-    return lambda params, keys, prompt: causal(params, keys, prompt, options.temperature, options.nucleus)
+    return lambda params, keys, prompt, label=None: causal(params, keys, prompt, options.temperature, options.nucleus)
 
 
 def masked_sampler(config: ConfigDict, system: System) -> Callable:
@@ -78,6 +83,10 @@ def masked_sampler(config: ConfigDict, system: System) -> Callable:
     options, process = config.sample, system.process
     policy = pick(POLICIES, options.policy, "sample.policy")(options, process)
     steps, end, final = sampling_steps(config), options.end, options.final
+    pick(dict.fromkeys(("reuse", "null")), options.memory, "sample.memory")
+    recall = system.recall if options.memory == "reuse" else None
+    if options.cache and config.model.time_conditioning:
+        raise ValueError("sample.cache: a network that reads time predicts anew at every step; set it to False")
     if options.policy == "first_hitting":
         end, final = 0.0, "none"
     table = sampling_grid(config, process, steps, end)
@@ -89,12 +98,18 @@ def masked_sampler(config: ConfigDict, system: System) -> Callable:
         policy = replace(policy, correct=rate_corrector(process.schedule, times, *options.corrector, process.mask_id))
     if process.digits == 1:
         draw = Draw(process.mask_id, options.precision, options.nucleus_rule)
-        return partial(MaskedSampler(system.denoiser, process, policy, draw, final), grid=table)
+        return conditional(MaskedSampler(system.denoiser, process, policy, draw, final, recall, options.cache), table)
     if options.precision != "exact":
         raise ValueError("sample.precision: mdlm_float32 is a rule for whole tokens; digits are drawn exact")
     token = Draw(process.codec.vocabulary, options.precision, options.nucleus_rule)
     draw = DigitDraw(process, token, independent=options.digits_draw == "marginal")
-    return partial(sample_tokens, MaskedSampler(system.denoiser, process, policy, draw, final), process, grid=table)
+    digits = MaskedSampler(system.denoiser, process, policy, draw, final, recall, options.cache)
+    return conditional(partial(sample_tokens, digits, process), table)
+
+
+def conditional(sample: Callable[..., Samples], table: Grid) -> Callable[..., Samples]:
+    """`sample(params, keys, prompt, label)` on one grid."""
+    return lambda params, keys, prompt, label=None: sample(params, keys, prompt, grid=table, cond=label)
 
 
 def sampling_steps(config: ConfigDict) -> int:

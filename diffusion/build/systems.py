@@ -18,7 +18,9 @@ from diffusion.data.arrays import image_shape, label_count
 from diffusion.nets import classifier, mlp, unet
 from diffusion.nets.digit_embedding import DigitEmbedding, check_embedding
 from diffusion.nets.dit import DiT, flops_per_token
+from diffusion.nets.memory import check_kind
 from diffusion.objectives.nelbo import Process
+from diffusion.self_conditioning import Recall
 from diffusion.types import Denoiser, Params
 
 SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
@@ -32,7 +34,7 @@ SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
 
 @dataclass(frozen=True)
 class System:
-    """A network, its process, and how to start it."""
+    """A network, its process, and how to start it; `recall` makes its memory where it has one."""
 
     net: nn.Module
     process: Process
@@ -40,6 +42,7 @@ class System:
     init: Callable[[jax.Array], Params]
     length: int
     classes: int
+    recall: Recall | None = None
 
 
 def codec(config: ConfigDict, vocabulary: int) -> Digits:
@@ -63,6 +66,7 @@ def process(config: ConfigDict, vocabulary: int) -> Process:
 def transformer(config: ConfigDict, classes: int, process: Process) -> nn.Module:
     """The DiT, behind an embedding of digits where tokens have several."""
     fields = {name: value for name, value in config.model.items() if name not in ("net", "time_conditioning")}
+    fields["memory"] = config.memory.adapter
     embedder = None
     if process.digits > 1:
         merge, shared, hidden = config.codec.merge, config.codec.shared, config.model.hidden
@@ -84,6 +88,7 @@ def image_net(config: ConfigDict, classes: int, process: Process) -> nn.Module:
         attention=config.model.attention,
         merge=config.codec.merge,
         shared=config.codec.shared,
+        memory=config.memory.adapter,
     )
 
 
@@ -139,24 +144,61 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     """
     noise = process(config, vocabulary)
     classes = vocabulary if noise.digits > 1 else vocabulary + (2 if config.data.packing == "padded" else 1)
+    check_memory(config)
     net = pick(NETS, config.model.net, "model.net")(config, classes, noise)
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         sigma = schedules.sigma(noise.schedule, time) if config.model.time_conditioning else None
-        return net.apply({"params": params}, noisy, sigma, keys=keys)
+        inputs = {"label": cond} if config.model.labels else {}
+        inputs |= {"memory": memory} if config.memory.adapter != "none" else {}
+        return net.apply({"params": params}, noisy, sigma, **inputs, keys=keys)
 
     def init(key):
         return net.init(key, jnp.zeros((1, config.data.length * noise.digits), jnp.int32))["params"]
 
-    return System(net, noise, denoiser, init, config.data.length, classes)
+    return System(net, noise, denoiser, init, config.data.length, classes, recall(config, net, noise))
+
+
+def check_memory(config: ConfigDict) -> None:
+    """Raise ValueError where a network has no place for a memory or for labels."""
+    check_kind(config.memory.adapter)
+    if config.memory.adapter != "none" and (config.model.causal or config.model.net not in ("dit", "unet")):
+        raise ValueError("memory.adapter: goes with model.net=dit or unet and model.causal=False; set it to none")
+    if config.model.labels and config.model.net != "dit":
+        raise ValueError("model.labels: goes with model.net=dit; set it to 0")
+    if config.model.labels and config.model.labels != label_count(config.data.source):
+        count = label_count(config.data.source)
+        raise ValueError(f"model.labels: {config.data.source} has {count}; pass --config.model.labels={count}")
+
+
+def recall(config: ConfigDict, net: nn.Module, process: Process) -> Recall | None:
+    """How this network remembers a prediction; None for one that does not."""
+    if config.memory.adapter == "none":
+        return None
+    codes = process.encode(jnp.arange(process.vocabulary)[None])
+    width = config.model.hidden if config.model.net == "dit" else config.unet.channels
+
+    def table(params):
+        return net.apply({"params": params}, codes, method="token_table")
+
+    return Recall(process, table, width, config.memory.rows, config.model.dtype)
 
 
 def training_flops(config: ConfigDict, classes: int) -> float:
-    """Analytic floating-point operations of one optimizer step: three forward passes' worth a token."""
+    """Analytic floating-point operations of one optimizer step.
+
+    Three forward passes' worth a token, and one more for the first pass of a network that remembers, at its rate.
+    """
+    passes = 3 + (config.memory.rate if config.memory.adapter != "none" else 0)
+    return passes * forward_flops(config, classes) * config.train.batch
+
+
+def forward_flops(config: ConfigDict, classes: int) -> float:
+    """Analytic floating-point operations of one example's forward pass, its memory left out."""
     model = config.model
     if model.net in EXAMPLE_FLOPS:
         net = NETS[model.net](config, classes, process(config, config.data.vocab_size))
-        return 3 * EXAMPLE_FLOPS[model.net](net) * config.train.batch
+        return EXAMPLE_FLOPS[model.net](net)
     token = flops_per_token(
         hidden=model.hidden,
         blocks=model.blocks,
@@ -165,4 +207,4 @@ def training_flops(config: ConfigDict, classes: int) -> float:
         mlp_ratio=model.mlp_ratio,
         causal=model.causal,
     )
-    return 3 * token * config.train.batch * config.data.length
+    return token * config.data.length

@@ -1,18 +1,20 @@
 """The objective, the optimizer and the estimators of a config."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import optax
 from ml_collections import ConfigDict
 
 from diffusion.build.names import pick
 from diffusion.build.systems import System
-from diffusion.evaluate.likelihood import CAUSAL, estimator
+from diffusion.evaluate.likelihood import CAUSAL, estimator, split_passes
 from diffusion.objectives.autoregressive import NextToken
 from diffusion.objectives.classification import Classification
 from diffusion.objectives.cross_entropy import CrossEntropy
 from diffusion.objectives.nelbo import Nelbo
 from diffusion.objectives.reveal import RevealNelbo
+from diffusion.self_conditioning import two_pass
 from diffusion.train.loop import Settings
 from diffusion.train.optimizer import adamw
 
@@ -30,6 +32,8 @@ def objective(config: ConfigDict, system: System) -> Callable:
     if (config.objective.name == "autoregressive") != config.model.causal:
         raise ValueError("objective.name: autoregressive goes with model.causal=True, and nothing else does")
     pick(dict.fromkeys(("marginal", "joint")), config.objective.target, "objective.target")
+    if system.recall and config.memory.rate > 0:
+        system = replace(system, denoiser=two_pass(system.denoiser, system.recall, config.memory.rate))
     return pick(OBJECTIVES, config.objective.name, "objective.name")(config.objective, system)
 
 
@@ -52,16 +56,22 @@ def settings(config: ConfigDict) -> Settings:
 def estimators(config: ConfigDict) -> list[str]:
     """The names of the estimators to run, the one that feeds the table's plain columns first.
 
+    For a network that remembers that is the bound of two passes.
+
     Raises:
       ValueError: for one that does not fit the network.
     """
     first = config.evaluate.estimator
     if first == "auto":
         noise = "bound_marginal" if config.codec.digits > 1 else "bound_continuous"
+        noise += "_passes_2" if config.memory.adapter != "none" else ""
         first = "nll_autoregressive" if config.model.causal else noise
     names = list(dict.fromkeys([first, *config.evaluate.also]))
     for name in names:
-        estimator(name)
+        base, passes = split_passes(name)
+        estimator(base)
+        if passes > 1 and config.memory.adapter == "none":
+            raise ValueError(f"evaluate.estimator: {name} is for a network that remembers; set memory.adapter")
         if (name in CAUSAL) != config.model.causal:
             raise ValueError(f"evaluate.estimator: {name} does not fit model.causal={config.model.causal}; use auto")
     return names

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from diffusion.categorical import target_log_probs
+from diffusion.categorical import exclude, target_log_probs
 from diffusion.randomness import fold
 from diffusion.schedules import Schedule
 from diffusion.types import Keys, Logits, Times, Tokens
@@ -40,6 +40,15 @@ class Masking:
     def encode(self, tokens: Tokens) -> Tokens:
         """The clean state of tokens."""
         return tokens
+
+    def decode(self, state: Tokens) -> Tokens:
+        """The tokens of a state, where they are known."""
+        return state
+
+    def filtered(self, logits: Logits, noisy: Tokens) -> Logits:
+        """Float32 logits in which no class but the tokens has mass."""
+        del noisy
+        return exclude(logits, self.mask_id)
 
     def noise(self, keys: Keys, length: int, time: Times) -> Float[Array, "B L"]:
         """The level at which each position of `length` tokens is masked, uniform on [0, 1)."""

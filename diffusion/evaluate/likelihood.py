@@ -153,3 +153,13 @@ def estimator(name: str) -> Estimate:
         return BoundSteps(int(match[1]))
     known = ", ".join(sorted([*ESTIMATORS, "bound_steps_N (N = 1, 2, ...)"]))
     raise ValueError(f"evaluate.estimator: unknown name {name!r}; known: {known}")
+
+
+def split_passes(name: str) -> tuple[str, int]:
+    """("bound_continuous", 2) for "bound_continuous_passes_2"; one pass where the name does not say.
+
+    The network that reads its own prediction K - 1 times at the same noisy state is a denoiser of that state alone, so
+    its bound is valid: it is the likelihood of a sampler that spends K evaluations a step (SCMDM).
+    """
+    match = re.fullmatch(r"(.+)_passes_([1-9]\d*)", name)
+    return (match[1], int(match[2])) if match else (name, 1)

@@ -18,6 +18,7 @@ from diffusion.nets.layers import (
     shard_batch,
     uniform_fan_in,
 )
+from diffusion.nets.memory import Kind, MemoryAdapter
 
 SIZES = {
     "tiny": dict(hidden=512, blocks=8, heads=8),
@@ -113,7 +114,9 @@ class DiT(nn.Module):
     float32, those of the blocks stacked along a leading axis; matrix products run in `dtype`, the residual stream,
     layer norms and softmax in float32; logits come in `dtype`. `remat` ("none", "dots", "full") trades memory for
     recomputation, `unroll` blocks are compiled into each turn of the loop over blocks. `embedder` takes the place of
-    the table of token embeddings and may read several symbols a position.
+    the table of token embeddings and may read several symbols a position. With `memory` the network reads its own last
+    prediction through an adapter; with `labels` an example's class joins the noise level, one row more standing for
+    "none given".
     """
 
     vocab_size: int
@@ -130,6 +133,8 @@ class DiT(nn.Module):
     attention: str = "auto"
     unroll: int = 1
     embedder: nn.Module | None = None
+    memory: Kind = "none"
+    labels: int = 0
 
     def setup(self):
         if self.hidden % self.heads or (self.hidden // self.heads) % 2:
@@ -139,8 +144,15 @@ class DiT(nn.Module):
         if self.embedder is None:
             shape = (self.vocab_size, self.hidden)
             self.embedding = self.param("embedding", uniform_fan_in(self.hidden), shape, jnp.float32)
+        if self.memory != "none":
+            self.adapter = MemoryAdapter(self.memory, self.hidden, self.vocab_size, self.dtype)
         if self.adaln:
             self.time_embedder = TimeEmbedder(self.cond_dim)
+        if self.labels:
+            if not self.adaln:
+                raise ValueError("model.labels: an example's class is read through adaLN; set model.adaln=True")
+            shape = (self.labels + 1, self.cond_dim)
+            self.label_embedding = self.param("label_embedding", nn.initializers.normal(0.02), shape, jnp.float32)
         block = Block
         if self.remat != "none":
             block = nn.remat(Block, policy=REMAT_POLICIES[self.remat], prevent_cse=self.unroll > 1)
@@ -166,39 +178,56 @@ class DiT(nn.Module):
 
     def embed(self, tokens: Int[Array, "B N"]) -> Float[Array, "B L D"]:
         """Rows of the embedding table, or what the embedder makes of its symbols."""
+        return shard_batch(self._lookup(tokens))
+
+    def token_table(self, codes: Int[Array, "1 N"]) -> Float[Array, "V D"]:
+        """The table in which a prediction over V tokens is kept as memory: embeddings of their codes, or its own."""
+        if self.memory == "table":
+            return self.adapter.table[: codes.shape[1]]
+        return self._lookup(codes)[0]
+
+    def _lookup(self, tokens: Int[Array, "B N"]) -> Float[Array, "B L D"]:
         if self.embedder is not None:
-            return shard_batch(self.embedder(tokens))
-        return shard_batch(jnp.take(self.embedding, tokens, axis=0))
+            return self.embedder(tokens)
+        return jnp.take(self.embedding, tokens, axis=0)
 
     def trunk(
         self,
         x: Float[Array, "B L D"],
         sigma: Float[Array, " B"] | None = None,
         keys: Key[Array, " B"] | None = None,
+        label: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B L D"]:
         """All blocks; `keys`, one per example, turn dropout on."""
         seeds = dropout_seeds(keys, self.blocks) if keys is not None and self.dropout > 0 else None
         positions = jnp.arange(x.shape[1])
         rotary = rotary_table(positions, self.hidden // self.heads)
-        x, _ = self.stack(x, self._condition(sigma, x.shape[0]), rotary, None, seeds, None)
+        x, _ = self.stack(x, self._condition(sigma, x.shape[0], label), rotary, None, seeds, None)
         return x
 
-    def head(self, x: Float[Array, "B L D"], sigma: Float[Array, " B"] | None = None) -> Float[Array, "B L K"]:
+    def head(
+        self,
+        x: Float[Array, "B L D"],
+        sigma: Float[Array, " B"] | None = None,
+        label: Int[Array, " B"] | None = None,
+    ) -> Float[Array, "B L K"]:
         """Logits of the trunk's output."""
-        return self.output(x, self._condition(sigma, x.shape[0]))
+        return self.output(x, self._condition(sigma, x.shape[0], label))
 
     def __call__(
         self,
         tokens: Int[Array, "B N"],
         sigma: Float[Array, " B"] | None = None,
         *,
-        extra: Float[Array, "B L D"] | None = None,
+        label: Int[Array, " B"] | None = None,
+        memory: Float[Array, "B L D"] | None = None,
         keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B L K"]:
-        """Logits for every position; `sigma` None means zeros, `extra` is added to the embeddings."""
+        """Logits for every position; `sigma` None means zeros, `label` None none of the classes, `memory` None none."""
         x = self.embed(tokens)
-        x = x if extra is None else x + extra
-        return self.head(self.trunk(x, sigma, keys), sigma)
+        if self.memory != "none":
+            x = self.adapter(x, memory)
+        return self.head(self.trunk(x, sigma, keys, label), sigma, label)
 
     def init_cache(self, batch: int, length: int) -> Cache:
         """Empty keys and values for `decode`, [blocks, batch, length, heads, hidden/heads] each, in `dtype`."""
@@ -227,10 +256,16 @@ class DiT(nn.Module):
         logits, cache = self.extend(token[:, None], position, cache)
         return logits[:, 0], cache
 
-    def _condition(self, sigma: Float[Array, " B"] | None, batch: int) -> Float[Array, "B C"] | None:
+    def _condition(
+        self, sigma: Float[Array, " B"] | None, batch: int, label: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B C"] | None:
         if not self.adaln:
             return None
-        return self.time_embedder(jnp.zeros((batch,)) if sigma is None else sigma)
+        condition = self.time_embedder(jnp.zeros((batch,)) if sigma is None else sigma)
+        if not self.labels:
+            return condition
+        label = jnp.full((batch,), self.labels) if label is None else label
+        return condition + jnp.take(self.label_embedding, label, axis=0)
 
 
 def flops_per_token(

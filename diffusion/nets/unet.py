@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 from diffusion.nets.attention import attend
 from diffusion.nets.digit_embedding import DigitEmbedding, Merge
 from diffusion.nets.layers import Linear, dropout, dropout_seeds, shard_batch
+from diffusion.nets.memory import Kind, MemoryAdapter
 
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -144,7 +145,8 @@ class UNet(nn.Module):
     every block's scale and shift from U(-sqrt(384), sqrt(384)), which looks like a slip, since it drowns what the block
     computes; 0 starts at plain normalisation, and the published start is constant_init=19.6. `head_size` is the last
     convolution's, whose cost grows with `classes`. Parameters are float32, convolutions and attention run in `dtype`,
-    norms and the residual stream in float32; `remat` ("none", "full") recomputes blocks in the backward pass.
+    norms and the residual stream in float32; `remat` ("none", "full") recomputes blocks in the backward pass. With
+    `memory` the network reads its own last prediction, a soft embedding of every value, beside the embeddings.
 
     Raises:
       ValueError: naming the field, when sizes do not divide.
@@ -168,6 +170,16 @@ class UNet(nn.Module):
     attention: str = "auto"
     merge: Merge = "concat"
     shared: bool = True
+    memory: Kind = "none"
+
+    def setup(self):
+        self.embedding = DigitEmbedding(self.base, self.digits, self.channels, self.merge, self.shared)
+        if self.memory != "none":
+            self.adapter = MemoryAdapter(self.memory, self.channels, self.classes, self.dtype)
+
+    def token_table(self, codes: Int[Array, "1 N"]) -> Float[Array, "V D"]:
+        """The table in which a prediction over V values is kept as memory: embeddings of their codes, or its own."""
+        return self.adapter.table if self.memory == "table" else self.embedding(codes)[0]
 
     def parts(self) -> list[Part]:
         """The network's layout; raises ValueError where it does not fit the picture."""
@@ -196,6 +208,7 @@ class UNet(nn.Module):
         state: Int[Array, "B N"],
         sigma: Float[Array, " B"] | None = None,
         *,
+        memory: Float[Array, "B L D"] | None = None,
         keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B L K"]:
         """Logits [B, (c h w), K] of digits [B, (c h w l)]; `sigma` is not read, `keys` turn dropout on."""
@@ -204,8 +217,10 @@ class UNet(nn.Module):
         blocks = sum(part.kind == "block" for part in parts)
         seeds = dropout_seeds(keys, blocks, 1) if keys is not None and self.dropout > 0 else None
         block_class = nn.remat(ResBlock) if self.remat == "full" else ResBlock
-        embedding = DigitEmbedding(self.base, self.digits, self.channels, self.merge, self.shared, name="embedding")
-        x = jnp.moveaxis(embedding(state).reshape(-1, colours, height, width, self.channels), 1, 3)
+        x = self.embedding(state)
+        if self.memory != "none":
+            x = self.adapter(x, memory)
+        x = jnp.moveaxis(x.reshape(-1, colours, height, width, self.channels), 1, 3)
         x = shard_batch(x.reshape(-1, height, width, colours * self.channels))
         stored, number = [x], 0
         for part in parts:

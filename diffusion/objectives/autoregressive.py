@@ -33,6 +33,6 @@ class NextToken:
         inputs = shift_right(tokens, self.mask_id)
         time = jnp.zeros(len(tokens))
         keys = fold(draws.keys, "dropout") if train else None
-        logits = self.denoiser(params, inputs, time, batch.get("cond"), keys=keys)
+        logits = self.denoiser(params, inputs, time, batch.get("label"), keys=keys)
         total = jnp.sum(-target_log_probs(logits, tokens, self.mask_id) * weights)
         return total, {"loss": (total, jnp.sum(weights))}

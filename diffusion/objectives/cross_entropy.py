@@ -29,6 +29,6 @@ class CrossEntropy:
         tokens, weights = batch["tokens"], batch["weights"]
         noisy = self.process.corrupt(draws.keys, tokens, draws.uniform)
         keys = fold(draws.keys, "dropout") if train else None
-        logits = self.denoiser(params, noisy, draws.uniform, batch.get("cond"), keys=keys)
+        logits = self.denoiser(params, noisy, draws.uniform, batch.get("label"), keys=keys)
         total = jnp.sum(-target_log_probs(logits, tokens, self.vocabulary) * weights)
         return total, {"loss": (total, jnp.sum(weights))}

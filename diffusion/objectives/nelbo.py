@@ -95,7 +95,7 @@ class Nelbo:
         keys = fold(draws.keys, "dropout") if train else None
 
         def denoise(noisy: Tokens, time: Times):
-            return self.denoiser(params, noisy, time, batch.get("cond"), keys=keys)
+            return self.denoiser(params, noisy, time, batch.get("label"), keys=keys)
 
         nats = weighted_cross_entropy(
             self.process, denoise, batch["tokens"], batch["weights"], time, draws, self.target

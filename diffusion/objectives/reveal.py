@@ -79,7 +79,7 @@ class RevealNelbo:
         keys = fold(draws.keys, "dropout") if train else None
 
         def denoise(noisy: Tokens, time: Times):
-            return self.denoiser(params, noisy, time, batch.get("cond"), keys=keys)
+            return self.denoiser(params, noisy, time, batch.get("label"), keys=keys)
 
         nats = reveal_bound(denoise, self.process, batch["tokens"], batch["weights"], draws, self.target)
         total = jnp.sum(nats)

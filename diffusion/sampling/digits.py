@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -101,6 +102,7 @@ def sample_tokens(
     params: Params,
     keys: Keys,
     prompt: Int[Array, "B L"] | Int[Array, "B L l"],
+    cond: Any = None,
     **options,
 ) -> Samples:
     """Run a sampler of digits on a prompt of tokens (C: free), or of digits (the mask: free), and decode.
@@ -111,6 +113,6 @@ def sample_tokens(
     if prompt.ndim == 2:
         free = prompt == codec.vocabulary
         prompt = jnp.where(free[..., None], codec.mask_id, codec.encode(prompt))
-    samples = sample(params, keys, prompt.reshape(len(prompt), -1), **options)
+    samples = sample(params, keys, prompt.reshape(len(prompt), -1), cond=cond, **options)
     tokens = process.decode(samples.tokens)
     return samples._replace(tokens=tokens, invalid=jnp.sum(tokens == codec.vocabulary, axis=1))

@@ -12,14 +12,15 @@ from diffusion.randomness import fold
 from diffusion.sampling.draw import Propose
 from diffusion.sampling.grid import Grid
 from diffusion.sampling.select import Policy, View
-from diffusion.types import Denoiser, Keys, Params, Tokens
+from diffusion.self_conditioning import Recall
+from diffusion.types import Denoiser, Keys, Logits, Params, Times, Tokens
 
 
 class Samples(NamedTuple):
     """Sequences and what they cost."""
 
     tokens: Tokens
-    evaluations: Int[Array, "B"]  # denoiser evaluations, the last one for noise removal included
+    evaluations: Int[Array, "B"]  # of the denoiser, the last one for noise removal included
     idle: Int[Array, "B"]  # steps that changed nothing in this example
     invalid: Int[Array, "B"]  # tokens whose digits are no token's (they read as the vocabulary's size)
 
@@ -31,6 +32,7 @@ class State(NamedTuple):
     memory: Any
     extra: Any
     idle: Int[Array, "B"]
+    cached: Any  # with a cache: the last logits, whether they still hold, and evaluations so far
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,10 @@ class MaskedSampler:
     """Sample by `grid` under a policy.
 
     `final` fills the masks that are left after the last step with one more evaluation: "argmax" (MDLM), "draw", or
-    "none" for a grid that ends at 0.
+    "none" for a grid that ends at 0. With `recall` every evaluation reads the one before it (SCMDM's prediction reuse):
+    the first reads nothing, and there is none more than without. With `cache` a step in which no example of the batch
+    changed is answered by the logits of the step before, as MDLM's fast sampler does; it costs an array of logits, is
+    right for a network that reads no time alone, and leaves the memory as it was.
     """
 
     denoiser: Denoiser
@@ -46,6 +51,8 @@ class MaskedSampler:
     policy: Policy
     draw: Propose
     final: Literal["argmax", "draw", "none"] = "argmax"
+    recall: Recall | None = None
+    cache: bool = False
 
     def __call__(self, params: Params, keys: Keys, prompt: Tokens, grid: Grid, cond: Any = None) -> Samples:
         """Fill the masks of `prompt` (all masks: unconditional); other positions are never touched.
@@ -58,7 +65,7 @@ class MaskedSampler:
         def step(state: State, row: Grid) -> tuple[State, None]:
             step_keys = fold(keys, row.index)
             time = self.policy.time(state.extra, row, size)
-            logits = self.denoiser(params, state.tokens, time, cond, state.memory)
+            logits, cached = self.predict(params, state, time, cond)
             proposal = self.draw(fold(step_keys, "token"), logits, state.tokens, row.temperature, row.nucleus)
             masked = state.tokens == self.process.mask_id
             filled = jnp.where(masked, proposal.tokens, state.tokens)
@@ -68,14 +75,41 @@ class MaskedSampler:
             if self.policy.correct is not None:
                 corrected = self.policy.correct(fold(step_keys, "correct"), tokens, proposal.tokens, row)
                 tokens = jnp.where(fixed, tokens, corrected)
-            idle = state.idle + jnp.all(tokens == state.tokens, axis=1)
-            return State(tokens, state.memory, extra, idle), None
+            same = jnp.all(tokens == state.tokens, axis=1)
+            memory = state.memory
+            if self.recall:
+                fresh = self.recall(params, logits, state.tokens, tokens)
+                memory = jnp.where(jnp.all(same), memory, fresh) if self.cache else fresh
+            cached = (cached[0], jnp.all(same), cached[2]) if self.cache else None
+            return State(tokens, memory, extra, state.idle + same, cached), None
 
-        start = State(prompt, None, self.policy.init(fold(keys, "policy"), fixed), jnp.zeros(size, jnp.int32))
+        memory = self.recall.empty(prompt) if self.recall else None
+        extra = self.policy.init(fold(keys, "policy"), fixed)
+        cached = self.no_cache(params, prompt, cond) if self.cache else None
+        start = State(prompt, memory, extra, jnp.zeros(size, jnp.int32), cached)
         state, _ = jax.lax.scan(step, start, grid)
-        evaluations = jnp.full(size, len(grid.index) + (self.final != "none"))
+        steps = state.cached[2] if self.cache else len(grid.index)
+        evaluations = jnp.full(size, steps + (self.final != "none"))
         tokens = self.finish(params, keys, state, grid, cond)
         return Samples(tokens, evaluations, state.idle, jnp.zeros(size, jnp.int32))
+
+    def predict(self, params: Params, state: State, time: Times, cond: Any) -> tuple[Logits, Any]:
+        """The logits of a step, and the cache with them; the network runs unless the cache answers."""
+
+        def evaluate():
+            return self.denoiser(params, state.tokens, time, cond, state.memory)
+
+        if not self.cache:
+            return evaluate(), None
+        logits, valid, count = state.cached
+        logits = jax.lax.cond(valid, lambda: logits, evaluate)
+        return logits, (logits, valid, count + ~valid)
+
+    def no_cache(self, params: Params, prompt: Tokens, cond: Any) -> tuple:
+        """A cache that holds nothing yet."""
+        memory, time = (self.recall.empty(prompt) if self.recall else None), jnp.zeros(len(prompt))
+        shape = jax.eval_shape(self.denoiser, params, prompt, time, cond, memory)
+        return jnp.zeros(shape.shape, shape.dtype), jnp.zeros((), bool), jnp.zeros((), jnp.int32)
 
     def finish(self, params: Params, keys: Keys, state: State, grid: Grid, cond: Any) -> Tokens:
         """Fill what is still masked after the last step."""

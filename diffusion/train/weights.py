@@ -1,6 +1,7 @@
 """Weights to evaluate and sample with: one tree of averaged parameters in a folder, without the optimizer."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -20,8 +21,8 @@ def save_weights(folder: Path, params: Params) -> None:
         checkpointer.save(folder.absolute(), params)
 
 
-def load_weights(folder: Path, init, mesh: Mesh) -> Params:
-    """Read the tree onto a mesh.
+def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> Params:
+    """Read the tree onto a mesh; top-level parts among `added` that the folder lacks start as `init` makes them.
 
     Raises:
       ValueError: when the folder holds no weights, or those of another model.
@@ -33,8 +34,16 @@ def load_weights(folder: Path, init, mesh: Mesh) -> Params:
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
     )
     with ocp.StandardCheckpointer() as checkpointer:
-        check_shapes(checkpointer.metadata(folder.absolute()).item_metadata, abstract, folder)
-        return checkpointer.restore(folder.absolute(), abstract)
+        saved = checkpointer.metadata(folder.absolute()).item_metadata
+        new = [name for name in added if name in abstract and name not in saved]
+        old = {name: part for name, part in abstract.items() if name not in new}
+        check_shapes(saved, old, folder)
+        params = checkpointer.restore(folder.absolute(), old)
+    if not new:
+        return params
+    placed = {name: shardings[name] for name in new}
+    fresh = jax.jit(lambda key: {name: init(key)[name] for name in new}, out_shardings=placed)(jax.random.key(0))
+    return {name: fresh[name] if name in new else params[name] for name in abstract}
 
 
 def weights_exist(folder: Path) -> None:

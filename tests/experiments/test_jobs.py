@@ -12,12 +12,12 @@ from experiments.jobs import (
     atomic_write,
     digest,
     find_row,
-    judge_job,
+    judge_jobs,
     plain,
     plan,
     read_plan,
     resolve,
-    train_job,
+    train_jobs,
     write_plan,
 )
 
@@ -87,7 +87,7 @@ def test_each_seed_trains_anew_and_all_are_judged_by_the_first(config):
         assert job.config["seed"] == job.seed
         if job.verb == "sample":
             assert job.needs[-1] == trainings["AR", 3]
-    assert judge_job(ROWS, config).id == trainings["AR", 3]
+    assert judge_jobs(ROWS, config)[-1].id == trainings["AR", 3]
 
 
 def test_a_row_may_take_the_first_seeds_alone(config):
@@ -169,7 +169,9 @@ def test_ids_are_file_names_that_a_reader_recognises(config):
     job = next(job for job in plan([row, *ROWS], config) if job.row == row["name"] and job.verb == "sample")
     assert job.id.startswith("sample-mdlm-ours-t-4-x")
     assert set(job.id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") and len(job.id) < 64
-    assert train_job("AR", resolve(config, CAUSAL, 0)).id.startswith("train-autoregressive-python-stdlib-")
+    assert train_jobs(ROWS, config, "AR", resolve(config, CAUSAL, 0))[-1].id.startswith(
+        "train-autoregressive-python-stdlib-"
+    )
 
 
 def test_resolve_sets_row_and_seed_and_leaves_the_table_alone(config):

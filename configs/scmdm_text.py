@@ -82,15 +82,15 @@ TABLE = dict(
         ),
     ),
     notes=(
-        "Published figures are second-hand (the paper's body could not be read): its sampler's precision, its number of "
-        "samples and whether its base was trained on are unknown, so the low-precision rows stand beside the exact "
+        "Published figures are second-hand (the paper's body could not be read): its sampler's precision, its number "
+        "of samples and whether its base was trained on are unknown, so the low-precision rows stand beside the exact "
         "ones. The zero-shot figures of the MDLM row belong to the paper's own base. Every row below MDLM starts from "
         "that row's averaged weights of the same seed; lambda is the rate at which training reads the first pass's "
         "prediction, and a step at lambda 1 costs 4/3 of a plain one. Perplexities are upper bounds: the null pass is "
         "the network that is told nothing, two and three passes read their own prediction at the same state and are "
-        "the likelihoods of samplers that spend as many evaluations a step; the sampler measured here reuses the "
-        "step before and spends one. `null memory` samples the SCMDM network without its memory. NFE counts the last "
-        "fill too. How the prediction enters the network is a choice of ours (a soft embedding through a matrix that "
+        "the likelihoods of samplers that spend as many evaluations a step; the sampler measured here reuses the step "
+        "before and spends one. `null memory` samples the SCMDM network without its memory. NFE counts the last fill "
+        "too. How the prediction enters the network is a choice of ours (a soft embedding through a matrix that "
         "starts at zero, at masked positions alone). MAUVE at local scale rests on few samples and compares rows of "
         "this table alone."
     ),

@@ -1,6 +1,6 @@
-"""What digits cost: Prime's training step and sampler beside MDLM's, of one network size, in one run.
+"""What a method costs: training steps and samplers of Prime and SCMDM beside MDLM's, of one network size, in one run.
 
-    python -m experiments.digit_cost --repeats=8
+    python -m experiments.step_cost --repeats=8
 
 Programs take turns, so that a slow spell of the machine hits all of them; ratios are medians over the repeats of the
 time over MDLM's time in the same turn. Everything is built from a config as the verbs build it, filter on.
@@ -22,27 +22,49 @@ from diffusion.randomness import example_keys
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
 from experiments.allocator import keep_freed_memory
+from experiments.jobs import resolve
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("size", "local", ["local", "small"], "local: 128 wide, 128 tokens of 4,096; small: the paper's")
 flags.DEFINE_integer("batch", 0, "examples a step; 0: 16", lower_bound=0)
 flags.DEFINE_integer("repeats", 8, "timings of each program, taken in turns", lower_bound=2)
-flags.DEFINE_list("digits", ["2", "4", "8"], "digits a token")
+flags.DEFINE_list("digits", ["2", "4", "8"], "Prime: digits a token; empty: no Prime")
+flags.DEFINE_list("rates", ["0.5", "1"], "SCMDM: rates of the first pass; empty: no SCMDM")
 flags.DEFINE_integer("steps", 8, "evaluations of one sampler call", lower_bound=1)
 
 
-def config(digits: int, target: str) -> ConfigDict:
+MDLM = "MDLM"
+
+
+def methods() -> dict[str, dict]:
+    """Overrides of every method's training step."""
+    found: dict[str, dict] = {MDLM: {}}
+    for number in map(int, FLAGS.digits):
+        for target in ("joint", "marginal"):
+            found[f"Prime, {number} digits, {target}"] = {"codec.digits": number, "objective.target": target}
+    for rate in map(float, FLAGS.rates):
+        found[f"SCMDM, lambda {rate:g}"] = {"memory.adapter": "linear", "memory.rate": rate}
+    return found
+
+
+def samplers() -> dict[str, dict]:
+    """Overrides of every method's sampler, which targets and rates do not change."""
+    found: dict[str, dict] = {MDLM: {}}
+    found |= {f"Prime, {number} digits": {"codec.digits": int(number)} for number in FLAGS.digits}
+    return found | ({"SCMDM": {"memory.adapter": "linear"}} if FLAGS.rates else {})
+
+
+def config(overrides: dict) -> ConfigDict:
     """The config of one program."""
-    made = defaults("digit_cost", "local")
+    made = defaults("step_cost", "local")
     if FLAGS.size == "local":
         small(made)
     else:
         made.data.update(vocab_size=50257, length=1024)
         made.model.dtype = "bfloat16"
     made.train.batch = made.sample.batch = FLAGS.batch or 16
-    made.codec.digits, made.objective.target = digits, target
     made.sample.update(steps=FLAGS.steps, end=0.0, final="none")
-    return made
+    return resolve(made, overrides, seed=0)
 
 
 def training(options: ConfigDict) -> Callable[[], None]:
@@ -79,10 +101,8 @@ def main(arguments: list[str]) -> None:
     if arguments[1:]:
         raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
     keep_freed_memory()
-    digits = [int(number) for number in FLAGS.digits]
-    names = [(1, "marginal"), *((number, target) for number in digits for target in ("joint", "marginal"))]
-    programs = {("training", *name): training(config(*name)) for name in names}
-    programs |= {("sampling", number, ""): sampling(config(number, "marginal")) for number in (1, *digits)}
+    programs = {("training", name): training(config(overrides)) for name, overrides in methods().items()}
+    programs |= {("sampling", name): sampling(config(overrides)) for name, overrides in samplers().items()}
     seconds: dict[tuple, list[float]] = {name: [] for name in programs}
     for repeat in range(FLAGS.repeats + 1):
         for name, run in programs.items():
@@ -91,15 +111,13 @@ def main(arguments: list[str]) -> None:
             if repeat:  # the first turn warms caches and allocators up
                 seconds[name].append(time.perf_counter() - begin)
     lines = []
-    for kind, number, target in programs:
-        times = seconds[kind, number, target]
-        base = seconds[kind, 1, "marginal" if kind == "training" else ""]
-        ratios = [ours / mdlm for ours, mdlm in zip(times, base, strict=True)]
+    for kind, name in programs:
+        times = seconds[kind, name]
+        ratios = [ours / mdlm for ours, mdlm in zip(times, seconds[kind, MDLM], strict=True)]
         scale = 1e3 if kind == "training" else 1e3 / FLAGS.steps
-        label = "MDLM" if number == 1 else f"Prime, {number} digits" + (f", {target}" if target else "")
         spread = f"[{min(ratios):.2f}, {max(ratios):.2f}]"
         lines.append(
-            [kind, label, f"{scale * statistics.median(times):.1f}", f"{statistics.median(ratios):.2f} {spread}"]
+            [kind, name, f"{scale * statistics.median(times):.1f}", f"{statistics.median(ratios):.2f} {spread}"]
         )
     device = jax.devices()[0].device_kind
     print(f"{FLAGS.size}, batch {FLAGS.batch or 16}, {jax.device_count()} x {device}, {FLAGS.repeats} repeats\n")

@@ -164,7 +164,7 @@ def get_config(variant: str = "local"):
         config.train.update(evaluate_every=5000, evaluate_batches=4, checkpoint_every=5000)
         config.evaluate.update(batch=64, draws=4)
         config.codec.carry_over = False
-        config.sample.update(count=50_000, batch=500)
+        config.sample.update(count=50_000, batch=400)
         config.judge.update(name="inception", row="", reference="train", batch=64)
         return config
     config.data.update(source="mnist", tokenizer="values", length=784, vocab_size=256)

@@ -138,6 +138,9 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 policy="ancestral",  # ancestral, random_order, confidence, first_hitting; data: held-out text itself
                 steps=128,
                 count=64,
+                # images, molecules and genomes: so many sets of `count` are drawn, each is measured by itself, and the
+                # means are reported with 95 % intervals
+                repeats=1,
                 batch=32,
                 length=0,  # 0: data.length; longer texts are made window by window
                 stride=0,  # window by window: how far each window advances; 0: half a window

@@ -28,7 +28,7 @@ TRAIN_SECTIONS = (
 LATER = {
     "data": {"validation_images": 5000},
     "model": {"labels": 0},
-    "sample": {"memory": "reuse", "cache": False, "label": -1},
+    "sample": {"memory": "reuse", "cache": False, "label": -1, "repeats": 1},
 }
 HOUSEKEEPING = {"train": ("log_every", "checkpoint_every", "keep"), "data": ("cache_dir",)}
 

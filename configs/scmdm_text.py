@@ -23,10 +23,10 @@ MODELS = {
     FULL: (ADAPTER, 1.0),
 }
 TEMPERATURES = {"paper": (0.8, 0.9, 1.1), "gpu": (0.8, 0.9, 1.1), "local": (0.7, 0.8, 0.9, 1.1), "debug": (0.9,)}
-STEPS = {"paper": (32, 128, 1000), "gpu": (16, 64, 256), "local": (16, 128, 512), "debug": (2, 4)}
+STEPS = {"paper": (32, 128, 1000), "gpu": (16, 64, 256), "local": (16, 128), "debug": (2, 4)}
 # At which the temperature sweep, the low-precision race and all controls are sampled.
 SWEEP_STEPS = {"paper": 1000, "gpu": 64, "local": 128, "debug": 4}
-POST_TRAINING = {"paper": 6200, "gpu": 600, "local": 600, "debug": 4}
+POST_TRAINING = {"paper": 6200, "gpu": 600, "local": 400, "debug": 4}
 ZERO_SHOT = {
     BASE: (101.71, 37.82, 50.04, 70.60, 44.45, 39.14),
     FULL: (99.13, 36.48, 49.09, 68.13, 41.72, 37.75),
@@ -112,7 +112,7 @@ def get_config(variant: str = "local"):
     elif variant == "local":
         small(config)
         config.data.update(tokenizer="bytes", vocab_size=257)
-        config.train.update(steps=5000, evaluate_every=500, checkpoint_every=500)
+        config.train.update(steps=3000, evaluate_every=500, checkpoint_every=500)
         config.evaluate.update(batches=12, draws=4)
         config.sample.update(count=64, batch=64)
     else:
@@ -157,6 +157,11 @@ def rows(config):
             curves = {"quality": name} | ({"frontier": name} if steps == sweep else {})
             settings = overrides | {"sample.steps": steps}
             yield dict(name=f"{name}, {steps} steps", overrides=settings, verbs=("sample",), curves=curves)
+    if variant == "local":
+        for name in swept:
+            settings = networks[name] | {"sample.steps": 1024}
+            curves = {"quality": name}
+            yield dict(name=f"{name}, 1024 steps", overrides=settings, verbs=("sample",), curves=curves, seeds=1)
     null = networks[FULL] | {"sample.memory": "null", "sample.steps": sweep}
     name = f"{FULL}, null memory"
     yield dict(name=f"{name}, {sweep} steps", overrides=null, verbs=("sample",), curves={"frontier": name})

@@ -199,7 +199,7 @@ def test_many_lines_stay_apart_and_their_legend_stands_beside_them(tmp_path, dra
 
 def job_row(name, verb="sample", seed=0, history=None, **metrics):
     made = {"commit": "0123456789ab", "versions": {"jax": "1.2"}, "device_kind": "cpu", "device_count": 2}
-    extra = {"history": history} if history else {}
+    extra = {"history": history, "config": {"objective": {"name": "nelbo"}}} if history else {}
     return row(name, seed, **metrics) | {"verb": verb, "job": f"{verb}-{name}"} | made | extra
 
 

@@ -71,7 +71,7 @@ def run(
     mesh = make_mesh(**config.mesh, devices=devices)
     if config.model.attention == "auto":
         # The network would ask the host's backend, which does not run this program.
-        config.model.attention = choose(devices[0].platform, config.model.dtype, config.data.length)
+        config.model.attention = f"auto:{devices[0].platform}"
     system = build.system(config, config.data.vocab_size)
     check_batch(config.train.batch, mesh, config.train.accumulate)
     check_batch(config.sample.batch, mesh, field="sample.batch")
@@ -84,7 +84,7 @@ def run(
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "mesh": ", ".join(f"{name} {size}" for name, size in mesh.shape.items()),
         "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(shapes)):,}",
-        "attention": config.model.attention,
+        "attention": attention(config),
         "remat": config.model.remat,
         "batch": f"{config.train.batch} x {config.data.length} tokens in {config.train.accumulate} micro-batches; "
         f"sampler {config.sample.batch}",
@@ -99,6 +99,14 @@ def run(
     path = workdir / "compile" / f"{config.table}.{config.variant}.{slug}.json"
     atomic_write(path, json.dumps(record, indent=1) + "\n")
     print(f"\nfits\nwrote {path}")
+
+
+def attention(config: ConfigDict) -> str:
+    """The kernel by name, where all layers attend over the same length."""
+    name, _, platform = config.model.attention.partition(":")
+    if name != "auto" or config.model.net != "dit":
+        return config.model.attention
+    return choose(platform, config.model.dtype, config.data.length)
 
 
 def slice_devices(topology: str) -> list:

@@ -102,11 +102,12 @@ def choose(platform: str, dtype, length: int) -> str:
 def attend(query: Heads, key: Heads, value: Heads, *, causal: bool, backend: str = "auto") -> Heads:
     """softmax(q k^T / sqrt(H)) v over positions, each position seeing the earlier ones only when `causal`.
 
-    `backend` is one of "plain", "xla", "cudnn", "splash", or "auto" for the platform that runs this process
-    (an ahead-of-time compilation for another platform names its backend). Raises ValueError for other names.
+    `backend` is one of "plain", "xla", "cudnn", "splash", or "auto" for the platform that runs this process; an
+    ahead-of-time compilation for another platform names it, "auto:tpu". Raises ValueError for other names.
     """
-    if backend == "auto":
-        backend = choose(jax.default_backend(), query.dtype, query.shape[1])
+    name, _, platform = backend.partition(":")
+    if name == "auto":
+        backend = choose(platform or jax.default_backend(), query.dtype, query.shape[1])
     if backend not in BACKENDS:
         raise ValueError(f"net.attention: unknown backend '{backend}'; use one of auto, {', '.join(BACKENDS)}")
     return BACKENDS[backend](query, key, value, causal=causal)

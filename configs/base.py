@@ -158,7 +158,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 corrector=(),  # (scale, power) of the rate corrector; empty: none
                 memory="reuse",  # for a network with memory.adapter: reuse or null
                 cache=False,  # answer steps in which nothing changed by the logits of the step before
-                label=-1,  # with model.labels: of every sample; -1: as often each as in the training data
+                label=-1,  # with model.labels: of every sample; -1: as often each as in the training data; -2: in turn
                 planes=(),  # digits: places that are given, from held-out data, and not drawn
                 prompt="",  # text at the start
                 suffix="",  # text at the end: what lies between is filled in

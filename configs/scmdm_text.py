@@ -10,18 +10,8 @@ off the base's curve of perplexity against entropy is a gain.
 
 from configs.base import defaults, left_to_right, small, tiny
 from configs.mdlm_owt import openwebtext, wikipedia, zero_shot
+from configs.scmdm import BASE, BOUNDS, FULL, NOTES, SAME_TOKENS, after_training, bounds, models
 
-ADAPTER = {"memory.adapter": "linear"}
-BASE = "MDLM"
-FULL = "SCMDM, lambda 1"
-# What a row adds to the base: its memory, and its steps for those of the two-pass rows.
-MODELS = {
-    "MDLM, same tokens": ({}, 1.0),
-    "MDLM, same FLOPs": ({}, 4 / 3),
-    "SCMDM, lambda 0.5": (ADAPTER | {"memory.rate": 0.5}, 1.0),
-    "SCMDM, lambda 0.9": (ADAPTER | {"memory.rate": 0.9}, 1.0),
-    FULL: (ADAPTER, 1.0),
-}
 TEMPERATURES = {"paper": (0.8, 0.9, 1.1), "gpu": (0.8, 0.9, 1.1), "local": (0.7, 0.8, 0.9, 1.1), "debug": (0.9,)}
 STEPS = {"paper": (32, 128, 1000), "gpu": (16, 64, 256), "local": (16, 128), "debug": (2, 4)}
 # At which the temperature sweep, the low-precision race and all controls are sampled.
@@ -37,9 +27,7 @@ TABLE = dict(
     title="SCMDM on text: self-conditioning after training, and its controls",
     columns=(
         ("perplexity", "perplexity (two passes; MDLM: one)", ".2f"),
-        ("bound_continuous/nats_per_token", "null pass (nats/token)", ".4f"),
-        ("bound_continuous_passes_2/nats_per_token", "two passes (nats/token)", ".4f"),
-        ("bound_continuous_passes_3/nats_per_token", "three passes (nats/token)", ".4f"),
+        *BOUNDS,
         ("evaluations", "NFE", ".0f"),
         ("generative_perplexity", "gen. perplexity", ".2f"),
         ("entropy", "entropy (nats)", ".3f"),
@@ -82,17 +70,10 @@ TABLE = dict(
         ),
     ),
     notes=(
-        "Published figures are second-hand (the paper's body could not be read): its sampler's precision, its number "
-        "of samples and whether its base was trained on are unknown, so the low-precision rows stand beside the exact "
-        "ones. The zero-shot figures of the MDLM row belong to the paper's own base. Every row below MDLM starts from "
-        "that row's averaged weights of the same seed; lambda is the rate at which training reads the first pass's "
-        "prediction, and a step at lambda 1 costs 4/3 of a plain one. Perplexities are upper bounds: the null pass is "
-        "the network that is told nothing, two and three passes read their own prediction at the same state and are "
-        "the likelihoods of samplers that spend as many evaluations a step; the sampler measured here reuses the step "
-        "before and spends one. `null memory` samples the SCMDM network without its memory. NFE counts the last fill "
-        "too. How the prediction enters the network is a choice of ours (a soft embedding through a matrix that "
-        "starts at zero, at masked positions alone). MAUVE at local scale rests on few samples and compares rows of "
-        "this table alone."
+        "Of the published figures the sampler's precision, its number of samples and whether the base was trained on "
+        "are unknown, so the low-precision rows stand beside the exact ones. The zero-shot figures of the MDLM row "
+        "belong to the paper's own base. MAUVE at local scale rests on few samples and compares rows of this table "
+        "alone. " + NOTES
     ),
 )
 
@@ -120,25 +101,6 @@ def get_config(variant: str = "local"):
     return config
 
 
-def after_training(config) -> dict:
-    """Overrides that all rows share which start from the base: fewer steps and a short warm-up."""
-    steps = {"start": BASE, "train.steps": POST_TRAINING[config.variant]}
-    if config.variant == "paper":
-        return steps | {"optimizer.warmup": 500}
-    if config.variant == "debug":
-        return steps
-    return steps | {"optimizer.warmup": 30, "optimizer.learning_rate": config.optimizer.learning_rate / 3}
-
-
-def models(config):
-    """(name, overrides) of the base and of everything that is trained on from it."""
-    yield BASE, {}
-    for name, (overrides, factor) in MODELS.items():
-        shared = after_training(config)
-        shared["train.steps"] = round(shared["train.steps"] * factor)
-        yield name, shared | overrides
-
-
 def rows(config):
     variant = config.variant
     sweep = SWEEP_STEPS[variant]
@@ -147,11 +109,10 @@ def rows(config):
         steps = {"train.steps": 2000} if variant == "local" else {}
         overrides = left_to_right(config) | steps
         yield dict(name="AR", overrides=overrides, verbs=("evaluate", "sample"), seeds=1)
-    networks = dict(models(config))
+    networks = dict(models(POST_TRAINING[variant], after_training(config, warmup=500)))
     for name, overrides in networks.items():
-        bounds = ("bound_continuous", "bound_continuous_passes_3") if "memory.adapter" in overrides else ()
-        yield dict(name=name, overrides=overrides | {"evaluate.also": bounds}, verbs=("evaluate",))
-    swept = ("MDLM, same tokens", FULL)
+        yield dict(name=name, overrides=overrides | bounds(overrides), verbs=("evaluate",))
+    swept = (SAME_TOKENS, FULL)
     for name, overrides in networks.items():
         for steps in STEPS[variant]:
             curves = {"quality": name} | ({"frontier": name} if steps == sweep else {})

@@ -49,7 +49,8 @@ class Recall:
         return jnp.zeros((len(state), state.shape[1] // self.process.digits, self.width))
 
     def __call__(self, params: Params, logits: Logits, before: Tokens, after: Tokens) -> Memory:
-        table, process = self.table(params), self.process
+        process = self.process
+        table = self.table(params)[: process.vocabulary]  # one of a network's own may have a row for the mask
         probs = jax.nn.softmax(process.filtered(logits, before), axis=-1)[..., : process.vocabulary]
         soft = jnp.matmul(probs.astype(self.dtype), table.astype(self.dtype), preferred_element_type=jnp.float32)
 

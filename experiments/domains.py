@@ -1,5 +1,6 @@
 """What the verb `sample` makes of molecules and genomes: a text file, a picture of molecules, and their measures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -13,11 +14,14 @@ from diffusion.evaluate.generation import sample_entropy
 from diffusion.evaluate.molecules import canonical_set, chemistry, molecule_scores, picture
 from diffusion.report import plots
 from experiments.context import Context
-from experiments.jobs import Job, atomic_write
+from experiments.jobs import atomic_write
 
 WORDS = (3, 6)  # lengths of the published k-mer spectra
 # Letters from which reference spectra and the species model are counted: enough for 4,096 words.
 LETTERS = 50_000_000
+# Sources whose examples are exon, intron, exon.
+SPLICED = ("splice_sites", "simple_introns")
+Labels = Int[np.ndarray, "N"] | None
 
 
 def check(job: Context) -> None:
@@ -48,24 +52,24 @@ def held_out(job: Context, count: int) -> tuple[Int[np.ndarray, "N L"], Int[np.n
     return rows["tokens"], rows.get("label")
 
 
-def measure(
-    job: Context, spec: Job, tokens: Int[np.ndarray, "N L"], labels: Int[np.ndarray, "N"] | None
-) -> dict[str, float]:
-    """Write samples.txt, one sample a line, and samples.png of molecules; return all measures of the samples.
+def measure(job: Context, sets: Sequence[tuple[Int[np.ndarray, "N L"], Labels]]) -> list[dict[str, float]]:
+    """Write samples.txt, one sample a line, and samples.png of molecules; return all measures of each set of samples.
 
-    `labels` are the species that were asked for, if any.
+    A set is its tokens and the species that were asked for, if any: none in all sets, or some in each.
 
     Raises:
       ValueError: when labels and samples differ in number.
     """
-    del spec
-    if labels is not None and len(labels) != len(tokens):
-        raise ValueError(f"sample: {len(tokens)} samples cannot have {len(labels)} labels")
-    texts = as_texts(job.dataset.tokenizer, tokens)
-    metrics = {"samples": len(texts), "entropy": float(sample_entropy(tokens).mean())}
+    for tokens, labels in sets:
+        if labels is not None and len(labels) != len(tokens):
+            raise ValueError(f"sample: {len(tokens)} samples cannot have {len(labels)} labels")
+    texts = [as_texts(job.dataset.tokenizer, tokens) for tokens, _ in sets]
     if job.dataset.domain == "molecules":
-        return metrics | measure_molecules(job, texts)
-    return metrics | measure_genomes(job, texts, labels)
+        scores = measure_molecules(job, texts)
+    else:
+        scores = measure_genomes(job, texts, [labels for _, labels in sets])
+    counts = [{"samples": len(tokens), "entropy": float(sample_entropy(tokens).mean())} for tokens, _ in sets]
+    return [count | score for count, score in zip(counts, scores, strict=True)]
 
 
 def as_texts(tokenizer: Tokenizer, tokens: Int[np.ndarray, "N L"]) -> list[str]:
@@ -74,21 +78,22 @@ def as_texts(tokenizer: Tokenizer, tokens: Int[np.ndarray, "N L"]) -> list[str]:
     return ["".join(pieces[row]) for row in tokens]
 
 
-def measure_molecules(job: Context, texts: list[str]) -> dict[str, float]:
-    """Validity, uniqueness, novelty against the training split, and the properties of the novel molecules."""
+def measure_molecules(job: Context, sets: list[list[str]]) -> list[dict[str, float]]:
+    """Of each set: validity, uniqueness, novelty against the training split, and properties of the novel molecules."""
     split = job.dataset.split("train")
     training = as_texts(job.dataset.tokenizer, split.rows(range(len(split)))["tokens"])
     cache = Path(job.config.data.cache_dir or job.workdir / "cache").expanduser() / "molecules"
     known = canonical_set(training, cache)
-    scores = molecule_scores(texts, known, known | set(training))
+    strings = known | set(training)
+    scores = [molecule_scores(texts, known, strings) for texts in sets]
     if jax.process_index() == 0:
-        atomic_write(job.folder / "samples.txt", "".join(f"{text}\n" for text in texts))
-        draw(job.folder / "samples.png", texts, scores)
+        atomic_write(job.folder / "samples.txt", "".join(f"{text}\n" for texts in sets for text in texts))
+        draw(job.folder / "samples.png", sets[0], scores[0])
     return scores
 
 
 def draw(path: Path, texts: list[str], scores: dict[str, float]) -> None:
-    """The first valid molecules, under the counts of all samples."""
+    """The first valid molecules, under the counts of the set that they are from."""
     figure, axes = plt.subplots(figsize=(12, 7), dpi=100, layout="constrained")
     axes.axis("off")
     axes.set_title(
@@ -101,45 +106,70 @@ def draw(path: Path, texts: list[str], scores: dict[str, float]) -> None:
     plots.save(figure, path)
 
 
-def measure_genomes(job: Context, texts: list[str], labels: Int[np.ndarray, "N"] | None) -> dict[str, float]:
-    """Distances of k-mer spectra from `judge.reference`, the splice rule, asked-for species, and the discriminator.
+def measure_genomes(job: Context, sets: list[list[str]], labels: list[Labels]) -> list[dict[str, float]]:
+    """Of each set: distances of k-mer spectra from `judge.reference`, the splice rule, species, and the discriminator.
 
     With labels every species is compared with its own, and distances are also given by species.
     """
-    dataset, options = job.dataset, job.config.judge
+    dataset = job.dataset
     names = dataset.label_names or tuple(map(str, range(dataset.labels)))
-    species = None if labels is None else [names[label] for label in labels]
     if jax.process_index() == 0:
-        lines = texts if species is None else [f"{name}\t{text}" for name, text in zip(species, texts, strict=True)]
-        atomic_write(job.folder / "samples.txt", "".join(f"{line}\n" for line in lines))
-    generated = grouped(texts, labels, names)
-    real_texts, real_labels = real(job, options.reference)
-    reference = grouped(real_texts, None if labels is None else real_labels, names)
+        atomic_write(job.folder / "samples.txt", "".join(map(as_lines, sets, labels, [names] * len(sets))))
+    real_texts, real_labels = real(job, job.config.judge.reference)
+    labelled = labels[0] is not None
+    reference = grouped(real_texts, real_labels if labelled else None, names)
+    known = {}
+    if labelled:
+        training = grouped(*real(job, "train"), names)
+        model = genomes.species_model({name: training.get(name, []) for name in names})
+        right = genomes.predict_species(real_texts, model) == real_labels
+        known["species_accuracy_real"] = float(np.mean(right))
+    scores = []
+    for texts, asked in zip(sets, labels, strict=True):
+        generated = grouped(texts, asked, names)
+        metrics = spectra(generated, reference) | known
+        if dataset.source in SPLICED:
+            metrics |= splicing(texts, generated)
+        if asked is not None:
+            found = genomes.predict_species(texts, model)
+            metrics["species_accuracy"] = float(np.mean(found == asked))
+            metrics["species_f1"] = genomes.macro_f1(np.asarray(asked), found)
+        scores.append(metrics | discriminator(generated, reference))
+    return scores
+
+
+def as_lines(texts: list[str], labels: Labels, names: tuple[str, ...]) -> str:
+    """One sample a line, behind the species that it was asked to be of."""
+    if labels is None:
+        return "".join(f"{text}\n" for text in texts)
+    return "".join(f"{names[label]}\t{text}\n" for label, text in zip(labels, texts, strict=True))
+
+
+def spectra(generated: genomes.Groups, reference: genomes.Groups) -> dict[str, float]:
+    """Distances of k-mer spectra: of each species, and weighted over them."""
     metrics: dict[str, float] = {}
     for k in WORDS:
         mean, each = genomes.species_distances(generated, reference, k)
         metrics |= {f"kmer{k}_distance": mean} | by_species(f"kmer{k}_distance", each)
-    if dataset.source == "splice_sites":
-        metrics["splice_rule"] = float(np.mean([genomes.splice_rule(text) for text in texts]))
-        shares = {name: float(np.mean([*map(genomes.splice_rule, group)])) for name, group in generated.items()}
-        metrics |= by_species("splice_rule", shares)
-    if labels is not None:
-        training = grouped(*real(job, "train"), names)
-        model = genomes.species_model({name: training.get(name, []) for name in names})
-        found = genomes.predict_species(texts, model)
-        metrics |= {
-            "species_accuracy": float(np.mean(found == labels)),
-            "species_f1": genomes.macro_f1(np.asarray(labels), found),
-            "species_accuracy_real": float(np.mean(genomes.predict_species(real_texts, model) == real_labels)),
-        }
-    # As many of each species on both sides, or the discriminator would tell by the mixture.
-    sizes = {name: min(len(group), len(reference[name])) for name, group in generated.items()}
-    if sum(sizes.values()) >= 4:
-        sides = [
-            [text for name, size in sizes.items() for text in side[name][:size]] for side in (reference, generated)
-        ]
-        metrics["kmer_auroc"] = genomes.kmer_auroc(*sides)
     return metrics
+
+
+def splicing(texts: list[str], generated: genomes.Groups) -> dict[str, float]:
+    """Share of the samples that keep the splice rule, also by species."""
+    shares = {name: float(np.mean([*map(genomes.splice_rule, group)])) for name, group in generated.items()}
+    return {"splice_rule": float(np.mean([*map(genomes.splice_rule, texts)]))} | by_species("splice_rule", shares)
+
+
+def discriminator(generated: genomes.Groups, reference: genomes.Groups) -> dict[str, float]:
+    """How well real and generated sequences can be told apart, from as many of each species on both sides.
+
+    Otherwise the discriminator would tell them by the mixture. Nothing for fewer than 4 a side.
+    """
+    sizes = {name: min(len(group), len(reference[name])) for name, group in generated.items()}
+    if sum(sizes.values()) < 4:
+        return {}
+    sides = [[text for name, size in sizes.items() for text in side[name][:size]] for side in (reference, generated)]
+    return {"kmer_auroc": genomes.kmer_auroc(*sides)}
 
 
 def real(job: Context, name: str) -> tuple[list[str], Int[np.ndarray, "N"] | None]:
@@ -149,7 +179,7 @@ def real(job: Context, name: str) -> tuple[list[str], Int[np.ndarray, "N"] | Non
     return as_texts(job.dataset.tokenizer, rows["tokens"]), rows.get("label")
 
 
-def grouped(texts: list[str], labels: Int[np.ndarray, "N"] | None, names: tuple[str, ...]) -> dict[str, list[str]]:
+def grouped(texts: list[str], labels: Labels, names: tuple[str, ...]) -> dict[str, list[str]]:
     """Texts by the name of their label, in the order of the labels; all in one group without labels."""
     if labels is None:
         return {"": texts}

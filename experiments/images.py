@@ -46,31 +46,32 @@ def held_out(job: Context, count: int) -> Int[np.ndarray, "N L"]:
     return split.rows(range(min(count, len(split))))["tokens"]
 
 
-def measure(job: Context, spec: Job, tokens: Int[np.ndarray, "N L"]) -> dict[str, float]:
-    """Write samples.png and compare with all images of `judge.reference`.
+def measure(job: Context, spec: Job, sets: list[Int[np.ndarray, "N L"]]) -> list[dict[str, float]]:
+    """Write samples.png of the first set and compare each with all images of `judge.reference`.
 
     The judge is a classifier trained here (its Fréchet distance is no FID), or Inception (FID).
     """
     options, source = job.config.judge, job.dataset.source
     values = job.dataset.tokenizer.vocab_size
     # Digits that are no value read as `values`; the sampler has counted them, here they show as the brightest.
-    pixels, shape = as_pixels(source, np.minimum(tokens, values - 1))
+    pairs = [as_pixels(source, np.minimum(tokens, values - 1)) for tokens in sets]
+    pixels, shape = pairs[0]
     values = 256 if source.endswith("_pairs") else values
     if jax.process_index() == 0:
         image_grid(job.folder / "samples.png", pixels[:SHOWN], shape, COLUMNS, values)
-    metrics: dict[str, float] = {"samples": len(tokens)}
+    counts: list[dict[str, float]] = [{"samples": len(tokens)} for tokens in sets]
     if options.name == "none":
-        return metrics
+        return counts
     split = job.dataset.split(options.reference)
     if options.name == "classifier":
         classify = trained_classifier(job, spec.needs[-1])
         reference = split.rows(range(len(split)))
-        (features, logits), (real, known) = classify(tokens), classify(reference["tokens"])
-        return metrics | {
-            "classifier_frechet": frechet_distance(moments(features), moments(real)),
-            "classifier_accuracy": float((known.argmax(axis=1) == reference["label"]).mean()),
-            **opinions(logits),
-        }
+        real, known = classify(reference["tokens"])
+        accuracy = {"classifier_accuracy": float((known.argmax(axis=1) == reference["label"]).mean())}
+        return [
+            count | classifier_scores(*classify(tokens), real) | accuracy
+            for count, tokens in zip(counts, sets, strict=True)
+        ]
     features = inception_features(options.checkpoint, options.batch)
 
     def shown(rows):
@@ -78,9 +79,18 @@ def measure(job: Context, spec: Job, tokens: Int[np.ndarray, "N L"]) -> dict[str
 
     starts = range(0, len(split), 4096)
     parts = (split.rows(range(start, min(start + 4096, len(split))))["tokens"] for start in starts)
-    real = np.concatenate([features(shown(part)) for part in parts])
-    generated = features(pictures(pixels, shape, values).transpose(0, 3, 1, 2))
-    return metrics | {"fid": frechet_distance(moments(generated), moments(real))}
+    real = moments(np.concatenate([features(shown(part)) for part in parts]))
+    generated = [features(pictures(*pair, values).transpose(0, 3, 1, 2)) for pair in pairs]
+    return [
+        count | {"fid": frechet_distance(moments(part), real)} for count, part in zip(counts, generated, strict=True)
+    ]
+
+
+def classifier_scores(
+    features: Float[np.ndarray, "N D"], logits: Float[np.ndarray, "N K"], real: Float[np.ndarray, "M D"]
+) -> dict[str, float]:
+    """Distance of features from real ones, and what the classifier takes the pictures for."""
+    return {"classifier_frechet": frechet_distance(moments(features), moments(real)), **opinions(logits)}
 
 
 def trained_classifier(job: Context, needed: str) -> Classify:

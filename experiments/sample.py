@@ -1,47 +1,57 @@
-"""The verb `sample`: draw texts from one model, count what they cost, and measure them."""
+"""The verb `sample`: draw examples from one model, count what they cost, and measure them."""
 
 import sys
 import time
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Bool, Int
 from tqdm import tqdm
 
 from diffusion import build
-from diffusion.data import evaluation_batches
-from diffusion.evaluate.generation import columns, last_features, measure, sample_entropy
-from diffusion.evaluate.mauve import mauve
-from diffusion.evaluate.python_code import parse_rate
+from diffusion.evaluate.intervals import over_sets
 from diffusion.randomness import example_keys, named
 from diffusion.report.rows import provenance
 from diffusion.train.mesh import batch_sharding, replicated
-from experiments import images
+from experiments import domains, images, texts
 from experiments.context import Context, trained_weights
-from experiments.jobs import Job, atomic_write
-from experiments.judge import Judge, check_judge, make_judge
-from experiments.table import SEPARATOR
+from experiments.jobs import Job
+from experiments.judge import check_judge
+
+SCIENCES = ("molecules", "genomes")
+
+
+class Samples(NamedTuple):
+    """One set of samples, and the classes that they were asked to be of, where the network is told one."""
+
+    tokens: Int[np.ndarray, "N L"]
+    labels: Int[np.ndarray, "N"] | None
 
 
 def run(job: Context, spec: Job) -> dict:
-    """Sample, write the texts, and return their measures with their cost."""
+    """Sample, write the samples, and return their measures with their cost.
+
+    Of several sets (`sample.repeats`) the measures are means with 95 % intervals; each set's own are kept beside them.
+    """
     config, options = job.config, job.config.sample
     begin = time.time()
     check(job)
     if options.policy == "data":
-        real = images.held_out if job.dataset.image else held_out
-        tokens, cost = real(job, options.count), {"evaluations": 0.0, "idle_share": 0.0}
+        sets, cost = real(job), {"evaluations": 0.0, "idle_share": 0.0}
     else:
-        tokens, cost = generate(job, spec)
+        sets, cost = generate(job, spec)
     if job.dataset.image:
-        metrics = cost | images.measure(job, spec, tokens)
+        measures = images.measure(job, spec, [each.tokens for each in sets])
+    elif job.dataset.domain in SCIENCES:
+        measures = domains.measure(job, sets)
     else:
-        metrics = cost | quality(job, spec, tokens, cost["evaluations"])
-        decoded = [job.dataset.tokenizer.decode(row) for row in tokens]
-        if jax.process_index() == 0:
-            atomic_write(job.folder / "samples.txt", SEPARATOR.join(decoded) + "\n")
+        measures = [texts.measure(job, spec, each.tokens, cost["evaluations"]) for each in sets]
     return {
-        "metrics": metrics,
+        "metrics": cost | over_sets(measures),
+        **({"sets": measures} if len(measures) > 1 else {}),
+        "domain": job.dataset.domain,
         "sampler": "autoregressive" if config.model.causal else options.policy,
         "seconds": time.time() - begin,
         "data": job.dataset.fingerprint,
@@ -50,14 +60,21 @@ def run(job: Context, spec: Job) -> dict:
 
 
 def check(job: Context) -> None:
-    """Raise ValueError for what a training need not be waited for: counts, prompts that do not fit, no judge."""
-    options = job.config.sample
+    """Raise ValueError for what a training need not be waited for: counts, classes, prompts, judges."""
+    options, domain = job.config.sample, job.dataset.domain
     if options.count < 1 or options.batch < 1:
         raise ValueError(f"sample.count and sample.batch: must be at least 1, not {options.count}, {options.batch}")
+    if options.repeats < 1:
+        raise ValueError(f"sample.repeats: must be at least 1, not {options.repeats}")
+    if options.repeats > 1 and domain not in ("image", *SCIENCES):
+        raise ValueError(f"sample.repeats: {domain} is measured as one set; set it to 1, or raise sample.count")
+    check_label(options.label, job.config.model.labels)
     if options.policy != "data":
         given(job, options.length or job.config.data.length)
     if job.dataset.image:
         images.check(job)
+    elif domain in SCIENCES:
+        domains.check(job)
     else:
         check_judge(job.config.judge)
 
@@ -84,31 +101,35 @@ def prompts(job: Context, length: int) -> np.ndarray:
 
 
 def given(job: Context, length: int) -> np.ndarray:
-    """What every sample starts from [count, L], or [count, L, l] with `sample.planes`: digits of held-out examples.
+    """What every sample starts from [N, L], or [N, L, l] with `sample.planes`: digits of held-out examples.
 
     Raises:
       ValueError: for places that the code does not have, or a prompt beside them.
     """
     options, process = job.config.sample, job.system.process
-    prompt = np.broadcast_to(prompts(job, length)[None], (options.count, length))
+    count = options.count * options.repeats
+    prompt = np.broadcast_to(prompts(job, length)[None], (count, length))
     if not len(options.planes):
         return prompt
     if not set(options.planes) < set(range(process.digits)):
         raise ValueError(f"sample.planes: {tuple(options.planes)} must be some of 0..{process.digits - 1}, not all")
     if options.prompt or options.suffix or length != job.config.data.length:
         raise ValueError("sample.planes: goes without sample.prompt, sample.suffix and sample.length")
-    digits = np.array(process.codec.encode(held_out(job, options.count)))
-    if len(digits) < options.count:
-        raise ValueError(f"sample.count: {options.count} is more than the {len(digits)} held-out examples of planes")
+    digits = np.array(process.codec.encode(texts.held_out(job, count)))
+    if len(digits) < count:
+        raise ValueError(f"sample.count: {count} is more than the {len(digits)} held-out examples of planes")
     free = ~np.isin(np.arange(process.digits), list(options.planes))
     digits[..., free] = process.mask_id
     return digits
 
 
-def generate(job: Context, spec: Job) -> tuple[np.ndarray, dict[str, float]]:
-    """Draw `sample.count` sequences in batches; sample i is the same for every batch size and device count."""
+def generate(job: Context, spec: Job) -> tuple[list[Samples], dict[str, float]]:
+    """Draw `sample.repeats` sets of `sample.count` sequences, one after the other, in batches, and count the cost.
+
+    Sample i is the same for every batch size, device count and number of sets.
+    """
     options = job.config.sample
-    length = options.length or job.config.data.length
+    length, count = options.length or job.config.data.length, options.count * options.repeats
     params = trained_weights(spec, job.config, job.system, job.mesh, job.workdir)
     sample = build.sampler(job.config, job.system)
     prompt, label = given(job, length), labels(job)
@@ -118,9 +139,9 @@ def generate(job: Context, spec: Job) -> tuple[np.ndarray, dict[str, float]]:
 
     def arguments(start: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         indices = np.arange(start, start + options.batch)
-        real = np.minimum(indices, options.count - 1)
-        told = None if label is None else put_rows(label[real], rows)
-        return put_rows(prompt[real], rows), put_rows(indices, rows), told
+        wanted = np.minimum(indices, count - 1)
+        told = None if label is None else put_rows(label[wanted], rows)
+        return put_rows(prompt[wanted], rows), put_rows(indices, rows), told
 
     rows, whole = batch_sharding(job.mesh), replicated(job.mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
@@ -129,12 +150,12 @@ def generate(job: Context, spec: Job) -> tuple[np.ndarray, dict[str, float]]:
     with jax.set_mesh(job.mesh):
         compiled = function.lower(params, root, *arguments(0)).compile()
     clock = time.perf_counter()
-    starts = range(0, options.count, options.batch)
+    starts = range(0, count, options.batch)
     for start in tqdm(starts, desc="sampling", disable=not sys.stderr.isatty(), leave=False):
         parts.append(to_host(compiled(params, root, *arguments(start))))
     seconds = time.perf_counter() - clock
     tokens, evaluations, idle, invalid = (
-        np.concatenate([getattr(part, name) for part in parts])[: options.count]
+        np.concatenate([getattr(part, name) for part in parts])[:count]
         for name in ("tokens", "evaluations", "idle", "invalid")
     )
     cost = {
@@ -143,44 +164,81 @@ def generate(job: Context, spec: Job) -> tuple[np.ndarray, dict[str, float]]:
         # Every batch is computed whole, the last one's surplus too.
         "seconds_per_sample": seconds / (len(starts) * options.batch),
     }
+    kept = np.ones(count, bool)
     if job.config.codec.digits > 1:
         cost["invalid_code_rate"] = float(invalid.sum() / tokens.size)
-        tokens = decodable(tokens, invalid)
-    job.dataset.tokenizer.check(tokens, special=False)
-    return tokens, cost
+        kept = decodable(invalid)
+    job.dataset.tokenizer.check(tokens[kept], special=False)
+    return in_sets(tokens, label, kept, options.count), cost
 
 
-def labels(job: Context) -> np.ndarray | None:
-    """The class that every sample is asked to be of [count]; None for a network that is told none.
+def in_sets(
+    tokens: Int[np.ndarray, "N L"], label: Int[np.ndarray, "N"] | None, kept: Bool[np.ndarray, "N"], count: int
+) -> list[Samples]:
+    """Consecutive sets of `count` samples, without those that are not kept."""
+    starts = range(0, len(tokens), count)
+    parts = [np.arange(start, min(start + count, len(tokens))) for start in starts]
+    parts = [part[kept[part]] for part in parts]
+    return [Samples(tokens[part], None if label is None else label[part]) for part in parts]
+
+
+def real(job: Context) -> list[Samples]:
+    """Held-out examples in place of samples: as many whole sets as there are, or one smaller one."""
+    options, label = job.config.sample, None
+    wanted = options.count * options.repeats
+    if job.dataset.image:
+        tokens = images.held_out(job, wanted)
+    elif job.dataset.domain in SCIENCES:
+        tokens, label = domains.held_out(job, wanted)
+        label = label if job.config.model.labels else None
+    else:
+        tokens = texts.held_out(job, wanted)
+    whole = max(len(tokens) // options.count, 1) * options.count
+    tokens, label = tokens[:whole], None if label is None else label[:whole]
+    return in_sets(tokens, label, np.ones(len(tokens), bool), options.count)
+
+
+def check_label(label: int, classes: int) -> None:
+    """Raise ValueError for a class that a network of `classes` (0: none) cannot be told."""
+    if not classes and label >= 0:
+        raise ValueError(f"sample.label: {label} is for a network that is told classes; set model.labels, or -1 here")
+    if classes and not -2 <= label < classes:
+        raise ValueError(f"sample.label: {label} must be -1 (as in the data), -2 (each in turn) or 0 .. {classes - 1}")
+
+
+def labels(job: Context) -> Int[np.ndarray, "N"] | None:
+    """The class that every sample is asked to be of; None for a network that is told none.
 
     Raises:
       ValueError: for a class that the data do not have.
     """
     options, classes = job.config.sample, job.config.model.labels
+    check_label(options.label, classes)
     if not classes:
         return None
-    if not -1 <= options.label < classes:
-        raise ValueError(f"sample.label: {options.label} must be -1 (as in the data) or 0 .. {classes - 1}")
+    indices = np.arange(options.count * options.repeats)
     if options.label >= 0:
-        return np.full(options.count, options.label, np.int32)
+        return np.full(len(indices), options.label, np.int32)
+    if options.label == -2:
+        return (indices % classes).astype(np.int32)
     train = job.dataset.split("train")
-    return train.rows(np.random.default_rng(job.config.seed).integers(len(train), size=options.count))["label"]
+    return train.rows(np.random.default_rng(job.config.seed).integers(len(train), size=len(indices)))["label"]
 
 
-def decodable(tokens: np.ndarray, invalid: np.ndarray) -> np.ndarray:
-    """The samples all of whose digits are those of tokens; says how many are left out.
+def decodable(invalid: Int[np.ndarray, "N"]) -> Bool[np.ndarray, "N"]:
+    """Which samples hold digits of tokens alone, given how many of each do not; says how many are left out.
 
     Raises:
       ValueError: when there is none.
     """
     broken = int((invalid > 0).sum())
     remedy = "sample.digits_draw=token and codec.carry_over=True never make one"
-    if broken == len(tokens):
+    if broken == len(invalid):
         raise ValueError(f"sample: every one of {broken} samples holds digits of no token ({remedy})")
     if broken:
-        message = f"warning: {broken} of {len(tokens)} samples hold digits of no token and are left out ({remedy})"
+        message = f"warning: {broken} of {len(invalid)} samples hold digits of no token and are left out ({remedy})"
         print(message, file=sys.stderr)
-    return tokens[invalid == 0]
+    return invalid == 0
 
 
 def put_rows(array: np.ndarray, sharding) -> jax.Array:
@@ -193,53 +251,3 @@ def to_host(tree):
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), tree)
-
-
-def held_out(job: Context, count: int) -> np.ndarray:
-    """Windows of the test split: what perfect samples would score."""
-    data = evaluation_batches(job.dataset, "test", min(count, len(job.dataset.split("test"))), limit=count)
-    return np.concatenate([batch["tokens"] for batch in data])[:count]
-
-
-def quality(job: Context, spec: Job, tokens: np.ndarray, evaluations: float) -> dict[str, float]:
-    """Entropy and parse rate always; perplexity, diversity and MAUVE where there is a judge."""
-    config, tokenizer = job.config, job.dataset.tokenizer
-    texts = ["\n".join(tokenizer.documents(row)) for row in tokens]
-    metrics: dict[str, float] = {"samples": len(tokens), "entropy": float(sample_entropy(tokens).mean())}
-    if config.quality.parse:
-        rates = parse_rate(texts)
-        metrics |= {"parse_rate": rates.lines, "parse_whole": rates.whole, "parse_blocks": rates.blocks}
-    judge = make_judge(job, spec)
-    if judge is None:
-        return metrics
-    judged, widths = judge.tokens(tokens, texts)
-    record = measure(
-        tokens,
-        judged,
-        texts,
-        judge.log_probs,
-        evaluator=judge.name,
-        steps=0 if config.sample.policy == "data" else config.sample.steps,
-        evaluations=evaluations,
-        precision=config.sample.precision,
-        eos=judge.eos,
-        batch_size=config.judge.batch,
-        widths=widths,
-        mauve=mauve_score(job, judge, tokens, judged, widths) if config.quality.mauve else None,
-    )
-    return metrics | {key: value for key, value in columns(record).items() if value is not None}
-
-
-def mauve_score(job: Context, judge: Judge, tokens: np.ndarray, judged: np.ndarray, widths) -> float:
-    """MAUVE against as many held-out windows, from the judge's features at the last token."""
-    references = held_out(job, len(tokens))
-    texts = ["\n".join(job.dataset.tokenizer.documents(row)) for row in references]
-    others, other_widths = judge.tokens(references, texts)
-    sides = ((others, other_widths), (judged, widths))
-    features = [
-        last_features(
-            judge.features, rows, np.full(len(rows), rows.shape[1]) if width is None else width, job.config.judge.batch
-        )
-        for rows, width in sides
-    ]
-    return mauve(*features).score

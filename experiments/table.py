@@ -45,7 +45,9 @@ def write(module: ModuleType, config: ConfigDict, rows: list[dict], workdir: Pat
     """Table, plots and samples into the work directory's tables, and beside the code when published."""
     folder = workdir / "tables" / f"{config.table}.{config.variant}"
     text, printed = render(module, config, rows)
-    pictures = draw(module, config, rows, folder) + collect(rows, workdir, folder)
+    pictured = {row["name"] for row in module.rows(config) if row.get("pictured", True)}
+    pictures = draw(module, config, rows, folder)
+    pictures += collect([row for row in rows if row["row"] in pictured], workdir, folder)
     samples = sample_text(rows, workdir)
     body = text + "".join(f"\n![{path.stem}]({path.name})\n" for path in pictures)
     atomic_write(folder / "table.md", body)
@@ -83,10 +85,19 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
     made = (
         f"Made by `{command}` at commit {', '.join(sorted({row['commit'] for row in rows}))} on "
         f"{first['device_count']} x {first['device_kind']} ({versions}); {len(seeds)} seed(s), ± is the standard error "
-        "over seeds."
+        f"over seeds{brackets(rows)}."
     )
     text = f"# {table['title']} ({config.variant})\n\n{markdown(headings, body)}\n\n{table['notes']}\n\n{made}\n"
     return text, f"{table['title']} ({config.variant})\n\n{terminal(headings, body)}"
+
+
+def brackets(rows: list[dict]) -> str:
+    """What stands in the brackets of cells, where models were sampled several times."""
+    counts = sorted({len(row["sets"]) for row in rows if "sets" in row})
+    if not counts:
+        return ""
+    sets = " or ".join(map(str, counts))
+    return f"; in brackets, half the 95 % interval (Student's) over {sets} sets of samples of one model"
 
 
 def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path) -> list[Path]:
@@ -164,23 +175,39 @@ def bits_per_byte(row: dict) -> list[dict]:
 
 
 def sample_text(rows: list[dict], workdir: Path) -> str:
-    """Two samples of every row, for people who look before they read."""
+    """Two samples of every row, or a few lines of short ones, for people who look before they read."""
     parts = []
     for row in rows:
         path = workdir / "jobs" / row["job"] / "samples.txt"
         if row["verb"] == "sample" and path.exists():
-            shown = path.read_text().split(SEPARATOR)[:2]
+            text = path.read_text()
+            shown = [first_lines(text)] if in_lines(row) else text.split(SEPARATOR)[:2]
             parts.append(f"## {row['row']}, seed {row['seed']}\n")
             parts += [f"```\n{text.strip(chr(10))}\n```\n" for text in shown]
     return "\n".join(parts)
 
 
 SEPARATOR = "\n" + "=" * 100 + "\n"
+LINES, WIDTH = 8, 160
+
+
+def in_lines(row: dict) -> bool:
+    """Whether the samples of a result are one a line; results without a domain are of text."""
+    return row.get("domain") in ("molecules", "genomes")
+
+
+def first_lines(text: str) -> str:
+    """The first lines of a file of samples, long ones cut, and how many there are."""
+    lines = text.splitlines()
+    shown = [line if len(line) <= WIDTH else f"{line[:WIDTH]}..." for line in lines[:LINES]]
+    left = len(lines) - len(shown)
+    return "\n".join([*shown, *([f"and {left} more"] if left else [])]) + "\n"
 
 
 def describe(row: dict, workdir: Path) -> str:
     """What one job gave, for the terminal: its metrics, and its samples when it has some."""
     path = workdir / "jobs" / row["job"] / "samples.txt"
-    samples = path.read_text() + "\n" if row["verb"] == "sample" and path.exists() else ""
+    text = path.read_text() if row["verb"] == "sample" and path.exists() else ""
+    samples = (first_lines(text) if in_lines(row) else text) + "\n" if text else ""
     lines = [[key, f"{value:.6g}" if isinstance(value, float) else value] for key, value in row["metrics"].items()]
     return samples + terminal(["metric", row["row"]], lines) + f"\n\nin {workdir / 'jobs' / row['job']}"

@@ -46,10 +46,17 @@ def splice_sites(settings: DataSettings) -> ArraySource:
         expected = "eie.at.txt, eie.ce.txt and eie.dm.txt (plain, .gz or .xz)"
         where = "https://github.com/KorfLab/datacore, folder project_gendl"
         raise missing("splice_sites", expected, settings.path, where)
+    records = [(*splice_records(file), file) for file in files]
+    return spliced("splice_sites", records, tuple(SPLICE_SPECIES.values()), settings)
+
+
+def spliced(
+    name: str, of_species: Sequence[tuple[list[str], list[str], Path]], species: tuple[str, ...], settings: DataSettings
+) -> ArraySource:
+    """The source of splice sites, given of each species as sequences, their genes, and the file that they are from."""
     parts: dict[str, list[Block]] = {split: [] for split in splits.NAMES}
     records = long = 0
-    for species, file in enumerate(files):
-        sites, genes = splice_records(file)
+    for label, (sites, genes, file) in enumerate(of_species):
         records += len(sites)
         long += sum(len(site) >= settings.length for site in sites)
         of_gene = {gene: splits.split_of(gene) for gene in set(genes)}
@@ -60,7 +67,7 @@ def splice_sites(settings: DataSettings) -> ArraySource:
                 if of_gene[gene] == split and len(site) < settings.length
             ]
             if kept:
-                blocks.append(Block(ended(kept, settings.length, file), None, np.full(len(kept), species, np.int32)))
+                blocks.append(Block(ended(kept, settings.length, file), None, np.full(len(kept), label, np.int32)))
     if long:
         warnings.warn(
             f"data.length: {long} of {records} splice sites have {settings.length} or more nucleotides: left out",
@@ -68,13 +75,13 @@ def splice_sites(settings: DataSettings) -> ArraySource:
         )
     tokenizer = alphabets.nucleotides()
     return ArraySource(
-        "splice_sites",
+        name,
         {split: lambda blocks=blocks: iter(blocks) for split, blocks in parts.items()},
         settings.length,
         tokenizer.vocab_size,
-        labels=len(SPLICE_SPECIES),
+        labels=len(species),
         domain="genomes",
-        label_names=tuple(SPLICE_SPECIES.values()),
+        label_names=species,
         tokenizer=tokenizer,
         shuffled=True,
     )

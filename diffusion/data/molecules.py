@@ -26,7 +26,14 @@ def qm9(settings: DataSettings) -> ArraySource:
     molecules. Molecules that are too long, and held-out ones with a token that no training molecule has, are left out.
     Raises: ValueError when there is no such file, or it holds something other than SMILES.
     """
-    molecules = read_molecules(settings.path)
+    return packed("qm9", read_molecules(settings.path), settings)
+
+
+def packed(name: str, molecules: list[str], settings: DataSettings) -> ArraySource:
+    """The source of these molecules, split by the md5 of their strings.
+
+    Raises: ValueError when the training split holds something other than SMILES.
+    """
     parts: dict[str, list[str]] = {split: [] for split in splits.NAMES}
     for molecule in molecules:
         parts[splits.split_of(molecule)].append(molecule)
@@ -62,7 +69,7 @@ def qm9(settings: DataSettings) -> ArraySource:
             stacklevel=2,
         )
     return ArraySource(
-        "qm9",
+        name,
         {split: lambda block=block: iter([block]) for split, block in examples.items()},
         settings.length,
         tokenizer.vocab_size,

@@ -1,10 +1,13 @@
-"""Generated examples of which everything is known: a density on a square grid, and small grey pictures of blobs."""
+"""Generated examples of which everything is known: a density, pictures of blobs, simple molecules and splice sites."""
 
+import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from diffusion.data import genomes, molecules
 from diffusion.data.packing import Block
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import ArraySource
@@ -12,6 +15,12 @@ from diffusion.data.types import ArraySource
 POINTS = {"train": 1_000_000, "validation": 20_000, "test": 20_000}
 PICTURES = {"train": 2048, "validation": 256, "test": 256}
 BLOB_SIDE = 8
+# Shares of A, C, G, T by the name of an invented species, and records of each.
+LETTER_SHARES = {"rich_in_AT": (0.35, 0.15, 0.15, 0.35), "rich_in_GC": (0.15, 0.35, 0.35, 0.15)}
+LETTER_SHARES |= {"rich_in_CT": (0.15, 0.35, 0.15, 0.35)}
+RECORDS = 400
+# Letters of an exon and of the shortest intron, as in `splice_sites`.
+EXON, INTRON = 50, 40
 
 
 def density_table(size: int = 512) -> Float[np.ndarray, "X Y"]:
@@ -92,3 +101,39 @@ def drawn(
     across = (at[None, None, :] - centres[:, 1:, None]) ** 2
     bright = np.exp(-(down + across) / (2 * widths**2))
     return np.round(bright * (levels - 1)).astype(np.uint8).reshape(len(centres), -1)
+
+
+def simple_molecules(settings: DataSettings) -> ArraySource:
+    """SMILES of all chains of 3 to 5 atoms C, N, O, as they are, with a methyl group, or closed to a ring.
+
+    All bonds are single ones, so that every string is a valid molecule.
+    """
+    texts = []
+    for length in (3, 4, 5):
+        for first, second, *rest in itertools.product("CNO", repeat=length):
+            end = "".join(rest)
+            texts += [f"{first}{second}{end}", f"{first}1{second}{end}1"]
+            # An oxygen has no bond to spare.
+            texts += [f"{first}{second}(C){end}"] if second != "O" else []
+    return molecules.packed("simple_molecules", texts, settings)
+
+
+def simple_introns(settings: DataSettings) -> ArraySource:
+    """Exon (50), intron, exon (50) of random letters for three invented species that differ in their letters' shares.
+
+    An intron starts with GT, ends with AG and has 40 letters or up to 10 more, as far as they fit `data.length`.
+    """
+    most = min(settings.length - 2 * EXON - 1, INTRON + 10)
+    if most < INTRON:
+        least = 2 * EXON + INTRON + 1
+        raise ValueError(f"data.length: {settings.length} is too short; pass --config.data.length={least}, or more")
+    random, letters = np.random.default_rng(0), np.array(list("ACGT"))
+    of_species = []
+    for species, shares in LETTER_SHARES.items():
+        sites = []
+        for length in random.integers(INTRON, most + 1, RECORDS):
+            first, intron, last = ("".join(random.choice(letters, size, p=shares)) for size in (EXON, length - 4, EXON))
+            sites.append(f"{first}GT{intron}AG{last}")
+        genes = [f"{species} {number}" for number in range(RECORDS)]
+        of_species.append((sites, genes, Path(species)))
+    return genomes.spliced("simple_introns", of_species, tuple(LETTER_SHARES), settings)

@@ -38,6 +38,25 @@ def student(numbers: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(mean, error, mean - half, mean + half, len(numbers))
 
 
+def over_sets(sets: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Metrics of several sets of samples of one model as means, each with half its 95 % interval: `<metric>_interval`.
+
+    One set is returned as it is. A metric that some sets lack, such as properties of new molecules where none is new,
+    is the mean of the others; one that a single set has, or that is the same in all, gets no interval.
+    """
+    if len(sets) == 1:
+        return dict(sets[0])
+    metrics: dict[str, float] = {}
+    for name in dict.fromkeys(name for each in sets for name in each):
+        numbers = [float(each[name]) for each in sets if name in each]
+        if len(set(numbers)) == 1:
+            metrics[name] = numbers[0]
+            continue
+        interval = student(numbers)
+        metrics |= {name: interval.mean, f"{name}_interval": interval.high - interval.mean}
+    return metrics
+
+
 def paired(first: Mapping[int, float], second: Mapping[int, float], level: float = 0.95) -> Interval:
     """Student's interval of first - second, both by seed: what rows of equal seeds have in common cancels.
 

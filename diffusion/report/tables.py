@@ -1,4 +1,7 @@
-"""Tables from rows: ours +- standard error over seeds, the published figure, the difference; else an empty cell."""
+"""Tables from rows: ours +- standard error over seeds, the published figure, the difference; else an empty cell.
+
+Where each model was sampled several times, half the 95 % interval over these sets stands in brackets.
+"""
 
 import math
 import statistics
@@ -28,12 +31,16 @@ def mean_and_error(numbers: list[float]) -> tuple[float, float]:
     return statistics.fmean(numbers), error
 
 
-def cell(numbers: list[float], form: str) -> str:
-    """mean +- standard error of the mean over seeds; equal values have no spread, and none make an empty cell."""
+def cell(numbers: list[float], form: str, intervals: Sequence[float] = ()) -> str:
+    """mean +- standard error of the mean over seeds; equal values have no spread, and none make an empty cell.
+
+    Half widths of intervals over sets of samples, one a seed, follow as their mean: "594.2 ± 3.1 (± 9.5)".
+    """
     if not numbers:
         return ""
     mean, error = mean_and_error(numbers)
-    return f"{mean:{form}} ± {error:{form}}" if len(set(numbers)) > 1 else format(mean, form)
+    text = f"{mean:{form}} ± {error:{form}}" if len(set(numbers)) > 1 else format(mean, form)
+    return f"{text} (± {statistics.fmean(intervals):{form}})" if intervals else text
 
 
 def assemble(
@@ -59,7 +66,7 @@ def assemble(
         headings += [column.title, *(["published"] if shown else []), *(["difference"] if shown and comparable else [])]
         for line, name in zip(body, names, strict=True):
             numbers, theirs = values(rows, name, column.key), printed[name]
-            line.append(cell(numbers, column.format))
+            line.append(cell(numbers, column.format, values(rows, name, f"{column.key}_interval")))
             if shown:
                 line.append("" if theirs is None else format(theirs, column.format))
             if shown and comparable:

@@ -64,6 +64,12 @@ def rows(dataset, texts):
     return tokens
 
 
+def measured(made, tokens, labels):
+    """The measures of one set of samples."""
+    (metrics,) = domains.measure(made, [(tokens, labels)])
+    return metrics
+
+
 def whole(dataset, name):
     """All examples of a split."""
     return dataset.split(name).rows(range(len(dataset.split(name))))
@@ -77,7 +83,7 @@ def test_molecules_are_counted_written_and_drawn(job, molecules):
     spelling = next(text for text in sorted(known) if text[::-1] not in known)
     tokens = rows(molecules, [spelling, spelling[::-1], "C" * 7, "N" * 6, "C" * 7, ""])
     tokens[3, 2] = molecules.tokenizer.mask_id
-    metrics = domains.measure(made, None, tokens, None)
+    metrics = measured(made, tokens, None)
     counts = {name: metrics[name] for name in ("samples", "valid", "unique", "novel")}
     assert counts == {"samples": 6, "valid": 4, "unique": 2, "novel": 1}
     # As strings both spellings are different, and the untrained one is new unless it is the canonical one.
@@ -87,10 +93,10 @@ def test_molecules_are_counted_written_and_drawn(job, molecules):
     assert lines == [spelling, spelling[::-1], "C" * 7, "NN▢NNN", "C" * 7, "", ""]
     assert matplotlib.image.imread(made.folder / "samples.png").shape[1] == 1200
     assert len(list((made.workdir / "cache" / "molecules").iterdir())) == 1
-    assert domains.measure(made, None, tokens, None) == metrics, "also from the cache"
+    assert measured(made, tokens, None) == metrics, "also from the cache"
     # What the training split spells in its own way is not new as a string either.
     odd = [text for text in sorted(known) if canonical([text]) != [text] and canonical([text])[0] not in known]
-    assert odd and domains.measure(made, None, rows(molecules, odd), None)["novel_strings"] == 0
+    assert odd and measured(made, rows(molecules, odd), None)["novel_strings"] == 0
 
 
 def test_special_tokens_are_left_out_wherever_they_stand(molecules, genomes):
@@ -103,7 +109,7 @@ def test_special_tokens_are_left_out_wherever_they_stand(molecules, genomes):
 
 def test_no_valid_molecule_is_a_result(job, molecules):
     made = job(molecules)
-    metrics = domains.measure(made, None, rows(molecules, ["", ""]), None)
+    metrics = measured(made, rows(molecules, ["", ""]), None)
     assert metrics["valid"] == metrics["novel"] == 0 and "qed" not in metrics
     assert (made.folder / "samples.png").exists()
 
@@ -113,7 +119,7 @@ def test_held_out_molecules_stand_in_for_samples(job, molecules):
     tokens, labels = domains.held_out(made, 10)
     assert labels is None and len(tokens) == 10
     np.testing.assert_array_equal(tokens, molecules.split("validation").rows(range(10))["tokens"])
-    metrics = domains.measure(made, None, tokens, labels)
+    metrics = measured(made, tokens, labels)
     assert metrics["valid_rate"] == 1 and metrics["novel_strings"] <= 10
     other = job(molecules, reference="validation")
     np.testing.assert_array_equal(domains.held_out(other, 5)[0], molecules.split("test").rows(range(5))["tokens"])
@@ -123,7 +129,7 @@ def test_genomes_are_compared_species_by_species(job, genomes):
     made = job(genomes)
     domains.check(made)
     tokens, labels = domains.held_out(made, 1000)
-    metrics = domains.measure(made, None, tokens, labels)
+    metrics = measured(made, tokens, labels)
     assert metrics["samples"] == len(tokens) == len(genomes.split("validation")) and set(labels) == {0, 1, 2}
     assert metrics["splice_rule"] == metrics["splice_rule/C.elegans"] == 1
     assert metrics["species_accuracy"] > 0.95 and metrics["species_f1"] > 0.95
@@ -143,7 +149,7 @@ def test_species_are_learnt_from_the_training_split(job, genomes):
     """On sequences of two words, where the species is often mistaken."""
     tokens, labels = domains.held_out(job(genomes), 1000)
     short = [text[:7] for text in domains.as_texts(genomes.tokenizer, tokens)]
-    metrics = domains.measure(job(genomes), None, rows(genomes, short), labels)
+    metrics = measured(job(genomes), rows(genomes, short), labels)
     train = whole(genomes, "train")
     texts = domains.as_texts(genomes.tokenizer, train["tokens"])
     model = species_model(domains.grouped(texts, train["label"], NAMES))
@@ -154,19 +160,19 @@ def test_species_are_learnt_from_the_training_split(job, genomes):
 def test_another_species_than_asked_for_is_noticed(job, genomes):
     made = job(genomes)
     tokens, labels = domains.held_out(made, 1000)
-    right, wrong = (domains.measure(made, None, tokens, asked) for asked in (labels, (labels + 1) % 3))
+    right, wrong = (measured(made, tokens, asked) for asked in (labels, (labels + 1) % 3))
     assert wrong["species_accuracy"] < 0.05 < 0.95 < right["species_accuracy"]
     assert wrong["kmer3_distance"] > 3 * right["kmer3_distance"]
     assert wrong["kmer_auroc"] < 0.75, "the discriminator is not told the species, and the mixture is the same"
     assert wrong["species_accuracy_real"] == right["species_accuracy_real"]
     with pytest.raises(ValueError, match="10 samples cannot have 9 labels"):
-        domains.measure(made, None, tokens[:10], labels[:9])
+        measured(made, tokens[:10], labels[:9])
 
 
 def test_without_labels_all_sequences_are_one_set(job, genomes):
     made = job(genomes)
     tokens, _ = domains.held_out(made, 40)
-    metrics = domains.measure(made, None, tokens, None)
+    metrics = measured(made, tokens, None)
     texts = domains.as_texts(genomes.tokenizer, tokens)
     reference = [genomes.tokenizer.decode(row) for row in whole(genomes, "test")["tokens"]]
     expected = kmer_distance(texts, reference, 3)
@@ -177,7 +183,7 @@ def test_without_labels_all_sequences_are_one_set(job, genomes):
 
 def test_broken_sequences_are_a_result(job, genomes):
     made = job(genomes)
-    metrics = domains.measure(made, None, rows(genomes, ["", "ACGT", "GT"]), np.array([0, 1, 1]))
+    metrics = measured(made, rows(genomes, ["", "ACGT", "GT"]), np.array([0, 1, 1]))
     assert metrics["kmer6_distance/A.thaliana"] == pytest.approx(np.sqrt(np.log(2)))
     assert metrics["splice_rule"] == 0 and "kmer_auroc" not in metrics, "3 sequences train no discriminator"
 

@@ -45,12 +45,12 @@ def test_distance_is_that_from_the_reference_split_in_the_judges_features(job, d
     real = images.held_out(made, 100)
     np.testing.assert_array_equal(real, dataset.split("validation").rows(range(100))["tokens"])
     test = dataset.split("test").rows(range(256))["tokens"]
-    metrics = images.measure(made, SPEC, real)
+    metrics = images.measure(made, SPEC, [real])[0]
     expected = frechet_distance(moments(quarters(real)[0]), moments(quarters(test)[0]))
     assert metrics["classifier_frechet"] == pytest.approx(expected) and asked == ["train-judge"]
     assert metrics["samples"] == 100 and metrics["classifier_accuracy"] == 1 and metrics["class_entropy"] > 0.9
     # Pictures that are all alike are far away, and of one class.
-    alike = images.measure(made, SPEC, np.repeat(real[:1], 100, axis=0))
+    alike = images.measure(made, SPEC, [np.repeat(real[:1], 100, axis=0)])[0]
     assert alike["classifier_frechet"] > 10 * metrics["classifier_frechet"] and alike["class_entropy"] == 0
     grid = matplotlib.image.imread(made.folder / "samples.png")
     assert grid.shape[:2] == (8 * 66 - 2, 8 * 66 - 2)
@@ -62,7 +62,7 @@ def test_without_a_judge_there_are_pictures_and_no_distance(job):
     made = job()
     images.check(made)
     # 16 stands for digits that are no value.
-    assert images.measure(made, SPEC, np.full((3, 64), 16)) == {"samples": 3}
+    assert images.measure(made, SPEC, [np.full((3, 64), 16)]) == [{"samples": 3}]
     assert (made.folder / "samples.png").exists()
 
 
@@ -75,7 +75,7 @@ def test_inception_sees_bytes_of_both_sides(job, dataset, monkeypatch):
 
     monkeypatch.setattr(images, "inception_features", lambda checkpoint, batch: features)
     tokens = dataset.split("test").rows(range(256))["tokens"]
-    metrics = images.measure(job(name="inception", checkpoint="weights.pth"), SPEC, tokens)
+    metrics = images.measure(job(name="inception", checkpoint="weights.pth"), SPEC, [tokens])[0]
     assert metrics["fid"] == pytest.approx(0, abs=1e-6)
     assert all(part.shape == (256, 1, 8, 8) and part.dtype == np.uint8 and part.max() == 255 for part in seen)
 
@@ -96,7 +96,7 @@ def test_judges_that_cannot_judge_are_named(options, message, job):
 
 def test_tables_collect_the_grids_of_their_rows(job, tmp_path):
     made = job()
-    images.measure(made, SPEC, np.zeros((3, 64), int))
+    images.measure(made, SPEC, [np.zeros((3, 64), int)])
     row = {"job": "sample-a", "verb": "sample", "row": "MNIST, 2 digits", "seed": 1}
     (tmp_path / "jobs" / "sample-a").mkdir(parents=True)
     (made.folder / "samples.png").rename(tmp_path / "jobs" / "sample-a" / "samples.png")

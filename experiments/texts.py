@@ -1,0 +1,73 @@
+"""What the verb `sample` makes of texts: a file of them, and their measures, most of them by a judge."""
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from diffusion.data import evaluation_batches
+from diffusion.evaluate import generation
+from diffusion.evaluate.mauve import mauve
+from diffusion.evaluate.python_code import parse_rate
+from experiments.context import Context
+from experiments.jobs import Job, atomic_write
+from experiments.judge import Judge, make_judge
+from experiments.table import SEPARATOR
+
+
+def held_out(job: Context, count: int) -> np.ndarray:
+    """Windows of the test split: what perfect samples would score."""
+    data = evaluation_batches(job.dataset, "test", min(count, len(job.dataset.split("test"))), limit=count)
+    return np.concatenate([batch["tokens"] for batch in data])[:count]
+
+
+def measure(job: Context, spec: Job, tokens: Int[np.ndarray, "N L"], evaluations: float) -> dict[str, float]:
+    """Write samples.txt and return the measures of the texts."""
+    metrics = quality(job, spec, tokens, evaluations)
+    decoded = [job.dataset.tokenizer.decode(row) for row in tokens]
+    if jax.process_index() == 0:
+        atomic_write(job.folder / "samples.txt", SEPARATOR.join(decoded) + "\n")
+    return metrics
+
+
+def quality(job: Context, spec: Job, tokens: np.ndarray, evaluations: float) -> dict[str, float]:
+    """Entropy and parse rate always; perplexity, diversity and MAUVE where there is a judge."""
+    config, tokenizer = job.config, job.dataset.tokenizer
+    texts = ["\n".join(tokenizer.documents(row)) for row in tokens]
+    metrics: dict[str, float] = {"samples": len(tokens), "entropy": float(generation.sample_entropy(tokens).mean())}
+    if config.quality.parse:
+        rates = parse_rate(texts)
+        metrics |= {"parse_rate": rates.lines, "parse_whole": rates.whole, "parse_blocks": rates.blocks}
+    judge = make_judge(job, spec)
+    if judge is None:
+        return metrics
+    judged, widths = judge.tokens(tokens, texts)
+    record = generation.measure(
+        tokens,
+        judged,
+        texts,
+        judge.log_probs,
+        evaluator=judge.name,
+        steps=0 if config.sample.policy == "data" else config.sample.steps,
+        evaluations=evaluations,
+        precision=config.sample.precision,
+        eos=judge.eos,
+        batch_size=config.judge.batch,
+        widths=widths,
+        mauve=mauve_score(job, judge, tokens, judged, widths) if config.quality.mauve else None,
+    )
+    return metrics | {key: value for key, value in generation.columns(record).items() if value is not None}
+
+
+def mauve_score(job: Context, judge: Judge, tokens: np.ndarray, judged: np.ndarray, widths) -> float:
+    """MAUVE against as many held-out windows, from the judge's features at the last token."""
+    references = held_out(job, len(tokens))
+    texts = ["\n".join(job.dataset.tokenizer.documents(row)) for row in references]
+    others, other_widths = judge.tokens(references, texts)
+    sides = ((others, other_widths), (judged, widths))
+    features = [
+        generation.last_features(
+            judge.features, rows, np.full(len(rows), rows.shape[1]) if width is None else width, job.config.judge.batch
+        )
+        for rows, width in sides
+    ]
+    return mauve(*features).score

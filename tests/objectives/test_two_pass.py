@@ -1,0 +1,252 @@
+"""Training with two passes: at rate 0 the base's training, at rate 1 its start, and no gradient through the first.
+
+Losses and gradients of one small transformer with dropout, random weights and an adapter that is random or new.
+"""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.base import defaults, tiny
+from diffusion import build
+from diffusion.categorical import EXCLUDED
+from diffusion.objectives.nelbo import Nelbo, weighted_cross_entropy
+from diffusion.randomness import draws, fold
+from diffusion.schedules import LogLinear, rate
+from diffusion.self_conditioning import two_pass
+from diffusion.train.state import new_state
+from diffusion.train.step import make_step
+from experiments.jobs import resolve
+
+VOCABULARY, LENGTH, BATCH = 11, 8, 6
+
+
+def system_of(**overrides):
+    config = tiny(defaults("test", "debug"))
+    config.model.update(hidden=16, blocks=2, heads=2, cond_dim=8, dropout=0.3)
+    config.data.length, config.train.batch, config.sample.steps = LENGTH, BATCH, 3
+    config = resolve(config, {name.replace("__", "."): value for name, value in overrides.items()}, 0)
+    return config, build.system(config, VOCABULARY)
+
+
+def randomised(init, scale=0.2):
+    """Weights away from the start, whose zero head hides everything behind it; made without compiling it."""
+    rng = np.random.default_rng(0)
+
+    def fill(path, leaf):
+        around = 1.0 if "scale" in jax.tree_util.keystr(path) else 0.0
+        return jnp.asarray(rng.normal(around, scale, leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, jax.random.key(0)))
+
+
+TOKENS = jax.random.randint(jax.random.key(0), (BATCH, LENGTH), 0, VOCABULARY)
+NOISE = draws(jax.random.key(5), "test", 0, BATCH)
+BASE = system_of()[1]
+SYSTEM = system_of(memory__adapter="linear")[1]
+PARAMS = randomised(SYSTEM.init)
+OLD = {name: part for name, part in PARAMS.items() if name != "adapter"}
+NEW = OLD | {"adapter": jax.tree.map(jnp.zeros_like, PARAMS["adapter"])}
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def slope(denoiser, params, tokens, noise, train):
+    """Loss and gradient of MDLM's objective."""
+    batch = {"tokens": tokens, "weights": jnp.ones(tokens.shape)}
+    objective = Nelbo(denoiser, BASE.process)
+    (total, _), gradient = jax.value_and_grad(objective, has_aux=True)(params, batch, noise, train)
+    return total, gradient
+
+
+TWO, NONE = two_pass(SYSTEM.denoiser, SYSTEM.recall), two_pass(SYSTEM.denoiser, SYSTEM.recall, 0.0)
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["dropout", "plain"])
+def test_a_new_adapter_starts_where_the_base_is(train):
+    """At rate 1: the loss and the base's gradient bit for bit, dropout included, and a gradient for the adapter."""
+    base, expected = slope(BASE.denoiser, OLD, TOKENS, NOISE, train)
+    loss, gradient = slope(TWO, NEW, TOKENS, NOISE, train)
+    assert loss == base and np.isfinite(loss)
+    assert np.abs(gradient.pop("adapter")["linear"]["kernel"]).max() > 1e-3
+    chex.assert_trees_all_close(gradient, expected, rtol=1e-5, atol=1e-6)
+    assert min(np.abs(leaf).max() for leaf in jax.tree.leaves(expected)) > 1e-6
+
+
+def test_rate_0_is_the_bases_training():
+    """With a random adapter and dropout, from the same keys; the adapter's own gradient is exactly 0."""
+    base, expected = slope(BASE.denoiser, OLD, TOKENS, NOISE, True)
+    loss, gradient = slope(NONE, PARAMS, TOKENS, NOISE, True)
+    assert loss == base
+    assert not np.any(gradient.pop("adapter")["linear"]["kernel"])
+    chex.assert_trees_all_close(gradient, expected, rtol=1e-5, atol=1e-6)
+    # Evaluation has no coins: all are told.
+    assert abs(slope(NONE, PARAMS, TOKENS, NOISE, False)[0] - slope(BASE.denoiser, OLD, TOKENS, NOISE, False)[0]) > 1e-2
+
+
+TIME = jnp.linspace(0.4, 1.0, BATCH)
+NOISY = BASE.process.corrupt(NOISE.keys, TOKENS, TIME)
+KEYS = fold(NOISE.keys, "dropout")
+
+
+def nats(denoiser, params, keys, memory=None):
+    """Cross-entropies of the masked positions, an example each."""
+    logits = denoiser(params, NOISY, TIME, None, memory, keys=keys)
+    log_probs = jax.nn.log_softmax(logits[..., :VOCABULARY])
+    chosen = jnp.take_along_axis(log_probs, TOKENS[..., None], axis=-1)[..., 0]
+    return -jnp.sum(jnp.where(NOISY == VOCABULARY, chosen, 0), axis=1)
+
+
+def by_hand(params, given, cut_table=False):
+    """The second pass on p E, with the probabilities p of `given` weights, which see no dropout and no gradient."""
+    logits = SYSTEM.denoiser(given, NOISY, TIME)
+    p = jax.nn.softmax(jnp.where((jnp.arange(VOCABULARY + 1) < VOCABULARY)[None, None], logits, EXCLUDED), axis=-1)
+    table = params["embedding"][:VOCABULARY]
+    table = jax.lax.stop_gradient(table) if cut_table else table
+    return jnp.where((NOISY == VOCABULARY)[..., None], p[..., :VOCABULARY] @ table, 0)
+
+
+def test_the_gradient_is_that_of_a_memory_given_from_outside():
+    """With dropout in the second pass alone; the table of embeddings learns through the memory too, as E in W p E."""
+
+    @jax.jit
+    def gradients(params):
+        def outside(params, cut_table):
+            memory = by_hand(params, jax.lax.stop_gradient(params), cut_table)
+            return nats(SYSTEM.denoiser, params, KEYS, memory).sum()
+
+        def inside(params):
+            return nats(TWO, params, KEYS).sum()
+
+        def uncut(params):
+            return nats(SYSTEM.denoiser, params, KEYS, by_hand(params, params)).sum()
+
+        constant = by_hand(params, params)
+
+        def array(params):
+            return nats(SYSTEM.denoiser, params, KEYS, constant).sum()
+
+        return [
+            jax.value_and_grad(function)(params)
+            for function in (inside, partial(outside, cut_table=False), partial(outside, cut_table=True), array, uncut)
+        ]
+
+    inside, outside, cut_table, array, uncut = gradients(PARAMS)
+    chex.assert_trees_all_close(inside, outside, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(cut_table, array, rtol=1e-5, atol=1e-5)
+    for value, _ in (cut_table, array, uncut):
+        assert float(value) == pytest.approx(float(inside[0]), rel=1e-6)
+    # All but the table: as with a constant array. The table, and every weight without the cut, differ.
+    chex.assert_trees_all_close(
+        {name: part for name, part in inside[1].items() if name != "embedding"},
+        {name: part for name, part in array[1].items() if name != "embedding"},
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    assert np.abs(inside[1]["embedding"] - array[1]["embedding"]).max() > 1e-3
+    assert np.abs(inside[1]["head"]["linear"]["kernel"] - uncut[1]["head"]["linear"]["kernel"]).max() > 1e-3
+
+
+def test_an_examples_coin_decides_what_it_loses_whatever_the_batch():
+    """At rate 1/2: each example's loss is that of a pass without memory or of two passes, in any order of the batch."""
+
+    @partial(jax.jit, static_argnums=0)
+    def run(denoiser, keys, order):
+        def pick(array):
+            return array[order]
+
+        noisy, tokens, time = pick(NOISY), pick(TOKENS), pick(TIME)
+        logits = denoiser(PARAMS, noisy, time, keys=pick(keys))
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
+
+    forwards, backwards = jnp.arange(BATCH), jnp.arange(BATCH)[::-1]
+    half = two_pass(SYSTEM.denoiser, SYSTEM.recall, 0.5)
+    mixed, told, untold = (run(denoiser, KEYS, forwards) for denoiser in (half, TWO, SYSTEM.denoiser))
+    same = [np.abs(mixed - other).max(axis=1) < 1e-6 for other in (told, untold)]
+    assert np.array_equal(same[0], ~same[1]) and 0 < same[0].sum() < BATCH, same
+    np.testing.assert_allclose(run(half, KEYS, backwards)[::-1], mixed, rtol=1e-5, atol=1e-5)
+
+
+def test_the_weight_of_the_loss_is_one_over_the_time():
+    """Two of four tokens masked at t = 1/2 with probabilities 1/2 and 1/4: 2 (ln 2 + ln 4) / 4 = 1.039721."""
+    schedule = LogLinear(1e-3)
+    time = jnp.array([1e-3, 0.25, 1.0])
+    np.testing.assert_allclose(rate(schedule, time), 1 / time, rtol=1e-6)
+    noise = draws(jax.random.key(3), "test", 0, 64)
+    tokens = jnp.broadcast_to(jnp.array([0, 1, 2, 0])[None], (64, 4))
+    chances = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]))
+
+    def table(noisy, time):
+        return jnp.broadcast_to(jnp.pad(chances, ((0, 0), (0, 1)), constant_values=30.0)[None], (64, 4, 4))
+
+    process = type(BASE.process)(3, schedule)
+    half = jnp.full(64, 0.5)
+    hidden = process.corrupt(noise.keys, tokens, half) == 3
+    loss = weighted_cross_entropy(process, table, tokens, jnp.ones((64, 4)), half, noise)
+    expected = 2 * (hidden * jnp.log(jnp.array([2.0, 2, 4, 4]))[None]).sum(axis=1)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert 1.039721 == pytest.approx(float(loss[hidden[:, 0] & ~hidden[:, 1] & hidden[:, 2] & ~hidden[:, 3]][0] / 4))
+
+
+@pytest.mark.parametrize("rows", ["masked", "raw"])
+def test_low_precision_stays_finite(rows):
+    """bfloat16 products, at all masks and at none, in loss and gradient; nothing hidden loses nothing."""
+    _, system = system_of(memory__adapter="linear", memory__rows=rows, model__dtype="bfloat16")
+    denoiser = two_pass(system.denoiser, system.recall)
+
+    @jax.jit
+    def run(params, hidden):
+        def loss(params):
+            noisy = jnp.where(hidden[:, None], VOCABULARY, TOKENS)
+            logits = denoiser(params, noisy, jnp.ones(BATCH), keys=KEYS)
+            log_prob = system.process.log_prob(logits, noisy, TOKENS)
+            return -jnp.sum(jnp.where(hidden[:, None], log_prob, 0)), logits
+
+        (total, logits), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        return total, logits, gradient
+
+    total, logits, gradient = run(PARAMS, jnp.ones(BATCH, bool))
+    assert logits.dtype == jnp.bfloat16 and np.isfinite(total) and total > 0
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((gradient, logits.astype(jnp.float32))))
+    assert np.abs(gradient["adapter"]["linear"]["kernel"]).max() > 0
+    total, logits, gradient = run(PARAMS, jnp.zeros(BATCH, bool))
+    assert total == 0 and np.isfinite(logits.astype(jnp.float32)).all()
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+
+
+def test_half_known_tokens_are_trained_and_sampled_with_a_memory():
+    """Two digits a token: a training step moves the adapter, and the sampler evaluates as often as without a memory."""
+    config, system = system_of(memory__adapter="linear", codec__digits=2)
+    objective, optimizer = build.objective(config, system), build.optimizer(config)
+    params = randomised(system.init)
+    batch = {"tokens": TOKENS, "weights": jnp.ones(TOKENS.shape)}
+    step = jax.jit(make_step(objective, optimizer))
+    state, metrics = step(new_state(params, optimizer), batch, jax.random.key(2))
+    state, metrics = step(state, batch, jax.random.key(2))
+    total, count = metrics["loss"]
+    assert np.isfinite(total) and count == TOKENS.size
+    moved = jax.tree.map(lambda after, before: float(np.abs(after - before).max()), state.params, params)
+    assert moved["adapter"]["linear"]["kernel"] > 1e-5 and moved["embedder"]["table"] > 1e-5
+
+    prompt = jnp.full((BATCH, LENGTH), VOCABULARY)
+    drawn = {}
+    for memory in ("reuse", "null"):
+        sample = jax.jit(build.sampler(resolve(config, {"sample.memory": memory}, 0), system))
+        drawn[memory] = sample(state.params, KEYS, prompt)
+        assert (drawn[memory].evaluations == config.sample.steps + 1).all()
+        assert (drawn[memory].tokens < VOCABULARY).all() and not drawn[memory].invalid.any()
+    assert (drawn["reuse"].tokens != drawn["null"].tokens).any()
+
+
+def test_the_rate_is_the_configs():
+    """At 0 training is a plain one, of a network that remembers too."""
+    config, system = system_of(memory__adapter="linear")
+    assert build.objective(config, system).denoiser is not system.denoiser
+    assert build.objective(resolve(config, {"memory.rate": 0.0}, 0), system).denoiser is system.denoiser
+    assert build.objective(config, BASE).denoiser is BASE.denoiser
+    with pytest.raises(ValueError, match=r"memory\.rate: must lie in \[0, 1\]"):
+        build.objective(resolve(config, {"memory.rate": 2.0}, 0), system)

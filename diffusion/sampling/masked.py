@@ -57,7 +57,8 @@ class MaskedSampler:
     def __call__(self, params: Params, keys: Keys, prompt: Tokens, grid: Grid, cond: Any = None) -> Samples:
         """Fill the masks of `prompt` (all masks: unconditional); other positions are never touched.
 
-        Example i depends on keys[i] alone, not on the batch around it.
+        Example i depends on keys[i] alone, not on the batch around it; with both a cache and a memory also on the steps
+        in which the others changed, for then its memory is made anew.
         """
         size = len(prompt)
         fixed = prompt != self.process.mask_id

@@ -11,7 +11,7 @@ from configs.scmdm import BOUNDS, NOTES, after_training, models
 from configs.scmdm import rows as shared_rows
 
 STEPS = {"paper": (128,), "gpu": (16, 64, 128), "local": (16, 64), "debug": (2, 4)}
-POST_TRAINING = {"paper": 600, "gpu": 400, "local": 200, "debug": 4}
+POST_TRAINING = {"paper": 600, "gpu": 400, "local": 150, "debug": 4}
 
 TABLE = dict(
     title="SCMDM on genomes: self-conditioning after training, and its controls",
@@ -73,7 +73,7 @@ def get_config(variant: str = "local"):
     small(config)
     config.data.update(source="splice_sites", tokenizer="nucleotides", length=256, vocab_size=7)
     config.model.labels = 3
-    config.train.update(steps=1600, batch=16)
+    config.train.update(steps=1000, batch=16)
     config.evaluate.update(batches=16, batch=32, draws=2)
     config.sample.update(count=128, repeats=4, batch=64)
     if variant == "gpu":

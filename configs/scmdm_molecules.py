@@ -66,7 +66,7 @@ def get_config(variant: str = "local"):
         config.sample.update(count=1024, repeats=5, batch=1024)
     else:
         small(config)
-        config.train.batch = 64
+        config.train.update(steps=2000, batch=64)
         config.evaluate.update(batches=32, batch=64, draws=2)
         config.sample.update(count=512, repeats=4, batch=128)
         if variant == "gpu":

@@ -88,6 +88,10 @@ def context(job: Job, workdir: Path) -> Context:
 
 
 def trained_weights(job: Job, config: ConfigDict, system: build.System, mesh: Mesh, workdir: Path) -> Params:
-    """The averaged weights that a job evaluates: those of `config.checkpoint`, or of the training that it needs."""
-    folder = Path(config.checkpoint) if config.checkpoint else workdir / "jobs" / job.needs[0] / "weights"
+    """The averaged weights that a job evaluates: those of the training that it needs, or of `config.checkpoint`.
+
+    A row that starts from another one is trained, from the checkpoint where there is one.
+    """
+    given = config.checkpoint and not config.start
+    folder = Path(config.checkpoint) if given else workdir / "jobs" / job.needs[0] / "weights"
     return load_weights(folder, system.init, mesh)

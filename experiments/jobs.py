@@ -105,13 +105,15 @@ def resolve(config: ConfigDict, overrides: dict, seed: int) -> ConfigDict:
 def train_jobs(rows: list[dict], table: ConfigDict, row: str, config: ConfigDict) -> list[Job]:
     """The training that a row's config asks for, behind that of the row of the same table that it starts from.
 
+    Where the config gives a checkpoint that is what training starts from, and no other row is trained for it.
+
     Raises:
       ValueError: when a row starts from one that does not start from nothing.
     """
     before: list[Job] = []
     identity = train_identity(config)
-    if config.start:
-        base = find_row(rows, config.start)
+    if config.start and not config.checkpoint:
+        base = find_row(rows, config.start, "start")
         resolved = resolve(table, base["overrides"], config.seed)
         if resolved.start:
             raise ValueError(f"start: row {base['name']!r} starts from another itself; name one from nothing")
@@ -123,20 +125,25 @@ def train_jobs(rows: list[dict], table: ConfigDict, row: str, config: ConfigDict
     return [*before, Job(job_id("train", name, identity), "train", row, config.seed, needs, plain(config))]
 
 
-def find_row(rows: list[dict], name: str) -> dict:
-    """The row called `name`; raises ValueError that lists the known ones."""
+def find_row(rows: list[dict], name: str, field: str = "row") -> dict:
+    """The row called `name`, as `field` wants; raises ValueError that lists the known ones."""
     for row in rows:
         if row["name"] == name:
             return row
-    raise ValueError(f"row: unknown {name!r}; known: {', '.join(repr(row['name']) for row in rows)}")
+    raise ValueError(f"{field}: unknown {name!r}; known: {', '.join(repr(row['name']) for row in rows)}")
 
 
 def judge_jobs(rows: list[dict], config: ConfigDict) -> list[Job]:
-    """The training of the judge, where the judge is a row of this table: always that row's first seed."""
+    """The training of the judge, where the judge is a row of this table: always that row's first seed.
+
+    A checkpoint is of the network that is judged.
+    """
     if config.judge.name not in ("row", "classifier"):
         return []
-    row = find_row(rows, config.judge.row)
-    return train_jobs(rows, config, row["name"], resolve(config, row["overrides"], config.seeds[0]))
+    row = find_row(rows, config.judge.row, "judge.row")
+    return train_jobs(
+        rows, config, row["name"], resolve(config, row["overrides"] | {"checkpoint": ""}, config.seeds[0])
+    )
 
 
 def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) -> list[Job]:
@@ -144,7 +151,8 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
 
     A row is a dict: its `name`, its `overrides` of config fields, and the `verbs` (evaluate, sample) to run for it;
     with `seeds` it takes only so many of the table's seeds, the first ones. Rows that others start from, or are judged
-    by, are looked up among `known` (these rows themselves).
+    by, are looked up among `known` (these rows themselves). With a checkpoint a row is not trained, unless it starts
+    from another row, whose place the checkpoint takes, or training is what it is for.
     """
     jobs: dict[str, Job] = {}
     known = known or rows
@@ -153,12 +161,14 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
             resolved = resolve(config, row["overrides"], seed)
             identity, needs = train_identity(resolved), []
             # Held-out text stands in for samples and needs no model.
-            if not resolved.checkpoint and resolved.sample.policy != "data":
+            trained = resolved.start or "train" in row["verbs"] or not resolved.checkpoint
+            if trained and resolved.sample.policy != "data":
                 trainings = train_jobs(known, config, row["name"], resolved)
                 jobs |= {job.id: job for job in trainings if job.id not in jobs}
                 needs = [trainings[-1].id]
-                identity |= {"start": trainings[-1].needs[0]} if trainings[-1].needs else {}
-            for verb in row["verbs"]:
+                before = trainings[-1].needs or [resolved.checkpoint]
+                identity |= {"start": before[0]} if before[0] else {}
+            for verb in (verb for verb in row["verbs"] if verb != "train"):
                 needed, part = list(needs), [identity, counted(resolved, verb)]
                 if verb == "sample":
                     judges = judge_jobs(known, config)

@@ -91,11 +91,16 @@ def run_plan(path: Path, index: int | None, workdir: Path) -> None:
 
 
 def run_row(module: ModuleType, config: ConfigDict, verb: str, name: str, overrides: dict, workdir: Path) -> None:
-    """One verb for one row; fields given on the command line win over the row's."""
+    """One verb for one row; fields given on the command line win over the row's.
+
+    A checkpoint is what `train` starts from, and what `evaluate` and `sample` use as it is.
+    """
     rows = list(module.rows(config))
     row = find_row(rows, name or first_row(rows, verb))
     settings = {key: value for key, value in row["overrides"].items() if key not in overrides}
-    wanted = [dict(name=row["name"], overrides=settings, verbs=() if verb == "train" else (verb,))]
+    if config.checkpoint and verb != "train":
+        settings["start"] = ""
+    wanted = [dict(name=row["name"], overrides=settings, verbs=(verb,))]
     config.seeds = config.seeds[:1]
     results = run_jobs(plan(wanted, config, rows), workdir)
     if jax.process_index() == 0:

@@ -71,13 +71,12 @@ def run(job: Context, spec: Job) -> dict:
 
 
 def starting_weights(job: Context, spec: Job) -> Params | None:
-    """What training starts from: `config.checkpoint`, the row that it starts from, or nothing.
+    """What training starts from: `config.checkpoint`, else the row that it starts from, or nothing.
 
     A memory's adapter is new to them, and starts as it is made: without an effect.
     """
-    folder = Path(job.config.checkpoint) if job.config.checkpoint else None
-    if spec.needs:
-        folder = job.workdir / "jobs" / spec.needs[0] / "weights"
+    folder = job.workdir / "jobs" / spec.needs[0] / "weights" if spec.needs else None
+    folder = Path(job.config.checkpoint) if job.config.checkpoint else folder
     return load_weights(folder, job.system.init, job.mesh, added=("adapter",)) if folder else None
 
 

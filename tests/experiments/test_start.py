@@ -1,0 +1,354 @@
+"""Rows that start from rows or from a checkpoint: what is trained, from what, and what is measured."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from absl import flags
+
+import launch
+from configs import scmdm_text
+from configs.base import defaults, tiny
+from diffusion import build
+from diffusion.train.mesh import make_mesh
+from diffusion.train.weights import load_weights, save_weights
+from experiments import context, convert, run
+from experiments.jobs import Job, plain, plan, resolve
+from tests.experiments import test_convert
+
+ROOT = Path(__file__).parents[2]
+DEBUG = "--config=configs/scmdm_text.py:debug"
+BASE, FULL = "MDLM", "SCMDM, lambda 1"
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A small text, and a place for what is packed of it."""
+    folder = tmp_path_factory.mktemp("start")
+    (folder / "text.txt").write_text("".join(f"the {number} words of the line that is read\n" for number in range(300)))
+    return folder
+
+
+def fields_of(text):
+    """The config's fields that are not the debug table's."""
+    return {
+        "data.source": "text_files",
+        "data.path": str(text / "text.txt"),
+        "data.document": "line",
+        "data.cache_dir": str(text / "cache"),
+        "judge.name": "none",
+        "quality.parse": False,
+        "evaluate.batches": 1,
+        "train.steps": 4,
+        "train.evaluate_every": 4,
+        "train.evaluate_batches": 1,
+        "train.checkpoint_every": 4,
+    }
+
+
+@pytest.fixture
+def config(text):
+    return resolve(scmdm_text.get_config("debug"), fields_of(text), 0)
+
+
+def rows_of(config, *names):
+    return [row for row in scmdm_text.rows(config) if row["name"] in names]
+
+
+# Plans.
+
+
+def test_a_base_is_trained_once_a_seed_for_all_rows_that_start_from_it():
+    config = scmdm_text.get_config("debug")
+    config.seeds = (0, 1)
+    jobs = plan(list(scmdm_text.rows(config)), config)
+    trainings = {job.id: job for job in jobs if job.verb == "train" and not job.config["model"]["causal"]}
+    bases = {job.id for job in trainings.values() if not job.needs}
+    assert len(bases) == 2 and len(trainings) == 12
+    places = {job.id: number for number, job in enumerate(jobs)}
+    for job in trainings.values():
+        for need in job.needs:
+            assert need in bases and places[need] < places[job.id]
+            assert trainings[need].seed == job.seed and trainings[need].config["memory"]["adapter"] == "none"
+    for job in jobs:
+        if job.verb != "train" and job.config["start"]:
+            assert trainings[job.needs[0]].needs and trainings[job.needs[0]].seed == job.seed
+    # What the base is trained to counts in the names of all that follows.
+    config.train.steps = 9
+    assert not trainings.keys() & {job.id for job in plan(list(scmdm_text.rows(config)), config) if job.verb == "train"}
+
+
+def test_a_checkpoint_takes_the_place_of_the_base():
+    """It is what the base's row measures and what the other rows start from; a judge is another network."""
+    config = scmdm_text.get_config("debug")
+    config.checkpoint = "/some/weights"
+    jobs = plan(list(scmdm_text.rows(config)), config)
+    trainings = {job.id: job for job in jobs if job.verb == "train"}
+    assert not any(job.needs for job in trainings.values())
+    assert {job.config["start"] for job in trainings.values() if job.config["checkpoint"]} == {BASE}
+    judge = [job for job in trainings.values() if job.config["model"]["causal"]]
+    assert [job.config["checkpoint"] for job in judge] == [""]
+    for job in jobs:
+        trained = [need for need in job.needs if need not in {each.id for each in judge}]
+        if job.verb != "train" and job.row != "Held-out text":
+            assert bool(trained) == bool(job.config["start"]), job.row
+    # Measurements of the checkpoint itself, and of what was trained from it, are two even where the config is one.
+    same = [dict(row, overrides=row["overrides"] | {"train.steps": 6}) for row in rows_of(config, "MDLM, same tokens")]
+    both = plan([*rows_of(config, BASE), *same], config)
+    assert len({job.id for job in both if job.verb == "evaluate"}) == 2
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ("Nobody", r"start: unknown 'Nobody'; known: 'MDLM', 'SCMDM, lambda 1'"),
+        (FULL, r"start: row 'SCMDM, lambda 1' starts from another itself; name one from nothing"),
+    ],
+    ids=["unknown", "chain"],
+)
+def test_a_start_that_is_none_is_named(start, said):
+    config = scmdm_text.get_config("debug")
+    rows = rows_of(config, BASE, FULL)
+    wrong = dict(name="wrong", overrides={"start": start}, verbs=("evaluate",))
+    with pytest.raises(ValueError, match=said) as caught:
+        plan([*rows, wrong], config)
+    assert "\n" not in str(caught.value)
+
+
+# Weights.
+
+
+def network(**overrides):
+    config = tiny(defaults("test", "debug"))
+    config.model.update(hidden=16, blocks=1, heads=2, cond_dim=8)
+    config.data.length = 8
+    return build.system(resolve(config, {name.replace("__", "."): value for name, value in overrides.items()}, 0), 13)
+
+
+def random_tree(init, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
+
+
+def bits(tree):
+    return jax.tree.map(lambda leaf: np.asarray(leaf).tobytes(), tree)
+
+
+def test_weights_gain_an_adapter_and_lose_it_again(tmp_path):
+    """Base to SCMDM and back is byte for byte the same; the adapter is D x D zeros, and loaded where there is one."""
+    base, told, mesh = network(), network(memory__adapter="linear"), make_mesh()
+    old = random_tree(base.init)
+    save_weights(tmp_path / "base", old)
+    grown = load_weights(tmp_path / "base", told.init, mesh, added=("adapter",))
+    assert list(grown["adapter"]) == ["linear"] and not np.any(grown["adapter"]["linear"]["kernel"])
+    count = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (old, grown)]
+    assert count[1] == count[0] + 16 * 16
+    assert jax.tree.structure(grown) == jax.tree.structure(jax.eval_shape(told.init, jax.random.key(0)))
+    kept = {name: part for name, part in grown.items() if name != "adapter"}
+    assert bits(kept) == bits(old)
+    save_weights(tmp_path / "kept", kept)
+    assert bits(load_weights(tmp_path / "kept", base.init, mesh)) == bits(old)
+
+    trained = grown | {"adapter": {"linear": {"kernel": jnp.ones((16, 16))}}}
+    save_weights(tmp_path / "told", trained)
+    again = load_weights(tmp_path / "told", told.init, mesh, added=("adapter",))
+    assert bits(again) == bits(trained)
+    for kind, start in (("norm_linear", 16 * 17), ("table", 14 * 16), ("concat", 32 * 16)):
+        other = load_weights(tmp_path / "base", network(memory__adapter=kind).init, mesh, added=("adapter",))
+        assert sum(leaf.size for leaf in jax.tree.leaves(other["adapter"])) == start
+
+
+def test_weights_of_another_network_are_still_refused(tmp_path):
+    base, told, mesh = network(), network(memory__adapter="linear"), make_mesh()
+    save_weights(tmp_path / "base", random_tree(base.init))
+    save_weights(tmp_path / "told", random_tree(told.init))
+    missing = random_tree(base.init)
+    del missing["head"]
+    save_weights(tmp_path / "missing", missing)
+    wide = network(memory__adapter="linear", model__hidden=32)
+    for folder, init, added, said in (
+        ("base", told.init, (), r"adapter/linear/kernel is absent"),
+        ("base", wide.init, ("adapter",), r"has shape .* where the config wants"),
+        ("told", wide.init, ("adapter",), r"has shape .* where the config wants"),
+        ("told", network(memory__adapter="table").init, ("adapter",), r"adapter/table is absent"),
+        ("missing", told.init, ("adapter",), r"head/.* is absent"),
+        ("none", told.init, ("adapter",), r"holds no weights"),
+    ):
+        with pytest.raises(ValueError, match=said) as caught:
+            load_weights(tmp_path / folder, init, mesh, added=added)
+        assert "\n" not in str(caught.value)
+
+
+# Whole runs.
+
+
+def test_a_small_table_from_its_base_to_its_rows(config, text, capsys):
+    """Base, post-training, three bounds and two samplers; the second time nothing is computed."""
+    names = (BASE, FULL, f"{FULL}, 4 steps", f"{FULL}, null memory, 4 steps")
+    fields = fields_of(text)
+    table = SimpleNamespace(
+        TABLE=scmdm_text.TABLE | {"plots": ()},
+        # What a row sets itself is not overwritten, but steps, of which four are enough for all.
+        rows=lambda config: [
+            dict(row, overrides=row["overrides"] | {"train.steps": fields["train.steps"]})
+            for row in rows_of(config, *names)
+        ],
+    )
+    workdir = text / "runs"
+    run.run_table(table, config, workdir, publish=False)
+    said = capsys.readouterr()
+    assert said.err.count(": running (") == 6 and said.err.count("] train ") == 2
+    results = [json.loads(path.read_text()) for path in (workdir / "jobs").glob("*/result.json")]
+    by_name = {(result["verb"], result["row"]): result for result in results}
+    scores = by_name["evaluate", FULL]["metrics"]
+    passes = ("bound_continuous", "bound_continuous_passes_2", "bound_continuous_passes_3")
+    assert all(np.isfinite(scores[f"{name}/nats_per_token"]) for name in passes)
+    assert by_name["evaluate", FULL]["estimator"] == passes[1]
+    assert scores["nats_per_token"] == scores["bound_continuous_passes_2/nats_per_token"]
+    assert by_name["evaluate", BASE]["estimator"] == passes[0]
+    # Four further steps from the base's averaged weights, not from nothing.
+    trained = by_name["train", FULL]
+    assert trained["metrics"]["parameters"] == by_name["train", BASE]["metrics"]["parameters"] + 32 * 32
+    assert scores["nats_per_token"] < by_name["evaluate", BASE]["metrics"]["nats_per_token"]
+    for name in names[2:]:
+        assert by_name["sample", name]["metrics"]["evaluations"] == 5
+
+    run.run_table(table, config, workdir, publish=False)
+    assert capsys.readouterr().err.count(": done before (") == 6
+    weights = workdir / "jobs" / trained["job"] / "weights"
+
+    # A trained network may be evaluated as it is, wherever its row would start from.
+    folder = text / "given"
+    given = resolve(config, {"checkpoint": str(weights)}, 0)
+    run.run_row(table, given, "evaluate", FULL, {"checkpoint": str(weights)}, folder)
+    jobs = [path.name for path in (folder / "jobs").iterdir()]
+    assert len(jobs) == 1 and jobs[0].startswith("evaluate-")
+    result = json.loads((folder / "jobs" / jobs[0] / "result.json").read_text())
+    assert result["metrics"]["nats_per_token"] == pytest.approx(scores["nats_per_token"], rel=1e-6)
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, tmp_path):
+    """`cli(*words)` runs launch.py in this process: (status, standard output, standard error)."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("jax.config.update", lambda *setting: None)  # the tests' own compilation cache stays
+
+    def call(*words):
+        # Flags are the process's: forget the call before, and the overrides that it defined.
+        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+            delattr(flags.FLAGS, name)
+        for name in ("config", "row", "jobs", "index", "topology", "publish", "results"):
+            flags.FLAGS[name].unparse()
+        status, argv = 0, ["launch.py", *words, f"--workdir={tmp_path / 'runs'}"]
+        monkeypatch.setattr(sys, "argv", argv)  # config overrides are read from there
+        try:
+            launch.main(launch.parse(argv))
+        except SystemExit as stop:
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def test_a_public_checkpoint_is_trained_on(cli, text, tmp_path, monkeypatch):
+    """Converted, it is the base of a row that would start from another: no base is trained, no bit is lost."""
+    monkeypatch.setattr(test_convert, "VOCAB", 258)
+    test_convert.mdlm_file(tmp_path / "model.safetensors")
+    tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    quiet = {name: 0.1 * tensor for name, tensor in tensors.items()}
+    safetensors.numpy.save_file(quiet, tmp_path / "model.safetensors")
+    convert.run("mdlm", str(tmp_path / "model.safetensors"), tmp_path / "public")
+    weights = tmp_path / "public" / "weights"
+    fields = fields_of(text) | json.loads((tmp_path / "public" / "config.json").read_text())["overrides"]
+    fields |= {"train.steps": 2, "checkpoint": str(weights)}
+    words = [f"--config.{name}={value}" for name, value in fields.items()]
+    status, _, err = cli("train", DEBUG, f"--row={FULL}", *words)
+    assert status == 0, err
+    assert err.count(": running (") == 1
+    (folder,) = (tmp_path / "runs" / "jobs").iterdir()
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["verb"], result["row"], result["step"]) == ("train", FULL, 2)
+
+    # Before the first step: the public network, bit for bit, whatever it is told.
+    made = resolve(scmdm_text.get_config("debug"), fields, 0)
+    made.memory.adapter = "linear"
+    told, base = build.system(made, 257), build.system(resolve(made, {"memory.adapter": "none"}, 0), 257)
+    grown = load_weights(weights, told.init, make_mesh(), added=("adapter",))
+    old = load_weights(weights, base.init, make_mesh())
+    state = jax.random.randint(jax.random.key(0), (2, 32), 0, 258)
+    memory, time = jax.random.normal(jax.random.key(1), (2, 32, test_convert.HIDDEN)), jnp.zeros(2)
+    expected = jax.jit(base.denoiser)(old, state, time)
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_array_equal(jax.jit(told.denoiser)(grown, state, time, None, memory), expected)
+    after = load_weights(folder / "weights", told.init, make_mesh())
+    moved = np.abs(after["embedding"] - grown["embedding"]).max()
+    assert 0 < moved < 0.1 and np.any(after["adapter"]["linear"]["kernel"])
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_equal(after, grown)
+
+
+BAD = {
+    "adapter": ("evaluate", {"memory.adapter": "gate"}, r"memory\.adapter: unknown 'gate'; known: none, linear"),
+    "rows": ("evaluate", {"memory.adapter": "linear", "memory.rows": "some"}, r"memory\.rows: unknown 'some'; known"),
+    "rate": ("train", {"memory.adapter": "linear", "memory.rate": 2.0}, r"memory\.rate: must lie in \[0, 1\], not 2"),
+    "causal": (
+        "train",
+        {"memory.adapter": "linear", "model.causal": True, "model.adaln": False, "objective.name": "autoregressive"},
+        r"memory\.adapter: goes with model\.net=dit or unet and model\.causal=False",
+    ),
+    "memory": ("sample", {"memory.adapter": "linear", "sample.memory": "other"}, r"sample\.memory: unknown 'other'"),
+    "passes": (
+        "evaluate",
+        {"evaluate.also": ("bound_continuous_passes_2",)},
+        r"evaluate\.estimator: bound_continuous_passes_2 is for a network that remembers; set memory\.adapter",
+    ),
+    "no passes": (
+        "evaluate",
+        {"memory.adapter": "linear", "evaluate.also": ("bound_continuous_passes_0",)},
+        r"evaluate\.estimator: unknown name 'bound_continuous_passes_0'",
+    ),
+    "labels": ("train", {"model.labels": 3}, r"'text_files' has no labels"),
+    "cache": (
+        "sample",
+        {"sample.cache": True, "model.time_conditioning": True},
+        r"sample\.cache: a network that reads",
+    ),
+    "checkpoint": ("train", {"checkpoint": "/no/weights"}, r"checkpoint: /no/weights holds no weights"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_fields_are_one_line_that_names_them(config, text, tmp_path, case):
+    verb, fields, said = BAD[case]
+    job = Job("job", verb, "row", 0, [], plain(resolve(config, fields, 0)))
+    with pytest.raises(ValueError, match=said) as caught:
+        context.check(job, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--config.start=Nobody"], "start: unknown 'Nobody'"),
+        ([f"--config.start={FULL}"], "start: row 'SCMDM, lambda 1' starts from another itself"),
+        (["--config.memory.adapter=gate"], "memory.adapter: unknown 'gate'"),
+        (["--config.memory.rate=2"], "memory.rate"),
+        (["--config.checkpoint=/no/weights"], "checkpoint"),
+    ],
+    ids=["start", "chain", "adapter", "rate", "checkpoint"],
+)
+def test_bad_input_on_the_command_line_is_one_line(cli, text, words, said):
+    fields = [f"--config.{name}={value}" for name, value in fields_of(text).items()]
+    status, out, err = cli("train", DEBUG, f"--row={FULL}", *fields, *words)
+    lines = err.strip().splitlines()
+    assert (status, out, len(lines)) == (2, "", 1), err
+    assert lines[0].startswith("launch.py: ") and said in lines[0]

@@ -209,7 +209,10 @@ def debug_trainings():
         for row in module.rows(config):
             resolved = resolve(config, row["overrides"], 0)
             if resolved.sample.policy != "data":
-                found.setdefault(digest(train_identity(resolved)), (f"{path.stem}: {row['name']}", resolved))
+                # One that differs in its steps alone is the same program.
+                identity = train_identity(resolved)
+                identity["train"] = {key: value for key, value in identity["train"].items() if key != "steps"}
+                found.setdefault(digest(identity), (f"{path.stem}: {row['name']}", resolved))
     return list(found.values())
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffusion.evaluate.intervals import bootstrap, by_seed, paired, student
+from diffusion.evaluate.intervals import bootstrap, by_seed, over_sets, paired, student
 from diffusion.report.tables import mean_and_error
 
 
@@ -73,3 +73,12 @@ def test_what_has_no_interval(numbers):
 def test_a_level_is_a_share():
     with pytest.raises(ValueError, match="level: 95"):
         student([1, 2], 95)
+
+
+def test_several_sets_are_their_mean_with_half_the_interval():
+    """As `test_students_interval_by_hand`: 2 +- 2.484 of 1, 2, 3."""
+    sets = [{"valid": 1, "samples": 8, "qed": 0.5}, {"valid": 2, "samples": 8}, {"valid": 3, "samples": 8, "qed": 0.5}]
+    metrics = over_sets([dict(each, only=1.0) if each["valid"] == 2 else each for each in sets])
+    assert metrics.pop("valid_interval") == pytest.approx(2.484138, abs=1e-5)
+    assert metrics == {"valid": 2, "samples": 8, "qed": 0.5, "only": 1.0}
+    assert over_sets(sets[:1]) == sets[0] and over_sets(sets[:1]) is not sets[0]

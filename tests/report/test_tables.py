@@ -43,6 +43,16 @@ def test_cells_hold_the_mean_and_its_standard_error_over_seeds():
     assert cell([23.0, 24.0, 25.0], ".3f") == f"24.000 ± {1 / math.sqrt(3):.3f}"
 
 
+def test_cells_hold_the_interval_over_sets_of_samples_in_brackets():
+    assert cell([594.2], ".1f", [9.5]) == "594.2 (± 9.5)"
+    assert cell([590.0, 594.0], ".1f", [9.5, 10.5]) == "592.0 ± 2.0 (± 10.0)"
+    columns = [Column("valid", "valid", ".1f"), Column("qed", "QED", ".2f")]
+    rows = [row("base", 0, valid=594.2, valid_interval=9.5, qed=0.5)]
+    assert assemble(["base"], columns, rows, {"base": {"valid": 600.0}})[1] == [
+        ["base", "594.2 (± 9.5)", "600.0", "-5.8", "0.50"]
+    ]
+
+
 def test_columns_without_published_figures_stand_alone():
     headings, body = assemble(["AR", "MDLM", "later"], [PERPLEXITY, Column("entropy", "H")], ROWS, {})
     assert headings == ["row", "perplexity", "H"]

@@ -1,0 +1,54 @@
+"""Samples against a temperature curve: worked numbers, and what is left out."""
+
+import math
+
+import pytest
+
+from experiments.frontier import compared, curve, describe, gaps
+
+
+def row(name, seed, entropy, perplexity, steps=128, policy="ancestral", causal=False):
+    return {
+        "row": name,
+        "verb": "sample",
+        "seed": seed,
+        "metrics": {"entropy": entropy, "generative_perplexity": perplexity},
+        "config": {"sample": {"steps": steps, "policy": policy}, "model": {"causal": causal}},
+    }
+
+
+BASE = "Base, 128 steps"
+ROWS = [
+    row("Held-out text", 0, 2.9, 5.0, policy="data"),
+    row("AR", 0, 2.9, 6.0, causal=True),
+    *(row(BASE, seed, 3.0, math.exp(3.0 + seed)) for seed in (0, 1)),
+    *(row(f"{BASE}, temperature 0.8", seed, 2.0, math.exp(1.0 + seed)) for seed in (0, 1)),
+    # At entropy 2.5 the curve is at log perplexity 2 + seed.
+    row("Better", 0, 2.5, math.exp(1.9)),
+    row("Better", 1, 2.5, math.exp(2.7)),
+    row("On the curve", 0, 2.25, math.exp(1.5)),
+    row("Beyond it", 0, 3.5, 40.0),
+    row("Other steps", 0, 2.5, 10.0, steps=16),
+]
+
+
+def test_gaps_are_log_ratios_at_equal_entropy_for_each_seed():
+    assert curve(ROWS, BASE)[1] == [(2.0, pytest.approx(2.0)), (3.0, pytest.approx(4.0))]
+    found = gaps(ROWS, BASE, "Better")
+    assert found[0] == pytest.approx(-0.1) and found[1] == pytest.approx(-0.3)
+    assert gaps(ROWS, BASE, "On the curve") == {0: pytest.approx(0.0)}
+    assert gaps(ROWS, BASE, "Beyond it") == {}
+
+
+def test_rows_of_as_many_steps_are_compared():
+    assert compared(ROWS, BASE) == ["Better", "On the curve", "Beyond it"]
+    assert describe(ROWS, BASE, "Beyond it")[3] == "outside"
+    line = describe(ROWS, BASE, "Better")
+    assert line[3] == f"{100 * math.expm1(-0.2):+.1f} %" and "(2 seeds)" in line[4]
+
+
+def test_a_base_without_temperatures_is_refused():
+    with pytest.raises(ValueError, match="--base: 'Better' has no temperatures"):
+        curve(ROWS, "Better")
+    with pytest.raises(ValueError, match="--base: no samples of 'None'"):
+        compared(ROWS, "None")

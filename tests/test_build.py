@@ -209,9 +209,11 @@ def debug_trainings():
         for row in module.rows(config):
             resolved = resolve(config, row["overrides"], 0)
             if resolved.sample.policy != "data":
-                # One that differs in its steps alone is the same program.
+                # One that differs in its steps, or in how often it reads a memory, is the same program.
                 identity = train_identity(resolved)
                 identity["train"] = {key: value for key, value in identity["train"].items() if key != "steps"}
+                if 0 < resolved.memory.rate < 1 and "memory" in identity:
+                    identity["memory"]["rate"] = 0.5
                 found.setdefault(digest(identity), (f"{path.stem}: {row['name']}", resolved))
     return list(found.values())
 

@@ -32,6 +32,8 @@ def shape_identity(config):
     parts = train_identity(config)
     parts["train"] = {key: value for key, value in parts["train"].items() if key != "steps"}
     parts["data"] = {key: parts["data"][key] for key in ("length", "vocab_size", "packing")}
+    if 0 < config.memory.rate < 1 and "memory" in parts:
+        parts["memory"]["rate"] = 0.5
     return parts
 
 

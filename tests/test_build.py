@@ -209,11 +209,11 @@ def debug_trainings():
         for row in module.rows(config):
             resolved = resolve(config, row["overrides"], 0)
             if resolved.sample.policy != "data":
-                # One that differs in its steps, or in how often it reads a memory, is the same program.
+                # Steps do not change the program, and any rate within (0, 1) is as good as another.
                 identity = train_identity(resolved)
+                if "memory" in identity:
+                    identity["memory"] = identity["memory"] | {"rate": resolved.memory.rate == 1}
                 identity["train"] = {key: value for key, value in identity["train"].items() if key != "steps"}
-                if 0 < resolved.memory.rate < 1 and "memory" in identity:
-                    identity["memory"]["rate"] = 0.5
                 found.setdefault(digest(identity), (f"{path.stem}: {row['name']}", resolved))
     return list(found.values())
 

@@ -51,7 +51,9 @@ class Recall:
     def __call__(self, params: Params, logits: Logits, before: Tokens, after: Tokens) -> Memory:
         process = self.process
         table = self.table(params)[: process.vocabulary]  # one of a network's own may have a row for the mask
-        probs = jax.nn.softmax(process.filtered(logits, before), axis=-1)[..., : process.vocabulary]
+        # Half-known tokens: what the step has revealed rules tokens out, as what was known did.
+        known_digits = before if self.rows == "raw" else after
+        probs = jax.nn.softmax(process.filtered(logits, known_digits), axis=-1)[..., : process.vocabulary]
         soft = jnp.matmul(probs.astype(self.dtype), table.astype(self.dtype), preferred_element_type=jnp.float32)
 
         def known(state: Tokens) -> Memory:

@@ -1,6 +1,6 @@
 """Better text or sharper text: how far a model's samples lie off another's temperature curve.
 
-    python -m experiments.frontier --results=experiments/results/scmdm_text.local.jsonl \
+    python -m experiments.frontier --rows=experiments/results/scmdm_text.local.jsonl \
         --base="MDLM, same tokens, 128 steps"
 
 Generative perplexity falls when text gets better and when it gets sharper. The base sampled at several temperatures
@@ -22,7 +22,7 @@ from diffusion.evaluate.intervals import by_seed, student
 from diffusion.report.rows import read_rows
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("results", None, "Rows of a table, JSON lines.", required=True)
+flags.DEFINE_string("rows", None, "Rows of a table, JSON lines.", required=True)
 flags.DEFINE_string("base", None, "Row whose temperatures make the curve.", required=True)
 
 PERPLEXITY, ENTROPY = "generative_perplexity", "entropy"
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> None:
     if arguments[1:]:
         raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
     try:
-        rows = read_rows(Path(FLAGS.results))
+        rows = read_rows(Path(FLAGS.rows))
         lines = [describe(rows, FLAGS.base, name) for name in compared(rows, FLAGS.base)]
     except (ValueError, FileNotFoundError) as error:
         print(f"frontier: {error}", file=sys.stderr)

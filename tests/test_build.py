@@ -209,10 +209,10 @@ def debug_trainings():
         for row in module.rows(config):
             resolved = resolve(config, row["overrides"], 0)
             if resolved.sample.policy != "data":
-                # Steps do not change the program, and any rate within (0, 1) is as good as another.
+                # Steps do not change the program, and rates of the first pass have tests of their own.
                 identity = train_identity(resolved)
                 if "memory" in identity:
-                    identity["memory"] = identity["memory"] | {"rate": resolved.memory.rate == 1}
+                    identity["memory"] = {**identity["memory"], "rate": 1}
                 identity["train"] = {key: value for key, value in identity["train"].items() if key != "steps"}
                 found.setdefault(digest(identity), (f"{path.stem}: {row['name']}", resolved))
     return list(found.values())

@@ -32,7 +32,7 @@ def objective(config: ConfigDict, system: System) -> Callable:
     if (config.objective.name == "autoregressive") != config.model.causal:
         raise ValueError("objective.name: autoregressive goes with model.causal=True, and nothing else does")
     pick(dict.fromkeys(("marginal", "joint")), config.objective.target, "objective.target")
-    if system.recall and config.memory.rate > 0:
+    if system.recall and config.memory.rate != 0:
         system = replace(system, denoiser=two_pass(system.denoiser, system.recall, config.memory.rate))
     return pick(OBJECTIVES, config.objective.name, "objective.name")(config.objective, system)
 

@@ -151,7 +151,7 @@ def estimator(name: str) -> Estimate:
         return ESTIMATORS[name]
     if match := re.fullmatch(r"bound_steps_([1-9]\d*)", name):
         return BoundSteps(int(match[1]))
-    known = ", ".join(sorted([*ESTIMATORS, "bound_steps_N (N = 1, 2, ...)"]))
+    known = ", ".join([*sorted([*ESTIMATORS, "bound_steps_N (N = 1, 2, ...)"]), "with _passes_K behind it for memory"])
     raise ValueError(f"evaluate.estimator: unknown name {name!r}; known: {known}")
 
 

@@ -32,7 +32,7 @@ class State(NamedTuple):
     memory: Any
     extra: Any
     idle: Int[Array, "B"]
-    cached: Any  # with a cache: the last logits, whether they still hold, and evaluations so far
+    cached: Any = None  # with a cache: the last logits, whether they still hold, and evaluations so far
 
 
 @dataclass(frozen=True)

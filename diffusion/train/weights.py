@@ -37,6 +37,11 @@ def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> P
         saved = checkpointer.metadata(folder.absolute()).item_metadata
         new = [name for name in added if name in abstract and name not in saved]
         old = {name: part for name, part in abstract.items() if name not in new}
+        if extra := [name for name in getattr(saved, "tree", saved) if name not in abstract]:
+            raise ValueError(
+                f"checkpoint: {folder} holds '{extra[0]}', which this network has not; set the config to the run that "
+                "wrote it, such as --config.memory.adapter=linear"
+            )
         check_shapes(saved, old, folder)
         params = checkpointer.restore(folder.absolute(), old)
     if not new:

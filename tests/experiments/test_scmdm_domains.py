@@ -28,7 +28,11 @@ def workdir(tmp_path_factory):
     return tmp_path_factory.mktemp("domains")
 
 
-@pytest.fixture(scope="module", params=DOMAINS)
+@pytest.fixture(
+    scope="module",
+    # Each takes a minute of compilation; the fastest one stands for all in the quick tests.
+    params=[name if name == "molecules" else pytest.param(name, marks=pytest.mark.slow) for name in DOMAINS],
+)
 def finished(request, workdir):
     """A debug table with one row of each kind: (domain, module, config, results by verb and row)."""
     domain = request.param

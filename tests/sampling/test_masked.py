@@ -242,4 +242,6 @@ def test_bad_grids_name_their_field(options, field):
 
 
 def test_state_carries_no_logits():
-    assert State._fields == ("tokens", "memory", "extra", "idle")
+    """The cache alone would, and is nothing unless it is asked for."""
+    assert State._fields == ("tokens", "memory", "extra", "idle", "cached")
+    assert MaskedSampler(None, None, None, None).cache is False

@@ -22,8 +22,8 @@ from diffusion.evaluate.intervals import by_seed, student
 from diffusion.report.rows import read_rows
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("rows", None, "Rows of a table, JSON lines.", required=True)
-flags.DEFINE_string("base", None, "Row whose temperatures make the curve.", required=True)
+flags.DEFINE_string("rows", None, "Rows of a table, JSON lines.")
+flags.DEFINE_string("base", None, "Row whose temperatures make the curve.")
 
 PERPLEXITY, ENTROPY = "generative_perplexity", "entropy"
 
@@ -112,4 +112,6 @@ def percent(gap: float) -> str:
 
 
 if __name__ == "__main__":
+    # Here, for the flags of a module count in every program that imports it.
+    flags.mark_flags_as_required(["rows", "base"])
     app.run(main)

@@ -28,7 +28,7 @@ class Recall:
     are passed on is not known of the paper: "masked", those of positions that `after` masks (the rest is zero, so that
     training and sampling see the same kind of rows); "recarry", everywhere, known positions with their token; "raw", c
     as it is. A position that is masked again starts from a zero row: its c is the very token that was taken back.
-    On digits a token counts as masked while any of its digits is.
+    On digits a token counts as masked while any of its digits is, and digits that `after` knows rule tokens out.
 
     Raises:
       ValueError: for unknown rows.

@@ -6,7 +6,8 @@ sets at any depth, and for FID the package torch-fidelity and --config.judge.che
 the features of a classifier that the same table trains, which is no FID.
 """
 
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.images import blobs, cifar10, classifier_row, mnist
 
 CIFAR, IMAGENET = "CIFAR-10", "ImageNet-32"
 PAIRS = "2/3"  # digits a colour: a pixel's three bytes as two symbols, which is plain masking of those symbols
@@ -150,43 +151,15 @@ def get_config(variant: str = "local"):
     config.model.net = "unet"
     config.judge.update(name="classifier", row="Classifier")
     if variant == "debug":
-        tiny(config)
-        config.data.update(source="blobs", tokenizer="values", length=64, vocab_size=16)
-        config.unet.update(
-            channels=8, multipliers=(1, 2), res_blocks=1, attention_factors=(), head_channels=8, groups=4
-        )
-        config.classifier.update(channels=(4,), hidden=8)
-        return config
-    if variant == "paper":
-        config.data.update(source="cifar10", tokenizer="values", length=3072, vocab_size=256)
-        config.data.update(validation_images=0, flip=True)
-        config.train.update(steps=steps_of(CIFAR, 2), batch=512, ema=0.999)
-        config.train.update(evaluate_every=5000, evaluate_batches=4, checkpoint_every=5000)
-        config.evaluate.update(batch=64, draws=4)
+        blobs(config)
+    elif variant == "paper":
+        cifar10(config)
+        config.train.update(steps=steps_of(CIFAR, 2), ema=0.999)
         config.codec.carry_over = False
-        config.sample.update(count=50_000, batch=400)
-        config.judge.update(name="inception", row="", reference="train", batch=64)
-        return config
-    config.data.update(source="mnist", tokenizer="values", length=784, vocab_size=256)
-    config.optimizer.update(warmup=50, decay="cosine", beta2=0.98, clip=1.0)
-    config.judge.batch = 200
-    config.evaluate.update(also=("joint_ce",))
-    if variant == "gpu":
-        config.model.dtype = "bfloat16"
-        config.unet.update(channels=64, multipliers=(1, 2, 2), res_blocks=2, head_channels=32, dropout=0.1)
-        config.optimizer.learning_rate = 1e-3
-        config.train.update(steps=10_000, batch=128, ema=0.999)
-        config.train.update(evaluate_every=1000, evaluate_batches=8, checkpoint_every=2500)
-        config.evaluate.update(batch=200, draws=4)
-        config.sample.update(count=5000, batch=500)
     else:
-        config.unet.update(channels=16, multipliers=(1, 2, 4), res_blocks=1, head_channels=16, groups=8)
-        config.unet.update(dropout=0.0, head_size=1)
-        config.optimizer.learning_rate = 1e-2
-        config.train.update(steps=1000, batch=16, ema=0.99)
-        config.train.update(log_every=20, evaluate_every=500, evaluate_batches=16, checkpoint_every=500)
-        config.evaluate.update(batches=8, batch=64, draws=2)
-        config.sample.update(count=128, batch=64)
+        mnist(config)
+        config.optimizer.clip = 1.0
+        config.evaluate.also = ("joint_ce",)
     return config
 
 
@@ -226,10 +199,7 @@ def published_rows():
 
 def mnist_rows(config):
     """A classifier, real images, and every number of digits at every number of steps."""
-    steps = {"gpu": 4000, "local": 800}.get(config.variant, config.train.steps)
-    fields = {"model.net": "classifier", "objective.name": "classification", "train.steps": steps}
-    fields |= {} if config.variant == "debug" else {"train.batch": 64, "optimizer.learning_rate": 1e-3}
-    yield dict(name="Classifier", overrides=fields, verbs=(), shown=False, seeds=1)
+    yield classifier_row(config)
     yield dict(name="Real images", overrides={"sample.policy": "data"}, verbs=("sample",), seeds=1)
     data = "blobs" if config.variant == "debug" else "MNIST"
     for digits in DIGITS[config.variant]:

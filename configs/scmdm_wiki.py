@@ -12,7 +12,7 @@ from configs.prime_wiki import ALPHABET
 LEFT_OUT = ("lambda 0.5", "lambda 0.9", "same FLOPs")
 TABLE = dict(
     title="SCMDM on Wikipedia: self-conditioning after training",
-    columns=tuple(column for column in scmdm_text.TABLE["columns"] if column[0] != "parse_rate")[:-6],
+    columns=tuple(column for column in scmdm_text.COLUMNS if column[0] != "parse_rate"),
     published={},
     plots=scmdm_text.TABLE["plots"],
     notes=scmdm.NOTES + " Nobody publishes these numbers. `local` reads 27 symbols, so that a byte is a character.",

@@ -35,7 +35,7 @@ class Recall:
     """
 
     process: Process
-    table: Callable[[Params], Float[Array, "V D"]]
+    table: Callable[[Params], Float[Array, "K D"]]
     width: int
     rows: Rows = "masked"
     dtype: str = "float32"
@@ -50,7 +50,7 @@ class Recall:
 
     def __call__(self, params: Params, logits: Logits, before: Tokens, after: Tokens) -> Memory:
         process = self.process
-        table = self.table(params)[: process.vocabulary]  # one of a network's own may have a row for the mask
+        table = self.table(params)[: process.vocabulary]  # the mask and padding may have rows too
         # Half-known tokens: what the step has revealed rules tokens out, as what was known did.
         known_digits = before if self.rows == "raw" else after
         probs = jax.nn.softmax(process.filtered(logits, known_digits), axis=-1)[..., : process.vocabulary]
@@ -98,8 +98,8 @@ def two_pass(denoiser: Denoiser, recall: Recall, rate: float = 1.0) -> Denoiser:
     return denoise
 
 
-def many_passes(denoiser: Denoiser, recall: Recall, passes: int) -> Denoiser:
-    """The denoiser that reads its own prediction `passes` - 1 times at the same state; one pass has no memory."""
+def many_passes(denoiser: Denoiser, recall: Recall | None, passes: int) -> Denoiser:
+    """The denoiser that reads its own prediction `passes` - 1 times at the same state; one pass needs no `recall`."""
 
     def denoise(params, noisy, time, cond=None, memory=None, *, keys=None):
         del memory

@@ -35,4 +35,8 @@ class Denoiser(Protocol):
         *,
         keys: Keys | None = None,
     ) -> Logits:
-        """Predict the clean data; `keys`, one an example, turn dropout on."""
+        """Predict the clean data; `keys`, one an example, turn dropout on.
+
+        `cond` is what the network is told of an example (its class), `memory` what it predicted before (see
+        `self_conditioning.Recall`); None is nothing, for each.
+        """

@@ -16,6 +16,7 @@ from diffusion.report import plots
 from experiments.context import Context
 from experiments.jobs import atomic_write
 
+SCIENCES = ("molecules", "genomes")  # the domains that are measured here
 WORDS = (3, 6)  # lengths of the published k-mer spectra
 # Letters from which reference spectra and the species model are counted: enough for 4,096 words.
 LETTERS = 50_000_000
@@ -27,7 +28,7 @@ Labels = Int[np.ndarray, "N"] | None
 def check(job: Context) -> None:
     """Raise ValueError for what cannot be measured, before anything is trained."""
     dataset, options = job.dataset, job.config.judge
-    if dataset.domain not in ("molecules", "genomes"):
+    if dataset.domain not in SCIENCES:
         raise ValueError(f"data.source: {dataset.source} holds {dataset.domain}, neither molecules nor genomes")
     if options.name != "none":
         raise ValueError(f"judge.name: {options.name!r} cannot judge {dataset.domain}; pass --config.judge.name=none")

@@ -38,13 +38,18 @@ def points(rows: list[dict], name: str) -> dict[int, tuple[float, float]]:
     }
 
 
+def on_curve(name: str, base: str) -> bool:
+    """Whether a row is the base at one of its temperatures."""
+    return name == base or name.startswith(f"{base}, temperature ")
+
+
 def curve(rows: list[dict], base: str) -> dict[int, list[tuple[float, float]]]:
     """The base's points at all temperatures, by seed, by rising entropy.
 
     Raises:
       ValueError: when the base was sampled at one temperature alone.
     """
-    names = dict.fromkeys(row["row"] for row in rows if row["row"] == base or f"{base}, temperature" in row["row"])
+    names = dict.fromkeys(row["row"] for row in rows if on_curve(row["row"], base))
     found: dict[int, list] = {}
     for name in names:
         for seed, point in points(rows, name).items():
@@ -54,14 +59,14 @@ def curve(rows: list[dict], base: str) -> dict[int, list[tuple[float, float]]]:
     return {seed: sorted(several) for seed, several in found.items()}
 
 
-def gaps(rows: list[dict], base: str, name: str) -> dict[int, float]:
-    """log(perplexity / the base's at the same entropy), by seed; seeds whose entropy the curve does not reach are left.
+def gaps(rows: list[dict], curves: dict[int, list[tuple[float, float]]], name: str) -> dict[int, float]:
+    """log(perplexity / the curve's at the same entropy), by seed, of seeds whose entropy the curve reaches.
 
     Between temperatures the curve is straight in (entropy, log perplexity).
     """
     found = {}
     for seed, (entropy, value) in points(rows, name).items():
-        known = curve(rows, base).get(seed, [])
+        known = curves.get(seed, [])
         if len(known) > 1 and known[0][0] <= entropy <= known[-1][0]:
             found[seed] = value - float(np.interp(entropy, *zip(*known, strict=True)))
     return found
@@ -75,7 +80,7 @@ def compared(rows: Iterable[dict], base: str) -> list[str]:
         raise ValueError(f"--base: no samples of {base!r} among these rows")
     names = [row["row"] for row in sampled if row["config"]["sample"]["steps"] == steps]
     causal = {row["row"] for row in sampled if row["config"]["model"]["causal"]}
-    return [name for name in dict.fromkeys(names) if not name.startswith(base) and name not in causal]
+    return [name for name in dict.fromkeys(names) if not on_curve(name, base) and name not in causal]
 
 
 def main(arguments: list[str]) -> None:
@@ -84,8 +89,11 @@ def main(arguments: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
     try:
         rows = read_rows(Path(FLAGS.rows))
-        lines = [describe(rows, FLAGS.base, name) for name in compared(rows, FLAGS.base)]
-    except (ValueError, FileNotFoundError) as error:
+        if not rows:
+            raise ValueError(f"--rows: no rows in {FLAGS.rows!r}; name a file of experiments/results")
+        curves = curve(rows, FLAGS.base)
+        lines = [describe(rows, curves, name) for name in compared(rows, FLAGS.base)]
+    except ValueError as error:
         print(f"frontier: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     headings = ["row", "entropy (nats)", "gen. perplexity", "against the curve", "95 % interval over seeds"]
@@ -93,10 +101,10 @@ def main(arguments: list[str]) -> None:
     print(tabulate(lines, headings, disable_numparse=True))
 
 
-def describe(rows: list[dict], base: str, name: str) -> list[str]:
+def describe(rows: list[dict], curves: dict[int, list[tuple[float, float]]], name: str) -> list[str]:
     """One line: means over seeds, and the perplexity relative to the curve's in percent."""
     entropy, perplexity = (list(by_seed(rows, name, key).values()) for key in (ENTROPY, PERPLEXITY))
-    found = list(gaps(rows, base, name).values())
+    found = list(gaps(rows, curves, name).values())
     line = [name, f"{statistics.fmean(entropy):.3f}", f"{statistics.fmean(perplexity):.2f}"]
     if not found:
         return [*line, "outside", ""]

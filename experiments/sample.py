@@ -17,10 +17,9 @@ from diffusion.report.rows import provenance
 from diffusion.train.mesh import batch_sharding, replicated
 from experiments import domains, images, texts
 from experiments.context import Context, trained_weights
+from experiments.domains import SCIENCES
 from experiments.jobs import Job
 from experiments.judge import check_judge
-
-SCIENCES = ("molecules", "genomes")
 
 
 class Samples(NamedTuple):

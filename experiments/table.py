@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from diffusion.report import plots
 from diffusion.report.rows import read_rows, write_rows
 from diffusion.report.tables import Column, assemble, markdown, mean_and_error, terminal, values
+from experiments.domains import SCIENCES
 from experiments.images import collect
 from experiments.jobs import atomic_write, plan
 
@@ -76,7 +77,10 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
     names = [row["name"] for row in module.rows(config) if row.get("shown", True)]
     comparable = config.variant in table.get("comparable", (config.variant,))
     figures = table.get("figures", ())
-    headings, body = assemble(names, columns, rows, table["published"], comparable, table.get("tolerance"), figures)
+    # Where a variant is not compared with the paper, what nobody measured there would be a page of empty cells.
+    measured = [column for column in columns if comparable or any(values(rows, name, column.key) for name in names)]
+    absent = [column.title for column in columns if column not in measured]
+    headings, body = assemble(names, measured, rows, table["published"], comparable, table.get("tolerance"), figures)
     seeds = sorted({row["seed"] for row in rows})
     command = f"python launch.py run --config=configs/{config.table}.py:{config.variant}"
     command += "" if seeds == [0] else f' --config.seeds="{tuple(seeds)}"'
@@ -87,6 +91,7 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
         f"{first['device_count']} x {first['device_kind']} ({versions}); {len(seeds)} seed(s), ± is the standard error "
         f"over seeds{brackets(rows)}."
     )
+    made += f" Not measured here: {', '.join(absent)}." if absent else ""
     text = f"# {table['title']} ({config.variant})\n\n{markdown(headings, body)}\n\n{table['notes']}\n\n{made}\n"
     return text, f"{table['title']} ({config.variant})\n\n{terminal(headings, body)}"
 
@@ -139,9 +144,11 @@ def trade_off(asked: list[dict], rows: list[dict], plot: dict) -> tuple[dict, di
     for row in asked:
         y = values(rows, row["name"], plot["y"])
         x = values(rows, row["name"], plot["x"])
-        if not (y and x) or plot["name"] not in row.get("curves", {plot["name"]: None}):
+        elsewhere = "curves" in row and plot["name"] not in row["curves"]
+        if not (y and x) or elsewhere:
             continue
-        if label := row.get("curves", {}).get(plot["name"], row.get("curve")):
+        label = row["curves"][plot["name"]] if "curves" in row else row.get("curve")
+        if label:
             curves.setdefault(label, []).append((statistics.fmean(x), *mean_and_error(y)))
         else:
             references[row["name"]] = statistics.fmean(y)
@@ -193,7 +200,7 @@ LINES, WIDTH = 8, 160
 
 def in_lines(row: dict) -> bool:
     """Whether the samples of a result are one a line; results without a domain are of text."""
-    return row.get("domain") in ("molecules", "genomes")
+    return row.get("domain") in SCIENCES
 
 
 def first_lines(text: str) -> str:

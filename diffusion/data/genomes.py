@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from diffusion.data import alphabets, readers, splits
 from diffusion.data.packing import Block
-from diffusion.data.sequences import Stretch, fasta, fasta_files, rows, stem, tokens_of, windows
+from diffusion.data.sequences import Stretch, fasta, fasta_files, parquet, stem, tokens_of, windows
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import ArraySource, missing
 
@@ -164,7 +164,7 @@ def ten_species(settings: DataSettings) -> ArraySource:
     def stretches() -> Iterator[Stretch]:
         for file, name, split in zip(files, names, given, strict=True):
             if tables:
-                yield from rows(file, name, species_number, split)
+                yield from parquet(file, name, species_number, split)
             else:
                 yield from fasta(file, species_number(file.name), split)
 

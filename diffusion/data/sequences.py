@@ -77,7 +77,7 @@ def fasta(file: Path, species: int, split: str = "") -> Iterator[Stretch]:
     yield stretch()
 
 
-def rows(file: Path, name: str, number: Callable[[object], int | None], split: str = "") -> Iterator[Stretch]:
+def parquet(file: Path, name: str, number: Callable[[object], int | None], split: str = "") -> Iterator[Stretch]:
     """The sequences of a Parquet file with a column "sequence" and one of species, which `number` gives the label of.
 
     Raises: ValueError naming the file for an unknown species, and for a row without a sequence.

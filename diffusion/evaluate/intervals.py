@@ -1,6 +1,6 @@
-"""Confidence intervals: over sampling seeds, for the difference of two rows, and within one set of samples."""
+"""Confidence intervals: over seeds, over sets of samples, and for the difference of two rows."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -81,27 +81,3 @@ def by_seed(rows: Iterable[dict], name: str, key: str) -> dict[int, float]:
                 raise ValueError(f"seeds: row {name!r} has two results of seed {row['seed']}")
             found[row["seed"]] = row["metrics"][key]
     return found
-
-
-def bootstrap(
-    samples: Sequence,
-    statistic: Callable[[np.ndarray], float] = np.mean,
-    *,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """A statistic of one set of samples, with the percentiles of it over sets drawn from them with replacement.
-
-    Says how well this many samples measure one model, nothing about another training. `mean` is the statistic itself.
-
-    Raises:
-      ValueError: for fewer than two samples.
-    """
-    samples = np.asarray(samples)
-    if len(samples) < 2:
-        raise ValueError(f"sample.count: an interval needs at least 2 samples, not {len(samples)}")
-    random = np.random.default_rng(seed)
-    drawn = [statistic(samples[random.integers(len(samples), size=len(samples))]) for _ in range(resamples)]
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(statistic(samples)), float(np.std(drawn, ddof=1)), float(low), float(high), len(samples))

@@ -177,8 +177,8 @@ class UNet(nn.Module):
         if self.memory != "none":
             self.adapter = MemoryAdapter(self.memory, self.channels, self.classes, self.dtype)
 
-    def token_table(self, codes: Int[Array, "1 N"]) -> Float[Array, "V D"]:
-        """The table in which a prediction over V values is kept as memory: embeddings of their codes, or its own."""
+    def token_table(self, codes: Int[Array, "1 N"]) -> Float[Array, "K D"]:
+        """The table in which a prediction is kept as memory: embeddings of all values' codes, or its own (see DiT)."""
         return self.adapter.table if self.memory == "table" else self.embedding(codes)[0]
 
     def parts(self) -> list[Part]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffusion.evaluate.intervals import bootstrap, by_seed, over_sets, paired, student
+from diffusion.evaluate.intervals import by_seed, over_sets, paired, student
 from diffusion.report.tables import mean_and_error
 
 
@@ -49,25 +49,10 @@ def test_rows_by_seed():
         by_seed([*rows, rows[0]], "base", "valid")
 
 
-def test_bootstrap_of_a_mean_is_its_standard_error():
-    samples = np.random.default_rng(0).normal(5, 2, size=400)
-    interval = bootstrap(samples)
-    assert interval.mean == samples.mean() and interval.error == pytest.approx(samples.std() / 20, rel=0.1)
-    assert (interval.low, interval.high) == pytest.approx(
-        (interval.mean - 1.96 * interval.error, interval.mean + 1.96 * interval.error), abs=0.03
-    )
-    assert bootstrap(samples) == interval and bootstrap(samples, seed=1) != interval
-    distinct = bootstrap(["a", "b", "a", "a"], lambda drawn: len(set(drawn)))
-    assert distinct.mean == 2 and (distinct.low, distinct.high) == (1, 2)
-
-
 @pytest.mark.parametrize("numbers", [[], [1.0], [1.0, np.nan]])
 def test_what_has_no_interval(numbers):
     with pytest.raises(ValueError, match=r"seeds: an interval needs at least 2 finite numbers.*--config\.seeds"):
         student(numbers)
-    if len(numbers) < 2:
-        with pytest.raises(ValueError, match="at least 2 samples"):
-            bootstrap(numbers)
 
 
 def test_a_level_is_a_share():

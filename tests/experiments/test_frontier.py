@@ -28,22 +28,25 @@ ROWS = [
     row("Better", 1, 2.5, math.exp(2.7)),
     row("On the curve", 0, 2.25, math.exp(1.5)),
     row("Beyond it", 0, 3.5, 40.0),
+    row(f"{BASE}, low precision", 0, 2.5, math.exp(2.0)),
     row("Other steps", 0, 2.5, 10.0, steps=16),
 ]
 
 
 def test_gaps_are_log_ratios_at_equal_entropy_for_each_seed():
-    assert curve(ROWS, BASE)[1] == [(2.0, pytest.approx(2.0)), (3.0, pytest.approx(4.0))]
-    found = gaps(ROWS, BASE, "Better")
+    curves = curve(ROWS, BASE)
+    assert curves[1] == [(2.0, pytest.approx(2.0)), (3.0, pytest.approx(4.0))]
+    found = gaps(ROWS, curves, "Better")
     assert found[0] == pytest.approx(-0.1) and found[1] == pytest.approx(-0.3)
-    assert gaps(ROWS, BASE, "On the curve") == {0: pytest.approx(0.0)}
-    assert gaps(ROWS, BASE, "Beyond it") == {}
+    assert gaps(ROWS, curves, "On the curve") == {0: pytest.approx(0.0)}
+    assert gaps(ROWS, curves, "Beyond it") == {}
 
 
 def test_rows_of_as_many_steps_are_compared():
-    assert compared(ROWS, BASE) == ["Better", "On the curve", "Beyond it"]
-    assert describe(ROWS, BASE, "Beyond it")[3] == "outside"
-    line = describe(ROWS, BASE, "Better")
+    assert compared(ROWS, BASE) == ["Better", "On the curve", "Beyond it", f"{BASE}, low precision"]
+    curves = curve(ROWS, BASE)
+    assert describe(ROWS, curves, "Beyond it")[3] == "outside"
+    line = describe(ROWS, curves, "Better")
     assert line[3] == f"{100 * math.expm1(-0.2):+.1f} %" and "(2 seeds)" in line[4]
 
 

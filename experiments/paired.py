@@ -1,0 +1,59 @@
+"""The difference of two rows of a table, seed by seed: what rows of equal seeds have in common cancels.
+
+    python -m experiments.paired --file=experiments/results/prime_text.local.jsonl --metric=nats_per_token \
+        --first="Prime, 2 digits, marginal" --second="Prime, 2 digits, joint"
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from diffusion.evaluate.intervals import by_seed, paired
+from diffusion.report.rows import read_rows
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("file", None, "Rows of a table, JSON lines.")
+flags.DEFINE_string("first", None, "Row from which the other is taken.")
+flags.DEFINE_string("second", None, "Row that is taken from the first.")
+flags.DEFINE_string("metric", "nats_per_token", "Which of their metrics.")
+
+
+def numbers(rows: list[dict], name: str, metric: str) -> dict[int, float]:
+    """A metric of one row by seed.
+
+    Raises:
+      ValueError: when no row of that name has it.
+    """
+    found = by_seed(rows, name, metric)
+    if not found:
+        names = ", ".join(dict.fromkeys(repr(row["row"]) for row in rows if metric in row["metrics"]))
+        raise ValueError(f"row: {name!r} has no {metric}; these have: {names or 'none'}")
+    return found
+
+
+def difference(rows: list[dict], first: str, second: str, metric: str) -> str:
+    """One line: mean, standard error and 95 % interval (Student's) of first - second over seeds."""
+    found = paired(numbers(rows, first, metric), numbers(rows, second, metric))
+    interval = f"[{found.low:+.3f}, {found.high:+.3f}]"
+    return f"{metric}: {first} - {second} = {found.mean:+.3f} ± {found.error:.3f}, {interval}, {found.count} seeds"
+
+
+def main(arguments: list[str]) -> None:
+    """Print the difference."""
+    if arguments[1:]:
+        raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
+    try:
+        rows = read_rows(Path(FLAGS.file))
+        if not rows:
+            raise ValueError(f"--file: no rows in {FLAGS.file!r}; name a file of experiments/results")
+        print(difference(rows, FLAGS.first, FLAGS.second, FLAGS.metric))
+    except ValueError as error:
+        print(f"paired: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    # Here, for the flags of a module count in every program that imports it.
+    flags.mark_flags_as_required(["file", "first", "second"])
+    app.run(main)

@@ -9,8 +9,9 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from diffusion.data import corpora, readers
+from diffusion.data import corpora, programs, readers
 from diffusion.data.settings import DataSettings
+from diffusion.data.splits import split_of
 from diffusion.data.types import Source, missing
 
 STDLIB_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
@@ -66,10 +67,8 @@ def python_stdlib(settings: DataSettings) -> Source:
             text = (root / name).read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError:
             continue
-        bucket = int(_rank(name.as_posix()), 16) % 100
-        split = "validation" if bucket < 5 else "test" if bucket < 10 else "train"
         if text:
-            splits[split].append((name.as_posix(), text))
+            splits[split_of(name.as_posix())].append((name.as_posix(), text))
     if not splits["train"]:
         raise missing("python_stdlib", "Python files", str(root), "install Python's standard library with its sources")
     return in_memory("python_stdlib", splits)
@@ -113,8 +112,7 @@ def text_files(settings: DataSettings) -> Source:
     else:
         splits = {"train": [], "validation": [], "test": []}
         for name, text in _cut(files, settings.document):
-            bucket = int(_rank(text), 16) % 100
-            splits["validation" if bucket < 5 else "test" if bucket < 10 else "train"].append((name, text))
+            splits[split_of(text)].append((name, text))
     return in_memory("text_files", splits)
 
 
@@ -216,6 +214,8 @@ SOURCES: dict[str, Callable[[DataSettings], Source]] = {
     "enwiki2018": enwiki2018,
     "openwebtext": corpora.openwebtext,
     "lm1b": corpora.lm1b,
+    "conala": programs.conala,
+    "humaneval": programs.humaneval,
     **{
         name: lambda settings, name=name: corpora.corpus(name, settings)
         for name in corpora.CORPORA

@@ -1,10 +1,12 @@
-"""Does generated Python parse?"""
+"""Does generated Python parse, and are its names bound?"""
 
 import ast
 import textwrap
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+from diffusion.evaluate import python_names
 
 
 class ParseRate(NamedTuple):
@@ -40,15 +42,62 @@ def parse_rate(texts: Iterable[str]) -> ParseRate:
     return ParseRate(whole, lines, blocks, len(texts))
 
 
+class DefinedRate(NamedTuple):
+    """Uses of names in the texts that parse, and how many of them nothing in the same text has bound.
+
+    `rate`: share of the uses that are bound before, None when there is no use. `names`: uses, in all texts together;
+    `undefined`: those that are not bound; `parsed`: texts that count, of `texts`. What binds a name, and what is left
+    out, is told by `python_names.names`.
+
+    A window lacks the imports and definitions before it, so that real code scores low: of 500 windows of the standard
+    library the rate is 0.20 at 128 characters (309 names, 190 windows parse), 0.52 at 512 (559, 112) and 0.64 at
+    1,024 (664, 90), where whole files have 0.999. Report the rate of held-out windows of equal length beside that of
+    samples, and the parse rate beside both, since only texts that parse count.
+    """
+
+    rate: float | None
+    undefined: int
+    names: int
+    parsed: int
+    texts: int
+
+
+def defined_rate(texts: Iterable[str]) -> DefinedRate:
+    """Count the names that are used, and bound before, in each text without its first and last line, dedented.
+
+    Texts that do not parse, or are nested deeper than Python's own stack, do not count. Nothing is run, and no text
+    raises or warns.
+    """
+    total = parsed = names = undefined = 0
+    for text in texts:
+        total += 1
+        program = parse(inner_lines(text))
+        if program is not None:
+            try:
+                found = python_names.names(program)
+            except RecursionError:
+                continue
+            parsed += 1
+            names += found.used
+            undefined += len(found.undefined)
+    return DefinedRate(1 - undefined / names if names else None, undefined, names, parsed, total)
+
+
 def parses(text: str) -> bool:
     """Whether `ast.parse` accepts the text and finds a statement; never raises, never warns, runs nothing."""
+    return parse(text) is not None
+
+
+def parse(text: str) -> ast.Module | None:
+    """The program, or None for a text that is none or has no statement; never raises, never warns, runs nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SyntaxWarning, such as for an unknown escape
         try:
-            return bool(ast.parse(text).body)
+            program = ast.parse(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
             # ValueError: null bytes, surrogates, huge integers; the next two: nesting too deep for the parser.
-            return False
+            return None
+        return program if program.body else None
 
 
 def inner_lines(text: str) -> str:

@@ -116,7 +116,7 @@ class DiT(nn.Module):
     recomputation, `unroll` blocks are compiled into each turn of the loop over blocks. `embedder` takes the place of
     the table of token embeddings and may read several symbols a position. With `memory` the network reads its own last
     prediction through an adapter; with `labels` an example's class joins the noise level, one row more standing for
-    "none given".
+    "none given". The head gives `outputs` numbers a position, 0: one a class.
     """
 
     vocab_size: int
@@ -135,6 +135,7 @@ class DiT(nn.Module):
     embedder: nn.Module | None = None
     memory: Kind = "none"
     labels: int = 0
+    outputs: int = 0
 
     def setup(self):
         if self.hidden % self.heads or (self.hidden // self.heads) % 2:
@@ -174,22 +175,23 @@ class DiT(nn.Module):
             attention=self.attention,
             name="blocks",
         )
-        self.output = Head(self.vocab_size, self.adaln, self.dtype, name="head")
+        self.output = Head(self.outputs or self.vocab_size, self.adaln, self.dtype, name="head")
 
     def embed(self, tokens: Int[Array, "B N"]) -> Float[Array, "B L D"]:
         """Rows of the embedding table, or what the embedder makes of its symbols."""
-        return shard_batch(self._lookup(tokens))
-
-    def token_table(self, codes: Int[Array, "1 N"]) -> Float[Array, "V D"]:
-        """The table in which a prediction over V tokens is kept as memory: embeddings of their codes, or its own."""
-        if self.memory == "table":
-            return self.adapter.table[: codes.shape[1]]
-        return self._lookup(codes)[0]
-
-    def _lookup(self, tokens: Int[Array, "B N"]) -> Float[Array, "B L D"]:
         if self.embedder is not None:
-            return self.embedder(tokens)
-        return jnp.take(self.embedding, tokens, axis=0)
+            return shard_batch(self.embedder(tokens))
+        return shard_batch(jnp.take(self.embedding, tokens, axis=0))
+
+    def token_table(self, codes: Int[Array, "1 N"]) -> Float[Array, "K D"]:
+        """The table in which a prediction is kept as memory: embeddings of all tokens' codes, or its own.
+
+        Rows of other symbols (the mask, padding) may follow those of the tokens.
+        """
+        if self.memory == "table":
+            return self.adapter.table
+        # The table itself, where it has a row a token: gathering all of it would copy it at every evaluation.
+        return self.embedding if self.embedder is None else self.embedder(codes)[0]
 
     def trunk(
         self,
@@ -204,6 +206,15 @@ class DiT(nn.Module):
         rotary = rotary_table(positions, self.hidden // self.heads)
         x, _ = self.stack(x, self._condition(sigma, x.shape[0], label), rotary, None, seeds, None)
         return x
+
+    def features(
+        self,
+        tokens: Int[Array, "B N"],
+        sigma: Float[Array, " B"] | None = None,
+        label: Int[Array, " B"] | None = None,
+    ) -> Float[Array, "B L D"]:
+        """What the head reads of these tokens, without a memory and without dropout."""
+        return self.trunk(self.embed(tokens), sigma, label=label)
 
     def head(
         self,

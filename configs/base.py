@@ -58,6 +58,23 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 rows="masked",  # of the last prediction that are read: masked, recarry, raw
                 rate=1.0,  # probability that training reads a first pass's prediction
             ),
+            predictor=dict(
+                # G-Star's error predictor: none, full (a copy of the denoiser's network), block (its first block), head
+                # (a head on its frozen blocks); trained with objective.name=errors by a row that starts from the
+                # denoiser's
+                kind="none",
+                # of a token: one_step (the denoiser's fill differs from the data), corruption (it was replaced at
+                # random), likelihood (unlikely under the row `judge`), consistency (differs from a fill in `steps`)
+                labels="one_step",
+                loss="bce",  # bce, balanced, ranknet
+                scope="all",  # positions in the loss: all, or those that were just filled
+                own_masks=False,  # train on states whose masks the predictor itself chose, as in sampling
+                corruption=0.1,  # share of tokens that are replaced
+                judge="",  # likelihood: a causal row of the same table
+                threshold=3.0,  # likelihood: nats from which on a token counts as an error
+                steps=4,  # consistency
+                augment=dict(uniform=0.0, unigram=0.0, semantic=0.0, shuffle=0.0),  # shares of tokens changed
+            ),
             model=dict(
                 net="dit",  # dit, mlp (few positions); unet and classifier (images) have sizes of their own below
                 hidden=768,
@@ -96,7 +113,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
             ),
             objective=dict(
                 # nelbo (MDLM), nelbo_reveal (the same bound with less variance), autoregressive, cross_entropy (images,
-                # as published), classification (labels)
+                # as published), classification (labels), errors (a predictor's)
                 name="nelbo",
                 minimum_time=1e-3,
                 target="marginal",  # digits: marginal (a bound) or joint (the MDM-Prime paper's; not a bound)
@@ -135,7 +152,9 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 zero_shot_required=False,  # whether a set that is not there is an error, or an empty cell
             ),
             sample=dict(
-                policy="ancestral",  # ancestral, random_order, confidence, first_hitting; data: held-out text itself
+                # ancestral, random_order, confidence, first_hitting; with remasking remdm, remdm_conf, star, gstar,
+                # confidence_star, p2; data: held-out text itself
+                policy="ancestral",
                 steps=128,
                 count=64,
                 # images, molecules and genomes: so many sets of `count` are drawn, each is measured by itself, and the
@@ -156,12 +175,24 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 temperature_ramp=(0.0, 1.0),  # (a, p): a step that begins at 1 - t = tau has temperature + a tau^p
                 warp=(),  # (a, p, c): steps at 1 - a (1 - tau)^p + c; empty: equal steps
                 corrector=(),  # (scale, power) of the rate corrector; empty: none
+                remask=dict(
+                    rule="cap",  # remdm: cap, rescale, star, forward_backward, discrete_flow
+                    eta=0.008,  # cap, rescale: how much; p2: weight of known positions, 0 never remasks
+                    schedule="process",  # mask levels over time: the process's, or loop (a plateau in the window)
+                    on=1.0,  # the window in time, off <= t <= on, in which known positions may be masked again
+                    off=0.0,
+                    level=0.1,  # loop: mask level of the plateau
+                    temperature=1.0,  # gstar, confidence_star: of the choice of positions
+                    adaptive=False,  # gstar: mask every position that is suspicious, not as many as scheduled
+                    planner=False,  # p2: known positions are scored by the error predictor
+                ),
                 memory="reuse",  # for a network with memory.adapter: reuse or null
                 cache=False,  # answer steps in which nothing changed by the logits of the step before
                 label=-1,  # with model.labels: of every sample; -1: as often each as in the training data; -2: in turn
                 planes=(),  # digits: places that are given, from held-out data, and not drawn
                 prompt="",  # text at the start
                 suffix="",  # text at the end: what lies between is filled in
+                infill=0,  # held-out windows, each without a span of so many tokens that is to be filled in; 0: none
             ),
             judge=dict(
                 name="none",  # none, row (a causal row of this table) or gpt2; images: classifier (a row) or inception
@@ -193,6 +224,15 @@ def small(config: ConfigDict) -> ConfigDict:
     config.train.update(evaluate_every=300, evaluate_batches=16)
     config.sample.update(count=64, batch=64)
     config.judge.batch = 64
+    return config
+
+
+def python_bytes(config: ConfigDict) -> ConfigDict:
+    """The local base of SCMDM's and G-Star's tables: bytes of the standard library's sources, longer trained."""
+    small(config)
+    config.data.update(tokenizer="bytes", vocab_size=257)
+    config.train.update(steps=3000, evaluate_every=500, checkpoint_every=500)
+    config.evaluate.update(batches=12, draws=4)
     return config
 
 

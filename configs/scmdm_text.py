@@ -8,7 +8,7 @@ text or sharper text: every model is sampled at several temperatures, and only a
 perplexity against entropy is a gain.
 """
 
-from configs.base import defaults, left_to_right, small, tiny
+from configs.base import defaults, left_to_right, python_bytes, tiny
 from configs.mdlm_owt import openwebtext, wikipedia, zero_shot
 from configs.scmdm import BASE, BOUNDS, FULL, NOTES, SAME_TOKENS, after_training, bounds, models
 
@@ -92,11 +92,7 @@ def get_config(variant: str = "local"):
     elif variant == "gpu":
         wikipedia(config)
     elif variant == "local":
-        small(config)
-        config.data.update(tokenizer="bytes", vocab_size=257)
-        config.train.update(steps=3000, evaluate_every=500, checkpoint_every=500)
-        config.evaluate.update(batches=12, draws=4)
-        config.sample.update(count=64, batch=64)
+        python_bytes(config)
     else:
         tiny(config)
     return config

@@ -142,7 +142,7 @@ def training_step(config: ConfigDict, system: build.System, mesh: Mesh) -> Progr
     root = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=replicated(mesh))
     step = jit_step(objective, optimizer, settings, state, mesh)
     compiled, seconds = compile_for(mesh, step, state, batch, root)
-    flops = build.training_flops(config, system.classes)
+    flops = build.training_flops(config, system)
     recomputed, turns = RECOMPUTED[config.model.remat], config.train.accumulate
     return Program("training step", compiled, seconds, flops, recomputed, turns, bytes_of(state.params))
 

@@ -1,6 +1,5 @@
 """What the verb `sample` makes of pictures: a grid to look at, and distances from real ones in a judge's features."""
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -9,7 +8,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from jaxtyping import Float, Int
-from ml_collections import ConfigDict
 
 from diffusion import build
 from diffusion.data.arrays import as_pixels, label_count
@@ -18,7 +16,7 @@ from diffusion.evaluate.inception import check_inception, inception_features
 from diffusion.report.images import image_grid, pictures
 from diffusion.train.weights import load_weights
 from experiments.context import Context
-from experiments.jobs import Job
+from experiments.jobs import Job, read_config
 
 COLUMNS, SHOWN = 8, 64
 Classify = Callable[[Int[np.ndarray, "N L"]], tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N K"]]]
@@ -96,7 +94,7 @@ def classifier_scores(
 def trained_classifier(job: Context, needed: str) -> Classify:
     """Features and logits of a classifier row of the same table, `judge.batch` pictures at a time."""
     folder = job.workdir / "jobs" / needed
-    config = ConfigDict(json.loads((folder / "config.json").read_text()))
+    config = read_config(folder)
     system = build.system(config, job.dataset.tokenizer.vocab_size)
     params = load_weights(folder / "weights", system.init, job.mesh)
     size = job.config.judge.batch

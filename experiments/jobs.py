@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from configs.base import defaults
+
 # What decides the result of each verb; the rest (logging, meshes, folders) does not.
 TRAIN_SECTIONS = (
     "data",
@@ -28,7 +30,24 @@ TRAIN_SECTIONS = (
 LATER = {
     "data": {"validation_images": 5000},
     "model": {"labels": 0},
-    "sample": {"memory": "reuse", "cache": False, "label": -1, "repeats": 1},
+    "sample": {
+        "memory": "reuse",
+        "cache": False,
+        "label": -1,
+        "repeats": 1,
+        "infill": 0,
+        "remask": dict(
+            rule="cap",
+            eta=0.008,
+            schedule="process",
+            on=1.0,
+            off=0.0,
+            level=0.1,
+            temperature=1.0,
+            adaptive=False,
+            planner=False,
+        ),
+    },
 }
 HOUSEKEEPING = {"train": ("log_every", "checkpoint_every", "keep"), "data": ("cache_dir",)}
 
@@ -63,6 +82,17 @@ def plain(config: ConfigDict) -> dict:
     return json.loads(json.dumps(config.to_dict()))
 
 
+def read_config(folder: Path) -> ConfigDict:
+    """The config of a job that is done; fields that came after it have their defaults."""
+
+    def merged(old: dict, new: dict) -> dict:
+        both = {key: merged(old[key], value) if isinstance(old.get(key), dict) else value for key, value in new.items()}
+        return old | both
+
+    stored = json.loads((folder / "config.json").read_text())
+    return ConfigDict(merged(plain(defaults(stored["table"], stored["variant"])), stored))
+
+
 def train_identity(config: ConfigDict) -> dict:
     """The part of a config that decides what is trained."""
     parts = {name: counted(config, name) for name in TRAIN_SECTIONS}
@@ -74,6 +104,8 @@ def train_identity(config: ConfigDict) -> dict:
         del parts["codec"]
     if config.memory.adapter == "none":
         del parts["memory"]
+    if config.predictor.kind != "none":
+        parts["predictor"] = plain(config)["predictor"]
     return parts
 
 
@@ -102,26 +134,39 @@ def resolve(config: ConfigDict, overrides: dict, seed: int) -> ConfigDict:
     return resolved
 
 
-def train_jobs(rows: list[dict], table: ConfigDict, row: str, config: ConfigDict) -> list[Job]:
+def train_jobs(
+    rows: list[dict], table: ConfigDict, row: str, config: ConfigDict, behind: tuple[str, ...] = ()
+) -> list[Job]:
     """The training that a row's config asks for, behind that of the row of the same table that it starts from.
 
-    Where the config gives a checkpoint that is what training starts from, and no other row is trained for it.
+    Where the config gives a checkpoint that is what training starts from, and no other row is trained for it. An error
+    predictor that learns from a row's likelihoods needs that row too. `behind` are the rows that start from this one.
 
     Raises:
-      ValueError: when a row starts from one that does not start from nothing.
+      ValueError: when rows start from each other in a circle, or a judge is not autoregressive.
     """
     before: list[Job] = []
+    needs = []
     identity = train_identity(config)
     if config.start and not config.checkpoint:
         base = find_row(rows, config.start, "start")
+        if base["name"] in (*behind, row):
+            raise ValueError(f"start: row {base['name']!r} starts from itself; name one that starts from nothing")
         resolved = resolve(table, base["overrides"], config.seed)
-        if resolved.start:
-            raise ValueError(f"start: row {base['name']!r} starts from another itself; name one from nothing")
-        before = train_jobs(rows, table, base["name"], resolved)
-        identity["start"] = before[-1].id
+        before = train_jobs(rows, table, base["name"], resolved, (*behind, row))
+        needs = [before[-1].id]
+        identity["start"] = needs[0]
+    if config.predictor.kind != "none" and config.predictor.labels == "likelihood":
+        judging = find_row(rows, config.predictor.judge, "predictor.judge")
+        # A checkpoint is of the denoiser.
+        resolved = resolve(table, judging["overrides"] | {"checkpoint": ""}, config.seeds[0])
+        if judging["name"] in (*behind, row) or not resolved.model.causal:
+            raise ValueError(f"predictor.judge: row {judging['name']!r} is not autoregressive; name one that is")
+        before += train_jobs(rows, table, judging["name"], resolved, (*behind, row))
+        needs.append(before[-1].id)
+        identity["judge"] = needs[-1]
     # Named by the model, not by the row: rows that share a network share the job.
     name = f"{config.objective.name}-{config.data.source}"
-    needs = [job.id for job in before[-1:]]
     return [*before, Job(job_id("train", name, identity), "train", row, config.seed, needs, plain(config))]
 
 
@@ -166,8 +211,9 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
                 trainings = train_jobs(known, config, row["name"], resolved)
                 jobs |= {job.id: job for job in trainings if job.id not in jobs}
                 needs = [trainings[-1].id]
-                before = trainings[-1].needs or [resolved.checkpoint]
-                identity |= {"start": before[0]} if before[0] else {}
+                # What was trained from a checkpoint is not the checkpoint itself.
+                start = [resolved.checkpoint] if resolved.checkpoint else trainings[-1].needs[:1]
+                identity |= {"start": start[0]} if start else {}
             for verb in (verb for verb in row["verbs"] if verb != "train"):
                 needed, part = list(needs), [identity, counted(resolved, verb)]
                 if verb == "sample":

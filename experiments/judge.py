@@ -20,7 +20,7 @@ from diffusion.objectives.autoregressive import shift_right
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights
 from experiments.context import Context
-from experiments.jobs import Job
+from experiments.jobs import Job, read_config
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def make_judge(job: Context, spec: Job) -> Judge | None:
 def trained_judge(needed: str, job: Context) -> Judge:
     """A causal row of the same table; it reads the samples' own tokens, so nothing is tokenised anew."""
     folder = job.workdir / "jobs" / needed
-    config = ConfigDict(json.loads((folder / "config.json").read_text()))
+    config = read_config(folder)
     system = build.system(config, job.dataset.tokenizer.vocab_size)
     params = load_weights(folder / "weights", system.init, job.mesh)
     mask_id = system.process.mask_id

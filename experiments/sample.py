@@ -45,6 +45,8 @@ def run(job: Context, spec: Job) -> dict:
         measures = images.measure(job, spec, [each.tokens for each in sets])
     elif job.dataset.domain in SCIENCES:
         measures = domains.measure(job, sets)
+    elif options.infill:
+        measures = [texts.measure_gaps(job, each.tokens) for each in sets]
     else:
         measures = [texts.measure(job, spec, each.tokens, cost["evaluations"]) for each in sets]
     return {
@@ -67,6 +69,8 @@ def check(job: Context) -> None:
         raise ValueError(f"sample.repeats: must be at least 1, not {options.repeats}")
     if options.repeats > 1 and domain not in ("image", *SCIENCES):
         raise ValueError(f"sample.repeats: {domain} is measured as one set; set it to 1, or raise sample.count")
+    if options.infill and domain != "text":
+        raise ValueError(f"sample.infill: gaps are filled in text, not in {domain}; set it to 0")
     check_label(options.label, job.config.model.labels)
     if options.policy != "data":
         given(job, options.length or job.config.data.length)
@@ -102,12 +106,18 @@ def prompts(job: Context, length: int) -> np.ndarray:
 def given(job: Context, length: int) -> np.ndarray:
     """What every sample starts from [N, L], or [N, L, l] with `sample.planes`: digits of held-out examples.
 
+    With `sample.infill` it is held-out windows with a gap each.
+
     Raises:
       ValueError: for places that the code does not have, or a prompt beside them.
     """
     options, process = job.config.sample, job.system.process
     count = options.count * options.repeats
     prompt = np.broadcast_to(prompts(job, length)[None], (count, length))
+    if options.infill:
+        if options.prompt or options.suffix or len(options.planes) or length != job.config.data.length:
+            raise ValueError("sample.infill: goes without sample.prompt, suffix, planes and length")
+        return texts.hidden(job)
     if not len(options.planes):
         return prompt
     if not set(options.planes) < set(range(process.digits)):
@@ -153,12 +163,16 @@ def generate(job: Context, spec: Job) -> tuple[list[Samples], dict[str, float]]:
     for start in tqdm(starts, desc="sampling", disable=not sys.stderr.isatty(), leave=False):
         parts.append(to_host(compiled(params, root, *arguments(start))))
     seconds = time.perf_counter() - clock
-    tokens, evaluations, idle, invalid = (
+    tokens, evaluations, idle, invalid, checks = (
         np.concatenate([getattr(part, name) for part in parts])[:count]
-        for name in ("tokens", "evaluations", "idle", "invalid")
+        for name in ("tokens", "evaluations", "idle", "invalid", "checks")
     )
+    # A causal network answers for one position at a time, and remembers the others.
+    forward = build.forward_flops(job.config, job.system.classes) / (length if job.config.model.causal else 1)
     cost = {
         "evaluations": float(evaluations.mean()),
+        "predictor_evaluations": float(checks.mean()),
+        "gigaflops": float(evaluations.mean() * forward + checks.mean() * job.system.error_flops) / 1e9,
         "idle_share": float((idle / evaluations).mean()),
         # Every batch is computed whole, the last one's surplus too.
         "seconds_per_sample": seconds / (len(starts) * options.batch),

@@ -1,4 +1,4 @@
-"""What a method costs: training steps and samplers of Prime and SCMDM beside MDLM's, of one network size, in one run.
+"""What a method costs: training steps and samplers of every paper beside MDLM's, of one network size, in one run.
 
     python -m experiments.step_cost --repeats=8
 
@@ -30,6 +30,7 @@ flags.DEFINE_integer("batch", 0, "examples a step; 0: 16", lower_bound=0)
 flags.DEFINE_integer("repeats", 8, "timings of each program, taken in turns", lower_bound=2)
 flags.DEFINE_list("digits", ["2", "4", "8"], "Prime: digits a token; empty: no Prime")
 flags.DEFINE_list("rates", ["0.5", "1"], "SCMDM: rates of the first pass; empty: no SCMDM")
+flags.DEFINE_list("predictors", ["head", "block"], "G-Star: error predictors; empty: no G-Star")
 flags.DEFINE_integer("steps", 8, "evaluations of one sampler call", lower_bound=1)
 
 
@@ -44,14 +45,21 @@ def methods() -> dict[str, dict]:
             found[f"Prime, {number} digits, {target}"] = {"codec.digits": number, "objective.target": target}
     for rate in map(float, FLAGS.rates):
         found[f"SCMDM, lambda {rate:g}"] = {"memory.adapter": "linear", "memory.rate": rate}
-    return found
+    return found | {f"G-Star's predictor, {kind}": predictor(kind) for kind in FLAGS.predictors}
+
+
+def predictor(kind: str) -> dict:
+    """Overrides of an error predictor's training."""
+    return {"predictor.kind": kind, "objective.name": "errors"}
 
 
 def samplers() -> dict[str, dict]:
     """Overrides of every method's sampler, which targets and rates do not change."""
     found: dict[str, dict] = {MDLM: {}}
     found |= {f"Prime, {number} digits": {"codec.digits": int(number)} for number in FLAGS.digits}
-    return found | ({"SCMDM": {"memory.adapter": "linear"}} if FLAGS.rates else {})
+    found |= {"SCMDM": {"memory.adapter": "linear"}} if FLAGS.rates else {}
+    # Guided at every step; a table's samplers are for a third or a half of theirs.
+    return found | {f"G-Star, {kind}": {"sample.policy": "gstar"} | predictor(kind) for kind in FLAGS.predictors}
 
 
 def config(overrides: dict) -> ConfigDict:

@@ -1,13 +1,15 @@
 """What the verb `sample` makes of texts: a file of them, and their measures, most of them by a judge."""
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
 from jaxtyping import Int
 
 from diffusion.data import evaluation_batches
-from diffusion.evaluate import generation
+from diffusion.evaluate import generation, infilling
 from diffusion.evaluate.mauve import mauve
-from diffusion.evaluate.python_code import parse_rate
+from diffusion.evaluate.python_code import defined_rate, parse_rate
 from experiments.context import Context
 from experiments.jobs import Job, atomic_write
 from experiments.judge import Judge, make_judge
@@ -20,13 +22,53 @@ def held_out(job: Context, count: int) -> np.ndarray:
     return np.concatenate([batch["tokens"] for batch in data])[:count]
 
 
+class Gaps(NamedTuple):
+    """Held-out windows, and where a span of `sample.infill` tokens of each is hidden."""
+
+    truth: Int[np.ndarray, "N L"]
+    starts: Int[np.ndarray, "N"]
+
+
+def gaps(job: Context) -> Gaps:
+    """The infilling task of a config, the same for every model and seed.
+
+    Raises:
+      ValueError: for a width that leaves no context, more windows than there are, or a network that reads one side.
+    """
+    options = job.config.sample
+    if job.config.model.causal:
+        raise ValueError("sample.infill: an autoregressive model cannot read what follows a gap; set it to 0")
+    truth = held_out(job, options.count)
+    if len(truth) < options.count:
+        raise ValueError(f"sample.count: {options.count} is more than the {len(truth)} held-out windows to fill in")
+    return Gaps(truth, infilling.spans(len(truth), truth.shape[1], options.infill, seed=0))
+
+
+def hidden(job: Context) -> Int[np.ndarray, "N L"]:
+    """Windows with masks in their gaps."""
+    task = gaps(job)
+    return infilling.masked(task.truth, task.starts, job.config.sample.infill, job.dataset.tokenizer.mask_id)
+
+
+def measure_gaps(job: Context, tokens: Int[np.ndarray, "N L"]) -> dict[str, float]:
+    """Write samples.txt and return how many gaps are filled in exactly, and how many of their tokens are right."""
+    task = gaps(job)
+    write_samples(job, tokens)
+    return infilling.score(tokens, task.truth, task.starts, job.config.sample.infill)
+
+
 def measure(job: Context, spec: Job, tokens: Int[np.ndarray, "N L"], evaluations: float) -> dict[str, float]:
     """Write samples.txt and return the measures of the texts."""
     metrics = quality(job, spec, tokens, evaluations)
+    write_samples(job, tokens)
+    return metrics
+
+
+def write_samples(job: Context, tokens: Int[np.ndarray, "N L"]) -> None:
+    """The texts, one behind the other."""
     decoded = [job.dataset.tokenizer.decode(row) for row in tokens]
     if jax.process_index() == 0:
         atomic_write(job.folder / "samples.txt", SEPARATOR.join(decoded) + "\n")
-    return metrics
 
 
 def quality(job: Context, spec: Job, tokens: np.ndarray, evaluations: float) -> dict[str, float]:
@@ -37,6 +79,8 @@ def quality(job: Context, spec: Job, tokens: np.ndarray, evaluations: float) -> 
     if config.quality.parse:
         rates = parse_rate(texts)
         metrics |= {"parse_rate": rates.lines, "parse_whole": rates.whole, "parse_blocks": rates.blocks}
+        named = defined_rate(texts)
+        metrics |= {"names": named.names} | ({} if named.rate is None else {"defined_rate": named.rate})
     judge = make_judge(job, spec)
     if judge is None:
         return metrics

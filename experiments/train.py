@@ -9,10 +9,10 @@ import numpy as np
 
 from diffusion import build
 from diffusion.data import batches, evaluation_batches, prefetch
-from diffusion.randomness import draws
+from diffusion.randomness import draws, named
 from diffusion.report.rows import provenance
 from diffusion.train.loop import train
-from diffusion.train.mesh import put_batch
+from diffusion.train.mesh import put_batch, state_shardings
 from diffusion.train.weights import load_weights, save_weights
 from diffusion.train.writers import read_metrics
 from diffusion.types import Params
@@ -46,9 +46,9 @@ def run(job: Context, spec: Job) -> dict:
         job.root,
         job.folder,
         start=start,
-        evaluate=validate,
+        evaluate=lambda params: validate(params)["loss"],
         tokens_per_step=settings.batch * system.length,
-        flops_per_step=build.training_flops(config, system.classes),
+        flops_per_step=build.training_flops(config, system),
         name=job.folder.name,
         config=config.to_dict(),
     )
@@ -56,7 +56,7 @@ def run(job: Context, spec: Job) -> dict:
     text = job.dataset.statistics
     return {
         "metrics": {
-            "validation_loss": validate(state.ema),
+            **{f"validation_{name}": value for name, value in validate(state.ema).items()},
             "train_tokens": settings.steps * settings.batch * system.length,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
             "bytes_per_token": text["train"].bytes / max(text["train"].tokens, 1),
@@ -73,11 +73,22 @@ def run(job: Context, spec: Job) -> dict:
 def starting_weights(job: Context, spec: Job) -> Params | None:
     """What training starts from: `config.checkpoint`, else the row that it starts from, or nothing.
 
-    A memory's adapter is new to them, and starts as it is made: without an effect.
+    A memory's adapter is new to them, and starts as it is made: without an effect. An error predictor is made from
+    them, and is never without.
     """
-    folder = job.workdir / "jobs" / spec.needs[0] / "weights" if spec.needs else None
-    folder = Path(job.config.checkpoint) if job.config.checkpoint else folder
-    return load_weights(folder, job.system.init, job.mesh, added=("adapter",)) if folder else None
+    config, base = job.config, job.system.base
+    given = Path(config.checkpoint) if config.checkpoint else None
+    folder = job.workdir / "jobs" / spec.needs[0] / "weights" if config.start and spec.needs else None
+    folder = given or folder
+    if base is None:
+        return load_weights(folder, job.system.init, job.mesh, added=("adapter",)) if folder else None
+    parts = [load_weights(folder, base.init, job.mesh)]
+    if config.predictor.labels == "likelihood":
+        judge = build.judge_system(config, job.dataset.tokenizer.vocab_size)
+        parts.append(load_weights(job.workdir / "jobs" / spec.needs[-1] / "weights", judge.init, job.mesh))
+    key = named(job.root, "predictor")
+    shardings = state_shardings(jax.eval_shape(job.system.extend, key, *parts), job.mesh)
+    return jax.jit(job.system.extend, out_shardings=shardings)(key, *parts)
 
 
 def thin(records: list[dict], most: int = 200) -> list[dict]:
@@ -88,7 +99,7 @@ def thin(records: list[dict], most: int = 200) -> list[dict]:
 
 
 def validation(job: Context, objective):
-    """`evaluate(params)`: the objective's mean on fixed validation batches with fixed noise, dropout off."""
+    """`evaluate(params)`: means of the objective's metrics on fixed validation batches, dropout off, noise fixed."""
     config = job.config
     size = config.train.batch
     data = evaluation_batches(
@@ -103,14 +114,15 @@ def validation(job: Context, objective):
     @jax.jit
     def score(params, batch, root, step):
         noise = draws(root, "validation", step, size)
-        return objective(params, batch, noise, train=False)[1]["loss"]
+        return objective(params, batch, noise, train=False)[1]
 
     root = job.root
 
-    def evaluate(params: Params) -> float:
-        totals = np.zeros(2)
+    def evaluate(params: Params) -> dict[str, float]:
+        totals: dict[str, np.ndarray] = {}
         for step, batch in enumerate(data):
-            totals += np.asarray(jax.device_get(score(params, put_batch(batch, job.mesh), root, step)), np.float64)
-        return float(totals[0] / max(totals[1], 1))
+            for name, pair in jax.device_get(score(params, put_batch(batch, job.mesh), root, step)).items():
+                totals[name] = totals.get(name, 0) + np.asarray(pair, np.float64)
+        return {name: float(total / max(count, 1)) for name, (total, count) in totals.items()}
 
     return evaluate

@@ -202,7 +202,7 @@ def debug_trainings():
     """The distinct trainings of all debug tables: (name, config), those that tables share once."""
     found = {}
     for path in sorted((Path(__file__).parents[1] / "configs").glob("*.py")):
-        if path.stem in ("__init__", "base", "images", "scmdm"):
+        if path.stem in ("__init__", "base", "gstar", "images", "scmdm"):
             continue
         module = importlib.import_module(f"configs.{path.stem}")
         config = module.get_config("debug")

@@ -1,7 +1,8 @@
 """ConfigDict to objects: the only place that maps names to functions."""
 
+from diffusion.build.predictors import judge_system, system
 from diffusion.build.samplers import POLICIES, sampler, sampling_steps
-from diffusion.build.systems import NETS, SCHEDULES, System, forward_flops, system, training_flops
+from diffusion.build.systems import NETS, SCHEDULES, System, forward_flops, training_flops
 from diffusion.build.training import OBJECTIVES, estimators, objective, optimizer, settings
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "System",
     "estimators",
     "forward_flops",
+    "judge_system",
     "objective",
     "optimizer",
     "sampler",

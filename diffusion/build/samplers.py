@@ -1,5 +1,6 @@
 """The sampler of a config."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -11,27 +12,49 @@ from ml_collections import ConfigDict
 from diffusion.build.names import pick
 from diffusion.build.systems import System
 from diffusion.objectives.nelbo import Process
-from diffusion.sampling import select
+from diffusion.sampling import remask, select, star
 from diffusion.sampling.autoregressive import AutoregressiveSampler
 from diffusion.sampling.blocks import semi_autoregressive
 from diffusion.sampling.digits import DigitDraw, ancestral_digits, rate_corrector, sample_tokens
 from diffusion.sampling.draw import Draw
-from diffusion.sampling.grid import Grid, grid, warped
+from diffusion.sampling.grid import Grid, Window, grid, kept_masks, warped
 from diffusion.sampling.masked import MaskedSampler, Samples
+from diffusion.schedules import Loop, Schedule
 
 POLICIES: dict[str, Callable[[ConfigDict, Process], select.Policy]] = {
     "ancestral": lambda config, process: select.Policy(ancestral(config, process)),
     "random_order": lambda config, process: select.Policy(select.random_order_step),
     "confidence": lambda config, process: select.Policy(select.confidence_step(config.noise)),
     "first_hitting": lambda config, process: select.first_hitting(process.schedule),
+    "remdm": lambda config, process: select.Policy(coins(config, process)),
+    "remdm_conf": lambda config, process: star.confidence_remdm(),
+    "star": lambda config, process: select.Policy(star.guided_step(math.inf, plain=ancestral(config, process))),
+    "gstar": lambda config, process: select.Policy(
+        star.guided_step(config.remask.temperature, config.remask.adaptive, ancestral(config, process))
+    ),
+    "confidence_star": lambda config, process: star.confidence_star(
+        config.remask.temperature, ancestral(config, process)
+    ),
+    "p2": lambda config, process: select.Policy(star.path_planning(config.remask.eta, config.remask.planner)),
+}
+RULES: dict[str, Callable[[float], remask.Rule]] = {
+    "cap": remask.cap,
+    "rescale": remask.rescale,
+    "star": lambda eta: remask.star,
+    "forward_backward": lambda eta: remask.forward_backward,
+    "discrete_flow": lambda eta: remask.discrete_flow,
 }
 
 
+def coins(config: ConfigDict, process: Process) -> Callable:
+    """A coin for every position: a token, or a digit."""
+    return ancestral_digits(process.digits, config.chunk_point) if process.digits > 1 else select.ancestral_step
+
+
 def ancestral(config: ConfigDict, process: Process) -> Callable:
-    """MDLM's reverse step on tokens, on digits, or as the low-precision race of the public code."""
-    if process.digits > 1:
-        return ancestral_digits(process.digits, config.chunk_point)
-    return select.race_step if config.precision == "mdlm_float32" else select.ancestral_step
+    """MDLM's reverse step, by coins or as the low-precision race of the public code."""
+    racing = config.precision == "mdlm_float32" and process.digits == 1
+    return select.race_step if racing else coins(config, process)
 
 
 def sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
@@ -96,14 +119,17 @@ def masked_sampler(config: ConfigDict, system: System) -> Callable:
             raise ValueError("sample.corrector: must be (scale, power), with any sample.policy but first_hitting")
         times = warped(np.linspace(1.0, end, steps + 1), options.warp)
         policy = replace(policy, correct=rate_corrector(process.schedule, times, *options.corrector, process.mask_id))
+    errors = asked(config, system)
     if process.digits == 1:
-        draw = Draw(process.mask_id, options.precision, options.nucleus_rule)
-        return conditional(MaskedSampler(system.denoiser, process, policy, draw, final, recall, options.cache), table)
+        # P2's confidence is that of the noised logits.
+        draw = Draw(process.mask_id, options.precision, options.nucleus_rule, noised=options.policy == "p2")
+        made = MaskedSampler(system.denoiser, process, policy, draw, final, recall, options.cache, errors)
+        return conditional(made, table)
     if options.precision != "exact":
         raise ValueError("sample.precision: mdlm_float32 is a rule for whole tokens; digits are drawn exact")
     token = Draw(process.codec.vocabulary, options.precision, options.nucleus_rule)
     draw = DigitDraw(process, token, independent=options.digits_draw == "marginal")
-    digits = MaskedSampler(system.denoiser, process, policy, draw, final, recall, options.cache)
+    digits = MaskedSampler(system.denoiser, process, policy, draw, final, recall, options.cache, errors)
     return conditional(partial(sample_tokens, digits, process), table)
 
 
@@ -118,16 +144,56 @@ def sampling_steps(config: ConfigDict) -> int:
     return positions if config.sample.policy == "first_hitting" else config.sample.steps
 
 
+def asked(config: ConfigDict, system: System) -> Callable | None:
+    """The error predictor, for a policy that asks it; raises ValueError where there is none to ask."""
+    options = config.sample
+    if not (options.policy == "gstar" or (options.policy == "p2" and options.remask.planner)):
+        return None
+    if system.errors is None:
+        raise ValueError(
+            "sample.policy: gstar, and p2 with remask.planner, ask an error predictor; set predictor.kind, and sample "
+            "from the row that trains it"
+        )
+    return system.errors
+
+
+def rule(config: ConfigDict) -> remask.Rule:
+    """Which known positions the policy's coins mask again."""
+    if config.policy == "remdm_conf":
+        return remask.shared
+    if config.policy != "remdm":
+        return remask.none
+    if not 0 <= config.remask.eta <= 1:
+        raise ValueError(f"sample.remask.eta: must lie in [0, 1], not {config.remask.eta}")
+    return pick(RULES, config.remask.rule, "sample.remask.rule")(config.remask.eta)
+
+
+def sampling_schedule(config: ConfigDict, process: Process) -> Schedule:
+    """The mask level over sampling time: the process's own, or G-Star's loop with its plateau in the window."""
+    options = config.remask
+    if pick({"process": False, "loop": True}, options.schedule, "sample.remask.schedule"):
+        if config.policy == "first_hitting":
+            raise ValueError("sample.remask.schedule: first_hitting follows the process; set it to process")
+        if not (0 < options.off < options.on < 1 and 0 < options.level < 1):
+            raise ValueError("sample.remask: a loop needs 0 < off < on < 1 and 0 < level < 1")
+        return Loop(options.off, options.on, options.level)
+    return process.schedule
+
+
 def sampling_grid(config: ConfigDict, process: Process, steps: int, end: float) -> Grid:
     """The time grid of a config."""
-    options = config.sample
-    return grid(
-        process.schedule,
+    options, length = config.sample, config.data.length * process.digits
+    table = grid(
+        sampling_schedule(options, process),
         steps,
-        config.data.length * process.digits,
+        length,
         end=end,
         temperature=options.temperature,
         nucleus=options.nucleus,
         ramp=tuple(options.temperature_ramp),
         warp=tuple(options.warp),
+        process=process.schedule,
+        window=Window(options.remask.off, options.remask.on),
+        rule=rule(options),
     )
+    return table._replace(masks=jnp.asarray(kept_masks(steps, length))) if options.policy == "p2" else table

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from diffusion import schedules
@@ -34,7 +35,12 @@ SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
 
 @dataclass(frozen=True)
 class System:
-    """A network, its process, and how to start it; `recall` makes its memory where it has one."""
+    """A network, its process, and how to start it; `recall` makes its memory where it has one.
+
+    With an error predictor beside it `base` is the system without, `extend(key, denoiser, judge)` makes the parameters
+    of both from those of the base (and of the judge whose likelihoods it learns from), and `errors(params, state,
+    label)` predicts, in `error_flops` an example.
+    """
 
     net: nn.Module
     process: Process
@@ -43,6 +49,10 @@ class System:
     length: int
     classes: int
     recall: Recall | None = None
+    base: "System | None" = None
+    extend: Callable[..., Params] | None = None
+    errors: Callable[..., Array] | None = None
+    error_flops: float = 0.0
 
 
 def codec(config: ConfigDict, vocabulary: int) -> Digits:
@@ -136,8 +146,8 @@ EXAMPLE_FLOPS = {
 }
 
 
-def system(config: ConfigDict, vocabulary: int) -> System:
-    """The network and process of a config over `vocabulary` tokens.
+def denoising_system(config: ConfigDict, vocabulary: int) -> System:
+    """The network and process of a config over `vocabulary` tokens, without an error predictor.
 
     With one symbol a token the mask comes after the tokens, then padding; digits have a mask of their own, and the
     network's classes are the tokens alone.
@@ -166,8 +176,8 @@ def check_memory(config: ConfigDict) -> None:
         raise ValueError("memory.adapter: goes with model.net=dit or unet and model.causal=False; set it to none")
     if config.model.labels and config.model.net != "dit":
         raise ValueError("model.labels: goes with model.net=dit; set it to 0")
-    if config.model.labels and config.model.labels != label_count(config.data.source):
-        count = label_count(config.data.source)
+    count = label_count(config.data.source) if config.model.labels else 0
+    if config.model.labels != count:
         raise ValueError(f"model.labels: {config.data.source} has {count}; pass --config.model.labels={count}")
 
 
@@ -184,13 +194,17 @@ def recall(config: ConfigDict, net: nn.Module, process: Process) -> Recall | Non
     return Recall(process, table, width, config.memory.rows, config.model.dtype)
 
 
-def training_flops(config: ConfigDict, classes: int) -> float:
+def training_flops(config: ConfigDict, system: System) -> float:
     """Analytic floating-point operations of one optimizer step.
 
-    Three forward passes' worth a token, and one more for the first pass of a network that remembers, at its rate.
+    Three forward passes' worth a token, and one more for the first pass of a network that remembers, at its rate. An
+    error predictor takes three of its own (a head one, on frozen blocks) and the denoiser's passes without gradients.
     """
-    passes = 3 + (config.memory.rate if config.memory.adapter != "none" else 0)
-    return passes * forward_flops(config, classes) * config.train.batch
+    forward, memory = forward_flops(config, system.classes), config.memory.adapter != "none"
+    if system.errors:
+        own = system.error_flops * (1 if config.predictor.kind == "head" else 3)
+        return (own + forward * (2 if memory else 1)) * config.train.batch
+    return (3 + (config.memory.rate if memory else 0)) * forward * config.train.batch
 
 
 def forward_flops(config: ConfigDict, classes: int) -> float:

@@ -7,6 +7,7 @@ import optax
 from ml_collections import ConfigDict
 
 from diffusion.build.names import pick
+from diffusion.build.predictors import error_prediction
 from diffusion.build.systems import System
 from diffusion.evaluate.likelihood import CAUSAL, estimator, split_passes
 from diffusion.objectives.autoregressive import NextToken
@@ -18,12 +19,15 @@ from diffusion.self_conditioning import two_pass
 from diffusion.train.loop import Settings
 from diffusion.train.optimizer import adamw
 
-OBJECTIVES = {
-    "nelbo": lambda config, system: Nelbo(system.denoiser, system.process, config.minimum_time, config.target),
-    "nelbo_reveal": lambda config, system: RevealNelbo(system.denoiser, system.process, config.target),
+OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
+    "nelbo": lambda config, system: Nelbo(
+        system.denoiser, system.process, config.objective.minimum_time, config.objective.target
+    ),
+    "nelbo_reveal": lambda config, system: RevealNelbo(system.denoiser, system.process, config.objective.target),
     "autoregressive": lambda config, system: NextToken(system.denoiser, system.process.mask_id),
     "cross_entropy": lambda config, system: CrossEntropy(system.denoiser, system.process, system.process.vocabulary),
     "classification": lambda config, system: Classification(system.denoiser),
+    "errors": error_prediction,
 }
 
 
@@ -31,17 +35,22 @@ def objective(config: ConfigDict, system: System) -> Callable:
     """The training objective; raises ValueError when network and objective do not fit."""
     if (config.objective.name == "autoregressive") != config.model.causal:
         raise ValueError("objective.name: autoregressive goes with model.causal=True, and nothing else does")
+    if system.errors and config.objective.name != "errors":
+        raise ValueError("predictor.kind: a predictor learns by objective.name=errors; set it, or the kind to none")
     pick(dict.fromkeys(("marginal", "joint")), config.objective.target, "objective.target")
-    if system.recall and config.memory.rate != 0:
+    if system.recall and config.memory.rate != 0 and not system.errors:
         system = replace(system, denoiser=two_pass(system.denoiser, system.recall, config.memory.rate))
-    return pick(OBJECTIVES, config.objective.name, "objective.name")(config.objective, system)
+    return pick(OBJECTIVES, config.objective.name, "objective.name")(config, system)
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """AdamW as the config says."""
+    """AdamW as the config says; of a network with an error predictor it moves the predictor alone."""
     fields = config.optimizer.to_dict()
     pick(dict.fromkeys(("constant", "cosine", "inverse_sqrt")), fields["decay"], "optimizer.decay")
-    return adamw(peak=fields.pop("learning_rate"), steps=config.train.steps, **fields)
+    made = adamw(peak=fields.pop("learning_rate"), steps=config.train.steps, **fields)
+    if config.objective.name != "errors":
+        return made
+    return optax.masked(made, lambda params: {part: part == "errors" for part in params})
 
 
 def settings(config: ConfigDict) -> Settings:

@@ -40,4 +40,4 @@ class AutoregressiveSampler:
 
         start = (jnp.full(size, self.mask_id, prompt.dtype), self.init_cache(size))
         _, tokens = jax.lax.scan(step, start, (jnp.arange(length), prompt.T))
-        return Samples(tokens.T, jnp.full(size, length), *(jnp.zeros(size, jnp.int32),) * 2)
+        return Samples(tokens.T, jnp.full(size, length), *(jnp.zeros(size, jnp.int32),) * 3)

@@ -14,7 +14,7 @@ from diffusion.randomness import fold
 from diffusion.sampling.draw import Draw, Proposal
 from diffusion.sampling.grid import Grid
 from diffusion.sampling.masked import Samples
-from diffusion.sampling.select import Extra, View, stay_probability
+from diffusion.sampling.select import Extra, View
 from diffusion.schedules import Schedule, rate
 from diffusion.types import Keys, Logits, Params, Tokens
 
@@ -50,7 +50,7 @@ class DigitDraw:
 
 
 def ancestral_digits(digits: int, chunk_point: float) -> Callable:
-    """MDLM's reverse step on digits; for t > `chunk_point` the digits of a token are revealed together."""
+    """`ancestral_step` on digits; for t > `chunk_point` the digits of a token are revealed and remasked together."""
 
     def select(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Array, Extra]:
         positions = view.masked.shape[1]
@@ -58,7 +58,7 @@ def ancestral_digits(digits: int, chunk_point: float) -> Callable:
         if chunk_point < 1:
             shared = jnp.repeat(uniform(fold(keys, "tokens"), (positions // digits,)), digits, axis=1)
             noise = jnp.where((row.time > chunk_point) | (chunk_point == 0), shared, noise)
-        return view.masked & (noise < stay_probability(row)), extra
+        return jnp.where(view.masked, noise < row.stay, noise < row.remask), extra
 
     return select
 

@@ -45,12 +45,15 @@ class Draw:
 
     `precision="exact"` draws with Gumbel noise whose tail is not truncated. `"mdlm_float32"` is the rule of the public
     MDLM code, argmax p / (1e-10 - log(u + 1e-10)) with u uniform in float32: its truncated tail removes rare tokens,
-    which lowers entropy and flatters generative perplexity (arXiv 2409.02908). It is here to be compared with.
+    which lowers entropy and flatters generative perplexity (arXiv 2409.02908). It is here to be compared with. `noised`
+    draws by the largest of the logits with Gumbel noise on every class and takes the token's log-probability under
+    those, so that confidence is random (P2, arXiv 2502.03540).
     """
 
     vocabulary: int
     precision: Precision = "exact"
     nucleus: NucleusRule = "off"
+    noised: bool = False
 
     def __call__(
         self,
@@ -74,12 +77,16 @@ class Draw:
     def tokens(
         self, keys: Keys, logits: Logits, temperature: Float[Array, ""], nucleus: Float[Array, ""]
     ) -> tuple[Tokens, Logits, Float[Array, "B L"]]:
-        """The drawn tokens, the float32 logits before temperature and nucleus, and the winning race."""
+        """The drawn tokens, the float32 logits before temperature and nucleus (or noised), and the winning race."""
         logits = exclude(logits, self.vocabulary)
         tempered = logits / jnp.maximum(temperature, 1e-6)
         if self.nucleus != "off":
             tempered = jnp.where(nucleus_set(tempered, nucleus, self.nucleus), tempered, EXCLUDED)
-        if self.precision == "exact":
+        if self.noised:
+            noise = jax.vmap(lambda key: jax.random.gumbel(key, tempered.shape[1:], mode="high"))(keys)
+            logits = jnp.where(tempered > EXCLUDED / 2, tempered + noise, EXCLUDED)
+            tokens, race = jnp.argmax(logits, axis=-1), jnp.zeros(logits.shape[:-1])
+        elif self.precision == "exact":
             tokens = draw_two_stage(keys, tempered)
             race = jnp.zeros(tokens.shape)
         else:

@@ -7,22 +7,41 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from diffusion.schedules import Schedule
+from diffusion.sampling import remask
+from diffusion.sampling.remask import Rule
+from diffusion.schedules import Schedule, inverse
 
 
 class Grid(NamedTuple):
     """One row a step, from time t to the cleaner time s; a scan hands rows to the sampler one by one."""
 
     index: Int[Array, "N"]
-    time: Float[Array, "N"]
+    time: Float[Array, "N"]  # of the process, which the network is told
     next_time: Float[Array, "N"]
-    alpha: Float[Array, "N"]  # survival probability at t
-    next_alpha: Float[Array, "N"]  # and at s
+    stay: Float[Array, "N"]  # probability that a mask is still one at s
+    remask: Float[Array, "N"]  # and that a known position is one
+    guided: Bool[Array, "N"]  # whether a policy that chooses among known positions may do so
     masks: Int[Array, "N M"]  # masks left at s when n positions are free, for n = 0 .. L
     temperature: Float[Array, "N"]
     nucleus: Float[Array, "N"]
+
+
+def kept_masks(steps: int, length: int) -> np.ndarray:
+    """floor(n (1 - j / steps)) masks after step j = 1 .. steps, for n = 0 .. length (P2, arXiv 2502.03540)."""
+    left = np.arange(steps - 1, -1, -1)
+    return (np.arange(length + 1)[None] * left[:, None] // steps).astype(np.int32)
+
+
+class Window(NamedTuple):
+    """The times off <= t <= on within which remasking is on; by default all."""
+
+    off: float = 0.0
+    on: float = 1.0
+
+
+ALWAYS = Window()
 
 
 def exact_masks(level: np.ndarray, length: int) -> np.ndarray:
@@ -40,15 +59,20 @@ def grid(
     nucleus: float = 1.0,
     ramp: tuple[float, float] = (0.0, 1.0),
     warp: tuple[float, ...] = (),
+    process: Schedule | None = None,
+    window: Window = ALWAYS,
+    rule: Rule = remask.none,
 ) -> Grid:
     """`steps` steps from t = 1 to `end` (MDLM: 1e-5, the rest is left to noise removal) for `length` positions.
 
     They are equal, or warped by `warp` = (a, p, c): tau = 1 - t becomes 1 - a (1 - tau)^p + c. The temperature of a
-    step that begins at tau is temperature + a tau^p with `ramp` = (a, p) (MDM-Prime's image sampler).
+    step that begins at tau is temperature + a tau^p with `ramp` = (a, p) (MDM-Prime's image sampler). `rule` says what
+    is masked again while t lies in `window`. Where `schedule` is not that of the process, the network is told the
+    time at which the `process` has the same level.
 
     Raises:
       ValueError: for a step count below 1, an end outside [0, 1), a temperature or nucleus outside its range, a ramp
-        that makes one so, or a warp whose times do not fall.
+        that makes one so, a warp whose times do not fall, or a window that is none.
     """
     if steps < 1:
         raise ValueError(f"sample.steps: must be at least 1, not {steps}")
@@ -60,18 +84,24 @@ def grid(
         raise ValueError(f"sample.nucleus: must lie in (0, 1], not {nucleus}")
     if ramp[1] < 0:
         raise ValueError(f"sample.temperature_ramp: {tuple(ramp)} has a negative power, infinite at the first step")
+    if not 0 <= window.off <= window.on <= 1:
+        raise ValueError(f"sample.remask: 0 <= off <= on <= 1 must hold, not off={window.off} and on={window.on}")
     times = warped(np.linspace(1.0, end, steps + 1), warp)
     temperatures = temperature + ramp[0] * (1 - times[:-1]) ** ramp[1]
     if np.min(temperatures) < 0:
         raise ValueError(f"sample.temperature_ramp: {tuple(ramp)} makes the temperature negative")
-    alpha = np.asarray(schedule.alpha(times))
+    level = np.asarray(schedule.masked(times))
+    guided = (window.off <= times[:-1]) & (times[:-1] <= window.on)
+    rates = rule(remask.Levels(1 - level[:-1], 1 - level[1:], guided))
+    told = times if process in (None, schedule) else np.asarray(inverse(process, jnp.asarray(1 - level)))
     return Grid(
         index=jnp.arange(steps),
-        time=jnp.asarray(times[:-1], jnp.float32),
-        next_time=jnp.asarray(times[1:], jnp.float32),
-        alpha=jnp.asarray(alpha[:-1], jnp.float32),
-        next_alpha=jnp.asarray(alpha[1:], jnp.float32),
-        masks=jnp.asarray(exact_masks(1 - alpha[1:], length)),
+        time=jnp.asarray(told[:-1], jnp.float32),
+        next_time=jnp.asarray(told[1:], jnp.float32),
+        stay=jnp.asarray(rates.stay, jnp.float32),
+        remask=jnp.asarray(rates.remask, jnp.float32),
+        guided=jnp.asarray(guided),
+        masks=jnp.asarray(exact_masks(level[1:], length)),
         temperature=jnp.asarray(temperatures, jnp.float32),
         nucleus=jnp.full(steps, nucleus, jnp.float32),
     )

@@ -1,11 +1,12 @@
 """The one masked sampler: propose a full sequence, select what is masked next, compose; in one scan."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from diffusion.objectives.nelbo import Process
 from diffusion.randomness import fold
@@ -23,10 +24,11 @@ class Samples(NamedTuple):
     evaluations: Int[Array, "B"]  # of the denoiser, the last one for noise removal included
     idle: Int[Array, "B"]  # steps that changed nothing in this example
     invalid: Int[Array, "B"]  # tokens whose digits are no token's (they read as the vocabulary's size)
+    checks: Int[Array, "B"]  # evaluations of the error predictor
 
 
 class State(NamedTuple):
-    """What the scan carries; never logits."""
+    """What the scan carries; no logits, unless a cache is asked for."""
 
     tokens: Tokens
     memory: Any
@@ -43,7 +45,8 @@ class MaskedSampler:
     "none" for a grid that ends at 0. With `recall` every evaluation reads the one before it (SCMDM's prediction reuse):
     the first reads nothing, and there is none more than without. With `cache` a step in which no example of the batch
     changed is answered by the logits of the step before, as MDLM's fast sampler does; it costs an array of logits, is
-    right for a network that reads no time alone, and leaves the memory as it was.
+    right for a network that reads no time alone, and leaves the memory as it was. `errors(params, proposal, cond)`
+    gives one error logit a token of a full proposal (G-Star); it is asked in the grid's guided steps alone.
     """
 
     denoiser: Denoiser
@@ -53,6 +56,7 @@ class MaskedSampler:
     final: Literal["argmax", "draw", "none"] = "argmax"
     recall: Recall | None = None
     cache: bool = False
+    errors: Callable[[Params, Tokens, Any], Float[Array, "B T"]] | None = None
 
     def __call__(self, params: Params, keys: Keys, prompt: Tokens, grid: Grid, cond: Any = None) -> Samples:
         """Fill the masks of `prompt` (all masks: unconditional); other positions are never touched.
@@ -70,7 +74,8 @@ class MaskedSampler:
             proposal = self.draw(fold(step_keys, "token"), logits, state.tokens, row.temperature, row.nucleus)
             masked = state.tokens == self.process.mask_id
             filled = jnp.where(masked, proposal.tokens, state.tokens)
-            view = View(masked, fixed, filled, proposal.log_prob, proposal.race)
+            errors = self.suspicion(params, filled, cond, row)
+            view = View(masked, fixed, filled, proposal.log_prob, proposal.race, errors)
             masks, extra = self.policy.select(fold(step_keys, "select"), view, row, state.extra)
             tokens = jnp.where(masks & ~fixed, self.process.mask_id, filled)
             if self.policy.correct is not None:
@@ -92,7 +97,9 @@ class MaskedSampler:
         steps = state.cached[2] if self.cache else len(grid.index)
         evaluations = jnp.full(size, steps + (self.final != "none"))
         tokens = self.finish(params, keys, state, grid, cond)
-        return Samples(tokens, evaluations, state.idle, jnp.zeros(size, jnp.int32))
+        nothing = jnp.zeros(size, jnp.int32)
+        checks = nothing + jnp.sum(grid.guided) if self.errors else nothing
+        return Samples(tokens, evaluations, state.idle, nothing, checks)
 
     def predict(self, params: Params, state: State, time: Times, cond: Any) -> tuple[Logits, Any]:
         """The logits of a step, and the cache with them; the network runs unless the cache answers."""
@@ -105,6 +112,16 @@ class MaskedSampler:
         logits, valid, count = state.cached
         logits = jax.lax.cond(valid, lambda: logits, evaluate)
         return logits, (logits, valid, count + ~valid)
+
+    def suspicion(self, params: Params, proposal: Tokens, cond: Any, row: Grid) -> Float[Array, "B L"]:
+        """The error logit of every position of a proposal, that of its token; 0 where nobody is asked."""
+        if self.errors is None:
+            return jnp.zeros(proposal.shape)
+
+        def ask():
+            return jnp.repeat(self.errors(params, proposal, cond), self.process.digits, axis=1)
+
+        return jax.lax.cond(row.guided, ask, lambda: jnp.zeros(proposal.shape))
 
     def no_cache(self, params: Params, prompt: Tokens, cond: Any) -> tuple:
         """A cache that holds nothing yet."""

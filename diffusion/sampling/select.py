@@ -29,6 +29,7 @@ class View(NamedTuple):
     proposal: Tokens  # the proposed token at masked positions, the current token elsewhere
     log_prob: Float[Array, "B L"]  # of the freshly drawn token at every position, in nats
     race: Float[Array, "B L"]
+    errors: Float[Array, "B L"]  # logits that a position of the proposal is wrong; 0 where nobody was asked
 
 
 def no_state(keys: Keys, fixed: Bool[Array, "B L"]) -> Extra:
@@ -54,15 +55,14 @@ class Policy:
     correct: Callable[[Keys, Tokens, Tokens, Grid], Tokens] | None = None
 
 
-def stay_probability(row: Grid) -> Float[Array, ""]:
-    """Probability that a masked position is still masked at s: (1 - alpha_s) / (1 - alpha_t)."""
-    return (1 - row.next_alpha) / (1 - row.alpha)
-
-
 def ancestral_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B L"], Extra]:
-    """MDLM's reverse step: each mask stays with probability (1 - alpha_s)/(1 - alpha_t) (arXiv 2406.07524)."""
+    """A coin for every position: masks stay masks with probability `stay`, the others become some with `remask`.
+
+    Without a rule of remasking this is MDLM's reverse step, stay = (1 - alpha_s)/(1 - alpha_t) (arXiv 2406.07524); with
+    one it is ReMDM's (see `remask`).
+    """
     noise = uniform(keys, view.masked.shape[1:])
-    return view.masked & (noise < stay_probability(row)), extra
+    return jnp.where(view.masked, noise < row.stay, noise < row.remask), extra
 
 
 def race_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B L"], Extra]:
@@ -71,7 +71,7 @@ def race_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Arr
     Tokens carry p_v (alpha_s - alpha_t) and the mask 1 - alpha_s, each over its own truncated exponential noise, so
     that a token far below 1e-7 / steps can never win.
     """
-    stay = stay_probability(row)
+    stay = row.stay
     noise = 1e-10 - jnp.log(uniform(keys, view.masked.shape[1:]) + 1e-10)
     return view.masked & (stay / noise > view.race * (1 - stay)), extra
 

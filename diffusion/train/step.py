@@ -59,7 +59,8 @@ def make_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         keep = ema_decay(decay, state.step)
-        ema = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.ema, params)
+        # In this form what is frozen stays as it is, to the last bit.
+        ema = jax.tree.map(lambda old, new: old + (1 - keep) * (new - old), state.ema, params)
         metrics["gradient_norm"] = (optax.tree.norm(grads), jnp.ones(()))
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 

@@ -109,9 +109,9 @@ def test_a_checkpoint_takes_the_place_of_the_base():
     ("start", "said"),
     [
         ("Nobody", r"start: unknown 'Nobody'; known: 'MDLM', 'SCMDM, lambda 1'"),
-        (FULL, r"start: row 'SCMDM, lambda 1' starts from another itself; name one from nothing"),
+        ("wrong", r"start: row 'wrong' starts from itself; name one that starts from nothing"),
     ],
-    ids=["unknown", "chain"],
+    ids=["unknown", "circle"],
 )
 def test_a_start_that_is_none_is_named(start, said):
     config = scmdm_text.get_config("debug")
@@ -120,6 +120,15 @@ def test_a_start_that_is_none_is_named(start, said):
     with pytest.raises(ValueError, match=said) as caught:
         plan([*rows, wrong], config)
     assert "\n" not in str(caught.value)
+
+
+def test_rows_start_one_behind_the_other():
+    config = scmdm_text.get_config("debug")
+    rows = rows_of(config, BASE, FULL)
+    last = dict(name="last", overrides=rows[1]["overrides"] | {"start": FULL, "train.steps": 7}, verbs=("evaluate",))
+    first, second, third, measured = plan([last], config, [*rows, last])
+    assert [job.verb for job in (first, second, third)] == ["train"] * 3
+    assert (first.needs, second.needs, third.needs, measured.needs) == ([], [first.id], [second.id], [third.id])
 
 
 # Weights.
@@ -339,7 +348,7 @@ def test_bad_fields_are_one_line_that_names_them(config, text, tmp_path, case):
     ("words", "said"),
     [
         (["--config.start=Nobody"], "start: unknown 'Nobody'"),
-        ([f"--config.start={FULL}"], "start: row 'SCMDM, lambda 1' starts from another itself"),
+        ([f"--config.start={FULL}"], "start: row 'SCMDM, lambda 1' starts from itself"),
         (["--config.memory.adapter=gate"], "memory.adapter: unknown 'gate'"),
         (["--config.memory.rate=2"], "memory.rate"),
         (["--config.checkpoint=/no/weights"], "checkpoint"),

@@ -73,7 +73,7 @@ def steps_of(steps, length=8, digits=2):
 def waiting(rows, count):
     """The same steps, then some in which masks stay, so that one program serves every number of steps."""
     last = jax.tree.map(lambda column: jnp.repeat(column[-1:], count - len(column), axis=0), rows)
-    last = last._replace(alpha=0 * last.alpha, next_alpha=0 * last.alpha)
+    last = last._replace(stay=jnp.ones_like(last.stay))
     return jax.tree.map(lambda *columns: jnp.concatenate(columns), rows, last)
 
 
@@ -116,7 +116,7 @@ def test_one_digit_a_token_is_sampled_as_a_whole_token():
     whole, one = Masking(5, LogLinear()), PartialMasking(Digits(5, 1), LogLinear())
     row = jax.tree.map(lambda column: column[2], steps_of(5, digits=1))
     state = jnp.full((50, 8), 5).at[:, ::3].set(2)
-    view = View(state == 5, jnp.zeros(state.shape, bool), state, None, None)
+    view = View(state == 5, jnp.zeros(state.shape, bool), state, None, None, None)
     masks = [step(keys_of(50), view, row, ())[0] for step in (ancestral_digits(1, 1.0), ancestral_step)]
     np.testing.assert_array_equal(*masks)
     logits = jnp.sin(jnp.arange(50 * 8 * 6.0)).reshape(50, 8, 6)

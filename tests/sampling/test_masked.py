@@ -107,16 +107,14 @@ def test_masked_fraction_follows_the_schedule(name, schedule):
             )
             draw = Draw(MASK, "mdlm_float32" if name == "race" else "exact")
             proposal = draw(token_keys, jnp.zeros((size, length, MASK + 1)), None, row.temperature, row.nucleus)
-            view = View(
-                state == MASK, jnp.zeros((size, length), bool), proposal.tokens, proposal.log_prob, proposal.race
-            )
+            view = View(state == MASK, jnp.zeros((size, length), bool), *proposal, None)
             masks, _ = POLICIES[name].select(select_keys, view, row, ())
             state = jnp.where(masks, MASK, jnp.where(state == MASK, proposal.tokens, state))
             levels.append((state == MASK).mean())
         return jnp.stack(levels)
 
     measured = jax.jit(fractions)(example_keys(jax.random.key(8), jnp.arange(size)))
-    expected = 1 - np.asarray(rows.next_alpha)
+    expected = schedule.masked(np.asarray(rows.next_time, np.float64))
     spread = np.sqrt(expected * (1 - expected) / (size * length))
     # Exact-count policies round up to whole tokens.
     assert np.all(np.abs(measured - expected) < 4.5 * spread + 1 / length), (measured, expected)
@@ -134,7 +132,7 @@ def test_first_hitting_reveals_exactly_one_position_a_step_at_falling_times():
     for index in range(LENGTH):
         row = jax.tree.map(lambda column, index=index: column[index], rows)
         time = policy.time(extra, row, 3)
-        view = View(masked, fixed, jnp.zeros((3, LENGTH), jnp.int32), None, None)
+        view = View(masked, fixed, jnp.zeros((3, LENGTH), jnp.int32), None, None, None)
         after, extra = policy.select(None, view, row, extra)
         revealed = np.asarray((masked & ~after).sum(1))
         np.testing.assert_array_equal(revealed, [1, 1 if index < LENGTH - 4 else 0, 1])
@@ -188,7 +186,7 @@ def test_low_precision_rule_cannot_draw_rare_tokens():
     masked, smallest_noise = jnp.ones((2, 4000), bool), -np.log1p(-(2.0**-23))
     revealed = {}
     for prob in (0.01, 0.5):
-        view = View(masked, ~masked, None, None, jnp.full(masked.shape, prob / smallest_noise))
+        view = View(masked, ~masked, None, None, jnp.full(masked.shape, prob / smallest_noise), None)
         stays, _ = race_step(keys_of(range(2)), view, row, ())
         revealed[prob] = 1 - float(stays.mean())
     assert revealed[0.01] < 1e-3 and revealed[0.5] > 0.5, revealed

@@ -14,7 +14,7 @@ import pytest
 
 from configs.base import defaults, tiny
 from diffusion import build
-from diffusion.corrupt.masking import Masking, uniform
+from diffusion.corrupt.masking import Masking
 from diffusion.objectives.reveal import RevealNelbo
 from diffusion.oracles.enumerable import Enumerable
 from diffusion.randomness import draws, example_keys
@@ -260,18 +260,6 @@ def test_a_cache_changes_no_token_of_a_network_without_memory():
 # Masked again.
 
 
-def remasking(sigma):
-    """ReMDM's step: what is known is masked with probability sigma, and more is revealed to make up for it."""
-
-    def select(keys, view, row, extra):
-        remask = jnp.where(row.alpha > 0, sigma, 0.0)
-        stay = (1 - row.next_alpha - remask * row.alpha) / (1 - row.alpha)
-        noise = uniform(keys, view.masked.shape[1:])
-        return jnp.where(view.masked, noise < stay, noise < remask), extra
-
-    return Policy(select)
-
-
 def test_what_is_masked_again_starts_from_nothing():
     """From alpha 0.5 to 0.6 with sigma 0.1: 0.9 of the known is kept, 0.3 of the masked revealed, 0.6 known after."""
     size, seen, tokens = 2000, [], 4
@@ -282,8 +270,8 @@ def test_what_is_masked_again_starts_from_nothing():
         return jnp.zeros((*noisy.shape, tokens + 1))
 
     recall = Recall(process, lambda params: jnp.eye(tokens), tokens)
-    sampler = MaskedSampler(denoiser, process, remasking(0.1), Draw(tokens), "draw", recall)
-    steps = grid(Linear(), 2, 8, end=0.0)._replace(alpha=jnp.array([0, 0.5]), next_alpha=jnp.array([0.5, 0.6]))
+    sampler = MaskedSampler(denoiser, process, Policy(ancestral_step), Draw(tokens), "draw", recall)
+    steps = grid(Linear(), 2, 8, end=0.0)._replace(stay=jnp.array([0.5, 0.7]), remask=jnp.array([0, 0.1]))
     samples = jax.block_until_ready(jax.jit(sampler)(None, keys_of(size), jnp.full((size, 8), tokens), steps))
     jax.effects_barrier()
     (_, before, after), memory = (np.stack(arrays) for arrays in zip(*seen, strict=True))

@@ -1,0 +1,75 @@
+"""What the tables of remasking samplers share: the samplers with their settings, and error predictors.
+
+It is no table of its own. "Loop" samplers draft down to a mask level of 0.1, revise the text at that level through
+half of their steps, and finish; "+" samplers draft until time 0.3 and revise to the end (arXiv 2510.08369).
+"""
+
+BASE = "MDLM"
+LOOP = {
+    "sample.remask.schedule": "loop",
+    "sample.remask.on": 0.55,
+    "sample.remask.off": 0.05,
+    "sample.remask.level": 0.1,
+}
+LATE = {"sample.remask.on": 0.3}
+
+
+def remdm(rule: str, eta: float = 0.0) -> dict:
+    """ReMDM under one of its rules."""
+    return {"sample.policy": "remdm", "sample.remask.rule": rule, "sample.remask.eta": eta}
+
+
+# Samplers that need the denoiser alone, with the published settings.
+PLAIN = {
+    "ancestral": {},
+    "confidence": {"sample.policy": "confidence", "sample.noise": 1.0},
+    "ReMDM-cap": remdm("cap", 0.008),
+    "ReMDM-cap, eta 0.04": remdm("cap", 0.04),
+    "ReMDM-rescale": remdm("rescale", 0.015),
+    "ReMDM-switch": remdm("cap", 0.04) | LATE,
+    "ReMDM-conf": {"sample.policy": "remdm_conf"},
+    "ReMDM-loop": remdm("cap", 0.02) | LOOP,
+    "ReMDM-loop, eta 0.05": remdm("cap", 0.05) | LOOP,
+    "forward-backward": remdm("forward_backward"),
+    "DFM corrector": remdm("discrete_flow"),
+    "P2": {"sample.policy": "p2", "sample.remask.eta": 1.0},
+    "Star": {"sample.policy": "star"},
+    "Star+": {"sample.policy": "star"} | LATE,
+    "Star-loop": {"sample.policy": "star"} | LOOP,
+    "Star-loop, coins": remdm("star") | LOOP,
+    "confidence-star-loop": {"sample.policy": "confidence_star"} | LOOP,
+}
+# And those that ask the error predictor.
+GUIDED = {
+    "G-Star+": {"sample.policy": "gstar"} | LATE,
+    "G-Star-loop": {"sample.policy": "gstar"} | LOOP,
+    "P2, planner": {"sample.policy": "p2", "sample.remask.planner": True, "sample.remask.eta": 1.0},
+}
+# The share of a sampler's steps in which it asks.
+ASKED = {"G-Star+": 0.3, "G-Star-loop": 0.5, "P2, planner": 1.0}
+NOTES = (
+    'NFE counts the denoiser\'s evaluations, the last fill too, "predictor" those of the error predictor, and GFLOP '
+    "both, counted analytically a sample. "
+)
+
+
+def predictor(config, kind: str, base: str = BASE, **fields) -> dict:
+    """Overrides of an error predictor that is trained on the row `base`, whose own overrides come on top."""
+    training = {
+        "paper": {"train.steps": 50_000, "optimizer.learning_rate": 1e-4},
+        "gpu": {"train.steps": 2000, "optimizer.learning_rate": 3e-4, "optimizer.warmup": 100},
+        "local": {"train.steps": 1000, "train.batch": 16, "optimizer.learning_rate": 1e-3, "optimizer.warmup": 30},
+        "debug": {"train.steps": 4},
+    }[config.variant]
+    named = {f"predictor.{name}": value for name, value in fields.items()}
+    return {"start": base, "objective.name": "errors", "predictor.kind": kind} | training | named
+
+
+def cost(config, kind: str) -> float:
+    """What one question to a predictor costs, in passes of the denoiser's blocks."""
+    return 1 / config.model.blocks if kind == "block" else 1.0
+
+
+def equal_steps(budget: int, method: str, share: float) -> int:
+    """Steps of a sampler that spends as much as `budget` denoiser evaluations, asking at `share` of one each time."""
+    return round(budget / (1 + ASKED.get(method, 0.0) * share))

@@ -1,0 +1,117 @@
+"""ReMDM and its kin (arXiv 2503.00307): every rule of remasking, and how its settings matter.
+
+`paper` is OpenWebText with the public MDLM checkpoint (--config.checkpoint=FOLDER, converted) or the table's own base
+row, in windows of 1,024 tokens; it needs --config.data.path and --config.data.tokenizer_path. `local` is the base of
+`configs/gstar_code.py`, whose best row of this table is the baseline to beat.
+"""
+
+from configs.base import defaults, left_to_right, python_bytes, tiny
+from configs.gstar import BASE, LATE, LOOP, PLAIN, remdm
+from configs.mdlm_owt import openwebtext, wikipedia
+
+STEPS = {
+    "paper": (128, 256, 512, 1024, 2048, 4096),
+    "gpu": (32, 128),
+    "local": (64,),
+    "debug": (4,),
+}
+# MAUVE, generative perplexity and entropy, as recalled: MDLM's, and the best ReMDM's at that number of steps.
+RECALLED = {
+    "ancestral": {
+        128: (0.015, 61.5, 5.52),
+        256: (0.023, 55.8, 5.49),
+        512: (0.031, 53.0, 5.48),
+        1024: (0.042, 51.3, 5.46),
+        2048: (0.037, 51.3, 5.46),
+        4096: (0.035, 50.9, 5.45),
+    },
+    "ReMDM-cap": {128: (0.057, 42.5, 5.43), 256: (0.216, 30.5, 5.34), 512: (0.350, 21.1, 5.21)},
+    "ReMDM-loop": {1024: (0.403, 28.6, 5.38), 2048: (0.610, 22.8, 5.30), 4096: (0.656, 17.6, 5.20)},
+}
+# Settings beside the published ones, at the small scales.
+TUNED = {
+    **{f"ReMDM-cap, eta {eta:g}": remdm("cap", eta) for eta in (0.02, 0.08)},
+    **{f"ReMDM-rescale, eta {eta:g}": remdm("rescale", eta) for eta in (0.05, 0.1)},
+    **{f"ReMDM-loop, eta {eta:g}": remdm("cap", eta) | LOOP for eta in (0.1,)},
+    "Star+, from 0.2": {"sample.policy": "star"} | LATE | {"sample.remask.on": 0.2},
+    "Star-loop, level 0.2": {"sample.policy": "star"} | LOOP | {"sample.remask.level": 0.2},
+    "P2, eta 0.5": {"sample.policy": "p2", "sample.remask.eta": 0.5},
+    "P2, eta 2": {"sample.policy": "p2", "sample.remask.eta": 2.0},
+    "ancestral, temperature 0.9": {"sample.temperature": 0.9},
+    "ancestral, temperature 0.8": {"sample.temperature": 0.8},
+}
+
+TABLE = dict(
+    title="Remasking samplers without a predictor",
+    columns=(
+        ("evaluations", "NFE", ".0f"),
+        ("mauve", "MAUVE", ".3f"),
+        ("generative_perplexity", "gen. perplexity", ".2f"),
+        ("entropy", "entropy (nats)", ".3f"),
+        ("diversity", "diversity", ".3f"),
+        ("parse_rate", "parses", ".3f"),
+        ("seconds_per_sample", "s/sample", ".3f"),
+    ),
+    published={
+        f"{method}, {steps}": dict(zip(("mauve", "generative_perplexity", "entropy"), figures, strict=True))
+        for method, cells in RECALLED.items()
+        for steps, figures in cells.items()
+    },
+    comparable=("paper",),
+    tolerance={"mauve": 0.05, "generative_perplexity": 5.0, "entropy": 0.1},
+    plots=(
+        dict(
+            name="frontier",
+            x="entropy",
+            y="generative_perplexity",
+            title="Better text or sharper text",
+            xlabel="entropy of a sample's tokens (nats)",
+            ylabel="perplexity under the judge",
+            log_x=False,
+            log_y=True,
+        ),
+    ),
+    notes=(
+        "All rows sample one denoiser, with an evaluation a step and one that fills what is left. Published figures "
+        "are those of the ReMDM paper at 1,024 tokens, nucleus 0.9 and 5,000 samples, as recalled, not checked: the "
+        "best of its variants, cap below 1,024 steps and loop from there on. The posterior uses the process's own "
+        "survival probability, where the public code has 1 - t. A plateau is entered at its own level, where the "
+        "public loop overshoots it by a step."
+    ),
+)
+
+
+def get_config(variant: str = "local"):
+    config = defaults("remdm", variant)
+    config.judge.update(name="row", row="AR")
+    config.quality.update(mauve=variant != "debug", parse=variant in ("local", "debug"))
+    config.sample.final = "draw"
+    if variant == "paper":
+        openwebtext(config)
+        config.judge.update(name="gpt2", row="")
+        config.sample.update(count=5000, batch=64, nucleus=0.9, nucleus_rule="inclusive", final="argmax")
+    elif variant == "gpu":
+        wikipedia(config)
+        config.sample.update(count=512, batch=64)
+    elif variant == "local":
+        python_bytes(config)
+        config.sample.update(count=128, batch=128)
+        config.judge.batch = 64
+    else:
+        tiny(config)
+    return config
+
+
+def rows(config):
+    variant = config.variant
+    if variant != "paper":
+        yield dict(name="Held-out text", overrides={"sample.policy": "data"}, verbs=("sample",), seeds=1)
+        steps = {"train.steps": 2000} if variant == "local" else {}
+        yield dict(name="AR", overrides=left_to_right(config) | steps, verbs=("evaluate", "sample"), seeds=1)
+    yield dict(name=BASE, overrides={}, verbs=("evaluate",))
+    methods = PLAIN if variant == "paper" else PLAIN | TUNED
+    for steps in STEPS[variant]:
+        for name, overrides in methods.items():
+            settings = overrides | {"sample.steps": steps}
+            curve = name.partition(",")[0]
+            yield dict(name=f"{name}, {steps}", overrides=settings, verbs=("sample",), curve=(curve, str(steps)))

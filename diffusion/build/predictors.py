@@ -1,0 +1,96 @@
+"""The system of a config: its network, and beside it the error predictor of G-Star where the config asks for one."""
+
+from dataclasses import replace
+
+import jax
+from ml_collections import ConfigDict
+
+from diffusion.build.names import pick
+from diffusion.build.systems import System, denoising_system
+from diffusion.nets.errors import ErrorPredictor
+from diffusion.objectives.errors import ErrorPrediction
+from diffusion.objectives.labels import Augment
+from diffusion.sampling.digits import DigitDraw
+from diffusion.sampling.draw import Draw
+from diffusion.self_conditioning import two_pass
+
+KINDS = ("none", "full", "block", "head")
+
+
+def system(config: ConfigDict, vocabulary: int) -> System:
+    """The network and process of a config; parameters are {"denoiser", "errors"} where it has an error predictor.
+
+    Raises:
+      ValueError: for a predictor of a network that is no bidirectional transformer.
+    """
+    base = denoising_system(config, vocabulary)
+    pick(dict.fromkeys(KINDS), config.predictor.kind, "predictor.kind")
+    if config.predictor.kind == "none":
+        if config.objective.name == "errors":
+            raise ValueError("objective.name: errors trains a predictor; set predictor.kind to full, block or head")
+        return base
+    if config.model.net != "dit" or config.model.causal:
+        raise ValueError("predictor.kind: goes with model.net=dit and model.causal=False; set it to none")
+    predictor, judge = ErrorPredictor(config.predictor.kind, base.net), judge_system(config, vocabulary)
+
+    def extend(key, denoiser, judged=None):
+        parts = {"denoiser": denoiser, "errors": predictor.init(key, denoiser)}
+        return parts | ({"judge": judged} if judge else {})
+
+    def init(key):
+        own, trained, judging = jax.random.split(key, 3)
+        return extend(own, base.init(trained), judge.init(judging) if judge else None)
+
+    def denoiser(params, *inputs, **options):
+        return base.denoiser(params["denoiser"], *inputs, **options)
+
+    def errors(params, state, label=None):
+        told = label if config.model.labels else None
+        return predictor(params["denoiser"], params["errors"], state, told)
+
+    recall = base.recall and replace(base.recall, table=lambda params: base.recall.table(params["denoiser"]))
+    return replace(
+        base,
+        denoiser=denoiser,
+        init=init,
+        recall=recall,
+        base=base,
+        extend=extend,
+        errors=errors,
+        error_flops=predictor.flops(config.data.length),
+    )
+
+
+def judge_system(config: ConfigDict, vocabulary: int) -> System | None:
+    """The left-to-right network whose likelihoods are labels: of this config's sizes, on whole tokens; mostly none."""
+    if config.predictor.labels != "likelihood":
+        return None
+    causal = config.copy_and_resolve_references()
+    causal.model.update(causal=True, adaln=False, labels=0)
+    causal.codec.digits, causal.memory.adapter = 1, "none"
+    return denoising_system(causal, vocabulary)
+
+
+def error_prediction(config: ConfigDict, system: System) -> ErrorPrediction:
+    """The predictor's objective: its denoiser is frozen, and reads its own prediction where it remembers."""
+    options, base = config.predictor, system.base
+    denoiser = two_pass(base.denoiser, base.recall) if base.recall else base.denoiser
+    process = base.process
+    draw = Draw(process.vocabulary)
+    judge = judge_system(config, process.vocabulary)
+    return ErrorPrediction(
+        denoiser,
+        ErrorPredictor(options.kind, base.net),
+        process,
+        DigitDraw(process, draw) if process.digits > 1 else draw,
+        labels=options.labels,
+        loss=options.loss,
+        scope=options.scope,
+        augment=Augment(**options.augment),
+        own_masks=options.own_masks,
+        minimum_time=config.objective.minimum_time,
+        corruption=options.corruption,
+        threshold=options.threshold,
+        steps=options.steps,
+        judge=judge.denoiser if judge else None,
+    )

@@ -164,7 +164,8 @@ def sampler(config: ConfigDict, system: build.System, mesh: Mesh) -> Program:
     token = build.forward_flops(config, system.classes) / config.data.length
     turns, tokens = network_turns(config)
     name = f"sampler, {turns} evaluations"
-    return Program(name, compiled, seconds, token * size * turns * tokens, 1.0, turns, bytes_of(params))
+    flops = size * (token * turns * tokens + build.questions(config, system) * system.error_flops)
+    return Program(name, compiled, seconds, flops, 1.0, turns, bytes_of(params))
 
 
 def bytes_of(tree) -> int:

@@ -1,7 +1,7 @@
 """ConfigDict to objects: the only place that maps names to functions."""
 
 from diffusion.build.predictors import judge_system, system
-from diffusion.build.samplers import POLICIES, sampler, sampling_steps
+from diffusion.build.samplers import POLICIES, questions, sampler, sampling_steps
 from diffusion.build.systems import NETS, SCHEDULES, System, forward_flops, training_flops
 from diffusion.build.training import OBJECTIVES, estimators, objective, optimizer, settings
 
@@ -16,6 +16,7 @@ __all__ = [
     "judge_system",
     "objective",
     "optimizer",
+    "questions",
     "sampler",
     "sampling_steps",
     "settings",

@@ -157,6 +157,14 @@ def asked(config: ConfigDict, system: System) -> Callable | None:
     return system.errors
 
 
+def questions(config: ConfigDict, system: System) -> int:
+    """How often a sampler asks the error predictor for one sequence."""
+    if config.model.causal or asked(config, system) is None:
+        return 0
+    steps = sampling_steps(config)
+    return int(sampling_grid(config, system.process, steps, config.sample.end).guided.sum())
+
+
 def rule(config: ConfigDict) -> remask.Rule:
     """Which known positions the policy's coins mask again."""
     if config.policy == "remdm_conf":

@@ -1,0 +1,64 @@
+"""What the tests of the verbs share: the command line in this process, and a small text."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+import launch
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, tmp_path):
+    """`cli(*words)` runs launch.py in this process: (status, standard output, standard error).
+
+    Its work directory is the test's folder `runs`.
+    """
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("jax.config.update", lambda *setting: None)  # the tests' own compilation cache stays
+
+    def call(*words):
+        # Flags are the process's: forget the call before, and the overrides that it defined.
+        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+            delattr(flags.FLAGS, name)
+        for name in ("config", "row", "jobs", "index", "topology", "publish", "results"):
+            flags.FLAGS[name].unparse()
+        status, argv = 0, ["launch.py", *words, f"--workdir={tmp_path / 'runs'}"]
+        monkeypatch.setattr(sys, "argv", argv)  # config overrides are read from there
+        try:
+            launch.main(launch.parse(argv))
+        except SystemExit as stop:
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A folder with a small text, and a place for what is packed of it."""
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "text.txt").write_text("".join(f"the {number} words of the line that is read\n" for number in range(300)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fields(text):
+    """The fields of a config that make its table read the small text and finish at once."""
+    return {
+        "data.source": "text_files",
+        "data.path": str(text / "text.txt"),
+        "data.document": "line",
+        "data.cache_dir": str(text / "cache"),
+        "judge.name": "none",
+        "quality.parse": False,
+        "evaluate.batches": 1,
+        "train.steps": 4,
+        "train.evaluate_every": 4,
+        "train.evaluate_batches": 1,
+        "train.checkpoint_every": 4,
+    }

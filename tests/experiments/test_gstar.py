@@ -1,0 +1,285 @@
+"""G-Star from its denoiser to its samples: what is trained, what stays frozen, what is counted, and what it fits."""
+
+import os
+import shutil
+import signal
+
+import chex
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import gstar_code
+from configs.base import left_to_right
+from configs.gstar import BASE, GUIDED, PLAIN, predictor
+from diffusion import build
+from diffusion.data import prefetch
+from diffusion.train.loop import Interrupted
+from diffusion.train.mesh import make_mesh
+from diffusion.train.weights import load_weights
+from experiments import context, run, sample, texts, train
+from experiments.jobs import Job, plan, resolve
+
+DEBUG = "--config=configs/gstar_code.py:debug"
+HEAD, BLOCK = "predictor, head", "predictor, block"
+STEPS, GAP = 8, 6
+LOOP = GUIDED["G-Star-loop"] | {"sample.steps": STEPS}
+
+
+@pytest.fixture(scope="module")
+def config(fields):
+    return resolve(gstar_code.get_config("debug"), fields, 0)
+
+
+@pytest.fixture(scope="module")
+def workdir(text):
+    return text / "runs"
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """The tokens of every sampling, by the name of its row."""
+    tokens, generate = {}, sample.generate
+
+    def recorded(job, spec):
+        sets, cost = generate(job, spec)
+        tokens[spec.row] = sets[0].tokens
+        return sets, cost
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sample, "generate", recorded)
+        yield tokens
+
+
+@pytest.fixture(scope="module")
+def table(config):
+    """Rows of all tests, by name; what is trained is shared."""
+    networks = {kind: predictor(config, kind) for kind in ("head", "block")}
+    told = {"start": BASE, "memory.adapter": "linear", "train.steps": 2}
+    digits = {"codec.digits": 2, "train.steps": 2}
+    rows = {
+        "AR": (left_to_right(config) | {"train.steps": 2}, "train"),
+        BASE: ({}, "train"),
+        HEAD: (networks["head"], "train"),
+        BLOCK: (networks["block"], "train"),
+        "guided": (networks["head"] | LOOP, "sample"),
+        "block's": (networks["block"] | LOOP, "sample"),
+        "ancestral, gaps": ({"sample.infill": GAP, "sample.steps": STEPS}, "sample"),
+        "guided, gaps": (networks["head"] | LOOP | {"sample.infill": GAP}, "sample"),
+        "judged": (predictor(config, "head", labels="likelihood", judge="AR"), "train"),
+    }
+    for name, own in (("SCMDM", told), ("Prime", digits)):
+        asking = own | predictor(config, "head", base=name) | {"train.steps": 2}
+        rows |= {name: (own, "train"), f"{name}, predictor": (asking, "train")}
+        for policy in ("G-Star-loop", "P2, planner"):
+            rows[f"{name}, {policy}"] = (asking | GUIDED[policy] | {"sample.steps": STEPS}, "sample")
+        for policy in ("Star-loop", "ReMDM-loop"):
+            rows[f"{name}, {policy}"] = (own | PLAIN[policy] | {"sample.steps": STEPS}, "sample")
+    return {name: dict(name=name, overrides=each, verbs=(verb,)) for name, (each, verb) in rows.items()}
+
+
+@pytest.fixture(scope="module")
+def results(config, workdir, table, drawn):
+    """`results(*names)`: what the jobs of these rows give, by the name of their row."""
+
+    def call(*names):
+        planned = plan([table[name] for name in names], config, list(table.values()))
+        return {result["row"]: result for result in run.run_jobs(planned, workdir)}
+
+    return call
+
+
+def system_of(result):
+    """The network of a result's config."""
+    return build.system(ConfigDict(result["config"]), 257)
+
+
+def weights_of(result, workdir):
+    return load_weights(workdir / "jobs" / result["job"] / "weights", system_of(result).init, make_mesh())
+
+
+def block_flops(blocks):
+    """By hand, of an example: 32 positions in blocks 32 wide with a fourfold MLP, and one number a position."""
+    return 32 * (blocks * (2 * 12 * 32**2 + 4 * 32 * 32) + 2 * 32)
+
+
+@pytest.mark.parametrize(("kind", "row", "blocks"), [(HEAD, "guided", 2), (BLOCK, "block's", 1)], ids=["head", "block"])
+def test_a_predictor_is_trained_on_its_denoiser_and_asked_by_the_sampler(results, workdir, drawn, kind, row, blocks):
+    found = results(BASE, kind, row)
+    trained, sampled = found[kind], found[row]
+
+    # The denoiser is frozen, in the averaged weights too; the predictor has moved.
+    weights = weights_of(trained, workdir)
+    assert set(weights) == {"denoiser", "errors"}
+    chex.assert_trees_all_equal(weights["denoiser"], weights_of(found[BASE], workdir))
+    assert np.any(weights["errors"]["head"]["linear"]["kernel"])
+
+    metrics = trained["metrics"]
+    assert trained["step"] == 4 and 0 < metrics["validation_loss"] < 0.75
+    for name in ("error_rate", "accuracy", "precision", "recall", "f1"):
+        assert 0 <= metrics[f"validation_{name}"] <= 1
+    # Four steps leave a denoiser that is wrong about most of what it fills in.
+    assert metrics["validation_error_rate"] > 0.1
+
+    # The loop's window is [0.05, 0.55]: times 1/2, 3/8, 1/4 and 1/8 of eight steps; the last fill is one pass more.
+    cost, system = sampled["metrics"], system_of(sampled)
+    assert (cost["predictor_evaluations"], cost["evaluations"]) == (4, STEPS + 1)
+    assert system.error_flops == block_flops(blocks)
+    forward = build.forward_flops(ConfigDict(sampled["config"]), system.classes)
+    assert cost["gigaflops"] == pytest.approx(((STEPS + 1) * forward + 4 * block_flops(blocks)) / 1e9)
+    assert whole(drawn[row])
+
+
+def whole(tokens):
+    """Whether there are all of eight samples, of tokens alone: neither masks nor codes of no token."""
+    return tokens.shape == (8, 32) and tokens.min() >= 0 and tokens.max() < 257
+
+
+def test_an_interrupted_predictor_goes_on_to_the_same_weights(config, results, table, workdir, tmp_path, monkeypatch):
+    """From its own checkpoint, not from its denoiser once more."""
+    found = results(BASE, HEAD)
+    shutil.copytree(workdir / "jobs" / found[BASE]["job"], tmp_path / "jobs" / found[BASE]["job"])
+    often = resolve(config, {"train.checkpoint_every": 2}, 0)
+    planned = plan([table[HEAD]], often, list(table.values()))
+    assert planned[-1].id == found[HEAD]["job"]
+
+    starts = []
+
+    def until_a_signal(batch_at, first):
+        starts.append(first)
+        for step, batch in enumerate(prefetch(batch_at, first), first):
+            if len(starts) == 1 and step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(train, "prefetch", until_a_signal)
+    with pytest.raises(Interrupted):
+        run.run_jobs(planned, tmp_path)
+    assert not planned[-1].done(tmp_path)
+    again = run.run_jobs(planned, tmp_path)[-1]
+    assert starts[0] == 0 < starts[1] < 4
+    chex.assert_trees_all_equal(weights_of(again, tmp_path), weights_of(found[HEAD], workdir))
+
+
+def test_gaps_are_filled_in_and_their_context_stays(results, workdir, drawn):
+    names = ("ancestral, gaps", "guided, gaps")
+    found = results(*names)
+    hidden = []
+    for name in names:
+        result, tokens = found[name], drawn[name]
+        job = context.context(Job("gaps", "sample", name, 0, [], result["config"]), workdir)
+        truth, starts = texts.gaps(job)
+        gap = (np.arange(32)[None] >= starts[:, None]) & (np.arange(32)[None] < starts[:, None] + GAP)
+        assert whole(tokens) and np.all(gap.sum(axis=1) == GAP)
+        np.testing.assert_array_equal(tokens[~gap], truth[~gap])
+        right = (tokens == truth) | ~gap
+        assert result["metrics"]["infill_exact"] == right.all(axis=1).mean()
+        assert result["metrics"]["infill_accuracy"] == pytest.approx(right[gap].mean())
+        assert result["metrics"]["evaluations"] == STEPS + 1
+        hidden.append(np.where(gap, 257, truth))
+    # One task for all samplers.
+    np.testing.assert_array_equal(*hidden)
+    assert [found[name]["metrics"]["predictor_evaluations"] for name in names] == [0, 4]
+
+
+@pytest.mark.parametrize("network", ["SCMDM", "Prime"])
+def test_remasking_fits_networks_that_remember_and_half_known_tokens(results, workdir, drawn, network):
+    """A predictor of a denoiser with a memory, itself trained from another, and of one that reads digits."""
+    policies = {"G-Star-loop": 4, "P2, planner": STEPS, "Star-loop": 0, "ReMDM-loop": 0}
+    names = [f"{network}, {policy}" for policy in policies]
+    found = results(network, f"{network}, predictor", *names)
+    weights = weights_of(found[f"{network}, predictor"], workdir)
+    chex.assert_trees_all_equal(weights["denoiser"], weights_of(found[network], workdir))
+    assert ("adapter" in weights["denoiser"]) == (network == "SCMDM") and "adapter" not in weights["errors"]
+    assert 0 < found[f"{network}, predictor"]["metrics"]["validation_error_rate"] <= 1
+    for name, asked in zip(names, policies.values(), strict=True):
+        metrics = found[name]["metrics"]
+        assert (metrics["evaluations"], metrics["predictor_evaluations"]) == (STEPS + 1, asked)
+        assert metrics.get("invalid_code_rate", 0) == 0
+        assert whole(drawn[name])
+
+
+def test_labels_of_likelihood_need_the_judge_beside_the_denoiser(config, results, table, workdir):
+    found = results(BASE, "AR", "judged")
+    (job,) = (job for job in plan([table["judged"]], config, list(table.values())) if job.row == "judged")
+    assert job.needs == [found[BASE]["job"], found["AR"]["job"]]
+    # A checkpoint takes the place of the denoiser, not of the judge.
+    given = resolve(config, {"checkpoint": "/some/weights"}, 0)
+    judge, job = plan([table["judged"]], given, list(table.values()))
+    assert (judge.id, job.needs) == (found["AR"]["job"], [found["AR"]["job"]])
+    weights = weights_of(found["judged"], workdir)
+    assert set(weights) == {"denoiser", "errors", "judge"}
+    for part, row in (("denoiser", BASE), ("judge", "AR")):
+        chex.assert_trees_all_equal(weights[part], weights_of(found[row], workdir))
+    assert np.any(weights["errors"]["head"]["linear"]["kernel"])
+    assert 0 < found["judged"]["metrics"]["validation_error_rate"] < 1
+
+
+def test_rows_that_start_from_each_other_are_refused(config, table):
+    first = dict(table[HEAD], overrides=table[HEAD]["overrides"] | {"start": BLOCK})
+    second = dict(table[BLOCK], overrides=table[BLOCK]["overrides"] | {"start": HEAD})
+    with pytest.raises(ValueError, match=f"^start: row '{HEAD}' starts from itself") as caught:
+        plan([first, second], config)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_judge_that_is_no_judge_is_refused(config, table):
+    judged = dict(table["judged"], overrides=table["judged"]["overrides"] | {"predictor.judge": "judged"})
+    with pytest.raises(ValueError, match=r"^predictor\.judge: ") as caught:
+        plan([judged], config, [*table.values(), judged])
+    assert "\n" not in str(caught.value)
+
+
+ASKING, NOT = ("sample", "G-Star-loop, 4"), ("sample", "ancestral, 4")
+LEARNING = ("train", HEAD)
+BAD = {
+    "no predictor to ask": (NOT, {"sample.policy": "gstar"}, "sample.policy: "),
+    "no planner": (NOT, {"sample.policy": "p2", "sample.remask.planner": True}, "sample.policy: "),
+    "no predictor to train": (("train", BASE), {"objective.name": "errors"}, "objective.name: "),
+    "kind": (LEARNING, {"predictor.kind": "tail"}, "predictor.kind: unknown 'tail'"),
+    "causal": (LEARNING, {"start": "", "model.causal": True, "model.adaln": False}, "predictor.kind: "),
+    "mlp": (LEARNING, {"model.net": "mlp"}, "predictor.kind: "),
+    "objective": (LEARNING, {"objective.name": "nelbo"}, "predictor.kind: "),
+    "no denoiser": (LEARNING, {"start": ""}, "start: "),
+    "no weights": (LEARNING, {"checkpoint": "/no/weights"}, "checkpoint: /no/weights holds no weights"),
+    "circle": (LEARNING, {"start": HEAD}, f"start: row '{HEAD}' starts from itself"),
+    "labels": (LEARNING, {"predictor.labels": "guesses"}, "predictor.labels: unknown 'guesses'"),
+    "loss": (LEARNING, {"predictor.loss": "hinge"}, "predictor.loss: unknown 'hinge'"),
+    "scope": (LEARNING, {"predictor.scope": "some"}, "predictor.scope: unknown 'some'"),
+    "augment": (LEARNING, {"predictor.augment.uniform": 2.0}, "predictor.augment.uniform: "),
+    "no judge": (LEARNING, {"predictor.labels": "likelihood"}, "predictor.judge: "),
+    "judge": (
+        LEARNING,
+        {"predictor.labels": "likelihood", "predictor.judge": BASE},
+        f"predictor.judge: row '{BASE}' is not autoregressive",
+    ),
+    "rule": (NOT, {"sample.policy": "remdm", "sample.remask.rule": "some"}, "sample.remask.rule: unknown 'some'"),
+    "schedule": (ASKING, {"sample.remask.schedule": "wavy"}, "sample.remask.schedule: unknown 'wavy'"),
+    "first hitting": (
+        NOT,
+        {"sample.policy": "first_hitting", "sample.remask.schedule": "loop"},
+        "sample.remask.schedule: ",
+    ),
+    "loop's window": (ASKING, {"sample.remask.on": 0.2, "sample.remask.off": 0.5}, "sample.remask: "),
+    "loop's level": (ASKING, {"sample.remask.level": 1.0}, "sample.remask: "),
+    "window": (
+        NOT,
+        {"sample.policy": "star", "sample.remask.on": 0.2, "sample.remask.off": 0.5},
+        "sample.remask: ",
+    ),
+    "eta": (NOT, {"sample.policy": "remdm", "sample.remask.eta": 1.5}, "sample.remask.eta: must lie in [0, 1]"),
+    "causal gaps": (("sample", "AR"), {"sample.infill": GAP}, "sample.infill: "),
+    "wide gaps": (NOT, {"sample.infill": 31}, "sample.infill: "),
+    "gaps behind a prompt": (NOT, {"sample.infill": GAP, "sample.prompt": "the"}, "sample.infill: "),
+    "more gaps than windows": (NOT, {"sample.infill": GAP, "sample.count": 100_000}, "sample.count: "),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_that_names_the_field(cli, fields, case):
+    (verb, row), wrong, said = BAD[case]
+    words = [f"--config.{name}={value}" for name, value in (fields | wrong).items()]
+    status, out, err = cli(verb, DEBUG, f"--row={row}", *words)
+    lines = err.strip().splitlines()
+    assert (status, out, len(lines)) == (2, "", 1), err
+    assert lines[0].startswith(f"launch.py: {said}")

@@ -9,6 +9,7 @@ entropy, log(perplexity / curve), for each seed by itself. Below 0 is better tex
 """
 
 import math
+import re
 import statistics
 import sys
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ from diffusion.report.rows import read_rows
 FLAGS = flags.FLAGS
 flags.DEFINE_string("rows", None, "Rows of a table, JSON lines.")
 flags.DEFINE_string("base", None, "Row whose temperatures make the curve.")
+flags.DEFINE_string("match", "", "Regular expression of the rows to compare; empty: those of as many steps.")
 
 PERPLEXITY, ENTROPY = "generative_perplexity", "entropy"
 
@@ -72,13 +74,14 @@ def gaps(rows: list[dict], curves: dict[int, list[tuple[float, float]]], name: s
     return found
 
 
-def compared(rows: Iterable[dict], base: str) -> list[str]:
-    """The rows that are sampled with as many steps as the base, and are none of its own temperatures."""
+def compared(rows: Iterable[dict], base: str, match: str = "") -> list[str]:
+    """The rows that `match` finds, else those with as many steps as the base; none are its own temperatures."""
     sampled = [row for row in rows if row["verb"] == "sample" and row["config"]["sample"]["policy"] != "data"]
     steps = next((row["config"]["sample"]["steps"] for row in sampled if row["row"] == base), None)
     if steps is None:
         raise ValueError(f"--base: no samples of {base!r} among these rows")
-    names = [row["row"] for row in sampled if row["config"]["sample"]["steps"] == steps]
+    alike = [row["row"] for row in sampled if row["config"]["sample"]["steps"] == steps]
+    names = [row["row"] for row in sampled if re.search(match, row["row"])] if match else alike
     causal = {row["row"] for row in sampled if row["config"]["model"]["causal"]}
     return [name for name in dict.fromkeys(names) if not on_curve(name, base) and name not in causal]
 
@@ -92,7 +95,7 @@ def main(arguments: list[str]) -> None:
         if not rows:
             raise ValueError(f"--rows: no rows in {FLAGS.rows!r}; name a file of experiments/results")
         curves = curve(rows, FLAGS.base)
-        lines = [describe(rows, curves, name) for name in compared(rows, FLAGS.base)]
+        lines = [describe(rows, curves, name) for name in compared(rows, FLAGS.base, FLAGS.match)]
     except ValueError as error:
         print(f"frontier: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -44,6 +44,7 @@ def test_gaps_are_log_ratios_at_equal_entropy_for_each_seed():
 
 def test_rows_of_as_many_steps_are_compared():
     assert compared(ROWS, BASE) == ["Better", "On the curve", "Beyond it", f"{BASE}, low precision"]
+    assert compared(ROWS, BASE, "^Other|^On") == ["On the curve", "Other steps"]
     curves = curve(ROWS, BASE)
     assert describe(ROWS, curves, "Beyond it")[3] == "outside"
     line = describe(ROWS, curves, "Better")

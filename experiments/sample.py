@@ -38,7 +38,7 @@ def run(job: Context, spec: Job) -> dict:
     begin = time.time()
     check(job)
     if options.policy == "data":
-        sets, cost = real(job), {"evaluations": 0.0, "idle_share": 0.0}
+        sets, cost = real(job), {"evaluations": 0.0, "predictor_evaluations": 0.0, "gigaflops": 0.0, "idle_share": 0.0}
     else:
         sets, cost = generate(job, spec)
     if job.dataset.image:

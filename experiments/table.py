@@ -109,13 +109,21 @@ def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path)
     """Loss curves of the trainings, and each plot that the table asks for."""
     paths = []
     runs: dict[str, list] = {}
-    for row in rows:
-        if row["verb"] == "train" and row.get("history") and row["config"]["objective"]["name"] != "classification":
+    predictors: dict[str, list] = {}
+    for row in (row for row in rows if row["verb"] == "train" and row.get("history")):
+        objective = row["config"]["objective"]["name"]
+        if objective == "errors":  # nats of a yes or no, that are no text's
+            predictors.setdefault(row["row"], []).append(row["history"])
+        elif objective != "classification":
             runs.setdefault(row["row"], []).append(bits_per_byte(row))
     if runs:
         paths.append(folder / "loss.png")
         unit = "byte" if all(row["metrics"]["bytes_per_token"] for row in rows if row["verb"] == "train") else "token"
         plots.loss_curves(paths[-1], "Training (line) and validation (dots)", runs, f"objective, bits per {unit}")
+    if predictors:
+        paths.append(folder / "predictors.png")
+        title = "Error predictors: training (line) and validation (dots)"
+        plots.loss_curves(paths[-1], title, predictors, "loss (nats)")
     asked = list(module.rows(config))
     for plot in module.TABLE.get("plots", ()):
         curves, references = series(rows, plot) if "series" in plot else trade_off(asked, rows, plot)

@@ -96,13 +96,22 @@ def lines(
         shade, style = f"{0.3 + 0.2 * (number % 3):.1f}", ("--", ":", "-.")[number // 3 % 3]
         axes.axhline(value, linestyle=style, linewidth=1, color=shade, label=name)
     if log_x:
-        axes.set_xscale("log", base=2)
-        axes.minorticks_off()
         ticks = sorted({point[0] for points in curves.values() for point in points})
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        counts = all(float(tick).is_integer() for tick in ticks)
+        axes.set_xscale("log", base=2 if counts else 10)
+        if counts:
+            axes.minorticks_off()
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        else:
+            plain_numbers(axes.xaxis)
     if log_y:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-        axes.yaxis.set_minor_formatter(ScalarFormatter())
+        plain_numbers(axes.yaxis)
     save(figure, path)
+
+
+def plain_numbers(axis) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 times the powers of ten, without exponents."""
+    axis.set_major_formatter(ScalarFormatter())
+    axis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axis.set_minor_formatter(ScalarFormatter())

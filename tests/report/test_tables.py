@@ -185,6 +185,11 @@ def test_lines_show_points_errors_and_references(tmp_path, drawn):
     assert axes.get_legend() and not drawn[0].legends
     plots.lines(tmp_path / "b.png", "t", {"ancestral": curve}, "NFE", "perplexity", log_x=False)
     assert drawn[1].axes[0].get_xscale() == drawn[1].axes[0].get_yscale() == "linear"
+    # What is no count has round numbers at the axis, not its own.
+    plots.lines(tmp_path / "c.png", "t", {"ancestral": [(3.917, 3.0, 0.1), (31.21, 2.0, 0.1)]}, "GFLOP", "perplexity")
+    axis = drawn[2].axes[0].xaxis
+    labels = [label.get_text() for which in (False, True) for label in axis.get_ticklabels(minor=which)]
+    assert axis.get_scale() == "log" and {"5", "10", "20"} <= set(labels) and "3.917" not in labels
 
 
 def test_many_lines_stay_apart_and_their_legend_stands_beside_them(tmp_path, drawn):
@@ -295,6 +300,12 @@ def test_every_training_has_its_own_curve(tmp_path, monkeypatch):
         "loss": pytest.approx(1 / math.log(2)),
         "validation_loss": pytest.approx(2.1 / 4 / math.log(2)),
     }
+    # A predictor's loss is no text's, and stands in a plot of its own.
+    seen.clear()
+    asked = job_row("predictor", "train", 0, HISTORY, **sizes)
+    asked["config"] = {"objective": {"name": "errors"}}
+    (path,) = verb.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), [asked], tmp_path)
+    assert path.name == "predictors.png" and seen == {"predictor": [HISTORY], "y": "loss (nats)"}
     without = [job_row("AR", "train", 0, HISTORY, bytes_per_token=0.0, validation_bytes_per_token=0.0)]
     verb.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), without, tmp_path)
     assert seen["y"] == "objective, bits per token"

@@ -26,6 +26,7 @@ from diffusion.schedules import LogLinear
 from diffusion.self_conditioning import Recall, many_passes, two_pass
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
+from tests.weights import randomised
 
 MASK = 3
 PROCESS = Masking(MASK, LogLinear())
@@ -38,18 +39,6 @@ SIXTHS = [1 / 6, 1 / 3, 1 / 2]
 
 def keys_of(size, seed=0):
     return example_keys(jax.random.key(seed), jnp.arange(size))
-
-
-def randomised(init, scale=0.02, seed=0):
-    """A start with N(0, scale^2) on every array, without compiling the initialiser."""
-    shapes, rng = jax.eval_shape(init, jax.random.key(0)), np.random.default_rng(seed)
-    around = {True: 1.0, False: 0.0}
-
-    def fill(path, leaf):
-        centre = around["scale" in jax.tree_util.keystr(path)]
-        return jnp.asarray(rng.normal(centre, scale, leaf.shape), leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
 # Rows.
@@ -221,7 +210,7 @@ def told_network(digits=1, vocabulary=3, length=3):
     config.model.update(hidden=16, blocks=1, heads=2, cond_dim=8)
     config.data.length, config.memory.adapter, config.codec.digits = length, "linear", digits
     system = build.system(config, vocabulary)
-    params = randomised(system.init, scale=0.2)
+    params = randomised(system.init)
     return system, params | {"adapter": jax.tree.map(lambda leaf: 10 * leaf, params["adapter"])}
 
 

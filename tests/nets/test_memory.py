@@ -10,6 +10,7 @@ from diffusion.nets.digit_embedding import DigitEmbedding
 from diffusion.nets.dit import SIZES, DiT
 from diffusion.nets.memory import MemoryAdapter
 from diffusion.nets.unet import UNet
+from tests.weights import randomised
 
 BATCH, LENGTH, TOKENS, HIDDEN = 3, 16, 11, 16
 CODEC = Digits(TOKENS, 2)
@@ -33,15 +34,8 @@ def states(name):
     return jax.random.randint(jax.random.key(1), (BATCH, LENGTH * codes.size // TOKENS), 0, symbols)
 
 
-def randomised(net, state, scale=0.2):
-    """Weights away from the start, at which most of a network has no effect; made without compiling it."""
-    rng = np.random.default_rng(0)
-
-    def fill(path, leaf):
-        around = 1.0 if "scale" in jax.tree_util.keystr(path) else 0.0
-        return jnp.asarray(rng.normal(around, scale, leaf.shape), leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(net.init, jax.random.key(0), state)["params"])
+def weights_of(net, state):
+    return randomised(lambda key: net.init(key, state)["params"])
 
 
 def soft_embedding(net, params, name):
@@ -54,7 +48,7 @@ def soft_embedding(net, params, name):
 def test_a_new_adapter_changes_no_bit_and_zeros_are_no_memory(name, kind):
     base, state = NETS[name][0], states(name)
     net = base.clone(memory=kind)
-    params = randomised(net, state)
+    params = weights_of(net, state)
     plain = jax.jit(lambda params, state: net.apply({"params": params}, state))
     told = jax.jit(lambda params, state, memory: net.apply({"params": params}, state, memory=memory))
     memory = soft_embedding(net, params, name)
@@ -82,7 +76,7 @@ def test_a_new_adapter_changes_no_bit_and_zeros_are_no_memory(name, kind):
 
 def test_a_concatenation_is_a_no_op_up_to_rounding_and_a_direct_sum_is_none():
     state = states("dit")
-    params = randomised(DIT, state)
+    params = weights_of(DIT, state)
     expected = jax.jit(DIT.apply)({"params": params}, state)
     memory = soft_embedding(DIT, params, "dit")
     told = {}

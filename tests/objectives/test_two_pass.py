@@ -21,6 +21,7 @@ from diffusion.self_conditioning import two_pass
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
 from experiments.jobs import resolve
+from tests.weights import randomised
 
 VOCABULARY, LENGTH, BATCH = 11, 8, 6
 
@@ -31,17 +32,6 @@ def system_of(**overrides):
     config.data.length, config.train.batch, config.sample.steps = LENGTH, BATCH, 3
     config = resolve(config, {name.replace("__", "."): value for name, value in overrides.items()}, 0)
     return config, build.system(config, VOCABULARY)
-
-
-def randomised(init, scale=0.2):
-    """Weights away from the start, whose zero head hides everything behind it; made without compiling it."""
-    rng = np.random.default_rng(0)
-
-    def fill(path, leaf):
-        around = 1.0 if "scale" in jax.tree_util.keystr(path) else 0.0
-        return jnp.asarray(rng.normal(around, scale, leaf.shape), leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, jax.random.key(0)))
 
 
 TOKENS = jax.random.randint(jax.random.key(0), (BATCH, LENGTH), 0, VOCABULARY)

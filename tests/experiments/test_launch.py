@@ -13,7 +13,6 @@ import chex
 import jax
 import orbax.checkpoint as ocp
 import pytest
-from absl import flags
 from jax.sharding import SingleDeviceSharding
 
 import launch
@@ -29,28 +28,9 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture
-def cli(capsys, monkeypatch, tmp_path, cache):
-    """`cli(*words)` runs launch.py in this process: (status, standard output, standard error)."""
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("jax.config.update", lambda *setting: None)  # the tests' own compilation cache stays
-
-    def call(*words):
-        # Flags are the process's: forget the call before, and the overrides that it defined.
-        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
-            delattr(flags.FLAGS, name)
-        for name in ("config", "row", "jobs", "index", "topology", "publish", "results"):
-            flags.FLAGS[name].unparse()
-        status, argv = 0, ["launch.py", *words, f"--workdir={tmp_path}"]
-        argv += [f"--config.data.cache_dir={cache}"] if DEBUG in words else []
-        monkeypatch.setattr(sys, "argv", argv)  # config overrides are read from there
-        try:
-            launch.main(launch.parse(argv))
-        except SystemExit as stop:
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
+def cli(cli, cache):
+    """The command line, with one place for all packed data of the quickstart."""
+    return lambda *words: cli(*words, *([f"--config.data.cache_dir={cache}"] if DEBUG in words else []))
 
 
 def one_line(result, *words):
@@ -183,7 +163,7 @@ def test_a_table_from_nothing_and_again_from_its_plan(cli, tmp_path):
     single_device = ("--config.mesh.data=8",)
     status, out, err = cli("run", DEBUG, *single_device)
     assert status == 0, err
-    folder = tmp_path / "tables" / "quickstart.debug"
+    folder = tmp_path / "runs" / "tables" / "quickstart.debug"
     for name in ("table.md", "rows.jsonl", "loss.png", "quality.png", "samples.md"):
         assert (folder / name).stat().st_size > 0
     assert "MDLM, ancestral, 4 steps" in out

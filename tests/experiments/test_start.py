@@ -1,8 +1,6 @@
 """Rows that start from rows or from a checkpoint: what is trained, from what, and what is measured."""
 
 import json
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import chex
@@ -11,51 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from absl import flags
 
-import launch
 from configs import scmdm_text
 from configs.base import defaults, tiny
 from diffusion import build
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights, save_weights
-from experiments import context, convert, run
-from experiments.jobs import Job, plain, plan, resolve
+from experiments import convert, run
+from experiments.jobs import plan, resolve
 from tests.experiments import test_convert
 
-ROOT = Path(__file__).parents[2]
 DEBUG = "--config=configs/scmdm_text.py:debug"
 BASE, FULL = "MDLM", "SCMDM, lambda 1"
 
 
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    """A small text, and a place for what is packed of it."""
-    folder = tmp_path_factory.mktemp("start")
-    (folder / "text.txt").write_text("".join(f"the {number} words of the line that is read\n" for number in range(300)))
-    return folder
-
-
-def fields_of(text):
-    """The config's fields that are not the debug table's."""
-    return {
-        "data.source": "text_files",
-        "data.path": str(text / "text.txt"),
-        "data.document": "line",
-        "data.cache_dir": str(text / "cache"),
-        "judge.name": "none",
-        "quality.parse": False,
-        "evaluate.batches": 1,
-        "train.steps": 4,
-        "train.evaluate_every": 4,
-        "train.evaluate_batches": 1,
-        "train.checkpoint_every": 4,
-    }
-
-
 @pytest.fixture
-def config(text):
-    return resolve(scmdm_text.get_config("debug"), fields_of(text), 0)
+def config(fields):
+    return resolve(scmdm_text.get_config("debug"), fields, 0)
 
 
 def rows_of(config, *names):
@@ -199,10 +169,9 @@ def test_weights_of_another_network_are_still_refused(tmp_path):
 # Whole runs.
 
 
-def test_a_small_table_from_its_base_to_its_rows(config, text, capsys):
+def test_a_small_table_from_its_base_to_its_rows(config, text, fields, capsys):
     """Base, post-training, three bounds and two samplers; the second time nothing is computed."""
     names = (BASE, FULL, f"{FULL}, 4 steps", f"{FULL}, null memory, 4 steps")
-    fields = fields_of(text)
     table = SimpleNamespace(
         TABLE=scmdm_text.TABLE | {"plots": ()},
         # What a row sets itself is not overwritten, but steps, of which four are enough for all.
@@ -244,31 +213,7 @@ def test_a_small_table_from_its_base_to_its_rows(config, text, capsys):
     assert result["metrics"]["nats_per_token"] == pytest.approx(scores["nats_per_token"], rel=1e-6)
 
 
-@pytest.fixture
-def cli(capsys, monkeypatch, tmp_path):
-    """`cli(*words)` runs launch.py in this process: (status, standard output, standard error)."""
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("jax.config.update", lambda *setting: None)  # the tests' own compilation cache stays
-
-    def call(*words):
-        # Flags are the process's: forget the call before, and the overrides that it defined.
-        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
-            delattr(flags.FLAGS, name)
-        for name in ("config", "row", "jobs", "index", "topology", "publish", "results"):
-            flags.FLAGS[name].unparse()
-        status, argv = 0, ["launch.py", *words, f"--workdir={tmp_path / 'runs'}"]
-        monkeypatch.setattr(sys, "argv", argv)  # config overrides are read from there
-        try:
-            launch.main(launch.parse(argv))
-        except SystemExit as stop:
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
-
-def test_a_public_checkpoint_is_trained_on(cli, text, tmp_path, monkeypatch):
+def test_a_public_checkpoint_is_trained_on(cli, fields, tmp_path, monkeypatch):
     """Converted, it is the base of a row that would start from another: no base is trained, no bit is lost."""
     monkeypatch.setattr(test_convert, "VOCAB", 258)
     test_convert.mdlm_file(tmp_path / "model.safetensors")
@@ -277,7 +222,7 @@ def test_a_public_checkpoint_is_trained_on(cli, text, tmp_path, monkeypatch):
     safetensors.numpy.save_file(quiet, tmp_path / "model.safetensors")
     convert.run("mdlm", str(tmp_path / "model.safetensors"), tmp_path / "public")
     weights = tmp_path / "public" / "weights"
-    fields = fields_of(text) | json.loads((tmp_path / "public" / "config.json").read_text())["overrides"]
+    fields = fields | json.loads((tmp_path / "public" / "config.json").read_text())["overrides"]
     fields |= {"train.steps": 2, "checkpoint": str(weights)}
     words = [f"--config.{name}={value}" for name, value in fields.items()]
     status, _, err = cli("train", DEBUG, f"--row={FULL}", *words)
@@ -303,61 +248,3 @@ def test_a_public_checkpoint_is_trained_on(cli, text, tmp_path, monkeypatch):
     assert 0 < moved < 0.1 and np.any(after["adapter"]["linear"]["kernel"])
     with pytest.raises(AssertionError):
         chex.assert_trees_all_equal(after, grown)
-
-
-BAD = {
-    "adapter": ("evaluate", {"memory.adapter": "gate"}, r"memory\.adapter: unknown 'gate'; known: none, linear"),
-    "rows": ("evaluate", {"memory.adapter": "linear", "memory.rows": "some"}, r"memory\.rows: unknown 'some'; known"),
-    "rate": ("train", {"memory.adapter": "linear", "memory.rate": 2.0}, r"memory\.rate: must lie in \[0, 1\], not 2"),
-    "causal": (
-        "train",
-        {"memory.adapter": "linear", "model.causal": True, "model.adaln": False, "objective.name": "autoregressive"},
-        r"memory\.adapter: goes with model\.net=dit or unet and model\.causal=False",
-    ),
-    "memory": ("sample", {"memory.adapter": "linear", "sample.memory": "other"}, r"sample\.memory: unknown 'other'"),
-    "passes": (
-        "evaluate",
-        {"evaluate.also": ("bound_continuous_passes_2",)},
-        r"evaluate\.estimator: bound_continuous_passes_2 is for a network that remembers; set memory\.adapter",
-    ),
-    "no passes": (
-        "evaluate",
-        {"memory.adapter": "linear", "evaluate.also": ("bound_continuous_passes_0",)},
-        r"evaluate\.estimator: unknown name 'bound_continuous_passes_0'",
-    ),
-    "labels": ("train", {"model.labels": 3}, r"'text_files' has no labels"),
-    "cache": (
-        "sample",
-        {"sample.cache": True, "model.time_conditioning": True},
-        r"sample\.cache: a network that reads",
-    ),
-    "checkpoint": ("train", {"checkpoint": "/no/weights"}, r"checkpoint: /no/weights holds no weights"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_fields_are_one_line_that_names_them(config, text, tmp_path, case):
-    verb, fields, said = BAD[case]
-    job = Job("job", verb, "row", 0, [], plain(resolve(config, fields, 0)))
-    with pytest.raises(ValueError, match=said) as caught:
-        context.check(job, tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--config.start=Nobody"], "start: unknown 'Nobody'"),
-        ([f"--config.start={FULL}"], "start: row 'SCMDM, lambda 1' starts from itself"),
-        (["--config.memory.adapter=gate"], "memory.adapter: unknown 'gate'"),
-        (["--config.memory.rate=2"], "memory.rate"),
-        (["--config.checkpoint=/no/weights"], "checkpoint"),
-    ],
-    ids=["start", "chain", "adapter", "rate", "checkpoint"],
-)
-def test_bad_input_on_the_command_line_is_one_line(cli, text, words, said):
-    fields = [f"--config.{name}={value}" for name, value in fields_of(text).items()]
-    status, out, err = cli("train", DEBUG, f"--row={FULL}", *fields, *words)
-    lines = err.strip().splitlines()
-    assert (status, out, len(lines)) == (2, "", 1), err
-    assert lines[0].startswith("launch.py: ") and said in lines[0]

@@ -1,0 +1,73 @@
+"""Rows with a memory that start from rows or from a checkpoint: bad input is one line that names the field."""
+
+import pytest
+
+from configs import scmdm_text
+from experiments import context
+from experiments.jobs import Job, plain, resolve
+
+DEBUG = "--config=configs/scmdm_text.py:debug"
+FULL = "SCMDM, lambda 1"
+
+
+@pytest.fixture
+def config(fields):
+    return resolve(scmdm_text.get_config("debug"), fields, 0)
+
+
+BAD = {
+    "adapter": ("evaluate", {"memory.adapter": "gate"}, r"memory\.adapter: unknown 'gate'; known: none, linear"),
+    "rows": ("evaluate", {"memory.adapter": "linear", "memory.rows": "some"}, r"memory\.rows: unknown 'some'; known"),
+    "rate": ("train", {"memory.adapter": "linear", "memory.rate": 2.0}, r"memory\.rate: must lie in \[0, 1\], not 2"),
+    "causal": (
+        "train",
+        {"memory.adapter": "linear", "model.causal": True, "model.adaln": False, "objective.name": "autoregressive"},
+        r"memory\.adapter: goes with model\.net=dit or unet and model\.causal=False",
+    ),
+    "memory": ("sample", {"memory.adapter": "linear", "sample.memory": "other"}, r"sample\.memory: unknown 'other'"),
+    "passes": (
+        "evaluate",
+        {"evaluate.also": ("bound_continuous_passes_2",)},
+        r"evaluate\.estimator: bound_continuous_passes_2 is for a network that remembers; set memory\.adapter",
+    ),
+    "no passes": (
+        "evaluate",
+        {"memory.adapter": "linear", "evaluate.also": ("bound_continuous_passes_0",)},
+        r"evaluate\.estimator: unknown name 'bound_continuous_passes_0'",
+    ),
+    "labels": ("train", {"model.labels": 3}, r"'text_files' has no labels"),
+    "cache": (
+        "sample",
+        {"sample.cache": True, "model.time_conditioning": True},
+        r"sample\.cache: a network that reads",
+    ),
+    "checkpoint": ("train", {"checkpoint": "/no/weights"}, r"checkpoint: /no/weights holds no weights"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_fields_are_one_line_that_names_them(config, tmp_path, case):
+    verb, fields, said = BAD[case]
+    job = Job("job", verb, "row", 0, [], plain(resolve(config, fields, 0)))
+    with pytest.raises(ValueError, match=said) as caught:
+        context.check(job, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--config.start=Nobody"], "start: unknown 'Nobody'"),
+        ([f"--config.start={FULL}"], "start: row 'SCMDM, lambda 1' starts from itself"),
+        (["--config.memory.adapter=gate"], "memory.adapter: unknown 'gate'"),
+        (["--config.memory.rate=2"], "memory.rate"),
+        (["--config.checkpoint=/no/weights"], "checkpoint"),
+    ],
+    ids=["start", "chain", "adapter", "rate", "checkpoint"],
+)
+def test_bad_input_on_the_command_line_is_one_line(cli, fields, words, said):
+    fields = [f"--config.{name}={value}" for name, value in fields.items()]
+    status, out, err = cli("train", DEBUG, f"--row={FULL}", *fields, *words)
+    lines = err.strip().splitlines()
+    assert (status, out, len(lines)) == (2, "", 1), err
+    assert lines[0].startswith("launch.py: ") and said in lines[0]

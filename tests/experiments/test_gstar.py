@@ -28,7 +28,8 @@ LOOP = GUIDED["G-Star-loop"] | {"sample.steps": STEPS}
 
 @pytest.fixture(scope="module")
 def config(fields):
-    return resolve(gstar_code.get_config("debug"), fields, 0)
+    # Decay of weights moves what has no gradient, unless the optimizer leaves it alone.
+    return resolve(gstar_code.get_config("debug"), fields | {"optimizer.weight_decay": 0.01}, 0)
 
 
 @pytest.fixture(scope="module")

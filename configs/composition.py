@@ -11,7 +11,7 @@ from configs.mdlm_owt import openwebtext, wikipedia
 from configs.scmdm import FULL, after_training, models
 from configs.scmdm_text import POST_TRAINING
 
-BUDGETS = {"paper": (128, 512), "gpu": (32, 128), "local": (32, 128), "debug": (4,)}
+BUDGETS = {"paper": (128, 512), "gpu": (32, 128), "local": (64,), "debug": (4,)}
 SCMDM, PRIME = "SCMDM", "Prime, 2 digits"
 
 TABLE = dict(

@@ -47,6 +47,13 @@ GUIDED = {
 }
 # The share of a sampler's steps in which it asks.
 ASKED = {"G-Star+": 0.3, "G-Star-loop": 0.5, "P2, planner": 1.0}
+# What a predictor's training row shows: shares of tokens on validation data, an error called where it is more likely.
+PREDICTOR_COLUMNS = (
+    ("validation_error_rate", "predictor: errors", ".3f"),
+    ("validation_accuracy", "predictor: accuracy", ".3f"),
+    ("validation_precision", "predictor: precision", ".3f"),
+    ("validation_recall", "predictor: recall", ".3f"),
+)
 NOTES = (
     'NFE counts the denoiser\'s evaluations, the last fill too, "predictor" those of the error predictor, and GFLOP '
     "both, counted analytically a sample. "

@@ -7,7 +7,7 @@ the 64 steps and two perplexities are known. All samplers of a table spend the s
 """
 
 from configs.base import defaults, left_to_right, python_bytes, tiny
-from configs.gstar import BASE, GUIDED, NOTES, PLAIN, cost, equal_steps, predictor
+from configs.gstar import BASE, GUIDED, NOTES, PLAIN, PREDICTOR_COLUMNS, cost, equal_steps, predictor
 
 BUDGETS = {"paper": (64,), "gpu": (16, 32, 64, 128, 256), "local": (16, 32, 64, 128), "debug": (4,)}
 # At which the settings of samplers and predictors are varied, and gaps filled.
@@ -15,6 +15,7 @@ ABLATED = {"paper": 64, "gpu": 64, "local": 64, "debug": 4}
 # Samplers without a predictor, at every budget and at one.
 SAMPLERS = ("ancestral", "ReMDM-loop, eta 0.05", "Star-loop", "P2")
 OTHERS = ("ReMDM-cap, eta 0.04", "ReMDM-conf", "confidence-star-loop")
+# Of the token draw: they make a curve of perplexity against entropy for every sampler, all of it at one budget.
 TEMPERATURES = (0.9, 1.1)
 
 COLUMNS = (
@@ -31,16 +32,9 @@ COLUMNS = (
     ("infill_accuracy", "gaps' tokens", ".3f"),
     ("seconds_per_sample", "s/sample", ".3f"),
 )
-PREDICTOR_COLUMNS = (
-    ("validation_loss", "predictor: loss (nats)", ".4f"),
-    ("validation_error_rate", "errors", ".3f"),
-    ("validation_precision", "precision", ".3f"),
-    ("validation_recall", "recall", ".3f"),
-)
-
 TABLE = dict(
     title="G-Star on code: samplers that revise, at equal evaluations",
-    columns=(*PREDICTOR_COLUMNS, *COLUMNS),
+    columns=(("bits_per_byte", "bits/byte", ".3f"), *PREDICTOR_COLUMNS, *COLUMNS),
     published={
         "G-Star-loop, 64": {"generative_perplexity": 17.8},
         "ReMDM-loop, eta 0.05, 64": {"generative_perplexity": 22.5},
@@ -69,7 +63,7 @@ TABLE = dict(
             name="frontier",
             x="entropy",
             y="generative_perplexity",
-            title="Better text or sharper text, at 64 evaluations",
+            title="Better text or sharper text: temperatures at one budget",
             xlabel="entropy of a sample's tokens (nats)",
             ylabel="perplexity under the judge",
             log_x=False,
@@ -138,15 +132,19 @@ def rows(config):
             settings = overrides | {"sample.steps": equal_steps(budget, method, share)}
             curves = {"quality": name, "parses": name} | ({"frontier": name} if budget == point else {})
             yield dict(name=f"{name}, {budget}", overrides=settings, verbs=("sample",), curves=curves)
+    del methods["P2"]  # at any temperature it writes one token
+    for budget in BUDGETS[variant]:
+        for name, (method, overrides, share) in methods.items():
+            settings = overrides | {"sample.steps": equal_steps(budget, method, share)}
+            # Elsewhere as far as the others' curves must reach to be compared with the predictor's.
+            near = {"G-Star-loop, one block": (1.1,), "G-Star-loop": ()}.get(name, (0.9,))
+            for temperature in TEMPERATURES if budget == point else near:
+                yield dict(
+                    name=f"{name}, {budget}, temperature {temperature}",
+                    overrides=settings | {"sample.temperature": temperature},
+                    verbs=("sample",),
+                    curves={"frontier": name} if budget == point else {},
+                )
     for name, (method, overrides, share) in methods.items():
-        settings = overrides | {"sample.steps": equal_steps(point, method, share)}
-        if name == "P2":
-            continue
-        for temperature in TEMPERATURES:
-            warm = settings | {"sample.temperature": temperature}
-            curves = {"frontier": name}
-            yield dict(
-                name=f"{name}, {point}, temperature {temperature}", overrides=warm, verbs=("sample",), curves=curves
-            )
-        gaps = settings | {"sample.infill": width}
-        yield dict(name=f"{name}, {point}, gaps", overrides=gaps, verbs=("sample",), curves={})
+        settings = overrides | {"sample.steps": equal_steps(point, method, share), "sample.infill": width}
+        yield dict(name=f"{name}, {point}, gaps", overrides=settings, verbs=("sample",), curves={})

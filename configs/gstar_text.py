@@ -8,7 +8,7 @@ quickstart.
 """
 
 from configs.base import defaults, left_to_right, small, tiny
-from configs.gstar import BASE, GUIDED, LATE, NOTES, PLAIN, predictor
+from configs.gstar import BASE, GUIDED, LATE, NOTES, PLAIN, PREDICTOR_COLUMNS, predictor
 from configs.mdlm_owt import openwebtext, wikipedia
 
 STEPS = {"paper": (32, 64, 128, 256, 512, 1024), "gpu": (16, 64, 256), "local": (16, 64), "debug": (2, 4)}
@@ -20,10 +20,8 @@ DEFAULT = {"paper": "full", "gpu": "block", "local": "block", "debug": "head"}
 TABLE = dict(
     title="G-Star on text: star-shaped sampling with a learned remasking module",
     columns=(
-        ("validation_loss", "predictor: loss (nats)", ".4f"),
-        ("validation_error_rate", "errors", ".3f"),
-        ("validation_precision", "precision", ".3f"),
-        ("validation_recall", "recall", ".3f"),
+        ("bits_per_byte", "bits/byte", ".3f"),
+        *PREDICTOR_COLUMNS,
         ("evaluations", "NFE", ".0f"),
         ("predictor_evaluations", "predictor", ".0f"),
         ("gigaflops", "GFLOP", ".2f"),

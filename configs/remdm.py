@@ -44,6 +44,7 @@ TUNED = {
 TABLE = dict(
     title="Remasking samplers without a predictor",
     columns=(
+        ("bits_per_byte", "bits/byte", ".3f"),
         ("evaluations", "NFE", ".0f"),
         ("mauve", "MAUVE", ".3f"),
         ("generative_perplexity", "gen. perplexity", ".2f"),

@@ -53,12 +53,12 @@ def run(job: Context, spec: Job) -> dict:
         config=config.to_dict(),
     )
     save_weights(job.folder / "weights", state.ema)
-    text = job.dataset.statistics
+    text, trained = job.dataset.statistics, state.params["errors"] if system.errors else state.params
     return {
         "metrics": {
             **{f"validation_{name}": value for name, value in validate(state.ema).items()},
             "train_tokens": settings.steps * settings.batch * system.length,
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(trained)),
             "bytes_per_token": text["train"].bytes / max(text["train"].tokens, 1),
             "validation_bytes_per_token": text["validation"].bytes / max(text["validation"].tokens, 1),
         },

@@ -104,6 +104,9 @@ def causal_sampler(config: ConfigDict, system: System, total: int) -> Callable:
 def masked_sampler(config: ConfigDict, system: System) -> Callable:
     """The scan over one window, on tokens or on their digits."""
     options, process = config.sample, system.process
+    for name in ("eta", "temperature"):
+        if options.remask[name] < 0:
+            raise ValueError(f"sample.remask.{name}: must not be negative, not {options.remask[name]}")
     policy = pick(POLICIES, options.policy, "sample.policy")(options, process)
     steps, end, final = sampling_steps(config), options.end, options.final
     pick(dict.fromkeys(("reuse", "null")), options.memory, "sample.memory")

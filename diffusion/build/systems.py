@@ -95,6 +95,7 @@ def image_net(config: ConfigDict, classes: int, process: Process) -> nn.Module:
         **plain_fields(config.unet),
         dtype=config.model.dtype,
         remat=config.model.remat,
+        unroll=config.model.unroll,
         attention=config.model.attention,
         merge=config.codec.merge,
         shared=config.codec.shared,

@@ -1,10 +1,11 @@
 """The discrete U-Net of MDM-Prime's image experiments: digits of pixels in, a softmax over pixel values out.
 
 The layout is ADM's (Dhariwal and Nichol, 2021, appendix C) without its first convolution: the digits' embeddings are
-the first feature map.
+the first feature map. Equal blocks in a row are a loop over stacked parameters: each distinct body is compiled once.
 """
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 import flax.linen as nn
@@ -21,14 +22,14 @@ torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of the network; `joins` blocks read the newest stored map too, `stores` ones add theirs."""
+    """One piece of the network; `joins` of its `inputs` channels are the newest stored map's; `stores` adds its own."""
 
     kind: Literal["block", "pool", "unpool"]
     level: int
     inputs: int = 0
     outputs: int = 0
     attention: bool = False
-    joins: bool = False
+    joins: int = 0
     stores: bool = False
 
 
@@ -43,13 +44,13 @@ def layout(
     parts, stored, width = [], [first], first
     last = len(multipliers) - 1
 
-    def block(level, outputs, attention, **facts):
+    def block(level, outputs, attention, joins=False, stores=False):
         nonlocal width
-        inputs = width + (stored.pop() if facts.get("joins") else 0)
-        width = outputs
-        if facts.get("stores"):
+        joined = stored.pop() if joins else 0
+        inputs, width = width + joined, outputs
+        if stores:
             stored.append(outputs)
-        return Part("block", level, inputs, outputs, attention, **facts)
+        return Part("block", level, inputs, outputs, attention, joined, stores)
 
     for level, multiplier in enumerate(multipliers):
         attends = 2**level in attention_factors
@@ -64,6 +65,11 @@ def layout(
         if level > 0:
             parts.append(Part("unpool", level - 1))
     return parts
+
+
+def runs(parts: list[Part]) -> list[list[Part]]:
+    """Equal parts in a row, in order; all of a run find maps of one width, `inputs` - `joins`, before them."""
+    return [list(run) for _, run in groupby(parts)]
 
 
 class Conv(nn.Module):
@@ -136,6 +142,23 @@ class SpatialAttention(nn.Module):
         return shard_batch(x + mixed.reshape(x.shape))
 
 
+class Block(nn.Module):
+    """One block of a run; `residual` and `spatial` are the fields of ResBlock and SpatialAttention, () for none."""
+
+    residual: tuple
+    spatial: tuple
+    stores: bool
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B H W O"], skip: Float[Array, "B H W J"] | None, seeds: UInt32[Array, "B 2"] | None
+    ) -> tuple[Float[Array, "B H W O"], Float[Array, "B H W O"] | None]:
+        x = x if skip is None else jnp.concatenate([x, skip], axis=-1)
+        x = ResBlock(*self.residual, name="block")(x, seeds)
+        x = SpatialAttention(*self.spatial, name="attention")(x) if self.spatial else x
+        return x, x if self.stores else None
+
+
 class UNet(nn.Module):
     """Logits over `classes` values for every pixel of a picture of `shape` (height, width, colours).
 
@@ -145,8 +168,11 @@ class UNet(nn.Module):
     every block's scale and shift from U(-sqrt(384), sqrt(384)), which looks like a slip, since it drowns what the block
     computes; 0 starts at plain normalisation, and the published start is constant_init=19.6. `head_size` is the last
     convolution's, whose cost grows with `classes`. Parameters are float32, convolutions and attention run in `dtype`,
-    norms and the residual stream in float32; `remat` ("none", "full") recomputes blocks in the backward pass. With
-    `memory` the network reads its own last prediction, a soft embedding of every value, beside the embeddings.
+    norms and the residual stream in float32; `remat` ("none", "full") recomputes blocks in the backward pass. Block n's
+    parameters are `block{n}` and `attention{n}`; a run of two or more equal blocks from n on has them stacked along a
+    leading axis, as `block` and `attention` of `blocks{n}`; `unroll` of its blocks are compiled into each turn of the
+    loop (CPUs run convolutions in a loop ten times slower). With `memory` the network reads its own last prediction, a
+    soft embedding of every value, beside the embeddings.
 
     Raises:
       ValueError: naming the field, when sizes do not divide.
@@ -167,6 +193,7 @@ class UNet(nn.Module):
     head_size: int = 3
     dtype: str = "float32"
     remat: str = "none"
+    unroll: int = 1
     attention: str = "auto"
     merge: Merge = "concat"
     shared: bool = True
@@ -216,28 +243,37 @@ class UNet(nn.Module):
         parts = self.parts()
         blocks = sum(part.kind == "block" for part in parts)
         seeds = dropout_seeds(keys, blocks, 1) if keys is not None and self.dropout > 0 else None
-        block_class = nn.remat(ResBlock) if self.remat == "full" else ResBlock
         x = self.embedding(state)
         if self.memory != "none":
             x = self.adapter(x, memory)
         x = jnp.moveaxis(x.reshape(-1, colours, height, width, self.channels), 1, 3)
         x = shard_batch(x.reshape(-1, height, width, colours * self.channels))
         stored, number = [x], 0
-        for part in parts:
+        for run in runs(parts):
+            part, turns = run[0], len(run)
             if part.kind == "pool":
                 x = nn.avg_pool(x, (2, 2), (2, 2))
             elif part.kind == "unpool":
                 x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
             else:
-                x = jnp.concatenate([x, stored.pop()], axis=-1) if part.joins else x
-                sizes = (part.outputs, self.dropout, self.groups, self.constant_init, self.dtype)
-                x = block_class(*sizes, name=f"block{number}")(x, None if seeds is None else seeds[number, :, 0])
-                if part.attention:
-                    settings = (self.head_channels, self.groups, self.dtype, self.attention)
-                    x = SpatialAttention(*settings, name=f"attention{number}")(x)
-                number += 1
+                skips = [stored.pop() for _ in run] if part.joins else []
+                words = None if seeds is None else seeds[number : number + turns, :, 0]
+                residual = (part.outputs, self.dropout, self.groups, self.constant_init, self.dtype)
+                spatial = (self.head_channels, self.groups, self.dtype, self.attention) if part.attention else ()
+                if turns > 1:
+                    block = nn.remat(Block, prevent_cse=self.unroll > 1) if self.remat == "full" else Block
+                    axes = dict(variable_axes={"params": 0}, split_rngs={"params": True})
+                    loop = nn.scan(block, length=turns, unroll=min(self.unroll, turns), **axes)
+                    loop = loop(residual, spatial, part.stores, name=f"blocks{number}")
+                    x, maps = loop(x, jnp.stack(skips) if skips else None, words)
+                else:
+                    x = jnp.concatenate([x, *skips], axis=-1)
+                    block = nn.remat(ResBlock) if self.remat == "full" else ResBlock
+                    x = block(*residual, name=f"block{number}")(x, None if words is None else words[0])
+                    x = SpatialAttention(*spatial, name=f"attention{number}")(x) if spatial else x
+                number += turns
             if part.stores:
-                stored.append(x)
+                stored += list(maps) if turns > 1 else [x]
         x = nn.silu(nn.GroupNorm(self.groups, name="norm")(x))
         logits = Conv(colours * self.classes, self.head_size, zero=True, dtype=self.dtype, name="head")(x)
         logits = jnp.moveaxis(logits.reshape(-1, height, width, colours, self.classes), 3, 1)

@@ -183,6 +183,7 @@ def test_gaps_are_filled_in_and_their_context_stays(results, workdir, drawn):
     assert [found[name]["metrics"]["predictor_evaluations"] for name in names] == [0, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["SCMDM", "Prime"])
 def test_remasking_fits_networks_that_remember_and_half_known_tokens(results, workdir, drawn, network):
     """A predictor of a denoiser with a memory, itself trained from another, and of one that reads digits."""

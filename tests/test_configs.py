@@ -62,7 +62,10 @@ def abstract_samples(config, system, params):
     return jax.eval_shape(build.sampler(config, system), params, keys, prompt)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+# The published scale and the smallest always; those between take minutes to trace.
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=pytest.mark.slow if name in ("gpu", "local") else ()) for name in VARIANTS]
+)
 def test_every_row_builds(table, variant):
     config = table.get_config(variant)
     assert (config.table, config.variant) == (table.__name__.rpartition(".")[2], variant)

@@ -85,11 +85,15 @@ def check(job: Context) -> None:
 def prompts(job: Context, length: int) -> np.ndarray:
     """One prompt [L]: masks, with the tokens of sample.prompt at the start and of sample.suffix at the end.
 
+    Where every example of the data begins with one token, so does the prompt.
+
     Raises:
       ValueError: when they leave nothing to write, or a causal model is given a suffix.
     """
     tokenizer, options = job.dataset.tokenizer, job.config.sample
     start, end = tokenizer.encode(options.prompt), tokenizer.encode(options.suffix)
+    if job.dataset.start is not None:
+        start = np.append(np.int32(job.dataset.start), start)
     if len(start) + len(end) >= length:
         raise ValueError(
             f"sample.prompt: {len(start)} + {len(end)} tokens leave nothing of {length} to write; shorten prompt or "

@@ -16,7 +16,7 @@ SMILES = r"\[[^\]]+\]|Br|Cl|B|C|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|/|:
 NUCLEOTIDES = "ACGTN"
 AMBIGUOUS = "URYSWKMBDHVX.-"
 """Letters of the IUPAC code for a base that is not one of ACGT, and gaps: all become N."""
-N, END, PADDING = 4, 5, 6
+N = NUCLEOTIDES.index("N")
 
 
 def closed(
@@ -38,8 +38,8 @@ def closed(
     def decode_text(ids: Int[np.ndarray, "N"]) -> str:
         return "".join(table[one_document(np.asarray(ids), eos, bos, filler)])
 
-    fingerprint = digest(name, *symbols)
     size = filler + 1
+    fingerprint = digest(name, str(size), *symbols)
     return Tokenizer(name, size, eos, bos, fingerprint, encode_spans, decode_text, characters, widths, filler_id=filler)
 
 
@@ -115,8 +115,8 @@ def nucleotide_ids(text: str) -> UInt8[np.ndarray, "N"]:
     return ids
 
 
-def nucleotides() -> Tokenizer:
-    """A, C, G, T, N (0 .. 4), <eos> (5) and <pad> (6); ambiguous letters are read as N.
+def nucleotides(begin: bool = False) -> Tokenizer:
+    """A, C, G, T, N (0 .. 4), then <bos> (where `begin`), <eos> and <pad>; ambiguous letters are read as N.
 
     Raises: ValueError on encoding what is no nucleotide.
     """
@@ -127,4 +127,4 @@ def nucleotides() -> Tokenizer:
         except ValueError as error:
             raise ValueError(f"data.tokenizer: {error}; 'nucleotides' reads A, C, G, T and N") from None
 
-    return closed("nucleotides", NUCLEOTIDES, encode_ids, begin=False)
+    return closed("nucleotides", NUCLEOTIDES, encode_ids, begin)

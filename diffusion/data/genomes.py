@@ -12,6 +12,7 @@ from diffusion.data import alphabets, readers, splits
 from diffusion.data.packing import Block
 from diffusion.data.sequences import Stretch, fasta, fasta_files, parquet, stem, tokens_of, windows
 from diffusion.data.settings import DataSettings
+from diffusion.data.tokenizers import Tokenizer
 from diffusion.data.types import ArraySource, missing
 
 SPLICE_SPECIES = {"at": "A.thaliana", "ce": "C.elegans", "dm": "D.melanogaster"}
@@ -34,10 +35,12 @@ FILE_SPLIT = re.compile(r"(?:^|[/_.-])(train|validation|valid|val|dev|test)(?=[/
 
 
 def splice_sites(settings: DataSettings) -> ArraySource:
-    """Splice sites of three species: exon + intron + exon, <eos>, then <pad> to `data.length` (256 holds them all).
+    """Splice sites of three species: <bos>, exon + intron + exon, <eos>, then <pad> to `data.length` (256 holds all).
 
-    Files eie.at.txt, eie.ce.txt and eie.dm.txt (or compressed) with rows "exon intron exon count gene". Every token
-    counts in the loss. 5 % of the genes are validation and 5 % test, by md5, so that no gene is in two splits.
+    Exons have one length, so that a site obeys its rule at places counted from its start. A network with relative
+    positions alone counts them from <bos>, which every sample is given. Files eie.at.txt, eie.ce.txt and eie.dm.txt (or
+    compressed) with rows "exon intron exon count gene". Every token counts in the loss. 5 % of the genes are validation
+    and 5 % test, by md5, so that no gene is in two splits.
     Raises: ValueError when files are missing or a row is not as expected.
     """
     folder = Path(settings.path).expanduser()
@@ -54,26 +57,25 @@ def spliced(
     name: str, of_species: Sequence[tuple[list[str], list[str], Path]], species: tuple[str, ...], settings: DataSettings
 ) -> ArraySource:
     """The source of splice sites, given of each species as sequences, their genes, and the file that they are from."""
+    tokenizer = alphabets.nucleotides(begin=True)
     parts: dict[str, list[Block]] = {split: [] for split in splits.NAMES}
-    records = long = 0
+    records, long, most = 0, 0, settings.length - 2
     for label, (sites, genes, file) in enumerate(of_species):
         records += len(sites)
-        long += sum(len(site) >= settings.length for site in sites)
+        long += sum(len(site) > most for site in sites)
         of_gene = {gene: splits.split_of(gene) for gene in set(genes)}
         for split, blocks in parts.items():
             kept = [
-                site
-                for site, gene in zip(sites, genes, strict=True)
-                if of_gene[gene] == split and len(site) < settings.length
+                site for site, gene in zip(sites, genes, strict=True) if of_gene[gene] == split and len(site) <= most
             ]
             if kept:
-                blocks.append(Block(ended(kept, settings.length, file), None, np.full(len(kept), label, np.int32)))
+                tokens = framed(kept, settings.length, tokenizer, file)
+                blocks.append(Block(tokens, None, np.full(len(kept), label, np.int32)))
     if long:
         warnings.warn(
-            f"data.length: {long} of {records} splice sites have {settings.length} or more nucleotides: left out",
+            f"data.length: {long} of {records} splice sites have more than {most} nucleotides and are left out",
             stacklevel=2,
         )
-    tokenizer = alphabets.nucleotides()
     return ArraySource(
         name,
         {split: lambda blocks=blocks: iter(blocks) for split, blocks in parts.items()},
@@ -84,6 +86,7 @@ def spliced(
         label_names=species,
         tokenizer=tokenizer,
         shuffled=True,
+        start=tokenizer.bos_id,
     )
 
 
@@ -104,16 +107,17 @@ def splice_records(file: Path) -> tuple[list[str], list[str]]:
     return sites, genes
 
 
-def ended(sequences: list[str], length: int, file: Path) -> UInt8[np.ndarray, "N L"]:
-    """Tokens of the sequences, each shorter than `length`, with <eos> and <pad> behind them.
+def framed(sequences: list[str], length: int, tokenizer: Tokenizer, file: Path) -> UInt8[np.ndarray, "N L"]:
+    """Tokens of the sequences, of `length` - 2 nucleotides at most, <bos> before them and <eos> and <pad> behind.
 
     Raises: ValueError naming the file for what is no nucleotide.
     """
     flat = tokens_of("".join(sequences), file)
     lengths = np.array([len(sequence) for sequence in sequences])
-    tokens = np.full((len(sequences), length), alphabets.PADDING, np.uint8)
-    tokens[np.arange(length)[None] < lengths[:, None]] = flat
-    tokens[np.arange(len(tokens)), lengths] = alphabets.END
+    tokens = np.full((len(sequences), length), tokenizer.filler_id, np.uint8)
+    tokens[:, 0] = tokenizer.bos_id
+    tokens[:, 1:][np.arange(length - 1)[None] < lengths[:, None]] = flat
+    tokens[np.arange(len(tokens)), lengths + 1] = tokenizer.eos_id
     return tokens
 
 

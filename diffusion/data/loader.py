@@ -79,6 +79,7 @@ class Dataset:
     flip: bool = False  # mirror half of the training images
     domain: str = "text"  # text, image, molecules, genomes or values
     label_names: tuple[str, ...] = ()  # of the classes, in the order of their numbers, where they have names
+    start: int | None = None  # token that every example begins with, and that every sample is given
 
     @property
     def model_vocab_size(self) -> int:
@@ -238,6 +239,7 @@ def _load_arrays(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset
         flip=settings.flip,
         domain=source.domain,
         label_names=source.label_names,
+        start=source.start,
     )
 
 

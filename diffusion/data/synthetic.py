@@ -123,9 +123,9 @@ def simple_introns(settings: DataSettings) -> ArraySource:
 
     An intron starts with GT, ends with AG and has 40 letters or up to 10 more, as far as they fit `data.length`.
     """
-    most = min(settings.length - 2 * EXON - 1, INTRON + 10)
+    most = min(settings.length - 2 * EXON - 2, INTRON + 10)
     if most < INTRON:
-        least = 2 * EXON + INTRON + 1
+        least = 2 * EXON + INTRON + 2
         raise ValueError(f"data.length: {settings.length} is too short; pass --config.data.length={least}, or more")
     random, letters = np.random.default_rng(0), np.array(list("ACGT"))
     of_species = []

@@ -32,6 +32,7 @@ class ArraySource:
     domain: str = "values"  # image, molecules, genomes or values
     label_names: tuple[str, ...] = ()
     tokenizer: Tokenizer | None = None  # None: tokens are plain numbers
+    start: int | None = None  # token that every example begins with, and that every sample is given
     shuffled: bool = False  # put examples in a fixed random order, so that the first of a split are a fair sample
 
 

@@ -11,17 +11,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from diffusion.data import load_dataset, loader, sequences
+from diffusion.data import alphabets, load_dataset, loader, sequences
 from diffusion.data.arrays import LABELS, label_count
 from diffusion.data.genomes import TEN_SPECIES
 
 LETTERS = "ACGTN"
-END, PAD = 5, 6
+BEGIN, END, PAD = 5, 6, 7
 RNG = np.random.default_rng(0)
 
 
 def fields(source, path, **changes):
-    settings = dict(source=source, path=str(path), tokenizer="nucleotides", length=16, vocab_size=7)
+    size = 8 if source == "splice_sites" else 7
+    settings = dict(source=source, path=str(path), tokenizer="nucleotides", length=16, vocab_size=size)
     return SimpleNamespace(**(settings | changes))
 
 
@@ -64,16 +65,16 @@ def sites(tmp_path_factory):
     return folder, records
 
 
-def test_a_splice_site_is_its_nucleotides_then_end_and_padding(sites):
+def test_a_splice_site_is_its_nucleotides_between_its_ends_then_padding(sites):
     folder, records = sites
     dataset = load_dataset(fields("splice_sites", folder))
     assert dataset.label_names == ("A.thaliana", "C.elegans", "D.melanogaster")
     assert dataset.labels == label_count("splice_sites") == LABELS["splice_sites"] == 3
     assert (dataset.domain, dataset.image, dataset.tokenizer.name) == ("genomes", None, "nucleotides")
-    assert dataset.model_vocab_size == 8
+    assert (dataset.model_vocab_size, dataset.start) == (9, BEGIN)
     for split in ("train", "validation", "test"):
         mine = [(site, species) for site, species, gene in records if split_of(gene) == split]
-        expected = sorted((ids(site) + (END,) + (PAD,) * (15 - len(site)), species) for site, species in mine)
+        expected = sorted(((BEGIN, *ids(site), END) + (PAD,) * (14 - len(site)), species) for site, species in mine)
         assert labelled(dataset, split) == expected and len({species for _, species in expected}) == 3
         assert (rows(dataset, split)["weights"] == 1).all()
         statistics = dataset.statistics[split]
@@ -88,8 +89,8 @@ def test_a_splice_site_is_its_nucleotides_then_end_and_padding(sites):
 def test_splice_sites_that_are_too_long_are_counted(sites):
     folder, records = sites
     long = sum(len(site) > 12 for site, _, _ in records)
-    with pytest.warns(UserWarning, match=rf"data\.length: {long} of 720 splice sites have 13 or more nucleotides"):
-        dataset = load_dataset(fields("splice_sites", folder, length=13))
+    with pytest.warns(UserWarning, match=rf"data\.length: {long} of 720 splice sites have more than 12 nucleotides"):
+        dataset = load_dataset(fields("splice_sites", folder, length=14))
     assert sum(map(len, dataset.splits.values())) == 720 - long > 0
     with pytest.warns(UserWarning), pytest.raises(ValueError, match=r"data\.length: the train split of splice_sites"):
         load_dataset(fields("splice_sites", folder, length=5))
@@ -97,17 +98,20 @@ def test_splice_sites_that_are_too_long_are_counted(sites):
 
 def test_nucleotides_decode_to_what_stands_before_the_first_end(sites):
     tokenizer = load_dataset(fields("splice_sites", sites[0])).tokenizer
-    assert (tokenizer.eos_id, tokenizer.bos_id, tokenizer.filler_id, tokenizer.mask_id) == (END, None, PAD, 7)
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.filler_id, tokenizer.mask_id) == (BEGIN, END, PAD, 8)
     assert tokenizer.encode("ACGTNacgtnRU-").tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 4, 4, 4]
     for row, text in (
-        ([0, 1, 2, 3, END, PAD, PAD], "ACGT"),
+        ([BEGIN, 0, 1, 2, 3, END, PAD, PAD], "ACGT"),
         ([0, 4, END, 2, END], "AN"),
-        ([3, PAD, 7, 2], "T▢G"),
+        ([3, PAD, 8, 2, BEGIN], "T▢G"),
         ([END, 0], ""),
     ):
         assert tokenizer.decode(np.array(row)) == text
         assert tokenizer.documents(np.array(row)) == ([text] if text else [])
     assert tokenizer.decode_text(np.array([0, 1, 2, 3, END, 0])) == "ACGT"
+    bare = alphabets.nucleotides()
+    assert (bare.bos_id, bare.eos_id, bare.filler_id, bare.mask_id) == (None, 5, 6, 7)
+    assert bare.fingerprint != tokenizer.fingerprint
     with pytest.raises(ValueError, match=r"data\.tokenizer: 'E' is no nucleotide"):
         tokenizer.encode("ACE")
 
@@ -171,6 +175,7 @@ def test_windows_lie_side_by_side_and_blocks_of_them_in_one_split(genomes, monke
     left_out = sum(int(str(warning.message).split()[1]) for warning in caught if "N by" in str(warning.message))
     assert left_out == total - sum(map(len, expected.values())) >= 12
     assert dataset.label_names == ("A.thaliana", "C.elegans", "D.melanogaster", "E.coli")
+    assert dataset.start is None
     assert dataset.labels == label_count("genomes_small") == 4 and dataset.domain == "genomes"
     assert set(rows(dataset, "train")["label"][:40]) == {0, 1, 2, 3}
 
@@ -337,7 +342,7 @@ def test_missing_files_and_fields_that_do_not_fit_are_named(source, sites, genom
         write_ten(tmp_path)
     place = {"splice_sites": sites[0], "genomes_small": genomes[0], "ten_species": tmp_path}[source]
     for change, message in (
-        ({"vocab_size": 4}, rf"data\.vocab_size: 4 does not fit {source}; pass --config\.data\.vocab_size=7"),
+        ({"vocab_size": 4}, rf"data\.vocab_size: 4 does not fit {source}; pass --config\.data\.vocab_size=[78]"),
         ({"tokenizer": "values"}, rf"data\.tokenizer: 'values' does not fit {source}; .*tokenizer=nucleotides"),
         ({"packing": "padded"}, rf"data\.packing: 'padded' does not fit {source}"),
         ({"flip": True}, rf"data\.flip: {source} holds no images"),
@@ -364,8 +369,9 @@ def test_the_real_splice_sites_begin_and_end_as_introns_do():
     assert np.bincount(found["label"]).tolist() == [3259, 2689, 915]
     ends = (found["tokens"] == END).argmax(1)
     tokens, each = found["tokens"], np.arange(len(ends))
+    assert (tokens[:, 0] == BEGIN).all()
     # Exons of 50: the intron between them starts GT and ends AG.
-    assert (tokens[:, 50] == 2).all() and (tokens[:, 51] == 3).all()
+    assert (tokens[:, 51] == 2).all() and (tokens[:, 52] == 3).all()
     assert (tokens[each, ends - 52] == 0).all() and (tokens[each, ends - 51] == 2).all()
 
 

@@ -40,7 +40,7 @@ def genomes(tmp_path_factory):
             letters = "".join(random.choice(LETTERS, size=142, p=shares))
             rows.append(f"{letters[:50]} GT{letters[50:90]}AG {letters[92:]} 1 gene{gene}")
         (folder / f"eie.{code}.txt").write_text("\n".join(rows))
-    fields = dict(source="splice_sites", path=str(folder), tokenizer="nucleotides", length=150, vocab_size=7)
+    fields = dict(source="splice_sites", path=str(folder), tokenizer="nucleotides", length=150, vocab_size=8)
     return load_dataset(SimpleNamespace(**fields))
 
 
@@ -55,7 +55,7 @@ def job(tmp_path):
 
 
 def rows(dataset, texts):
-    """Tokens of texts, EOS and filling behind them."""
+    """Tokens of texts, EOS and filling behind them (BOS before them changes no measure)."""
     tokenizer = dataset.tokenizer
     tokens = np.full((len(texts), dataset.length), tokenizer.filler_id, np.int32)
     for row, ids in zip(tokens, tokenizer.encode_batch(texts), strict=True):

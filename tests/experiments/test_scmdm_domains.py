@@ -159,28 +159,30 @@ def drawn(genomes, workdir, monkeypatch):
 
 def write_class(noisy, cond):
     """All mass on the token of the class that is asked for."""
-    choices = jnp.where(jnp.arange(8)[None] == cond[:, None], 0.0, -1e9)
-    return jnp.broadcast_to(choices[:, None], (*noisy.shape, 8))
+    choices = jnp.where(jnp.arange(9)[None] == cond[:, None], 0.0, -1e9)
+    return jnp.broadcast_to(choices[:, None], (*noisy.shape, 9))
 
 
 def anything(noisy, cond):
     del cond
-    return jnp.zeros((*noisy.shape, 8)).at[..., 7].set(-1e9)
+    return jnp.zeros((*noisy.shape, 9)).at[..., 8].set(-1e9)
 
 
 def test_a_network_that_is_asked_for_a_species_writes_that_one(drawn):
     (one,), _ = drawn(write_class, count=8, repeats=1, label=2)
-    assert (one.tokens == 2).all() and (one.labels == 2).all()
+    # What every example begins with is given, here <bos>.
+    assert (one.tokens[:, 0] == 5).all()
+    assert (one.tokens[:, 1:] == 2).all() and (one.labels == 2).all()
     (turns,), _ = drawn(write_class, count=8, repeats=1, label=-2)
     assert turns.labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
-    assert np.array_equal(turns.tokens, np.repeat(turns.labels[:, None], 144, axis=1))
+    assert np.array_equal(turns.tokens[:, 1:], np.repeat(turns.labels[:, None], 143, axis=1))
 
 
 def test_species_are_asked_for_as_often_as_the_data_have_them(drawn):
     sets, made = drawn(write_class, count=40, repeats=3, batch=16)
     assert [len(each.tokens) for each in sets] == [40, 40, 40]
     for each in sets:
-        assert np.array_equal(each.tokens[:, 0], each.labels) and (each.tokens == each.tokens[:, :1]).all()
+        assert np.array_equal(each.tokens[:, 1], each.labels) and (each.tokens[:, 1:] == each.tokens[:, 1:2]).all()
     asked = np.bincount(np.concatenate([each.labels for each in sets]), minlength=3)
     train = made.dataset.split("train")
     shares = np.bincount(train.rows(range(len(train)))["label"], minlength=3) / len(train)
@@ -233,7 +235,7 @@ def test_held_out_examples_come_in_whole_sets(genomes, workdir):
         ({"sample.label": 0, "model.labels": 0}, r"sample\.label: 0 is for a network that is told classes; set model"),
         ({"sample.repeats": 0}, r"sample\.repeats: must be at least 1, not 0"),
         ({"judge.name": "gpt2"}, r"judge\.name: 'gpt2' cannot judge genomes"),
-        ({"data.length": 128}, r"data\.length: 128 is too short; pass --config\.data\.length=141, or more"),
+        ({"data.length": 128}, r"data\.length: 128 is too short; pass --config\.data\.length=142, or more"),
         ({"data.source": "splice_sites"}, r"data\.path: splice_sites expects eie\.at\.txt.* \(data\.path is empty\)"),
         (
             {"data.source": "qm9", "data.tokenizer": "smiles", "model.labels": 0},

@@ -9,9 +9,9 @@ the 64 steps and two perplexities are known. All samplers of a table spend the s
 from configs.base import defaults, left_to_right, python_bytes, tiny
 from configs.gstar import BASE, GUIDED, NOTES, PLAIN, PREDICTOR_COLUMNS, cost, equal_steps, predictor
 
-BUDGETS = {"paper": (64,), "gpu": (16, 32, 64, 128, 256), "local": (16, 32, 64, 128), "debug": (4,)}
+BUDGETS = {"paper": (64,), "gpu": (16, 32, 64, 128, 256), "local": (16, 32, 64, 128), "debug": (8,)}
 # At which the settings of samplers and predictors are varied, and gaps filled.
-ABLATED = {"paper": 64, "gpu": 64, "local": 64, "debug": 4}
+ABLATED = {"paper": 64, "gpu": 64, "local": 64, "debug": 8}
 # Samplers without a predictor, at every budget and at one.
 SAMPLERS = ("ancestral", "ReMDM-loop, eta 0.05", "Star-loop", "P2")
 OTHERS = ("ReMDM-cap, eta 0.04", "ReMDM-conf", "confidence-star-loop")

@@ -78,7 +78,7 @@ def get_config(variant: str = "local"):
     config.model.labels = 3
     config.train.update(steps=3000, batch=16)
     config.evaluate.update(batches=16, batch=32, draws=2)
-    config.sample.update(count=128, repeats=4, batch=64)
+    config.sample.update(count=64, repeats=4, batch=64)
     if variant == "gpu":
         config.model.update(hidden=256, blocks=8, heads=8, cond_dim=128, dropout=0.1, dtype="bfloat16", unroll=1)
         config.optimizer.update(learning_rate=1e-3, warmup=500)

@@ -59,6 +59,8 @@ def check(job: Job, workdir: Path) -> Context:
     build.optimizer(config)
     if job.verb == "train":
         check_batch(settings.batch, made.mesh, settings.accumulate)
+        for split in ("train", "validation"):
+            made.dataset.split(split)
         if made.system.base and not (config.start or config.checkpoint):
             raise ValueError("start: an error predictor learns from a trained denoiser; set it, or pass a checkpoint")
     if job.verb == "evaluate":

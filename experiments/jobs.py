@@ -147,6 +147,7 @@ def train_jobs(
     """
     before: list[Job] = []
     needs = []
+    check_learner(rows, row, config)
     identity = train_identity(config)
     if config.start and not config.checkpoint:
         base = find_row(rows, config.start, "start")
@@ -168,6 +169,22 @@ def train_jobs(
     # Named by the model, not by the row: rows that share a network share the job.
     name = f"{config.objective.name}-{config.data.source}"
     return [*before, Job(job_id("train", name, identity), "train", row, config.seed, needs, plain(config))]
+
+
+def check_learner(rows: list[dict], row: str, config: ConfigDict) -> None:
+    """Raise ValueError for a row that is given an error predictor which it does not train.
+
+    A kind on the command line does so: it reaches all rows, those too that predictors start from.
+    """
+    kind = config.predictor.kind
+    own = [repr(each["name"]) for each in rows if "predictor.kind" in each["overrides"]]
+    if kind == "none" or config.objective.name == "errors" or repr(row) in own:
+        return
+    instead = f"rows with a predictor of their own are {', '.join(own[:3])}" if own else "no row here has a predictor"
+    raise ValueError(
+        f"predictor.kind: {kind!r} reaches every row, and {row!r} trains no predictor; leave it out and choose the "
+        f"row: {instead}"
+    )
 
 
 def find_row(rows: list[dict], name: str, field: str = "row") -> dict:

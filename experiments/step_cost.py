@@ -1,6 +1,7 @@
 """What a method costs: training steps and samplers of every paper beside MDLM's, of one network size, in one run.
 
     python -m experiments.step_cost --repeats=8
+    python -m experiments.step_cost --blocks=12 --predictors=block --digits= --rates=
 
 Programs take turns, so that a slow spell of the machine hits all of them; ratios are medians over the repeats of the
 time over MDLM's time in the same turn. Everything is built from a config as the verbs build it, filter on.
@@ -26,6 +27,7 @@ from experiments.jobs import resolve
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("size", "local", ["local", "small"], "local: 128 wide, 128 tokens of 4,096; small: the paper's")
+flags.DEFINE_integer("blocks", 0, "blocks of the network; 0: local has 4, small 12", lower_bound=0)
 flags.DEFINE_integer("batch", 0, "examples a step; 0: 16", lower_bound=0)
 flags.DEFINE_integer("repeats", 8, "timings of each program, taken in turns", lower_bound=2)
 flags.DEFINE_list("digits", ["2", "4", "8"], "Prime: digits a token; empty: no Prime")
@@ -70,6 +72,10 @@ def config(overrides: dict) -> ConfigDict:
     else:
         made.data.update(vocab_size=50257, length=1024)
         made.model.dtype = "bfloat16"
+    if FLAGS.blocks:
+        made.model.blocks = FLAGS.blocks
+        # All of them as straight code, where the size has them so.
+        made.model.unroll = FLAGS.blocks if made.model.unroll > 1 else 1
     made.train.batch = made.sample.batch = FLAGS.batch or 16
     made.sample.update(steps=FLAGS.steps, end=0.0, final="none")
     return resolve(made, overrides, seed=0)
@@ -128,7 +134,8 @@ def main(arguments: list[str]) -> None:
             [kind, name, f"{scale * statistics.median(times):.1f}", f"{statistics.median(ratios):.2f} {spread}"]
         )
     device = jax.devices()[0].device_kind
-    print(f"{FLAGS.size}, batch {FLAGS.batch or 16}, {jax.device_count()} x {device}, {FLAGS.repeats} repeats\n")
+    size = f"{FLAGS.size}, {config({}).model.blocks} blocks, batch {FLAGS.batch or 16}"
+    print(f"{size}, {jax.device_count()} x {device}, {FLAGS.repeats} repeats\n")
     print(tabulate(lines, ["", "program", "ms a step (evaluation)", "ratio to MDLM"], disable_numparse=True))
 
 

@@ -95,13 +95,16 @@ def parquet(file: Path, name: str, number: Callable[[object], int | None], split
 def windows(stretches: Iterator[Stretch], source: str, split: str, length: int) -> Iterator[Block]:
     """The windows of one split: `length` nucleotides each, side by side from the start of every sequence.
 
-    What is left at the end of a sequence is dropped, and so are windows that are N by more than half, which a warning
-    counts. Where a file does not tell its split, the md5 of the sequence's name and of the number of the `BLOCK` in
-    which a window begins does (`split_of`).
+    What is left at the end of a sequence is dropped, and so are windows that are N by more than half; a warning counts
+    these, and another one sequences that are shorter than a window. Where a file does not tell its split, the md5 of
+    the sequence's name and of the number of the `BLOCK` in which a window begins does (`split_of`).
     """
-    dropped = 0
+    dropped = short = 0
     for stretch in stretches:
         if stretch.split not in ("", split):
+            continue
+        if len(stretch.tokens) < length:
+            short += (stretch.split or splits.split_of(f"{stretch.name}/0")) == split
             continue
         table = stretch.tokens[: len(stretch.tokens) // length * length].reshape(-1, length)
         mine = np.ones(len(table), bool)
@@ -114,6 +117,12 @@ def windows(stretches: Iterator[Stretch], source: str, split: str, length: int) 
         for part in np.array_split(chosen, max(1, chosen.size * length // TOKENS_AT_ONCE)):
             if part.size:
                 yield Block(table[part], None, np.full(len(part), stretch.species, np.int32))
+    if short:
+        warnings.warn(
+            f"data.length: {short} sequences of the {split} split of {source} have fewer than {length} nucleotides and "
+            "are left out",
+            stacklevel=2,
+        )
     if dropped:
         warnings.warn(
             f"data.path: {dropped} windows of the {split} split of {source} are N by more than half and are left out",

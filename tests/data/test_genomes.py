@@ -281,6 +281,21 @@ def test_a_table_of_one_split_is_cut_by_runs_of_rows(tmp_path, monkeypatch):
         assert labelled(dataset, split) == sorted((window, 3) for window in mine) != []
 
 
+def test_sequences_shorter_than_a_window_are_counted(tmp_path):
+    made = {split: [random_sequence(8 + number) for number in range(40)] for split in ("train", "test")}
+    for split, texts in made.items():
+        parquet(tmp_path / f"{split}.parquet", texts, [3] * len(texts))
+    settings = fields("ten_species", tmp_path, cache_dir=str(tmp_path / "cache"))
+    with pytest.warns(UserWarning, match=r"^data\.length: ") as caught:
+        dataset = load_dataset(settings)
+    said = {str(warning.message) for warning in caught if "nucleotides" in str(warning.message)}
+    assert said == {
+        f"data.length: 8 sequences of the {split} split of ten_species have fewer than 16 nucleotides and are left out"
+        for split in ("train", "test")
+    }
+    assert len(dataset.split("train")) == sum((8 + number) // 16 for number in range(40))
+
+
 def test_damaged_tables_are_named(tmp_path):
     settings = fields("ten_species", tmp_path, cache_dir=str(tmp_path / "cache"))
     for content, message in (

@@ -13,6 +13,7 @@ from configs import gstar_code
 from configs.base import left_to_right
 from configs.gstar import BASE, GUIDED, PLAIN, predictor
 from diffusion import build
+from diffusion.build import samplers
 from diffusion.data import prefetch
 from diffusion.train.loop import Interrupted
 from diffusion.train.mesh import make_mesh
@@ -232,13 +233,29 @@ def test_a_judge_that_is_no_judge_is_refused(config, table):
     assert "\n" not in str(caught.value)
 
 
-ASKING, NOT = ("sample", "G-Star-loop, 4"), ("sample", "ancestral, 4")
+def test_every_guided_row_of_the_quick_table_asks():
+    """Its predictor's share of the steps is not rounded away."""
+    made = gstar_code.get_config("debug")
+    guided = [row for row in gstar_code.rows(made) if row["overrides"].get("sample.policy") == "gstar"]
+    assert {"G-Star+, 8", "G-Star-loop, 8", "G-Star-loop, one block, 8"} <= {row["name"] for row in guided}
+    for row in guided:
+        asking = resolve(made, row["overrides"], 0)
+        assert samplers.questions(asking, build.system(asking, 257)) > 0, row["name"]
+
+
+ASKING, NOT = ("sample", "G-Star-loop, 8"), ("sample", "ancestral, 8")
 LEARNING = ("train", HEAD)
 BAD = {
     "no predictor to ask": (NOT, {"sample.policy": "gstar"}, "sample.policy: "),
     "no planner": (NOT, {"sample.policy": "p2", "sample.remask.planner": True}, "sample.policy: "),
     "no predictor to train": (("train", BASE), {"objective.name": "errors"}, "objective.name: "),
-    "kind": (LEARNING, {"predictor.kind": "tail"}, "predictor.kind: unknown 'tail'"),
+    "kind": (LEARNING, {"start": "", "predictor.kind": "tail"}, "predictor.kind: unknown 'tail'"),
+    "kind of all rows": (
+        LEARNING,
+        {"predictor.kind": "full"},
+        f"predictor.kind: 'full' reaches every row, and '{BASE}' trains no predictor; leave it out and choose the row: "
+        "rows with a predictor of their own are 'predictor, head', 'predictor, block', 'predictor, full'",
+    ),
     "causal": (LEARNING, {"start": "", "model.causal": True, "model.adaln": False}, "predictor.kind: "),
     "mlp": (LEARNING, {"model.net": "mlp"}, "predictor.kind: "),
     "objective": (LEARNING, {"objective.name": "nelbo"}, "predictor.kind: "),

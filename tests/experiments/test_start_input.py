@@ -54,6 +54,17 @@ def test_bad_fields_are_one_line_that_names_them(config, tmp_path, case):
     assert "\n" not in str(caught.value)
 
 
+def test_training_needs_something_to_validate_on(config, tmp_path):
+    (tmp_path / "short.txt").write_text("a line of a text\n" * 6)
+    short = {"data.path": str(tmp_path / "short.txt"), "data.document": "file"}
+    job = Job("job", "train", "row", 0, [], plain(resolve(config, short, 0)))
+    with pytest.raises(
+        ValueError, match=r"^data\.source: text_files has no 'validation' examples.*data\.length"
+    ) as said:
+        context.check(job, tmp_path)
+    assert "\n" not in str(said.value)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -20,6 +20,8 @@ TABLE = dict(
         ("kmer3_distance", "3-mer distance", ".4f"),
         ("kmer6_distance", "6-mer distance", ".4f"),
         ("splice_rule", "GT..AG", ".1%"),
+        ("donor", "GT after 50", ".1%"),
+        ("acceptor", "AG before 50", ".1%"),
         ("species_accuracy", "asked-for species", ".1%"),
         ("species_f1", "F1 of species", ".3f"),
         ("kmer_auroc", "AUROC (k-mers)", ".3f"),
@@ -47,10 +49,10 @@ TABLE = dict(
         "divergence in nats) of a species' k-mer spectrum from that of its test sequences, weighted by the species' "
         "share; they fall with the number of samples, so that rows compare at equal counts alone, and the held-out row "
         "is what real sequences reach. GT..AG is the share of samples that are exon, intron, exon with an intron that "
-        "starts with GT and ends with AG; every sample is given its start marker, from which the network, whose "
-        "positions are relative, counts the fixed length of an exon. Species are told by naive Bayes on 6-mers, which "
-        "is no published judge, and AUROC is that of logistic regression on 6-mers (0.5 is best), not of the published "
-        "HyenaDNA. " + NOTES
+        "starts with GT and ends with AG; the next columns are its two ends alone. Every sample is given its start "
+        "marker, from which the network, whose positions are relative, counts the fixed length of an exon. Species are "
+        "told by naive Bayes on 6-mers, which is no published judge, and AUROC is that of logistic regression on "
+        "6-mers (0.5 is best), not of the published HyenaDNA. " + NOTES
     ),
 )
 

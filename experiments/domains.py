@@ -156,9 +156,11 @@ def spectra(generated: genomes.Groups, reference: genomes.Groups) -> dict[str, f
 
 
 def splicing(texts: list[str], generated: genomes.Groups) -> dict[str, float]:
-    """Share of the samples that keep the splice rule, also by species."""
+    """Share of the samples that keep the splice rule, also by species, and its two ends."""
     shares = {name: float(np.mean([*map(genomes.splice_rule, group)])) for name, group in generated.items()}
-    return {"splice_rule": float(np.mean([*map(genomes.splice_rule, texts)]))} | by_species("splice_rule", shares)
+    parts = {"splice_rule": genomes.splice_rule, "donor": genomes.donor, "acceptor": genomes.acceptor}
+    whole = {name: float(np.mean([*map(holds, texts)])) for name, holds in parts.items()}
+    return whole | by_species("splice_rule", shares)
 
 
 def discriminator(generated: genomes.Groups, reference: genomes.Groups) -> dict[str, float]:

@@ -101,9 +101,18 @@ def splice_rule(sequence: str) -> bool:
 
     It holds for every record of the data and, in random letters of a fitting length, for one in 256.
     """
-    intron = sequence[EXON:-EXON]
     fits = SHORTEST_INTRON <= len(sequence) - 2 * EXON <= LONGEST_INTRON
-    return fits and intron.startswith("GT") and intron.endswith("AG")
+    return fits and donor(sequence) and acceptor(sequence)
+
+
+def donor(sequence: str) -> bool:
+    """Whether GT follows the first exon's 50 letters: a place counted from the start."""
+    return sequence[EXON:].startswith("GT")
+
+
+def acceptor(sequence: str) -> bool:
+    """Whether AG precedes the last exon's 50 letters: a place counted from the end."""
+    return sequence[:-EXON].endswith("AG")
 
 
 def species_model(groups: Groups, k: int = 6) -> Float[np.ndarray, "S K"]:

@@ -7,7 +7,9 @@ from scipy.stats import mannwhitneyu
 
 from diffusion.evaluate import genomes
 from diffusion.evaluate.genomes import (
+    acceptor,
     auroc,
+    donor,
     js_distance,
     kmer_auroc,
     kmer_counts,
@@ -86,6 +88,9 @@ def test_the_splice_rule():
     assert not splice_rule(record(60, start="GC")) and not splice_rule(record(60, end="AC"))
     assert not splice_rule("A" + record(60)) and not splice_rule(record(60) + "A")
     assert not splice_rule("") and not splice_rule(exon + exon)
+    # Each end by itself is counted from its own side, whatever the length is.
+    ends = {text: (donor(text), acceptor(text)) for text in (record(60), record(39, end="AC"), "A" + record(60), "")}
+    assert list(ends.values()) == [(True, True), (True, False), (False, True), (False, False)]
 
 
 def test_species_are_told_apart_by_their_words():

@@ -1,0 +1,254 @@
+"""The U-Net of Stable Diffusion 1.5 (Rombach et al., 2022) and SDXL (Podell et al., 2023), and small ones like it."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from diffusion.nets.layers import Linear, shard_batch, sinusoids
+from diffusion.nets.sd.layers import Conv, Downsample, GroupNorm, ResnetBlock, SpatialTransformer, Upsample
+
+TIME_IDS = 6  # SDXL is told height and width before scaling, the crop's top and left, the height and width asked for
+
+
+class Added(NamedTuple):
+    """What SDXL is told beside the context: the pooled text and (height, width, top, left, height, width)."""
+
+    pooled: Float[Array, "B P"]
+    time_ids: Float[Array, "B 6"]
+
+
+class Embedding(nn.Module):
+    """linear_2(silu(linear_1(x))), in float32: of the time's sinusoids, or of what is added."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B I"]) -> Float[Array, "B T"]:
+        return Linear(self.width, name="linear_2")(nn.silu(Linear(self.width, name="linear_1")(x)))
+
+
+class Level(nn.Module):
+    """Residual blocks of one level, each with a spatial transformer where `transformer` (its fields) is not empty.
+
+    A block first takes the newest of `skips` where there are any, concatenated behind its input. Returns the output
+    and, for the way up, the output of every block and of the down-sampler.
+    """
+
+    features: int
+    layers: int
+    groups: int
+    transformer: tuple
+    down: bool
+    up: bool
+    dtype: str
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B H W I"],
+        time: Float[Array, "B T"],
+        context: Float[Array, "B S E"],
+        skips: list[Float[Array, "B H W J"]] | None = None,
+    ) -> tuple[Float[Array, "B h w O"], list[Float[Array, "..."]]]:
+        stored = []
+        for layer in range(self.layers):
+            x = x if skips is None else jnp.concatenate([x, skips.pop()], axis=-1)
+            x = ResnetBlock(self.features, self.groups, self.dtype, name=f"resnets_{layer}")(x, time)
+            if self.transformer:
+                x = SpatialTransformer(*self.transformer, name=f"attentions_{layer}")(x, context)
+            stored.append(x)
+        if self.down:
+            x = Downsample(self.dtype, name="downsamplers_0")(x)
+            stored.append(x)
+        if self.up:
+            x = Upsample(self.dtype, name="upsamplers_0")(x)
+        return x, stored
+
+
+class Middle(nn.Module):
+    """Residual block, spatial transformer, residual block."""
+
+    features: int
+    groups: int
+    transformer: tuple
+    dtype: str
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B H W D"], time: Float[Array, "B T"], context: Float[Array, "B S E"]
+    ) -> Float[Array, "B H W D"]:
+        x = ResnetBlock(self.features, self.groups, self.dtype, name="resnets_0")(x, time)
+        x = SpatialTransformer(*self.transformer, name="attentions_0")(x, context)
+        return ResnetBlock(self.features, self.groups, self.dtype, name="resnets_1")(x, time)
+
+
+class UNet(nn.Module):
+    """The prediction (noise or velocity) of a picture [B, H, W, C] at a time, told a context [B, S, context_width].
+
+    Level i has `channels[i]` channels on pictures 2^i times smaller, `layers` residual blocks down and one more up,
+    and behind each `transformer_layers[i]` transformer layers of `heads[i]` heads, 0 for no attention; the middle has
+    `middle_layers` of them. (The published configurations call the number of heads "attention_head_dim".) The time's
+    sinusoids are as wide as the first level, its embedding `time_width`. With `addition` = (width, pooled width) the
+    network is told more (Added), every number of time_ids by sinusoids of that width. Nothing is dropped out.
+    Parameters are float32, or as they are handed in; products run in `dtype`; `attention` is the backend of large
+    self-attention.
+
+    Raises:
+      ValueError: naming the field, when sizes do not divide or the addition is missing.
+    """
+
+    channels: tuple[int, ...]
+    transformer_layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    context_width: int
+    time_width: int
+    layers: int = 2
+    middle_layers: int = 1
+    in_channels: int = 4
+    out_channels: int = 4
+    groups: int = 32
+    linear_projection: bool = False
+    addition: tuple[int, int] | None = None
+    attention: str = "auto"
+    dtype: str = "float32"
+
+    def _check(self, x: Array, context: Array, added: Added | None) -> None:
+        levels, factor = len(self.channels), 2 ** (len(self.channels) - 1)
+        for name in ("transformer_layers", "heads"):
+            if len(getattr(self, name)) != levels:
+                raise ValueError(f"unet.{name}: {getattr(self, name)} has not one number for each of {levels} levels")
+        for width, heads in zip(self.channels, self.heads, strict=True):
+            if width % self.groups:
+                raise ValueError(f"unet.groups: {self.groups} do not divide {width} channels")
+            if width % heads:
+                raise ValueError(f"unet.heads: {heads} do not divide {width} channels")
+        if x.shape[1] % factor or x.shape[2] % factor:
+            raise ValueError(f"unet.channels: {levels} levels halve {x.shape[1]} x {x.shape[2]} pixels to odd sizes")
+        if x.shape[-1] != self.in_channels:
+            raise ValueError(f"unet.in_channels: the picture has {x.shape[-1]}, the network {self.in_channels}")
+        if context.shape[-1] != self.context_width:
+            raise ValueError(
+                f"unet.context_width: the context has {context.shape[-1]}, the network {self.context_width}"
+            )
+        if (self.addition is None) != (added is None):
+            raise ValueError(f"unet.addition: is {self.addition}, but what is added is {'not ' * (added is None)}given")
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B H W C"],
+        time: Float[Array, " B"],
+        context: Float[Array, "B S W"],
+        added: Added | None = None,
+        *,
+        key: Key[Array, " B"] | None = None,
+    ) -> Float[Array, "B H W C"]:
+        """The prediction in float32 at times 0 .. 999 (any real numbers); `key` is not read."""
+        self._check(x, context, added)
+        embedding = Embedding(self.time_width, name="time_embedding")(sinusoids(time, self.channels[0]))
+        if self.addition is not None:
+            ids = sinusoids(added.time_ids.reshape(-1), self.addition[0]).reshape(len(x), -1)
+            told = jnp.concatenate([added.pooled.astype(jnp.float32), ids], axis=-1)
+            embedding = embedding + Embedding(self.time_width, name="add_embedding")(told)
+
+        def transformer(level, layers):
+            fields = (self.heads[level], layers, self.groups, self.linear_projection, self.dtype, self.attention)
+            return fields if layers else ()
+
+        levels, last = list(zip(self.channels, self.transformer_layers, strict=True)), len(self.channels) - 1
+        x = shard_batch(Conv(self.channels[0], dtype=self.dtype, name="conv_in")(x).astype(jnp.float32))
+        skips = [x]
+        for level, (width, blocks) in enumerate(levels):
+            fields = (width, self.layers, self.groups, transformer(level, blocks), level < last, False, self.dtype)
+            x, stored = Level(*fields, name=f"down_blocks_{level}")(x, embedding, context)
+            skips += stored
+        fields = (self.channels[last], self.groups, transformer(last, self.middle_layers), self.dtype)
+        x = Middle(*fields, name="mid_block")(x, embedding, context)
+        for level, (width, blocks) in reversed(list(enumerate(levels))):
+            fields = (width, self.layers + 1, self.groups, transformer(level, blocks), False, level > 0, self.dtype)
+            taken, skips = skips[-self.layers - 1 :], skips[: -self.layers - 1]
+            x, _ = Level(*fields, name=f"up_blocks_{last - level}")(x, embedding, context, taken)
+        x = nn.silu(GroupNorm(self.groups, 1e-5, name="conv_norm_out")(x))
+        return Conv(self.out_channels, dtype=self.dtype, name="conv_out")(x).astype(jnp.float32)
+
+
+SD15 = UNet(
+    channels=(320, 640, 1280, 1280),
+    transformer_layers=(1, 1, 1, 0),
+    heads=(8, 8, 8, 8),
+    context_width=768,
+    time_width=1280,
+)
+
+SDXL = UNet(
+    channels=(320, 640, 1280),
+    transformer_layers=(0, 2, 10),
+    heads=(5, 10, 20),
+    context_width=2048,
+    time_width=1280,
+    middle_layers=10,
+    linear_projection=True,
+    addition=(256, 1280),
+)
+
+# What is compared with PyTorch at small cost: every piece of the two above, with random weights.
+TINY_SD = UNet(channels=(32, 64), transformer_layers=(0, 1), heads=(4, 4), context_width=32, time_width=128)
+
+TINY_SDXL = UNet(
+    channels=(32, 64),
+    transformer_layers=(0, 2),
+    heads=(4, 4),
+    context_width=64,
+    time_width=128,
+    middle_layers=2,
+    linear_projection=True,
+    addition=(8, 32),
+)
+
+
+def flops_per_example(net: UNet, height: int, width: int, tokens: int) -> float:
+    """Floating-point operations of one picture's forward pass; a training step takes three times as many.
+
+    Multiply-adds count two. Counted: convolutions (borders as if whole), projections, attention's products, and the
+    vectors of time. `tokens` is the context's length S.
+    """
+    pixels = [height * width / 4**level for level in range(len(net.channels))]
+
+    def residual(level, inputs, outputs):
+        shortcut = inputs * outputs if inputs != outputs else 0
+        return pixels[level] * (9 * inputs * outputs + 9 * outputs**2 + shortcut) + net.time_width * outputs
+
+    def transformer(level, layers):
+        features, size = net.channels[level], pixels[level]
+        # to_q, to_out of both attentions and to_k, to_v of the first: 6; the feed-forward part: 8 + 4.
+        per_pixel = 18 * features**2 + 2 * features * (size + tokens)
+        block = size * per_pixel + 2 * tokens * net.context_width * features
+        return layers * block + 2 * size * features**2 if layers else 0
+
+    total, last = 0.0, len(net.channels) - 1
+    ends = 9 * pixels[0] * net.channels[0] * (net.in_channels + net.out_channels)
+    total += ends + net.channels[0] * net.time_width + net.time_width**2
+    if net.addition is not None:
+        total += (net.addition[1] + TIME_IDS * net.addition[0]) * net.time_width + net.time_width**2
+    stored, before = [net.channels[0]], net.channels[0]
+    for level, (features, layers) in enumerate(zip(net.channels, net.transformer_layers, strict=True)):
+        for _ in range(net.layers):
+            total += residual(level, before, features) + transformer(level, layers)
+            before = features
+            stored.append(features)
+        if level < last:
+            total += 9 * pixels[level + 1] * features**2
+            stored.append(features)
+    total += 2 * residual(last, before, before) + transformer(last, net.middle_layers)
+    for level in range(last, -1, -1):
+        features = net.channels[level]
+        for _ in range(net.layers + 1):
+            total += residual(level, before + stored.pop(), features) + transformer(
+                level, net.transformer_layers[level]
+            )
+            before = features
+        if level:
+            total += 9 * pixels[level - 1] * features**2
+    return 2 * total

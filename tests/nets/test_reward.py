@@ -1,0 +1,99 @@
+"""The reward network: one number an example, moved by prompt, places and picture, and the block that does it."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.nets.reward import Modulated, RewardNet
+from tests.weights import randomised
+
+WORDS, LENGTH, BATCH = 5, 3, 4
+NET = RewardNet(WORDS, LENGTH, stem=4, channels=8, blocks=2, hidden=12, word_width=3, groups=2)
+RNG = np.random.default_rng(0)
+PICTURE = jnp.asarray(RNG.uniform(-1, 1, (BATCH, 8, 6, 3)), jnp.float32)
+PROMPT = jnp.asarray(RNG.integers(0, WORDS, (BATCH, LENGTH)), jnp.int32)
+
+# Programs this small run once: compiling them is all that they cost.
+compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+apply = compiled(NET.apply)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return randomised(lambda key: NET.init(key, PICTURE, PROMPT), 0.4)
+
+
+def test_a_reward_is_its_examples_own(params):
+    first = apply(params, PICTURE, PROMPT)
+    assert first.shape == (BATCH,) and first.dtype == jnp.float32
+    for moved in (
+        apply(params, PICTURE.at[1, 3, 2].add(0.5), PROMPT),
+        apply(params, PICTURE, PROMPT.at[1, 2].set((PROMPT[1, 2] + 1) % WORDS)),
+    ):
+        difference = np.abs(moved - first)
+        assert difference[1] > 1e-3 and (difference[[0, 2, 3]] < 1e-5).all()
+    order = jnp.array([2, 0, 3, 1])
+    np.testing.assert_allclose(apply(params, PICTURE[order], PROMPT[order]), first[order], atol=1e-5)
+
+
+def test_order_of_words_and_places_of_things_matter(params):
+    first = apply(params, PICTURE, PROMPT.at[:].set(jnp.array([[0, 1, 2]])))
+    assert np.abs(apply(params, PICTURE, PROMPT.at[:].set(jnp.array([[2, 1, 0]]))) - first).min() > 1e-3
+    assert np.abs(apply(params, PICTURE[:, :, ::-1], PROMPT) - apply(params, PICTURE, PROMPT)).min() > 1e-3
+    # The same thing twice as far from the borders as the network looks: only coordinates can tell its places.
+    net = NET.clone(blocks=1)
+    wide = randomised(lambda key: net.init(key, jnp.zeros((2, 8, 48, 3)), PROMPT[:2]), 0.4)
+    thing = jnp.zeros((2, 8, 48, 3)).at[0, 2:5, 14:17].set(1.0).at[1, 2:5, 30:33].set(1.0)
+    rewards = compiled(net.apply)(wide, thing, PROMPT[:1].repeat(2, axis=0))
+    assert np.abs(rewards[0] - rewards[1]) > 1e-3
+
+
+def test_gradient_in_the_picture_is_the_slope(params):
+    def total(x):
+        return NET.apply(params, x, PROMPT).sum()
+
+    gradient = compiled(jax.grad(total))(PICTURE)
+    assert np.isfinite(gradient).all() and (np.abs(gradient).max((1, 2, 3)) > 1e-3).all()
+    direction = jnp.asarray(RNG.normal(size=PICTURE.shape), jnp.float32)
+    step = 1e-3
+    ahead, behind = (apply(params, PICTURE + sign * step * direction, PROMPT) for sign in (1, -1))
+    slopes = jnp.sum(gradient * direction, axis=(1, 2, 3))
+    np.testing.assert_allclose((ahead - behind) / (2 * step), slopes, rtol=0.05, atol=0.05)
+
+
+def test_low_precision_is_near(params):
+    exact = apply(params, PICTURE, PROMPT)
+    low = compiled(NET.clone(dtype="bfloat16").apply)(params, PICTURE, PROMPT)
+    assert low.dtype == jnp.float32
+    assert 1e-6 < np.abs(low - exact).max() < 0.1 * np.abs(exact).max()
+
+
+def test_a_block_is_the_formula():
+    """FiLM with coordinates, tap by tap in numpy."""
+    rng = np.random.default_rng(2)
+    x, text = rng.normal(size=(2, 3, 4, 6)), rng.normal(size=(2, 5))
+    block = Modulated(2, "float32")
+    given = jnp.asarray(x, jnp.float32), jnp.asarray(text, jnp.float32)
+    params = randomised(lambda key: block.init(key, *given), 0.4)
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])
+
+    def silu(x):
+        return x / (1 + np.exp(-x))
+
+    rows, columns = np.meshgrid([-1, 0, 1], np.linspace(-1, 1, 4), indexing="ij")
+    places = np.broadcast_to(np.stack([rows, columns], axis=-1), (2, 3, 4, 2))
+    mixed = silu(np.concatenate([x, places], axis=-1) @ p["mix"]["kernel"][0, 0] + p["mix"]["bias"])
+    padded = np.pad(mixed, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    h = p["conv"]["bias"] + sum(
+        padded[:, i : i + 3, j : j + 4] @ p["conv"]["kernel"][i, j] for i in range(3) for j in range(3)
+    )
+    grouped = h.reshape(2, 12, 2, 3)
+    grouped = (grouped - grouped.mean((1, 3), keepdims=True)) / np.sqrt(grouped.var((1, 3), keepdims=True) + 1e-5)
+    h = grouped.reshape(h.shape) * p["norm"]["scale"] + p["norm"]["bias"]
+    scale, shift = np.split((text @ p["modulation"]["kernel"] + p["modulation"]["bias"])[:, None, None], 2, axis=-1)
+    np.testing.assert_allclose(
+        compiled(block.apply)(params, *given), mixed + silu(h * (1 + scale) + shift), rtol=1e-4, atol=1e-5
+    )

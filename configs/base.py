@@ -3,9 +3,42 @@
 Fields are documented where they stand. Unknown fields on the command line are refused.
 """
 
+import copy
+
 from ml_collections import ConfigDict
 
 VARIANTS = ("paper", "gpu", "local", "debug")
+
+# Sampling of Gaussian diffusion: `sample.gaussian`.
+GAUSSIAN = dict(
+    # plain, best_of, gradient (universal guidance), condition (DATE), steering (FK), lidar, lidar_steering; on the
+    # mixture plain, exact, gradient, lidar
+    method="plain",
+    solver="ddim",  # ddim, ddpm, euler, dpm_solver, consistency
+    path="leading",  # points in time: leading, linspace, karras (chains), uniform
+    eta=1.0,  # ddim: 0 deterministic, 1 ancestral
+    guidance=3.0,  # classifier-free; 1: none
+    images=4,  # pictures a prompt
+    split="test",  # of the prompts: train, validation, test
+    per_task=6,  # prompts of each of the six tasks
+    best_of=4,  # pictures drawn for each that is kept
+    gradient=dict(scale=1.0, period=1),  # strength; every how many steps
+    condition=dict(rate=0.1, period=2),  # length of a step; every how many steps
+    steering=dict(potential="difference", strength=10.0, adaptive=False),  # potentials: difference, max, sum, reward
+    lookahead=dict(
+        particles=50,  # cheap samples a prompt
+        steps=5,
+        solver="dpm_solver",
+        path="linspace",
+        strength=5000.0,  # of the reward (lambda)
+        scale=12.5,  # of the guide (s)
+        stop=0.2,  # the guide acts at later times alone
+        top=0,  # so many of the particles, at random, are used; 0: all
+    ),
+    pool=192,  # picture_oracle: pictures that the model of a prompt consists of,
+    pool_correct=0.35,  # the share that fulfils it,
+    deviation=0.05,  # and the noise on them
+)
 
 
 def defaults(table: str, variant: str) -> ConfigDict:
@@ -76,7 +109,9 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 augment=dict(uniform=0.0, unigram=0.0, semantic=0.0, shuffle=0.0),  # shares of tokens changed
             ),
             model=dict(
-                net="dit",  # dit, mlp (few positions); unet and classifier (images) have sizes of their own below
+                # dit, mlp (few positions); unet and classifier (images) have sizes of their own below. With Gaussian
+                # noise: captioned_unet, reward; picture_oracle and mixture_oracle are exact and need no training
+                net="dit",
                 hidden=768,
                 blocks=12,
                 heads=12,
@@ -104,19 +139,35 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 head_size=3,  # of the last convolution
             ),
             classifier=dict(channels=(16, 32), hidden=64, dropout=0.25),
+            captioned_unet=dict(
+                channels=(32, 64, 96),  # of the levels, each half as large as the one before
+                transformer_layers=(0, 1, 1),  # of each level; they read the prompt
+                heads=(4, 4, 4),
+                layers=1,  # residual blocks of a level
+                middle_layers=1,
+                groups=8,  # of group norms
+                context_width=64,
+                time_width=96,
+            ),
+            reward=dict(stem=32, channels=64, blocks=3, hidden=128, word_width=32, groups=8),
             process=dict(
-                schedule="log_linear",  # log_linear, linear, cosine, polynomial, geometric
+                # log_linear, linear, cosine, polynomial, geometric; Gaussian noise: scaled_linear (Stable Diffusion's),
+                # cosine, sqrt, sqrt_chain, sigma_is_time
+                schedule="log_linear",
                 epsilon=1e-3,  # log_linear
                 power=3.0,  # polynomial
                 low=1e-3,  # geometric
                 high=20.0,
+                prediction="epsilon",  # Gaussian noise: epsilon, clean, velocity, flow
             ),
             objective=dict(
                 # nelbo (MDLM), nelbo_reveal (the same bound with less variance), autoregressive, cross_entropy (images,
-                # as published), classification (labels), errors (a predictor's)
+                # as published), classification (labels), errors (a predictor's); denoising (Gaussian noise), reward
                 name="nelbo",
                 minimum_time=1e-3,
                 target="marginal",  # digits: marginal (a bound) or joint (the MDM-Prime paper's; not a bound)
+                prompt_dropout=0.1,  # denoising: share of examples whose prompt is left out
+                noise=0.5,  # reward: largest noise on its pictures, whose values lie in [-1, 1]
             ),
             optimizer=dict(
                 learning_rate=3e-4,
@@ -193,6 +244,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 prompt="",  # text at the start
                 suffix="",  # text at the end: what lies between is filled in
                 infill=0,  # held-out windows, each without a span of so many tokens that is to be filled in; 0: none
+                gaussian=copy.deepcopy(GAUSSIAN),
             ),
             judge=dict(
                 name="none",  # none, row (a causal row of this table) or gpt2; images: classifier (a row) or inception

@@ -1,11 +1,14 @@
-"""Codecs: what a token is to the noise. Prime's codec writes it as digits, which are masked one by one."""
+"""Codecs: what a token is to the noise.
+
+Prime's codec writes it as digits, which are masked one by one; Gaussian noise falls on values of a real interval.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 
 def smallest_base(vocabulary: int, digits: int) -> int:
@@ -143,3 +146,35 @@ def shuffled(vocabulary: int, digits: int, seed: int, every_code: bool = False) 
 def _either(fields: UInt32[Array, "... l"]) -> UInt32[Array, "..."]:
     """Disjoint bit fields in one integer: their sum."""
     return jnp.sum(fields, axis=-1, dtype=jnp.uint32)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Tokens 0 .. count - 1 as equally spaced values from `low` to `high`, and pictures as [H, W, C].
+
+    Rows of tokens are channel-major, as data sets hold pictures; without an `image` shape they stay vectors.
+    """
+
+    count: int = 256
+    low: float = -1.0
+    high: float = 1.0
+    image: tuple[int, int, int] | None = None
+
+    def encode(self, tokens: Int[Array, "B L"]) -> Float[Array, "B ..."]:
+        """The values that stand for tokens."""
+        values = self.low + tokens.astype(jnp.float32) * ((self.high - self.low) / (self.count - 1))
+        if self.image is None:
+            return values
+        height, width, colours = self.image
+        return values.reshape(-1, colours, height, width).transpose(0, 2, 3, 1)
+
+    def decode(self, values: Float[Array, "B ..."]) -> Int[Array, "B L"]:
+        """The nearest tokens; what lies outside gets the first or the last one."""
+        if self.image is not None:
+            values = values.transpose(0, 3, 1, 2).reshape(len(values), -1)
+        tokens = jnp.round((values - self.low) / (self.high - self.low) * (self.count - 1))
+        return jnp.clip(tokens, 0, self.count - 1).astype(jnp.int32)
+
+    def rounded(self, values: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+        """The values that a saved example would have."""
+        return self.encode(self.decode(values))

@@ -9,6 +9,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from diffusion import build
+from diffusion.build.gaussian import EXACT
+from diffusion.build.gaussian import NETS as GAUSSIAN_NETS
 from diffusion.data import Dataset, load_dataset
 from diffusion.train.mesh import check_batch, make_mesh, put_key
 from diffusion.train.weights import load_weights, weights_exist
@@ -54,7 +56,8 @@ def check(job: Job, workdir: Path) -> Context:
     """
     made = context(job, workdir)
     config = made.config
-    build.objective(config, made.system)
+    if config.model.net not in EXACT:
+        build.objective(config, made.system)
     settings = build.settings(config)
     build.optimizer(config)
     if job.verb == "train":
@@ -64,7 +67,8 @@ def check(job: Job, workdir: Path) -> Context:
         if made.system.base and not (config.start or config.checkpoint):
             raise ValueError("start: an error predictor learns from a trained denoiser; set it, or pass a checkpoint")
     if job.verb == "evaluate":
-        build.estimators(config)
+        if config.model.net != "reward":
+            build.estimators(config)
         check_batch(config.evaluate.batch, made.mesh, field="evaluate.batch")
         for name, fields in config.evaluate.zero_shot.items():
             path = fields.get("path", "")
@@ -74,7 +78,7 @@ def check(job: Job, workdir: Path) -> Context:
                     f"{field}: {path!r} does not exist; pass --config.{field}=FILE_OR_FOLDER, or "
                     "--config.evaluate.zero_shot_required=False to leave empty cells"
                 )
-    if job.verb == "sample" and config.sample.policy != "data":
+    if job.verb == "sample" and config.sample.policy != "data" and config.model.net not in GAUSSIAN_NETS:
         build.sampler(config, made.system)
         check_batch(config.sample.batch, made.mesh, field="sample.batch")
     if config.checkpoint:

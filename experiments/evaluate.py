@@ -12,7 +12,7 @@ from diffusion.randomness import named
 from diffusion.report.rows import provenance
 from diffusion.self_conditioning import many_passes
 from diffusion.train.mesh import put_batch
-from experiments import zero_shot
+from experiments import rewards, zero_shot
 from experiments.context import Context, trained_weights
 from experiments.jobs import Job
 
@@ -21,6 +21,8 @@ def run(job: Context, spec: Job) -> dict:
     """Score the split by each estimator; the row names them, and only likelihoods get bits and perplexity."""
     config, options = job.config, job.config.evaluate
     begin = time.time()
+    if config.model.net == "reward":
+        return rewards.run(job, spec)
     names = build.estimators(config)
     params = trained_weights(spec, config, job.system, job.mesh, job.workdir)
 

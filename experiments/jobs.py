@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs.base import defaults
+from configs.base import GAUSSIAN, defaults
+from diffusion.build.gaussian import EXACT
 
 # What decides the result of each verb; the rest (logging, meshes, folders) does not.
 TRAIN_SECTIONS = (
@@ -30,6 +31,8 @@ TRAIN_SECTIONS = (
 LATER = {
     "data": {"validation_images": 5000},
     "model": {"labels": 0},
+    "process": {"prediction": "epsilon"},
+    "objective": {"prompt_dropout": 0.1, "noise": 0.5},
     "sample": {
         "memory": "reuse",
         "cache": False,
@@ -47,6 +50,7 @@ LATER = {
             adaptive=False,
             planner=False,
         ),
+        "gaussian": GAUSSIAN,
     },
 }
 HOUSEKEEPING = {"train": ("log_every", "checkpoint_every", "keep"), "data": ("cache_dir",)}
@@ -222,9 +226,9 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
         for seed in config.seeds[: row.get("seeds")]:
             resolved = resolve(config, row["overrides"], seed)
             identity, needs = train_identity(resolved), []
-            # Held-out text stands in for samples and needs no model.
+            # Held-out text stands in for samples and needs no model, and exact models no training.
             trained = resolved.start or "train" in row["verbs"] or not resolved.checkpoint
-            if trained and resolved.sample.policy != "data":
+            if trained and resolved.sample.policy != "data" and resolved.model.net not in EXACT:
                 trainings = train_jobs(known, config, row["name"], resolved)
                 jobs |= {job.id: job for job in trainings if job.id not in jobs}
                 needs = [trainings[-1].id]
@@ -234,7 +238,7 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
             for verb in (verb for verb in row["verbs"] if verb != "train"):
                 needed, part = list(needs), [identity, counted(resolved, verb)]
                 if verb == "sample":
-                    judges = judge_jobs(known, config)
+                    judges = [] if resolved.judge.name == "none" else judge_jobs(known, config)
                     part += [plain(resolved)["judge"], plain(resolved)["quality"]]
                     jobs |= {job.id: job for job in judges if job.id not in jobs}
                     needed += [job.id for job in judges[-1:] if job.id not in needed]

@@ -15,11 +15,14 @@ from diffusion.evaluate.intervals import over_sets
 from diffusion.randomness import example_keys, named
 from diffusion.report.rows import provenance
 from diffusion.train.mesh import batch_sharding, replicated
-from experiments import domains, images, texts
+from experiments import domains, images, mixtures, prompted, texts
 from experiments.context import Context, trained_weights
 from experiments.domains import SCIENCES
 from experiments.jobs import Job
 from experiments.judge import check_judge
+
+# Data whose noise is Gaussian, and what samples them.
+GAUSSIAN = {"prompted": prompted, "mixture": mixtures}
 
 
 class Samples(NamedTuple):
@@ -37,6 +40,8 @@ def run(job: Context, spec: Job) -> dict:
     config, options = job.config, job.config.sample
     begin = time.time()
     check(job)
+    if job.dataset.domain in GAUSSIAN:
+        return GAUSSIAN[job.dataset.domain].run(job, spec)
     if options.policy == "data":
         sets, cost = real(job), {"evaluations": 0.0, "predictor_evaluations": 0.0, "gigaflops": 0.0, "idle_share": 0.0}
     else:
@@ -63,6 +68,9 @@ def run(job: Context, spec: Job) -> dict:
 def check(job: Context) -> None:
     """Raise ValueError for what a training need not be waited for: counts, classes, prompts, judges."""
     options, domain = job.config.sample, job.dataset.domain
+    if domain in GAUSSIAN:
+        GAUSSIAN[domain].check(job)
+        return
     if options.count < 1 or options.batch < 1:
         raise ValueError(f"sample.count and sample.batch: must be at least 1, not {options.count}, {options.batch}")
     if options.repeats < 1:

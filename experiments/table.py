@@ -17,6 +17,7 @@ from experiments.images import collect
 from experiments.jobs import atomic_write, plan
 
 PUBLISHED = Path(__file__).parent
+SQUARES = ("denoising", "reward")  # objectives that are mean squared errors
 
 
 def regenerate(module: ModuleType, config: ConfigDict, workdir: Path, committed: bool, publish: bool) -> None:
@@ -110,10 +111,13 @@ def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path)
     paths = []
     runs: dict[str, list] = {}
     predictors: dict[str, list] = {}
+    squares: dict[str, list] = {}
     for row in (row for row in rows if row["verb"] == "train" and row.get("history")):
         objective = row["config"]["objective"]["name"]
         if objective == "errors":  # nats of a yes or no, that are no text's
             predictors.setdefault(row["row"], []).append(row["history"])
+        elif objective in SQUARES:
+            squares.setdefault(row["row"], []).append(row["history"])
         elif objective != "classification":
             runs.setdefault(row["row"], []).append(bits_per_byte(row))
     if runs:
@@ -124,6 +128,10 @@ def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path)
         paths.append(folder / "predictors.png")
         title = "Error predictors: training (line) and validation (dots)"
         plots.loss_curves(paths[-1], title, predictors, "loss (nats)")
+    if squares:
+        paths.append(folder / "regression.png")
+        title = "Training (line) and validation (dots)"
+        plots.loss_curves(paths[-1], title, squares, "mean squared error", log_y=True)
     asked = list(module.rows(config))
     for plot in module.TABLE.get("plots", ()):
         curves, references = series(rows, plot) if "series" in plot else trade_off(asked, rows, plot)

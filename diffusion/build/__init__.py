@@ -1,8 +1,9 @@
 """ConfigDict to objects: the only place that maps names to functions."""
 
+from diffusion.build.flops import forward_flops, training_flops
 from diffusion.build.predictors import judge_system, system
 from diffusion.build.samplers import POLICIES, questions, sampler, sampling_steps
-from diffusion.build.systems import NETS, SCHEDULES, System, forward_flops, training_flops
+from diffusion.build.systems import NETS, SCHEDULES, System
 from diffusion.build.training import OBJECTIVES, estimators, objective, optimizer, settings
 
 __all__ = [

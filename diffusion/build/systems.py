@@ -12,13 +12,14 @@ from ml_collections import ConfigDict
 
 from diffusion import schedules
 from diffusion.build.names import pick
-from diffusion.codecs import Digits, shuffled
+from diffusion.codecs import Digits, Levels, shuffled
+from diffusion.corrupt.gaussian import Diffusing
 from diffusion.corrupt.masking import Masking
 from diffusion.corrupt.partial import PartialMasking
 from diffusion.data.arrays import image_shape, label_count
 from diffusion.nets import classifier, mlp, unet
 from diffusion.nets.digit_embedding import DigitEmbedding, check_embedding
-from diffusion.nets.dit import DiT, flops_per_token
+from diffusion.nets.dit import DiT
 from diffusion.nets.memory import check_kind
 from diffusion.objectives.nelbo import Process
 from diffusion.self_conditioning import Recall
@@ -37,13 +38,15 @@ SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
 class System:
     """A network, its process, and how to start it; `recall` makes its memory where it has one.
 
+    `codec` says which values tokens are where the noise is Gaussian.
+
     With an error predictor beside it `base` is the system without, `extend(key, denoiser, judge)` makes the parameters
     of both from those of the base (and of the judge whose likelihoods it learns from), and `errors(params, state,
     label)` predicts, in `error_flops` an example.
     """
 
     net: nn.Module
-    process: Process
+    process: Process | Diffusing
     denoiser: Denoiser
     init: Callable[[jax.Array], Params]
     length: int
@@ -53,6 +56,7 @@ class System:
     extend: Callable[..., Params] | None = None
     errors: Callable[..., Array] | None = None
     error_flops: float = 0.0
+    codec: Levels | None = None
 
 
 def codec(config: ConfigDict, vocabulary: int) -> Digits:
@@ -140,11 +144,6 @@ NETS: dict[str, Callable[[ConfigDict, int, Process], nn.Module]] = {
     "mlp": perceptron,
     "classifier": image_classifier,
 }
-EXAMPLE_FLOPS = {
-    "unet": unet.flops_per_example,
-    "mlp": mlp.flops_per_example,
-    "classifier": classifier.flops_per_example,
-}
 
 
 def denoising_system(config: ConfigDict, vocabulary: int) -> System:
@@ -193,33 +192,3 @@ def recall(config: ConfigDict, net: nn.Module, process: Process) -> Recall | Non
         return net.apply({"params": params}, codes, method="token_table")
 
     return Recall(process, table, width, config.memory.rows, config.model.dtype)
-
-
-def training_flops(config: ConfigDict, system: System) -> float:
-    """Analytic floating-point operations of one optimizer step.
-
-    Three forward passes' worth a token, and one more for the first pass of a network that remembers, at its rate. An
-    error predictor takes three of its own (a head one, on frozen blocks) and the denoiser's passes without gradients.
-    """
-    forward, memory = forward_flops(config, system.classes), config.memory.adapter != "none"
-    if system.errors:
-        own = system.error_flops * (1 if config.predictor.kind == "head" else 3)
-        return (own + forward * (2 if memory else 1)) * config.train.batch
-    return (3 + (config.memory.rate if memory else 0)) * forward * config.train.batch
-
-
-def forward_flops(config: ConfigDict, classes: int) -> float:
-    """Analytic floating-point operations of one example's forward pass, its memory left out."""
-    model = config.model
-    if model.net in EXAMPLE_FLOPS:
-        net = NETS[model.net](config, classes, process(config, config.data.vocab_size))
-        return EXAMPLE_FLOPS[model.net](net)
-    token = flops_per_token(
-        hidden=model.hidden,
-        blocks=model.blocks,
-        vocab_size=classes,
-        length=config.data.length,
-        mlp_ratio=model.mlp_ratio,
-        causal=model.causal,
-    )
-    return token * config.data.length

@@ -13,8 +13,10 @@ from diffusion.evaluate.likelihood import CAUSAL, estimator, split_passes
 from diffusion.objectives.autoregressive import NextToken
 from diffusion.objectives.classification import Classification
 from diffusion.objectives.cross_entropy import CrossEntropy
+from diffusion.objectives.gaussian import Denoising
 from diffusion.objectives.nelbo import Nelbo
 from diffusion.objectives.reveal import RevealNelbo
+from diffusion.objectives.reward import ScoreRegression
 from diffusion.self_conditioning import two_pass
 from diffusion.train.loop import Settings
 from diffusion.train.optimizer import adamw
@@ -28,11 +30,27 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
     "cross_entropy": lambda config, system: CrossEntropy(system.denoiser, system.process, system.process.vocabulary),
     "classification": lambda config, system: Classification(system.denoiser),
     "errors": error_prediction,
+    "denoising": lambda config, system: Denoising(
+        system.denoiser,
+        system.process,
+        system.codec,
+        config.objective.prompt_dropout,
+        system.net.nothing,
+        config.objective.minimum_time,
+    ),
+    "reward": lambda config, system: ScoreRegression(system.denoiser, system.codec, config.objective.noise),
 }
+# What each network with Gaussian noise, or none, is trained for; the others take what is left.
+GAUSSIAN_OBJECTIVES = {"captioned_unet": "denoising", "reward": "reward"}
 
 
 def objective(config: ConfigDict, system: System) -> Callable:
     """The training objective; raises ValueError when network and objective do not fit."""
+    needed, given = GAUSSIAN_OBJECTIVES.get(config.model.net), config.objective.name
+    if needed != given and (needed or given in GAUSSIAN_OBJECTIVES.values()):
+        raise ValueError(
+            f"objective.name: {given} does not train model.net={config.model.net}; use {needed or 'nelbo'}"
+        )
     if (config.objective.name == "autoregressive") != config.model.causal:
         raise ValueError("objective.name: autoregressive goes with model.causal=True, and nothing else does")
     if system.errors and config.objective.name != "errors":

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from jaxtyping import Int
 
-from diffusion.data import genomes, images, molecules, synthetic
+from diffusion.data import genomes, images, molecules, pictures, synthetic
 from diffusion.data.packing import Block, Statistics
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import Encoded, Tokenizer, digest
@@ -21,6 +21,9 @@ SOURCES: dict[str, Callable[[DataSettings], ArraySource]] = {
     "blobs": synthetic.blobs,
     "simple_molecules": synthetic.simple_molecules,
     "simple_introns": synthetic.simple_introns,
+    "shapes": pictures.shapes,
+    "shapes_rewards": pictures.shapes_rewards,
+    "gaussian_mixture": pictures.gaussian_mixture,
     "qm9": molecules.qm9,
     "splice_sites": genomes.splice_sites,
     "genomes_small": genomes.genomes_small,
@@ -35,6 +38,8 @@ SHAPES = {
     "cifar10_pairs": (32, 32, 2),
     "imagenet32_pairs": (32, 32, 2),
     "blobs": (8, 8, 1),
+    "shapes": (16, 16, 3),
+    "shapes_rewards": (16, 16, 3),
 }
 LABELS = {
     "mnist": 10,
@@ -143,8 +148,9 @@ def in_memory(source: ArraySource) -> tuple[dict[str, Block], dict[str, Statisti
                 )
             continue
         order = np.random.default_rng(0).permutation(counts.examples) if source.shuffled else slice(None)
-        labels = None if parts[0].labels is None else np.concatenate([part.labels for part in parts])[order]
-        blocks[split] = Block(np.concatenate([part.tokens for part in parts])[order], None, labels)
+        tokens, _, *told = zip(*parts, strict=True)
+        told = (None if array[0] is None else np.concatenate(array)[order] for array in told)
+        blocks[split] = Block(np.concatenate(tokens)[order], None, *told)
         statistics[split] = counts
     return blocks, statistics
 
@@ -165,9 +171,10 @@ def flipped(tokens: Int[np.ndarray, "B L"], image: tuple[int, int, int], coins: 
 
 
 def content(blocks: Mapping[str, Block]) -> str:
-    """sha256 over the examples and labels of every split."""
+    """sha256 over the examples of every split, and what is known of them."""
     parts: list[bytes] = []
     for split, block in sorted(blocks.items()):
         parts += [split.encode(), np.ascontiguousarray(block.tokens).tobytes()]
         parts += [] if block.labels is None else [np.asarray(block.labels, np.int32).tobytes()]
+        parts += [np.ascontiguousarray(told).tobytes() for told in (block.prompts, block.scores) if told is not None]
     return digest(*parts)

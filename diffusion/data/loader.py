@@ -50,7 +50,10 @@ class Split:
         return Block(np.stack([row["tokens"] for row in rows]), weights, labels)
 
     def rows(self, indices: Sequence[int]) -> dict[str, Int[np.ndarray, "B L"] | Float[np.ndarray, "B L"]]:
-        """{"tokens": int32 [B, L], "weights": float32 [B, L]} of these examples, and "label": int32 [B] where known."""
+        """{"tokens": int32 [B, L], "weights": float32 [B, L]} of these examples.
+
+        Where they are known also "label": int32 [B], "prompt": int32 [B, W] and "score": float32 [B].
+        """
         if self._block is None:
             block = self._read(indices)
         else:
@@ -58,8 +61,10 @@ class Split:
             block = Block(*(None if array is None else array[chosen] for array in self._block))
         tokens = block.tokens.astype(np.int32)
         weights = np.ones(tokens.shape, np.float32) if block.weights is None else block.weights.astype(np.float32)
-        labels = {} if block.labels is None else {"label": block.labels.astype(np.int32)}
-        return {"tokens": tokens, "weights": weights} | labels
+        told = {"label": (block.labels, np.int32), "prompt": (block.prompts, np.int32)}
+        told["score"] = (block.scores, np.float32)
+        more = {name: array.astype(kind) for name, (array, kind) in told.items() if array is not None}
+        return {"tokens": tokens, "weights": weights} | more
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from diffusion.data.tokenizers import Encoded, Tokenizer
 
@@ -16,11 +16,13 @@ CHARACTERS_AT_ONCE = 4_000_000
 
 
 class Block(NamedTuple):
-    """Some examples; `weights` is None when every position counts, `labels` where the source has none."""
+    """Some examples; `weights` is None when every position counts, the others where the source has none."""
 
     tokens: Int[np.ndarray, "N L"]
     weights: UInt8[np.ndarray, "N L"] | None
     labels: Int[np.ndarray, "N"] | None = None
+    prompts: Int[np.ndarray, "N W"] | None = None  # words that describe each example
+    scores: Float[np.ndarray, "N"] | None = None  # how well each example does what its prompt asks for
 
 
 @dataclasses.dataclass

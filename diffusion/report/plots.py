@@ -57,7 +57,9 @@ def styles(labels: Iterable[Label]) -> dict[Label, dict]:
     return made
 
 
-def loss_curves(path: Path, title: str, runs: Mapping[str, Sequence[Sequence[dict]]], y: str) -> None:
+def loss_curves(
+    path: Path, title: str, runs: Mapping[str, Sequence[Sequence[dict]]], y: str, log_y: bool = False
+) -> None:
     """Training loss (thin) and validation loss (dots): one colour a name, one line for each of its runs."""
     figure, axes = new_axes(title, "step", y)
     for (name, histories), style in zip(runs.items(), styles(runs).values(), strict=True):
@@ -73,6 +75,8 @@ def loss_curves(path: Path, title: str, runs: Mapping[str, Sequence[Sequence[dic
             if valid:
                 axes.plot(*zip(*valid, strict=True), marker="o", markersize=3, label=label, **line)
                 label = None
+    if log_y:
+        axes.set_yscale("log")
     save(figure, path)
 
 

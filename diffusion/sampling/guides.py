@@ -14,8 +14,8 @@ from diffusion.sampling.gaussian import Guide, Predict
 Reward = Callable[[Data], Float[Array, "B"]]
 
 
-def classifier_free(null: Any, scale: float) -> Guide:
-    """x_0 <- x_0(null) + scale (x_0(condition) - x_0(null)), both in one call of the network (arXiv 2207.12598).
+def classifier_free(null: Any, scale: float, apart: bool = False) -> Guide:
+    """x_0 <- x_0(null) + scale (x_0(condition) - x_0(null)), in one call of the network or `apart` (arXiv 2207.12598).
 
     Since x_0 is affine in every parameterisation this is the rule for epsilon. `null` is the condition of one example
     that says nothing; the carry is the condition itself.
@@ -24,6 +24,9 @@ def classifier_free(null: Any, scale: float) -> Guide:
     def guide(predict: Predict) -> Predict:
         def guided(x, row, carry):
             blank = jax.tree.map(lambda leaf, like: jnp.broadcast_to(leaf[None], like.shape), null, carry)
+            if apart:
+                without, told = predict(x, row, blank)[0], predict(x, row, carry)[0]
+                return without + scale * (told - without), carry
             both = jax.tree.map(lambda *parts: jnp.concatenate(parts), blank, carry)
             clean, _ = predict(jnp.concatenate([x, x]), row, both)
             without, told = jnp.split(clean, 2)

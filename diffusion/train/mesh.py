@@ -65,13 +65,18 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
+def shards(mesh: Mesh) -> int:
+    """Devices that a batch is divided among."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1, field: str = "train.batch") -> None:
     """Raise ValueError unless every device gets the same number of examples in every micro-batch."""
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch_size < 1 or accumulate < 1 or batch_size % (shards * accumulate):
+    pieces = shards(mesh) * accumulate
+    if batch_size < 1 or accumulate < 1 or batch_size % pieces:
         raise ValueError(
-            f"{field}: {batch_size} is not a multiple of {shards} devices x {accumulate} micro-batches; "
-            f"the next multiple is {max(1, -(-batch_size // (shards * accumulate))) * shards * accumulate}"
+            f"{field}: {batch_size} is not a multiple of {shards(mesh)} devices x {accumulate} micro-batches; "
+            f"the next multiple is {max(1, -(-batch_size // pieces)) * pieces}"
         )
 
 

@@ -46,7 +46,9 @@ def init_state(
 ) -> TrainState:
     """Initialise every leaf on the devices where it will live; optimizer moments do not follow by themselves."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(init, optimizer, mesh))
-    return jax.jit(lambda key: new_state(init(key), optimizer), out_shardings=shardings)(key)
+    # Drawing hundreds of small arrays compiles for long and runs once.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(lambda key: new_state(init(key), optimizer), out_shardings=shardings, compiler_options=options)(key)
 
 
 def ema_decay(limit: float, step: Int[Array, ""]) -> Array:

@@ -1,0 +1,99 @@
+"""LiDAR against its baselines on pictures of glyphs: GenEval's six tasks with an exact checker, on a CPU.
+
+The exact tier needs no training: the model of each prompt is a set of pictures with a little noise, of which a third
+fulfil it, and the reward is the share of the prompt that a picture fulfils. The trained tier is a U-Net that is told
+prompts, with a learned reward, on test prompts that neither saw. `debug` has both at the smallest size. The settings of
+all methods were chosen on validation prompts by `lidar_ablations`.
+"""
+
+from configs.shapes import BASE, COLUMNS, NOTES, method, prompted, reward_row
+
+PLOTS = (
+    ("time", "the trained model", "seconds_per_prompt", "seconds for the pictures of a prompt"),
+    ("evaluations", "the trained model", "evaluations", "network evaluations a picture, lookahead shared"),
+    ("exact", "exact models", "evaluations", "model evaluations a picture, lookahead shared"),
+)
+TABLE = dict(
+    title="Lookahead reward guidance on pictures of glyphs, against its baselines",
+    columns=COLUMNS,
+    published={},
+    comparable=(),
+    plots=tuple(
+        dict(
+            name=name,
+            x=x,
+            y="overall",
+            title=f"GenEval's overall score of {tier} against cost",
+            xlabel=xlabel,
+            ylabel="overall score (mean of six tasks)",
+        )
+        for name, tier, x, xlabel in PLOTS
+    ),
+    notes=NOTES
+    + (
+        " Exact models: the model of a prompt is a set of pictures, and the reward the rules themselves, so that these "
+        "rows tell how methods work and not how well a reward is learned."
+    ),
+)
+
+
+def get_config(variant: str = "local"):
+    return prompted("lidar_shapes", variant)
+
+
+def exact_rows(config):
+    """The exact tier, each method at the settings of the specification (8.2)."""
+    debug = config.variant == "debug"
+
+    def row(name, kind="plain", curve=None, **fields):
+        made = method(name, kind, {"exact": curve or name}, "exact: ", **fields)
+        steps = {} if debug else {"sample.steps": 100}
+        made["overrides"] |= {"model.net": "picture_oracle", "judge.name": "none"} | steps
+        return made | {"pictured": not curve}
+
+    yield row("base")
+    for count in (2,) if debug else (2, 4):
+        yield row(f"best of {count}", "best_of", "best of n", best_of=count)
+    for potential in ("difference",) if debug else ("difference", "max"):
+        yield row(f"FK {potential}", "steering", steering__potential=potential)
+    for count in (8,) if debug else (3, 9, 50):
+        yield row(f"LiDAR {count}", "lidar", "LiDAR", lookahead__particles=count)
+    if debug:
+        return
+    for scale in (1.0, 3.0):
+        yield row(f"LiDAR 50, scale {scale:g}", "lidar", f"LiDAR, scale {scale:g}", lookahead__scale=scale)
+    yield row("LiDAR 50, 10 lookahead steps", "lidar", "LiDAR, 10 lookahead steps", lookahead__steps=10)
+    yield row("LiDAR 50 and FK", "lidar_steering", "LiDAR and FK")
+
+
+def trained_rows(config):
+    """Every method on the trained model, with more and more to spend."""
+    debug = config.variant == "debug"
+
+    def row(name, kind="plain", curve=None, **fields):
+        line = curve or name
+        return method(name, kind, {"time": line, "evaluations": line}, **fields)
+
+    yield row(BASE)
+    if not debug:
+        more = row("base, twice the steps", curve="base")
+        yield more | {"overrides": more["overrides"] | {"sample.steps": 2 * config.sample.steps}}
+    for count in () if debug else (2, 4):
+        yield row(f"best of {count}", "best_of", "best of n", best_of=count)
+    for period in (1,) if debug else (1, 4):
+        yield row(f"gradient, every {period}", "gradient", "gradient (universal guidance)", gradient__period=period)
+    for period in (2,) if debug else (1, 4):
+        yield row(f"DATE, every {period}", "condition", "DATE", condition__period=period)
+    for count in (4,) if debug else (3, 9, 25, 50):
+        yield row(f"LiDAR {count}", "lidar", "LiDAR", lookahead__particles=count)
+    if debug:
+        return
+    for potential in ("difference", "max"):
+        yield row(f"FK {potential}", "steering", f"FK {potential}", steering__potential=potential)
+    yield row("LiDAR and FK", "lidar_steering")
+
+
+def rows(config):
+    yield from exact_rows(config)
+    yield reward_row(config)
+    yield from trained_rows(config)

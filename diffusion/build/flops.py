@@ -1,0 +1,46 @@
+"""Analytic floating-point operations of a config's training step and of its forward pass."""
+
+from ml_collections import ConfigDict
+
+from diffusion.build import gaussian
+from diffusion.build.systems import NETS, System, process
+from diffusion.nets import classifier, mlp, unet
+from diffusion.nets.dit import flops_per_token
+
+EXAMPLE_FLOPS = {
+    "unet": unet.flops_per_example,
+    "mlp": mlp.flops_per_example,
+    "classifier": classifier.flops_per_example,
+}
+
+
+def training_flops(config: ConfigDict, system: System) -> float:
+    """Analytic floating-point operations of one optimizer step.
+
+    Three forward passes' worth a token, and one more for the first pass of a network that remembers, at its rate. An
+    error predictor takes three of its own (a head one, on frozen blocks) and the denoiser's passes without gradients.
+    """
+    forward, memory = forward_flops(config, system.classes), config.memory.adapter != "none"
+    if system.errors:
+        own = system.error_flops * (1 if config.predictor.kind == "head" else 3)
+        return (own + forward * (2 if memory else 1)) * config.train.batch
+    return (3 + (config.memory.rate if memory else 0)) * forward * config.train.batch
+
+
+def forward_flops(config: ConfigDict, classes: int) -> float:
+    """Analytic floating-point operations of one example's forward pass, its memory left out."""
+    model = config.model
+    if model.net in gaussian.NETS:
+        return gaussian.gaussian_flops(config)
+    if model.net in EXAMPLE_FLOPS:
+        net = NETS[model.net](config, classes, process(config, config.data.vocab_size))
+        return EXAMPLE_FLOPS[model.net](net)
+    token = flops_per_token(
+        hidden=model.hidden,
+        blocks=model.blocks,
+        vocab_size=classes,
+        length=config.data.length,
+        mlp_ratio=model.mlp_ratio,
+        causal=model.causal,
+    )
+    return token * config.data.length

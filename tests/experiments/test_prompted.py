@@ -1,0 +1,174 @@
+"""Pictures from prompts through the verbs: methods, lookahead caches, measures, and input that is refused."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import lidar_mixture, lidar_shapes
+from diffusion.oracles.mixture import mixture
+from experiments import prompted
+from experiments.mixtures import quantiles
+from experiments.prompted import Slot, bootstrap, diversity, finite
+
+SHAPES, MIXTURE = "--config=configs/lidar_shapes.py:debug", "--config=configs/lidar_mixture.py:debug"
+PROMPT = "--config.sample.prompt=a square above a ring"
+
+
+def result(runs, name):
+    file = next((runs / "jobs").glob(f"sample-{name}-*/result.json"))
+    return json.loads(file.read_text())
+
+
+def test_exact_models_need_no_training_and_lookahead_is_kept(cli, tmp_path):
+    status, _, error = cli("sample", SHAPES, "--row=exact: LiDAR 8", "--config.sample.repeats=2")
+    assert status == 0, error
+    runs = tmp_path / "runs"
+    assert [job.name.split("-")[0] for job in (runs / "jobs").iterdir()] == ["sample"]
+    row = result(runs, "exact-lidar-8")
+    assert {"overall", "task_counting", "diversity", "seconds_per_prompt", "overall_interval"} <= row["metrics"].keys()
+    # 10 steps for 4 pictures and 3 for each of 8 lookahead samples, in 6 x 2 prompts of two sets.
+    assert row["metrics"]["evaluations"] == 10 + 8 * 3 / 4
+    assert row["metrics"]["reward_evaluations"] == 2
+    assert len(row["by_prompt"]) == 2 and len(row["by_prompt"][0]) == 12
+    kept = sorted((runs / "cache" / "lookahead").iterdir())
+    assert len(kept) == 2
+    stored = np.load(kept[0])
+    assert stored["samples"].shape == (12, 8, 16, 16, 3) and stored["rewards"].shape == (12, 8)
+    written = [file.stat().st_mtime_ns for file in kept]
+    # Another scale finds the same lookahead samples; another number of steps does not.
+    assert cli("sample", SHAPES, "--row=exact: LiDAR 8", "--config.sample.repeats=2",
+               "--config.sample.gaussian.lookahead.scale=3.0")[0] == 0  # fmt: skip
+    assert [file.stat().st_mtime_ns for file in sorted((runs / "cache" / "lookahead").iterdir())] == written
+    (next((runs / "jobs").iterdir()) / "samples.png").stat()
+
+
+def test_lookahead_samples_of_other_prompts_are_refused(cli, tmp_path):
+    words = ("sample", SHAPES, "--row=exact: LiDAR 8", PROMPT)
+    assert cli(*words)[0] == 0
+    file = next((tmp_path / "runs" / "cache" / "lookahead").iterdir())
+    stored = dict(np.load(file))
+    np.savez(file, **stored | {"prompts": ["a ring"]})
+    status, _, error = cli(*words, "--config.sample.gaussian.lookahead.scale=1.0")
+    assert status == 2 and "holds lookahead samples of other prompts" in error
+
+
+def test_guidance_helps_exact_models(cli, tmp_path):
+    """The order of the specification's table: base, then best of several, FK with little diversity, LiDAR with much."""
+    found = {}
+    for name in ("base", "best of 2", "FK difference", "LiDAR 8"):
+        status, _, error = cli("sample", SHAPES, f"--row=exact: {name}", "--config.sample.gaussian.per_task=4")
+        assert status == 0, error
+        found[name] = result(tmp_path / "runs", f"exact-{name.lower().replace(' ', '-')}")["metrics"]
+    scores = {name: each["graded"] for name, each in found.items()}
+    assert scores["base"] + 0.05 < scores["best of 2"] < scores["LiDAR 8"]
+    assert scores["base"] + 0.1 < scores["FK difference"]
+    assert found["FK difference"]["diversity"] < 0.5 * found["base"]["diversity"]
+    assert found["LiDAR 8"]["diversity"] > 0.3 * found["base"]["diversity"]
+
+
+@pytest.mark.slow
+def test_the_trained_tier_runs_from_nothing_to_its_table(cli, tmp_path):
+    status, _, error = cli("run", SHAPES)
+    assert status == 0, error
+    rows = [
+        json.loads(line) for line in (tmp_path / "runs/tables/lidar_shapes.debug/rows.jsonl").read_text().splitlines()
+    ]
+    config = lidar_shapes.get_config("debug")
+    sampled = {row["row"]: row["metrics"] for row in rows if row["verb"] == "sample"}
+    assert sampled.keys() == {row["name"] for row in lidar_shapes.rows(config) if "sample" in row["verbs"]}
+    steps, both = config.sample.steps, 2
+    assert sampled["base"]["evaluations"] == steps * both
+    assert sampled["gradient, every 1"]["backward_evaluations"] == steps * both
+    assert sampled["DATE, every 2"]["evaluations"] == steps * both * 1.5
+    assert sampled["LiDAR 4"]["evaluations"] == steps * both + 4 * 3 * both / 4
+    assert all(0 <= each["overall"] <= 1 and each["overall_low"] <= each["overall_high"] for each in sampled.values())
+    assert next(row for row in rows if row["verb"] == "evaluate")["metrics"]["examples"] == 16
+    assert {path.name for path in (tmp_path / "runs/tables/lidar_shapes.debug").glob("*.png")} >= {
+        "exact.png", "time.png", "evaluations.png", "regression.png", "samples-base-seed-0.png"}  # fmt: skip
+    # The same command again reads what is there.
+    assert "running" not in cli("run", SHAPES)[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config.sample.prompt=a red circl"], "sample.prompt: 'a red circl' is outside the grammar"),
+        (["--config.sample.gaussian.lookahead.particles=0"], "sample.gaussian.lookahead.particles: must be at least 1"),
+        (["--config.sample.gaussian.images=0"], "sample.gaussian.images: must be at least 1, not 0"),
+        (["--config.sample.gaussian.method=magic"], "sample.gaussian.method: unknown 'magic'"),
+        (["--config.sample.gaussian.solver=rk4"], "sample.gaussian.solver: unknown 'rk4'"),
+        (["--config.sample.gaussian.eta=2.0"], "sample.eta: must lie in [0, 1], not 2.0"),
+        (["--config.sample.steps=0"], "sample.steps: must lie in 1 .. 999, not 0"),
+        (
+            ["--config.sample.gaussian.split=held"],
+            "sample.gaussian.split: unknown 'held'; known: test, train, validation",
+        ),
+        (["--config.process.schedule=cosine"], "sample.gaussian.path: leading is for schedules that are chains"),
+        (["--config.process.schedule=log_linear"], "process.schedule: unknown 'log_linear'"),
+        (["--config.sample.batch=3"], "sample.batch: 3 is not a multiple of 8 devices"),
+    ],
+    ids=lambda value: value[0].partition("=")[0].strip("-") if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line(cli, tmp_path, words, message):
+    # What the row itself sets wins nothing: the command line does.
+    status, _, error = cli("sample", SHAPES, "--row=exact: LiDAR 8", *words)
+    assert status == 2
+    assert message in error and len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "runs" / "jobs").exists()
+
+
+def test_exact_models_refuse_methods_that_need_a_gradient(cli):
+    status, _, error = cli("sample", SHAPES, "--row=exact: base", "--config.sample.gaussian.method=gradient")
+    assert status == 2 and "needs a reward with a gradient" in error
+
+
+def test_rewards_that_are_no_numbers_are_refused_by_prompt():
+    asked = [Slot("a ring", 0), Slot("a plus", 0)]
+    rewards = np.zeros((2, 3), np.float32)
+    assert finite(rewards, asked) is rewards
+    rewards[1, 2] = np.nan
+    with pytest.raises(ValueError, match=r"judge.row: the reward of sample 2 of 'a plus' is nan"):
+        finite(rewards, asked)
+
+
+def test_a_reward_that_breaks_while_sampling_is_one_line(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(prompted, "graded", lambda image, metadata: float("inf"))
+    status, _, error = cli("sample", SHAPES, "--row=exact: LiDAR 8", PROMPT)
+    assert status == 2 and "judge.row: the reward of sample 0 of 'a square above a ring' is inf" in error
+    assert not list((tmp_path / "runs" / "cache").rglob("*.npz"))
+
+
+def test_diversity_is_the_mean_over_pairs():
+    pictures = np.random.default_rng(0).normal(size=(3, 4, 2, 2, 3))
+    pairs = [((group[i] - group[j]) ** 2).mean() for group in pictures for i in range(4) for j in range(i)]
+    assert diversity(pictures) == pytest.approx(np.mean(pairs))
+    assert diversity(pictures[:, :1]) == 0
+
+
+def test_the_bootstrap_keeps_repetitions_of_a_prompt_together():
+    """Two prompts, one always right and one never: the mean of a draw is 0, 1/2 or 1, however often each was asked."""
+    asked = [Slot("a ring", index) for index in range(5)] + [Slot("a plus", index) for index in range(5)]
+    hits = np.array([[True] * 4] * 5 + [[False] * 4] * 5)
+    assert bootstrap(asked, ["single_object"] * 10, hits) == (0.0, 1.0)
+    assert bootstrap(asked, ["single_object"] * 10, np.ones((10, 4), bool)) == (1.0, 1.0)
+
+
+def test_the_mixture_table_measures_every_method(cli, tmp_path):
+    status, _, error = cli("run", MIXTURE)
+    assert status == 0, error
+    rows = (tmp_path / "runs/tables/lidar_mixture.debug/rows.jsonl").read_text().splitlines()
+    found = {row["row"]: row["metrics"] for row in map(json.loads, rows)}
+    assert found.keys() == {row["name"] for row in lidar_mixture.rows(lidar_mixture.get_config("debug"))}
+    assert found["none, DDPM"]["wasserstein"] > 1.5 > 5 * found["exact, DDPM"]["wasserstein"] * 0.5
+    assert found["LiDAR 16, DDPM"]["gradient_error"] < found["LiDAR 4, DDPM"]["gradient_error"]
+
+
+def test_quantiles_of_a_mixture():
+    one = quantiles(mixture([1.0], [2.0], [4.0]), 1001)
+    assert one[500] == pytest.approx(2.0, abs=1e-3)
+    assert one.std() == pytest.approx(2.0, rel=0.01)
+    two = quantiles(mixture([0.5, 0.5], [-3.0, 3.0], [0.01, 0.01]), 1000)
+    assert np.all(two[:499] < 0) and np.all(two[501:] > 0)
+    assert jnp.isfinite(two).all()

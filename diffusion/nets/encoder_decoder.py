@@ -1,0 +1,291 @@
+"""Encoder-decoder transformers over token embeddings: the non-autoregressive denoiser, and its causal twin."""
+
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
+
+from diffusion.codecs_embedding import Scale, scaled_rows
+from diffusion.nets.dit import REMAT_POLICIES
+from diffusion.nets.latent_input import Form, Join, Readout, TokenTime
+from diffusion.nets.layers import LayerNorm, Linear, dropout, dropout_seeds, shard_batch
+from diffusion.nets.masked_attention import attend_masked
+
+# The two bases of the method, as their public code builds them for IWSLT14; larger data sets change the widths.
+DIFFORMER = dict(latent=128, hidden=512, feed_forward=1024, heads=4, encoder_blocks=6, decoder_blocks=6)
+DIFFORMER |= dict(scale="scaled", form="difformer", norm_first=False, activation="relu", dropout=0.3, table_std=0.02)
+DINOISER = dict(latent=16, hidden=512, feed_forward=1024, heads=4, encoder_blocks=6, decoder_blocks=6)
+DINOISER |= dict(scale="unit", form="dinoiser", norm_first=False, activation="relu", dropout=0.2, table_std=1e-3)
+DINOISER |= dict(input_norm=False, length_gradient=False)
+
+LENGTH_CENTRE = 128
+Cache = tuple[Float[Array, "N B M H D"], Float[Array, "N B M H D"]]
+
+
+class Encoded(NamedTuple):
+    """What the decoder reads of the sources, and what their lengths say of the targets'."""
+
+    states: Float[Array, "B S D"]
+    mask: Bool[Array, "B S"]
+    lengths: Float[Array, "B C"]  # logits of clip(target length - source length + 128, 0, C - 1)
+
+
+class Condition(NamedTuple):
+    """What a denoiser of targets is told: the source, and which positions are real."""
+
+    encoded: Encoded
+    target: Bool[Array, "B L"]
+
+
+class Block(nn.Module):
+    """Self-attention, attention to the source where there is one, and a feed-forward part; each with its norm.
+
+    `norm_first`: x += drop(part(norm(x))); else x = norm(x + drop(part(x))).
+    """
+
+    hidden: int
+    heads: int
+    feed_forward: int
+    dropout: float
+    cross: bool
+    norm_first: bool
+    activation: str
+    dtype: str
+    attention: str
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        allowed: Bool[Array, "#B #L M"],
+        states: Float[Array, "B S D"] | None,
+        source: Bool[Array, "B 1 S"] | None,
+        position: Int[Array, ""] | None,
+        seeds: UInt32[Array, "B 3 2"] | None,
+        cache: tuple[Array, Array] | None,
+    ) -> tuple[Float[Array, "B L D"], tuple[Array, Array] | None]:
+        new_cache = cache
+
+        def linear(features: int, name: str) -> Linear:
+            return Linear(features, dtype=self.dtype, name=name)
+
+        def heads(y: Array) -> Array:
+            return y.reshape(*y.shape[:2], self.heads, -1)
+
+        def with_itself(h: Array) -> Array:
+            nonlocal new_cache
+            query, key, value = (heads(part) for part in jnp.split(linear(3 * self.hidden, "qkv")(h), 3, axis=-1))
+            if cache is not None:
+                start = (0, position, 0, 0)
+                key, value = new_cache = tuple(
+                    jax.lax.dynamic_update_slice(old, new.astype(old.dtype), start)
+                    for old, new in zip(cache, (key, value), strict=True)
+                )
+            mixed = attend_masked(query, key, value, allowed, self.attention)
+            return linear(self.hidden, "attention_out")(mixed.reshape(h.shape))
+
+        def with_source(h: Array) -> Array:
+            key, value = (heads(part) for part in jnp.split(linear(2 * self.hidden, "cross_kv")(states), 2, axis=-1))
+            mixed = attend_masked(heads(linear(self.hidden, "cross_q")(h)), key, value, source, self.attention)
+            return linear(self.hidden, "cross_out")(mixed.reshape(h.shape))
+
+        def forward(h: Array) -> Array:
+            act = nn.relu if self.activation == "relu" else nn.gelu
+            return linear(self.hidden, "mlp_out")(act(linear(self.feed_forward, "mlp_in")(h)))
+
+        parts = [("norm1", with_itself), ("norm2", with_source), ("norm3", forward)]
+        for site, (name, part) in enumerate(parts):
+            if part is with_source and not self.cross:
+                continue
+            norm = LayerNorm(bias=True, name=name)
+            h = part(norm(x) if self.norm_first else x)
+            h = h if seeds is None else dropout(h, seeds[:, site], self.dropout)
+            x = shard_batch(x + h if self.norm_first else norm(x + h))
+        return x, new_cache
+
+
+class EncoderDecoder(nn.Module):
+    """Source tokens to hidden states once (`encode`); noisy target latents to a clean estimate, as often as asked.
+
+    Every target position has its own time. `memory` is the last estimate, zeros where there is none. Source and target
+    share one table of `vocab_size` rows, a latent of `latent` numbers each. Padding is neither read nor counted, and
+    `keys`, one an example, turn dropout on. `kind`: "decoder" is the denoiser; "joint" reads source and target as one
+    sequence without an encoder, the source as clean latents at time 0 (after DiffuSeq, arXiv 2210.08933; that the
+    source's time is 0 is this project's choice); "causal" predicts the next token and takes tokens (`next_logits`).
+    `form` chooses input, time and readout (`latent_input`); the length head's gradient may stop at the encoder.
+    """
+
+    vocab_size: int
+    latent: int = 128
+    hidden: int = 512
+    encoder_blocks: int = 6
+    decoder_blocks: int = 6
+    heads: int = 8
+    feed_forward: int = 2048
+    dropout: float = 0.1
+    positions: int = 256
+    scale: Scale = "unit"
+    table_std: float = 1.0
+    form: Form = "difformer"
+    input_norm: bool = True
+    norm_first: bool = True
+    activation: Literal["relu", "gelu"] = "gelu"
+    length_classes: int = 256
+    length_gradient: bool = True
+    kind: Literal["decoder", "joint", "causal"] = "decoder"
+    dtype: str = "float32"
+    remat: str = "none"
+    attention: str = "auto"
+
+    def setup(self):
+        if self.hidden % self.heads:
+            raise ValueError(f"net.heads: {self.heads} heads need an even share of net.hidden={self.hidden} each")
+        if self.remat not in ("none", *REMAT_POLICIES):
+            raise ValueError(f"net.remat: unknown policy '{self.remat}'; use one of none, dots, full")
+        shape = (self.vocab_size, self.latent)
+        self.embedding = self.param("embedding", nn.initializers.normal(self.table_std), shape, jnp.float32)
+        place = nn.initializers.normal(0.02)
+        self.source_positions = self.param("source_positions", place, (self.positions, self.hidden), jnp.float32)
+        self.target_positions = self.param("target_positions", place, (self.positions, self.hidden), jnp.float32)
+        if self.kind != "joint":
+            self.source_input = Linear(self.hidden, bias=False, dtype=self.dtype, name="source_input")
+            self.encoder = self._stack(self.encoder_blocks, cross=False, name="encoder")
+            self.encoder_norm = LayerNorm(bias=True, name="encoder_norm") if self.norm_first else lambda x: x
+            if self.length_classes:
+                self.length_head = Linear(self.length_classes, initializer=0.02, name="length_head")
+        if self.kind == "causal":
+            self.target_input = Linear(self.hidden, bias=False, dtype=self.dtype, name="target_input")
+        else:
+            self.join = Join(self.form, self.hidden, self.dropout, self.dtype, name="join")
+            self.time = TokenTime(self.form, self.hidden, name="time")
+        self.norm_in = LayerNorm(bias=True, name="input_norm") if self.input_norm else lambda x: x
+        self.decoder = self._stack(self.decoder_blocks, cross=self.kind != "joint", name="decoder")
+        self.decoder_norm = LayerNorm(bias=True, name="decoder_norm") if self.norm_first else lambda x: x
+        self.readout = Readout(self.form, self.latent, self.dtype, name="readout")
+
+    def _stack(self, blocks: int, cross: bool, name: str) -> nn.Module:
+        block = Block
+        if self.remat != "none":
+            block = nn.remat(Block, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        return nn.scan(
+            block,
+            length=blocks,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast, 0, 0),
+        )(
+            self.hidden,
+            self.heads,
+            self.feed_forward,
+            self.dropout,
+            cross,
+            self.norm_first,
+            self.activation,
+            self.dtype,
+            self.attention,
+            name=name,
+        )
+
+    def _seeds(self, keys: Key[Array, " B"] | None, blocks: int) -> UInt32[Array, "N+1 B 3 2"] | None:
+        """Of every block, and at the end of the input."""
+        return dropout_seeds(keys, blocks + 1, sites=3) if keys is not None and self.dropout > 0 else None
+
+    def _placed(self, x: Float[Array, "B L D"], table: Float[Array, "P D"]) -> Float[Array, "B L D"]:
+        if x.shape[1] > self.positions:
+            raise ValueError(f"net.positions: {x.shape[1]} tokens exceed {self.positions}; raise it or cut the data")
+        return x + table[None, : x.shape[1]]
+
+    def encode(
+        self, source: Int[Array, "B S"], mask: Bool[Array, "B S"], keys: Key[Array, " B"] | None = None
+    ) -> Encoded:
+        """The source once for all steps. A source that says nothing is one token that no text has (the mask)."""
+        rows = jnp.take(scaled_rows(self.embedding, self.scale), source, axis=0, mode="clip")
+        none = jnp.zeros((len(source), 0))
+        if self.kind == "joint":
+            return Encoded(rows, mask, none)
+        seeds = self._seeds(keys, self.encoder_blocks)
+        x = self._placed(self.source_input(rows), self.source_positions)
+        x = x if seeds is None else dropout(x, seeds[-1, :, 0], self.dropout)
+        blocks = None if seeds is None else seeds[:-1]
+        states, _ = self.encoder(shard_batch(x), mask[:, None], None, None, None, blocks, None)
+        states = self.encoder_norm(states)
+        if not self.length_classes:
+            return Encoded(states, mask, none)
+        pooled = jnp.sum(states * mask[..., None], axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None]
+        pooled = pooled if self.length_gradient else jax.lax.stop_gradient(pooled)
+        return Encoded(states, mask, self.length_head(pooled))
+
+    def __call__(
+        self,
+        noisy: Float[Array, "B L d"],
+        time: Float[Array, " B"] | Float[Array, "B L"],
+        condition: Condition,
+        memory: Float[Array, "B L d"] | None = None,
+        *,
+        keys: Key[Array, " B"] | None = None,
+    ) -> Float[Array, "B L d"]:
+        """The clean estimate; one time an example is that time at every position."""
+        (states, source, _), target = condition
+        time = jnp.broadcast_to(time.reshape(len(noisy), -1), noisy.shape[:2])
+        memory = jnp.zeros_like(noisy) if memory is None else memory
+        seeds = self._seeds(keys, self.decoder_blocks)
+        allowed, length = target, noisy.shape[1]
+        if self.kind == "joint":
+            noisy = jnp.concatenate([states, noisy], axis=1)
+            memory = jnp.concatenate([jnp.zeros_like(states), memory], axis=1)
+            time = jnp.concatenate([jnp.zeros(source.shape), time], axis=1)
+            allowed = jnp.concatenate([source, target], axis=1)
+        x = self.join(noisy, memory, None if seeds is None else seeds[-1, :, 1]) + self.time(time)
+        x, before = x[:, -length:], x[:, :-length]
+        x = self._placed(x, self.target_positions)
+        if self.kind == "joint":
+            x = jnp.concatenate([self._placed(before, self.source_positions), x], axis=1)
+        x = self._blocks(x, allowed[:, None], states, source, seeds)
+        return self.readout(x[:, -length:])
+
+    def _blocks(self, x, allowed, states, source, seeds):
+        x = self.norm_in(x)
+        x = x if seeds is None else dropout(x, seeds[-1, :, 0], self.dropout)
+        blocks = None if seeds is None else seeds[:-1]
+        x, _ = self.decoder(shard_batch(x), allowed, states, source[:, None], None, blocks, None)
+        return self.decoder_norm(x)
+
+    def _logits(self, x: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
+        rows = scaled_rows(self.embedding, "unit") if self.scale == "unit" else self.embedding
+        return jnp.matmul(self.readout(x), rows.T)
+
+    def next_logits(
+        self, tokens: Int[Array, "B L"], encoded: Encoded, *, keys: Key[Array, " B"] | None = None
+    ) -> Float[Array, "B L V"]:
+        """Logits of the token after each of these, given the source; every token sees the earlier ones and itself."""
+        seeds = self._seeds(keys, self.decoder_blocks)
+        rows = jnp.take(scaled_rows(self.embedding, self.scale), tokens, axis=0, mode="clip")
+        x = self._placed(self.target_input(rows), self.target_positions)
+        allowed = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))[None]
+        return self._logits(self._blocks(x, allowed, encoded.states, encoded.mask, seeds))
+
+    def init_cache(self, batch: int, length: int) -> Cache:
+        """Empty keys and values for `step`, [blocks, batch, length, heads, hidden / heads] each, in `dtype`."""
+        shape = (self.decoder_blocks, batch, length, self.heads, self.hidden // self.heads)
+        return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
+
+    def step(
+        self, token: Int[Array, " B"], position: Int[Array, ""], encoded: Encoded, cache: Cache
+    ) -> tuple[Float[Array, "B V"], Cache]:
+        """Logits for the token after this one (at `position`), and the cache with this one in it."""
+        rows = jnp.take(scaled_rows(self.embedding, self.scale), token[:, None], axis=0, mode="clip")
+        x = self.target_input(rows) + jnp.take(self.target_positions, position, axis=0)[None, None]
+        allowed = (jnp.arange(cache[0].shape[2]) <= position)[None, None]
+        x = self.norm_in(x)
+        x, cache = self.decoder(x, allowed, encoded.states, encoded.mask[:, None], position, None, cache)
+        return self._logits(self.decoder_norm(x))[:, 0], cache
+
+    def start(self, source: Int[Array, "B S"], tokens: Int[Array, "B L"]) -> Array:
+        """One call that reaches every parameter, to initialise them with."""
+        encoded = self.encode(source, jnp.ones(source.shape, bool))
+        if self.kind == "causal":
+            return self.next_logits(tokens, encoded)
+        rows = jnp.take(scaled_rows(self.embedding, self.scale), tokens, axis=0, mode="clip")
+        return self(rows, jnp.zeros(len(tokens)), Condition(encoded, jnp.ones(tokens.shape, bool)))

@@ -1,0 +1,284 @@
+"""Training of embedding diffusion: what is off is off to the last bit, and what passes no gradient passes none."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffusion.codecs_embedding import Embedding
+from diffusion.corrupt.gaussian import Diffusing
+from diffusion.gaussian_schedules import SigmaIsTime
+from diffusion.nets.encoder_decoder import Condition, Encoded
+from diffusion.objectives.embedding import (
+    EmbeddingDiffusion,
+    cross_entropy,
+    filled,
+    length_classes,
+    length_loss,
+    sources,
+)
+from diffusion.objectives.mans import NoiseScaling
+from diffusion.objectives.next_target import NextTarget
+from diffusion.objectives.scp import Perturbation
+from diffusion.randomness import draws
+from tests.small_translator import CODEC, VOCAB, batch_of, denoise, encode, weights
+
+PROCESS = Diffusing(SigmaIsTime(), "clean", 3.0)
+BASE = EmbeddingDiffusion(encode, denoise, CODEC, PROCESS)
+BATCH = batch_of()
+
+
+def made(**fields):
+    return EmbeddingDiffusion(**vars(BASE) | fields)
+
+
+NOISE = draws(jax.random.key(5), "train", 0, len(BATCH["tokens"]))
+
+
+@functools.cache
+def outcome(objective):
+    """Loss, metrics and gradients at fixed weights and draws, without dropout."""
+    run = jax.jit(jax.value_and_grad(lambda params: objective(params, BATCH, NOISE, False), has_aux=True))
+    (total, metrics), gradients = run(weights())
+    return total, metrics, gradients
+
+
+def same(one, other):
+    """Loss, its parts, and gradients are equal to the last bit."""
+    for name in ("loss", "square", "anchor", "length"):
+        np.testing.assert_array_equal(one[1][name], other[1][name])
+    jax.tree.map(np.testing.assert_array_equal, one[2], other[2])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(scaling=NoiseScaling("shift", strength=0.0), perturbation=Perturbation("fixed", size=0.0)),
+        dict(
+            scaling=NoiseScaling("scale", largest=1.0),
+            perturbation=Perturbation("uniform", probability=0.0, couple="markov"),
+        ),
+    ],
+    ids=["shift_and_fixed", "scale_and_markov"],
+)
+def test_what_is_off_is_off_to_the_last_bit(fields):
+    same(outcome(BASE), outcome(made(**fields)))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(perturbation=Perturbation("randk", couple="shared")),
+        dict(
+            scaling=NoiseScaling("scale", "distance", aware=False),
+            perturbation=Perturbation("uniform", couple="markov"),
+        ),
+    ],
+    ids=["perturbed", "both"],
+)
+def test_what_is_on_changes_the_loss(fields):
+    total, metrics, gradients = outcome(made(**fields))
+    assert np.isfinite(total) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    assert float(metrics["loss"][1]) == float(BATCH["weights"].sum())
+    # These draws give at least one example a memory.
+    assert float(total) != float(outcome(BASE)[0])
+
+
+def test_dropout_acts_on_what_is_learnt_and_on_estimates_where_asked():
+    calls = []
+
+    def noted(params, noisy, time, cond=None, memory=None, *, keys=None):
+        calls.append(keys is not None)
+        return denoise(params, noisy, time, cond, memory, keys=keys)
+
+    for fields, train, expected in (
+        ({}, True, [False, False, True]),
+        ({"estimate_dropout": True}, True, [True, True, True]),
+        ({"estimate_dropout": True}, False, [False, False, False]),
+    ):
+        calls.clear()
+        objective = made(denoiser=noted, scaling=NoiseScaling("shift"), **fields)
+        jax.eval_shape(lambda params, run=objective, on=train: run(params, BATCH, NOISE, on), weights())
+        assert calls == expected
+
+
+def test_no_gradient_passes_what_is_remembered_or_measured():
+    """The gradient is that of a step to which memory and times are given as constants."""
+    objective = made(
+        perturbation=Perturbation("fixed", couple="markov"), scaling=NoiseScaling("shift"), memory_rate=1.0
+    )
+    seen = []
+
+    def noted(params, noisy, time, cond=None, memory=None, *, keys=None):
+        seen.append((noisy, time, memory))
+        return denoise(params, noisy, time, cond, memory, keys=keys)
+
+    noting = EmbeddingDiffusion(**vars(objective) | {"denoiser": noted})
+
+    def with_inputs(params):
+        seen.clear()
+        total, _ = noting(params, BATCH, NOISE, False)
+        return total, list(seen)
+
+    (total, inputs), gradients = jax.jit(jax.value_and_grad(with_inputs, has_aux=True))(weights())
+    (_, _, first), (_, _, second), (_, told, memory) = inputs
+    assert first is None and second is None and float(jnp.abs(memory).max()) > 0
+
+    def with_constants(params):
+        clean = CODEC.encode(params, BATCH["tokens"])
+        noisy, _ = PROCESS.corrupt(NOISE.keys, clean, told)
+        mask = BATCH["weights"] > 0
+        encoded = encode(params, BATCH["source"], mask)
+        predicted = denoise(params, noisy, told, Condition(encoded, mask), memory)
+        total, _ = objective.loss(params, predicted, clean, BATCH["tokens"], BATCH["weights"])
+        nats, _ = length_loss(encoded.lengths, mask, mask)
+        return total + 0.1 * jnp.sum(nats * jnp.sum(BATCH["weights"], axis=1))
+
+    expected = jax.jit(jax.value_and_grad(with_constants))(weights())
+    np.testing.assert_allclose(total, expected[0], rtol=1e-5)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=1e-5), gradients, expected[1])
+
+
+def test_the_sum_of_both_modes_is_each_of_them():
+    """DINOISER's loss is that without a memory plus that with one; the length counts once."""
+
+    @jax.jit
+    def totals(params):
+        kinds = (dict(alternate="sum"), dict(memory_rate=0.0), dict(memory_rate=1.0))
+        return [made(length_weight=0.0, **fields)(params, BATCH, NOISE, False)[0] for fields in kinds]
+
+    both, without, with_memory = map(float, totals(weights()))
+    assert both == pytest.approx(without + with_memory, rel=1e-5)
+    assert without != with_memory
+
+
+def test_rounding_losses_add():
+    clean = CODEC.encode(weights(), BATCH["tokens"])
+    arguments = (weights(), 0.5 * clean, clean, BATCH["tokens"], BATCH["weights"])
+    totals = {kind: float(made(rounding=kind).loss(*arguments)[0]) for kind in ("anchor", "round", "both", "none")}
+    assert totals["both"] - totals["round"] == pytest.approx(totals["anchor"] - totals["none"], rel=1e-4)
+    assert totals["anchor"] > totals["round"] > totals["none"] > 0
+
+
+def test_examples_of_weight_zero_and_their_padding_count_for_nothing():
+    weightless = BATCH | {name: BATCH[name].at[1].set(0.0) for name in ("weights", "source_weights")}
+    other = weightless | {name: weightless[name].at[1].set(3) for name in ("tokens", "source")}
+
+    @jax.jit
+    def run(batch):
+        return made(scaling=NoiseScaling("shift"))(weights(), batch, NOISE, False)
+
+    (one, metrics), (two, _) = run(weightless), run(other)
+    assert np.isfinite(one) and float(one) == float(two)
+    assert float(metrics["loss"][1]) == float(weightless["weights"].sum())
+
+
+def test_padding_to_fill_is_learnt_as_a_token():
+    _, metrics = jax.eval_shape(lambda: made(fill=0)(weights(), BATCH, NOISE, False))
+    assert "length" not in metrics
+    tokens, counted = filled(BATCH | {"weights": BATCH["weights"].at[1].set(0.0)}, 0)
+    mask = np.asarray(BATCH["weights"]) > 0
+    np.testing.assert_array_equal(tokens[0], np.where(mask[0], BATCH["tokens"][0], 0))
+    np.testing.assert_array_equal(counted, [[1] * 5, [0] * 5, [1] * 5])
+
+
+def test_a_batch_without_a_source_reads_the_token_that_says_nothing():
+    alone = {name: BATCH[name] for name in ("tokens", "weights")}
+    tokens, mask = sources(alone, VOCAB)
+    np.testing.assert_array_equal(tokens, [[VOCAB]] * 3)
+    assert mask.all()
+    with pytest.raises(ValueError, match=r"data.source: the examples have no source text"):
+        sources(alone, None)
+
+
+def test_lengths_are_offsets_from_the_source():
+    """10 -> 12 is class 130."""
+    ten, twelve = jnp.ones((1, 10)), jnp.ones((1, 12))
+    assert int(length_classes(ten, twelve, 256)[0]) == 130
+    assert int(length_classes(twelve, ten, 256)[0]) == 126
+    assert int(length_classes(jnp.ones((1, 200)), ten, 256)[0]) == 0
+    logits = jnp.zeros((1, 256)).at[0, 130].set(9.0)
+    nats, hits = length_loss(logits, ten, twelve)
+    assert float(nats[0]) == pytest.approx(np.log(np.exp(9) + 255) - 9, rel=1e-4) and bool(hits[0])
+
+
+def test_smoothed_cross_entropy():
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 5)), jnp.float32)
+    tokens = jnp.array([[1, 4]])
+    log_probs = jax.nn.log_softmax(logits)
+    gold = -log_probs[0, [0, 1], [1, 4]]
+    np.testing.assert_allclose(cross_entropy(logits, tokens, 5, 0.0)[0], gold, rtol=1e-5)
+    smoothed = 0.9 * gold - 0.1 * log_probs[0].mean(-1)
+    np.testing.assert_allclose(cross_entropy(logits, tokens, 5, 0.1)[0], smoothed, rtol=1e-5)
+
+
+def test_the_autoregressive_loss_is_minus_log_p():
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, VOCAB + 2)), jnp.float32)
+    read = []
+
+    def next_logits(params, tokens, encoded, keys=None):
+        read.append(tokens)
+        return logits
+
+    objective = NextTarget(encode, next_logits, VOCAB, VOCAB, label_smoothing=0.1)
+    total, _ = objective(weights(), BATCH, NOISE, False)
+    log_probs = np.asarray(jax.nn.log_softmax(logits[..., :VOCAB]))
+    gold = np.take_along_axis(log_probs, np.asarray(BATCH["tokens"])[..., None], axis=-1)[..., 0]
+    assert float(total) == pytest.approx(-(gold * np.asarray(BATCH["weights"])).sum(), rel=1e-5)
+    np.testing.assert_array_equal(read[0][:, 1:], BATCH["tokens"][:, :-1])
+    np.testing.assert_array_equal(read[0][:, 0], VOCAB)
+
+
+@functools.cache
+def trained(rounding, scale):
+    """Two hundred steps on a dictionary task: mean cosine, late squared error, and the size of embeddings."""
+    codec = Embedding(lambda params: params["table"], VOCAB, scale)
+
+    def read(params, source, mask, keys=None):
+        # A table of its own, so that only the loss says what the target's embeddings are.
+        return Encoded(jnp.take(params["read"], source, axis=0), mask, jnp.zeros((len(source), 0)))
+
+    objective = made(codec=codec, encode=read, rounding=rounding, length_weight=0.0)
+    optimizer = optax.adam(2e-2)
+    source = jnp.arange(VOCAB)[None].repeat(4, 0)
+    batch = {"tokens": (source + 3) % VOCAB, "weights": jnp.ones(source.shape)}
+    batch |= {"source": source, "source_weights": batch["weights"]}
+
+    def step(carry, index):
+        params, state = carry
+        noise = draws(jax.random.key(0), "train", index, 4)
+        (_, metrics), gradients = jax.value_and_grad(objective, has_aux=True)(params, batch, noise, False)
+        updates, state = optimizer.update(jax.tree.map(lambda leaf: leaf / 36, gradients), state)
+        return (optax.apply_updates(params, updates), state), metrics["square"][0] / 36
+
+    @jax.jit
+    def run(params):
+        (params, _), square = jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(200))
+        return codec.mean_cosine(params), square[-20:].mean(), codec.mean_square(params)
+
+    params = weights(scale=0.3)
+    params["read"] = weights(seed=1)["table"]
+    return tuple(map(float, run(params)))
+
+
+def test_embeddings_collapse_without_the_cross_entropy_and_not_with_it():
+    cosine, _, size = trained("anchor", "scaled")
+    assert cosine < 0.5 and size > 1
+    cosine, square, size = trained("none", "scaled")
+    assert cosine > 0.9 or square < 1e-3
+    assert size < 0.01  # the shortest way to a small error
+
+
+def test_unknown_options_are_refused():
+    for fields, message in (
+        (dict(alternate="never"), "objective.alternate: unknown 'never'; known: flip, sum"),
+        (dict(rounding="up"), "objective.rounding: unknown 'up'"),
+        (dict(floor="wood"), "objective.floor: unknown 'wood'"),
+        (dict(memory_rate=2.0), "objective.memory_rate: must lie in"),
+        (dict(process=Diffusing(SigmaIsTime())), "process.prediction: embedding diffusion predicts the clean"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            made(**fields)

@@ -68,10 +68,12 @@ def sample_gaussian(
     grid: GaussianGrid,
     carry: Carry = None,
     resample: Resample | None = None,
-    summary: Callable[[Data, Data, GaussianGrid], Any] | None = None,
+    summary: Callable[[Data, Data, Carry, GaussianGrid], Any] | None = None,
     scale: float = 1.0,
 ) -> tuple[Data, Any]:
-    """From N(0, scale^2) noise of `shape` an example to the last state, and each step's `summary(x, clean, row)`.
+    """From N(0, scale^2) noise of `shape` an example to the last state, and each step's summary.
+
+    `summary(x, clean, carry, row)` sees the state before the step, the estimate at it, and the carry that it left.
 
     Example i depends on keys[i] alone, unless particles are resampled.
     """
@@ -81,7 +83,7 @@ def sample_gaussian(
         clean, carry = jax.lax.optimization_barrier(predict(walk.x, row, walk.carry))
         noise = normal(fold(fold(keys, "step"), row.index), shape)
         x = row.state * walk.x + row.clean * clean + row.slope * (clean - walk.clean) + row.noise * noise
-        seen = summary(walk.x, clean, row) if summary else None
+        seen = summary(walk.x, clean, carry, row) if summary else None
         weights = walk.weights
         if resample is not None:
             x, clean, carry, weights = resample(fold(keys, row.index), x, clean, carry, weights, row)

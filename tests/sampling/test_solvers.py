@@ -161,7 +161,7 @@ def test_examples_do_not_depend_on_their_batch():
 
 def test_summaries_are_what_each_step_saw():
     grid = solvers.gaussian_grid(solvers.leading(STABLE, 5), solvers.ddim(0.0))
-    x, seen = sample_gaussian(exact(LAW), keys_of(3), (1,), grid, summary=lambda x, clean, row: (x, clean))
+    x, seen = sample_gaussian(exact(LAW), keys_of(3), (1,), grid, summary=lambda x, clean, carry, row: (x, clean))
     assert seen[0].shape == (5, 3, 1)
     last = grid.state[-1] * seen[0][-1] + grid.clean[-1] * seen[1][-1]
     np.testing.assert_allclose(last, x, rtol=1e-6)

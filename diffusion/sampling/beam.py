@@ -1,0 +1,88 @@
+"""Beam search of an autoregressive encoder-decoder, in one scan."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffusion.categorical import EXCLUDED, log_probs
+from diffusion.nets.encoder_decoder import Encoded
+from diffusion.types import Params, Tokens
+
+
+class Beams(NamedTuple):
+    """What the scan carries: `beam` hypotheses a source, best first."""
+
+    tokens: Tokens  # [B beam, L], filled up with padding
+    last: Any
+    scores: Float[Array, "B beam"]  # log p in nats
+    lengths: Float[Array, "B beam"]
+    ended: Any
+    cache: Any
+
+
+@dataclass(frozen=True)
+class BeamSearch:
+    """The hypothesis of the largest log p / length^penalty among `beam` that were kept by log p at every length.
+
+    `step(params, token [B], position, encoded, cache)` gives logits and the cache, whose second axis is the batch, as
+    `init_cache(size, length)` does. Hypotheses end with `eos_id`; one that has not ended at `longest` stands as it is.
+    A beam of 1 is greedy decoding.
+
+    Raises:
+      ValueError: for a beam below 1.
+    """
+
+    step: Callable[..., tuple[Float[Array, "B V"], Any]]
+    init_cache: Callable[[int, int], Any]
+    vocabulary: int
+    start_id: int
+    eos_id: int
+    pad_id: int
+    beam: int = 5
+    penalty: float = 1.0
+
+    def __post_init__(self):
+        if self.beam < 1:
+            raise ValueError(f"sample.beam: must be at least 1, not {self.beam}")
+
+    def __call__(self, params: Params, encoded: Encoded, longest: int) -> tuple[Tokens, Float[Array, "B"]]:
+        """Tokens [B, longest] with their EOS, and log p of each."""
+        size, beam = len(encoded.mask), self.beam
+        repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, beam, axis=0), encoded)
+        first = jnp.arange(size)[:, None] * beam
+        classes = jnp.arange(self.vocabulary)
+
+        def grow(beams: Beams, position: Array) -> tuple[Beams, None]:
+            logits, cache = self.step(params, beams.last, position, repeated, beams.cache)
+            nats = log_probs(logits, self.vocabulary)[:, : self.vocabulary]
+            # An ended hypothesis goes on as itself alone: its next token is free, and is written as padding.
+            waiting = jnp.where(classes == self.eos_id, 0.0, EXCLUDED)
+            nats = jnp.where(beams.ended[:, None], waiting[None], nats)
+            total = beams.scores[..., None] + nats.reshape(size, beam, self.vocabulary)
+            scores, index = jax.lax.top_k(total.reshape(size, -1), beam)
+            parent = (first + index // self.vocabulary).reshape(-1)
+            token = (index % self.vocabulary).reshape(-1)
+            ended = beams.ended[parent]
+            tokens = beams.tokens[parent].at[:, position].set(jnp.where(ended, self.pad_id, token))
+            lengths = beams.lengths.reshape(-1)[parent] + ~ended
+            cache = jax.tree.map(lambda leaf: jnp.take(leaf, parent, axis=1), cache)
+            ended = ended | (token == self.eos_id)
+            return Beams(tokens, token, scores, lengths.reshape(size, beam), ended, cache), None
+
+        start = Beams(
+            jnp.full((size * beam, longest), self.pad_id),
+            jnp.full(size * beam, self.start_id),
+            # Hypotheses are equal at the start: all but one would be copies.
+            jnp.broadcast_to(jnp.where(jnp.arange(beam) == 0, 0.0, EXCLUDED)[None], (size, beam)),
+            jnp.zeros((size, beam)),
+            jnp.zeros(size * beam, bool),
+            self.init_cache(size * beam, longest),
+        )
+        beams, _ = jax.lax.scan(grow, start, jnp.arange(longest))
+        best = jnp.argmax(beams.scores / beams.lengths**self.penalty, axis=1)
+        chosen = first[:, 0] + best
+        return beams.tokens[chosen], jnp.take_along_axis(beams.scores, best[:, None], axis=1)[:, 0]

@@ -1,0 +1,125 @@
+"""Made-up translation: dialects, whose words must agree with one another, and numbers in words and in digits."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from diffusion.data.splits import NAMES, split_of
+
+SOURCE_WORDS, TARGET_WORDS, DIALECTS = 24, 50, 4
+SHARED = 7  # source words, 30 %, that all dialects translate alike
+ZIPF = 0.7
+SENTENCES = 45_000  # in all splits together
+SHORTEST, LONGEST = 4, 8
+
+ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+ONES = (ONES + "seventeen eighteen nineteen").split()
+TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+SCALES = ("", "thousand", "million", "billion")
+NUMBERS = 30_000
+DIGITS = (3, 12)
+
+
+class Pair(NamedTuple):
+    """A source, its target, and all references where there are several."""
+
+    source: str
+    target: str
+    references: tuple[str, ...] = ()
+
+
+@functools.cache
+def dictionary(seed: int = 0) -> np.ndarray:
+    """The target word of every source word in every dialect, [24, 4].
+
+    Within a dialect two source words never share a target word, within a source word's row only `SHARED` of them do;
+    a target word may mean one thing in one dialect and another in the next.
+    """
+    rng = np.random.default_rng((seed, 1))
+    words = rng.permutation(TARGET_WORDS)
+    table = np.zeros((SOURCE_WORDS, DIALECTS), np.int64)
+    shared, own = np.split(rng.permutation(SOURCE_WORDS), [SHARED])
+    table[shared] = words[:SHARED, None]
+    others = words[SHARED:]
+    while True:
+        drawn = np.stack([rng.permutation(others)[: len(own)] for _ in range(DIALECTS)], axis=1)
+        if all(len(set(row)) == DIALECTS for row in drawn.tolist()):
+            break
+    table[own] = drawn
+    return table
+
+
+def translations(source: list[int], reversed_clauses: bool, seed: int = 0) -> tuple[str, ...]:
+    """A sentence in every dialect; with `reversed_clauses` odd ones turn each clause of two words round."""
+    table = dictionary(seed)
+    found = []
+    for dialect in range(DIALECTS):
+        order = list(range(len(source)))
+        if reversed_clauses and dialect % 2:
+            order = [place for start in range(0, len(source), 2) for place in order[start : start + 2][::-1]]
+        found.append(" ".join(f"t{table[source[place], dialect]}" for place in order))
+    return tuple(found)
+
+
+def dialects(reversed_clauses: bool = False, seed: int = 0) -> dict[str, Callable[[], Iterator[Pair]]]:
+    """Sentences of 4 to 8 words of a vocabulary of 24 (Zipf, exponent 0.7), each in one of four dialects.
+
+    The dialect is not told, so that the target's words must agree with one another. A sentence's references are all
+    four. Sentences are split by the md5 of the source; one of validation or test is there once.
+    """
+
+    def read(split: str) -> Iterator[Pair]:
+        rng = np.random.default_rng((seed, 2))
+        chances = 1 / np.arange(1, SOURCE_WORDS + 1) ** ZIPF
+        lengths = rng.integers(SHORTEST, LONGEST + 1, SENTENCES)
+        words = rng.choice(SOURCE_WORDS, (SENTENCES, LONGEST), p=chances / chances.sum())
+        spoken = rng.integers(0, DIALECTS, SENTENCES)
+        seen = set()
+        for row, length, dialect in zip(words.tolist(), lengths.tolist(), spoken.tolist(), strict=True):
+            source = " ".join(f"s{word}" for word in row[:length])
+            if split_of(source) != split or (split != "train" and source in seen):
+                continue
+            seen.add(source)
+            references = translations(row[:length], reversed_clauses, seed)
+            yield Pair(source, references[dialect], references)
+
+    return {split: functools.partial(read, split) for split in NAMES}
+
+
+def in_words(number: int) -> str:
+    """British English for 0 .. 10^12 - 1: 305 is "three hundred and five".
+
+    Raises:
+      ValueError: for any other number.
+    """
+    if not 0 <= number < 1000 ** len(SCALES):
+        raise ValueError(f"data.source: number_words knows numbers of up to {DIGITS[1]} digits, not {number}")
+    groups, parts = number, []
+    for scale in SCALES:
+        groups, group = divmod(groups, 1000)
+        hundreds, rest = divmod(group, 100)
+        words = [f"{ONES[hundreds]} hundred"] if hundreds else []
+        if rest and (hundreds or (not scale and number >= 1000)):
+            words.append("and")
+        if rest:
+            words.append(ONES[rest] if rest < 20 else TENS[rest // 10] + (f" {ONES[rest % 10]}" if rest % 10 else ""))
+        if words:
+            parts.append(" ".join([*words, scale]).strip())
+    return " ".join(parts[::-1]) or ONES[0]
+
+
+def number_words(seed: int = 0) -> dict[str, Callable[[], Iterator[Pair]]]:
+    """Numbers of 3 to 12 digits, each number of digits equally often: "three hundred and five" is "3 0 5"."""
+
+    def read(split: str) -> Iterator[Pair]:
+        rng = np.random.default_rng((seed, 3))
+        seen = set()
+        for digits in rng.integers(DIGITS[0], DIGITS[1] + 1, NUMBERS).tolist():
+            number = int(rng.integers(10 ** (digits - 1), 10**digits))
+            if split_of(str(number)) == split and (split == "train" or number not in seen):
+                seen.add(number)
+                yield Pair(in_words(number), " ".join(str(number)))
+
+    return {split: functools.partial(read, split) for split in NAMES}

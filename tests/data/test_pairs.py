@@ -1,0 +1,252 @@
+"""Pairs: the made-up tasks, files in the layouts of their hosts, and an exact account of what is left out."""
+
+import gzip
+import json
+import lzma
+import warnings
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from diffusion.data.batches import batches, evaluation_batches
+from diffusion.data.pair_sources import open_pairs
+from diffusion.data.pair_tasks import DIALECTS, SHARED, SOURCE_WORDS, dictionary, in_words, translations
+from diffusion.data.pairs import UNKNOWN, PairSettings, load_pairs, text_of, words_tokenizer
+from diffusion.data.splits import split_of
+
+
+def read(source, split):
+    return list(source.splits[split]())
+
+
+def write(folder, files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        pack = {".gz": gzip.compress, ".xz": lzma.compress}.get(name[-3:], bytes)
+        (folder / name).write_bytes(pack(content.encode()))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def dialects():
+    return load_pairs(PairSettings(source_length=9, length=9))
+
+
+def test_dialects_share_a_third_of_their_words():
+    table = dictionary()
+    assert table.shape == (SOURCE_WORDS, DIALECTS) and table.max() < 50 and table.min() >= 0
+    kinds = [len(set(row)) for row in table.tolist()]
+    assert kinds.count(1) == SHARED and kinds.count(DIALECTS) == SOURCE_WORDS - SHARED
+    for dialect in table.T.tolist():
+        assert len(set(dialect)) == SOURCE_WORDS
+    one, other = translations([0, 1, 2], False), translations([0, 1, 2], True)
+    assert one[0] == other[0] and one[2] == other[2]
+    first, second, third = one[1].split()
+    assert other[1].split() == [second, first, third]
+
+
+def test_dialects_have_four_references_and_no_source_in_two_splits(dialects):
+    test = dialects.split("test")
+    sources, references = test.texts(range(50))
+    assert len(test) > 1000 and 38_000 < len(dialects.split("train")) < 42_000
+    for source, known in zip(sources, references, strict=True):
+        assert split_of(source) == "test" and 4 <= len(source.split()) <= 8 and len(known) == DIALECTS
+    assert len(set(test.texts(range(len(test)))[0])) == len(test)
+    # The target is one of them, and which one is not told.
+    rows = test.rows(range(50))
+    targets = [text_of(dialects.tokenizer, row) for row in rows["tokens"]]
+    spoken = [known.index(target) for known, target in zip(references, targets, strict=True)]
+    assert set(spoken) == set(range(DIALECTS))
+    frequent = np.bincount(dialects.split("train").rows(range(2000))["source"].ravel(), minlength=80)
+    s0, s23 = (dialects.tokenizer.encode(word)[0] for word in ("s0", "s23"))
+    assert frequent[s0] / frequent[s23] == pytest.approx(24**0.7, rel=0.4)
+
+
+def test_rows_end_in_eos_and_are_filled_with_padding(dialects):
+    rows = dialects.split("validation").rows([3, 0])
+    tokenizer = dialects.tokenizer
+    for tokens, weights in (("tokens", "weights"), ("source", "source_weights")):
+        assert rows[tokens].dtype == np.int32 and rows[weights].dtype == np.float32
+        for ids, real in zip(rows[tokens], rows[weights], strict=True):
+            count = int(real.sum())
+            assert ids[count - 1] == tokenizer.eos_id and (ids[count:] == tokenizer.pad_id).all()
+            assert (real[:count] == 1).all() and (ids[: count - 1] < tokenizer.eos_id).all()
+    assert dialects.model_vocab_size == tokenizer.pad_id + 1
+
+
+def test_batches_read_pairs_as_any_data_set(dialects):
+    get = batches(dialects, "train", 4, seed=0)
+    one, again = get(5), get(5)
+    assert {name: array.shape for name, array in one.items()} == dict.fromkeys(one, (4, 9))
+    for name in one:
+        np.testing.assert_array_equal(one[name], again[name])
+    last = evaluation_batches(dialects, "test", 8, limit=10)[1]
+    assert last["weights"].any(axis=1).tolist() == [True, True] + [False] * 6
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        ("305", "three hundred and five"),
+        ("1005", "one thousand and five"),
+        ("120000", "one hundred and twenty thousand"),
+        ("999999999999", "nine hundred and ninety nine billion nine hundred and ninety nine million nine hundred and "
+         "ninety nine thousand nine hundred and ninety nine"),
+        ("7000000019", "seven billion and nineteen"),
+        ("0", "zero"),
+    ],
+)  # fmt: skip
+def test_numbers_in_words(number, words):
+    assert in_words(int(number)) == words
+
+
+def test_number_words_both_ways():
+    one, other = (
+        load_pairs(PairSettings("number_words", reverse=turn, source_length=32, length=32)) for turn in (0, 1)
+    )
+    sources, targets = one.split("test").texts(range(20))
+    for words, (digits,) in zip(sources, targets, strict=True):
+        assert in_words(int(digits.replace(" ", ""))) == words
+    assert other.split("test").texts([0])[0] == [targets[0][0]]
+    statistics = one.split("validation").statistics
+    assert statistics.left_out == statistics.empty == 0 and statistics.examples > 1000
+    with pytest.raises(ValueError, match=r"data.source: number_words knows numbers of up to 12 digits"):
+        in_words(10**12)
+    with pytest.raises(ValueError, match=r"data.reverse: dialects are translated one way"):
+        open_pairs("dialects", "", reverse=True)
+
+
+def test_tatoeba_splits_by_source_and_groups_references(tmp_path):
+    lines = [f"Sentence {i}.\tSatz {i}.\tlicence" for i in range(200)]
+    lines += [f"Sentence {i}.\tAnderer Satz {i}." for i in range(200)]
+    folder = write(tmp_path / "tatoeba_en_de", {"deu.txt.xz": "\n".join(lines) + "\n"})
+    source = open_pairs("tatoeba", str(tmp_path))
+    parts = {split: read(source, split) for split in source.splits}
+    assert {split for split, pairs in parts.items() for pair in pairs if split_of(pair.source) != split} == set()
+    assert len(parts["train"]) + 2 * len(parts["validation"]) + 2 * len(parts["test"]) == 400
+    for pair in parts["test"]:
+        number = pair.source.split()[1]
+        assert pair.references == (f"Satz {number}", f"Anderer Satz {number}")
+    turned = open_pairs("tatoeba", folder, reverse=True)
+    assert all(pair.source.endswith(".") and split_of(pair.source) == "test" for pair in read(turned, "test"))
+    assert turned.content_hash != source.content_hash
+    with pytest.raises(ValueError, match=r"data.path: tatoeba expects deu.txt or deu.txt.xz"):
+        open_pairs("tatoeba", str(tmp_path / "nowhere"))
+    write(tmp_path / "bad", {"deu.txt": "no tab here\n"})
+    with pytest.raises(ValueError, match=r"line 1 of .*deu.txt is not English, a tab, German"):
+        read(open_pairs("tatoeba", str(tmp_path / "bad")), "train")
+
+
+def test_two_files_a_split(tmp_path):
+    german, english = "Guten Tag\nZwei\n", "Good day\nTwo\n"
+    files = {"train.de.gz": german, "train.en.gz": english, "valid.de": german, "valid.en": english}
+    folder = write(tmp_path, files | {"test.de-en.de": "Drei\n", "test.de-en.en": "Three\n"})
+    source = open_pairs("iwslt14", folder)
+    assert [(pair.source, pair.target) for pair in read(source, "train")] == [
+        ("Guten Tag", "Good day"),
+        ("Zwei", "Two"),
+    ]
+    assert read(source, "validation")[1].target == "Two"
+    assert read(source, "test")[0][:2] == ("Drei", "Three")
+    assert read(open_pairs("wmt14", folder), "test")[0][:2] == ("Three", "Drei")
+    assert read(open_pairs("wmt14", folder, reverse=True), "test")[0][:2] == ("Drei", "Three")
+    write(tmp_path, {"valid.en": english + "More\n"})
+    with pytest.raises(ValueError, match=r"valid.de and .*valid.en differ in their number of lines .*before line 3"):
+        read(open_pairs("iwslt14", folder), "validation")
+    with pytest.raises(ValueError, match=r"data.path: wmt16 expects train.ro and train.en"):
+        open_pairs("wmt16", folder)
+
+
+def test_tables(tmp_path):
+    rows = [{"translation": {"ro": f"unu {i}", "en": f"one {i}"}} for i in range(3)]
+    (tmp_path / "wmt" / "ro-en").mkdir(parents=True)
+    for part in range(2):
+        file = tmp_path / "wmt" / "ro-en" / f"train-0000{part}-of-00002.parquet"
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    pairs = read(open_pairs("wmt16", str(tmp_path / "wmt")), "train")
+    assert len(pairs) == 6 and pairs[0][:2] == ("unu 0", "one 0")
+
+    lines = "".join(json.dumps({"src": f"a {i}", "trg": f"b {i}"}) + "\n" for i in range(3))
+    folder = write(tmp_path / "diffuseq", {"train.jsonl": lines, "valid.jsonl": lines, "test.jsonl": lines})
+    for name in ("qqp", "wiki_auto"):
+        assert [pair[:2] for pair in read(open_pairs(name, folder), "test")] == [(f"a {i}", f"b {i}") for i in range(3)]
+
+    table = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
+    table += "".join(f'{i}\t1\t2\t"Why, {i}?"\tHow {i}?\t{i % 2}\n' for i in range(300))
+    quora = open_pairs("qqp", write(tmp_path / "quora", {"quora_duplicate_questions.tsv": table}))
+    parts = {split: read(quora, split) for split in quora.splits}
+    assert sum(map(len, parts.values())) == 150
+    assert all(split_of(pair.source) == split for split, pairs in parts.items() for pair in pairs)
+    assert parts["train"][0].source.startswith("Why, ")
+
+    news = {"train.article.txt": "Long news .\n", "train.title.txt": "News\n"}
+    news |= {"valid.article.filter.txt": "x\n", "valid.title.filter.txt": "y\n"}
+    gigaword = open_pairs("gigaword", write(tmp_path / "giga", news))
+    assert read(gigaword, "train")[0][:2] == ("Long news .", "News")
+    assert read(gigaword, "validation")[0][:2] == ("x", "y")
+    with pytest.raises(ValueError, match=r"data.source: unknown 'wmt99'; known pairs: dialects, "):
+        open_pairs("wmt99", "")
+
+
+def test_what_is_too_long_is_counted_and_said(tmp_path):
+    long = "eins zwei drei vier fünf"
+    files = {"train.de": f"kurz\n{long}\n\n", "train.en": "short\nshort\nshort\n"}
+    files |= {"test.de": f"{long}\nkurz\n", "test.en": f"short\n{long}\n"}
+    settings = PairSettings("iwslt14", write(tmp_path, files), source_length=4, length=5)
+    data = load_pairs(settings)
+    with pytest.warns(UserWarning) as said:
+        train = data.split("train").statistics
+    assert (train.examples, train.left_out, train.empty) == (1, 1, 1)
+    messages = [str(one.message) for one in said]
+    assert "data.length: 1 pairs of the train split of iwslt14 exceed 4 source or 5 target tokens: left out" in messages
+    assert "data.path: 1 pairs of the train split of iwslt14 lack a side: left out" in messages
+    # Test sets stay whole: tokens are cut, texts are not.
+    with pytest.warns(UserWarning, match="2 pairs of the test split of iwslt14 exceed .* cut"):
+        test = data.split("test")
+        assert len(test) == 2
+    rows = test.rows([0, 1])
+    assert rows["source_weights"].sum(1).tolist() == [4, 2] and rows["weights"].sum(1).tolist() == [2, 5]
+    assert rows["source"][0, 3] == data.tokenizer.eos_id == rows["tokens"][1, 4]
+    assert test.texts([0, 1]) == ([long, "kurz"], [("short",), (long,)])
+    with pytest.raises(ValueError, match=r"texts of the training split are not kept"):
+        data.split("train").texts([0])
+    with pytest.raises(ValueError, match=r"has no 'validation' split here \(it has: train, test\)"):
+        data.split("validation")
+    with pytest.raises(ValueError, match=r"data.length: 1 is too short"):
+        load_pairs(PairSettings(length=1))
+
+
+def test_one_bpe_for_both_sides(tmp_path):
+    german, english = ("".join(f"{word} {i % 7}\n" for i in range(40)) for word in ("Straßenbahn", "Tramway"))
+    folder = write(tmp_path / "text", {"train.de": german, "train.en": english, "test.de": german, "test.en": english})
+    fields = dict(tokenizer="bpe", vocab_size=300, source_length=24, length=24, cache_dir=str(tmp_path / "cache"))
+    data = load_pairs(PairSettings("iwslt14", folder, lower=True, **fields))
+    assert data.tokenizer.name == "bpe"
+    for word in ("straßenbahn", "tramway"):  # both sides have become single tokens
+        assert len(data.tokenizer.encode(word)) <= 2
+    rows = data.split("test").rows([5])
+    assert text_of(data.tokenizer, rows["tokens"][0]) == "tramway 5"
+    assert text_of(data.tokenizer, rows["source"][0]) == "straßenbahn 5"
+    again = load_pairs(PairSettings("iwslt14", folder, lower=True, **fields))
+    assert again.fingerprint == data.fingerprint
+    other = load_pairs(PairSettings("iwslt14", folder, **fields))
+    assert other.tokenizer.fingerprint != data.tokenizer.fingerprint
+    # Bytes need no training; a tokenizer may be given.
+    assert load_pairs(PairSettings("iwslt14", folder, tokenizer="bytes")).tokenizer.vocab_size == 257
+    assert load_pairs(PairSettings("iwslt14", folder), data.tokenizer).tokenizer is data.tokenizer
+    with pytest.raises(ValueError, match=r"data.tokenizer: unknown 'sounds'; known for pairs: words, bpe, bytes, file"):
+        load_pairs(PairSettings("iwslt14", folder, tokenizer="sounds"))
+
+
+def test_words_have_one_id_each_and_others_share_one():
+    tokenizer = words_tokenizer(["a", "bä"])
+    assert tokenizer.encode("bä a zzz a").tolist() == [1, 0, 2, 0]
+    assert text_of(tokenizer, np.array([1, 0, 2, 3, 0, 0])) == f"bä a {UNKNOWN}"
+    assert text_of(tokenizer, np.array([1, tokenizer.mask_id, 0, tokenizer.pad_id])) == "bä a"
+    encoded = tokenizer.encode_spans(["bä a"])[0]
+    assert encoded.characters.tolist() == [2, 1] and encoded.bytes.tolist() == [3, 1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_pairs(PairSettings(source_length=9, length=9)).split("validation")) > 1000

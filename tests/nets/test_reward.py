@@ -51,6 +51,13 @@ def test_order_of_words_and_places_of_things_matter(params):
     assert np.abs(rewards[0] - rewards[1]) > 1e-3
 
 
+def test_convolutions_start_with_the_size_of_what_they_read():
+    picture = jnp.zeros((1, 4, 4, 3))
+    params = compiled(RewardNet(WORDS, LENGTH, channels=32, groups=4).init)(jax.random.key(0), picture, PROMPT[:1])
+    for leaves, fan in ((params["params"]["conv_in"], 75), (params["params"]["blocks_1"]["conv"], 288)):
+        assert abs(np.std(leaves["kernel"]) * fan**0.5 - 1) < 0.1 and (leaves["bias"] == 0).all()
+
+
 def test_gradient_in_the_picture_is_the_slope(params):
     def total(x):
         return NET.apply(params, x, PROMPT).sum()

@@ -7,6 +7,7 @@ PyTorch's defaults, U(-1/sqrt(fan in), 1/sqrt(fan in)) for kernels and biases, 1
 """
 
 import math
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -22,19 +23,26 @@ KERNEL_HEAD_CHANNELS = 128
 
 
 class Conv(nn.Module):
-    """Convolution with (size - 1) / 2 zeros around the picture; the kernel is [size, size, I, O]."""
+    """Convolution with (size - 1) / 2 zeros around the picture; the kernel is [size, size, I, O].
+
+    `initializer` is "torch", or "lecun": kernels N(0, 1 / fan in), which keep a signal's size, and no bias.
+    """
 
     features: int
     size: int = 3
     stride: int = 1
     dtype: str = "float32"
+    initializer: Literal["torch", "lecun"] = "torch"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B h w O"]:
         inputs = x.shape[-1]
-        start = uniform_fan_in(self.size**2 * inputs)
-        kernel = self.param("kernel", start, (self.size, self.size, inputs, self.features), jnp.float32)
-        bias = self.param("bias", start, (self.features,), jnp.float32).astype(self.dtype)
+        fan_in = self.size**2 * inputs
+        kernel_start = bias_start = uniform_fan_in(fan_in)
+        if self.initializer == "lecun":
+            kernel_start, bias_start = nn.initializers.normal(fan_in**-0.5), nn.initializers.zeros
+        kernel = self.param("kernel", kernel_start, (self.size, self.size, inputs, self.features), jnp.float32)
+        bias = self.param("bias", bias_start, (self.features,), jnp.float32).astype(self.dtype)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.size == 1:
             y = (x.reshape(-1, inputs) @ kernel[0, 0]).reshape(*x.shape[:-1], self.features)

@@ -13,6 +13,11 @@ from configs.scmdm_text import POST_TRAINING
 
 BUDGETS = {"paper": (128, 512), "gpu": (32, 128), "local": (64,), "debug": (4,)}
 SCMDM, PRIME = "SCMDM", "Prime, 2 digits"
+# Beside 1: a curve of the plain denoiser's, and points of the guided samplers at its higher entropies.
+TEMPERATURES = {
+    ("local", BASE, "Star-loop"): (0.8, 0.9),
+    **{("local", name, "G-Star-loop"): (1.1,) for name in (BASE, SCMDM, PRIME)},
+}
 
 TABLE = dict(
     title="Denoisers and samplers combined, at equal evaluations",
@@ -53,7 +58,8 @@ TABLE = dict(
     notes=(
         NOTES + "Nobody publishes these numbers. The error predictor is a head of one block, trained on each "
         "denoiser's own mistakes; with digits a token is suspected whole and its digits are masked one by one. The "
-        "number behind a row's name is its budget in evaluations, the predictor's share included."
+        "number behind a row's name is its budget in evaluations, the predictor's share included. On bytes P2 fills "
+        "windows with one symbol, and is left out of the plots."
     ),
 )
 
@@ -100,9 +106,14 @@ def rows(config):
         for budget in BUDGETS[variant]:
             for method, settings in samplers.items():
                 steps = equal_steps(budget, method, cost(config, "block"))
-                yield dict(
-                    name=f"{name}, {method}, {budget}",
-                    overrides=settings | {"sample.steps": steps},
-                    verbs=("sample",),
-                    curve=(name, method),
-                )
+                # P2 collapses on bytes, far off what the plots can show beside the others.
+                collapsed = variant == "local" and method == "P2"
+                curves = {} if collapsed else {"quality": (name, method), "frontier": (name, method)}
+                row = dict(overrides=settings | {"sample.steps": steps}, verbs=("sample",), curves=curves)
+                yield row | {"name": f"{name}, {method}, {budget}"}
+                for temperature in TEMPERATURES.get((variant, name, method), ()):
+                    yield row | {
+                        "name": f"{name}, {method}, {budget}, temperature {temperature}",
+                        "overrides": row["overrides"] | {"sample.temperature": temperature},
+                        "curves": {"frontier": (name, method)},
+                    }

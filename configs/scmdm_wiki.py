@@ -1,7 +1,8 @@
 """SCMDM on a second text: English Wikipedia articles of 2018 over 27 symbols (a-z and space).
 
 Every variant but `debug` needs --config.data.path=FOLDER with the articles (source "enwiki2018"). The rows are those of
-`configs/scmdm_text.py` without the partial rates and the control of equal FLOPs; `paper` keeps GPT-2's tokens.
+`configs/scmdm_text.py` without the partial rates, the control of equal FLOPs and the longest sampler of `local`;
+`paper` keeps GPT-2's tokens.
 """
 
 from configs import scmdm, scmdm_text
@@ -9,7 +10,7 @@ from configs.base import defaults, small, tiny
 from configs.mdlm_owt import openwebtext, wikipedia
 from configs.prime_wiki import ALPHABET
 
-LEFT_OUT = ("lambda 0.5", "lambda 0.9", "same FLOPs")
+LEFT_OUT = ("lambda 0.5", "lambda 0.9", "same FLOPs", "1024 steps")
 TABLE = dict(
     title="SCMDM on Wikipedia: self-conditioning after training",
     columns=tuple(column for column in scmdm_text.COLUMNS if column[0] != "parse_rate"),

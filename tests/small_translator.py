@@ -25,7 +25,7 @@ def weights(seed=0, scale=0.7):
     return {name: jnp.asarray(rng.normal(0, scale, shape), jnp.float32) for name, shape in SHAPES.items()}
 
 
-def batch_of(size=3, length=5, seed=0, references=True):
+def batch_of(size=3, length=5, seed=0):
     """Pairs of equal length, so that position i of the source speaks of position i of the target."""
     rng = np.random.default_rng(seed)
     tokens, source = (jnp.asarray(rng.integers(0, VOCAB, (size, length))) for _ in range(2))

@@ -146,7 +146,8 @@ class EncoderDecoder(nn.Module):
             raise ValueError(f"net.remat: unknown policy '{self.remat}'; use one of none, dots, full")
         shape = (self.vocab_size, self.latent)
         self.embedding = self.param("embedding", nn.initializers.normal(self.table_std), shape, jnp.float32)
-        place = nn.initializers.normal(0.02)
+        # As large as hidden^-1/2, fairseq's start: with less, alignment by position is learnt late.
+        place = nn.initializers.normal(self.hidden**-0.5)
         self.source_positions = self.param("source_positions", place, (self.positions, self.hidden), jnp.float32)
         self.target_positions = self.param("target_positions", place, (self.positions, self.hidden), jnp.float32)
         if self.kind != "joint":

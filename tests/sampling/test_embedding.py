@@ -45,10 +45,9 @@ def sample(mode="reuse", steps=4, params=None, keys=None, batch=BATCH, grid=None
 
 
 def test_one_step_has_no_memory():
-    one, other, twice = (sample(mode, 1) for mode in ("reuse", "none", "recompute"))
+    one, other = (sample(mode, 1) for mode in ("reuse", "none"))
     np.testing.assert_array_equal(one.tokens, other.tokens)
-    # Two calls are another estimate.
-    assert np.asarray(twice.steps.confidence != other.steps.confidence).any()
+    np.testing.assert_array_equal(one.steps.confidence, other.steps.confidence)
 
 
 def test_without_weights_for_the_memory_all_modes_agree():
@@ -57,8 +56,10 @@ def test_without_weights_for_the_memory_all_modes_agree():
     for other in made[1:]:
         np.testing.assert_array_equal(other.steps.tokens, made[0].steps.tokens)
         np.testing.assert_allclose(other.steps.confidence, made[0].steps.confidence, rtol=1e-5)
-    one, other = sample("reuse", 4), sample("none", 4)
-    assert np.abs(np.asarray(one.steps.confidence) - np.asarray(other.steps.confidence)).max() > 1e-3
+    # With them the first step tells two calls from one, and the second a memory from none.
+    reuse, twice, none = (np.asarray(sample(mode, 4).steps.confidence) for mode in ("reuse", "recompute", "none"))
+    np.testing.assert_allclose(reuse[0], none[0], rtol=1e-5)
+    assert np.abs(twice[0] - none[0]).max() > 1e-3 and np.abs(reuse[1] - none[1]).max() > 1e-3
 
 
 def test_a_sample_depends_on_its_key_and_its_source_alone():

@@ -21,7 +21,8 @@ class TokenTime(nn.Module):
     """The embedding of every token's own time.
 
     "difformer": W2 relu(W1 sinusoids(1000 t)), widths 4 D and D. "dinoiser": W2 silu(W1 [sin, cos](2 pi t w)) with
-    128 fixed frequencies w ~ N(0, 16^2), widths 512 and D.
+    128 fixed frequencies w ~ N(0, 16^2), widths 512 and D. (Difformer's code tells index i of 2,000 as 1000 i / 2000;
+    here its time is (i + 1) / 2000, half a unit more.)
     """
 
     form: Form

@@ -11,8 +11,8 @@ SWEEPS = (
     ("strength", "strength of the reward (lambda)", "LiDAR"),
     ("scale", "scale of the guide (s)", "LiDAR"),
 )
-PARTICLES, STEPS, STRENGTHS, SCALES = (3, 9, 25, 50, 100), (2, 3, 5, 10), (1, 10, 100, 1000, 5000), (1, 3, 6, 12.5, 25)
-GRADIENTS, RATES, STEERINGS = (3, 10, 30, 100), (0.1, 0.5, 2, 5), (3, 10, 30)
+PARTICLES, STEPS, STRENGTHS, SCALES = (3, 9, 25, 50, 100), (2, 3, 5, 10), (1, 10, 100, 5000), (1, 3, 6, 12.5, 25)
+GRADIENTS, RATES, STEERINGS = (1, 3, 10, 30, 100), (0.1, 0.5, 2, 5), (3, 10, 30)
 
 
 def at(name: str, value: float) -> str:

@@ -49,7 +49,7 @@ def exact_rows(config):
         made = method(name, kind, {"exact": curve or name}, "exact: ", **fields)
         steps = {} if debug else {"sample.steps": 100}
         made["overrides"] |= {"model.net": "picture_oracle", "judge.name": "none"} | steps
-        return made | {"pictured": not curve}
+        return made | {"pictured": debug}
 
     yield row("base")
     for count in (2,) if debug else (2, 4):
@@ -68,29 +68,30 @@ def exact_rows(config):
 
 def trained_rows(config):
     """Every method on the trained model, with more and more to spend."""
-    debug = config.variant == "debug"
+    debug, full = config.variant == "debug", config.variant != "local"
 
     def row(name, kind="plain", curve=None, **fields):
         line = curve or name
         return method(name, kind, {"time": line, "evaluations": line}, **fields)
 
     yield row(BASE)
-    if not debug:
-        more = row("base, twice the steps", curve="base")
-        yield more | {"overrides": more["overrides"] | {"sample.steps": 2 * config.sample.steps}}
-    for count in () if debug else (2, 4):
-        yield row(f"best of {count}", "best_of", "best of n", best_of=count)
-    for period in (1,) if debug else (1, 4):
-        yield row(f"gradient, every {period}", "gradient", "gradient (universal guidance)", gradient__period=period)
-    for period in (2,) if debug else (1, 4):
-        yield row(f"DATE, every {period}", "condition", "DATE", condition__period=period)
-    for count in (4,) if debug else (3, 9, 25, 50):
-        yield row(f"LiDAR {count}", "lidar", "LiDAR", lookahead__particles=count)
     if debug:
+        yield row("gradient", "gradient")
+        yield row("DATE, every 2", "condition", condition__period=2)
+        yield row("LiDAR 4", "lidar", lookahead__particles=4)
         return
-    for potential in ("difference", "max"):
-        yield row(f"FK {potential}", "steering", f"FK {potential}", steering__potential=potential)
-    yield row("LiDAR and FK", "lidar_steering")
+    more = row("base, twice the steps", curve="base")
+    yield more | {"overrides": more["overrides"] | {"sample.steps": 2 * config.sample.steps}}
+    for count in (2, 4) if full else (4,):
+        yield row(f"best of {count}", "best_of", "best of n", best_of=count)
+    for period in (1, 4) if full else (1,):
+        name = "gradient" if period == 1 else f"gradient, every {period}"
+        yield row(name, "gradient", "gradient (universal guidance)", gradient__period=period)
+        yield row(name.replace("gradient", "DATE"), "condition", "DATE", condition__period=period)
+    yield row("FK", "steering")
+    for count in (3, 9, 25, 50, 100) if full else (3, 9, 50):
+        yield row(f"LiDAR {count}", "lidar", "LiDAR", lookahead__particles=count)
+    yield row("LiDAR 50 and FK", "lidar_steering", "LiDAR and FK")
 
 
 def rows(config):

@@ -62,6 +62,7 @@ def prompted(table: str, variant: str):
         config.captioned_unet.update(channels=(24, 40, 56))
         config.train.update(steps=1600, batch=64, ema=0.995, log_every=20, checkpoint_every=200)
         config.train.update(evaluate_every=400, evaluate_batches=8)
+        config.sample.gaussian.per_task = 4
         return config
     config.model.dtype = "bfloat16"
     config.train.update(steps=20_000, batch=256, ema=0.999, evaluate_every=2000, checkpoint_every=2000)

@@ -23,7 +23,8 @@ from diffusion.evaluate.intervals import over_sets
 from diffusion.evaluate.shapes import check as correct
 from diffusion.evaluate.shapes import graded
 from diffusion.randomness import example_keys, named
-from diffusion.report.images import image_grid
+from diffusion.report.images import image_grid, labelled_grid
+from diffusion.report.images import pictures as as_bytes
 from diffusion.report.rows import provenance
 from diffusion.sampling.gaussian import rows_of
 from diffusion.sampling.lidar import Lookahead, kernel_logits
@@ -204,7 +205,8 @@ class Drawing:
         for chosen, share in self.batches("sampling"):
             drawn = jax.device_put(self.keys("target", number, chosen, self.made.draws), rows)
             told, given = placed(self.model.told, chosen), placed(ahead, chosen)
-            inputs = (self.model.params, self.model.reward_params, drawn, told, given)
+            forces = {name: jnp.float32(value) for name, value in self.made.forces.items()}
+            inputs = (self.model.params, self.model.reward_params, drawn, told, given, forces)
             made, spent = self.timed("draw", self.made.draw, inputs)
             pictures.append(np.asarray(made))
             seconds += spent * share
@@ -358,9 +360,26 @@ def diversity(pictures: Float[np.ndarray, "P N H W C"]) -> float:
 
 
 def draw_grid(job: Context, asked: list[Slot], pictures: Float[np.ndarray, "P N H W C"]) -> None:
-    """samples.png, one prompt a row, and samples.txt, which prompt is which row."""
+    """samples.png, one prompt a row, samples.txt, which prompt is which row, and samples.npy, the same as bytes."""
     every = max(1, len(asked) // ROWS)
     shown = list(range(0, len(asked), every))[:ROWS]
     tokens = np.asarray(job.system.codec.decode(jnp.asarray(pictures[shown].reshape(-1, *pictures.shape[2:]))))
-    image_grid(job.folder / "samples.png", tokens, job.system.codec.image, pictures.shape[1])
+    shape = job.system.codec.image
+    image_grid(job.folder / "samples.png", tokens, shape, pictures.shape[1])
+    np.save(job.folder / "samples.npy", as_bytes(tokens, shape).reshape(len(shown), -1, *shape))
     (job.folder / "samples.txt").write_text("".join(f"{asked[index].prompt}\n" for index in shown))
+
+
+def montage(rows: list[dict], workdir: Path, folder: Path, most: int = 2) -> list[Path]:
+    """Pictures of the same prompts and noise, one column a row of the table; nothing where there are none."""
+    columns: dict[str, np.ndarray] = {}
+    texts: list[str] = []
+    for row in rows:
+        job = workdir / "jobs" / row["job"]
+        if row.get("domain") == "prompted" and (job / "samples.npy").exists() and row["row"] not in columns:
+            columns[row["row"]] = np.load(job / "samples.npy")[:, :most]
+            texts = (job / "samples.txt").read_text().splitlines()
+    if len(columns) < 2 or len({len(each) for each in columns.values()}) > 1:
+        return []
+    labelled_grid(folder / "methods.png", columns, texts, "The same prompts and noise under each method")
+    return [folder / "methods.png"]

@@ -15,6 +15,7 @@ from diffusion.report.tables import Column, assemble, markdown, mean_and_error, 
 from experiments.domains import SCIENCES
 from experiments.images import collect
 from experiments.jobs import atomic_write, plan
+from experiments.prompted import montage
 
 PUBLISHED = Path(__file__).parent
 SQUARES = ("denoising", "reward")  # objectives that are mean squared errors
@@ -49,7 +50,9 @@ def write(module: ModuleType, config: ConfigDict, rows: list[dict], workdir: Pat
     text, printed = render(module, config, rows)
     pictured = {row["name"] for row in module.rows(config) if row.get("pictured", True)}
     pictures = draw(module, config, rows, folder)
-    pictures += collect([row for row in rows if row["row"] in pictured], workdir, folder)
+    shown = [row for row in rows if row["row"] in pictured]
+    pictures += montage(shown, workdir, folder)
+    pictures += collect([row for row in shown if row.get("domain") != "prompted"], workdir, folder)
     samples = sample_text(rows, workdir)
     body = text + "".join(f"\n![{path.stem}]({path.name})\n" for path in pictures)
     atomic_write(folder / "table.md", body)

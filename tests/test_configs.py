@@ -81,7 +81,7 @@ def abstract_pictures(config, system, params):
         samples = jax.eval_shape(made.look, params, looked, told)
         flat = (*samples.shape[:2], config.data.length)
         ahead = Lookahead(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (flat, flat[:2])))
-    pictures = jax.eval_shape(made.draw, params, {}, keys, told, ahead)
+    pictures = jax.eval_shape(made.draw, params, {}, keys, told, ahead, made.forces)
     assert pictures.shape == (size, options.images, *system.codec.image)
 
 

@@ -40,13 +40,15 @@ class Cost(NamedTuple):
 
 
 class Method(NamedTuple):
-    """`draw(params, reward_params, keys, told, ahead)` gives the kept samples [P, images, ...] of P prompts.
+    """`draw(params, reward_params, keys, told, ahead, forces)` gives the kept samples [P, images, ...] of P prompts.
 
     `keys` are [P, draws]. `look(params, keys, told)` gives cheap samples [P, particles, ...] for `ahead`; None for a
-    method that does not look ahead.
+    method that does not look ahead. `forces` are numbers that the program takes as inputs, so that a sweep over them
+    compiles it once.
     """
 
     draw: Callable[..., Array]
+    forces: dict[str, float]
     draws: int
     look: Callable[..., Array] | None
     particles: int
@@ -128,7 +130,14 @@ def method(config: ConfigDict, system: System, reward: Reward) -> Method:
     looks = options.method.startswith("lidar")
     shape = system.codec.image
 
-    def draw(params: Params, reward_params: Params, keys: Keys, told: Told, ahead: Lookahead | None = None) -> Array:
+    def draw(
+        params: Params,
+        reward_params: Params,
+        keys: Keys,
+        told: Told,
+        ahead: Lookahead | None,
+        forces: dict[str, Array],
+    ) -> Array:
         count = keys.shape[1]
         predict, carry = bound(config, system, params, told, count)
 
@@ -138,26 +147,34 @@ def method(config: ConfigDict, system: System, reward: Reward) -> Method:
         steering = options.steering
         resample = None
         if "steering" in options.method:
-            resample = Steering(value, count, steering.strength, steering.potential, steering.adaptive)
-        predict = guided(predict, chain(config, value, ahead))
+            resample = Steering(value, count, forces["steering"], steering.potential, steering.adaptive)
+        predict = guided(predict, chain(options.method, value, ahead, forces))
         x, _ = sample_gaussian(predict, keys.reshape(-1), shape, grid, carry, resample)
         if options.method == "best_of":
             x = best(x, value(x), len(keys), options.images)
         return x.reshape(len(keys), -1, *shape)
 
     look = looking(config, system, shape) if looks else None
-    return Method(draw, draws, look, ahead_options.particles if looks else 0, cost(config, grid))
+    forces = {
+        "gradient": options.gradient.scale,
+        "rate": options.condition.rate,
+        "steering": options.steering.strength,
+        "strength": ahead_options.strength,
+        "scale": ahead_options.scale,
+    }
+    return Method(draw, forces, draws, look, ahead_options.particles if looks else 0, cost(config, grid))
 
 
-def chain(config: ConfigDict, value: Callable[[Array], Array], ahead: Lookahead | None) -> tuple[Guide, ...]:
+def chain(
+    name: str, value: Callable[[Array], Array], ahead: Lookahead | None, forces: dict[str, Array]
+) -> tuple[Guide, ...]:
     """The guides of a method, in x_0-space, after classifier-free guidance."""
-    options = config.sample.gaussian
-    if options.method == "gradient":
-        return (guides.reward_gradient(value, options.gradient.scale),)
-    if options.method == "condition":
-        return (guides.condition_ascent(value, options.condition.rate),)
+    if name == "gradient":
+        return (guides.reward_gradient(value, forces["gradient"]),)
+    if name == "condition":
+        return (guides.condition_ascent(value, forces["rate"]),)
     if ahead is not None:
-        return (lookahead_guide(ahead, options.lookahead.strength, options.lookahead.scale),)
+        return (lookahead_guide(ahead, forces["strength"], forces["scale"]),)
     return ()
 
 

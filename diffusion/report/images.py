@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import matplotlib
+
+matplotlib.use("Agg")
 import matplotlib.image
+import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Int, UInt8
 
@@ -43,3 +47,29 @@ def image_grid(
         canvas[top : top + zoom * height, left : left + zoom * width] = picture
     path.parent.mkdir(parents=True, exist_ok=True)
     matplotlib.image.imsave(path, canvas)
+
+
+def labelled_grid(path: Path, columns: dict[str, UInt8[np.ndarray, "R N H W C"]], rows: list[str], title: str) -> None:
+    """Write a PNG with one column a label and one row a text; each cell shows its N pictures side by side."""
+    count = next(iter(columns.values())).shape[1]
+    width, height = 0.75 * count * len(columns) + 2.2, 0.78 * len(rows) + 0.9
+    figure, axes = plt.subplots(len(rows), len(columns), figsize=(width, height), dpi=130, squeeze=False)
+    for column, (label, pictures) in enumerate(columns.items()):
+        for row, group in enumerate(pictures):
+            shown = np.full((group.shape[1], count * (group.shape[2] + 1) - 1, 3), 255, np.uint8)
+            for number, picture in enumerate(group):
+                left = number * (group.shape[2] + 1)
+                shown[:, left : left + group.shape[2]] = picture
+            cell = axes[row, column]
+            cell.imshow(shown, interpolation="nearest")
+            cell.set(xticks=[], yticks=[])
+            cell.spines[:].set_visible(False)
+            if not row:
+                cell.set_title(label, fontsize=8)
+            if not column:
+                cell.set_ylabel(rows[row].replace(" and ", "\nand "), rotation=0, ha="right", va="center", fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    plt.close(figure)

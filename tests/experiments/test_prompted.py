@@ -80,13 +80,13 @@ def test_the_trained_tier_runs_from_nothing_to_its_table(cli, tmp_path):
     assert sampled.keys() == {row["name"] for row in lidar_shapes.rows(config) if "sample" in row["verbs"]}
     steps, both = config.sample.steps, 2
     assert sampled["base"]["evaluations"] == steps * both
-    assert sampled["gradient, every 1"]["backward_evaluations"] == steps * both
+    assert sampled["gradient"]["backward_evaluations"] == steps * both
     assert sampled["DATE, every 2"]["evaluations"] == steps * both * 1.5
     assert sampled["LiDAR 4"]["evaluations"] == steps * both + 4 * 3 * both / 4
     assert all(0 <= each["overall"] <= 1 and each["overall_low"] <= each["overall_high"] for each in sampled.values())
     assert next(row for row in rows if row["verb"] == "evaluate")["metrics"]["examples"] == 16
     assert {path.name for path in (tmp_path / "runs/tables/lidar_shapes.debug").glob("*.png")} >= {
-        "exact.png", "time.png", "evaluations.png", "regression.png", "samples-base-seed-0.png"}  # fmt: skip
+        "exact.png", "time.png", "evaluations.png", "regression.png", "methods.png"}  # fmt: skip
     # The same command again reads what is there.
     assert "running" not in cli("run", SHAPES)[2]
 

@@ -1,0 +1,68 @@
+"""Law 1 for Gaussian diffusion: a bound for every denoiser, and the entropy of a mixture for the exact one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.evaluate.gaussian_likelihood import gaussian_bound
+from diffusion.gaussian_schedules import CosineSignal
+from diffusion.oracles import mixture as oracle
+from diffusion.randomness import example_keys
+from diffusion.sampling import solvers
+
+LAW = oracle.mixture([0.5, 0.3, 0.2], [-2, 0.5, 2], np.array([0.5, 0.4, 0.6]) ** 2)
+
+
+def keys_of(size):
+    return example_keys(jax.random.key(1), jnp.arange(size))
+
+
+def exact(x, row, carry):
+    return oracle.clean(LAW, x, row.alpha, row.sigma), carry
+
+
+def path(steps):
+    """Equal steps in the logarithm of the ratio of signal to noise, then clean."""
+    ratios = np.exp(np.linspace(np.log(200.0), np.log(0.02), steps))
+    alpha = 1 / np.sqrt(1 + ratios**2)
+    return solvers.Path(np.zeros(steps + 1), np.append(alpha, 1.0), np.append(ratios * alpha, 0.0))
+
+
+def mean_bound(predict, steps, x):
+    return jax.jit(lambda keys, x: gaussian_bound(predict, keys, x, path(steps)))(keys_of(len(x)), x)
+
+
+def test_the_exact_denoiser_reaches_the_entropy_as_steps_grow():
+    x = oracle.draw(jax.random.key(0), LAW, 5000)
+    nats = -oracle.log_density(LAW, x)
+    gaps = {steps: mean_bound(exact, steps, x) - nats for steps in (10, 100, 1000)}
+    means = {steps: float(gap.mean()) for steps, gap in gaps.items()}
+    error = {steps: float(gap.std()) / 5000**0.5 for steps, gap in gaps.items()}
+    # Sums over N steps overestimate the integral by about 1 / N.
+    assert means[10] > 5 * means[100] > 15 * means[1000]
+    assert -3 * error[1000] < means[1000] < 0.04 + 3 * error[1000]
+
+
+@pytest.mark.parametrize("wrong", ["shifted", "shrunk", "blind"])
+def test_any_denoiser_has_a_bound(wrong):
+    """Kraft: the integral of exp(-bound) over the line is at most one, and the mean lies above the entropy."""
+
+    def predict(x, row, carry):
+        clean = oracle.clean(LAW, x, row.alpha, row.sigma)
+        return {"shifted": clean + 0.3, "shrunk": 0.8 * clean, "blind": jnp.zeros_like(x)}[wrong], carry
+
+    points, draws = jnp.linspace(-6, 6, 241), 200
+    x = jnp.repeat(points, draws)[:, None]
+    each = mean_bound(predict, 60, x).reshape(len(points), draws).mean(axis=1)
+    assert float(jnp.sum(jnp.exp(-each)) * 0.05) < 1.02
+    data = oracle.draw(jax.random.key(0), LAW, 20_000)
+    gap = mean_bound(predict, 60, data) + oracle.log_density(LAW, data)
+    assert float(gap.mean()) > 0.05
+
+
+def test_a_schedules_own_path_bounds_too():
+    x = oracle.draw(jax.random.key(0), LAW, 10_000)
+    own = solvers.uniform(CosineSignal(), 200, first=0.995)
+    gap = jax.jit(lambda keys, x: gaussian_bound(exact, keys, x, own))(keys_of(len(x)), x) + oracle.log_density(LAW, x)
+    assert -0.05 < float(gap.mean()) < 0.3

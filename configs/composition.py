@@ -15,7 +15,7 @@ BUDGETS = {"paper": (128, 512), "gpu": (32, 128), "local": (64,), "debug": (4,)}
 SCMDM, PRIME = "SCMDM", "Prime, 2 digits"
 # Beside 1: a curve of the plain denoiser's, and points of the guided samplers at its higher entropies.
 TEMPERATURES = {
-    ("local", BASE, "Star-loop"): (0.8, 0.9),
+    ("local", BASE, "Star-loop"): (0.8, 0.9, 1.1),
     **{("local", name, "G-Star-loop"): (1.1,) for name in (BASE, SCMDM, PRIME)},
 }
 

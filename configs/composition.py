@@ -1,4 +1,4 @@
-"""What combines: three denoisers under five samplers, at equal evaluations, likelihood-trained networks throughout.
+"""What combines: three denoisers under five samplers, at equal evaluations.
 
 MDLM, SCMDM (the same network, trained on with its own prediction as input) and MDM-Prime with two digits a token are
 sampled ancestrally, by ReMDM, by star-shaped steps without and with a learned error predictor, and by P2. Every piece
@@ -58,8 +58,10 @@ TABLE = dict(
     notes=(
         NOTES + "Nobody publishes these numbers. The error predictor is a head of one block, trained on each "
         "denoiser's own mistakes; with digits a token is suspected whole and its digits are masked one by one. The "
-        "number behind a row's name is its budget in evaluations, the predictor's share included. On bytes P2 fills "
-        "windows with one symbol, and is left out of the plots."
+        "number behind a row's name is its budget in evaluations, the predictor's share included. SCMDM has been "
+        "trained on for longer than the others. Prime is trained on its joint objective, whose curve is no likelihood; "
+        "its perplexity is that of the valid bound. On bytes P2 fills windows with one symbol, and is left out of the "
+        "plots."
     ),
 )
 

@@ -79,12 +79,14 @@ def prompted(table: str, variant: str):
 
 def reward_row(config) -> dict:
     """The reward model: its training, and how well it ranks held-out pictures."""
-    steps = {"local": 3000, "debug": 4}.get(config.variant, 10_000)
+    steps = {"local": 1500, "debug": 4}.get(config.variant, 10_000)
     overrides = {
         "data.source": "shapes_rewards",
         "model.net": "reward",
         "objective.name": "reward",
         "train.steps": steps,
+        "train.ema": 0.99,
+        "optimizer.weight_decay": 0.01,
         "judge.name": "none",
     }
     return dict(name=REWARD, overrides=overrides, verbs=("evaluate",))

@@ -13,7 +13,8 @@ from diffusion.data.shapes_prompts import PROMPT_LENGTH, WORDS
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(pictures, "PICTURES", {"train": (0, 60), "validation": (1, 20), "test": (2, 20)})
+    for name in ("PICTURES", "REWARDED"):
+        monkeypatch.setattr(pictures, name, {"train": (0, 60), "validation": (1, 20), "test": (2, 20)})
 
 
 def load(source, length=768, size=256):

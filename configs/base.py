@@ -40,6 +40,26 @@ GAUSSIAN = dict(
     deviation=0.05,  # and the noise on them
 )
 
+# Sampling of sequence-to-sequence models, in `sample.steps` calls of the network: `sample.translation`.
+TRANSLATION = dict(
+    memory="reuse",  # what the network reads as its last estimate: reuse, recompute (two calls a step), none
+    factor=1.0,  # deviation of the noise at the start, whatever process.factor was in training
+    solver="ddim",  # ddim, ancestral
+    path="even",  # even, spaced (chains; Difformer), cedi (DINOISER: the network is told times from 1 to 0.99)
+    lengths="around",  # about the likeliest (around), the likeliest (likeliest), drawn from the head (drawn), known
+    length_beam=1,  # lengths of a sentence
+    seeds=1,  # noises of each length
+    rerank="mbr",  # which of several candidates is kept: mbr (agreement by BLEU), judge (likelihood under judge.row)
+    role="reference",  # mbr: what a candidate is to the others, reference (Difformer) or hypothesis (DINOISER)
+    clamp=False,  # put every estimate on the nearest embedding
+    beam=5,  # causal: hypotheses of beam search; 1: greedy
+    penalty=1.0,  # causal: power of the length by which log p is divided
+    split="test",
+    tokenize="13a",  # sacreBLEU's tokenizer: none, 13a, intl, ...
+    rouge=False,  # measure ROUGE too (needs the optional package rouge-score)
+    diagnose=False,  # write down every step of the first batch: confidence, tokens changed, error of the memory, BLEU
+)
+
 
 def defaults(table: str, variant: str) -> ConfigDict:
     """MDLM's recipe (arXiv 2406.07524) at small size, on the standard library's own sources.
@@ -76,6 +96,12 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 validation_images=5000,  # mnist, cifar10: last training images; 0: none, validation is the test split
                 flip=False,  # images: mirror half of the training examples left to right
                 cache_dir="",  # empty: the work directory's cache
+                # Pairs of a source and a target, whose tokenizers are words, bpe (of both sides), bytes and file;
+                # `length` is the target's:
+                source_length=16,  # tokens of a source, its end included; longer ones are left out of training
+                reverse=False,  # swap source and target
+                lower=False,  # lower-case both sides
+                seed=0,  # of the made-up sources: dialects, dialects_reversed, number_words
             ),
             codec=dict(
                 digits=1,  # symbols that a token is written with and masked by; 1: MDLM, more: MDM-Prime
@@ -110,7 +136,8 @@ def defaults(table: str, variant: str) -> ConfigDict:
             ),
             model=dict(
                 # dit, mlp (few positions); unet and classifier (images) have sizes of their own below. With Gaussian
-                # noise: captioned_unet, reward; picture_oracle and mixture_oracle are exact and need no training
+                # noise: captioned_unet, reward; picture_oracle and mixture_oracle are exact, need no training. Pairs:
+                # encoder_decoder
                 net="dit",
                 hidden=768,
                 blocks=12,
@@ -149,6 +176,26 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 context_width=64,
                 time_width=96,
             ),
+            encoder_decoder=dict(
+                # decoder: the denoiser; joint: one sequence of source and target (DiffuSeq); causal: autoregressive
+                kind="decoder",
+                latent=16,  # width of an embedding
+                hidden=64,
+                encoder_blocks=1,
+                decoder_blocks=2,
+                heads=4,
+                feed_forward=256,
+                dropout=0.0,
+                positions=64,  # the most tokens of a source, and of a target
+                scale="unit",  # embeddings: unit (of length sqrt(d)) or scaled (sqrt(d) times the table)
+                table_std=1.0,  # deviation of the table at the start
+                form="difformer",  # input, time and readout: difformer or dinoiser
+                input_norm=True,  # normalise the decoder's input
+                norm_first=True,  # norms before each part of a block; False: behind
+                activation="gelu",  # gelu or relu
+                length_classes=256,  # of target length - source length; 0: no head
+                length_gradient=True,  # whether the head's loss reaches the encoder
+            ),
             reward=dict(stem=32, channels=64, blocks=3, hidden=128, word_width=32, groups=8),
             process=dict(
                 # log_linear, linear, cosine, polynomial, geometric; Gaussian noise: scaled_linear (Stable Diffusion's),
@@ -159,15 +206,46 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 low=1e-3,  # geometric
                 high=20.0,
                 prediction="epsilon",  # Gaussian noise: epsilon, clean, velocity, flow
+                factor=1.0,  # pairs: F, by which the noise of training is multiplied
             ),
             objective=dict(
                 # nelbo (MDLM), nelbo_reveal (the same bound with less variance), autoregressive, cross_entropy (images,
-                # as published), classification (labels), errors (a predictor's); denoising (Gaussian noise), reward
+                # as published), classification (labels), errors (a predictor's); denoising (Gaussian noise), reward;
+                # pairs: embedding, next_target (encoder_decoder.kind=causal)
                 name="nelbo",
                 minimum_time=1e-3,
                 target="marginal",  # digits: marginal (a bound) or joint (the MDM-Prime paper's; not a bound)
                 prompt_dropout=0.1,  # denoising: share of examples whose prompt is left out
                 noise=0.5,  # reward: largest noise on its pictures, whose values lie in [-1, 1]
+                label_smoothing=0.0,  # embedding, next_target
+            ),
+            embedding=dict(
+                memory_rate=0.5,  # share of examples that read an estimate
+                alternate="flip",  # with or without: a coin an example (flip), or both losses (sum; DINOISER)
+                rounding="anchor",  # cross-entropy of the estimate (anchor), of the clean embedding (round), both, none
+                floor="none",  # lowest time: none, clipped, clipped_s (DINOISER)
+                length_weight=0.1,
+                estimate_dropout=False,  # dropout also where estimates are made
+                fill=False,  # padding is generated like tokens (DiffuSeq); without it a length is given
+                # Self-conditioning perturbation. Its gap and coupling are inferred: no equations were to be had.
+                scp=dict(
+                    gap="off",  # off, fixed, randk, uniform, uniform_gap
+                    size=0.2,  # fixed: the gap; uniform_gap: the largest
+                    steps=(2, 3, 5, 10, 20),  # randk: the gap is 1 / one of these
+                    probability=1.0,  # share of examples that are perturbed
+                    couple="independent",  # noise of the later state: independent, markov, shared (gives data away)
+                ),
+                # Model-aware noise scaling. Its map and measure are inferred. random and shuffled are controls.
+                mans=dict(
+                    map="off",  # off, shift, scale, table, random, shuffled
+                    measure="likelihood",  # of confidence: likelihood, distance
+                    strength=0.5,  # shift, random, shuffled
+                    largest=3.0,  # scale: noise over signal of a sure token
+                    anchors=((0.0, 1.0), (0.5, 1.5), (1.0, 3.0)),  # table: (confidence, scale)
+                    temperature=1.0,  # distance
+                    aware=True,  # whether the network is told the times of tokens
+                    off_probability=0.0,  # share of examples whose tokens keep one time
+                ),
             ),
             optimizer=dict(
                 learning_rate=3e-4,
@@ -245,6 +323,8 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 suffix="",  # text at the end: what lies between is filled in
                 infill=0,  # held-out windows, each without a span of so many tokens that is to be filled in; 0: none
                 gaussian=copy.deepcopy(GAUSSIAN),
+                source="",  # pairs: a file of sources, one a line, to translate in place of the split
+                translation=copy.deepcopy(TRANSLATION),
             ),
             judge=dict(
                 name="none",  # none, row (a causal row of this table) or gpt2; images: classifier (a row) or inception

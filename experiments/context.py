@@ -1,7 +1,7 @@
 """What every verb needs of a job: its data, its network, its mesh and its weights."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import jax
@@ -11,7 +11,10 @@ from ml_collections import ConfigDict
 from diffusion import build
 from diffusion.build.gaussian import EXACT
 from diffusion.build.gaussian import NETS as GAUSSIAN_NETS
+from diffusion.build.pairs import NET as PAIR_NET
 from diffusion.data import Dataset, load_dataset
+from diffusion.data.pair_sources import SOURCES as PAIRS
+from diffusion.data.pairs import PairDataset, PairSettings, load_pairs
 from diffusion.train.mesh import check_batch, make_mesh, put_key
 from diffusion.train.weights import load_weights, weights_exist
 from diffusion.types import Params
@@ -25,7 +28,7 @@ class Context:
     config: ConfigDict
     folder: Path
     workdir: Path
-    dataset: Dataset
+    dataset: Dataset | PairDataset
     system: build.System
     mesh: Mesh
 
@@ -35,17 +38,26 @@ class Context:
         return put_key(jax.random.key(self.config.seed), self.mesh)
 
 
-def read_data(config: ConfigDict, workdir: Path) -> Dataset:
+def read_data(config: ConfigDict, workdir: Path) -> Dataset | PairDataset:
     """The data set of a config, cached under the work directory unless the config says where."""
-    fields = config.data.to_dict()
-    fields["cache_dir"] = fields["cache_dir"] or str(workdir / "cache")
-    return opened(tuple(fields.items()))
+    told = config.data.to_dict()
+    told["cache_dir"] = told["cache_dir"] or str(workdir / "cache")
+    return opened(tuple(told.items()))
 
 
 @functools.lru_cache(maxsize=4)
-def opened(fields: tuple) -> Dataset:
+def opened(told: tuple) -> Dataset | PairDataset:
     """A data set stays open for the jobs that share it."""
-    return load_dataset(ConfigDict(dict(fields)))
+    given = dict(told)
+    return open_pairs(given) if given["source"] in PAIRS else load_dataset(ConfigDict(given))
+
+
+def open_pairs(given: dict) -> PairDataset:
+    """Pairs from the folder `data.path`, or from a folder below it that is called as the source."""
+    below = Path(given["path"]).expanduser() / given["source"]
+    path = str(below) if given["path"] and below.is_dir() else given["path"]
+    known = {each.name: given[each.name] for each in fields(PairSettings)}
+    return load_pairs(PairSettings(**known | {"path": path}))
 
 
 def check(job: Job, workdir: Path) -> Context:
@@ -67,6 +79,8 @@ def check(job: Job, workdir: Path) -> Context:
         if made.system.base and not (config.start or config.checkpoint):
             raise ValueError("start: an error predictor learns from a trained denoiser; set it, or pass a checkpoint")
     if job.verb == "evaluate":
+        if config.model.net == PAIR_NET:
+            raise ValueError("evaluate: sequence-to-sequence models are measured by what they write; use sample")
         if config.model.net != "reward":
             build.estimators(config)
         check_batch(config.evaluate.batch, made.mesh, field="evaluate.batch")
@@ -78,7 +92,8 @@ def check(job: Job, workdir: Path) -> Context:
                     f"{field}: {path!r} does not exist; pass --config.{field}=FILE_OR_FOLDER, or "
                     "--config.evaluate.zero_shot_required=False to leave empty cells"
                 )
-    if job.verb == "sample" and config.sample.policy != "data" and config.model.net not in GAUSSIAN_NETS:
+    own = (*GAUSSIAN_NETS, PAIR_NET)  # their samplers are checked with what they sample
+    if job.verb == "sample" and config.sample.policy != "data" and config.model.net not in own:
         build.sampler(config, made.system)
         check_batch(config.sample.batch, made.mesh, field="sample.batch")
     if config.checkpoint:
@@ -90,7 +105,11 @@ def context(job: Job, workdir: Path) -> Context:
     """Read the data and build the network of a job."""
     config = ConfigDict(job.config)
     dataset = read_data(config, workdir)
+    if (dataset.domain == "pairs") != (config.model.net == PAIR_NET):
+        raise ValueError(f"model.net: {PAIR_NET} goes with pairs ({', '.join(sorted(PAIRS))}), and nothing else does")
     system = build.system(config, dataset.tokenizer.vocab_size)
+    if dataset.domain == "pairs":
+        system = replace(system, end=dataset.tokenizer.eos_id)
     mesh = make_mesh(**config.mesh)
     return Context(config, job.folder(workdir), workdir, dataset, system, mesh)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs.base import GAUSSIAN, defaults
+from configs.base import GAUSSIAN, TRANSLATION, defaults
 from diffusion.build.gaussian import EXACT
 
 # What decides the result of each verb; the rest (logging, meshes, folders) does not.
@@ -29,10 +29,10 @@ TRAIN_SECTIONS = (
 )
 # Fields with their defaults that came after jobs were done: they count where they differ, so that those keep their ids.
 LATER = {
-    "data": {"validation_images": 5000},
+    "data": {"validation_images": 5000, "source_length": 16, "reverse": False, "lower": False, "seed": 0},
     "model": {"labels": 0},
-    "process": {"prediction": "epsilon"},
-    "objective": {"prompt_dropout": 0.1, "noise": 0.5},
+    "process": {"prediction": "epsilon", "factor": 1.0},
+    "objective": {"prompt_dropout": 0.1, "noise": 0.5, "label_smoothing": 0.0},
     "sample": {
         "memory": "reuse",
         "cache": False,
@@ -51,6 +51,8 @@ LATER = {
             planner=False,
         ),
         "gaussian": GAUSSIAN,
+        "source": "",
+        "translation": TRANSLATION,
     },
 }
 HOUSEKEEPING = {"train": ("log_every", "checkpoint_every", "keep"), "data": ("cache_dir",)}
@@ -102,8 +104,10 @@ def train_identity(config: ConfigDict) -> dict:
     parts = {name: counted(config, name) for name in TRAIN_SECTIONS}
     for section, names in HOUSEKEEPING.items():
         parts[section] = {key: value for key, value in parts[section].items() if key not in names}
-    if config.model.net in config:
-        parts[config.model.net] = plain(config)[config.model.net]
+    # Sections that one network, or one objective, alone reads.
+    for name in (config.model.net, config.objective.name):
+        if name in config:
+            parts[name] = plain(config)[name]
     if config.codec.digits == 1:
         del parts["codec"]
     if config.memory.adapter == "none":
@@ -199,14 +203,15 @@ def find_row(rows: list[dict], name: str, field: str = "row") -> dict:
     raise ValueError(f"{field}: unknown {name!r}; known: {', '.join(repr(row['name']) for row in rows)}")
 
 
-def judge_jobs(rows: list[dict], config: ConfigDict) -> list[Job]:
-    """The training of the judge, where the judge is a row of this table: always that row's first seed.
+def judge_jobs(rows: list[dict], config: ConfigDict, judge: ConfigDict | None = None) -> list[Job]:
+    """The training of the judge (the table's, unless a row has its own), where it is a row of this table.
 
-    A checkpoint is of the network that is judged.
+    It is always that row's first seed. A checkpoint is of the network that is judged.
     """
-    if config.judge.name not in ("row", "classifier"):
+    judge = judge or config.judge
+    if judge.name not in ("row", "classifier"):
         return []
-    row = find_row(rows, config.judge.row, "judge.row")
+    row = find_row(rows, judge.row, "judge.row")
     return train_jobs(
         rows, config, row["name"], resolve(config, row["overrides"] | {"checkpoint": ""}, config.seeds[0])
     )
@@ -238,15 +243,22 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
             for verb in (verb for verb in row["verbs"] if verb != "train"):
                 needed, part = list(needs), [identity, counted(resolved, verb)]
                 if verb == "sample":
-                    judges = [] if resolved.judge.name == "none" else judge_jobs(known, config)
+                    judges = [] if resolved.judge.name == "none" else judge_jobs(known, config, resolved.judge)
                     part += [plain(resolved)["judge"], plain(resolved)["quality"]]
                     jobs |= {job.id: job for job in judges if job.id not in jobs}
                     needed += [job.id for job in judges[-1:] if job.id not in needed]
                     part += [job.id for job in judges[-1:]]
+                    part += [content(resolved.sample.source)] if resolved.sample.source else []
                 job = Job(job_id(verb, row["name"], part), verb, row["name"], seed, needed, plain(resolved))
                 jobs[job.id] = job
     order = {"train": 0, "evaluate": 1, "sample": 2}
     return sorted(jobs.values(), key=lambda job: (order[job.verb], len(job.needs) if job.verb == "train" else 0))
+
+
+def content(file: str) -> str:
+    """A hash of a user's file, which may change under its name; empty for one that is not there."""
+    path = Path(file).expanduser()
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def write_plan(jobs: list[Job]) -> str:

@@ -1,14 +1,17 @@
 """The verb `train`: one training job, from nothing or from where it stopped."""
 
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from diffusion import build
 from diffusion.data import batches, evaluation_batches, prefetch
+from diffusion.data.pairs import PairStatistics
 from diffusion.randomness import draws, named
 from diffusion.report.rows import provenance
 from diffusion.train.loop import train
@@ -59,8 +62,7 @@ def run(job: Context, spec: Job) -> dict:
             **{f"validation_{name}": value for name, value in validate(state.ema).items()},
             "train_tokens": settings.steps * settings.batch * system.length,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(trained)),
-            "bytes_per_token": text["train"].bytes / max(text["train"].tokens, 1),
-            "validation_bytes_per_token": text["validation"].bytes / max(text["validation"].tokens, 1),
+            **density(text),
         },
         "history": thin(read_metrics(job.folder / "metrics.jsonl")),
         "step": int(state.step),
@@ -68,6 +70,14 @@ def run(job: Context, spec: Job) -> dict:
         "data": job.dataset.fingerprint,
         **provenance(),
     }
+
+
+def density(text: Mapping[str, Any]) -> dict[str, float]:
+    """Bytes a token of the text; of pairs, whose bytes are not counted, how many are too long to be learnt."""
+    names = {"bytes_per_token": "train", "validation_bytes_per_token": "validation"}
+    if isinstance(text["train"], PairStatistics):
+        return dict.fromkeys(names, 0.0) | {"pairs_left_out": text["train"].left_out}
+    return {name: text[split].bytes / max(text[split].tokens, 1) for name, split in names.items()}
 
 
 def starting_weights(job: Context, spec: Job) -> Params | None:

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from diffusion.build import gaussian
+from diffusion.build import gaussian, pairs
 from diffusion.build.systems import NETS, System, process
 from diffusion.nets import classifier, mlp, unet
 from diffusion.nets.dit import flops_per_token
@@ -20,6 +20,8 @@ def training_flops(config: ConfigDict, system: System) -> float:
     Three forward passes' worth a token, and one more for the first pass of a network that remembers, at its rate. An
     error predictor takes three of its own (a head one, on frozen blocks) and the denoiser's passes without gradients.
     """
+    if config.model.net == pairs.NET:
+        return pairs.pair_training_flops(config, system.classes)
     forward, memory = forward_flops(config, system.classes), config.memory.adapter != "none"
     if system.errors:
         own = system.error_flops * (1 if config.predictor.kind == "head" else 3)
@@ -32,6 +34,8 @@ def forward_flops(config: ConfigDict, classes: int) -> float:
     model = config.model
     if model.net in gaussian.NETS:
         return gaussian.gaussian_flops(config)
+    if model.net == pairs.NET:
+        return sum(pairs.pair_flops(config, classes))
     if model.net in EXAMPLE_FLOPS:
         net = NETS[model.net](config, classes, process(config, config.data.vocab_size))
         return EXAMPLE_FLOPS[model.net](net)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import jax
 from ml_collections import ConfigDict
 
-from diffusion.build import gaussian
+from diffusion.build import gaussian, pairs
 from diffusion.build.names import pick
 from diffusion.build.systems import System, denoising_system
 from diffusion.nets.errors import ErrorPredictor
@@ -26,6 +26,8 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     """
     if config.model.net in gaussian.NETS:
         return gaussian.gaussian_system(config, vocabulary)
+    if config.model.net == pairs.NET:
+        return pairs.pair_system(config, vocabulary)
     base = denoising_system(config, vocabulary)
     pick(dict.fromkeys(KINDS), config.predictor.kind, "predictor.kind")
     if config.predictor.kind == "none":

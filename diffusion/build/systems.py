@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from diffusion import schedules
 from diffusion.build.names import pick
 from diffusion.codecs import Digits, Levels, shuffled
+from diffusion.codecs_embedding import Embedding
 from diffusion.corrupt.gaussian import Diffusing
 from diffusion.corrupt.masking import Masking
 from diffusion.corrupt.partial import PartialMasking
@@ -38,7 +39,7 @@ SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
 class System:
     """A network, its process, and how to start it; `recall` makes its memory where it has one.
 
-    `codec` says which values tokens are where the noise is Gaussian.
+    `codec` says which values tokens are where the noise is Gaussian; `end` is the token that ends targets of pairs.
 
     With an error predictor beside it `base` is the system without, `extend(key, denoiser, judge)` makes the parameters
     of both from those of the base (and of the judge whose likelihoods it learns from), and `errors(params, state,
@@ -56,7 +57,8 @@ class System:
     extend: Callable[..., Params] | None = None
     errors: Callable[..., Array] | None = None
     error_flops: float = 0.0
-    codec: Levels | None = None
+    codec: Levels | Embedding | None = None
+    end: int = 0
 
 
 def codec(config: ConfigDict, vocabulary: int) -> Digits:

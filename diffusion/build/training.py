@@ -7,6 +7,7 @@ import optax
 from ml_collections import ConfigDict
 
 from diffusion.build.names import pick
+from diffusion.build.pairs import LEARNS, NET, embedding_diffusion, next_target
 from diffusion.build.predictors import error_prediction
 from diffusion.build.systems import System
 from diffusion.evaluate.likelihood import CAUSAL, estimator, split_passes
@@ -39,6 +40,8 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
         config.objective.minimum_time,
     ),
     "reward": lambda config, system: ScoreRegression(system.denoiser, system.codec, config.objective.noise),
+    "embedding": embedding_diffusion,
+    "next_target": next_target,
 }
 # What each network with Gaussian noise, or none, is trained for; the others take what is left.
 GAUSSIAN_OBJECTIVES = {"captioned_unet": "denoising", "reward": "reward"}
@@ -47,7 +50,9 @@ GAUSSIAN_OBJECTIVES = {"captioned_unet": "denoising", "reward": "reward"}
 def objective(config: ConfigDict, system: System) -> Callable:
     """The training objective; raises ValueError when network and objective do not fit."""
     needed, given = GAUSSIAN_OBJECTIVES.get(config.model.net), config.objective.name
-    if needed != given and (needed or given in GAUSSIAN_OBJECTIVES.values()):
+    if config.model.net == NET:
+        needed = LEARNS[config.encoder_decoder.kind]
+    if needed != given and (needed or given in (*GAUSSIAN_OBJECTIVES.values(), *LEARNS.values())):
         raise ValueError(
             f"objective.name: {given} does not train model.net={config.model.net}; use {needed or 'nelbo'}"
         )

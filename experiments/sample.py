@@ -15,14 +15,14 @@ from diffusion.evaluate.intervals import over_sets
 from diffusion.randomness import example_keys, named
 from diffusion.report.rows import provenance
 from diffusion.train.mesh import batch_sharding, replicated
-from experiments import domains, images, mixtures, prompted, texts
+from experiments import domains, images, mixtures, prompted, texts, translations
 from experiments.context import Context, trained_weights
 from experiments.domains import SCIENCES
 from experiments.jobs import Job
 from experiments.judge import check_judge
 
 # Data whose noise is Gaussian, and what samples them.
-GAUSSIAN = {"prompted": prompted, "mixture": mixtures}
+GAUSSIAN = {"prompted": prompted, "mixture": mixtures, "pairs": translations}
 
 
 class Samples(NamedTuple):
@@ -68,6 +68,8 @@ def run(job: Context, spec: Job) -> dict:
 def check(job: Context) -> None:
     """Raise ValueError for what a training need not be waited for: counts, classes, prompts, judges."""
     options, domain = job.config.sample, job.dataset.domain
+    if options.source and domain != "pairs":
+        raise ValueError(f"sample.source: {domain} has no sources to translate; leave it empty")
     if domain in GAUSSIAN:
         GAUSSIAN[domain].check(job)
         return

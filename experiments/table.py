@@ -19,6 +19,7 @@ from experiments.prompted import montage
 
 PUBLISHED = Path(__file__).parent
 SQUARES = ("denoising", "reward")  # objectives that are mean squared errors
+IN_LINES = (*SCIENCES, "pairs")  # whose samples are shown by the line
 
 
 def regenerate(module: ModuleType, config: ConfigDict, workdir: Path, committed: bool, publish: bool) -> None:
@@ -96,6 +97,7 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
         f"over seeds{brackets(rows)}."
     )
     made += f" Not measured here: {', '.join(absent)}." if absent else ""
+    made += "".join(f" {text}." for text in sorted({row["signature"] for row in rows if "signature" in row}))
     text = f"# {table['title']} ({config.variant})\n\n{markdown(headings, body)}\n\n{table['notes']}\n\n{made}\n"
     return text, f"{table['title']} ({config.variant})\n\n{terminal(headings, body)}"
 
@@ -115,10 +117,13 @@ def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path)
     runs: dict[str, list] = {}
     predictors: dict[str, list] = {}
     squares: dict[str, list] = {}
+    embeddings: dict[str, list] = {}
     for row in (row for row in rows if row["verb"] == "train" and row.get("history")):
         objective = row["config"]["objective"]["name"]
         if objective == "errors":  # nats of a yes or no, that are no text's
             predictors.setdefault(row["row"], []).append(row["history"])
+        elif objective == "embedding":  # nats and squares together
+            embeddings.setdefault(row["row"], []).append(row["history"])
         elif objective in SQUARES:
             squares.setdefault(row["row"], []).append(row["history"])
         elif objective != "classification":
@@ -135,6 +140,10 @@ def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path)
         paths.append(folder / "regression.png")
         title = "Training (line) and validation (dots)"
         plots.loss_curves(paths[-1], title, squares, "mean squared error", log_y=True)
+    if embeddings:
+        paths.append(folder / "embedding.png")
+        title = "Embedding diffusion: training (line) and validation (dots)"
+        plots.loss_curves(paths[-1], title, embeddings, "objective: squared error + cross-entropies (nats a token)")
     asked = list(module.rows(config))
     for plot in module.TABLE.get("plots", ()):
         curves, references = series(rows, plot) if "series" in plot else trade_off(asked, rows, plot)
@@ -219,7 +228,7 @@ LINES, WIDTH = 8, 160
 
 def in_lines(row: dict) -> bool:
     """Whether the samples of a result are one a line; results without a domain are of text."""
-    return row.get("domain") in SCIENCES
+    return row.get("domain") in IN_LINES
 
 
 def first_lines(text: str) -> str:

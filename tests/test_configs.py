@@ -13,6 +13,8 @@ from configs import prime_toy
 from diffusion import build
 from diffusion.build.gaussian import EXACT
 from diffusion.build.guided import method
+from diffusion.build.pairs import NET as PAIR_NET
+from diffusion.build.translation import longest, translator
 from diffusion.data.shapes_prompts import PROMPT_LENGTH
 from diffusion.data.synthetic import density_table
 from diffusion.sampling.lidar import Lookahead
@@ -21,7 +23,7 @@ from diffusion.train.step import make_step
 from experiments.jobs import digest, plan, resolve, train_identity
 
 FILES = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.py"))
-TABLES = [name for name in FILES if name not in ("__init__", "base", "gstar", "images", "scmdm", "shapes")]
+TABLES = [name for name in FILES if name not in ("__init__", "base", "gstar", "images", "scmdm", "seq2seq", "shapes")]
 VARIANTS = ("paper", "gpu", "local", "debug")
 BUILT = set()  # digests of the trainings whose shapes are known to fit
 
@@ -36,6 +38,12 @@ def shape_identity(config):
     parts = train_identity(config)
     parts["train"] = {key: value for key, value in parts["train"].items() if key != "steps"}
     parts["data"] = {key: parts["data"][key] for key in ("length", "vocab_size", "packing")}
+    if config.model.net == PAIR_NET:
+        parts["data"]["source_length"] = config.data.source_length
+        parts["process"]["factor"] = 1.0
+        if "embedding" in parts and config.variant != "debug":
+            # Which gap and which map is traced whole at the smallest size.
+            parts["embedding"]["scp"], parts["embedding"]["mans"] = None, config.embedding.mans.map != "off"
     if 0 < config.memory.rate < 1 and "memory" in parts:
         parts["memory"]["rate"] = 0.5
     if "predictor" in parts and config.variant != "debug":
@@ -56,6 +64,10 @@ def abstract_step(config):
     batch["label"] = jax.ShapeDtypeStruct(shape[:1], jnp.int32)
     batch["prompt"] = jax.ShapeDtypeStruct((shape[0], PROMPT_LENGTH), jnp.int32)
     batch["score"] = jax.ShapeDtypeStruct(shape[:1], jnp.float32)
+    if config.model.net == PAIR_NET:
+        told = (shape[0], config.data.source_length)
+        batch["source"] = jax.ShapeDtypeStruct(told, jnp.int32)
+        batch["source_weights"] = jax.ShapeDtypeStruct(told, jnp.float32)
     state = jax.eval_shape(lambda key: new_state(system.init(key), optimizer), jax.random.key(0))
     return system, state, jax.eval_shape(step, state, batch, jax.random.key(0))
 
@@ -66,6 +78,8 @@ def abstract_samples(config, system, params):
     if config.model.net == "captioned_unet":
         return abstract_pictures(config, system, params)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), size))
+    if config.model.net == PAIR_NET:
+        return abstract_translations(config, system, params, keys)
     prompt = jax.ShapeDtypeStruct((size, length), jnp.int32)
     return jax.eval_shape(build.sampler(config, system), params, keys, prompt)
 
@@ -83,6 +97,16 @@ def abstract_pictures(config, system, params):
         ahead = Lookahead(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (flat, flat[:2])))
     pictures = jax.eval_shape(made.draw, params, {}, keys, told, ahead, made.forces)
     assert pictures.shape == (size, options.images, *system.codec.image)
+
+
+def abstract_translations(config, system, params, keys):
+    """Shapes of the candidates of one batch of sources."""
+    told = (config.sample.batch, config.data.source_length)
+    source, mask = jax.ShapeDtypeStruct(told, jnp.int32), jax.ShapeDtypeStruct(told, jnp.bool_)
+    known = jax.ShapeDtypeStruct(told[:1], jnp.int32)
+    made = translator(config, system)
+    found = jax.eval_shape(made.translate, params, keys, source, mask, known)
+    assert found.tokens.shape == found.target.shape == (told[0], made.candidates, longest(config))
 
 
 # The published scale and the smallest always; those between take minutes to trace.
@@ -106,14 +130,15 @@ def test_every_row_builds(table, variant):
             )
             assert metrics["loss"][0].shape == ()
             BUILT.add(training)
-        kind = (training, resolved.sample.policy, resolved.sample.gaussian.method)
+        told = resolved.sample.translation
+        kind = (training, resolved.sample.policy, resolved.sample.gaussian.method, told.memory, told.seeds, told.path)
         judges = ("classifier", "reward")
         if resolved.sample.policy != "data" and resolved.model.net not in judges and kind not in sampled:
             sampled.append(kind)
             system = build.system(resolved, resolved.data.vocab_size)
             params = jax.eval_shape(system.init, jax.random.key(0))
             samples = abstract_samples(resolved, system, params)
-            if resolved.model.net == "captioned_unet":
+            if resolved.model.net in ("captioned_unet", PAIR_NET):
                 continue
             assert samples.tokens.shape == (resolved.sample.batch, resolved.sample.length or resolved.data.length)
 

@@ -1,0 +1,155 @@
+"""What the tables of sequence-to-sequence models share: scales, methods with their rows, columns and notes.
+
+It is no table of its own.
+"""
+
+from configs.base import defaults
+
+AR = "AR"
+# How the network is made to read estimates and to see noise. Gap, coupling, map and strength are inferred.
+SCP = {"embedding.scp.gap": "fixed", "embedding.scp.size": 0.2, "embedding.scp.couple": "markov"}
+MANS = {"embedding.mans.map": "shift", "embedding.mans.strength": 0.5}
+METHODS = {
+    "standard": {},
+    "SCP": SCP,
+    "SCP, fresh noise": SCP | {"embedding.scp.couple": "independent"},
+    "MANS": MANS,
+    "MANS and SCP": MANS | SCP,
+    "random shift": {"embedding.mans.map": "random"},
+    "shuffled confidence": {"embedding.mans.map": "shuffled"},
+}
+SIX = ("standard", "SCP", "MANS", "MANS and SCP", "random shift", "shuffled confidence")
+STEPS = (1, 2, 3, 5, 10, 20, 100)
+QUALITY = {
+    "bleu": ("bleu", "BLEU", ".2f"),
+    "chrf": ("chrf", "chrF", ".2f"),
+    "exact": ("exact", "exact match", ".3f"),
+    "rouge": (("rouge1", "ROUGE-1", ".2f"), ("rouge2", "ROUGE-2", ".2f"), ("rougeL", "ROUGE-L", ".2f")),
+}
+COST = (
+    ("steps", "steps", ".0f"),
+    ("evaluations", "NFE", ".0f"),
+    ("candidates", "candidates", ".0f"),
+    ("gigaflops", "GFLOP a sentence", ".4f"),
+    ("seconds_per_sentence", "s a sentence", ".5f"),
+)
+NOTES = (
+    "SCP, MANS: the two parts of FastDiSS (arXiv 2604.05551). Its equations were not to be had: gap and coupling of "
+    "SCP (0.2, Markov) and map and strength of MANS (shift, 0.5) are inferred. Controls, no methods: 'random shift' "
+    "draws the shift of every token, 'shuffled confidence' gives tokens the confidence of others, with the same mean. "
+    "Every row has its own noise factor F (`process.factor`); decoding starts from noise of deviation "
+    "`sample.translation.factor`. NFE are calls one after the other for one candidate; seconds are those of a batch, "
+    "measured after compilation, over its sentences, without re-ranking. 'recompute' takes two calls a step. BLEU and "
+    "chrF by sacreBLEU over all references; exact match with any of them."
+)
+
+
+def pairs(table: str, variant: str):
+    """The config of sequence-to-sequence models on dialects at local and debug scale; other scales change it."""
+    config = defaults(table, variant)
+    config.data.update(source="dialects", tokenizer="words", vocab_size=69, source_length=9, length=9)
+    config.model.net = "encoder_decoder"
+    config.encoder_decoder.positions = 32
+    config.process.update(schedule="sigma_is_time", prediction="clean", factor=3.0)
+    config.objective.name = "embedding"
+    config.optimizer.update(learning_rate=2e-3, warmup=100, decay="cosine", weight_decay=0.01)
+    config.sample.translation.tokenize = "none"
+    if variant == "debug":
+        config.encoder_decoder.update(latent=8, hidden=16, decoder_blocks=1, heads=2, feed_forward=32)
+        config.train.update(steps=4, batch=8, log_every=2, evaluate_every=2, evaluate_batches=1, checkpoint_every=2)
+        config.train.ema = 0.9
+        config.optimizer.warmup = 2
+        config.sample.update(count=16, batch=8, steps=3)
+        config.judge.batch = 8
+        return config
+    config.seeds = (0, 1, 2)
+    config.train.update(steps=2000, batch=64, ema=0.998, log_every=20, checkpoint_every=500)
+    config.train.update(evaluate_every=500, evaluate_batches=8)
+    config.sample.update(count=1000, batch=250, steps=5)
+    config.judge.batch = 250
+    return config
+
+
+def accelerated(config, length: int, vocabulary: int):
+    """What scales for accelerators have in common: a BPE of both sides, and half the bits in products."""
+    config.data.update(tokenizer="bpe", vocab_size=vocabulary, source_length=length, length=length)
+    config.encoder_decoder.positions = length
+    config.model.dtype = "bfloat16"
+    config.optimizer.update(learning_rate=5e-4, beta2=0.98, decay="inverse_sqrt", warmup=10_000, weight_decay=0.01)
+    config.objective.label_smoothing = 0.1
+    config.sample.update(count=10_000, batch=256)
+    config.sample.translation.tokenize = "13a"
+    config.judge.batch = 256
+    return config
+
+
+def fields(section: str, values: dict) -> dict:
+    """Overrides of one section."""
+    return {f"{section}.{name}": value for name, value in values.items()}
+
+
+def row(name: str, method: str, steps: int, factor: float, plot: str = "", line: str = "", **more) -> dict:
+    """A row of a method with its noise factor; `more` are its other overrides, and `shared` those of its data."""
+    overrides = more.pop("shared", {}) | METHODS[method] | {"process.factor": factor, "sample.steps": steps} | more
+    curves = {plot: line, f"{plot}_seconds": line} if line else {}
+    return dict(name=name, overrides=overrides, verbs=("sample",), curves=curves)
+
+
+def method_rows(methods, steps, factors: dict, plot: str, prefix: str = "", shared: dict | None = None):
+    """Every method at every number of steps, the steps of 5 and 20 written down; `factors` are F by method."""
+    for method in methods:
+        for count in steps:
+            watched = {"sample.translation.diagnose": True} if count in (5, 20) else {}
+            name = f"{prefix}{method}, {count} step{'s' if count > 1 else ''}"
+            yield row(name, method, count, factors[method], plot, method, shared=shared or {}, **watched)
+
+
+def causal_row(plot: str, prefix: str = "", shared: dict | None = None) -> dict:
+    """The autoregressive encoder-decoder of the same sizes, by beam search: a level in the plots."""
+    overrides = {"encoder_decoder.kind": "causal", "objective.name": "next_target"}
+    curves = {plot: None, f"{plot}_seconds": None}
+    return dict(name=f"{prefix}{AR}", overrides=(shared or {}) | overrides, verbs=("sample",), curves=curves)
+
+
+def joint_rows(config, steps, factor: float, plot: str, prefix: str = "", shared: dict | None = None):
+    """DiffuSeq's model: one sequence of source and target, padding generated too, no self-conditioning."""
+    shared = shared or {}
+    parts = ("encoder_blocks", "decoder_blocks")
+    blocks = sum(shared.get(f"encoder_decoder.{name}", config.encoder_decoder[name]) for name in parts)
+    joint = {"encoder_decoder.kind": "joint", "encoder_decoder.decoder_blocks": blocks}
+    joint |= {"embedding.fill": True, "embedding.memory_rate": 0.0, "sample.translation.memory": "none"}
+    for count in steps:
+        name = f"{prefix}one sequence (DiffuSeq), {count} steps"
+        yield row(name, "standard", count, factor, plot, "one sequence (DiffuSeq)", shared=shared | joint)
+
+
+def memory_rows(methods, factors: dict, prefix: str = "", shared: dict | None = None):
+    """Five steps with an estimate that is made anew (two calls a step), and with none."""
+    for method in methods:
+        for memory in ("recompute", "none"):
+            more = {"sample.translation.memory": memory}
+            name = f"{prefix}{method}, 5 steps, {memory}"
+            yield row(name, method, 5, factors[method], shared=shared or {}, **more)
+
+
+def best_rows(
+    method: str, steps: int, factors: dict, beam: int, seeds: int, prefix: str = "", shared=None, judged=True
+):
+    """Several lengths and noises of a sentence, of which agreement by BLEU, or the causal row, takes one."""
+    several = {"sample.translation.length_beam": beam, "sample.translation.seeds": seeds}
+    name = f"{prefix}{method}, {steps} steps, {beam} x {seeds}"
+    yield row(f"{name}, MBR", method, steps, factors[method], shared=shared or {}, **several)
+    if judged:
+        several |= {"sample.translation.rerank": "judge", "judge.name": "row", "judge.row": f"{prefix}{AR}"}
+        yield row(f"{name}, judged by {AR}", method, steps, factors[method], shared=shared or {}, **several)
+
+
+def plots(measure: str, label: str, **titles: str) -> tuple[dict, ...]:
+    """A measure against steps and against seconds, for each data set by its plot's name."""
+    made = []
+    for name, title in titles.items():
+        axes = dict(y=measure, ylabel=label)
+        made.append(dict(name=name, x="steps", title=f"{title}: {label} against steps", xlabel="steps", **axes))
+        seconds = dict(name=f"{name}_seconds", x="seconds_per_sentence", xlabel="seconds a sentence")
+        made.append(dict(**seconds, title=f"{title}: {label} against time", **axes))
+    return tuple(made)

@@ -15,12 +15,15 @@ from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from diffusion import build
+from diffusion.build.pairs import NET as PAIR_NET
+from diffusion.build.translation import translator
 from diffusion.nets.attention import choose
 from diffusion.report.rows import provenance
 from diffusion.train.hardware import Peak, peak
 from diffusion.train.loop import jit_step
-from diffusion.train.mesh import batch_sharding, check_batch, make_mesh, replicated, state_shardings
+from diffusion.train.mesh import batch_sharding, check_batch, make_mesh, replicated
 from diffusion.train.state import abstract_state
+from diffusion.types import Params
 from experiments.hlo import KINDS, Traffic, collectives
 from experiments.jobs import atomic_write, find_row, resolve
 
@@ -139,6 +142,10 @@ def training_step(config: ConfigDict, system: build.System, mesh: Mesh) -> Progr
     }
     if config.objective.name == "classification" or config.model.labels:
         batch["label"] = jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=rows)
+    if config.model.net == PAIR_NET:
+        told = (config.train.batch, config.data.source_length)
+        batch["source"] = jax.ShapeDtypeStruct(told, jnp.int32, sharding=rows)
+        batch["source_weights"] = jax.ShapeDtypeStruct(told, jnp.float32, sharding=rows)
     root = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=replicated(mesh))
     step = jit_step(objective, optimizer, settings, state, mesh)
     compiled, seconds = compile_for(mesh, step, state, batch, root)
@@ -149,13 +156,10 @@ def training_step(config: ConfigDict, system: build.System, mesh: Mesh) -> Progr
 
 def sampler(config: ConfigDict, system: build.System, mesh: Mesh) -> Program:
     """The sampler of one batch, with all its steps."""
+    params = abstract_state(system.init, build.optimizer(config), mesh).params
+    if config.model.net == PAIR_NET:
+        return translation(config, system, mesh, params)
     sample = build.sampler(config, system)
-    shapes = jax.eval_shape(system.init, jax.random.key(0))
-    params = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        state_shardings(shapes, mesh),
-    )
     size, length = config.sample.batch, config.sample.length or config.data.length
     keys = jax.ShapeDtypeStruct((size,), jax.random.key(0).dtype, sharding=batch_sharding(mesh))
     prompt = jax.ShapeDtypeStruct((size, length), jnp.int32, sharding=batch_sharding(mesh))
@@ -166,6 +170,18 @@ def sampler(config: ConfigDict, system: build.System, mesh: Mesh) -> Program:
     name = f"sampler, {turns} evaluations"
     flops = size * (token * turns * tokens + build.questions(config, system) * system.error_flops)
     return Program(name, compiled, seconds, flops, 1.0, turns, bytes_of(params))
+
+
+def translation(config: ConfigDict, system: build.System, mesh: Mesh, params: Params) -> Program:
+    """The sampler of a batch of sources, with all candidates of each."""
+    made, rows = translator(config, system), batch_sharding(mesh)
+    size, told = config.sample.batch, (config.sample.batch, config.data.source_length)
+    keys = jax.ShapeDtypeStruct((size,), jax.random.key(0).dtype, sharding=rows)
+    source, mask = (jax.ShapeDtypeStruct(told, kind, sharding=rows) for kind in (jnp.int32, jnp.bool_))
+    known = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=rows)
+    compiled, seconds = compile_for(mesh, jax.jit(made.translate), params, keys, source, mask, known)
+    name = f"sampler, {made.evaluations} evaluations, {made.candidates} candidates"
+    return Program(name, compiled, seconds, size * made.flops, 1.0, made.evaluations, bytes_of(params))
 
 
 def bytes_of(tree) -> int:

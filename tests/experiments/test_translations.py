@@ -1,0 +1,184 @@
+"""Pairs through the verbs: a table from nothing, a user's file, candidates, and input that is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs import fastdiss_translation
+from diffusion.evaluate.translation import check_measures, scores
+
+CONFIG = "--config=configs/fastdiss_translation.py:debug"
+FEW, CHOSEN = "--row=MANS and SCP, 5 steps", "--row=MANS and SCP, 3 steps, 3 x 2, MBR"
+# Made-up data of all words are there in an instant; a network of one block compiles in a few seconds.
+SMALL = ("--config.encoder_decoder.hidden=8", "--config.encoder_decoder.heads=1", "--config.train.steps=2")
+
+
+def results(runs):
+    """Rows of the table by name."""
+    lines = (runs / "tables" / "fastdiss_translation.debug" / "rows.jsonl").read_text().splitlines()
+    return {row["row"]: row for row in map(json.loads, lines) if row["verb"] == "sample"}
+
+
+def test_from_nothing_to_a_table_and_then_a_file(cli, tmp_path):
+    """One training, one row by steps and one of several candidates, and the table of what is there."""
+    runs, folder = tmp_path / "runs", tmp_path / "runs" / "tables" / "fastdiss_translation.debug"
+    for words in (("sample", CONFIG, FEW), ("sample", CONFIG, CHOSEN), ("table", CONFIG)):
+        status, _, error = cli(*words)
+        assert status == 0, error
+    assert len(list((runs / "jobs").glob("train-*"))) == 1
+    found = results(runs)
+    check_rows(found)
+    trace = found["MANS and SCP, 5 steps"]["by_step"]
+    assert [each["step"] for each in trace] == [1, 2, 3, 4, 5]
+    assert "changed" not in trace[0] and all(0 <= each["changed"] <= 1 for each in trace[1:])
+    # Nothing was remembered at the first step: its error is the estimate's own mean square.
+    assert trace[0]["memory_error"] > trace[2]["memory_error"] > 0
+    pictures = {path.name for path in folder.glob("*.png")}
+    assert pictures == {"embedding.png", "dialects.png", "dialects_seconds.png"}
+    assert "BLEU nrefs:4" in (folder / "table.md").read_text()
+    assert "output" in (folder / "samples.md").read_text()
+    translates_a_file(cli, tmp_path)
+
+
+def check_rows(found):
+    """What every row of the table says of itself."""
+    config = fastdiss_translation.get_config("debug")
+    assert found.keys() <= {row["name"] for row in fastdiss_translation.rows(config)}
+    for name, row in found.items():
+        metrics = row["metrics"]
+        assert metrics["sentences"] == config.sample.count and metrics["seconds_per_sentence"] > 0
+        assert 0 <= metrics["bleu"] <= 100 and 0 <= metrics["exact"] <= 1
+        assert "nrefs:4" in row["signature"] and "tok:none" in row["signature"]
+        assert metrics["candidates"] == (6 if "3 x 2" in name else 1)
+    assert found["MANS and SCP, 5 steps"]["metrics"]["evaluations"] == 5
+
+
+@pytest.mark.slow
+def test_the_whole_table_with_its_autoregressive_model(cli, tmp_path):
+    status, _, error = cli("run", CONFIG)
+    assert status == 0, error
+    found = results(tmp_path / "runs")
+    check_rows(found)
+    assert found.keys() == {row["name"] for row in fastdiss_translation.rows(fastdiss_translation.get_config("debug"))}
+    assert "steps" not in found["AR"]["metrics"] and found["AR"]["sampler"] == "beam"
+    folder = tmp_path / "runs" / "tables" / "fastdiss_translation.debug"
+    assert {path.name for path in folder.glob("*.png")} == {
+        "loss.png", "embedding.png", "dialects.png", "dialects_seconds.png"}  # fmt: skip
+    assert "running" not in cli("run", CONFIG)[2]
+
+
+def translates_a_file(cli, tmp_path):
+    """By the weights that are there: line beside line, and every oddity is said."""
+    file = tmp_path / "mine.txt"
+    file.write_text("s1 s2 s3 s4\n\ns1 s2 s3 s4 s5 s6 s7 s8 s9\ns1 house s2 s3\n")
+    status, printed, error = cli("sample", CONFIG, FEW, f"--config.sample.source={file}")
+    assert status == 0, error
+    assert "1 lines are longer than 8 tokens (data.source_length): cut there" in error and "(lines 3)" in error
+    assert "with words that training never saw: read as <unk> (lines 4)" in error
+    assert "empty: left empty (lines 2)" in error
+    assert "translating" in error, "a progress line, on no terminal too"
+    job = next(path for path in (tmp_path / "runs" / "jobs").iterdir() if (path / "translations.txt").exists())
+    lines = (job / "translations.txt").read_text().splitlines()
+    assert len(lines) == 4 and not lines[1]
+    metrics = json.loads((job / "result.json").read_text())["metrics"]
+    assert metrics["sentences"] == 3 and metrics["cut"] == 1 and "bleu" not in metrics
+    assert "source     s1 s2 s3 s4" in printed
+    # A file that was changed is another job; sentence i has the noise of sentence i.
+    file.write_text("s1 s2 s3 s4\n")
+    status, _, error = cli("sample", CONFIG, FEW, f"--config.sample.source={file}")
+    assert status == 0 and "running (sample" in error
+    again = [path for path in (tmp_path / "runs" / "jobs").glob("*/translations.txt") if path.parent != job]
+    assert again[0].read_text().splitlines() == lines[:1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config.sample.source=/none.txt"], "sample.source: '/none.txt' is no file"),
+        (["--config.sample.count=0"], "sample.count: must be at least 1, not 0"),
+        (["--config.sample.steps=0"], "sample.steps: must lie in 1 .."),
+        (["--config.sample.repeats=2"], "sample.repeats: translations are measured as one set"),
+        (["--config.sample.prompt=s1"], "pass --config.sample.source=FILE"),
+        (["--config.sample.length=99"], "encoder_decoder.positions: 99 tokens of a target exceed 32"),
+        (["--config.sample.translation.memory=magic"], "sample.translation.memory: unknown 'magic'"),
+        (["--config.sample.translation.solver=rk4"], "sample.translation.solver: unknown 'rk4'"),
+        (["--config.sample.translation.path=spaced"], "spaced is for schedules that are chains"),
+        (["--config.sample.translation.lengths=guess"], "sample.translation.lengths: unknown 'guess'"),
+        (["--config.sample.translation.lengths=known"], "there is one length of a sentence here"),
+        (["--config.sample.translation.seeds=0"], "sample.translation.seeds: must be at least 1"),
+        (["--config.sample.translation.factor=0.0"], "sample.translation.factor: must be positive"),
+        (["--config.sample.translation.rerank=coin"], "sample.translation.rerank: unknown 'coin'"),
+        (["--config.sample.translation.rerank=judge"], "sample.translation.rerank: judge needs judge.name=row"),
+        (["--config.sample.translation.tokenize=moses"], "sacreBLEU knows no 'moses'"),
+        (["--config.sample.translation.split=train"], "texts of training are not kept"),
+        (["--config.sample.batch=3"], "sample.batch: 3 is not a multiple of 8 devices"),
+        (["--config.encoder_decoder.length_classes=0"], "the network has no length head"),
+        (["--config.encoder_decoder.kind=twin"], "encoder_decoder.kind: unknown 'twin'"),
+        (["--config.encoder_decoder.kind=causal"], "embedding does not train encoder_decoder.kind=causal"),
+        (["--config.encoder_decoder.kind=joint"], "embedding.fill: one sequence of source and target has no length"),
+        (["--config.embedding.scp.gap=wide"], "embedding.scp.gap: unknown 'wide'"),
+        (["--config.embedding.mans.map=up"], "embedding.mans.map: unknown 'up'"),
+        (["--config.embedding.rounding=down"], "embedding.rounding: unknown 'down'"),
+        (["--config.process.prediction=epsilon"], "process.prediction: embedding diffusion predicts the clean"),
+        (["--config.process.factor=-1.0"], "process.factor: must be positive"),
+        (["--config.data.source=tatoeba"], "data.path: tatoeba expects deu.txt"),
+        (["--config.data.source=python_stdlib"], "data.tokenizer: unknown 'words'"),
+        (["--config.model.net=dit"], "model.net: encoder_decoder goes with pairs"),
+        (["--config.data.reverse=True"], "data.reverse: dialects are translated one way"),
+    ],
+    ids=lambda value: value[0].partition("=")[0].strip("-") if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line(cli, tmp_path, words, message):
+    # One cache for all, so that the data stay open between them.
+    status, _, error = cli("sample", CONFIG, CHOSEN, "--config.data.cache_dir=/nowhere", *words)
+    assert status == 2
+    assert message in error and len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "runs" / "jobs").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\n  \n", "has no text"), (b"s1\xff s2\n", "is not UTF-8 (byte 2)")],
+)
+def test_a_file_without_a_line_to_translate_is_refused(cli, tmp_path, content, message):
+    file = tmp_path / "mine.txt"
+    file.write_bytes(content)
+    status, _, error = cli("sample", CONFIG, FEW, f"--config.sample.source={file}")
+    assert status == 2 and message in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_likelihood_of_translations_is_refused(cli):
+    status, _, error = cli("evaluate", CONFIG, FEW)
+    assert status == 2 and "sequence-to-sequence models are measured by what they write" in error
+
+
+def test_measures_are_those_of_the_libraries():
+    """sacreBLEU's own figures for these sentences, and references that differ in number."""
+    found = scores(["w1 w2 w3 w4 w5 w6"], [["w1 w2 w3 w4 w6 w5"]], tokenize="none")
+    assert found.metrics["bleu"] == pytest.approx(56.2341, abs=1e-3) and "tok:none" in found.signature
+    found = scores(["a b c d", "e f g h"], [["x", "a  b c d"], ["e f g i"]], tokenize="none")
+    assert found.metrics["exact"] == 0.5 and found.metrics["length_ratio"] == 8 / 5
+    assert scores(["a b c d"], [["x", "a b c d"]], tokenize="none").metrics["bleu"] == pytest.approx(100)
+
+
+def test_rouge_needs_its_package():
+    pytest.importorskip("rouge_score")
+    found = scores(["the cat sat"], [["a dog", "the cat sat down"]], rouge=True).metrics
+    assert found["rouge1"] == pytest.approx(100 * 6 / 7) and found["rouge2"] == pytest.approx(100 * 4 / 5)
+
+
+def test_rouge_without_its_package_is_refused(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"sample.translation.rouge: rouge-score is not installed; pip install"):
+        check_measures("13a", rouge=True)
+    check_measures("13a", rouge=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["fastdiss_paraphrase", "fastdiss_summarization"])
+def test_the_other_tables_run_from_nothing(cli, tmp_path, table):
+    status, _, error = cli("run", f"--config=configs/{table}.py:debug", *SMALL)
+    assert status == 0, error
+    rows = [json.loads(line) for line in (tmp_path / f"runs/tables/{table}.debug/rows.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(row["metrics"]["bleu"]) for row in rows if row["verb"] == "sample")

@@ -56,6 +56,8 @@ class Model(NamedTuple):
 def check(job: Context) -> None:
     """Raise ValueError for what a training need not be waited for: methods, counts, prompts, rewards."""
     options = job.config.sample
+    if jax.process_count() > 1:
+        raise ValueError("sample: pictures from prompts are drawn and judged by one process; run one")
     check_guided(job.config)
     slots(job)
     method(job.config, job.system, lambda *_: None)

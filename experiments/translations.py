@@ -35,7 +35,7 @@ class Task(NamedTuple):
     lengths: Int[np.ndarray, "N"]  # of the first reference, its end included
     references: list[tuple[str, ...]] | None
     lines: list[int]  # numbers of lines, from 0
-    cut: int
+    cut: int  # sources that are longer than data.source_length
 
 
 class Drawn(NamedTuple):
@@ -91,7 +91,7 @@ def run(job: Context, spec: Job) -> dict:
         "seconds_per_sentence": drawn.seconds,
         "rerank_seconds_per_sentence": (time.perf_counter() - clock) / len(outputs),
         "sentences": len(outputs),
-        "cut": task.cut,
+        "sources_cut": task.cut,
     }
     if config.encoder_decoder.kind != "causal":
         metrics["steps"] = options.steps
@@ -123,9 +123,9 @@ def held_out(job: Context) -> Task:
         raise ValueError(f"data.source: the {split.name} split of {job.dataset.source} is empty")
     rows, (sources, references) = split.rows(indices), split.texts(indices)
     lengths = rows["weights"].sum(axis=1).astype(np.int32)
-    return Task(
-        sources, rows["source"], rows["source_weights"], lengths, references, list(indices), split.statistics.cut
-    )
+    limit = job.config.data.source_length - 1
+    cut = sum(len(ids) > limit for ids in job.dataset.tokenizer.encode_batch(sources))
+    return Task(sources, rows["source"], rows["source_weights"], lengths, references, list(indices), cut)
 
 
 def user_lines(file: str) -> list[str]:

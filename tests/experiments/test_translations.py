@@ -82,7 +82,7 @@ def translates_a_file(cli, tmp_path):
     lines = (job / "translations.txt").read_text().splitlines()
     assert len(lines) == 4 and not lines[1]
     metrics = json.loads((job / "result.json").read_text())["metrics"]
-    assert metrics["sentences"] == 3 and metrics["cut"] == 1 and "bleu" not in metrics
+    assert metrics["sentences"] == 3 and metrics["sources_cut"] == 1 and "bleu" not in metrics
     assert "source     s1 s2 s3 s4" in printed
     # A file that was changed is another job; sentence i has the noise of sentence i.
     file.write_text("s1 s2 s3 s4\n")

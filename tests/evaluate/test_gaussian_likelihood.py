@@ -62,7 +62,11 @@ def test_any_denoiser_has_a_bound(wrong):
 
 
 def test_a_schedules_own_path_bounds_too():
-    x = oracle.draw(jax.random.key(0), LAW, 10_000)
-    own = solvers.uniform(CosineSignal(), 200, first=0.995)
-    gap = jax.jit(lambda keys, x: gaussian_bound(exact, keys, x, own))(keys_of(len(x)), x) + oracle.log_density(LAW, x)
-    assert -0.05 < float(gap.mean()) < 0.3
+    """Equal steps in time are few where the noise is small, so that the bound is valid and loose."""
+    x = oracle.draw(jax.random.key(0), LAW, 5000)
+    gaps = []
+    for steps in (50, 400):
+        own = solvers.uniform(CosineSignal(), steps, first=0.995)
+        bound = jax.jit(lambda keys, x, own=own: gaussian_bound(exact, keys, x, own))(keys_of(len(x)), x)
+        gaps.append(float((bound + oracle.log_density(LAW, x)).mean()))
+    assert all(0 < gap < 3 for gap in gaps), gaps

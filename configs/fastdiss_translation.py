@@ -59,7 +59,7 @@ TABLE = dict(
         "They are no measure of rows here, which are trained without distillation."
     ),
 )
-# F by method: what each did best with on validation sentences, where it was tuned.
+# F by method, to be tuned on validation sentences; so far the specification's.
 FACTORS = {
     "debug": dict.fromkeys((*SIX, "SCP, fresh noise"), 3.0),
     "local": dict.fromkeys((*SIX, "SCP, fresh noise"), 3.0),

@@ -1,4 +1,4 @@
-"""How the methods of `lidar_shapes` depend on their settings, on validation prompts: what its test rows were chosen by.
+"""How the methods of `lidar_shapes` depend on their settings, on validation prompts, by which they are to be chosen.
 
 LiDAR's particles, lookahead steps, reward strength (lambda), scale and stop; the strengths of gradient guidance, DATE
 and FK steering. It shares the trained model and the reward with `lidar_shapes`.

@@ -31,9 +31,9 @@ NOTES = (
     "guidance, and a prompt's lookahead samples are divided among its pictures; a backward pass comes on top of the "
     "forward pass that it needs. Seconds are for all pictures of a prompt, measured after compilation, lookahead and "
     "its rewards included; on a CPU a gradient inside the sampling loop takes three times as long as outside, so that "
-    "the seconds of gradient guidance are not to be compared there. Diversity is the mean squared difference of two pictures of one "
-    "prompt, values in [-1, 1]. "
-    "The reward is learned from rendered pictures with Gaussian noise, never from the checker on what is sampled."
+    "the seconds of gradient guidance are not to be compared there. Diversity is the mean squared difference of two "
+    "pictures of one prompt, values in [-1, 1]. The reward is learned from rendered pictures with Gaussian noise, "
+    "never from the checker on what is sampled."
 )
 
 

@@ -121,7 +121,7 @@ def test_each_prompt_is_guided_by_its_own_samples():
     two = Lookahead(*(jnp.concatenate([array, -array]) for array in AHEAD))
     both = sample_gaussian(guided(exact, (lookahead_guide(two, 5.0, 2.0),)), keys_of(4), (1,), GRID)[0]
     first = sample_gaussian(guided(exact, (lookahead_guide(AHEAD, 5.0, 2.0),)), keys_of(2), (1,), GRID)[0]
-    np.testing.assert_allclose(both[:2], first, atol=1e-6)
+    np.testing.assert_allclose(both[:2], first, atol=5e-5)
 
 
 def test_steps_outside_the_window_are_untouched():

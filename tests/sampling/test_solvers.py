@@ -156,7 +156,8 @@ def test_samplers_reach_the_moments_of_a_mixture(name):
 def test_examples_do_not_depend_on_their_batch():
     grid = solvers.gaussian_grid(solvers.leading(STABLE, 5), solvers.ddim(1.0))
     sample = jax.jit(lambda keys: sample_gaussian(exact(LAW), keys, (1,), grid)[0])
-    np.testing.assert_array_equal(sample(keys_of(9))[:4], sample(keys_of(4)))
+    # The same noise; programs for other shapes may round another way.
+    np.testing.assert_allclose(sample(keys_of(9))[:4], sample(keys_of(4)), atol=1e-5)
 
 
 def test_summaries_are_what_each_step_saw():

@@ -30,10 +30,8 @@ NOTES = (
     "bootstrap interval over prompts (the mean over sets of its ends). NFE counts both halves of classifier-free "
     "guidance, and a prompt's lookahead samples are divided among its pictures; a backward pass comes on top of the "
     "forward pass that it needs. Seconds are for all pictures of a prompt, measured after compilation, lookahead and "
-    "its rewards included; on a CPU a gradient inside the sampling loop takes three times as long as outside, so that "
-    "the seconds of gradient guidance are not to be compared there. Diversity is the mean squared difference of two "
-    "pictures of one prompt, values in [-1, 1]. The reward is learned from rendered pictures with Gaussian noise, "
-    "never from the checker on what is sampled."
+    "its rewards included. Diversity is the mean squared difference of two pictures of one prompt, values in [-1, 1]. "
+    "The reward is learned from rendered pictures with Gaussian noise, never from the checker on what is sampled."
 )
 
 
@@ -61,7 +59,7 @@ def prompted(table: str, variant: str):
         return config
     config.sample.update(batch=12, steps=50, repeats=3)
     if variant == "local":
-        config.captioned_unet.update(channels=(24, 40, 56))
+        config.captioned_unet.update(channels=(16, 32, 64), heads=(1, 1, 2))
         config.train.update(steps=1600, batch=64, ema=0.995, log_every=20, checkpoint_every=200)
         config.train.update(evaluate_every=400, evaluate_batches=8)
         config.sample.gaussian.per_task = 4
@@ -87,7 +85,9 @@ def reward_row(config) -> dict:
         "model.net": "reward",
         "objective.name": "reward",
         "train.steps": steps,
+        "train.batch": 8 if config.variant == "debug" else 128,
         "train.ema": 0.99,
+        "optimizer.learning_rate": 2.5e-3,
         "optimizer.weight_decay": 0.01,
         "judge.name": "none",
     }

@@ -33,6 +33,7 @@ LATER = {
     "model": {"labels": 0},
     "process": {"prediction": "epsilon", "factor": 1.0},
     "objective": {"prompt_dropout": 0.1, "noise": 0.5, "label_smoothing": 0.0},
+    "evaluate": {"points": 100},
     "sample": {
         "memory": "reuse",
         "cache": False,
@@ -142,6 +143,11 @@ def resolve(config: ConfigDict, overrides: dict, seed: int) -> ConfigDict:
     return resolved
 
 
+def trains(config: ConfigDict) -> bool:
+    """Whether a row's samples are of a network: held-out data stand in for them, exact models need no training."""
+    return config.sample.policy != "data" and config.model.net not in EXACT
+
+
 def train_jobs(
     rows: list[dict], table: ConfigDict, row: str, config: ConfigDict, behind: tuple[str, ...] = ()
 ) -> list[Job]:
@@ -231,9 +237,8 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
         for seed in config.seeds[: row.get("seeds")]:
             resolved = resolve(config, row["overrides"], seed)
             identity, needs = train_identity(resolved), []
-            # Held-out text stands in for samples and needs no model, and exact models no training.
             trained = resolved.start or "train" in row["verbs"] or not resolved.checkpoint
-            if trained and resolved.sample.policy != "data" and resolved.model.net not in EXACT:
+            if trained and trains(resolved):
                 trainings = train_jobs(known, config, row["name"], resolved)
                 jobs |= {job.id: job for job in trainings if job.id not in jobs}
                 needs = [trainings[-1].id]

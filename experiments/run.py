@@ -2,6 +2,7 @@
 
 import json
 import sys
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
@@ -9,9 +10,10 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from diffusion.build.gaussian import EXACT
 from experiments import evaluate, sample, table, train
 from experiments.context import check, context
-from experiments.jobs import Job, atomic_write, find_row, plan, read_plan
+from experiments.jobs import Job, atomic_write, find_row, plan, read_plan, resolve, trains
 
 VERBS = {"train": train.run, "evaluate": evaluate.run, "sample": sample.run}
 
@@ -96,8 +98,10 @@ def run_row(module: ModuleType, config: ConfigDict, verb: str, name: str, overri
     A checkpoint is what `train` starts from, and what `evaluate` and `sample` use as it is.
     """
     rows = list(module.rows(config))
-    row = find_row(rows, name or first_row(rows, verb))
-    settings = {key: value for key, value in row["overrides"].items() if key not in overrides}
+    own = [row | {"overrides": without(row["overrides"], overrides)} for row in rows]
+    row = find_row(own, name or first_row(own, config, verb))
+    check_verb(own, config, verb, row)
+    settings = row["overrides"]
     if config.checkpoint and verb != "train":
         settings["start"] = ""
     wanted = [dict(name=row["name"], overrides=settings, verbs=(verb,))]
@@ -108,9 +112,31 @@ def run_row(module: ModuleType, config: ConfigDict, verb: str, name: str, overri
         print(table.describe(report, workdir))
 
 
-def first_row(rows: list[dict], verb: str) -> str:
-    """The name of the first row that has something to do for this verb."""
+def without(settings: dict, given: dict) -> dict:
+    """A row's settings but for those that the command line gives."""
+    return {key: value for key, value in settings.items() if key not in given}
+
+
+def first_row(rows: list[dict], config: ConfigDict, verb: str) -> str:
+    """The name of the first row that has something to do for this verb.
+
+    Raises:
+      ValueError: when there is none.
+    """
     for row in rows:
-        if verb == "train" or verb in row["verbs"]:
+        if verb in row["verbs"] or (verb == "train" and trains(resolve(config, row["overrides"], config.seeds[0]))):
             return row["name"]
     raise ValueError(f"row: no row of this table has something to {verb}")
+
+
+def check_verb(rows: list[dict], config: ConfigDict, verb: str, row: dict) -> None:
+    """Raise ValueError for a row without a network that is to be trained, or evaluated without a checkpoint."""
+    resolved = resolve(config, row["overrides"], config.seeds[0])
+    exact = resolved.model.net in EXACT
+    if verb == "sample" or trains(resolved) or (verb == "evaluate" and resolved.checkpoint and not exact):
+        return
+    kind = f"an exact model (model.net={resolved.model.net})" if exact else "held-out data (sample.policy=data)"
+    others = (each for each in rows if trains(resolve(config, each["overrides"], config.seeds[0])))
+    names = [repr(each["name"]) for each in islice(others, 3)]
+    remedy = f"rows with a network are {', '.join(names)}" if names else "no row here has a network; use sample"
+    raise ValueError(f"row: {row['name']!r} is {kind} with nothing to {verb}; {remedy}")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from configs import quickstart
+from configs import lidar_mixture, lidar_shapes, quickstart
 from configs.base import defaults, tiny
 from experiments import run
 from experiments.jobs import (
@@ -252,3 +252,35 @@ def test_a_job_whose_need_is_not_done_says_so_and_writes_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"sample-y-2 needs train-x-1, which is not done; run that job first"):
         run.execute(Job("sample-y-2", "sample", "AR", 0, ["train-x-1"], {}), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_verbs_without_a_row_take_the_first_that_has_a_network():
+    """A table may begin with exact models, or with held-out data, of which nothing is learnt."""
+    config = lidar_shapes.get_config("debug")
+    rows = list(lidar_shapes.rows(config))
+    assert rows[0]["name"] == "exact: base" and run.first_row(rows, config, "sample") == "exact: base"
+    assert run.first_row(rows, config, "train") == run.first_row(rows, config, "evaluate") == "Reward model"
+    exact = lidar_mixture.get_config("debug")
+    with pytest.raises(ValueError, match="row: no row of this table has something to train"):
+        run.first_row(list(lidar_mixture.rows(exact)), exact, "train")
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "verb", "said"),
+    [
+        (lidar_shapes, "exact: base", "train", r"exact model \(model.net=picture_oracle\) .* 'Reward model', 'base'"),
+        (lidar_shapes, "exact: LiDAR 8", "evaluate", "'exact: LiDAR 8' is an exact model .* nothing to evaluate"),
+        (lidar_mixture, "none, DDPM", "train", "nothing to train; no row here has a network; use sample"),
+        (
+            quickstart,
+            "Held-out text",
+            "train",
+            r"held-out data \(sample.policy=data\) with nothing to train; .* 'MDLM'",
+        ),
+        (quickstart, "Held-out text", "evaluate", "nothing to evaluate"),
+    ],
+)
+def test_rows_without_a_network_are_not_trained(table, name, verb, said, tmp_path):
+    with pytest.raises(ValueError, match=said) as caught:
+        run.run_row(table, table.get_config("debug"), verb, name, {}, tmp_path)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())

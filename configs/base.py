@@ -277,6 +277,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 batches=0,  # 0: the whole split
                 batch=64,
                 draws=1,  # Monte Carlo draws a sequence
+                points=100,  # captioned_unet: noise levels of the bound
                 zero_shot={},  # other data to score: name -> the fields of `data` that differ (source, path, ...)
                 zero_shot_required=False,  # whether a set that is not there is an error, or an empty cell
             ),

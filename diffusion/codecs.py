@@ -160,9 +160,14 @@ class Levels:
     high: float = 1.0
     image: tuple[int, int, int] | None = None
 
+    @property
+    def step(self) -> float:
+        """From one value to the next."""
+        return (self.high - self.low) / (self.count - 1)
+
     def encode(self, tokens: Int[Array, "B L"]) -> Float[Array, "B ..."]:
         """The values that stand for tokens."""
-        values = self.low + tokens.astype(jnp.float32) * ((self.high - self.low) / (self.count - 1))
+        values = self.low + tokens.astype(jnp.float32) * self.step
         if self.image is None:
             return values
         height, width, colours = self.image

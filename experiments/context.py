@@ -82,7 +82,8 @@ def check(job: Job, workdir: Path) -> Context:
         if config.model.net == PAIR_NET:
             raise ValueError("evaluate: sequence-to-sequence models are measured by what they write; use sample")
         if config.model.net != "reward":
-            build.estimators(config)
+            for name in build.estimators(config):
+                build.estimate(config, made.system, name)
         check_batch(config.evaluate.batch, made.mesh, field="evaluate.batch")
         for name, fields in config.evaluate.zero_shot.items():
             path = fields.get("path", "")

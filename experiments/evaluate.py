@@ -6,7 +6,7 @@ import jax
 
 from diffusion import build
 from diffusion.data import Dataset, evaluation_batches
-from diffusion.evaluate.likelihood import estimator, split_passes
+from diffusion.evaluate.likelihood import split_passes
 from diffusion.evaluate.summary import evaluate_likelihood, is_likelihood, make_evaluator, summarise
 from diffusion.randomness import named
 from diffusion.report.rows import provenance
@@ -27,9 +27,9 @@ def run(job: Context, spec: Job) -> dict:
     params = trained_weights(spec, config, job.system, job.mesh, job.workdir)
 
     def score(dataset: Dataset, split: str, name: str = names[0]) -> dict[str, float]:
-        base, passes = split_passes(name)
-        denoiser = many_passes(job.system.denoiser, job.system.recall, passes)
-        evaluator = make_evaluator(estimator(base), denoiser, job.system.process, options.draws)
+        denoiser = many_passes(job.system.denoiser, job.system.recall, split_passes(name)[1])
+        estimate = build.estimate(config, job.system, name)
+        evaluator = make_evaluator(estimate, denoiser, job.system.process, options.draws)
         data = evaluation_batches(
             dataset,
             split,

@@ -4,7 +4,7 @@ from diffusion.build.flops import forward_flops, training_flops
 from diffusion.build.predictors import judge_system, system
 from diffusion.build.samplers import POLICIES, questions, sampler, sampling_steps
 from diffusion.build.systems import NETS, SCHEDULES, System
-from diffusion.build.training import OBJECTIVES, estimators, objective, optimizer, settings
+from diffusion.build.training import OBJECTIVES, estimate, estimators, objective, optimizer, settings
 
 __all__ = [
     "NETS",
@@ -12,6 +12,7 @@ __all__ = [
     "POLICIES",
     "SCHEDULES",
     "System",
+    "estimate",
     "estimators",
     "forward_flops",
     "judge_system",

@@ -6,11 +6,14 @@ from dataclasses import replace
 import optax
 from ml_collections import ConfigDict
 
+from diffusion.build.gaussian import EXACT
 from diffusion.build.names import pick
 from diffusion.build.pairs import LEARNS, NET, embedding_diffusion, next_target
 from diffusion.build.predictors import error_prediction
 from diffusion.build.systems import System
-from diffusion.evaluate.likelihood import CAUSAL, estimator, split_passes
+from diffusion.evaluate.gaussian_likelihood import LevelBound
+from diffusion.evaluate.likelihood import CAUSAL, Estimate, estimator, split_passes
+from diffusion.gaussian_schedules import Betas
 from diffusion.objectives.autoregressive import NextToken
 from diffusion.objectives.classification import Classification
 from diffusion.objectives.cross_entropy import CrossEntropy
@@ -18,6 +21,7 @@ from diffusion.objectives.gaussian import Denoising
 from diffusion.objectives.nelbo import Nelbo
 from diffusion.objectives.reveal import RevealNelbo
 from diffusion.objectives.reward import ScoreRegression
+from diffusion.sampling import solvers
 from diffusion.self_conditioning import two_pass
 from diffusion.train.loop import Settings
 from diffusion.train.optimizer import adamw
@@ -45,6 +49,7 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
 }
 # What each network with Gaussian noise, or none, is trained for; the others take what is left.
 GAUSSIAN_OBJECTIVES = {"captioned_unet": "denoising", "reward": "reward"}
+PICTURES = "bound_gaussian"  # the estimator of pictures from prompts
 
 
 def objective(config: ConfigDict, system: System) -> Callable:
@@ -94,6 +99,12 @@ def estimators(config: ConfigDict) -> list[str]:
       ValueError: for one that does not fit the network.
     """
     first = config.evaluate.estimator
+    if config.model.net in EXACT:
+        raise ValueError(f"model.net: {config.model.net} is an exact model, measured by `sample`; evaluate a network")
+    if config.model.net == "captioned_unet":
+        if first not in ("auto", PICTURES) or config.evaluate.also:
+            raise ValueError(f"evaluate.estimator: pictures have {PICTURES} alone; use auto, and no evaluate.also")
+        return [PICTURES]
     if first == "auto":
         noise = "bound_marginal" if config.codec.digits > 1 else "bound_continuous"
         noise += "_passes_2" if config.memory.adapter != "none" else ""
@@ -107,3 +118,19 @@ def estimators(config: ConfigDict) -> list[str]:
         if (name in CAUSAL) != config.model.causal:
             raise ValueError(f"evaluate.estimator: {name} does not fit model.causal={config.model.causal}; use auto")
     return names
+
+
+def estimate(config: ConfigDict, system: System, name: str) -> Estimate:
+    """The estimator of one of those names; passes of a network that remembers are the denoiser's affair.
+
+    Raises:
+      ValueError: for a schedule, or a number of noise levels, that the bound of pictures cannot be taken over.
+    """
+    if name != PICTURES:
+        return estimator(split_passes(name)[0])
+    schedule, points = system.process.schedule, config.evaluate.points
+    if not isinstance(schedule, Betas):
+        raise ValueError(f"process.schedule: {PICTURES} is for chains; use scaled_linear")
+    if not 2 <= points <= schedule.steps:
+        raise ValueError(f"evaluate.points: must lie in 2 .. {schedule.steps}, not {points}")
+    return LevelBound(system.codec, solvers.karras(schedule, points))

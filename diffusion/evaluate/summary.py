@@ -42,7 +42,7 @@ def make_evaluator(estimate: Estimate, denoiser: Denoiser, process: Masking, dra
         root = draws(key, "evaluate", step, len(tokens))
 
         def denoise(noisy: Tokens, time: Times):
-            return denoiser(params, noisy, time, batch.get("label"))
+            return denoiser(params, noisy, time, batch.get("prompt", batch.get("label")))
 
         def one(index: Int[Array, ""]) -> Float[Array, "B"]:
             shifted = jax.numpy.mod(root.uniform + index / draws_per_example, 1.0)

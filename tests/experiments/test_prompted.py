@@ -7,13 +7,27 @@ import numpy as np
 import pytest
 
 from configs import lidar_mixture, lidar_shapes
+from diffusion import build
 from diffusion.oracles.mixture import mixture
 from experiments import prompted
+from experiments.jobs import resolve
 from experiments.mixtures import quantiles
 from experiments.prompted import Slot, bootstrap, diversity, finite
 
 SHAPES, MIXTURE = "--config=configs/lidar_shapes.py:debug", "--config=configs/lidar_mixture.py:debug"
 PROMPT = "--config.sample.prompt=a square above a ring"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """One place for the pictures."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def cli(cli, cache):
+    """The command line, with one place for the pictures, of which tens of thousands are drawn."""
+    return lambda *words: cli(*words, f"--config.data.cache_dir={cache}")
 
 
 def result(runs, name):
@@ -66,6 +80,33 @@ def test_guidance_helps_exact_models(cli, tmp_path):
     assert scores["base"] + 0.1 < scores["FK difference"]
     assert found["FK difference"]["diversity"] < 0.5 * found["base"]["diversity"]
     assert found["LiDAR 8"]["diversity"] > 0.3 * found["base"]["diversity"]
+
+
+def test_the_likelihood_of_pictures_is_a_bound_in_bits(cli, tmp_path):
+    status, _, error = cli("evaluate", SHAPES, "--row=base", "--config.evaluate.points=5")
+    assert status == 0, error
+    row = json.loads(next((tmp_path / "runs" / "jobs").glob("evaluate-base-*/result.json")).read_text())
+    assert row["estimator"] == "bound_gaussian"
+    assert row["metrics"]["bound_gaussian/sequences"] == 16 and row["metrics"]["bound_gaussian/tokens"] == 16 * 768
+    # An untrained network at few points: no better than 8 bits a value, and a number.
+    assert 8 < row["metrics"]["bits_per_token"] < np.inf
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"evaluate.points": 1}, "evaluate.points: must lie in 2 .. 1000, not 1"),
+        ({"process.schedule": "cosine"}, "process.schedule: bound_gaussian is for chains"),
+        ({"evaluate.estimator": "nll_any_order"}, "evaluate.estimator: pictures have bound_gaussian alone"),
+        ({"model.net": "picture_oracle"}, "model.net: picture_oracle is an exact model"),
+    ],
+)
+def test_likelihoods_that_pictures_do_not_have_are_refused(fields, said):
+    config = resolve(lidar_shapes.get_config("debug"), fields, 0)
+    with pytest.raises(ValueError, match=said) as caught:
+        system = build.system(config, 256)
+        [build.estimate(config, system, name) for name in build.estimators(config)]
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow

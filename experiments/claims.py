@@ -6,10 +6,10 @@ python -m experiments.claims --table=experiments/results/lidar_shapes.local.json
 import sys
 from pathlib import Path
 
-import numpy as np
 from absl import app, flags
 
-from diffusion.evaluate.intervals import student
+from diffusion.evaluate.intervals import Interval, student
+from diffusion.evaluate.pictures import over_prompts
 from diffusion.report.rows import read_rows
 
 FLAGS = flags.FLAGS
@@ -43,26 +43,23 @@ def seconds(row: dict) -> float:
     return row["metrics"]["seconds_per_prompt"]
 
 
-def difference(first: dict, second: dict) -> str:
-    """Mean difference of two rows' overall scores with its 95 % interval over sets, which share their noise."""
-    pairs = zip(first["sets"], second["sets"], strict=True)
-    found = student([one["overall"] - other["overall"] for one, other in pairs])
+def signed(found: Interval) -> str:
+    """A difference with its interval."""
     return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
-def over_prompts(first: dict, second: dict, draws: int = 4000) -> str:
+def difference(first: dict, second: dict) -> str:
+    """Mean difference of two rows' overall scores with its 95 % interval over sets, which share their noise."""
+    pairs = zip(first["sets"], second["sets"], strict=True)
+    return signed(student([one["overall"] - other["overall"] for one, other in pairs]))
+
+
+def prompt_difference(first: dict, second: dict) -> str:
     """Mean difference with its 95 % bootstrap interval over prompts within tasks, all sets of a prompt together."""
-    rng, total, mean = np.random.default_rng(0), np.zeros(draws), 0.0
-    gaps: dict[str, dict[str, list[float]]] = {}
-    for one_set, other_set in zip(first["by_prompt"], second["by_prompt"], strict=True):
-        for one, other in zip(one_set, other_set, strict=True):
-            gaps.setdefault(one["tag"], {}).setdefault(one["prompt"], []).append(one["correct"] - other["correct"])
-    for prompts in gaps.values():
-        means = np.array([np.mean(values) for values in prompts.values()])
-        total += means[rng.integers(len(means), size=(draws, len(means)))].mean(axis=1) / len(gaps)
-        mean += means.mean() / len(gaps)
-    low, high = np.percentile(total, [2.5, 97.5])
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    sets = zip(first["by_prompt"], second["by_prompt"], strict=True)
+    pairs = (pair for one_set, other_set in sets for pair in zip(one_set, other_set, strict=True))
+    gaps = ((one["tag"], one["prompt"], one["correct"] - other["correct"]) for one, other in pairs)
+    return signed(over_prompts(gaps, draws=4000))
 
 
 def report(rows: list[dict]) -> list[str]:
@@ -77,7 +74,7 @@ def report(rows: list[dict]) -> list[str]:
         lines.append(
             f"{first['row']} reaches it with {score(first):.3f} in {seconds(first):.2f} s, "
             f"{seconds(best) / seconds(first):.1f} times less; difference {difference(first, best)} over sets, "
-            f"{over_prompts(first, best)} over prompts."
+            f"{prompt_difference(first, best)} over prompts."
         )
     else:
         top = max(of_kind(found, ("lidar",)), key=score)
@@ -93,7 +90,7 @@ def report(rows: list[dict]) -> list[str]:
             top = max(cheaper, key=score)
             lines.append(
                 f"{top['row']} ({seconds(top):.2f} s) against {rival['row']} ({seconds(rival):.2f} s): "
-                f"{difference(top, rival)} over sets, {over_prompts(top, rival)} over prompts."
+                f"{difference(top, rival)} over sets, {prompt_difference(top, rival)} over prompts."
             )
     return lines
 

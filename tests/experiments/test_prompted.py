@@ -9,10 +9,11 @@ import pytest
 from configs import lidar_mixture, lidar_shapes
 from diffusion import build
 from diffusion.oracles.mixture import mixture
-from experiments import prompted
+from experiments import picture_models
+from experiments.drawing import finite
 from experiments.jobs import resolve
 from experiments.mixtures import quantiles
-from experiments.prompted import Slot, bootstrap, diversity, finite
+from experiments.picture_models import Slot
 
 SHAPES, MIXTURE = "--config=configs/lidar_shapes.py:debug", "--config=configs/lidar_mixture.py:debug"
 PROMPT = "--config.sample.prompt=a square above a ring"
@@ -175,25 +176,10 @@ def test_rewards_that_are_no_numbers_are_refused_by_prompt():
 
 
 def test_a_reward_that_breaks_while_sampling_is_one_line(cli, tmp_path, monkeypatch):
-    monkeypatch.setattr(prompted, "graded", lambda image, metadata: float("inf"))
+    monkeypatch.setattr(picture_models, "graded", lambda image, metadata: float("inf"))
     status, _, error = cli("sample", SHAPES, "--row=exact: LiDAR 8", PROMPT)
     assert status == 2 and "judge.row: the reward of sample 0 of 'a square above a ring' is inf" in error
     assert not list((tmp_path / "runs" / "cache").rglob("*.npz"))
-
-
-def test_diversity_is_the_mean_over_pairs():
-    pictures = np.random.default_rng(0).normal(size=(3, 4, 2, 2, 3))
-    pairs = [((group[i] - group[j]) ** 2).mean() for group in pictures for i in range(4) for j in range(i)]
-    assert diversity(pictures) == pytest.approx(np.mean(pairs))
-    assert diversity(pictures[:, :1]) == 0
-
-
-def test_the_bootstrap_keeps_repetitions_of_a_prompt_together():
-    """Two prompts, one always right and one never: the mean of a draw is 0, 1/2 or 1, however often each was asked."""
-    asked = [Slot("a ring", index) for index in range(5)] + [Slot("a plus", index) for index in range(5)]
-    hits = np.array([[True] * 4] * 5 + [[False] * 4] * 5)
-    assert bootstrap(asked, ["single_object"] * 10, hits) == (0.0, 1.0)
-    assert bootstrap(asked, ["single_object"] * 10, np.ones((10, 4), bool)) == (1.0, 1.0)
 
 
 def test_the_mixture_table_measures_every_method(cli, tmp_path):

@@ -2,54 +2,27 @@
 
 import json
 import os
-import re
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from diffusion import build
-from diffusion.build.pairs import NET as PAIR_NET
-from diffusion.build.translation import translator
 from diffusion.nets.attention import choose
 from diffusion.report.rows import provenance
 from diffusion.train.hardware import Peak, peak
-from diffusion.train.loop import jit_step
-from diffusion.train.mesh import batch_sharding, check_batch, make_mesh, replicated
-from diffusion.train.state import abstract_state
-from diffusion.types import Params
+from diffusion.train.mesh import check_batch, make_mesh
 from experiments.hlo import KINDS, Traffic, collectives
-from experiments.jobs import atomic_write, find_row, resolve
+from experiments.jobs import atomic_write, find_row, resolve, trains, without
+from experiments.programs import Program, programs_of
 
 EXAMPLES = "v4:2x2x1, v5e:4x4, v5p:4x4x4, v6e:4x4"
 # Chips whose two cores work as one device.
 CHIPS = {"v4": "megacore", "v5p": "megachip"}
 GIB = 2**30
-# Forward passes that a training step runs in all, for three that count: "full" recomputes every block once.
-RECOMPUTED = {"none": 1.0, "dots": 1.0, "full": 4 / 3}
-
-
-@dataclass(frozen=True)
-class Program:
-    """One compiled program and the analytic work of one execution, over all devices.
-
-    `turns` is how often the network, of `weights` bytes, is passed through: micro-batches of a step, evaluations of a
-    sampler.
-    """
-
-    name: str
-    compiled: jax.stages.Compiled
-    seconds: float
-    flops: float
-    recomputed: float
-    turns: int
-    weights: float
 
 
 def run(
@@ -57,16 +30,18 @@ def run(
 ) -> None:
     """Compile a row's training step and sampler for a TPU slice, or for the devices here, and print what they take.
 
-    Without `row` it is the row that is the config itself, or the first. No data are read: the vocabulary is
-    `data.vocab_size`. Fields given on the command line (`overrides`) win over the row's.
+    Without `row` it is the row that is the config itself, or the first with a network. No data are read: the
+    vocabulary is `data.vocab_size`. Fields given on the command line (`overrides`) win over the row's.
 
     Raises:
-      ValueError: for an unknown topology, without libtpu, or with the compiler's reason when memory does not suffice.
+      ValueError: for an unknown topology or row, without libtpu, or with the reason why memory does not suffice.
     """
-    rows = list(module.rows(config))
-    chosen = find_row(rows, row) if row else next((each for each in rows if not each["overrides"]), rows[0])
-    kept = {name: value for name, value in chosen["overrides"].items() if name not in (overrides or {})}
-    config = resolve(config, kept, config.seeds[0])
+    row = row or default_row(list(module.rows(config)), config)
+    rows = [each | {"overrides": without(each["overrides"], overrides or {})} for each in module.rows(config)]
+    chosen = find_row(rows, row)
+    table, config = config, resolve(config, chosen["overrides"], config.seeds[0])
+    if config.model.net == "mixture_oracle":
+        raise ValueError(f"row: {row!r} is an exact model of numbers on a line, with no program worth compiling")
     devices = slice_devices(topology) if topology else jax.devices()
     if topology:
         # What is compiled for a slice can be written to the persistent cache, but not read back without a TPU.
@@ -79,6 +54,7 @@ def run(
     check_batch(config.train.batch, mesh, config.train.accumulate)
     check_batch(config.sample.batch, mesh, field="sample.batch")
     limit = peak(devices[0].device_kind)
+    judge = reward_system(rows, table, config)
     shapes = jax.eval_shape(system.init, jax.random.key(0))
     facts = {
         "table": f"{config.table}, {config.variant}",
@@ -94,14 +70,32 @@ def run(
     }
     print(tabulate(facts.items(), disable_numparse=True, tablefmt="plain"), flush=True)
     programs = []
-    for make in (training_step, sampler):
-        programs.append(make(config, system, mesh))
-        print("\n" + tabulate(describe(programs[-1], mesh, limit), disable_numparse=True), flush=True)
+    for program in programs_of(config, system, mesh, judge):
+        programs.append(program)
+        print("\n" + tabulate(describe(program, mesh, limit), disable_numparse=True), flush=True)
     record = {**facts, "programs": [measure(program, mesh, limit) for program in programs], **provenance()}
     slug = "".join(letter if letter.isalnum() else "-" for letter in f"{chosen['name']} {topology or 'here'}".lower())
     path = workdir / "compile" / f"{config.table}.{config.variant}.{slug}.json"
     atomic_write(path, json.dumps(record, indent=1) + "\n")
     print(f"\nfits\nwrote {path}")
+
+
+def default_row(rows: list[dict], config: ConfigDict) -> str:
+    """The name of the row that is the config itself, or of the first with a network, or of the first."""
+    plain = (row for row in rows if not row["overrides"])
+    networks = (row for row in rows if trains(resolve(config, row["overrides"], config.seeds[0])))
+    return (next(plain, None) or next(networks, rows[0]))["name"]
+
+
+def reward_system(rows: list[dict], table: ConfigDict, config: ConfigDict) -> build.System | None:
+    """The reward of a row that draws pictures from prompts by a trained model."""
+    if config.model.net != "captioned_unet":
+        return None
+    judge = find_row(rows, config.judge.row, "judge.row")
+    resolved = resolve(table, judge["overrides"], table.seeds[0])
+    if resolved.model.net != "reward":
+        raise ValueError(f"judge.row: {judge['name']!r} is a {resolved.model.net}; name a row that is a reward")
+    return build.system(resolved, resolved.data.vocab_size)
 
 
 def attention(config: ConfigDict) -> str:
@@ -129,104 +123,6 @@ def slice_devices(topology: str) -> list:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"topology: {topology!r} is not a TPU slice ({reason}); examples: {EXAMPLES}") from None
-
-
-def training_step(config: ConfigDict, system: build.System, mesh: Mesh) -> Program:
-    """The step that `train` runs: objective, optimizer, average, donation and shardings included."""
-    objective, optimizer, settings = build.objective(config, system), build.optimizer(config), build.settings(config)
-    state = abstract_state(system.init, optimizer, mesh)
-    shape, rows = (config.train.batch, config.data.length), batch_sharding(mesh)
-    batch = {
-        "tokens": jax.ShapeDtypeStruct(shape, jnp.int32, sharding=rows),
-        "weights": jax.ShapeDtypeStruct(shape, jnp.float32, sharding=rows),
-    }
-    if config.objective.name == "classification" or config.model.labels:
-        batch["label"] = jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=rows)
-    if config.model.net == PAIR_NET:
-        told = (config.train.batch, config.data.source_length)
-        batch["source"] = jax.ShapeDtypeStruct(told, jnp.int32, sharding=rows)
-        batch["source_weights"] = jax.ShapeDtypeStruct(told, jnp.float32, sharding=rows)
-    root = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=replicated(mesh))
-    step = jit_step(objective, optimizer, settings, state, mesh)
-    compiled, seconds = compile_for(mesh, step, state, batch, root)
-    flops = build.training_flops(config, system)
-    recomputed, turns = RECOMPUTED[config.model.remat], config.train.accumulate
-    return Program("training step", compiled, seconds, flops, recomputed, turns, bytes_of(state.params))
-
-
-def sampler(config: ConfigDict, system: build.System, mesh: Mesh) -> Program:
-    """The sampler of one batch, with all its steps."""
-    params = abstract_state(system.init, build.optimizer(config), mesh).params
-    if config.model.net == PAIR_NET:
-        return translation(config, system, mesh, params)
-    sample = build.sampler(config, system)
-    size, length = config.sample.batch, config.sample.length or config.data.length
-    keys = jax.ShapeDtypeStruct((size,), jax.random.key(0).dtype, sharding=batch_sharding(mesh))
-    prompt = jax.ShapeDtypeStruct((size, length), jnp.int32, sharding=batch_sharding(mesh))
-    label = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=batch_sharding(mesh)) if config.model.labels else None
-    compiled, seconds = compile_for(mesh, jax.jit(sample), params, keys, prompt, label)
-    token = build.forward_flops(config, system.classes) / config.data.length
-    turns, tokens = network_turns(config)
-    name = f"sampler, {turns} evaluations"
-    flops = size * (token * turns * tokens + build.questions(config, system) * system.error_flops)
-    return Program(name, compiled, seconds, flops, 1.0, turns, bytes_of(params))
-
-
-def translation(config: ConfigDict, system: build.System, mesh: Mesh, params: Params) -> Program:
-    """The sampler of a batch of sources, with all candidates of each."""
-    made, rows = translator(config, system), batch_sharding(mesh)
-    size, told = config.sample.batch, (config.sample.batch, config.data.source_length)
-    keys = jax.ShapeDtypeStruct((size,), jax.random.key(0).dtype, sharding=rows)
-    source, mask = (jax.ShapeDtypeStruct(told, kind, sharding=rows) for kind in (jnp.int32, jnp.bool_))
-    known = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=rows)
-    compiled, seconds = compile_for(mesh, jax.jit(made.translate), params, keys, source, mask, known)
-    name = f"sampler, {made.evaluations} evaluations, {made.candidates} candidates"
-    return Program(name, compiled, seconds, size * made.flops, 1.0, made.evaluations, bytes_of(params))
-
-
-def bytes_of(tree) -> int:
-    """Bytes of all arrays of a tree."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def network_turns(config: ConfigDict) -> tuple[int, int]:
-    """How often a sampler runs the network for one sequence, and on how many tokens at once."""
-    window, total = config.data.length, config.sample.length or config.data.length
-    if config.model.causal:
-        return total, 1  # its cache holds the rest
-    steps = build.sampling_steps(config)
-    steps += config.sample.policy != "first_hitting" and config.sample.final != "none"
-    windows = 1 + -(-(total - window) // (config.sample.stride or window // 2))
-    return windows * steps, window
-
-
-def compile_for(mesh: Mesh, function: jax.stages.Wrapped, *arguments) -> tuple[jax.stages.Compiled, float]:
-    """Lower and compile; raises ValueError with the compiler's figures when the device's memory does not suffice."""
-    begin = time.time()
-    with jax.set_mesh(mesh):
-        lowered = function.lower(*arguments)
-        try:
-            return lowered.compile(), time.time() - begin
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise ValueError(refusal(str(error))) from None
-
-
-def refusal(message: str) -> str:
-    """One line of the compiler's own figures, and what to do."""
-    part = re.search(r"required for ([\w ]+) \(([\d.]+\w)\) exceeds available (\w+) \(([\d.]+\w)\)", message)
-    whole = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) (\w+)", message)
-    if part:
-        reason = f"{part[1]} need {part[2]} of the {part[4]} of {part[3]} that a device has"
-    elif whole:
-        reason = f"the program needs {whole[1]} of the {whole[2]} of {whole[3]} that a device has"
-    else:
-        reason = " ".join(message.split())[:200]
-    return (
-        f"memory: does not fit, by the compiler {reason}; set model.remat=full, a larger train.accumulate or "
-        "mesh.fsdp, or a smaller train.batch or sample.batch"
-    )
 
 
 def measure(program: Program, mesh: Mesh, limit: Peak | None) -> dict:
@@ -276,7 +172,8 @@ def describe(program: Program, mesh: Mesh, limit: Peak | None) -> list[list[str]
     lines.append(["in all (arguments + outputs - aliased + temporaries)", f"{used / GIB:.3f} GiB"])
     lines.append(["peak by the compiler's account", f"{values['peak'] / GIB:.3f} GiB"])
     lines.append(["memory of a device", f"{limit.memory / GIB:.0f} GiB" if limit else "no figure for this device"])
-    lines.append(["FLOPs, analytic, all devices", f"{values['flops']:.3e}"])
+    analytic = f"{values['flops']:.3e}" if values["flops"] else "not counted for this network"
+    lines.append(["FLOPs, analytic, all devices", analytic])
     lines.append(["FLOPs by cost_analysis, a device, loop bodies once", f"{values['flops_cost_analysis']:.3e}"])
     for kind, traffic in values["collectives"].items():
         if traffic["instructions"]:

@@ -209,6 +209,11 @@ def find_row(rows: list[dict], name: str, field: str = "row") -> dict:
     raise ValueError(f"{field}: unknown {name!r}; known: {', '.join(repr(row['name']) for row in rows)}")
 
 
+def without(settings: dict, given: dict) -> dict:
+    """A row's settings but for those that the command line gives."""
+    return {key: value for key, value in settings.items() if key not in given}
+
+
 def judge_jobs(rows: list[dict], config: ConfigDict, judge: ConfigDict | None = None) -> list[Job]:
     """The training of the judge (the table's, unless a row has its own), where it is a row of this table.
 

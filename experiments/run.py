@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from diffusion.build.gaussian import EXACT
 from experiments import evaluate, sample, table, train
 from experiments.context import check, context
-from experiments.jobs import Job, atomic_write, find_row, plan, read_plan, resolve, trains
+from experiments.jobs import Job, atomic_write, find_row, plan, read_plan, resolve, trains, without
 
 VERBS = {"train": train.run, "evaluate": evaluate.run, "sample": sample.run}
 
@@ -110,11 +110,6 @@ def run_row(module: ModuleType, config: ConfigDict, verb: str, name: str, overri
     if jax.process_index() == 0:
         report = next(result for result in results if result["verb"] == verb and result["row"] == row["name"])
         print(table.describe(report, workdir))
-
-
-def without(settings: dict, given: dict) -> dict:
-    """A row's settings but for those that the command line gives."""
-    return {key: value for key, value in settings.items() if key not in given}
 
 
 def first_row(rows: list[dict], config: ConfigDict, verb: str) -> str:

@@ -85,9 +85,14 @@ def gaussian_system(config: ConfigDict, vocabulary: int) -> System:
 def captioned(config: ConfigDict) -> nn.Module:
     """The U-Net behind a table of words."""
     fields = plain_fields(config.captioned_unet)
-    height, width, colours = image_shape(config.data.source)
-    del height, width
-    unet = UNet(**fields, in_channels=colours, out_channels=colours, dtype=config.model.dtype)
+    colours = image_shape(config.data.source)[2]
+    unet = UNet(
+        **fields,
+        in_channels=colours,
+        out_channels=colours,
+        dtype=config.model.dtype,
+        attention=config.model.attention,
+    )
     return CaptionedUNet(unet, len(WORDS), PROMPT_LENGTH)
 
 

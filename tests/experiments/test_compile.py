@@ -7,9 +7,10 @@ from functools import partial
 import jax
 import pytest
 
-from configs import mdlm_owt, text8
+from configs import lidar_mixture, lidar_shapes, mdlm_owt, text8
 from diffusion.train import hardware
 from experiments import compile as ahead_of_time
+from experiments.programs import network_turns, refusal
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu is an optional requirement: pip install libtpu"
@@ -119,20 +120,60 @@ def test_peak_figures_take_the_longest_name(kind, tera):
     ],
 )
 def test_refusal_is_one_line_with_figures_and_remedy(message, expected):
-    line = ahead_of_time.refusal(message)
+    line = refusal(message)
     assert expected in line and "model.remat=full" in line and "\n" not in line
 
 
 def test_turns_of_every_sampler():
     config = text8.get_config("debug")
     length, steps = config.data.length, config.sample.steps
-    assert ahead_of_time.network_turns(config) == (steps + 1, length)
+    assert network_turns(config) == (steps + 1, length)
     config.sample.update(length=2 * length, stride=length // 2)
-    assert ahead_of_time.network_turns(config) == (3 * (steps + 1), length)
+    assert network_turns(config) == (3 * (steps + 1), length)
     config.sample.update(length=0, policy="first_hitting")
-    assert ahead_of_time.network_turns(config) == (length, length)
+    assert network_turns(config) == (length, length)
     config.model.causal = True
-    assert ahead_of_time.network_turns(config) == (length, 1)
+    assert network_turns(config) == (length, 1)
+
+
+def programs_of(name, tmp_path, **fields):
+    """The record of a row of the smallest table of pictures from prompts."""
+    config = lidar_shapes.get_config("debug")
+    ahead_of_time.run(lidar_shapes, config, name, "", tmp_path, fields)
+    (path,) = (tmp_path / "compile").iterdir()
+    return config, json.loads(path.read_text())["programs"]
+
+
+def test_a_guided_row_looks_ahead_and_then_draws(tmp_path):
+    config, (step, look, draw) = programs_of("LiDAR 4", tmp_path)
+    one = step["flops"] / 3 / config.train.batch
+    # Both halves of classifier-free guidance: 3 steps for 4 samples, and 10 for 4 pictures, of every prompt.
+    assert look["flops"] == pytest.approx(config.sample.batch * 2 * 4 * 3 * one)
+    assert draw["flops"] == pytest.approx(config.sample.batch * 2 * 4 * config.sample.steps * one)
+    assert draw["program"] == "sampler by lidar, 10 steps" and draw["arguments"] > look["arguments"]
+
+
+def test_a_reward_has_a_training_step_alone(tmp_path, capsys):
+    _, (step,) = programs_of("Reward model", tmp_path)
+    assert step["aliased"] > 0 and "not counted for this network" in capsys.readouterr().out
+
+
+def test_an_exact_model_has_a_sampler_alone(tmp_path):
+    config, (draw,) = programs_of("exact: base", tmp_path)
+    pools = config.sample.batch * config.sample.gaussian.pool * config.data.length * 4
+    assert draw["arguments"] * jax.device_count() > pools and draw["flops"] == 0
+
+
+def test_the_row_that_is_compiled_by_itself_has_a_network():
+    rows = list(lidar_shapes.rows(lidar_shapes.get_config("debug")))
+    assert rows[0]["name"] == "exact: base"
+    assert ahead_of_time.default_row(rows, lidar_shapes.get_config("debug")) == "Reward model"
+
+
+def test_numbers_on_a_line_are_not_compiled(tmp_path):
+    config = lidar_mixture.get_config("debug")
+    with pytest.raises(ValueError, match="row: 'none, DDPM' is an exact model of numbers on a line"):
+        ahead_of_time.run(lidar_mixture, config, "", "", tmp_path)
 
 
 @needs_libtpu

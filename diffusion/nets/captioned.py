@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from diffusion.nets.prompts import PromptTable
 from diffusion.nets.sd.unet import UNet
@@ -35,9 +35,7 @@ class CaptionedUNet(nn.Module):
         x: Float[Array, "B H W C"],
         time: Float[Array, " B"],
         told: Int[Array, "B S"] | Float[Array, "B S W"],
-        *,
-        key: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B H W C"]:
-        """The U-Net's prediction, told prompts (whole numbers) or a context; `key` is not read."""
+        """The U-Net's prediction, told prompts (whole numbers) or a context."""
         context = self.embed(told) if jnp.issubdtype(told.dtype, jnp.integer) else told
         return self.unet(x, time, context)

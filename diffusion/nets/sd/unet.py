@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from diffusion.nets.layers import Linear, shard_batch, sinusoids
 from diffusion.nets.sd.layers import Conv, Downsample, GroupNorm, ResnetBlock, SpatialTransformer, Upsample
@@ -142,10 +142,8 @@ class UNet(nn.Module):
         time: Float[Array, " B"],
         context: Float[Array, "B S W"],
         added: Added | None = None,
-        *,
-        key: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B H W C"]:
-        """The prediction in float32 at times 0 .. 999 (any real numbers); `key` is not read."""
+        """The prediction in float32 at times 0 .. 999 (any real numbers)."""
         self._check(x, context, added)
         embedding = Embedding(self.time_width, name="time_embedding")(sinusoids(time, self.channels[0]))
         if self.addition is not None:

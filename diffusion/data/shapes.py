@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 
+from diffusion import geneval
 from diffusion.data.shapes_prompts import COLOUR_NAMES, GLYPH_NAMES, PROMPT_LENGTH, encode, parse, prompts
-from diffusion.evaluate import geneval
-from diffusion.evaluate.geneval import OPPOSITES, TASKS, Detection, Metadata
+from diffusion.geneval import OPPOSITES, TASKS, Detection, Metadata
 
 SIDE = 16
 EXTENT = 5

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from diffusion.evaluate.geneval import OPPOSITES, TASKS
+from diffusion.geneval import OPPOSITES, TASKS
 
 GLYPH_NAMES = ("square", "plus", "ring", "diamond")
 COLOUR_NAMES = ("red", "green", "blue", "yellow", "purple", "black")

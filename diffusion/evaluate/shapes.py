@@ -4,9 +4,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
+from diffusion import geneval
 from diffusion.data.shapes import EXTENT, GLYPHS, PALETTE, SIDE
-from diffusion.evaluate import geneval
-from diffusion.evaluate.geneval import Detection, Metadata
+from diffusion.geneval import Detection, Metadata
 
 THRESHOLD = 0.7
 # Of the distance from background to palette colour, how much makes a pixel foreground.

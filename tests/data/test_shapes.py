@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from diffusion import geneval
 from diffusion.data.shapes import (
     GLYPHS,
     MOST,
@@ -33,8 +34,7 @@ from diffusion.data.shapes_prompts import (
     parse,
     prompts,
 )
-from diffusion.evaluate import geneval
-from diffusion.evaluate.geneval import OPPOSITES, TASKS
+from diffusion.geneval import OPPOSITES, TASKS
 
 ALL = [prompt for task in TASKS for prompt in prompts(task)]
 RING, PLUS = {"class": "ring", "count": 1}, {"class": "plus", "count": 1}

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from diffusion import geneval
 from diffusion.data.shapes import PALETTE, Scene, Thing, correct_scene, near_miss, objects, render, reward_examples
 from diffusion.data.shapes_prompts import parse, prompts
-from diffusion.evaluate import geneval
-from diffusion.evaluate.geneval import TASKS
 from diffusion.evaluate.shapes import check, detect, graded
+from diffusion.geneval import TASKS
 
 EACH = 170  # scenes of each task
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion.evaluate.geneval import TASKS, Detection, clauses, correct, kept, relations, reward, scores
+from diffusion.geneval import TASKS, Detection, clauses, correct, kept, relations, reward, scores
 
 AT = {"west": (0, 10, 10, 20), "east": (40, 10, 50, 20), "north": (20, 0, 30, 10), "south": (20, 40, 30, 50)}
 

@@ -4,6 +4,7 @@ Time falls from 1 (noise) to 0 (data). A schedule states its signal alpha^2 and 
 that small values keep their precision, in the array library and precision of the time that it is given.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -78,8 +79,9 @@ class Betas(GaussianSchedule):
 
     steps: int = 1000
 
+    @abstractmethod
     def betas(self) -> Float[np.ndarray, "steps"]:
-        raise NotImplementedError
+        """What each step adds to the variance."""
 
     @cached_property
     def log_signal(self) -> Float[np.ndarray, "points"]:

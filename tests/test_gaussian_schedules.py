@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion.gaussian_schedules import (
+    Betas,
     CosineSignal,
     ScaledLinear,
     SigmaIsTime,
@@ -69,3 +70,8 @@ def test_rescaled_noise_divides_the_ratio_of_signal_to_noise():
     # For sigma = t the same as a time: s t / sqrt(1 - t^2 + s^2 t^2).
     for time, factor, expected in ((0.5, 4, 0.917662935), (0.5, 2, 0.755928946), (0.1, 4, 0.373001923), (0.5, 1, 0.5)):
         assert np.sqrt(1 - rescaled(1 - time**2, factor)) == pytest.approx(expected)
+
+
+def test_a_chain_without_betas_is_none():
+    with pytest.raises(TypeError, match="abstract"):
+        Betas()

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from diffusion.build.gaussian import exact_pictures
 from diffusion.build.names import pick
 from diffusion.build.systems import System
+from diffusion.gaussian_schedules import Betas
 from diffusion.sampling import guides, solvers
 from diffusion.sampling.gaussian import Guide, Predict, guided, network, sample_gaussian
 from diffusion.sampling.lidar import Lookahead, lookahead_guide
@@ -91,6 +92,7 @@ def check_guided(config: ConfigDict) -> None:
             f"sample.gaussian.method: {options.method} needs a reward with a gradient, and a network; the picture "
             "oracle has the rules themselves"
         )
+    # It checks its own fields when it is made, and `draw` makes it too late: while it is traced.
     Steering(None, options.images, options.steering.strength, options.steering.potential)
 
 
@@ -98,7 +100,7 @@ def path_of(config: ConfigDict, system: System, name: str, steps: int) -> solver
     """The points in time of a sampler; raises ValueError for a path that the schedule does not have."""
     schedule = system.process.schedule
     make = pick(solvers.PATHS, name, "sample.gaussian.path")
-    if name != "uniform" and not hasattr(schedule, "steps"):
+    if name != "uniform" and not isinstance(schedule, Betas):
         raise ValueError(f"sample.gaussian.path: {name} is for schedules that are chains; set it to uniform")
     return make(schedule, steps)
 

@@ -11,6 +11,7 @@ from diffusion.build.names import pick
 from diffusion.build.pairs import method, pair_flops
 from diffusion.build.systems import System
 from diffusion.categorical import exclude
+from diffusion.gaussian_schedules import Betas
 from diffusion.nets.encoder_decoder import Encoded
 from diffusion.objectives.autoregressive import shift_right
 from diffusion.objectives.embedding import cross_entropy
@@ -91,7 +92,7 @@ def embedding_sampler(config: ConfigDict, system: System, diagnose: bool) -> Tra
     check_counts(config)
     schedule, filled = system.process.schedule, config.embedding.fill
     path = pick(PATHS, options.path, "sample.translation.path")
-    if options.path == "spaced" and not hasattr(schedule, "steps"):
+    if options.path == "spaced" and not isinstance(schedule, Betas):
         raise ValueError("sample.translation.path: spaced is for schedules that are chains; set it to even")
     solver = pick(SOLVERS, options.solver, "sample.translation.solver")(options.factor)
     grid = solvers.gaussian_grid(path(schedule, config.sample.steps), solver)

@@ -6,6 +6,7 @@ import os
 import statistics
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -18,7 +19,6 @@ from experiments.jobs import atomic_write, plan
 from experiments.prompted import montage
 
 PUBLISHED = Path(__file__).parent
-SQUARES = ("denoising", "reward")  # objectives that are mean squared errors
 IN_LINES = (*SCIENCES, "pairs")  # whose samples are shown by the line
 
 
@@ -111,39 +111,55 @@ def brackets(rows: list[dict]) -> str:
     return f"; in brackets, half the 95 % interval (Student's) over {sets} sets of samples of one model"
 
 
+class Losses(NamedTuple):
+    """A plot of losses that have one unit."""
+
+    title: str
+    unit: str
+    log_y: bool = False
+
+
+LINES_AND_DOTS = "training (line) and validation (dots)"
+# By file. Losses of text are printed in bits a byte, or a token.
+LOSSES = {
+    "loss": Losses(LINES_AND_DOTS.capitalize(), "objective, bits per {density}"),
+    # Nats of a yes or no, that are no text's.
+    "predictors": Losses(f"Error predictors: {LINES_AND_DOTS}", "loss (nats)"),
+    "regression": Losses(LINES_AND_DOTS.capitalize(), "mean squared error", log_y=True),
+    "embedding": Losses(
+        f"Embedding diffusion: {LINES_AND_DOTS}", "objective: squared error + cross-entropies (nats a token)"
+    ),
+}
+# The file of each objective's losses, "loss" where it is not named; those of classifiers are not shown.
+PLOTTED = {
+    "errors": "predictors",
+    "denoising": "regression",
+    "reward": "regression",
+    "embedding": "embedding",
+    "classification": None,
+}
+
+
+def losses(rows: list[dict], folder: Path) -> list[Path]:
+    """Loss curves of the trainings, a plot a unit."""
+    trainings = [row for row in rows if row["verb"] == "train"]
+    density = "byte" if all(row["metrics"].get("bytes_per_token") for row in trainings) else "token"
+    paths = []
+    for name, plot in LOSSES.items():
+        runs: dict[str, list] = {}
+        for row in trainings:
+            if row.get("history") and PLOTTED.get(row["config"]["objective"]["name"], "loss") == name:
+                history = bits_per_byte(row) if name == "loss" else row["history"]
+                runs.setdefault(row["row"], []).append(history)
+        if runs:
+            paths.append(folder / f"{name}.png")
+            plots.loss_curves(paths[-1], plot.title, runs, plot.unit.format(density=density), plot.log_y)
+    return paths
+
+
 def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path) -> list[Path]:
     """Loss curves of the trainings, and each plot that the table asks for."""
-    paths = []
-    runs: dict[str, list] = {}
-    predictors: dict[str, list] = {}
-    squares: dict[str, list] = {}
-    embeddings: dict[str, list] = {}
-    for row in (row for row in rows if row["verb"] == "train" and row.get("history")):
-        objective = row["config"]["objective"]["name"]
-        if objective == "errors":  # nats of a yes or no, that are no text's
-            predictors.setdefault(row["row"], []).append(row["history"])
-        elif objective == "embedding":  # nats and squares together
-            embeddings.setdefault(row["row"], []).append(row["history"])
-        elif objective in SQUARES:
-            squares.setdefault(row["row"], []).append(row["history"])
-        elif objective != "classification":
-            runs.setdefault(row["row"], []).append(bits_per_byte(row))
-    if runs:
-        paths.append(folder / "loss.png")
-        unit = "byte" if all(row["metrics"]["bytes_per_token"] for row in rows if row["verb"] == "train") else "token"
-        plots.loss_curves(paths[-1], "Training (line) and validation (dots)", runs, f"objective, bits per {unit}")
-    if predictors:
-        paths.append(folder / "predictors.png")
-        title = "Error predictors: training (line) and validation (dots)"
-        plots.loss_curves(paths[-1], title, predictors, "loss (nats)")
-    if squares:
-        paths.append(folder / "regression.png")
-        title = "Training (line) and validation (dots)"
-        plots.loss_curves(paths[-1], title, squares, "mean squared error", log_y=True)
-    if embeddings:
-        paths.append(folder / "embedding.png")
-        title = "Embedding diffusion: training (line) and validation (dots)"
-        plots.loss_curves(paths[-1], title, embeddings, "objective: squared error + cross-entropies (nats a token)")
+    paths = losses(rows, folder)
     asked = list(module.rows(config))
     for plot in module.TABLE.get("plots", ()):
         curves, references = series(rows, plot) if "series" in plot else trade_off(asked, rows, plot)

@@ -287,7 +287,7 @@ def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypat
 def test_every_training_has_its_own_curve(tmp_path, monkeypatch):
     """Also those of rows whose names begin alike, and of several seeds."""
     seen = {}
-    monkeypatch.setattr(verb.plots, "loss_curves", lambda path, title, runs, y: seen.update(runs, y=y))
+    monkeypatch.setattr(verb.plots, "loss_curves", lambda path, title, runs, y, log_y: seen.update(runs, y=y))
     names = ("AR", "MDLM, cosine", "MDLM, linear")
     sizes = dict(bytes_per_token=2.0, validation_bytes_per_token=4.0)
     trained = [job_row(name, "train", seed, HISTORY, **sizes) for name in names for seed in (0, 1)]

@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.image
-import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Int, UInt8
+from matplotlib.figure import Figure
 
 GAP = 2  # pixels between pictures
 SMALLEST = 64  # pictures are enlarged by a whole factor to about this height
@@ -53,7 +50,8 @@ def labelled_grid(path: Path, columns: dict[str, UInt8[np.ndarray, "R N H W C"]]
     """Write a PNG with one column a label and one row a text; each cell shows its N pictures side by side."""
     count = next(iter(columns.values())).shape[1]
     width, height = 0.75 * count * len(columns) + 2.2, 0.78 * len(rows) + 0.9
-    figure, axes = plt.subplots(len(rows), len(columns), figsize=(width, height), dpi=130, squeeze=False)
+    figure = Figure(figsize=(width, height), dpi=130)
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for column, (label, pictures) in enumerate(columns.items()):
         for row, group in enumerate(pictures):
             shown = np.full((group.shape[1], count * (group.shape[2] + 1) - 1, 3), 255, np.uint8)
@@ -72,4 +70,3 @@ def labelled_grid(path: Path, columns: dict[str, UInt8[np.ndarray, "R N H W C"]]
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
-    plt.close(figure)

@@ -3,8 +3,9 @@
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from diffusion.report.images import GAP, image_grid, pictures
+from diffusion.report.images import GAP, image_grid, labelled_grid, pictures
 
 
 def test_tokens_are_channel_major_bytes():
@@ -35,3 +36,18 @@ def test_a_grid_shows_every_picture_enlarged_in_reading_order(tmp_path, colours)
         np.testing.assert_array_equal(cell[::2, ::2], np.broadcast_to(picture, (32, 16, 3)))
         np.testing.assert_array_equal(cell[1::2, 1::2], cell[::2, ::2])
     assert (read[64:66] == 255).all() and (read[down:, 2 * right :] == 255).all()
+
+
+def test_labels_and_texts_stand_beside_the_cells(tmp_path, monkeypatch):
+    """One column a label and one row a text, whatever the backend; each cell holds its pictures with a gap."""
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path: figures.append(self))
+    columns = {name: np.full((2, 3, 4, 4, 3), value, np.uint8) for name, value in (("base", 0), ("guided", 9))}
+    labelled_grid(tmp_path / "new" / "grid.png", columns, ["a ring", "a plus and a ring"], "title")
+    (figure,) = figures
+    axes = figure.axes
+    assert [each.get_title() for each in axes] == ["base", "guided", "", ""]
+    assert [each.get_ylabel() for each in axes] == ["a ring", "", "a plus\nand a ring", ""]
+    shown = axes[3].images[0].get_array()
+    assert shown.shape == (4, 3 * 5 - 1, 3)
+    assert (shown[:, 4] == 255).all() and (shown[:, :4] == 9).all()

@@ -49,10 +49,10 @@ def read_data(config: ConfigDict, workdir: Path) -> Dataset | PairDataset:
 def opened(told: tuple) -> Dataset | PairDataset:
     """A data set stays open for the jobs that share it."""
     given = dict(told)
-    return open_pairs(given) if given["source"] in PAIRS else load_dataset(ConfigDict(given))
+    return pair_dataset(given) if given["source"] in PAIRS else load_dataset(ConfigDict(given))
 
 
-def open_pairs(given: dict) -> PairDataset:
+def pair_dataset(given: dict) -> PairDataset:
     """Pairs from the folder `data.path`, or from a folder below it that is called as the source."""
     below = Path(given["path"]).expanduser() / given["source"]
     path = str(below) if given["path"] and below.is_dir() else given["path"]

@@ -21,8 +21,8 @@ from experiments.domains import SCIENCES
 from experiments.jobs import Job
 from experiments.judge import check_judge
 
-# Data whose noise is Gaussian, and what samples them.
-GAUSSIAN = {"prompted": prompted, "mixture": mixtures, "pairs": translations}
+# Domains that are checked, sampled and measured by a file of their own.
+OWN = {"prompted": prompted, "mixture": mixtures, "pairs": translations}
 
 
 class Samples(NamedTuple):
@@ -40,8 +40,8 @@ def run(job: Context, spec: Job) -> dict:
     config, options = job.config, job.config.sample
     begin = time.time()
     check(job)
-    if job.dataset.domain in GAUSSIAN:
-        return GAUSSIAN[job.dataset.domain].run(job, spec)
+    if job.dataset.domain in OWN:
+        return OWN[job.dataset.domain].run(job, spec)
     if options.policy == "data":
         sets, cost = real(job), {"evaluations": 0.0, "predictor_evaluations": 0.0, "gigaflops": 0.0, "idle_share": 0.0}
     else:
@@ -70,8 +70,8 @@ def check(job: Context) -> None:
     options, domain = job.config.sample, job.dataset.domain
     if options.source and domain != "pairs":
         raise ValueError(f"sample.source: {domain} has no sources to translate; leave it empty")
-    if domain in GAUSSIAN:
-        GAUSSIAN[domain].check(job)
+    if domain in OWN:
+        OWN[domain].check(job)
         return
     if options.count < 1 or options.batch < 1:
         raise ValueError(f"sample.count and sample.batch: must be at least 1, not {options.count}, {options.batch}")

@@ -102,7 +102,10 @@ def scorer(config: ConfigDict) -> nn.Module:
 
 
 def gaussian_flops(config: ConfigDict) -> float:
-    """Analytic floating-point operations of one evaluation of the network for one example; 0 for an exact model."""
+    """Analytic floating-point operations of one evaluation of the network for one example.
+
+    0 for what is not counted: exact models, and rewards.
+    """
     if config.model.net != "captioned_unet":
         return 0.0
     height, width, _ = image_shape(config.data.source)

@@ -35,8 +35,8 @@ def detect(image: Float[np.ndarray, "16 16 3"]) -> list[Detection]:
     The background is the median of each channel. A pixel belongs to the palette colour nearest to it, and to the
     foreground if |pixel - background| > 0.45 |colour - background|. The score of a patch is its best intersection over
     union with a glyph's mask, shifted by up to one pixel from the patch's corner; its colour is what most of its
-    pixels have, its box the tight one. Values are bytes, or real
-    numbers in [0, 1], beyond which they are cut off as in a saved picture.
+    pixels have, its box the tight one. Values are bytes, or real numbers in [0, 1], beyond which they are cut off as in
+    a saved picture.
 
     Raises:
       ValueError: for an image of another shape, or with a value that is not finite.

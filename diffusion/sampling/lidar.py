@@ -10,6 +10,7 @@ from diffusion.corrupt.gaussian import Data
 from diffusion.sampling.gaussian import Guide, Predict, flat
 
 HIGHEST = jax.lax.Precision.HIGHEST
+Level = float | Float[Array, ""]  # alpha or sigma, of all states alike
 
 
 class Lookahead(NamedTuple):
@@ -19,7 +20,9 @@ class Lookahead(NamedTuple):
     rewards: Float[Array, "P n"]
 
 
-def kernel_logits(samples: Float[Array, "n D"], x: Float[Array, "N D"], alpha: Array, sigma: Array) -> Array:
+def kernel_logits(
+    samples: Float[Array, "n D"], x: Float[Array, "N D"], alpha: Level, sigma: Level
+) -> Float[Array, "N n"]:
     """-||x - alpha X_i||^2 / (2 sigma^2) [N, n] without the term that all i share, in float32 at full precision.
 
     At D = 10^4 the terms are of the order of 10^4 nats: a product in bfloat16 or TF32 would change the weights.
@@ -30,7 +33,12 @@ def kernel_logits(samples: Float[Array, "n D"], x: Float[Array, "N D"], alpha: A
 
 
 def future_reward(
-    samples: Float[Array, "n D"], rewards: Float[Array, "n"], strength: float, x: Array, alpha: Array, sigma: Array
+    samples: Float[Array, "n D"],
+    rewards: Float[Array, "n"],
+    strength: float,
+    x: Float[Array, "N D"],
+    alpha: Level,
+    sigma: Level,
 ) -> Float[Array, "N"]:
     """R(x) = LSE_i(k_i + strength r_i) - LSE_i(k_i), the lookahead estimate of log E[exp(strength r(x_0)) | x]."""
     logits, best = kernel_logits(samples, x, alpha, sigma), jnp.max(rewards)
@@ -39,7 +47,12 @@ def future_reward(
 
 
 def weights(
-    samples: Float[Array, "n D"], rewards: Float[Array, "n"], strength: float, x: Array, alpha: Array, sigma: Array
+    samples: Float[Array, "n D"],
+    rewards: Float[Array, "n"],
+    strength: float,
+    x: Float[Array, "N D"],
+    alpha: Level,
+    sigma: Level,
 ) -> tuple[Float[Array, "N n"], Float[Array, "N n"]]:
     """softmax(k + strength r) and softmax(k), of each state over the lookahead samples.
 
@@ -51,7 +64,12 @@ def weights(
 
 
 def shift(
-    samples: Float[Array, "n D"], rewards: Float[Array, "n"], strength: float, x: Array, alpha: Array, sigma: Array
+    samples: Float[Array, "n D"],
+    rewards: Float[Array, "n"],
+    strength: float,
+    x: Float[Array, "N D"],
+    alpha: Level,
+    sigma: Level,
 ) -> Float[Array, "N D"]:
     """M = sum_i (w^r_i - w_i) X_i, which is sigma^2 / alpha times the gradient of R.
 

@@ -188,7 +188,8 @@ def test_the_mixture_table_measures_every_method(cli, tmp_path):
     rows = (tmp_path / "runs/tables/lidar_mixture.debug/rows.jsonl").read_text().splitlines()
     found = {row["row"]: row["metrics"] for row in map(json.loads, rows)}
     assert found.keys() == {row["name"] for row in lidar_mixture.rows(lidar_mixture.get_config("debug"))}
-    assert found["none, DDPM"]["wasserstein"] > 1.5 > 5 * found["exact, DDPM"]["wasserstein"] * 0.5
+    assert found["none, DDPM"]["wasserstein"] > 1.5
+    assert found["exact, DDPM"]["wasserstein"] < 0.6
     assert found["LiDAR 16, DDPM"]["gradient_error"] < found["LiDAR 4, DDPM"]["gradient_error"]
 
 

@@ -49,7 +49,7 @@ TABLE = dict(
                 for label, key in (
                     ("future reward R", "future_reward_error"),
                     ("gradient of R", "gradient_error"),
-                    ("n to the power -1/2", "root"),
+                    ("n to the power -1/2", "inverse_root_of_particles"),
                 )
             ),
             log_y=True,

@@ -76,8 +76,9 @@ def run(job: Context, spec: Job) -> dict:
     metrics = over_sets(measures)
     if options.gaussian.method == "lidar":
         metrics |= guide_errors(job, law, ahead_options.particles, ahead_options.strength)
+        metrics["lookahead_particles"] = ahead_options.particles
     return {
-        "metrics": metrics | {"exact_mean": float(truth.mean()), "particles": ahead_options.particles},
+        "metrics": metrics | {"exact_mean": float(truth.mean())},
         **({"sets": measures} if len(measures) > 1 else {}),
         "domain": job.dataset.domain,
         "sampler": options.gaussian.method,
@@ -97,7 +98,10 @@ def quantiles(law: oracle.Mixture, count: int) -> Float[np.ndarray, "N"]:
 
 
 def guide_errors(job: Context, law: oracle.Mixture, particles: int, strength: float) -> dict[str, float]:
-    """Root mean square errors, over lookahead sets and three points, of the future reward and of its gradient."""
+    """Root mean square errors, over lookahead sets and three points, of the future reward and of its gradient.
+
+    Beside them 1 / sqrt(particles), the rate at which they should fall.
+    """
     points = jnp.array(POINTS)[:, None]
 
     def truth(x):
@@ -115,4 +119,4 @@ def guide_errors(job: Context, law: oracle.Mixture, particles: int, strength: fl
     squares = jax.lax.map(errors, example_keys(named(job.root, "errors"), jnp.arange(SETS)))
     names = ("future_reward_error", "gradient_error")
     found = {name: float(jnp.sqrt(jnp.mean(square))) for name, square in zip(names, squares, strict=True)}
-    return found | {"root": particles**-0.5}
+    return found | {"inverse_root_of_particles": particles**-0.5}

@@ -190,6 +190,8 @@ def test_the_mixture_table_measures_every_method(cli, tmp_path):
     assert found.keys() == {row["name"] for row in lidar_mixture.rows(lidar_mixture.get_config("debug"))}
     assert found["none, DDPM"]["wasserstein"] > 1.5
     assert found["exact, DDPM"]["wasserstein"] < 0.6
+    assert found["LiDAR 16, DDPM"]["inverse_root_of_particles"] == 1 / 4
+    assert found["LiDAR 16, DDPM"]["lookahead_particles"] == 16 and "lookahead_particles" not in found["none, DDPM"]
     assert found["LiDAR 16, DDPM"]["gradient_error"] < found["LiDAR 4, DDPM"]["gradient_error"]
 
 

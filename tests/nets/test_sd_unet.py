@@ -1,7 +1,7 @@
-"""Stable Diffusion's U-Nets: published counts and names, every block against its formula in PyTorch, and the whole."""
+"""Stable Diffusion's U-Nets: published counts, names and work, what reaches what, and sizes that do not fit."""
 
 import math
-from functools import cache, partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -10,38 +10,8 @@ import pytest
 
 from diffusion.nets.layers import sinusoids
 from diffusion.nets.sd import layers, unet
-from diffusion.nets.sd.unet import SD15, SDXL, TINY_SD, TINY_SDXL, Added, UNet
-from tests.weights import randomised
-
-BATCH, HEIGHT, WIDTH, TOKENS = 2, 8, 4, 3
-SMALL = UNet(
-    channels=(8, 12, 16),
-    transformer_layers=(0, 1, 0),
-    heads=(1, 3, 2),
-    context_width=5,
-    time_width=10,
-    layers=1,
-    in_channels=3,
-    out_channels=3,
-    groups=4,
-)
-
-# Programs this small run once: compiling them is all that they cost.
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
-def inputs(net, height=HEIGHT, width=WIDTH, tokens=TOKENS, batch=BATCH, seed=0):
-    """Random pictures, times, contexts and what is added."""
-    rng = np.random.default_rng(seed)
-
-    def normal(*shape):
-        return jnp.asarray(rng.normal(size=shape), jnp.float32)
-
-    time = jnp.asarray(rng.uniform(0, 999, batch), jnp.float32)
-    added = None
-    if net.addition is not None:
-        added = Added(normal(batch, net.addition[1]), jnp.asarray(rng.integers(0, 1024, (batch, 6)), jnp.float32))
-    return normal(batch, height, width, net.in_channels), time, normal(batch, tokens, net.context_width), added
+from diffusion.nets.sd.unet import SD15, SDXL, TINY_SD, TINY_SDXL, Added
+from tests.small_unets import BATCH, SMALL, apply, compiled, inputs, small_params
 
 
 @cache
@@ -50,14 +20,6 @@ def shapes(net):
     tree = jax.eval_shape(net.init, jax.random.key(0), *jax.eval_shape(lambda: inputs(net, 8, 8)))["params"]
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {"/".join(each.key for each in path): leaf.shape for path, leaf in leaves}
-
-
-@cache
-def small_params():
-    return randomised(lambda key: SMALL.init(key, *inputs(SMALL)))
-
-
-apply = compiled(SMALL.apply)
 
 
 @pytest.mark.parametrize(
@@ -128,186 +90,6 @@ def test_times_sinusoids_are_cosines_then_sines():
     found = np.asarray(sinusoids(jnp.array([value]), 320))[0]
     angles = value * 10000.0 ** (-np.arange(160) / 160)
     np.testing.assert_allclose(found, np.concatenate([np.cos(angles), np.sin(angles)]), atol=2e-4)
-
-
-# PyTorch's functions, in its layout: an implementation of every block that shares nothing with ours but the names.
-
-
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip("torch")
-
-
-class Reference:
-    """The published forward pass, written with torch.nn.functional, reading parameters by their tree paths."""
-
-    def __init__(self, torch, params):
-        self.torch, self.f, self.params = torch, torch.nn.functional, params
-
-    def get(self, path):
-        leaf = self.params
-        for name in path.split("/"):
-            leaf = leaf[name]
-        return self.torch.tensor(np.array(leaf))
-
-    def has(self, path):
-        leaf = self.params
-        for name in path.split("/"):
-            if name not in leaf:
-                return False
-            leaf = leaf[name]
-        return True
-
-    def linear(self, path, x):
-        kernel = self.get(path + "/kernel")
-        kernel = kernel[0, 0] if kernel.ndim == 4 else kernel
-        return self.f.linear(x, kernel.T, self.get(path + "/bias") if self.has(path + "/bias") else None)
-
-    def conv(self, path, x, stride=1):
-        kernel = self.get(path + "/kernel").permute(3, 2, 0, 1)
-        return self.f.conv2d(x, kernel, self.get(path + "/bias"), stride=stride, padding=kernel.shape[-1] // 2)
-
-    def group_norm(self, path, x, groups, epsilon):
-        return self.f.group_norm(x, groups, self.get(path + "/scale"), self.get(path + "/bias"), epsilon)
-
-    def layer_norm(self, path, x):
-        return self.f.layer_norm(x, x.shape[-1:], self.get(path + "/scale"), self.get(path + "/bias"), 1e-5)
-
-    def resnet(self, path, x, time, groups):
-        h = self.conv(path + "conv1", self.f.silu(self.group_norm(path + "norm1", x, groups, 1e-5)))
-        h = h + self.linear(path + "time_emb_proj", self.f.silu(time))[:, :, None, None]
-        h = self.conv(path + "conv2", self.f.silu(self.group_norm(path + "norm2", h, groups, 1e-5)))
-        return h + (self.conv(path + "conv_shortcut", x) if self.has(path + "conv_shortcut") else x)
-
-    def attention(self, path, x, context, heads):
-        def split(y):
-            return y.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-        query, key, value = (
-            split(self.linear(path + name, source))
-            for name, source in zip(("to_q", "to_k", "to_v"), (x, context, context), strict=True)
-        )
-        weights = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])).softmax(-1)
-        return self.linear(path + "to_out_0", (weights @ value).transpose(1, 2).flatten(2))
-
-    def feed_forward(self, path, x):
-        value, gate = self.linear(path + "net_0/proj", x).chunk(2, dim=-1)
-        return self.linear(path + "net_2", value * self.f.gelu(gate))
-
-    def transformer(self, path, x, context, heads, groups):
-        batch, channels, height, width = x.shape
-        h = self.group_norm(path + "norm", x, groups, 1e-6).permute(0, 2, 3, 1).reshape(batch, -1, channels)
-        h, layer = self.linear(path + "proj_in", h), 0
-        while self.has(f"{path}transformer_blocks_{layer}"):
-            block = f"{path}transformer_blocks_{layer}/"
-            norm = self.layer_norm(block + "norm1", h)
-            h = h + self.attention(block + "attn1/", norm, norm, heads)
-            h = h + self.attention(block + "attn2/", self.layer_norm(block + "norm2", h), context, heads)
-            h = h + self.feed_forward(block + "ff/", self.layer_norm(block + "norm3", h))
-            layer += 1
-        h = self.linear(path + "proj_out", h)
-        return x + h.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
-
-    def sinusoids(self, value, width):
-        angles = value[:, None] * self.torch.exp(-math.log(10000) * self.torch.arange(width // 2) / (width // 2))[None]
-        return self.torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-    def embedding(self, path, x):
-        return self.linear(path + "/linear_2", self.f.silu(self.linear(path + "/linear_1", x)))
-
-    def blocks(self, path, x, time, context, heads, groups, skips=None):
-        stored, layer = [], 0
-        while self.has(f"{path}resnets_{layer}"):
-            x = x if skips is None else self.torch.cat([x, skips.pop()], dim=1)
-            x = self.resnet(f"{path}resnets_{layer}/", x, time, groups)
-            if self.has(f"{path}attentions_{layer}"):
-                x = self.transformer(f"{path}attentions_{layer}/", x, context, heads, groups)
-            stored.append(x)
-            layer += 1
-        if self.has(path + "downsamplers_0"):
-            x = self.conv(path + "downsamplers_0/conv", x, stride=2)
-            stored.append(x)
-        if self.has(path + "upsamplers_0"):
-            x = self.conv(path + "upsamplers_0/conv", self.f.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return x, stored
-
-    def __call__(self, net, x, time, context, added):
-        x, time, context = self.torch.tensor(np.array(x)).permute(0, 3, 1, 2), *map(self.tensor, (time, context))
-        vector = self.embedding("time_embedding", self.sinusoids(time, net.channels[0]))
-        if added is not None:
-            pooled, ids = self.tensor(added.pooled), self.tensor(added.time_ids)
-            ids = self.sinusoids(ids.flatten(), net.addition[0]).reshape(len(pooled), -1)
-            vector = vector + self.embedding("add_embedding", self.torch.cat([pooled, ids], dim=-1))
-        x = self.conv("conv_in", x)
-        skips, last = [x], len(net.channels) - 1
-        for level in range(last + 1):
-            x, more = self.blocks(f"down_blocks_{level}/", x, vector, context, net.heads[level], net.groups)
-            skips += more
-        x = self.resnet("mid_block/resnets_0/", x, vector, net.groups)
-        x = self.transformer("mid_block/attentions_0/", x, context, net.heads[last], net.groups)
-        x = self.resnet("mid_block/resnets_1/", x, vector, net.groups)
-        for level in range(last, -1, -1):
-            path = f"up_blocks_{last - level}/"
-            x, _ = self.blocks(path, x, vector, context, net.heads[level], net.groups, skips)
-        assert not skips
-        x = self.conv("conv_out", self.f.silu(self.group_norm("conv_norm_out", x, net.groups, 1e-5)))
-        return x.permute(0, 2, 3, 1).numpy()
-
-    def tensor(self, x):
-        return self.torch.tensor(np.array(x))
-
-
-def close(found, expected, tolerance):
-    expected = np.asarray(expected)
-    assert found.shape == expected.shape
-    assert np.abs(np.asarray(found) - expected).max() < tolerance * np.abs(expected).max()
-
-
-def picture(x):
-    """[B, C, H, W] to [B, H, W, C]."""
-    return np.moveaxis(x.numpy(), 1, 3)
-
-
-def test_every_block_is_the_formula(torch):
-    rng = np.random.default_rng(1)
-    x, time, context = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 6, 4, 8), (2, 10), (2, 3, 5)))
-    tokens = x.reshape(2, 24, 8)
-    channels_first = torch.tensor(np.moveaxis(x, 3, 1) * 1.0)
-
-    def both(block, call, *args):
-        variables = randomised(lambda key: block.init(key, *args), 0.4)
-        found = compiled(block.apply)(variables, *args)
-        with torch.no_grad():
-            close(found, call(Reference(torch, {"it": variables["params"]})), 2e-5)
-
-    tensors = {"time": torch.tensor(time), "context": torch.tensor(context), "tokens": torch.tensor(tokens)}
-    for outputs in (8, 12):
-        block = layers.ResnetBlock(outputs, 4, "float32")
-        both(block, lambda r: picture(r.resnet("it/", channels_first, tensors["time"], 4)), x, time)
-    # Deviations as small as epsilon's root tell epsilons from one another.
-    small = channels_first * 3e-3
-    for epsilon in (1e-5, 1e-6):
-        both(layers.GroupNorm(2, epsilon), lambda r, e=epsilon: picture(r.group_norm("it", small, 2, e)), x * 3e-3)
-    attention = layers.Attention(2, "float32", "auto")
-    both(attention, lambda r: r.attention("it/", tensors["tokens"], tensors["context"], 2).numpy(), tokens, context)
-    both(attention, lambda r: r.attention("it/", tensors["tokens"], tensors["tokens"], 2).numpy(), tokens)
-    both(layers.FeedForward("float32"), lambda r: r.feed_forward("it/", tensors["tokens"]).numpy(), tokens)
-    for linear in (False, True):
-        block = layers.SpatialTransformer(2, 2, 4, linear, "float32", "auto")
-        both(block, lambda r: picture(r.transformer("it/", channels_first, tensors["context"], 2, 4)), x, context)
-    down, up = layers.Downsample("float32"), layers.Upsample("float32")
-    both(down, lambda r: picture(r.conv("it/conv", channels_first, 2)), x)
-    both(up, lambda r: picture(r.conv("it/conv", channels_first.repeat_interleave(2, 2).repeat_interleave(2, 3))), x)
-
-
-@pytest.mark.parametrize("net", [SMALL, TINY_SD, TINY_SDXL], ids=["three_levels", "sd", "sdxl"])
-def test_the_whole_is_the_formula(net, torch):
-    """Pictures that are not square, another time, context and addition for every example."""
-    args = inputs(net)
-    params = small_params() if net is SMALL else randomised(lambda key: net.init(key, *args), 0.1)
-    found = apply(params, *args[:3]) if net is SMALL else compiled(net.apply)(params, *args)
-    with torch.no_grad():
-        close(found, Reference(torch, params["params"])(net, *args), 1e-4)
 
 
 def test_gelu_is_exact():

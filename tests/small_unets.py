@@ -1,0 +1,48 @@
+"""A U-Net of Stable Diffusion's kind, small enough for any test, with what it reads, its weights and its program."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.nets.sd.unet import Added, UNet
+from tests.weights import randomised
+
+BATCH, HEIGHT, WIDTH, TOKENS = 2, 8, 4, 3
+SMALL = UNet(
+    channels=(8, 12, 16),
+    transformer_layers=(0, 1, 0),
+    heads=(1, 3, 2),
+    context_width=5,
+    time_width=10,
+    layers=1,
+    in_channels=3,
+    out_channels=3,
+    groups=4,
+)
+
+# Programs this small run once: compiling them is all that they cost.
+compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def inputs(net, height=HEIGHT, width=WIDTH, tokens=TOKENS, batch=BATCH, seed=0):
+    """Random pictures, times, contexts and what is added."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    time = jnp.asarray(rng.uniform(0, 999, batch), jnp.float32)
+    added = None
+    if net.addition is not None:
+        added = Added(normal(batch, net.addition[1]), jnp.asarray(rng.integers(0, 1024, (batch, 6)), jnp.float32))
+    return normal(batch, height, width, net.in_channels), time, normal(batch, tokens, net.context_width), added
+
+
+@cache
+def small_params():
+    return randomised(lambda key: SMALL.init(key, *inputs(SMALL)))
+
+
+apply = compiled(SMALL.apply)

@@ -8,7 +8,7 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
   run       everything a table needs: train what is missing, evaluate, sample, write the table and its plots
               python launch.py run --config=configs/quickstart.py
               python launch.py run --jobs=jobs.jsonl --index=3          # one job of a plan, on a cluster
-  train     train one row of a table (--row=NAME; the first row without it)
+  train     train one row of a table (--row=NAME; without it the first that has a network)
               python launch.py train --config=configs/quickstart.py:local --row=MDLM --config.train.steps=500
   evaluate  the likelihood of one row's model
               python launch.py evaluate --config=configs/quickstart.py:local --row=MDLM --config.evaluate.draws=4

@@ -1,23 +1,38 @@
-"""How the methods of `lidar_shapes` depend on their settings, on validation prompts, by which they are to be chosen.
+"""How the methods of `lidar_shapes` depend on their settings, on validation prompts, by which they are chosen.
 
-LiDAR's particles, lookahead steps, reward strength (lambda), scale and stop; the strengths of gradient guidance, DATE
-and FK steering. It shares the trained model and the reward with `lidar_shapes`.
+LiDAR's particles, reward strength (lambda), scale, stop and lookahead steps; the strengths of gradient guidance, DATE
+and FK steering; the steps of the sampler itself. It shares the trained model and the reward with `lidar_shapes`.
 """
 
 from configs.shapes import BASE, COLUMNS, NOTES, method, prompted, reward_row
 
-SWEEPS = (
-    ("particles", "lookahead particles", "LiDAR"),
-    ("strength", "strength of the reward (lambda)", "LiDAR"),
-    ("scale", "scale of the guide (s)", "LiDAR"),
-)
-PARTICLES, STEPS, STRENGTHS, SCALES = (3, 9, 25, 50, 100), (2, 3, 5, 10), (1, 10, 100, 5000), (1, 3, 6, 12.5, 25)
-GRADIENTS, RATES, STEERINGS = (1, 3, 10, 30, 100), (0.1, 0.5, 2, 5), (3, 10, 30)
+# A field of `lookahead`: its label, what it is in the other rows, and its values.
+SWEEPS = {
+    "particles": ("lookahead particles", 25, (3, 9, 25, 50, 100)),
+    "strength": ("strength of the reward (lambda)", 5000.0, (1.0, 10.0, 100.0, 5000.0)),
+    "scale": ("scale of the guide (s)", 12.5, (1.0, 3.0, 6.0, 12.5, 25.0)),
+    "steps": ("steps of the lookahead sampler", 5, (2, 3, 5, 10)),
+}
+GRADIENTS, RATES, STEERINGS = (1.0, 3.0, 10.0, 30.0, 100.0), (0.1, 0.5, 2.0, 5.0), (3.0, 10.0, 30.0)
+# Steps of the sampler, 50 in all other rows, and the three methods that are compared by them.
+STEPS = (10, 20, 50, 100)
+STEPPED = {BASE: ("plain", {}), "LiDAR": ("lidar", {}), "gradient": ("gradient", {"gradient__scale": 10.0})}
 
 
-def at(name: str, value: float) -> str:
-    """The name of a row of a sweep."""
-    return f"LiDAR, {name} {value:g}"
+def swept(field: str, value: float) -> str:
+    """The name of the row where one field of the lookahead has some value."""
+    return "LiDAR" if value == SWEEPS[field][1] else f"LiDAR, {field} {value:g}"
+
+
+def stepped(name: str, steps: int) -> str:
+    """The name of a method's row with some number of sampling steps."""
+    usual = "gradient, scale 10" if name == "gradient" else name
+    return usual if steps == 50 else f"{name}, {steps} sampling steps"
+
+
+def plot(name: str, xlabel: str, **fields) -> dict:
+    title = f"Overall score on validation prompts by {xlabel}"
+    return dict(name=name, title=title, xlabel=xlabel, ylabel="overall score (mean of six tasks)", **fields)
 
 
 TABLE = dict(
@@ -25,19 +40,26 @@ TABLE = dict(
     columns=COLUMNS,
     published={},
     comparable=(),
-    plots=tuple(
-        dict(
-            name=name,
-            title=f"LiDAR: overall score on validation prompts, by {label}",
-            xlabel=label,
-            ylabel="overall score (mean of six tasks)",
-            series=(("LiDAR", "overall", tuple((at(name, value), value) for value in values)),),
-            references=(("base", "overall", BASE),),
-        )
-        for (name, label, _), values in zip(SWEEPS, (PARTICLES, STRENGTHS, SCALES), strict=True)
+    plots=(
+        *(
+            plot(
+                field,
+                label,
+                series=(("LiDAR", "overall", tuple((swept(field, value), value) for value in values)),),
+                references=(("base", "overall", BASE),),
+            )
+            for field, (label, _, values) in SWEEPS.items()
+        ),
+        plot(
+            "sampling_steps",
+            "steps of the sampler",
+            series=tuple(
+                (name, "overall", tuple((stepped(name, count), count) for count in STEPS)) for name in STEPPED
+            ),
+        ),
     ),
     notes=NOTES
-    + " What is not named is as the configs have it: 25 particles, 5 lookahead steps, lambda 5000, scale 12.5.",
+    + " LiDAR, where no row says other: 25 particles, 5 lookahead steps, lambda 5000, scale 12.5; 50 sampling steps.",
 )
 
 
@@ -46,6 +68,7 @@ def get_config(variant: str = "local"):
     config.sample.gaussian.split = "validation"
     config.sample.repeats = 1
     if variant != "debug":
+        config.sample.steps = 50
         config.sample.gaussian.lookahead.particles = 25
     return config
 
@@ -53,27 +76,26 @@ def get_config(variant: str = "local"):
 def rows(config):
     yield reward_row(config)
     yield method(BASE)
+    yield method("LiDAR", "lidar")
     if config.variant == "debug":
-        yield method(at("particles", 3), "lidar", lookahead__particles=3)
+        yield method(swept("particles", 3), "lidar", lookahead__particles=3)
         return
-    for value in PARTICLES:
-        yield method(at("particles", value), "lidar", lookahead__particles=value)
-    for value in STEPS:
-        yield method(at("steps", value), "lidar", lookahead__steps=value)
-    for value in STRENGTHS:
-        yield method(at("strength", value), "lidar", lookahead__strength=float(value))
-    for value in SCALES:
-        yield method(at("scale", value), "lidar", lookahead__scale=float(value))
-    yield method(at("stop", 0), "lidar", lookahead__stop=0.0)
-    yield method(at("stop", 0.5), "lidar", lookahead__stop=0.5)
+    for field, (_, usual, values) in SWEEPS.items():
+        for value in (value for value in values if value != usual):
+            yield method(swept(field, value), "lidar", **{f"lookahead__{field}": value})
+    for value in (0.0, 0.5):
+        yield method(f"LiDAR, stop {value:g}", "lidar", lookahead__stop=value)
     for value in GRADIENTS:
-        yield method(f"gradient, scale {value:g}", "gradient", gradient__scale=float(value))
+        yield method(f"gradient, scale {value:g}", "gradient", gradient__scale=value)
     for value in RATES:
-        yield method(f"DATE, rate {value:g}", "condition", condition__rate=float(value), condition__period=1)
+        yield method(f"DATE, rate {value:g}", "condition", condition__rate=value, condition__period=1)
     for value in STEERINGS:
         for potential in ("difference", "max"):
             name = f"FK {potential}, strength {value:g}"
-            yield method(name, "steering", steering__strength=float(value), steering__potential=potential)
+            yield method(name, "steering", steering__strength=value, steering__potential=potential)
+    for name, (kind, fields) in STEPPED.items():
+        for steps in (steps for steps in STEPS if steps != 50):
+            yield method(stepped(name, steps), kind, steps=steps, **fields)
     yield method("best of 4", "best_of", best_of=4)
     yield method("deterministic base", eta=0.0)
     yield method("deterministic LiDAR", "lidar", eta=0.0)

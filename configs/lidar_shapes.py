@@ -47,9 +47,8 @@ def exact_rows(config):
     debug = config.variant == "debug"
 
     def row(name, kind="plain", curve=None, **fields):
-        made = method(name, kind, {"exact": curve or name}, "exact: ", **fields)
-        steps = {} if debug else {"sample.steps": 100}
-        made["overrides"] |= {"model.net": "picture_oracle", "judge.name": "none"} | steps
+        made = method(name, kind, {"exact": curve or name}, "exact: ", steps=0 if debug else 100, **fields)
+        made["overrides"] |= {"model.net": "picture_oracle", "judge.name": "none"}
         return made | {"pictured": debug}
 
     yield row("base")
@@ -81,8 +80,7 @@ def trained_rows(config):
         yield row("DATE, every 2", "condition", condition__period=2)
         yield row("LiDAR 4", "lidar", lookahead__particles=4)
         return
-    more = row("base, twice the steps", curve="base")
-    yield more | {"overrides": more["overrides"] | {"sample.steps": 2 * config.sample.steps}}
+    yield row("base, twice the steps", curve="base", steps=2 * config.sample.steps)
     for count in (2, 4) if full else (4,):
         yield row(f"best of {count}", "best_of", "best of n", best_of=count)
     for period in (1, 4) if full else (1,):

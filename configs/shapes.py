@@ -62,7 +62,7 @@ def prompted(table: str, variant: str):
         config.captioned_unet.update(channels=(16, 32, 64), heads=(1, 1, 2))
         config.train.update(steps=1600, batch=64, ema=0.995, log_every=20, checkpoint_every=200)
         config.train.update(evaluate_every=400, evaluate_batches=8)
-        config.sample.gaussian.per_task = 4
+        config.sample.gaussian.per_task = 6
         return config
     config.model.dtype = "bfloat16"
     config.train.update(steps=20_000, batch=256, ema=0.999, evaluate_every=2000, checkpoint_every=2000)
@@ -94,9 +94,11 @@ def reward_row(config) -> dict:
     return dict(name=REWARD, overrides=overrides, verbs=("evaluate",))
 
 
-def method(name: str, kind: str = "plain", curve: str | dict | None = None, prefix: str = "", **fields) -> dict:
+def method(
+    name: str, kind: str = "plain", curve: str | dict | None = None, prefix: str = "", steps: int = 0, **fields
+) -> dict:
     """A row that samples by one method; `fields` are those of `sample.gaussian`, a__b for what lies in a section."""
-    overrides = {"sample.gaussian.method": kind}
+    overrides = {"sample.gaussian.method": kind} | ({"sample.steps": steps} if steps else {})
     for key, value in fields.items():
         section, _, field = key.rpartition("__")
         if field not in (GAUSSIAN[section] if section else GAUSSIAN):

@@ -135,7 +135,8 @@ def rows(config):
     methods["G-Star+, from 0.2"] = GUIDED["G-Star+"] | guided | LATE | {"sample.remask.on": 0.2}
     for steps in STEPS[variant]:
         for name, overrides in methods.items():
-            curves = {"quality": name} | ({"frontier": name} if steps == ABLATED[variant] else {})
+            curve = tuple(name.split(", "))
+            curves = {"quality": curve} | ({"frontier": curve} if steps == ABLATED[variant] else {})
             settings = overrides | {"sample.steps": steps}
             yield dict(name=f"{name}, {steps} steps", overrides=settings, verbs=("sample",), curves=curves)
     point = ABLATED[variant]
@@ -144,4 +145,5 @@ def rows(config):
         row = f"{name}, {point} steps"
         if row not in known:
             settings = overrides | {"sample.steps": point}
-            yield dict(name=row, overrides=settings, verbs=("sample",), curves={"frontier": name}, seeds=1)
+            curves = {"frontier": tuple(name.split(", "))}
+            yield dict(name=row, overrides=settings, verbs=("sample",), curves=curves, seeds=1)

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, ScalarFormatter
 
 # A label of several parts shares its colour with those that begin alike, and its style with those that end alike.
 Label = str | tuple[str, ...]
-LINES, MARKERS = ("-", "--", ":", "-."), "osD^vPX"
+LINES, MARKERS = ("-", "--", ":", "-."), "osD^vPX*<>hdp8"
 # Longer legends stand beside the axes.
 LEGEND = 6
 

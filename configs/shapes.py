@@ -59,7 +59,7 @@ def prompted(table: str, variant: str):
         return config
     config.sample.update(batch=12, steps=50, repeats=3)
     if variant == "local":
-        config.captioned_unet.update(channels=(16, 32, 64), heads=(1, 1, 2))
+        config.captioned_unet.update(channels=(24, 40, 56))
         config.train.update(steps=1600, batch=64, ema=0.995, log_every=20, checkpoint_every=200)
         config.train.update(evaluate_every=400, evaluate_batches=8)
         config.sample.gaussian.per_task = 6

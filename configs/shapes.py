@@ -79,7 +79,7 @@ def prompted(table: str, variant: str):
 
 def reward_row(config) -> dict:
     """The reward model: its training, and how well it ranks held-out pictures."""
-    steps = {"local": 2000, "debug": 4}.get(config.variant, 10_000)
+    steps = {"local": 1500, "debug": 4}.get(config.variant, 10_000)
     overrides = {
         "data.source": "shapes_rewards",
         "model.net": "reward",

@@ -3,32 +3,18 @@
 `paper` and `gpu` read Gigaword from data.path; `local` and `debug` shorten too, numbers in words to their digits.
 """
 
-from configs.seq2seq import (
-    COST,
-    NOTES,
-    QUALITY,
-    SIX,
-    accelerated,
-    best_rows,
-    causal_row,
-    joint_rows,
-    memory_rows,
-    method_rows,
-    pairs,
-    plots,
-)
-from diffusion.nets.encoder_decoder import DIFFORMER
+from configs import seq2seq
 
 TABLE = dict(
     title="Summarization by embedding diffusion in few steps",
-    columns=(*QUALITY["rouge"], QUALITY["bleu"], QUALITY["exact"], *COST),
+    columns=seq2seq.columns("rouge", "bleu", "exact"),
     published={},
     figures=(("FastDiSS, ROUGE-1 (unverified)", {"MANS and SCP, 5 steps, 5 x 2, MBR": "35.3 [W]"}),),
     plots=(
-        *plots("exact", "exact matches", numbers="Numbers in words to digits"),
-        *plots("rouge1", "ROUGE-1", gigaword="Gigaword"),
+        *seq2seq.plots("exact", "exact matches", numbers="Numbers in words to digits"),
+        *seq2seq.plots("rouge1", "ROUGE-1", gigaword="Gigaword"),
     ),
-    notes=NOTES
+    notes=seq2seq.NOTES
     + (
         " The published figure is unverified: [W] extracted by machine from a leaderboard, with unknown steps and "
         "candidates. Gigaword's sizes here are inferred from Difformer's for translation. ROUGE is F1 with Porter's "
@@ -39,38 +25,30 @@ FACTORS = dict(debug=3.0, local=3.0, gpu=4.0, paper=4.0)
 
 
 def get_config(variant: str = "local"):
-    config = pairs("fastdiss_summarization", variant)
+    config = seq2seq.pairs("fastdiss_summarization", variant)
     if variant in ("local", "debug"):
         config.data.update(source="number_words", vocab_size=44, source_length=26, length=14)
         return config
-    accelerated(config, length=32, vocabulary=32_000)
+    seq2seq.accelerated(config, length=32, vocabulary=32_000)
     config.data.update(source="gigaword", source_length=96)
     config.encoder_decoder.positions = 96
     config.sample.translation.rouge = True
     if variant == "gpu":
-        config.encoder_decoder.update(latent=64, hidden=256, encoder_blocks=3, decoder_blocks=3, heads=8)
-        config.encoder_decoder.update(feed_forward=1024, dropout=0.1)
-        config.optimizer.update(learning_rate=1e-3, warmup=1000, decay="cosine")
-        config.train.update(steps=15_000, batch=256, ema=0.999, evaluate_every=3000, checkpoint_every=3000)
-        return config
-    # Difformer's network, with embeddings of unit length.
-    config.encoder_decoder.update(DIFFORMER | dict(scale="unit", table_std=1.0, dropout=0.1))
-    config.encoder_decoder.update(feed_forward=2048, heads=8)
-    config.train.update(steps=300_000, batch=1024, ema=0.9999, evaluate_every=10_000, checkpoint_every=10_000)
-    return config
+        return seq2seq.one_accelerator(config, 15_000, 3000)
+    return seq2seq.published(config, 300_000, 1024, 10_000, dropout=0.1, feed_forward=2048, heads=8)
 
 
 def rows(config):
-    factors = dict.fromkeys((*SIX, "SCP, fresh noise"), FACTORS[config.variant])
+    factors = seq2seq.factors(FACTORS[config.variant])
     if config.variant == "debug":
-        yield from method_rows(("standard",), (1, 5), factors, "numbers")
+        yield from seq2seq.method_rows(("standard",), (1, 5), factors, "numbers")
         return
     if config.variant == "local":
-        yield from method_rows(SIX, (1, 2, 5, 20), factors, "numbers")
-        yield causal_row("numbers")
+        yield from seq2seq.method_rows(seq2seq.SIX, (1, 2, 5, 20), factors, "numbers")
+        yield seq2seq.causal_row("numbers")
         return
-    yield from method_rows(SIX, (1, 2, 5, 20), factors, "gigaword")
-    yield from memory_rows(("standard",), factors)
-    yield from best_rows("MANS and SCP", 5, factors, 5, 2)
-    yield causal_row("gigaword")
-    yield from joint_rows(config, (20, 2000), factors["standard"], "gigaword")
+    yield from seq2seq.method_rows(seq2seq.SIX, (1, 2, 5, 20), factors, "gigaword")
+    yield from seq2seq.memory_rows(("standard",), factors)
+    yield from seq2seq.best_rows("MANS and SCP", 5, factors, 5, 2)
+    yield seq2seq.causal_row("gigaword")
+    yield from seq2seq.joint_rows(config, (20, 2000), factors["standard"], "gigaword")

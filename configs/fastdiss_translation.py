@@ -6,29 +6,12 @@ a better size. `paper` has the recipes of Difformer's and DINOISER's public code
 English-German, from folders `iwslt14` and `wmt14` below data.path.
 """
 
-from configs.seq2seq import (
-    COST,
-    NOTES,
-    QUALITY,
-    SIX,
-    STEPS,
-    accelerated,
-    best_rows,
-    causal_row,
-    fields,
-    joint_rows,
-    memory_rows,
-    method_rows,
-    pairs,
-    plots,
-    row,
-)
-from diffusion.nets.encoder_decoder import DIFFORMER, DINOISER
+from configs import seq2seq
 
 IWSLT, WMT = "IWSLT14: ", "WMT14: "
 TABLE = dict(
     title="Translation by embedding diffusion in few steps",
-    columns=(QUALITY["bleu"], QUALITY["chrf"], QUALITY["exact"], *COST),
+    columns=seq2seq.columns("bleu", "chrf", "exact"),
     published={},
     figures=(
         (
@@ -43,7 +26,7 @@ TABLE = dict(
         ),
         ("Difformer, sacreBLEU", {f"{IWSLT}Base-D, 20 steps": "33.5 [C]", f"{WMT}Base-D, 20 steps": "26.2 [C]"}),
     ),
-    plots=plots(
+    plots=seq2seq.plots(
         "bleu",
         "BLEU",
         dialects="Dialects",
@@ -51,7 +34,7 @@ TABLE = dict(
         iwslt14="IWSLT14, German to English",
         wmt14="WMT14, English to German",
     ),
-    notes=NOTES
+    notes=seq2seq.NOTES
     + (
         " Published figures are unverified: [N] from third-party notes on the paper (the two figures of 29.70 may be "
         "one row taken for the other), [W] extracted by machine from a leaderboard, with unknown steps and candidates, "
@@ -59,13 +42,7 @@ TABLE = dict(
         "They are no measure of rows here, which are trained without distillation."
     ),
 )
-# F by method, to be tuned on validation sentences; so far the specification's.
-FACTORS = {
-    "debug": dict.fromkeys((*SIX, "SCP, fresh noise"), 3.0),
-    "local": dict.fromkeys((*SIX, "SCP, fresh noise"), 3.0),
-    "gpu": dict.fromkeys((*SIX, "SCP, fresh noise"), 3.0),
-    "paper": dict.fromkeys((*SIX, "SCP, fresh noise"), 4.0),
-}
+FACTORS = dict(debug=3.0, local=3.0, gpu=3.0, paper=4.0)
 TATOEBA = {
     "data.source": "tatoeba",
     "data.tokenizer": "bpe",
@@ -95,12 +72,12 @@ WMT14 = {
     "sample.translation.tokenize": "intl",
 }
 # The published bases, with their own embeddings, schedules and samplers.
-BASE_D = fields("encoder_decoder", DIFFORMER) | {
+BASE_D = seq2seq.fields("encoder_decoder", seq2seq.DIFFORMER) | {
     "process.schedule": "sqrt_chain",
     "sample.translation.path": "spaced",
     "sample.translation.solver": "ancestral",
 }
-BASE_N = fields("encoder_decoder", DINOISER) | {
+BASE_N = seq2seq.fields("encoder_decoder", seq2seq.DINOISER) | {
     "embedding.alternate": "sum",
     "embedding.memory_rate": 1.0,
     "embedding.rounding": "round",
@@ -111,23 +88,18 @@ BASE_N = fields("encoder_decoder", DINOISER) | {
 
 
 def get_config(variant: str = "local"):
-    config = pairs("fastdiss_translation", variant)
+    config = seq2seq.pairs("fastdiss_translation", variant)
     if variant == "gpu":
-        accelerated(config, length=24, vocabulary=4096)
+        seq2seq.accelerated(config, length=24, vocabulary=4096)
         config.data.source = "tatoeba"
-        config.encoder_decoder.update(latent=64, hidden=256, encoder_blocks=3, decoder_blocks=3, heads=8)
-        config.encoder_decoder.update(feed_forward=1024, dropout=0.1)
-        config.optimizer.update(learning_rate=1e-3, warmup=1000, decay="cosine")
-        config.train.update(steps=20_000, batch=256, ema=0.999, evaluate_every=2000, checkpoint_every=2000)
+        seq2seq.one_accelerator(config, 20_000, 2000)
         config.sample.count = 4000
         config.sample.translation.tokenize = "intl"
     if variant == "paper":
-        accelerated(config, length=128, vocabulary=10_000)
+        seq2seq.accelerated(config, length=128, vocabulary=10_000)
         config.data.update(source="iwslt14", lower=True)
-        # Difformer's network, with embeddings of unit length.
-        config.encoder_decoder.update(DIFFORMER | dict(scale="unit", table_std=1.0))
-        config.process.factor = 4.0
-        config.train.update(steps=300_000, batch=256, ema=0.9999, evaluate_every=10_000, checkpoint_every=10_000)
+        seq2seq.published(config, 300_000, 256, 10_000)
+        config.process.factor = FACTORS["paper"]
     return config
 
 
@@ -139,49 +111,55 @@ def rows(config):
 
 def all_rows(config):
     """The rows of a scale."""
-    factors = FACTORS[config.variant]
+    factors = seq2seq.factors(FACTORS[config.variant])
     if config.variant == "debug":
         # Two trainings, for the smallest table is a test of all its parts.
-        yield from method_rows(("MANS and SCP",), (5,), factors, "dialects")
-        yield from best_rows("MANS and SCP", 3, factors, 3, 2)
-        yield causal_row("dialects")
+        yield from seq2seq.method_rows(("MANS and SCP",), (5,), factors, "dialects")
+        yield from seq2seq.best_rows("MANS and SCP", 3, factors, 3, 2)
+        yield seq2seq.causal_row("dialects")
         return
     if config.variant == "local":
         # The path is Tatoeba's; the made-up tasks need none.
         own = {"data.path": ""}
-        yield from method_rows((*SIX, "SCP, fresh noise"), STEPS, factors, "dialects", shared=own)
-        yield from memory_rows(("standard", "MANS", "MANS and SCP"), factors, shared=own)
-        yield from best_rows("MANS and SCP", 5, factors, 3, 3, shared=own)
-        yield causal_row("dialects", shared=own)
-        yield from joint_rows(config, (20, 100), factors["standard"], "dialects", shared=own)
+        yield from seq2seq.method_rows(
+            (*seq2seq.SIX, "SCP, fresh noise"), seq2seq.STEPS, factors, "dialects", shared=own
+        )
+        yield from seq2seq.memory_rows(("standard", "MANS", "MANS and SCP"), factors, shared=own)
+        yield from seq2seq.best_rows("MANS and SCP", 5, factors, 3, 3, shared=own)
+        yield seq2seq.causal_row("dialects", shared=own)
+        yield from seq2seq.joint_rows(config, (20, 100), factors["standard"], "dialects", shared=own)
         for count in (5, 20):
-            yield row(f"number words: MANS, {count} steps", "MANS", count, factors["MANS"], shared=NUMBERS | own)
-        yield row("number words: standard, 20 steps", "standard", 20, factors["standard"], shared=NUMBERS | own)
+            yield seq2seq.row(
+                f"number words: MANS, {count} steps", "MANS", count, factors["MANS"], shared=NUMBERS | own
+            )
+        yield seq2seq.row("number words: standard, 20 steps", "standard", 20, factors["standard"], shared=NUMBERS | own)
         if config.data.path:
-            yield from published_rows(config, factors, "tatoeba", "Tatoeba: ", TATOEBA, SIX, STEPS, 5, 2)
+            yield from published_rows(
+                config, factors, "tatoeba", "Tatoeba: ", TATOEBA, seq2seq.SIX, seq2seq.STEPS, 5, 2
+            )
         return
     if config.variant == "gpu":
-        yield from published_rows(config, factors, "tatoeba", "", {}, SIX, STEPS, 5, 2)
+        yield from published_rows(config, factors, "tatoeba", "", {}, seq2seq.SIX, seq2seq.STEPS, 5, 2)
         return
-    yield from published_rows(config, factors, "iwslt14", IWSLT, {}, SIX, STEPS, 7, 3)
-    wmt = dict.fromkeys(factors, 3.5)
+    yield from published_rows(config, factors, "iwslt14", IWSLT, {}, seq2seq.SIX, seq2seq.STEPS, 7, 3)
+    wmt = seq2seq.factors(3.5)
     yield from published_rows(
         config, wmt, "wmt14", WMT, WMT14, ("standard", "MANS and SCP", "random shift"), (5, 20), 7, 3
     )
     for prefix, shared, factor, floor in ((IWSLT, {}, 4.0, "clipped"), (WMT, WMT14, 3.5, "clipped_s")):
         base = shared | BASE_D | {name: shared[name] for name in shared if name.startswith("encoder_decoder.")}
-        yield row(f"{prefix}Base-D, 20 steps", "standard", 20, factor, shared=base)
+        yield seq2seq.row(f"{prefix}Base-D, 20 steps", "standard", 20, factor, shared=base)
         base = shared | BASE_N | {name: shared[name] for name in shared if name.startswith("encoder_decoder.")}
         base |= {"embedding.floor": floor, "encoder_decoder.latent": 64 if shared else 16}
-        yield row(f"{prefix}Base-N, 20 steps", "standard", 20, 1.0, shared=base)
+        yield seq2seq.row(f"{prefix}Base-N, 20 steps", "standard", 20, 1.0, shared=base)
 
 
 def published_rows(config, factors, plot, prefix, shared, methods, steps, beam, seeds):
     """A real data set: methods, memories, several candidates, and the autoregressive and the joint model."""
-    yield from method_rows(methods, steps, factors, plot, prefix, shared)
-    yield from memory_rows(("standard", "MANS and SCP"), factors, prefix, shared)
-    yield from best_rows("MANS and SCP", 5, factors, beam, seeds, prefix, shared)
-    yield causal_row(plot, prefix, shared)
-    yield from joint_rows(
+    yield from seq2seq.method_rows(methods, steps, factors, plot, prefix, shared)
+    yield from seq2seq.memory_rows(("standard", "MANS and SCP"), factors, prefix, shared)
+    yield from seq2seq.best_rows("MANS and SCP", 5, factors, beam, seeds, prefix, shared)
+    yield seq2seq.causal_row(plot, prefix, shared)
+    yield from seq2seq.joint_rows(
         config, (20, 2000) if config.variant == "paper" else (20, 100), factors["standard"], plot, prefix, shared
     )

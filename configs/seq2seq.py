@@ -6,6 +6,12 @@ It is no table of its own.
 from configs.base import defaults
 
 AR = "AR"
+# The two bases of the method, as their public code builds them for IWSLT14; larger data sets change the widths.
+DIFFORMER = dict(latent=128, hidden=512, feed_forward=1024, heads=4, encoder_blocks=6, decoder_blocks=6)
+DIFFORMER |= dict(scale="scaled", form="difformer", norm_first=False, activation="relu", dropout=0.3, table_std=0.02)
+DINOISER = dict(latent=16, hidden=512, feed_forward=1024, heads=4, encoder_blocks=6, decoder_blocks=6)
+DINOISER |= dict(scale="unit", form="dinoiser", norm_first=False, activation="relu", dropout=0.2, table_std=1e-3)
+DINOISER |= dict(input_norm=False, length_gradient=False)
 # How the network is made to read estimates and to see noise. Gap, coupling, map and strength are inferred.
 SCP = {"embedding.scp.gap": "fixed", "embedding.scp.size": 0.2, "embedding.scp.couple": "markov"}
 MANS = {"embedding.mans.map": "shift", "embedding.mans.strength": 0.5}
@@ -81,6 +87,33 @@ def accelerated(config, length: int, vocabulary: int):
     config.sample.translation.tokenize = "13a"
     config.judge.batch = 256
     return config
+
+
+def columns(*measures: str) -> tuple:
+    """The columns of a table: measures of quality, then what a sentence costs."""
+    found = (QUALITY[name] for name in measures)
+    return (*(each for part in found for each in (part if isinstance(part[0], tuple) else (part,))), *COST)
+
+
+def one_accelerator(config, steps: int, every: int):
+    """Network, optimizer and training of the scale `gpu`."""
+    config.encoder_decoder.update(latent=64, hidden=256, encoder_blocks=3, decoder_blocks=3, heads=8)
+    config.encoder_decoder.update(feed_forward=1024, dropout=0.1)
+    config.optimizer.update(learning_rate=1e-3, warmup=1000, decay="cosine")
+    config.train.update(steps=steps, batch=256, ema=0.999, evaluate_every=every, checkpoint_every=every)
+    return config
+
+
+def published(config, steps: int, batch: int, every: int, **network):
+    """Network and training of the scale `paper`: Difformer's network, with embeddings of unit length."""
+    config.encoder_decoder.update(DIFFORMER | dict(scale="unit", table_std=1.0) | network)
+    config.train.update(steps=steps, batch=batch, ema=0.9999, evaluate_every=every, checkpoint_every=every)
+    return config
+
+
+def factors(common: float, **tuned: float) -> dict[str, float]:
+    """F by method: one number, but for methods (`MANS_and_SCP`) for which validation sentences chose another."""
+    return dict.fromkeys(METHODS, common) | {name.replace("_", " "): factor for name, factor in tuned.items()}
 
 
 def fields(section: str, values: dict) -> dict:

@@ -13,13 +13,6 @@ from diffusion.nets.latent_input import Form, Join, Readout, TokenTime
 from diffusion.nets.layers import LayerNorm, Linear, dropout, dropout_seeds, shard_batch
 from diffusion.nets.masked_attention import attend_masked
 
-# The two bases of the method, as their public code builds them for IWSLT14; larger data sets change the widths.
-DIFFORMER = dict(latent=128, hidden=512, feed_forward=1024, heads=4, encoder_blocks=6, decoder_blocks=6)
-DIFFORMER |= dict(scale="scaled", form="difformer", norm_first=False, activation="relu", dropout=0.3, table_std=0.02)
-DINOISER = dict(latent=16, hidden=512, feed_forward=1024, heads=4, encoder_blocks=6, decoder_blocks=6)
-DINOISER |= dict(scale="unit", form="dinoiser", norm_first=False, activation="relu", dropout=0.2, table_std=1e-3)
-DINOISER |= dict(input_norm=False, length_gradient=False)
-
 LENGTH_CENTRE = 128
 Cache = tuple[Float[Array, "N B M H D"], Float[Array, "N B M H D"]]
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.nets.encoder_decoder import DIFFORMER, DINOISER, Condition, EncoderDecoder
+from configs.seq2seq import DIFFORMER, DINOISER
+from diffusion.nets.encoder_decoder import Condition, EncoderDecoder
 from diffusion.randomness import example_keys
 from tests.weights import randomised
 

@@ -128,5 +128,7 @@ def pair_training_flops(config: ConfigDict, classes: int) -> float:
     encoder, decoder = pair_flops(config, classes)
     if config.encoder_decoder.kind == "causal":
         return 3 * (encoder + decoder) * config.train.batch
-    passes = 3 * (2 if config.embedding.alternate == "sum" else 1) + 1 + (config.embedding.mans.map != "off")
+    options = config.embedding
+    summed, remembers = options.alternate == "sum", options.alternate == "sum" or options.memory_rate > 0
+    passes = 3 * (1 + summed) + remembers + (options.mans.map != "off")
     return (3 * encoder + passes * decoder) * config.train.batch

@@ -16,7 +16,7 @@ from diffusion.codecs_embedding import Embedding
 from diffusion.corrupt.gaussian import Diffusing
 from diffusion.nets.encoder_decoder import LENGTH_CENTRE, Condition, Encoded
 from diffusion.objectives.mans import UNSCALED, NoiseScaling
-from diffusion.objectives.scp import STANDARD, Perturbation
+from diffusion.objectives.scp import STANDARD, Noised, Perturbation
 from diffusion.randomness import Draws, fold
 from diffusion.types import Batch, Denoiser, Keys, Logits, Metrics, Params, Tokens
 
@@ -74,6 +74,11 @@ class EmbeddingDiffusion:
         if self.process.parameterisation != "clean":
             raise ValueError("process.prediction: embedding diffusion predicts the clean embedding; set it to 'clean'")
 
+    @property
+    def remembers(self) -> bool:
+        """Whether any example reads an estimate; where none does, none is made."""
+        return self.alternate == "sum" or self.memory_rate > 0
+
     def __call__(
         self, params: Params, batch: Batch, draws: Draws, train: bool = True
     ) -> tuple[Float[Array, ""], Metrics]:
@@ -109,16 +114,20 @@ class EmbeddingDiffusion:
         # However times and memory were made, what follows is compiled alike: what is off is off to the last bit.
         level, told = jax.lax.optimization_barrier((level, told))
         noisy, noise = jax.lax.optimization_barrier(self.process.corrupt(keys, clean, level))
-        gap = self.perturbation.gaps(fold(keys, "gaps"), level)
-        later = jnp.minimum(level + gap, 1.0)
-        ahead = self.perturbation.state(fold(keys, "coupled"), self.process, clean, noisy, noise, level, later)
-        memory = jax.lax.optimization_barrier(estimate(ahead, jnp.minimum(told + gap, 1.0), "estimate"))
+        memory = jnp.zeros_like(noisy)
+        if self.remembers:
+            gap, now = self.perturbation.gaps(fold(keys, "gaps"), level), Noised(clean, noisy, noise, level)
+            later = jnp.minimum(level + gap, 1.0)
+            ahead = self.perturbation.state(fold(keys, "coupled"), self.process, now, later)
+            memory = jax.lax.optimization_barrier(estimate(ahead, jnp.minimum(told + gap, 1.0), "estimate"))
 
         def loss(memory: Float[Array, "B L d"]) -> tuple[Float[Array, ""], Metrics]:
             predicted = self.denoiser(params, noisy, told, condition, memory, keys=dropout("dropout"))
             return self.loss(params, predicted, clean, tokens, weights)
 
-        if self.alternate == "flip":
+        if not self.remembers:
+            total, parts = loss(memory)
+        elif self.alternate == "flip":
             coins = jax.vmap(lambda key: jax.random.bernoulli(key, self.memory_rate))(fold(keys, "memory"))
             total, parts = loss(jnp.where(coins[:, None, None], memory, 0.0))
         else:

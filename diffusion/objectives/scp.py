@@ -6,7 +6,7 @@ goes with z_t was not to be had, and every option here is inferred.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,15 @@ Gap = Literal["off", "fixed", "randk", "uniform", "uniform_gap"]
 Couple = Literal["independent", "markov", "shared"]
 TokenTimes = Float[Array, "B L"]
 Latents = Float[Array, "B L d"]
+
+
+class Noised(NamedTuple):
+    """z_t with what it was made of."""
+
+    clean: Latents
+    noisy: Latents
+    noise: Latents
+    time: TokenTimes
 
 
 @dataclass(frozen=True)
@@ -68,45 +77,27 @@ class Perturbation:
         perturbed = uniforms(fold(keys, "perturbed")) < self.probability
         return jnp.broadcast_to(jnp.where(perturbed, gap, 0.0), time.shape)
 
-    def state(
-        self,
-        keys: Keys,
-        process: Diffusing,
-        clean: Latents,
-        noisy: Latents,
-        noise: Latents,
-        time: TokenTimes,
-        later: TokenTimes,
-    ) -> Latents:
-        """z_t' given z_t = `noisy` with `noise` in it; z_t itself wherever t' = t."""
+    def state(self, keys: Keys, process: Diffusing, now: Noised, later: TokenTimes) -> Latents:
+        """z_t' given z_t; z_t itself wherever t' = t."""
         if self.gap == "off":
-            return noisy
-        ahead = coupled(self.couple, fold(keys, "ahead"), process, clean, noisy, noise, time, later)
-        return jnp.where((later > time)[..., None], ahead, noisy)
+            return now.noisy
+        ahead = coupled(self.couple, fold(keys, "ahead"), process, now, later)
+        return jnp.where((later > now.time)[..., None], ahead, now.noisy)
 
 
 STANDARD = Perturbation()
 
 
-def coupled(
-    couple: Couple,
-    keys: Keys,
-    process: Diffusing,
-    clean: Latents,
-    noisy: Latents,
-    noise: Latents,
-    time: TokenTimes,
-    later: TokenTimes,
-) -> Latents:
+def coupled(couple: Couple, keys: Keys, process: Diffusing, now: Noised, later: TokenTimes) -> Latents:
     """z_t' = alpha' z_0 + sigma' F e' (independent, shared), or N(rho z_t, (sigma'^2 - rho^2 sigma^2) F^2) (markov)."""
-    schedule = process.schedule
+    schedule, clean = process.schedule, now.clean
     if couple == "markov":
-        ratio, deviation = markov(process, time, later)
+        ratio, deviation = markov(process, now.time, later)
         fresh = process.factor * normal(keys, clean.shape[1:])
-        return spread(ratio, noisy) * noisy + spread(deviation, noisy) * fresh
+        return spread(ratio, clean) * now.noisy + spread(deviation, clean) * fresh
     if couple == "independent":
         return process.corrupt(keys, clean, later)[0]
-    return spread(schedule.alpha(later), clean) * clean + spread(schedule.sigma(later), clean) * noise
+    return spread(schedule.alpha(later), clean) * clean + spread(schedule.sigma(later), clean) * now.noise
 
 
 def markov(process: Diffusing, time: TokenTimes, later: TokenTimes) -> tuple[TokenTimes, TokenTimes]:

@@ -95,6 +95,21 @@ def test_dropout_acts_on_what_is_learnt_and_on_estimates_where_asked():
         assert calls == expected
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"), [({}, 2), ({"memory_rate": 0.0}, 1), ({"alternate": "sum", "memory_rate": 0.0}, 3)]
+)
+def test_an_estimate_that_nobody_reads_is_not_made(fields, expected):
+    calls = []
+
+    def counted(*arguments, keys=None):
+        calls.append(arguments)
+        return denoise(*arguments, keys=keys)
+
+    objective = made(denoiser=counted, **fields)
+    jax.eval_shape(lambda params: objective(params, BATCH, NOISE), weights())
+    assert len(calls) == expected
+
+
 def test_no_gradient_passes_what_is_remembered_or_measured():
     """The gradient is that of a step to which memory and times are given as constants."""
     objective = made(

@@ -7,7 +7,7 @@ import pytest
 
 from diffusion.corrupt.gaussian import Diffusing, normal
 from diffusion.gaussian_schedules import SigmaIsTime
-from diffusion.objectives.scp import Perturbation, markov
+from diffusion.objectives.scp import Noised, Perturbation, markov
 from diffusion.randomness import example_keys
 
 PLAIN, LOUD = Diffusing(SigmaIsTime(), "clean"), Diffusing(SigmaIsTime(), "clean", 3.0)
@@ -61,7 +61,8 @@ def ahead(couple, process, time=0.6, later=0.8, width=250, gap="fixed"):
     times = (jnp.full((SIZE, 1), value) for value in (time, later))
     before, after = times
     noisy, noise = process.corrupt(keys, clean, before)
-    state = Perturbation(gap=gap, couple=couple).state(keys_of(seed=1), process, clean, noisy, noise, before, after)
+    now = Noised(clean, noisy, noise, before)
+    state = Perturbation(gap=gap, couple=couple).state(keys_of(seed=1), process, now, after)
     return np.asarray(clean), np.asarray(noisy), np.asarray(state)
 
 

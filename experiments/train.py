@@ -130,9 +130,11 @@ def validation(job: Context, objective):
 
     def evaluate(params: Params) -> dict[str, float]:
         totals: dict[str, np.ndarray] = {}
-        for step, batch in enumerate(data):
-            for name, pair in jax.device_get(score(params, put_batch(batch, job.mesh), root, step)).items():
-                totals[name] = totals.get(name, 0) + np.asarray(pair, np.float64)
+        # In training and after it alike, or the program would be compiled twice.
+        with jax.set_mesh(job.mesh):
+            for step, batch in enumerate(data):
+                for name, pair in jax.device_get(score(params, put_batch(batch, job.mesh), root, step)).items():
+                    totals[name] = totals.get(name, 0) + np.asarray(pair, np.float64)
         return {name: float(total / max(count, 1)) for name, (total, count) in totals.items()}
 
     return evaluate

@@ -1,9 +1,9 @@
 """FastDiSS in translation: few steps against many, with self-conditioning perturbed and noise by confidence.
 
-`local` and `debug` are dialects, a made-up task in which words must agree with one another, with number words as a
-smoke test; given Tatoeba's files (--config.data.path=FOLDER) `local` has English to German too, which `gpu` trains at
-a better size. `paper` has the recipes of Difformer's and DINOISER's public code for IWSLT14 German-English and WMT14
-English-German, from folders `iwslt14` and `wmt14` below data.path.
+`local` and `debug` are dialects, a made-up task in which words must agree with one another; given Tatoeba's files
+(--config.data.path=FOLDER) `local` has English to German too, which `gpu` trains at a better size. `paper` has the
+recipes of Difformer's and DINOISER's public code for IWSLT14 German-English and WMT14 English-German, from folders
+`iwslt14` and `wmt14` below data.path.
 """
 
 from configs import seq2seq
@@ -43,6 +43,7 @@ TABLE = dict(
     ),
 )
 FACTORS = dict(debug=3.0, local=3.0, gpu=3.0, paper=4.0)
+FEW = (1, 2, 3, 5, 10, 20)
 TATOEBA = {
     "data.source": "tatoeba",
     "data.tokenizer": "bpe",
@@ -60,7 +61,6 @@ TATOEBA = {
     "train.steps": 6000,
     "sample.translation.tokenize": "intl",
 }
-NUMBERS = {"data.source": "number_words", "data.vocab_size": 44, "data.source_length": 26, "data.length": 14}
 WMT14 = {
     "data.source": "wmt14",
     "data.vocab_size": 32_000,
@@ -119,24 +119,9 @@ def all_rows(config):
         yield seq2seq.causal_row("dialects")
         return
     if config.variant == "local":
-        # The path is Tatoeba's; the made-up tasks need none.
-        own = {"data.path": ""}
-        yield from seq2seq.method_rows(
-            (*seq2seq.SIX, "SCP, fresh noise"), seq2seq.STEPS, factors, "dialects", shared=own
-        )
-        yield from seq2seq.memory_rows(("standard", "MANS", "MANS and SCP"), factors, shared=own)
-        yield from seq2seq.best_rows("MANS and SCP", 5, factors, 3, 3, shared=own)
-        yield seq2seq.causal_row("dialects", shared=own)
-        yield from seq2seq.joint_rows(config, (20, 100), factors["standard"], "dialects", shared=own)
-        for count in (5, 20):
-            yield seq2seq.row(
-                f"number words: MANS, {count} steps", "MANS", count, factors["MANS"], shared=NUMBERS | own
-            )
-        yield seq2seq.row("number words: standard, 20 steps", "standard", 20, factors["standard"], shared=NUMBERS | own)
+        yield from dialect_rows(config, factors)
         if config.data.path:
-            yield from published_rows(
-                config, factors, "tatoeba", "Tatoeba: ", TATOEBA, seq2seq.SIX, seq2seq.STEPS, 5, 2
-            )
+            yield from tatoeba_rows(config, factors)
         return
     if config.variant == "gpu":
         yield from published_rows(config, factors, "tatoeba", "", {}, seq2seq.SIX, seq2seq.STEPS, 5, 2)
@@ -152,6 +137,30 @@ def all_rows(config):
         base = shared | BASE_N | {name: shared[name] for name in shared if name.startswith("encoder_decoder.")}
         base |= {"embedding.floor": floor, "encoder_decoder.latent": 64 if shared else 16}
         yield seq2seq.row(f"{prefix}Base-N, 20 steps", "standard", 20, 1.0, shared=base)
+
+
+def dialect_rows(config, factors):
+    """The made-up task: every method over steps, the base with many more; controls and other models at few."""
+    # The path is Tatoeba's; the made-up task needs none.
+    own = {"data.path": ""}
+    yield from seq2seq.method_rows(seq2seq.SIX, FEW, factors, "dialects", shared=own)
+    yield from seq2seq.method_rows(("standard", "MANS and SCP"), (100,), factors, "dialects", shared=own)
+    yield from seq2seq.method_rows(("standard",), (1000,), factors, "dialects", shared=own)
+    yield from seq2seq.method_rows(("SCP, fresh noise",), (5, 20), factors, "dialects", shared=own)
+    yield from seq2seq.memory_rows(("standard", "MANS and SCP"), factors, shared=own)
+    yield from seq2seq.best_rows("MANS and SCP", 5, factors, 3, 3, shared=own)
+    yield seq2seq.causal_row("dialects", shared=own)
+    for each in seq2seq.joint_rows(config, (20, 100), factors["standard"], "dialects", shared=own):
+        yield each | {"seeds": 1}
+
+
+def tatoeba_rows(config, factors):
+    """English to German at a size that a CPU can train: the method, its base, and the control."""
+    prefix, methods = "Tatoeba: ", ("standard", "MANS", "MANS and SCP", "random shift")
+    yield from seq2seq.method_rows(methods, FEW, factors, "tatoeba", prefix, TATOEBA)
+    yield from seq2seq.method_rows(("standard",), (100,), factors, "tatoeba", prefix, TATOEBA)
+    yield from seq2seq.best_rows("MANS and SCP", 5, factors, 5, 2, prefix, TATOEBA)
+    yield seq2seq.causal_row("tatoeba", prefix, TATOEBA) | {"seeds": 1}
 
 
 def published_rows(config, factors, plot, prefix, shared, methods, steps, beam, seeds):

@@ -1,0 +1,74 @@
+"""What the choices of FastDiSS do, on validation sentences, by which `fastdiss_translation` is set.
+
+The noise factor F of every method, then the choices that were inferred: gap and coupling of SCP, map and strength of
+MANS, and the noise that decoding starts from. The scales are those of `fastdiss_translation`; `local` trains half as
+long, one seed.
+"""
+
+from configs import fastdiss_translation, seq2seq
+
+FACTORS, STEPS = (1.5, 2.0, 3.0, 4.0), (5, 20)
+FACTOR = 3.0  # of the other choices
+CHOICES = {
+    "SCP, fresh noise": seq2seq.METHODS["SCP, fresh noise"],
+    "SCP, uniform gap": seq2seq.SCP | {"embedding.scp.gap": "uniform"},
+    "SCP, gaps of 2 to 20 steps": seq2seq.SCP | {"embedding.scp.gap": "randk"},
+    "SCP, shared noise": seq2seq.SCP | {"embedding.scp.couple": "shared"},
+    "MANS, strength 0.25": seq2seq.MANS | {"embedding.mans.strength": 0.25},
+    "MANS, strength 0.75": seq2seq.MANS | {"embedding.mans.strength": 0.75},
+    "MANS, scale": {"embedding.mans.map": "scale"},
+    "MANS, a quarter off": seq2seq.MANS | {"embedding.mans.off_probability": 0.25},
+    "MANS, untold": seq2seq.MANS | {"embedding.mans.aware": False},
+}
+
+
+def at(method: str, factor: float, steps: int) -> str:
+    """The name of a row."""
+    return f"{method}, F {factor:g}, {steps} steps"
+
+
+TABLE = dict(
+    title="Choices of FastDiSS, on validation sentences",
+    columns=seq2seq.columns("bleu", "chrf", "exact"),
+    published={},
+    comparable=(),
+    plots=tuple(
+        dict(
+            name=f"factor_{steps}",
+            title=f"BLEU of {steps} steps on validation sentences, by the noise factor of training",
+            xlabel="noise factor F",
+            ylabel="BLEU",
+            series=tuple(
+                (method, "bleu", tuple((at(method, factor, steps), factor) for factor in FACTORS))
+                for method in seq2seq.SIX
+            ),
+        )
+        for steps in STEPS
+    ),
+    notes=seq2seq.NOTES + f" Where no F is named it is {FACTOR:g}.",
+)
+
+
+def get_config(variant: str = "local"):
+    config = fastdiss_translation.get_config(variant)
+    config.table, config.seeds = "fastdiss_ablations", (0,)
+    config.sample.translation.split = "validation"
+    if variant == "local":
+        config.train.update(steps=1000, evaluate_every=1000, checkpoint_every=1000)
+    return config
+
+
+def rows(config):
+    if config.variant == "debug":
+        yield seq2seq.row(at("standard", FACTOR, 5), "standard", 5, FACTOR)
+        return
+    for method in seq2seq.SIX:
+        for factor in FACTORS:
+            for steps in STEPS:
+                yield seq2seq.row(at(method, factor, steps), method, steps, factor)
+    for method in ("standard", "MANS"):
+        loud = {"sample.translation.factor": FACTOR}
+        yield seq2seq.row(f"{method}, decoding from noise of {FACTOR:g}, 5 steps", method, 5, FACTOR, **loud)
+    for name, choice in CHOICES.items():
+        for steps in STEPS:
+            yield seq2seq.row(f"{name}, {steps} steps", "standard", steps, FACTOR, **choice)

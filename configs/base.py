@@ -211,7 +211,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
             objective=dict(
                 # nelbo (MDLM), nelbo_reveal (the same bound with less variance), autoregressive, cross_entropy (images,
                 # as published), classification (labels), errors (a predictor's); denoising (Gaussian noise), reward;
-                # pairs: embedding, next_target (encoder_decoder.kind=causal)
+                # pairs: embedding (text too), next_target (encoder_decoder.kind=causal)
                 name="nelbo",
                 minimum_time=1e-3,
                 target="marginal",  # digits: marginal (a bound) or joint (the MDM-Prime paper's; not a bound)
@@ -283,7 +283,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
             ),
             sample=dict(
                 # ancestral, random_order, confidence, first_hitting; with remasking remdm, remdm_conf, star, gstar,
-                # confidence_star, p2; data: held-out text itself
+                # confidence_star, p2; embedding: encoder_decoder on text; data: held-out text itself
                 policy="ancestral",
                 steps=128,
                 count=64,

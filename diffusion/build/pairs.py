@@ -11,6 +11,7 @@ from diffusion.build.names import pick
 from diffusion.build.systems import System, plain_fields
 from diffusion.codecs_embedding import Embedding
 from diffusion.corrupt.gaussian import Diffusing
+from diffusion.data.pair_sources import SOURCES
 from diffusion.nets.encoder_decoder import EncoderDecoder
 from diffusion.objectives.embedding import EmbeddingDiffusion
 from diffusion.objectives.mans import NoiseScaling
@@ -20,6 +21,11 @@ from diffusion.objectives.scp import Perturbation
 NET = "encoder_decoder"
 # What each kind of it is trained for.
 LEARNS = {"decoder": "embedding", "joint": "embedding", "causal": "next_target"}
+
+
+def has_sources(config: ConfigDict) -> bool:
+    """Whether the data are pairs; of text the model is one without a condition, that reads the mask for a source."""
+    return config.data.source in SOURCES
 
 
 def pair_system(config: ConfigDict, vocabulary: int) -> System:
@@ -36,9 +42,16 @@ def pair_system(config: ConfigDict, vocabulary: int) -> System:
         )
     if kind == "joint" and not config.embedding.fill:
         raise ValueError("embedding.fill: one sequence of source and target has no length head; set it to True")
+    told = config.data.source_length
+    model, fields = config.model, plain_fields(config.encoder_decoder)
+    if not has_sources(config):
+        if kind != "decoder":
+            raise ValueError(f"encoder_decoder.kind: {kind} reads sources, and {config.data.source} has none")
+        if config.data.packing != "wrapped":
+            raise ValueError("data.packing: embedding diffusion writes whole windows of text; set it to wrapped")
+        told, fields["length_classes"] = 1, 0
     schedule = pick(SCHEDULES, config.process.schedule, "process.schedule")()
     process = Diffusing(schedule, config.process.prediction, config.process.factor)
-    model, fields = config.model, plain_fields(config.encoder_decoder)
     net = EncoderDecoder(vocabulary + 2, **fields, dtype=model.dtype, remat=model.remat, attention=model.attention)
     codec = Embedding(lambda params: params["embedding"], vocabulary, config.encoder_decoder.scale)
 
@@ -46,7 +59,7 @@ def pair_system(config: ConfigDict, vocabulary: int) -> System:
         return net.apply({"params": params}, noisy, time, cond, memory, keys=keys)
 
     def init(key):
-        source, target = (jnp.zeros((1, size), jnp.int32) for size in (config.data.source_length, config.data.length))
+        source, target = (jnp.zeros((1, size), jnp.int32) for size in (told, config.data.length))
         return net.init(key, source, target, method="start")["params"]
 
     return System(net, process, denoiser, init, config.data.length, vocabulary + 2, codec=codec)
@@ -81,6 +94,7 @@ def embedding_diffusion(config: ConfigDict, system: System) -> EmbeddingDiffusio
             scaling=NoiseScaling(**scaling),
             label_smoothing=config.objective.label_smoothing,
             fill=system.end if fill else None,
+            none_id=None if has_sources(config) else system.codec.vocabulary,
             **fields,
         )
     except ValueError as error:
@@ -102,7 +116,8 @@ def pair_flops(config: ConfigDict, classes: int) -> tuple[float, float]:
 
     Products of matrices alone. One sequence of both is all target; a causal pass is that over all positions.
     """
-    net, source, target = config.encoder_decoder, config.data.source_length, config.data.length
+    net, target = config.encoder_decoder, config.data.length
+    source = config.data.source_length if has_sources(config) else 1
     hidden, latent = net.hidden, net.latent
 
     def blocks(count: int, tokens: int, told: int) -> float:

@@ -10,7 +10,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion.build.names import pick
+from diffusion.build.pairs import NET
 from diffusion.build.systems import System
+from diffusion.build.translation import text_sampler
 from diffusion.objectives.nelbo import Process
 from diffusion.sampling import remask, select, star
 from diffusion.sampling.autoregressive import AutoregressiveSampler
@@ -63,6 +65,8 @@ def sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
     A network with model.labels is told `label` [B] of every example.
     """
     options, length = config.sample, config.data.length
+    if config.model.net == NET:
+        return text_sampler(config, system)
     pick(dict.fromkeys(("exact", "mdlm_float32")), options.precision, "sample.precision")
     pick(dict.fromkeys(("off", "inclusive", "standard")), options.nucleus_rule, "sample.nucleus_rule")
     pick(dict.fromkeys(("argmax", "draw", "none")), options.final, "sample.final")

@@ -1,6 +1,7 @@
 """Sampling of sequence-to-sequence models: the sampler of a config, from sources to candidates."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -8,16 +9,19 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
 from diffusion.build.names import pick
-from diffusion.build.pairs import method, pair_flops
+from diffusion.build.pairs import NET, method, pair_flops
 from diffusion.build.systems import System
 from diffusion.categorical import exclude
 from diffusion.gaussian_schedules import Betas
-from diffusion.nets.encoder_decoder import Encoded
+from diffusion.nets.encoder_decoder import Condition, Encoded
 from diffusion.objectives.autoregressive import shift_right
-from diffusion.objectives.embedding import cross_entropy
+from diffusion.objectives.embedding import cross_entropy, no_source
 from diffusion.sampling import lengths, solvers
 from diffusion.sampling.beam import BeamSearch
 from diffusion.sampling.embedding import PATHS, Diagnosis, EmbeddingSampler, noisier
+from diffusion.sampling.guides import keep
+from diffusion.sampling.masked import Samples
+from diffusion.sampling.solvers import GaussianGrid
 from diffusion.types import Keys, Params, Tokens
 
 LENGTHS = ("around", "likeliest", "drawn", "known")
@@ -88,22 +92,10 @@ def beam_search(config: ConfigDict, system: System) -> Translator:
 
 def embedding_sampler(config: ConfigDict, system: System, diagnose: bool) -> Translator:
     """K calls from noise to tokens, for every length and every noise of a sentence."""
-    options, length = config.sample.translation, longest(config)
+    options, length, filled = config.sample.translation, longest(config), config.embedding.fill
     check_counts(config)
-    schedule, filled = system.process.schedule, config.embedding.fill
-    path = pick(PATHS, options.path, "sample.translation.path")
-    if options.path == "spaced" and not isinstance(schedule, Betas):
-        raise ValueError("sample.translation.path: spaced is for schedules that are chains; set it to even")
-    solver = pick(SOLVERS, options.solver, "sample.translation.solver")(options.factor)
-    grid = solvers.gaussian_grid(path(schedule, config.sample.steps), solver)
-    sampler = EmbeddingSampler(
-        system.denoiser,
-        system.codec,
-        system.codec.vocabulary + 1,
-        pick({mode: mode for mode in ("reuse", "recompute", "none")}, options.memory, "sample.translation.memory"),
-        options.clamp,
-        diagnose=diagnose,
-    )
+    sampler, grid = steps_of(config, system)
+    sampler = replace(sampler, diagnose=diagnose)
     encode, beam = method(system, "encode"), options.length_beam
 
     def chosen(keys: Keys, encoded: Encoded, known: Int[Array, "B"]) -> Int[Array, "B b"]:
@@ -123,10 +115,57 @@ def embedding_sampler(config: ConfigDict, system: System, diagnose: bool) -> Tra
         shape = (len(source), -1, length)
         return Candidates(made.tokens.reshape(shape), condition.target.reshape(shape), made.steps)
 
-    evaluations = config.sample.steps * (2 if options.memory == "recompute" else 1)
+    evaluations = calls(config)
     count = options.seeds * (1 if filled or options.lengths == "known" else beam)
     encoder, decoder = pair_flops(config, system.classes)
     return Translator(translate, count, evaluations, encoder + count * evaluations * decoder)
+
+
+def steps_of(config: ConfigDict, system: System) -> tuple[EmbeddingSampler, GaussianGrid]:
+    """The sampler of one candidate, and its grid; raises ValueError for names that do not fit."""
+    options, schedule = config.sample.translation, system.process.schedule
+    path = pick(PATHS, options.path, "sample.translation.path")
+    if options.path == "spaced" and not isinstance(schedule, Betas):
+        raise ValueError("sample.translation.path: spaced is for schedules that are chains; set it to even")
+    solver = pick(SOLVERS, options.solver, "sample.translation.solver")(options.factor)
+    mode = pick({mode: mode for mode in ("reuse", "recompute", "none")}, options.memory, "sample.translation.memory")
+    sampler = EmbeddingSampler(system.denoiser, system.codec, system.codec.vocabulary + 1, mode, options.clamp)
+    return sampler, solvers.gaussian_grid(path(schedule, config.sample.steps), solver)
+
+
+def calls(config: ConfigDict) -> int:
+    """Of the network, one after the other, for one candidate."""
+    return config.sample.steps * (2 if config.sample.translation.memory == "recompute" else 1)
+
+
+def text_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
+    """`sample(params, keys, prompt, label=None)` of text by embedding diffusion without a source.
+
+    Tokens of the prompt [B, L] that are no masks are kept: their embeddings are put into every clean estimate.
+
+    Raises:
+      ValueError: for names that do not fit, and for windows of another length than data.length.
+    """
+    options, nothing = config.sample, system.codec.vocabulary
+    if options.policy != "embedding":
+        raise ValueError(f"sample.policy: {options.policy} is for masked tokens; {NET} samples with policy=embedding")
+    if longest(config) != config.data.length:
+        raise ValueError(f"sample.length: embedding diffusion writes data.length = {config.data.length} tokens")
+    if options.translation.factor <= 0:
+        raise ValueError(f"sample.translation.factor: must be positive, not {options.translation.factor}")
+    sampler, grid = steps_of(config, system)
+    encode = method(system, "encode")
+
+    def sample(params, keys, prompt, label=None):
+        given, size = prompt != nothing, len(prompt)
+        known = system.codec.encode(params, jnp.where(given, prompt, 0))
+        condition = Condition(encode(params, *no_source(size, nothing)), jnp.ones(prompt.shape, bool))
+        keeping = replace(sampler, guides=(keep(known, given[..., None]),))
+        made = keeping(params, keys, condition, grid, options.translation.factor)
+        none = jnp.zeros(size, jnp.int32)
+        return Samples(jnp.where(given, prompt, made.tokens), jnp.full(size, calls(config)), none, none, none)
+
+    return sample
 
 
 def check_counts(config: ConfigDict) -> None:

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from diffusion.codecs_embedding import Embedding
 from diffusion.corrupt.gaussian import Diffusing
@@ -40,7 +40,8 @@ class EmbeddingDiffusion:
     Bernoulli(memory_rate) for each example. Without `perturbation` and `scaling` that is standard self-conditioning.
     Estimates are made without dropout unless `estimate_dropout`, and pass no gradient. The length's cross-entropy of a
     sentence counts once for each of its tokens. With `fill` padding is replaced by that token and is generated like
-    any other (DiffuSeq), and there is no length to learn. Batches without a source read the one token `none_id`.
+    any other (DiffuSeq), and there is no length to learn. With `none_id` every example reads that one token in place of
+    a source: the model without a condition.
 
     Raises:
       ValueError: for unknown names, and rates out of range.
@@ -164,17 +165,22 @@ class EmbeddingDiffusion:
         return total, metrics
 
 
-def sources(batch: Batch, none_id: int | None) -> tuple[Tokens, Float[Array, "B S"]]:
-    """Sources and which of their positions are real; the one token `none_id` where a batch has none.
+def sources(batch: Batch, none_id: int | None) -> tuple[Tokens, Bool[Array, "B S"]]:
+    """Sources and which of their positions are real; with `none_id` that one token.
 
     Raises:
       ValueError: for a batch without a source and no `none_id`.
     """
-    if "source" in batch:
-        return batch["source"], batch["source_weights"] > 0
-    if none_id is None:
+    if none_id is not None:
+        return no_source(len(batch["tokens"]), none_id)
+    if "source" not in batch:
         raise ValueError("data.source: the examples have no source text; set objective.none_id for a model without")
-    return jnp.full((len(batch["tokens"]), 1), none_id), jnp.ones((len(batch["tokens"]), 1), bool)
+    return batch["source"], batch["source_weights"] > 0
+
+
+def no_source(size: int, none_id: int) -> tuple[Tokens, Bool[Array, "B 1"]]:
+    """A source that says nothing, and its mask."""
+    return jnp.full((size, 1), none_id), jnp.ones((size, 1), bool)
 
 
 def filled(batch: Batch, fill: int | None) -> tuple[Tokens, Float[Array, "B L"]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from diffusion.corrupt.gaussian import Data
 from diffusion.sampling.gaussian import Guide, Predict
@@ -95,6 +95,19 @@ def clamp(nearest: Callable[[Data], Data]) -> Guide:
         def guided(x, row, carry):
             clean, carry = predict(x, row, carry)
             return jnp.where(row.guided, nearest(clean), clean), carry
+
+        return guided
+
+    return guide
+
+
+def keep(known: Data, given: Bool[Array, "B ..."]) -> Guide:
+    """x_0 <- what is known, wherever it is given: the sampler's own steps then put its noise on it."""
+
+    def guide(predict: Predict) -> Predict:
+        def guided(x, row, carry):
+            clean, carry = predict(x, row, carry)
+            return jnp.where(given, known, clean), carry
 
         return guided
 

@@ -197,6 +197,8 @@ def test_a_batch_without_a_source_reads_the_token_that_says_nothing():
     tokens, mask = sources(alone, VOCAB)
     np.testing.assert_array_equal(tokens, [[VOCAB]] * 3)
     assert mask.all()
+    tokens, _ = sources(BATCH, VOCAB)
+    np.testing.assert_array_equal(tokens, [[VOCAB]] * 3)
     with pytest.raises(ValueError, match=r"data.source: the examples have no source text"):
         sources(alone, None)
 

@@ -93,8 +93,8 @@ def check(job: Job, workdir: Path) -> Context:
                     f"{field}: {path!r} does not exist; pass --config.{field}=FILE_OR_FOLDER, or "
                     "--config.evaluate.zero_shot_required=False to leave empty cells"
                 )
-    own = (*GAUSSIAN_NETS, PAIR_NET)  # their samplers are checked with what they sample
-    if job.verb == "sample" and config.sample.policy != "data" and config.model.net not in own:
+    own = config.model.net in GAUSSIAN_NETS or made.dataset.domain == "pairs"  # checked with what they sample
+    if job.verb == "sample" and config.sample.policy != "data" and not own:
         build.sampler(config, made.system)
         check_batch(config.sample.batch, made.mesh, field="sample.batch")
     if config.checkpoint:
@@ -106,8 +106,12 @@ def context(job: Job, workdir: Path) -> Context:
     """Read the data and build the network of a job."""
     config = ConfigDict(job.config)
     dataset = read_data(config, workdir)
-    if (dataset.domain == "pairs") != (config.model.net == PAIR_NET):
-        raise ValueError(f"model.net: {PAIR_NET} goes with pairs ({', '.join(sorted(PAIRS))}), and nothing else does")
+    pairs, translates = dataset.domain == "pairs", config.model.net == PAIR_NET
+    if (pairs and not translates) or (translates and dataset.domain not in ("pairs", "text")):
+        raise ValueError(
+            f"model.net: {PAIR_NET} goes with pairs ({', '.join(sorted(PAIRS))}), which no other does, and with text, "
+            "where it has no source"
+        )
     system = build.system(config, dataset.tokenizer.vocab_size)
     if dataset.domain == "pairs":
         system = replace(system, end=dataset.tokenizer.eos_id)

@@ -14,6 +14,7 @@ from diffusion import build
 from diffusion.build.gaussian import EXACT
 from diffusion.build.guided import calls, method
 from diffusion.build.pairs import NET as PAIR_NET
+from diffusion.build.pairs import has_sources
 from diffusion.build.translation import translator
 from diffusion.data.shapes_prompts import PROMPT_LENGTH
 from diffusion.sampling.lidar import Lookahead
@@ -53,7 +54,7 @@ def programs_of(
         yield training_step(config, system, mesh)
     if net in ("captioned_unet", "picture_oracle"):
         yield from pictures(config, system, mesh, judge)
-    elif net == PAIR_NET:
+    elif net == PAIR_NET and has_sources(config):
         yield translation(config, system, mesh)
     elif net != "reward":
         yield sampler(config, system, mesh)
@@ -74,7 +75,7 @@ def training_step(config: ConfigDict, system: build.System, mesh: Mesh) -> Progr
         batch["prompt"] = jax.ShapeDtypeStruct((config.train.batch, PROMPT_LENGTH), jnp.int32, sharding=rows)
     if config.model.net == "reward":
         batch["score"] = jax.ShapeDtypeStruct(shape[:1], jnp.float32, sharding=rows)
-    if config.model.net == PAIR_NET:
+    if config.model.net == PAIR_NET and has_sources(config):
         told = (config.train.batch, config.data.source_length)
         batch["source"] = jax.ShapeDtypeStruct(told, jnp.int32, sharding=rows)
         batch["source_weights"] = jax.ShapeDtypeStruct(told, jnp.float32, sharding=rows)

@@ -57,6 +57,8 @@ TRANSLATION = dict(
     split="test",
     tokenize="13a",  # sacreBLEU's tokenizer: none, 13a, intl, ...
     rouge=False,  # measure ROUGE too (needs the optional package rouge-score)
+    bertscore="",  # folder of a model, by which BERTScore is measured too (needs the optional package bert-score)
+    bertscore_layer=40,  # of its embeddings; published for microsoft/deberta-xlarge-mnli
     diagnose=False,  # write down every step of the first batch: confidence, tokens changed, error of the memory, BLEU
 )
 

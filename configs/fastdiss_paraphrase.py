@@ -9,7 +9,7 @@ from configs import seq2seq
 QQP, WIKI = "QQP: ", "Wiki-Auto: "
 TABLE = dict(
     title="Paraphrasing by embedding diffusion in few steps",
-    columns=seq2seq.columns("bleu", "chrf", "rouge", "exact"),
+    columns=seq2seq.columns("bleu", "chrf", "rouge", "bertscore", "exact"),
     published={},
     figures=(
         (
@@ -29,7 +29,8 @@ TABLE = dict(
     + (
         " Published figures are unverified: [W] extracted by machine from a leaderboard, with unknown steps and "
         "candidates, [C] from the README of Difformer's code, 10 candidates ranked by a Transformer. They are no "
-        "measure of rows here. ROUGE is F1 with Porter's stemmer, the best reference's. No BERTScore is measured."
+        "measure of rows here. ROUGE is F1 with Porter's stemmer, the best reference's. BERTScore is measured where "
+        "sample.translation.bertscore names a folder of its model, and bert-score is installed."
     ),
 )
 FACTORS = dict(debug=3.0, local=3.0, gpu=4.0, paper=4.0)

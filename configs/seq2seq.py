@@ -30,6 +30,7 @@ QUALITY = {
     "bleu": ("bleu", "BLEU", ".2f"),
     "chrf": ("chrf", "chrF", ".2f"),
     "exact": ("exact", "exact match", ".3f"),
+    "bertscore": ("bertscore", "BERTScore", ".2f"),
     "rouge": (("rouge1", "ROUGE-1", ".2f"), ("rouge2", "ROUGE-2", ".2f"), ("rougeL", "ROUGE-L", ".2f")),
 }
 COST = (

@@ -62,7 +62,7 @@ def check(job: Context) -> None:
         )
     made = translator(job.config, job.system)
     check_batch(options.batch, job.mesh, field="sample.batch")
-    check_measures(options.translation.tokenize, options.translation.rouge)
+    check_measures(options.translation.tokenize, options.translation.rouge, options.translation.bertscore)
     if made.candidates > 1 and options.translation.rerank == "judge" and job.config.judge.name != "row":
         raise ValueError("sample.translation.rerank: judge needs judge.name=row, and a causal row as judge.row")
     if options.source:
@@ -97,7 +97,8 @@ def run(job: Context, spec: Job) -> dict:
         metrics["steps"] = options.steps
     result = {}
     if task.references is not None:
-        found = scores(outputs, task.references, options.translation.tokenize, options.translation.rouge)
+        told = options.translation
+        found = scores(outputs, task.references, told.tokenize, told.rouge, told.bertscore, told.bertscore_layer)
         metrics, result["signature"] = found.metrics | metrics, found.signature
         if options.translation.diagnose and config.encoder_decoder.kind != "causal":
             result["by_step"] = traced(job, params, task)

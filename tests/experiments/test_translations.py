@@ -175,6 +175,34 @@ def test_rouge_without_its_package_is_refused(monkeypatch):
     check_measures("13a", rouge=False)
 
 
+def test_bert_score_by_a_model_in_a_folder(tmp_path):
+    """Equal texts have 100, the best reference counts; weights are random, so that no other number is known."""
+    pytest.importorskip("bert_score", reason="optional package bert-score")
+    transformers = pytest.importorskip("transformers", reason="optional package transformers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "dog", "a"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    transformers.BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    sizes = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8)
+    made = transformers.BertConfig(vocab_size=len(words), max_position_embeddings=16, **sizes)
+    transformers.BertModel(made).save_pretrained(tmp_path)
+    check_measures("13a", rouge=False, bertscore=str(tmp_path))
+
+    def measured(*references):
+        return scores(["the cat sat"], [references], bertscore=str(tmp_path), layer=2).metrics["bertscore"]
+
+    assert measured("the cat sat") == pytest.approx(100, abs=1e-3)
+    assert measured("a dog", "the cat sat") == pytest.approx(100, abs=1e-3) and measured("a dog") < 99.9
+
+
+def test_bert_score_without_model_or_package_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"sample.translation.bertscore: '/none' has no config.json; name the folder"):
+        check_measures("13a", rouge=False, bertscore="/none")
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"sample.translation.bertscore: bert-score is not installed; pip install"):
+        check_measures("13a", rouge=False, bertscore=str(tmp_path))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("table", ["fastdiss_paraphrase", "fastdiss_summarization"])
 def test_the_other_tables_run_from_nothing(cli, tmp_path, table):

@@ -40,7 +40,7 @@ TABLE = dict(
             ylabel="BLEU",
             series=tuple(
                 (method, "bleu", tuple((at(method, factor, steps), factor) for factor in FACTORS))
-                for method in seq2seq.SIX
+                for method in seq2seq.SEVEN
             ),
         )
         for steps in STEPS
@@ -62,7 +62,7 @@ def rows(config):
     if config.variant == "debug":
         yield seq2seq.row(at("standard", FACTOR, 5), "standard", 5, FACTOR)
         return
-    for method in seq2seq.SIX:
+    for method in seq2seq.SEVEN:
         for factor in FACTORS:
             for steps in STEPS:
                 yield seq2seq.row(at(method, factor, steps), method, steps, factor)

@@ -33,7 +33,7 @@ TABLE = dict(
         "sample.translation.bertscore names a folder of its model, and bert-score is installed."
     ),
 )
-FACTORS = dict(debug=3.0, local=3.0, gpu=4.0, paper=4.0)
+FACTORS = dict(debug=3.0, local=2.0, gpu=4.0, paper=4.0)
 WIKI_AUTO = {"data.source": "wiki_auto", "train.steps": 30_000, "train.batch": 2048}
 
 
@@ -51,7 +51,7 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
-    factors = seq2seq.factors(FACTORS[config.variant])
+    factors = seq2seq.factors(config.variant, FACTORS)
     if config.variant == "debug":
         yield from seq2seq.method_rows(("standard",), (1, 5), factors, "dialects")
         return

@@ -39,7 +39,7 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
-    factors = seq2seq.factors(FACTORS[config.variant])
+    factors = seq2seq.factors(config.variant, FACTORS)
     if config.variant == "debug":
         yield from seq2seq.method_rows(("standard",), (1, 5), factors, "numbers")
         return

@@ -22,10 +22,15 @@ METHODS = {
     "MANS": MANS,
     "MANS and SCP": MANS | SCP,
     "random shift": {"embedding.mans.map": "random"},
+    "random shift, same mean": {"embedding.mans.map": "random", "embedding.mans.strength": 1.0},
     "shuffled confidence": {"embedding.mans.map": "shuffled"},
 }
 SIX = ("standard", "SCP", "MANS", "MANS and SCP", "random shift", "shuffled confidence")
+SEVEN = (*SIX, "random shift, same mean")
 STEPS = (1, 2, 3, 5, 10, 20, 100)
+# Of the noise factors 1.5, 2, 3 and 4 validation sentences of the dialects choose 2 for noise of single tokens
+# (`fastdiss_ablations`), and this for one time a sentence.
+OTHER = dict.fromkeys(("standard", "SCP", "SCP, fresh noise"), 3.0)
 QUALITY = {
     "bleu": ("bleu", "BLEU", ".2f"),
     "chrf": ("chrf", "chrF", ".2f"),
@@ -43,7 +48,8 @@ COST = (
 NOTES = (
     "SCP, MANS: the two parts of FastDiSS (arXiv 2604.05551). Its equations were not to be had: gap and coupling of "
     "SCP (0.2, Markov) and map and strength of MANS (shift, 0.5) are inferred. Controls, no methods: 'random shift' "
-    "draws the shift of every token, 'shuffled confidence' gives tokens the confidence of others, with the same mean. "
+    "draws the shift of every token (u ~ U(0, 1) for the confidence; strength 0.5, or 1, which has about MANS's mean), "
+    "'shuffled confidence' gives tokens the confidence of others. "
     "Every row has its own noise factor F (`process.factor`); decoding starts from noise of deviation "
     "`sample.translation.factor`. NFE are calls one after the other for one candidate; seconds are those of a batch, "
     "measured after compilation, over its sentences, without re-ranking. 'recompute' takes two calls a step. BLEU and "
@@ -112,9 +118,9 @@ def published(config, steps: int, batch: int, every: int, **network):
     return config
 
 
-def factors(common: float, **tuned: float) -> dict[str, float]:
-    """F by method: one number, but for methods (`MANS_and_SCP`) for which validation sentences chose another."""
-    return dict.fromkeys(METHODS, common) | {name.replace("_", " "): factor for name, factor in tuned.items()}
+def factors(variant: str, common: dict[str, float]) -> dict[str, float]:
+    """F by method: one number a variant, but for those for which validation sentences chose another."""
+    return dict.fromkeys(METHODS, common[variant]) | (OTHER if variant == "local" else {})
 
 
 def fields(section: str, values: dict) -> dict:

@@ -17,11 +17,13 @@ METHOD, BASE = "MANS and SCP", "standard"
 # What is taken from what, at equal steps: the whole, its parts, and the parts against their controls.
 PARTS = (
     ("FastDiSS over its base", METHOD, BASE),
+    ("FastDiSS over noise at random", METHOD, "random shift, same mean"),
     ("MANS over its base", "MANS", BASE),
     ("SCP over its base", "SCP", BASE),
     ("SCP beside MANS", METHOD, "MANS"),
-    ("noise of single tokens, at random, over the base", "random shift", BASE),
-    ("model-awareness over noise at random", "MANS", "random shift"),
+    ("noise of single tokens, at random, over the base", "random shift, same mean", BASE),
+    ("model-awareness over noise at random", "MANS", "random shift, same mean"),
+    ("model-awareness over noise at random, of half the mean", "MANS", "random shift"),
     ("model-awareness over the confidence of other tokens", "MANS", "shuffled confidence"),
 )
 

@@ -88,10 +88,9 @@ def saved(rows: list[dict], found: dict[str, Curve], metric: str) -> list[str]:
             continue
         first = found[METHOD][min(enough)]
         own, took = mean(rows, first, metric), mean(rows, first, "seconds_per_sentence")
-        lines.append(
-            f"{text}: reached by {first} ({own:.2f}, {1e3 * took:.2f} ms), {count / min(enough):.3g} times fewer "
-            f"steps, {seconds / took:.3g} times less wall time"
-        )
+        ratio = f"{count / min(enough):.3g} times fewer steps, {seconds / took:.3g} times less wall time"
+        ratio = ratio if count > min(enough) else "in no fewer steps"
+        lines.append(f"{text}: reached by {first} ({own:.2f}, {1e3 * took:.2f} ms), {ratio}")
     return lines
 
 

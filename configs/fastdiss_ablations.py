@@ -7,7 +7,7 @@ long, one seed.
 
 from configs import fastdiss_translation, seq2seq
 
-FACTORS, STEPS = (1.5, 2.0, 3.0, 4.0), (5, 20)
+FACTORS, STEPS = (1.0, 1.5, 2.0, 3.0, 4.0), (5, 20)
 FACTOR = 3.0  # of the other choices
 CHOICES = {
     "SCP, fresh noise": seq2seq.METHODS["SCP, fresh noise"],

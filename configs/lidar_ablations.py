@@ -13,7 +13,7 @@ SWEEPS = {
     "scale": ("scale of the guide (s)", 12.5, (1.0, 3.0, 6.0, 12.5, 25.0)),
     "steps": ("steps of the lookahead sampler", 5, (2, 3, 5, 10)),
 }
-GRADIENTS, RATES, STEERINGS = (1.0, 3.0, 10.0, 30.0, 100.0), (0.1, 0.5, 2.0, 5.0), (3.0, 10.0, 30.0)
+GRADIENTS, RATES, STEERINGS = (1.0, 3.0, 10.0, 30.0, 100.0), (0.01, 0.03, 0.1, 0.5, 2.0), (3.0, 10.0, 30.0)
 # Steps of the sampler, 50 in all other rows, and the three methods that are compared by them.
 STEPS = (10, 20, 50, 100)
 STEPPED = {BASE: ("plain", {}), "LiDAR": ("lidar", {}), "gradient": ("gradient", {"gradient__scale": 10.0})}

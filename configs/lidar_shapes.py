@@ -2,9 +2,8 @@
 
 The exact tier needs no training: the model of each prompt is a set of pictures with a little noise, of which a third
 fulfil it, and the reward is the share of the prompt that a picture fulfils. The trained tier is a U-Net that is told
-prompts, with a learned reward, on test prompts that neither saw. `debug` has both at the smallest size. Settings are
-compared on validation prompts by `lidar_ablations`; so far LiDAR's are the published ones, and scale 10 of universal
-guidance is the only one that was tried.
+prompts, with a learned reward, on test prompts that neither saw; strengths are those that `lidar_ablations` found best
+on validation prompts. `debug` has both at the smallest size.
 """
 
 from configs.shapes import BASE, COLUMNS, NOTES, method, prompted, reward_row
@@ -38,6 +37,16 @@ TABLE = dict(
 )
 
 
+# By overall score on validation prompts, of the settings of `lidar_ablations` at local scale.
+TUNED = {
+    "gradient": {"gradient__scale": 3.0},
+    "condition": {"condition__rate": 0.1},
+    "steering": {"steering__strength": 10.0, "steering__potential": "difference"},
+    "lidar": {"lookahead__strength": 100.0},
+}
+FEW = 10  # steps
+
+
 def get_config(variant: str = "local"):
     return prompted("lidar_shapes", variant)
 
@@ -67,12 +76,14 @@ def exact_rows(config):
 
 
 def trained_rows(config):
-    """Every method on the trained model, with more and more to spend."""
-    debug, full = config.variant == "debug", config.variant != "local"
+    """Every method on the trained model, in the usual number of steps and in few."""
+    debug, full, usual = config.variant == "debug", config.variant != "local", config.sample.steps
 
-    def row(name, kind="plain", curve=None, **fields):
-        line = curve or name
-        return method(name, kind, {"time": line, "evaluations": line}, **fields)
+    def row(name, kind="plain", curve=None, steps=usual, **fields):
+        short = "" if steps == usual else f", {steps} steps"
+        line = (curve or name) + short
+        curves = {"time": line, "evaluations": line}
+        return method(name + short, kind, curves, steps=0 if steps == usual else steps, **fields)
 
     yield row(BASE)
     if debug:
@@ -80,18 +91,22 @@ def trained_rows(config):
         yield row("DATE, every 2", "condition", condition__period=2)
         yield row("LiDAR 4", "lidar", lookahead__particles=4)
         return
-    yield row("base, twice the steps", curve="base", steps=2 * config.sample.steps)
-    for count in (2, 4) if full else (4,):
-        yield row(f"best of {count}", "best_of", "best of n", best_of=count)
-    for period in (1, 4) if full else (1,):
-        name = "gradient" if period == 1 else f"gradient, every {period}"
-        fields = {"gradient__period": period, "gradient__scale": 10.0}
-        yield row(name, "gradient", "gradient (universal guidance)", **fields)
-        yield row(name.replace("gradient", "DATE"), "condition", "DATE", condition__period=period)
-    yield row("FK", "steering")
-    for count in (3, 9, 25, 50, 100) if full else (3, 9, 50):
-        yield row(f"LiDAR {count}", "lidar", "LiDAR", lookahead__particles=count)
-    yield row("LiDAR 50 and FK", "lidar_steering", "LiDAR and FK")
+    for steps in (usual, FEW):
+        if steps != usual:
+            yield row(BASE, steps=steps)
+        for count in (2, 4) if full else (4,):
+            yield row(f"best of {count}", "best_of", "best of n", steps, best_of=count)
+        for period in (1, 4) if full and steps == usual else (1,):
+            name = "gradient" if period == 1 else f"gradient, every {period}"
+            yield row(
+                name, "gradient", "gradient (universal guidance)", steps, gradient__period=period, **TUNED["gradient"]
+            )
+            name = name.replace("gradient", "DATE")
+            yield row(name, "condition", "DATE", steps, condition__period=period, **TUNED["condition"])
+        yield row("FK", "steering", steps=steps, **TUNED["steering"])
+        for count in (3, 9, 25, 50, 100) if full else (3, 9, 50):
+            yield row(f"LiDAR {count}", "lidar", "LiDAR", steps, lookahead__particles=count, **TUNED["lidar"])
+    yield row("LiDAR 50 and FK", "lidar_steering", **TUNED["lidar"], **TUNED["steering"])
 
 
 def rows(config):

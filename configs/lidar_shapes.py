@@ -106,7 +106,11 @@ def trained_rows(config):
         yield row("FK", "steering", steps=steps, **TUNED["steering"])
         for count in (3, 9, 25, 50, 100) if full else (3, 9, 50):
             yield row(f"LiDAR {count}", "lidar", "LiDAR", steps, lookahead__particles=count, **TUNED["lidar"])
-    yield row("LiDAR 50 and FK", "lidar_steering", **TUNED["lidar"], **TUNED["steering"])
+    # On validation prompts gradient guidance goes on gaining with steps.
+    yield row("gradient", "gradient", "gradient (universal guidance)", 2 * usual, **TUNED["gradient"])
+    yield row("LiDAR 9", "lidar", "LiDAR", 2 * usual, lookahead__particles=9, **TUNED["lidar"])
+    if full:
+        yield row("LiDAR 50 and FK", "lidar_steering", **TUNED["lidar"], **TUNED["steering"])
 
 
 def rows(config):

@@ -16,6 +16,7 @@ SWEEPS = {
 GRADIENTS, RATES, STEERINGS = (1.0, 3.0, 10.0, 30.0, 100.0), (0.01, 0.03, 0.1, 0.5, 2.0), (3.0, 10.0, 30.0)
 # Steps of the sampler, 50 in all other rows, and the three methods that are compared by them.
 STEPS = (10, 20, 50, 100)
+PICTURED = (BASE, "best of 4", "gradient, scale 10", "DATE, rate 0.1", "FK difference, strength 10", "LiDAR")
 STEPPED = {BASE: ("plain", {}), "LiDAR": ("lidar", {}), "gradient": ("gradient", {"gradient__scale": 10.0})}
 
 
@@ -74,6 +75,12 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
+    """All rows; of the pictures beside one another only some, or they would be too small to see."""
+    for row in all_rows(config):
+        yield row | {"pictured": row["name"] in PICTURED}
+
+
+def all_rows(config):
     yield reward_row(config)
     yield method(BASE)
     yield method("LiDAR", "lidar")

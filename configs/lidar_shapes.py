@@ -83,7 +83,8 @@ def trained_rows(config):
         short = "" if steps == usual else f", {steps} steps"
         line = (curve or name) + short
         curves = {"time": line, "evaluations": line}
-        return method(name + short, kind, curves, steps=0 if steps == usual else steps, **fields)
+        made = method(name + short, kind, curves, steps=0 if steps == usual else steps, **fields)
+        return made | {"pictured": steps == usual}
 
     yield row(BASE)
     if debug:

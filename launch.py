@@ -84,6 +84,13 @@ def explain(error: Exception) -> str:
     return text
 
 
+def split_cpu(count: int) -> None:
+    """Let a CPU be `count` devices, unless XLA_FLAGS say how many; before any device is touched."""
+    flag, known = "--xla_force_host_platform_device_count", os.environ.get("XLA_FLAGS", "")
+    if count > 1 and flag not in known:
+        os.environ["XLA_FLAGS"] = f"{known} {flag}={count}".strip()
+
+
 def start_processes() -> None:
     """Join the other processes of a cluster, or those named on the command line, before any device is touched."""
     import jax
@@ -126,6 +133,8 @@ def dispatch(verb: str) -> None:
         from experiments import convert
 
         return convert.run(FROM.value, CHECKPOINT.value, workdir)
+    if CONFIG.value is not None and verb != "compile":
+        split_cpu(CONFIG.value.cpu_devices)
     start_processes()
     from experiments import jobs, run, table
 

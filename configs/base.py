@@ -272,6 +272,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 keep=2,
             ),
             mesh=dict(data=-1, fsdp=1, model=1),
+            cpu_devices=1,  # a CPU as so many devices: one a core pays where threads do not, as for small convolutions
             evaluate=dict(
                 estimator="auto",  # bound_continuous, bound_marginal for digits, nll_autoregressive for a causal model
                 also=(),  # names of further estimators

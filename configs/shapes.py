@@ -60,6 +60,7 @@ def prompted(table: str, variant: str):
     config.sample.update(batch=12, steps=50, repeats=3)
     if variant == "local":
         config.captioned_unet.update(channels=(24, 40, 56))
+        config.cpu_devices = 2
         config.train.update(steps=1600, batch=64, ema=0.995, log_every=20, checkpoint_every=200)
         config.train.update(evaluate_every=400, evaluate_batches=8)
         config.sample.gaussian.per_task = 6

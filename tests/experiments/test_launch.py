@@ -183,3 +183,13 @@ def test_a_table_from_nothing_and_again_from_its_plan(cli, tmp_path):
     status, out, err = cli("table", DEBUG, *single_device)
     assert status == 0, err
     assert (folder / "rows.jsonl").read_text() == rows
+
+
+def test_a_cpu_is_as_many_devices_as_asked_for(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=folder")
+    launch.split_cpu(1)
+    assert os.environ["XLA_FLAGS"] == "--xla_dump_to=folder"
+    launch.split_cpu(2)
+    assert os.environ["XLA_FLAGS"] == "--xla_dump_to=folder --xla_force_host_platform_device_count=2"
+    launch.split_cpu(4)
+    assert os.environ["XLA_FLAGS"].endswith("_count=2"), "whoever says how many in XLA_FLAGS has the last word"

@@ -81,7 +81,7 @@ def trained_rows(config):
 
     def row(name, kind="plain", curve=None, steps=usual, **fields):
         short = "" if steps == usual else f", {steps} steps"
-        line = (curve or name) + short
+        line = (curve or name,) if steps == usual else (curve or name, f"{steps} steps")
         curves = {"time": line, "evaluations": line}
         made = method(name + short, kind, curves, steps=0 if steps == usual else steps, **fields)
         return made | {"pictured": steps == usual}

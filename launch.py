@@ -133,8 +133,6 @@ def dispatch(verb: str) -> None:
         from experiments import convert
 
         return convert.run(FROM.value, CHECKPOINT.value, workdir)
-    if CONFIG.value is not None and verb != "compile":
-        split_cpu(CONFIG.value.cpu_devices)
     start_processes()
     from experiments import jobs, run, table
 
@@ -144,6 +142,8 @@ def dispatch(verb: str) -> None:
         raise ValueError("--config: missing; give FILE[:VARIANT], such as --config=configs/quickstart.py:local")
     module = load_table(flags.FLAGS["config"].config_filename)
     config = CONFIG.value
+    if verb != "compile":
+        split_cpu(config.cpu_devices)
     if verb == "plan":
         print(jobs.write_plan(jobs.plan(list(module.rows(config)), config)), end="")
     elif verb == "run":

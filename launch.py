@@ -133,17 +133,17 @@ def dispatch(verb: str) -> None:
         from experiments import convert
 
         return convert.run(FROM.value, CHECKPOINT.value, workdir)
+    module = load_table(flags.FLAGS["config"].config_filename) if CONFIG.value is not None else None
+    if module and verb != "compile":
+        split_cpu(CONFIG.value.cpu_devices)
     start_processes()
     from experiments import jobs, run, table
 
     if verb == "run" and JOBS.value:
         return run.run_plan(Path(JOBS.value), INDEX.value, workdir)
-    if CONFIG.value is None:
+    if module is None:
         raise ValueError("--config: missing; give FILE[:VARIANT], such as --config=configs/quickstart.py:local")
-    module = load_table(flags.FLAGS["config"].config_filename)
     config = CONFIG.value
-    if verb != "compile":
-        split_cpu(config.cpu_devices)
     if verb == "plan":
         print(jobs.write_plan(jobs.plan(list(module.rows(config)), config)), end="")
     elif verb == "run":

@@ -37,7 +37,7 @@ TABLE = dict(
 )
 
 
-# By overall score on validation prompts, of the settings of `lidar_ablations` at local scale.
+# By overall score on validation prompts, of the settings of `lidar_ablations` at local scale; many are within noise.
 TUNED = {
     "gradient": {"gradient__scale": 3.0},
     "condition": {"condition__rate": 0.1},
@@ -80,11 +80,11 @@ def trained_rows(config):
     debug, full, usual = config.variant == "debug", config.variant != "local", config.sample.steps
 
     def row(name, kind="plain", curve=None, steps=usual, **fields):
-        short = "" if steps == usual else f", {steps} steps"
-        line = (curve or name,) if steps == usual else (curve or name, f"{steps} steps")
+        other = () if steps == usual else (f"{steps} steps",)
+        line = (curve or name, *other)
         curves = {"time": line, "evaluations": line}
-        made = method(name + short, kind, curves, steps=0 if steps == usual else steps, **fields)
-        return made | {"pictured": steps == usual}
+        made = method(", ".join((name, *other)), kind, curves, steps=steps if other else 0, **fields)
+        return made | {"pictured": not other}
 
     yield row(BASE)
     if debug:

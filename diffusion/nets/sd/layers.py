@@ -31,7 +31,7 @@ def convolve(x: Float[Array, "B H W I"], kernel: Float[Array, "S S I O"], stride
     """Convolution with (S - 1) / 2 zeros on every border, S odd.
 
     The gradient by the picture is JAX's own, but with the kernel transposed in memory: as an order of dimensions alone,
-    XLA runs it inside a loop on CPU without its fast kernels, 20 to 60 times as slow (measured, JAX 0.10.2).
+    XLA runs it inside a loop on CPU without its fast kernels, some 20 times as slow (`experiments.convolution_cost`).
     """
     # Both borders, also with a stride: "SAME" would pad even pictures on the right and below only.
     padding = [(len(kernel) // 2, len(kernel) // 2)] * 2

@@ -229,7 +229,7 @@ def test_the_autoregressive_loss_is_minus_log_p():
     read = []
 
     def next_logits(params, tokens, encoded, keys=None):
-        read.append(tokens)
+        read.append((tokens, encoded.states))
         return logits
 
     objective = NextTarget(encode, next_logits, VOCAB, VOCAB, label_smoothing=0.1)
@@ -237,8 +237,10 @@ def test_the_autoregressive_loss_is_minus_log_p():
     log_probs = np.asarray(jax.nn.log_softmax(logits[..., :VOCAB]))
     gold = np.take_along_axis(log_probs, np.asarray(BATCH["tokens"])[..., None], axis=-1)[..., 0]
     assert float(total) == pytest.approx(-(gold * np.asarray(BATCH["weights"])).sum(), rel=1e-5)
-    np.testing.assert_array_equal(read[0][:, 1:], BATCH["tokens"][:, :-1])
-    np.testing.assert_array_equal(read[0][:, 0], VOCAB)
+    inputs, states = read[0]
+    np.testing.assert_array_equal(inputs[:, 1:], BATCH["tokens"][:, :-1])
+    np.testing.assert_array_equal(inputs[:, 0], VOCAB)
+    np.testing.assert_array_equal(states, encode(weights(), BATCH["source"], BATCH["source_weights"]).states)
 
 
 @functools.cache

@@ -58,7 +58,9 @@ TATOEBA = {
     "encoder_decoder.dropout": 0.1,
     "optimizer.learning_rate": 1e-3,
     "optimizer.warmup": 500,
-    "train.steps": 6000,
+    "train.steps": 4000,
+    "train.checkpoint_every": 1000,
+    "train.evaluate_every": 1000,
     "sample.translation.tokenize": "intl",
 }
 WMT14 = {

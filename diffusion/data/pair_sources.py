@@ -10,7 +10,7 @@ from typing import Any
 
 from diffusion.data import pair_tasks, readers
 from diffusion.data.pair_tasks import Pair
-from diffusion.data.splits import NAMES, split_of
+from diffusion.data.splits import NAMES, place, split_of
 from diffusion.data.tokenizers import digest
 from diffusion.data.types import missing
 
@@ -140,7 +140,8 @@ def tatoeba(path: str, reverse: bool = False) -> PairSource:
     """Tatoeba's English-German pairs from deu.txt, split by the md5 of the source's text, so that no source leaks.
 
     `reverse` is German to English. Training holds every pair, validation and test every source once, with all of its
-    translations for references.
+    translations for references, in the order of the md5: the file is sorted by length, and what takes the first of a
+    split would see the shortest alone.
     Raises: ValueError when deu.txt (plain or compressed) is not in the folder or in tatoeba_en_de below it.
     """
     folder = Path(path).expanduser() if path else None
@@ -164,10 +165,10 @@ def tatoeba(path: str, reverse: bool = False) -> PairSource:
         grouped: dict[str, list[str]] = {}
         for source, target in mine:
             grouped.setdefault(source, []).append(target)
-        for source, targets in grouped.items():
-            yield Pair(source, targets[0], tuple(dict.fromkeys(targets)))
+        for source in sorted(grouped, key=place):
+            yield Pair(source, grouped[source][0], tuple(dict.fromkeys(grouped[source])))
 
-    content = digest(readers.content_hash([("deu.txt", file)]), str(reverse))
+    content = digest(readers.content_hash([("deu.txt", file)]), str(reverse), "2")
     return PairSource("tatoeba", {split: functools.partial(read, split) for split in NAMES}, content)
 
 

@@ -129,6 +129,9 @@ def test_tatoeba_splits_by_source_and_groups_references(tmp_path):
     for pair in parts["test"]:
         number = pair.source.split()[1]
         assert pair.references == (f"Satz {number}", f"Anderer Satz {number}")
+    # The file is sorted by length; the first of a split are not the shortest.
+    numbers = [int(pair.source.split()[1].rstrip(".")) for pair in parts["test"]]
+    assert len(numbers) > 2 and numbers != sorted(numbers)
     turned = open_pairs("tatoeba", folder, reverse=True)
     assert all(pair.source.endswith(".") and split_of(pair.source) == "test" for pair in read(turned, "test"))
     assert turned.content_hash != source.content_hash

@@ -181,17 +181,19 @@ def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path)
 def trade_off(asked: list[dict], rows: list[dict], plot: dict) -> tuple[dict, dict]:
     """Two metrics against each other: rows of one `curve` make a line, rows without one a horizontal reference.
 
-    A row that belongs to some plots alone names its line in each of them: `curves`, by the plot's name.
+    A row that belongs to some plots alone names its line in each of them: `curves`, by the plot's name; with None for
+    its line it is a level there, whether it has the other metric or not.
     """
     curves: dict[plots.Label, list] = {}
     references = {}
     for row in asked:
         y = values(rows, row["name"], plot["y"])
         x = values(rows, row["name"], plot["x"])
-        elsewhere = "curves" in row and plot["name"] not in row["curves"]
-        if not (y and x) or elsewhere:
+        named = row.get("curves", {plot["name"]: row.get("curve")})
+        label = named.get(plot["name"])
+        level = label is None and "curves" in row
+        if plot["name"] not in named or not y or not (x or level):
             continue
-        label = row["curves"][plot["name"]] if "curves" in row else row.get("curve")
         if label:
             curves.setdefault(label, []).append((statistics.fmean(x), *mean_and_error(y)))
         else:

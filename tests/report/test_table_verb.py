@@ -1,0 +1,173 @@
+"""The verb `table`: its text, its plots, and what is said of a job."""
+
+import math
+import statistics
+from types import SimpleNamespace
+
+import pytest
+from ml_collections import ConfigDict
+
+from diffusion.report.tables import Column
+from experiments import table as verb
+
+PERPLEXITY = Column("perplexity", "perplexity", ".2f")
+HISTORY = [{"step": 0, "loss": 3.0}, {"step": 10, "loss": 2.0, "validation_loss": 2.1}]
+
+
+def job_row(name, verb="sample", seed=0, history=None, **metrics):
+    made = {"commit": "0123456789ab", "versions": {"jax": "1.2"}, "device_kind": "cpu", "device_count": 2}
+    extra = {"history": history, "config": {"objective": {"name": "nelbo"}}} if history else {}
+    measured = {"row": name, "seed": seed, "metrics": metrics, "verb": verb, "job": f"{verb}-{name}"}
+    return measured | made | extra
+
+
+MODULE = SimpleNamespace(
+    TABLE=dict(
+        title="A table",
+        columns=(("perplexity", "perplexity", ".2f"),),
+        published={"MDLM, 4 steps": {"perplexity": 23.21}},
+        figures=(("withdrawn", {"AR": "<= 16"}),),
+        comparable=("paper",),
+        tolerance={"perplexity": 1.0},
+        notes="Some notes.",
+        plots=(dict(name="quality", x="evaluations", y="perplexity", title="t", xlabel="x", ylabel="y"),),
+    ),
+    rows=lambda config: [
+        dict(name="AR", overrides={}, verbs=("sample",)),
+        dict(name="hidden", overrides={}, verbs=(), shown=False),
+        dict(name="MDLM, 2 steps", overrides={}, verbs=("sample",), curve="ancestral"),
+        dict(name="MDLM, 4 steps", overrides={}, verbs=("sample",), curve="ancestral"),
+    ],
+)
+RESULTS = [
+    job_row("AR", "train", history=HISTORY, bytes_per_token=2.0, validation_bytes_per_token=2.0),
+    job_row("AR", perplexity=17.0, evaluations=8.0),
+    job_row("MDLM, 4 steps", perplexity=23.0, evaluations=4.0),
+    job_row("MDLM, 4 steps", seed=1, perplexity=24.0, evaluations=4.0),
+]
+
+
+@pytest.mark.parametrize(("variant", "difference"), [("paper", True), ("local", False)])
+def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypatch, capsys, picture):
+    monkeypatch.setattr(verb, "PUBLISHED", tmp_path / "beside")
+    config = ConfigDict(dict(table="mine", variant=variant))
+    text = "\n".join(["one"]) + verb.SEPARATOR + "two" + verb.SEPARATOR + "three"
+    folder = tmp_path / "jobs" / "sample-AR"
+    folder.mkdir(parents=True)
+    (folder / "samples.txt").write_text(text)
+    verb.write(MODULE, config, RESULTS, tmp_path, publish=True)
+    made = tmp_path / "tables" / f"mine.{variant}"
+    written = (made / "table.md").read_text()
+    assert "# A table" in written and "Some notes." in written and "2 seed(s)" in written
+    assert f"configs/mine.py:{variant}" in written and "0123456789ab on 2 x cpu (jax 1.2)" in written
+    lines = [[part.strip() for part in line.strip("|").split("|")] for line in written.splitlines() if line[:1] == "|"]
+    error = statistics.stdev([23.0, 24.0]) / math.sqrt(2)
+    last = ["MDLM, 4 steps", "", f"23.50 ± {error:.2f}", "23.21", *(["+0.29 (within 1)"] if difference else [])]
+    assert lines[2:] == [
+        ["AR", "<= 16", "17.00", *[""] * (len(last) - 3)],
+        ["MDLM, 2 steps", *[""] * (len(last) - 1)],
+        last,
+    ]
+    assert "hidden" not in written
+    for name in ("loss.png", "quality.png"):
+        picture(made / name)
+        assert f"]({name})" in written
+        assert (tmp_path / "beside" / "tables" / f"mine.{variant}.{name}").read_bytes() == (made / name).read_bytes()
+    samples = (made / "samples.md").read_text()
+    assert "## AR, seed 0" in samples and "one" in samples and "two" in samples and "three" not in samples
+    published = (tmp_path / "beside" / "tables" / f"mine.{variant}.md").read_text()
+    assert f"](mine.{variant}.quality.png)" in published
+    assert "17.00" in capsys.readouterr().out
+
+    # From the committed rows alone comes the same table.
+    other = tmp_path / "other"
+    verb.regenerate(MODULE, config, other, committed=True, publish=False)
+    assert (other / "tables" / f"mine.{variant}" / "table.md").read_text() == written
+    with pytest.raises(ValueError, match=r"table: no rows in .*launch\.py run"):
+        verb.regenerate(MODULE, ConfigDict(dict(table="none", variant=variant)), other, committed=True, publish=False)
+
+
+def test_every_training_has_its_own_curve(tmp_path, monkeypatch):
+    """Also those of rows whose names begin alike, and of several seeds."""
+    seen = {}
+    monkeypatch.setattr(verb.plots, "loss_curves", lambda path, title, runs, y, log_y: seen.update(runs, y=y))
+    names = ("AR", "MDLM, cosine", "MDLM, linear")
+    sizes = dict(bytes_per_token=2.0, validation_bytes_per_token=4.0)
+    trained = [job_row(name, "train", seed, HISTORY, **sizes) for name in names for seed in (0, 1)]
+    verb.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), trained, tmp_path)
+    assert seen.pop("y") == "objective, bits per byte"
+    assert {name: len(runs) for name, runs in seen.items()} == dict.fromkeys(names, 2)
+    last = seen["AR"][0][1]
+    assert last == {
+        "step": 10,
+        "loss": pytest.approx(1 / math.log(2)),
+        "validation_loss": pytest.approx(2.1 / 4 / math.log(2)),
+    }
+    # A predictor's loss is no text's, and stands in a plot of its own.
+    seen.clear()
+    asked = job_row("predictor", "train", 0, HISTORY, **sizes)
+    asked["config"] = {"objective": {"name": "errors"}}
+    (path,) = verb.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), [asked], tmp_path)
+    assert path.name == "predictors.png" and seen == {"predictor": [HISTORY], "y": "loss (nats)"}
+    without = [job_row("AR", "train", 0, HISTORY, bytes_per_token=0.0, validation_bytes_per_token=0.0)]
+    verb.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), without, tmp_path)
+    assert seen["y"] == "objective, bits per token"
+
+
+def test_a_plot_of_named_rows_at_named_places(tmp_path, drawn):
+    """A bound above and a number that is none below it, against the number of digits."""
+    places = (("MDLM", 1), ("Prime, 2 digits", 2), ("not run", 4))
+    plot = dict(
+        name="digits",
+        title="t",
+        xlabel="digits",
+        ylabel="nats",
+        series=(
+            (("trained on marginal", "bound"), "nats", places),
+            (("trained on marginal", "joint_ce"), "joint_ce/nats", places),
+            ("nobody", "other", places),
+        ),
+        references=(("AR", "nats", "AR"), ("not run", "nats", "not run")),
+        levels={"entropy": 1.5},
+    )
+    module = SimpleNamespace(TABLE=dict(plots=(plot,)), rows=MODULE.rows)
+    results = [
+        job_row("AR", nats=2.0),
+        job_row("MDLM", nats=4.0, **{"joint_ce/nats": 4.0}),
+        job_row("Prime, 2 digits", nats=5.0, **{"joint_ce/nats": 3.0}),
+        job_row("Prime, 2 digits", seed=1, nats=7.0, **{"joint_ce/nats": 3.0}),
+    ]
+    paths = verb.draw(module, ConfigDict(dict(table="mine", variant="paper")), results, tmp_path)
+    assert [path.name for path in paths] == ["digits.png"]
+    axes = drawn[0].axes[0]
+    bound, below = (container.lines[0] for container in axes.containers)
+    assert bound.get_xydata().tolist() == [[1, 4], [2, 6]] and below.get_xydata().tolist() == [[1, 4], [2, 3]]
+    assert axes.containers[0].lines[2][0].get_segments()[1][:, 1].tolist() == [5, 7]
+    assert (bound.get_linestyle(), below.get_linestyle()) == ("-", "--") and bound.get_color() == below.get_color()
+    labels = ["AR", "entropy", "trained on marginal, bound", "trained on marginal, joint_ce"]
+    assert axes.get_legend_handles_labels()[1] == labels
+    heights = [float(line.get_ydata()[0]) for line in axes.lines if line.get_label() in ("AR", "entropy")]
+    assert heights == [2.0, 1.5]
+
+
+def test_a_job_is_described_by_its_metrics_and_samples(tmp_path):
+    (tmp_path / "jobs" / "sample-AR").mkdir(parents=True)
+    (tmp_path / "jobs" / "sample-AR" / "samples.txt").write_text("a text\n")
+    said = verb.describe(job_row("AR", perplexity=17.123456789, samples=8), tmp_path)
+    assert "a text" in said and "17.1235" in said and "samples" in said
+    assert "a text" not in verb.describe(job_row("AR", "evaluate", perplexity=1.0), tmp_path)
+
+
+def test_a_row_whose_line_is_none_is_a_level_of_a_plot_though_it_has_no_place_in_it():
+    """Beam search has no steps: its level stands in a plot against steps all the same; unnamed rows need a place."""
+    asked = [
+        dict(name="AR", curves={"pairs": None}),
+        dict(name="base, 5 steps", curves={"pairs": "base"}),
+        dict(name="base, not run", curves={"pairs": "base"}),
+        dict(name="elsewhere", curves={"others": "base"}),
+        dict(name="unnamed"),
+    ]
+    results = [job_row("AR", bleu=30.0), job_row("base, 5 steps", bleu=20.0, steps=5.0)]
+    results += [job_row("elsewhere", bleu=1.0, steps=1.0), job_row("unnamed", bleu=10.0)]
+    curves, levels = verb.trade_off(asked, results, dict(name="pairs", x="steps", y="bleu"))
+    assert curves == {"base": [(5.0, 20.0, 0.0)]} and levels == {"AR": 30.0}

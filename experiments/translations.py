@@ -172,7 +172,8 @@ def say(lines: list[int], what: str) -> None:
     """Name lines, from 1, of which something is to be told."""
     if lines and jax.process_index() == 0:
         named_lines = ", ".join(str(number + 1) for number in lines[:SHOWN]) + (", ..." if len(lines) > SHOWN else "")
-        print(f"sample.source: {len(lines)} lines are {what} (lines {named_lines})", file=sys.stderr)
+        noun = "line is" if len(lines) == 1 else "lines are"
+        print(f"sample.source: {len(lines)} {noun} {what} (number {named_lines})", file=sys.stderr)
 
 
 def batched(job: Context, task: Task, start: int) -> tuple[Array, ...]:

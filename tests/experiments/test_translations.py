@@ -74,9 +74,9 @@ def translates_a_file(cli, tmp_path):
     file.write_text("s1 s2 s3 s4\n\ns1 s2 s3 s4 s5 s6 s7 s8 s9\ns1 house s2 s3\n")
     status, printed, error = cli("sample", CONFIG, FEW, f"--config.sample.source={file}")
     assert status == 0, error
-    assert "1 lines are longer than 8 tokens (data.source_length): cut there" in error and "(lines 3)" in error
-    assert "with words that training never saw: read as <unk> (lines 4)" in error
-    assert "empty: left empty (lines 2)" in error
+    assert "1 line is longer than 8 tokens (data.source_length): cut there" in error and "(number 3)" in error
+    assert "with words that training never saw: read as <unk> (number 4)" in error
+    assert "empty: left empty (number 2)" in error
     assert "translating" in error, "a progress line, on no terminal too"
     job = next(path for path in (tmp_path / "runs" / "jobs").iterdir() if (path / "translations.txt").exists())
     lines = (job / "translations.txt").read_text().splitlines()

@@ -134,13 +134,21 @@ def dispatch(verb: str) -> None:
 
         return convert.run(FROM.value, CHECKPOINT.value, workdir)
     module = load_table(flags.FLAGS["config"].config_filename) if CONFIG.value is not None else None
+    from experiments import jobs
+
+    if verb == "run" and JOBS.value:
+        chosen = jobs.read_plan(Path(JOBS.value), INDEX.value)
+        split_cpu(max((job.config.get("cpu_devices", 1) for job in chosen), default=1))
+        start_processes()
+        from experiments import run
+
+        run.run_jobs(chosen, workdir)
+        return
     if module and verb != "compile":
         split_cpu(CONFIG.value.cpu_devices)
     start_processes()
-    from experiments import jobs, run, table
+    from experiments import run, table
 
-    if verb == "run" and JOBS.value:
-        return run.run_plan(Path(JOBS.value), INDEX.value, workdir)
     if module is None:
         raise ValueError("--config: missing; give FILE[:VARIANT], such as --config=configs/quickstart.py:local")
     config = CONFIG.value

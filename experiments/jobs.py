@@ -276,8 +276,12 @@ def write_plan(jobs: list[Job]) -> str:
     return "".join(json.dumps(asdict(job)) + "\n" for job in jobs)
 
 
-def read_plan(path: Path) -> list[Job]:
-    """Jobs from JSON lines; raises ValueError naming the line that is not a job."""
+def read_plan(path: Path, index: int | None = None) -> list[Job]:
+    """Jobs from JSON lines, all of them or the one of that number.
+
+    Raises:
+      ValueError: naming the line that is not a job, or a number that no job has.
+    """
     if not path.is_file():
         raise ValueError(f"jobs: {path} is no file; write it with `launch.py plan --config=... > {path}`")
     jobs = []
@@ -287,7 +291,11 @@ def read_plan(path: Path) -> list[Job]:
         except (json.JSONDecodeError, TypeError) as error:
             message = f"jobs: line {number} of {path} is not a job; write it anew with `launch.py plan`"
             raise ValueError(message) from error
-    return jobs
+    if index is None:
+        return jobs
+    if not 0 <= index < len(jobs):
+        raise ValueError(f"index: {index} is not among the {len(jobs)} jobs of {path}, 0 to {len(jobs) - 1}")
+    return [jobs[index]]
 
 
 def atomic_write(path: Path, text: str) -> None:

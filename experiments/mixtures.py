@@ -111,9 +111,9 @@ def guide_errors(job: Context, law: oracle.Mixture, particles: int, strength: fl
 
     def errors(key):
         samples = oracle.draw(key, law, particles)
-        rewards = REWARD(samples)
-        guess = lidar.future_reward(samples, rewards, strength, points, ALPHA, SIGMA)
-        moved = lidar.shift(samples, rewards, strength, points, ALPHA, SIGMA) * ALPHA / SIGMA**2
+        ahead = lidar.Lookahead(samples, REWARD(samples))
+        guess = lidar.future_reward(ahead, strength, points, ALPHA, SIGMA)
+        moved = lidar.shift(ahead, strength, points, ALPHA, SIGMA) * ALPHA / SIGMA**2
         return jnp.mean((guess - value) ** 2), jnp.mean((moved - slope) ** 2)
 
     squares = jax.lax.map(errors, example_keys(named(job.root, "errors"), jnp.arange(SETS)))

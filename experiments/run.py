@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from diffusion.build.gaussian import EXACT
 from experiments import evaluate, sample, table, train
 from experiments.context import check, context
-from experiments.jobs import Job, atomic_write, find_row, plan, read_plan, resolve, trains, without
+from experiments.jobs import Job, atomic_write, find_row, plan, resolve, trains, without
 
 VERBS = {"train": train.run, "evaluate": evaluate.run, "sample": sample.run}
 
@@ -82,14 +82,6 @@ def run_table(module: ModuleType, config: ConfigDict, workdir: Path, publish: bo
     rows = run_jobs(jobs, workdir)
     if jax.process_index() == 0:
         table.write(module, config, rows, workdir, publish)
-
-
-def run_plan(path: Path, index: int | None, workdir: Path) -> None:
-    """Jobs of a plan: all of them, or one by its number."""
-    jobs = read_plan(path)
-    if index is not None and not 0 <= index < len(jobs):
-        raise ValueError(f"index: {index} is not among the {len(jobs)} jobs of {path}, 0 to {len(jobs) - 1}")
-    run_jobs(jobs if index is None else [jobs[index]], workdir)
 
 
 def run_row(module: ModuleType, config: ConfigDict, verb: str, name: str, overrides: dict, workdir: Path) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from jaxtyping import Float, Int
 from diffusion.data import readers, vocabularies
 from diffusion.data.pair_sources import PairSource, open_pairs
 from diffusion.data.pair_tasks import Pair
+from diffusion.data.settings import cache_folder
 from diffusion.data.tokenizers import Encoded, Tokenizer, bytes_tokenizer, digest
 
 TOKENIZERS = ("words", "bpe", "bytes", "file")
@@ -40,9 +40,7 @@ class PairSettings:
     @property
     def cache(self) -> Path:
         """Folder that holds trained tokenizers."""
-        if self.cache_dir:
-            return Path(self.cache_dir).expanduser()
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion"
+        return cache_folder(self.cache_dir)
 
 
 @dataclasses.dataclass

@@ -35,9 +35,14 @@ class DataSettings:
     @property
     def cache(self) -> Path:
         """Folder that holds trained tokenizers and packed examples."""
-        if self.cache_dir:
-            return Path(self.cache_dir).expanduser()
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion"
+        return cache_folder(self.cache_dir)
+
+
+def cache_folder(folder: str) -> Path:
+    """`data.cache_dir`, or where users' caches are on this machine."""
+    if folder:
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion"
 
 
 def read_settings(data: Any) -> DataSettings:

@@ -14,10 +14,13 @@ Level = float | Float[Array, ""]  # alpha or sigma, of all states alike
 
 
 class Lookahead(NamedTuple):
-    """Cheap clean samples of P prompts, n each, as vectors in the space of the diffusion, and what they are worth."""
+    """Cheap clean samples of P prompts, n each, as vectors in the space of the diffusion, and what they are worth.
 
-    samples: Float[Array, "P n D"]
-    rewards: Float[Array, "P n"]
+    What takes the states of one prompt takes its n alone.
+    """
+
+    samples: Float[Array, "*P n D"]
+    rewards: Float[Array, "*P n"]
 
 
 def kernel_logits(
@@ -33,51 +36,33 @@ def kernel_logits(
 
 
 def future_reward(
-    samples: Float[Array, "n D"],
-    rewards: Float[Array, "n"],
-    strength: float,
-    x: Float[Array, "N D"],
-    alpha: Level,
-    sigma: Level,
+    ahead: Lookahead, strength: float, x: Float[Array, "N D"], alpha: Level, sigma: Level
 ) -> Float[Array, "N"]:
     """R(x) = LSE_i(k_i + strength r_i) - LSE_i(k_i), the lookahead estimate of log E[exp(strength r(x_0)) | x]."""
-    logits, best = kernel_logits(samples, x, alpha, sigma), jnp.max(rewards)
-    raised = logits + strength * (rewards - best)[None]
+    logits, best = kernel_logits(ahead.samples, x, alpha, sigma), jnp.max(ahead.rewards)
+    raised = logits + strength * (ahead.rewards - best)[None]
     return strength * best + jax.nn.logsumexp(raised, axis=1) - jax.nn.logsumexp(logits, axis=1)
 
 
 def weights(
-    samples: Float[Array, "n D"],
-    rewards: Float[Array, "n"],
-    strength: float,
-    x: Float[Array, "N D"],
-    alpha: Level,
-    sigma: Level,
+    ahead: Lookahead, strength: float, x: Float[Array, "N D"], alpha: Level, sigma: Level
 ) -> tuple[Float[Array, "N n"], Float[Array, "N n"]]:
     """softmax(k + strength r) and softmax(k), of each state over the lookahead samples.
 
     Rewards count from the best one, so that equal rewards leave the very same numbers.
     """
-    logits = kernel_logits(samples, x, alpha, sigma)
-    raised = logits + strength * (rewards - jnp.max(rewards))[None]
+    logits = kernel_logits(ahead.samples, x, alpha, sigma)
+    raised = logits + strength * (ahead.rewards - jnp.max(ahead.rewards))[None]
     return jax.nn.softmax(raised, axis=1), jax.nn.softmax(logits, axis=1)
 
 
-def shift(
-    samples: Float[Array, "n D"],
-    rewards: Float[Array, "n"],
-    strength: float,
-    x: Float[Array, "N D"],
-    alpha: Level,
-    sigma: Level,
-) -> Float[Array, "N D"]:
+def shift(ahead: Lookahead, strength: float, x: Float[Array, "N D"], alpha: Level, sigma: Level) -> Float[Array, "N D"]:
     """M = sum_i (w^r_i - w_i) X_i, which is sigma^2 / alpha times the gradient of R.
 
     A difference of two means: of weights compilers take the difference before these are rounded.
     """
-    with_reward, without = jnp.matmul(
-        jnp.stack(weights(samples, rewards, strength, x, alpha, sigma)), samples, precision=HIGHEST
-    )
+    both = jnp.stack(weights(ahead, strength, x, alpha, sigma))
+    with_reward, without = jnp.matmul(both, ahead.samples, precision=HIGHEST)
     return with_reward - without
 
 
@@ -93,9 +78,7 @@ def lookahead_guide(ahead: Lookahead, strength: float, scale: float) -> Guide:
             # The barrier keeps the compiler from mixing the two, so that a push of zero is no push at all.
             clean, carry = jax.lax.optimization_barrier(predict(x, row, carry))
             groups = flat(x).reshape(len(ahead.rewards), -1, ahead.samples.shape[-1]).astype(jnp.float32)
-            moved = jax.vmap(lambda samples, rewards, x: shift(samples, rewards, strength, x, row.alpha, row.sigma))(
-                ahead.samples, ahead.rewards, groups
-            )
+            moved = jax.vmap(lambda own, x: shift(own, strength, x, row.alpha, row.sigma))(ahead, groups)
             push = (scale * row.guided * moved).astype(clean.dtype)
             return clean + push.reshape(clean.shape), carry
 

@@ -45,35 +45,35 @@ def example(name):
 def test_worked_examples(name):
     (samples, rewards, x, alpha, sigma), plain, strengths = example(name)
     for strength, (tilted, value, slope) in strengths.items():
-        with_reward, without = lidar.weights(samples, rewards, strength, x, alpha, sigma)
+        with_reward, without = lidar.weights(lidar.Lookahead(samples, rewards), strength, x, alpha, sigma)
         np.testing.assert_allclose(without[0], plain, atol=1e-6)
         np.testing.assert_allclose(with_reward[0], tilted, atol=1e-6)
-        assert float(lidar.future_reward(samples, rewards, strength, x, alpha, sigma)[0]) == pytest.approx(
-            value, rel=1e-5
-        )
-        moved = lidar.shift(samples, rewards, strength, x, alpha, sigma)
+        assert float(
+            lidar.future_reward(lidar.Lookahead(samples, rewards), strength, x, alpha, sigma)[0]
+        ) == pytest.approx(value, rel=1e-5)
+        moved = lidar.shift(lidar.Lookahead(samples, rewards), strength, x, alpha, sigma)
         np.testing.assert_allclose(alpha / sigma**2 * moved[0], slope, atol=2e-6)
 
 
 def test_the_guide_is_the_gradient_of_the_future_reward():
     (samples, rewards, x, alpha, sigma), *_ = example("two dimensions")
-    slope = jax.grad(lambda x: jnp.sum(lidar.future_reward(samples, rewards, 3.0, x, alpha, sigma)))(x)
-    moved = lidar.shift(samples, rewards, 3.0, x, alpha, sigma)
+    slope = jax.grad(lambda x: jnp.sum(lidar.future_reward(lidar.Lookahead(samples, rewards), 3.0, x, alpha, sigma)))(x)
+    moved = lidar.shift(lidar.Lookahead(samples, rewards), 3.0, x, alpha, sigma)
     np.testing.assert_allclose(alpha / sigma**2 * moved, slope, atol=1e-5)
 
 
 def test_symmetries():
     (samples, rewards, x, alpha, sigma), *_ = example("two dimensions")
-    base = lidar.shift(samples, rewards, 3.0, x, alpha, sigma)
+    base = lidar.shift(lidar.Lookahead(samples, rewards), 3.0, x, alpha, sigma)
     order, offset = jnp.array([2, 0, 1]), jnp.array([[0.7, -0.3]])
     for made in (
-        lidar.shift(samples[order], rewards[order], 3.0, x, alpha, sigma),
-        lidar.shift(samples, rewards + 5, 3.0, x, alpha, sigma),
-        lidar.shift(jnp.tile(samples, (2, 1)), jnp.tile(rewards, 2), 3.0, x, alpha, sigma),
-        lidar.shift(samples + offset, rewards, 3.0, x + alpha * offset, alpha, sigma),
+        lidar.shift(lidar.Lookahead(samples[order], rewards[order]), 3.0, x, alpha, sigma),
+        lidar.shift(lidar.Lookahead(samples, rewards + 5), 3.0, x, alpha, sigma),
+        lidar.shift(lidar.Lookahead(jnp.tile(samples, (2, 1)), jnp.tile(rewards, 2)), 3.0, x, alpha, sigma),
+        lidar.shift(lidar.Lookahead(samples + offset, rewards), 3.0, x + alpha * offset, alpha, sigma),
     ):
         np.testing.assert_allclose(made, base, atol=3e-6)
-    with_reward, without = lidar.weights(samples, rewards, 3.0, x, alpha, sigma)
+    with_reward, without = lidar.weights(lidar.Lookahead(samples, rewards), 3.0, x, alpha, sigma)
     variation = 0.5 * jnp.sum(jnp.abs(with_reward - without))
     diameter = jnp.max(jnp.linalg.norm(samples[:, None] - samples[None], axis=-1))
     assert float(jnp.linalg.norm(base)) <= float(variation * diameter) + 1e-6
@@ -141,7 +141,7 @@ def test_steps_outside_the_window_are_untouched():
 def test_every_parameterisation_is_corrected_alike(kind):
     """The published corrections: epsilon - s (alpha / sigma) M, and v - (s / sigma) M."""
     x, clean, alpha, sigma, scale = jnp.array([[0.4]]), jnp.array([[0.1]]), 0.8, 0.6, 3.0
-    moved = lidar.shift(AHEAD.samples[0], AHEAD.rewards[0], 5.0, x, alpha, sigma)
+    moved = lidar.shift(jax.tree.map(lambda leaf: leaf[0], AHEAD), 5.0, x, alpha, sigma)
     noise = (x - alpha * clean) / sigma
     prediction = noise if kind == "epsilon" else alpha * noise - sigma * clean
     correction = scale * (alpha / sigma if kind == "epsilon" else 1 / sigma) * moved
@@ -158,8 +158,8 @@ def test_the_guide_converges_to_the_exact_tilted_score():
     def errors(key, count):
         samples = oracle.draw(key, LAW, count)
         rewards = LINEAR(samples)
-        made = lidar.shift(samples, rewards, 1.0, points, alpha, sigma) * alpha / sigma**2
-        return lidar.future_reward(samples, rewards, 1.0, points, alpha, sigma) - value, made - slope
+        made = lidar.shift(lidar.Lookahead(samples, rewards), 1.0, points, alpha, sigma) * alpha / sigma**2
+        return lidar.future_reward(lidar.Lookahead(samples, rewards), 1.0, points, alpha, sigma) - value, made - slope
 
     counts, found = (100, 1000, 10_000), []
     for count in counts:

@@ -2,7 +2,7 @@
 
 The noise factor F of every method, then the choices that were inferred: gap and coupling of SCP, map and strength of
 MANS, and the noise that decoding starts from. The scales are those of `fastdiss_translation`; `local` trains half as
-long, one seed. Given Tatoeba's files (--config.data.path=FOLDER) it has F for English to German too, after 1,000 steps.
+long, one seed. Given Tatoeba's files (--config.data.path=FOLDER) it has F for English to German too, after 2,000 steps.
 """
 
 from configs import fastdiss_translation, seq2seq
@@ -12,7 +12,7 @@ FACTOR = 3.0  # of the other choices
 TATOEBA_FACTORS = {"standard": (2.0, 3.0, 4.0), "MANS and SCP": (1.5, 2.0, 3.0)}
 TATOEBA_FACTORS["random shift, same mean"] = TATOEBA_FACTORS["MANS and SCP"]
 CHOICES = {
-    "SCP, fresh noise": seq2seq.METHODS["SCP, fresh noise"],
+    "SCP, Markov noise": seq2seq.METHODS["SCP, Markov noise"],
     "SCP, uniform gap": seq2seq.SCP | {"embedding.scp.gap": "uniform"},
     "SCP, gaps of 2 to 20 steps": seq2seq.SCP | {"embedding.scp.gap": "randk"},
     "SCP, shared noise": seq2seq.SCP | {"embedding.scp.couple": "shared"},
@@ -79,7 +79,7 @@ def rows(config):
         for steps in STEPS:
             yield seq2seq.row(f"{name}, {steps} steps", "standard", steps, FACTOR, shared=own, **choice)
     if own and config.data.path:
-        shared = fastdiss_translation.TATOEBA | {"train.steps": 1000, "optimizer.warmup": 100}
+        shared = fastdiss_translation.TATOEBA | {"train.steps": 2000}
         for method, factors in TATOEBA_FACTORS.items():
             for factor in factors:
                 for steps in STEPS:

@@ -48,19 +48,20 @@ TATOEBA = {
     "data.source": "tatoeba",
     "data.tokenizer": "bpe",
     "data.vocab_size": 4096,
-    "data.source_length": 24,
-    "data.length": 24,
+    "data.source_length": 20,
+    "data.length": 20,
     "encoder_decoder.latent": 32,
     "encoder_decoder.hidden": 128,
     "encoder_decoder.encoder_blocks": 2,
     "encoder_decoder.decoder_blocks": 2,
     "encoder_decoder.feed_forward": 512,
-    "encoder_decoder.dropout": 0.1,
-    "optimizer.learning_rate": 1e-3,
-    "optimizer.warmup": 500,
-    "train.steps": 4000,
-    "train.checkpoint_every": 1000,
-    "train.evaluate_every": 1000,
+    # Batch and rate are the best of those tried after as many products: 2,400 steps of 32 at 1, 2 and 4e-3.
+    "optimizer.warmup": 200,
+    "train.batch": 32,
+    "train.steps": 6000,
+    "train.checkpoint_every": 2000,
+    "train.evaluate_every": 2000,
+    "sample.count": 2000,
     "sample.translation.tokenize": "intl",
 }
 WMT14 = {
@@ -148,7 +149,7 @@ def dialect_rows(config, factors):
     yield from seq2seq.method_rows(seq2seq.SEVEN, FEW, factors, "dialects", shared=own)
     yield from seq2seq.method_rows(("standard", "MANS and SCP"), (100,), factors, "dialects", shared=own)
     yield from seq2seq.method_rows(("standard",), (1000,), factors, "dialects", shared=own)
-    yield from seq2seq.method_rows(("SCP, fresh noise",), (5, 20), factors, "dialects", shared=own)
+    yield from seq2seq.method_rows(("SCP, Markov noise",), (5, 20), factors, "dialects", shared=own)
     yield from seq2seq.memory_rows(("standard", "MANS and SCP"), factors, shared=own)
     yield from seq2seq.best_rows("MANS and SCP", 5, factors, 3, 3, shared=own)
     yield seq2seq.causal_row("dialects", shared=own)
@@ -158,7 +159,7 @@ def dialect_rows(config, factors):
 
 def tatoeba_rows(config, factors):
     """English to German at a size that a CPU can train: the method, its base, and the control."""
-    prefix, methods = "Tatoeba: ", ("standard", "MANS", "MANS and SCP", "random shift, same mean")
+    prefix, methods = "Tatoeba: ", ("standard", "MANS and SCP", "random shift, same mean")
     yield from seq2seq.method_rows(methods, FEW, factors, "tatoeba", prefix, TATOEBA)
     yield from seq2seq.method_rows(("standard",), (100,), factors, "tatoeba", prefix, TATOEBA)
     yield from seq2seq.best_rows("MANS and SCP", 5, factors, 5, 2, prefix, TATOEBA)

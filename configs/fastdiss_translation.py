@@ -8,7 +8,8 @@ recipes of Difformer's and DINOISER's public code for IWSLT14 German-English and
 
 from configs import seq2seq
 
-IWSLT, WMT = "IWSLT14: ", "WMT14: "
+IWSLT, WMT, TATOEBA_PREFIX = "IWSLT14: ", "WMT14: ", "Tatoeba: "
+TATOEBA_METHODS = ("standard", "MANS and SCP", "random shift, same mean")
 TABLE = dict(
     title="Translation by embedding diffusion in few steps",
     columns=seq2seq.columns("bleu", "chrf", "exact"),
@@ -33,7 +34,10 @@ TABLE = dict(
         tatoeba="Tatoeba, English to German",
         iwslt14="IWSLT14, German to English",
         wmt14="WMT14, English to German",
-    ),
+    )
+    + seq2seq.courses("dialects", "Dialects, 20 steps", seq2seq.SEVEN)
+    + seq2seq.courses("tatoeba", "Tatoeba, 20 steps", TATOEBA_METHODS, prefix=TATOEBA_PREFIX)
+    + seq2seq.courses("iwslt14", "IWSLT14, 20 steps", seq2seq.SIX, prefix=IWSLT),
     notes=seq2seq.NOTES
     + (
         " Published figures are unverified: [N] from third-party notes on the paper (the two figures of 29.70 may be "
@@ -159,8 +163,8 @@ def dialect_rows(config, factors):
 
 def tatoeba_rows(config, factors):
     """English to German at a size that a CPU can train: the method, its base, and the control."""
-    prefix, methods = "Tatoeba: ", ("standard", "MANS and SCP", "random shift, same mean")
-    yield from seq2seq.method_rows(methods, FEW, factors, "tatoeba", prefix, TATOEBA)
+    prefix = TATOEBA_PREFIX
+    yield from seq2seq.method_rows(TATOEBA_METHODS, FEW, factors, "tatoeba", prefix, TATOEBA)
     yield from seq2seq.method_rows(("standard",), (100,), factors, "tatoeba", prefix, TATOEBA)
     yield from seq2seq.best_rows("MANS and SCP", 5, factors, 5, 2, prefix, TATOEBA)
     yield seq2seq.causal_row("tatoeba", prefix, TATOEBA) | {"seeds": 1}

@@ -194,3 +194,16 @@ def plots(measure: str, label: str, **titles: str) -> tuple[dict, ...]:
         seconds = dict(name=f"{name}_seconds", x="seconds_per_sentence", xlabel="seconds a sentence")
         made.append(dict(**seconds, title=f"{title}: {label} against time", **axes))
     return tuple(made)
+
+
+def courses(name: str, title: str, methods, steps: int = 20, prefix: str = "") -> tuple[dict, ...]:
+    """BLEU of every step of a sampler, and how far the estimate that it remembers is from its next one."""
+    course = {method: f"{prefix}{method}, {steps} steps" for method in methods}
+    shown = (
+        ("bleu", "BLEU", "BLEU of every step"),
+        ("memory_error", "mean square", "the memory's error at every step"),
+    )
+    return tuple(
+        dict(name=f"{name}_{y}_by_step", course=course, y=y, title=f"{title}: {what}", xlabel="step", ylabel=label)
+        for y, label, what in shown
+    )

@@ -8,6 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from diffusion.report.tables import Column
+from experiments import curves
 from experiments import table as verb
 
 PERPLEXITY = Column("perplexity", "perplexity", ".2f")
@@ -16,7 +17,8 @@ HISTORY = [{"step": 0, "loss": 3.0}, {"step": 10, "loss": 2.0, "validation_loss"
 
 def job_row(name, verb="sample", seed=0, history=None, **metrics):
     made = {"commit": "0123456789ab", "versions": {"jax": "1.2"}, "device_kind": "cpu", "device_count": 2}
-    extra = {"history": history, "config": {"objective": {"name": "nelbo"}}} if history else {}
+    made["config"] = {"objective": {"name": "nelbo"}, "data": {"path": ""}}
+    extra = {"history": history} if history else {}
     measured = {"row": name, "seed": seed, "metrics": metrics, "verb": verb, "job": f"{verb}-{name}"}
     return measured | made | extra
 
@@ -90,11 +92,11 @@ def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypat
 def test_every_training_has_its_own_curve(tmp_path, monkeypatch):
     """Also those of rows whose names begin alike, and of several seeds."""
     seen = {}
-    monkeypatch.setattr(verb.plots, "loss_curves", lambda path, title, runs, y, log_y: seen.update(runs, y=y))
+    monkeypatch.setattr(curves.plots, "loss_curves", lambda path, title, runs, y, log_y: seen.update(runs, y=y))
     names = ("AR", "MDLM, cosine", "MDLM, linear")
     sizes = dict(bytes_per_token=2.0, validation_bytes_per_token=4.0)
     trained = [job_row(name, "train", seed, HISTORY, **sizes) for name in names for seed in (0, 1)]
-    verb.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), trained, tmp_path)
+    curves.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), trained, tmp_path)
     assert seen.pop("y") == "objective, bits per byte"
     assert {name: len(runs) for name, runs in seen.items()} == dict.fromkeys(names, 2)
     last = seen["AR"][0][1]
@@ -107,10 +109,10 @@ def test_every_training_has_its_own_curve(tmp_path, monkeypatch):
     seen.clear()
     asked = job_row("predictor", "train", 0, HISTORY, **sizes)
     asked["config"] = {"objective": {"name": "errors"}}
-    (path,) = verb.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), [asked], tmp_path)
+    (path,) = curves.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), [asked], tmp_path)
     assert path.name == "predictors.png" and seen == {"predictor": [HISTORY], "y": "loss (nats)"}
     without = [job_row("AR", "train", 0, HISTORY, bytes_per_token=0.0, validation_bytes_per_token=0.0)]
-    verb.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), without, tmp_path)
+    curves.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), without, tmp_path)
     assert seen["y"] == "objective, bits per token"
 
 
@@ -137,7 +139,7 @@ def test_a_plot_of_named_rows_at_named_places(tmp_path, drawn):
         job_row("Prime, 2 digits", nats=5.0, **{"joint_ce/nats": 3.0}),
         job_row("Prime, 2 digits", seed=1, nats=7.0, **{"joint_ce/nats": 3.0}),
     ]
-    paths = verb.draw(module, ConfigDict(dict(table="mine", variant="paper")), results, tmp_path)
+    paths = curves.draw(module, ConfigDict(dict(table="mine", variant="paper")), results, tmp_path)
     assert [path.name for path in paths] == ["digits.png"]
     axes = drawn[0].axes[0]
     bound, below = (container.lines[0] for container in axes.containers)
@@ -169,5 +171,14 @@ def test_a_row_whose_line_is_none_is_a_level_of_a_plot_though_it_has_no_place_in
     ]
     results = [job_row("AR", bleu=30.0), job_row("base, 5 steps", bleu=20.0, steps=5.0)]
     results += [job_row("elsewhere", bleu=1.0, steps=1.0), job_row("unnamed", bleu=10.0)]
-    curves, levels = verb.trade_off(asked, results, dict(name="pairs", x="steps", y="bleu"))
-    assert curves == {"base": [(5.0, 20.0, 0.0)]} and levels == {"AR": 30.0}
+    lines, levels = curves.trade_off(asked, results, dict(name="pairs", x="steps", y="bleu"))
+    assert lines == {"base": [(5.0, 20.0, 0.0)]} and levels == {"AR": 30.0}
+
+
+def test_the_course_of_a_sampler_is_the_mean_of_its_seeds_step_by_step():
+    first, second = ([{"step": 1, "bleu": 10.0 + seed}, {"step": 2, "bleu": 30.0, "changed": 0.5}] for seed in (0, 2))
+    results = [job_row("base, 2 steps", seed=seed) | {"by_step": trace} for seed, trace in enumerate((first, second))]
+    results.append(job_row("not watched"))
+    asked = {"base": "base, 2 steps", "other": "not watched"}
+    assert curves.course(results, dict(course=asked, y="bleu")) == {"base": [(1, 11.0, 1.0), (2, 30.0, 0.0)]}
+    assert curves.course(results, dict(course=asked, y="changed")) == {"base": [(2, 0.5, 0.0)]}

@@ -9,7 +9,7 @@ from configs import fastdiss_translation, seq2seq
 
 FACTORS, STEPS = (1.0, 1.5, 2.0, 3.0, 4.0), (5, 20)
 FACTOR = 3.0  # of the other choices
-TATOEBA_FACTORS = {"standard": (2.0, 3.0, 4.0), "MANS and SCP": (1.5, 2.0, 3.0)}
+TATOEBA_FACTORS = {"standard": (2.0, 3.0, 4.0, 6.0), "MANS and SCP": (1.5, 2.0, 3.0, 4.0, 6.0)}
 TATOEBA_FACTORS["random shift, same mean"] = TATOEBA_FACTORS["MANS and SCP"]
 CHOICES = {
     "SCP, Markov noise": seq2seq.METHODS["SCP, Markov noise"],
@@ -79,7 +79,7 @@ def rows(config):
         for steps in STEPS:
             yield seq2seq.row(f"{name}, {steps} steps", "standard", steps, FACTOR, shared=own, **choice)
     if own and config.data.path:
-        shared = fastdiss_translation.TATOEBA | {"train.steps": 2000}
+        shared = fastdiss_translation.TATOEBA | {"train.steps": 2000, "train.evaluate_every": 2000}
         for method, factors in TATOEBA_FACTORS.items():
             for factor in factors:
                 for steps in STEPS:

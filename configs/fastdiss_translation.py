@@ -62,9 +62,9 @@ TATOEBA = {
     # Batch and rate are the best of those tried after as many products: 2,400 steps of 32 at 1, 2 and 4e-3.
     "optimizer.warmup": 200,
     "train.batch": 32,
-    "train.steps": 6000,
-    "train.checkpoint_every": 2000,
-    "train.evaluate_every": 2000,
+    "train.steps": 5000,
+    "train.checkpoint_every": 2500,
+    "train.evaluate_every": 2500,
     "sample.count": 2000,
     "sample.translation.tokenize": "intl",
 }

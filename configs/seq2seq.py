@@ -199,11 +199,16 @@ def plots(measure: str, label: str, **titles: str) -> tuple[dict, ...]:
 def courses(name: str, title: str, methods, steps: int = 20, prefix: str = "") -> tuple[dict, ...]:
     """BLEU of every step of a sampler, and how far the estimate that it remembers is from its next one."""
     course = {method: f"{prefix}{method}, {steps} steps" for method in methods}
-    shown = (
-        ("bleu", "BLEU", "BLEU of every step"),
-        ("memory_error", "mean square", "the memory's error at every step"),
-    )
-    return tuple(
-        dict(name=f"{name}_{y}_by_step", course=course, y=y, title=f"{title}: {what}", xlabel="step", ylabel=label)
-        for y, label, what in shown
+    shared = dict(course=course, xlabel="step", log_x=False)
+    error = "the memory's error at every step"
+    return (
+        dict(name=f"{name}_bleu_by_step", y="bleu", title=f"{title}: BLEU of every step", ylabel="BLEU", **shared),
+        dict(
+            name=f"{name}_error_by_step",
+            y="memory_error",
+            title=f"{title}: {error} (first: from no memory)",
+            ylabel="mean square",
+            log_y=True,
+            **shared,
+        ),
     )

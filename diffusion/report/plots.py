@@ -7,7 +7,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from matplotlib.ticker import LogLocator, ScalarFormatter
+import numpy as np
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 # A label of several parts shares its colour with those that begin alike, and its style with those that end alike.
 Label = str | tuple[str, ...]
@@ -99,15 +100,17 @@ def lines(
     for number, (name, value) in enumerate((references or {}).items()):
         shade, style = f"{0.3 + 0.2 * (number % 3):.1f}", ("--", ":", "-.")[number // 3 % 3]
         axes.axhline(value, linestyle=style, linewidth=1, color=shade, label=name)
+    ticks = sorted({point[0] for points in curves.values() for point in points})
+    counts = all(float(tick).is_integer() for tick in ticks)
     if log_x:
-        ticks = sorted({point[0] for points in curves.values() for point in points})
-        counts = all(float(tick).is_integer() for tick in ticks)
         axes.set_xscale("log", base=2 if counts else 10)
         if counts:
             axes.minorticks_off()
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         else:
             plain_numbers(axes.xaxis)
+    elif counts:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if log_y:
         axes.set_yscale("log")
         plain_numbers(axes.yaxis)
@@ -115,7 +118,11 @@ def lines(
 
 
 def plain_numbers(axis) -> None:
-    """Label a logarithmic axis at 1, 2 and 5 times the powers of ten, without exponents."""
-    axis.set_major_formatter(ScalarFormatter())
+    """Label a logarithmic axis at 1, 2 and 5 times the powers of ten, as short as can be and without exponents."""
+
+    def label(value: float, _) -> str:
+        return np.format_float_positional(value, precision=3, fractional=False, trim="-")
+
+    axis.set_major_formatter(label)
     axis.set_minor_locator(LogLocator(subs=(2, 5)))
-    axis.set_minor_formatter(ScalarFormatter())
+    axis.set_minor_formatter(label)

@@ -29,23 +29,26 @@ def at(method: str, factor: float, steps: int) -> str:
     return f"{method}, F {factor:g}, {steps} steps"
 
 
+def by_factor(name: str, title: str, prefix: str, factors: dict, steps: int) -> dict:
+    """BLEU of so many steps against the F of training, a line a method."""
+    lines = {method: tuple((prefix + at(method, each, steps), each) for each in factors[method]) for method in factors}
+    return dict(
+        name=f"{name}factor_{steps}",
+        title=f"{title}: BLEU of {steps} steps on validation sentences, by the noise factor of training",
+        xlabel="noise factor F",
+        ylabel="BLEU",
+        series=tuple((method, "bleu", places) for method, places in lines.items()),
+    )
+
+
 TABLE = dict(
     title="Choices of FastDiSS, on validation sentences",
     columns=seq2seq.columns("bleu", "chrf", "exact"),
     published={},
     comparable=(),
-    plots=tuple(
-        dict(
-            name=f"factor_{steps}",
-            title=f"BLEU of {steps} steps on validation sentences, by the noise factor of training",
-            xlabel="noise factor F",
-            ylabel="BLEU",
-            series=tuple(
-                (method, "bleu", tuple((at(method, factor, steps), factor) for factor in FACTORS))
-                for method in seq2seq.SEVEN
-            ),
-        )
-        for steps in STEPS
+    plots=(
+        *(by_factor("", "Dialects", "", dict.fromkeys(seq2seq.SEVEN, FACTORS), steps) for steps in STEPS),
+        *(by_factor("tatoeba_", "Tatoeba", "Tatoeba: ", TATOEBA_FACTORS, steps) for steps in STEPS),
     ),
     notes=seq2seq.NOTES + f" Where no F is named it is {FACTOR:g}.",
 )

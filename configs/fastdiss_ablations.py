@@ -34,9 +34,10 @@ def by_factor(name: str, title: str, prefix: str, factors: dict, steps: int) -> 
     lines = {method: tuple((prefix + at(method, each, steps), each) for each in factors[method]) for method in factors}
     return dict(
         name=f"{name}factor_{steps}",
-        title=f"{title}: BLEU of {steps} steps on validation sentences, by the noise factor of training",
+        title=f"{title}: BLEU of {steps} steps, by the noise of training",
         xlabel="noise factor F",
-        ylabel="BLEU",
+        ylabel="BLEU (validation)",
+        log_x=False,
         series=tuple((method, "bleu", places) for method, places in lines.items()),
     )
 

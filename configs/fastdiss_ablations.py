@@ -6,6 +6,7 @@ long, one seed. Given Tatoeba's files (--config.data.path=FOLDER) it has F for E
 """
 
 from configs import fastdiss_translation, seq2seq
+from configs.fastdiss_translation import TATOEBA_PREFIX
 
 FACTORS, STEPS = (1.0, 1.5, 2.0, 3.0, 4.0), (5, 20)
 FACTOR = 3.0  # of the other choices
@@ -49,7 +50,7 @@ TABLE = dict(
     comparable=(),
     plots=(
         *(by_factor("", "Dialects", "", dict.fromkeys(seq2seq.SEVEN, FACTORS), steps) for steps in STEPS),
-        *(by_factor("tatoeba_", "Tatoeba", "Tatoeba: ", TATOEBA_FACTORS, steps) for steps in STEPS),
+        *(by_factor("tatoeba_", "Tatoeba", TATOEBA_PREFIX, TATOEBA_FACTORS, steps) for steps in STEPS),
     ),
     notes=seq2seq.NOTES + f" Where no F is named it is {FACTOR:g}.",
 )
@@ -83,8 +84,8 @@ def rows(config):
         for steps in STEPS:
             yield seq2seq.row(f"{name}, {steps} steps", "standard", steps, FACTOR, shared=own, **choice)
     if own and config.data.path:
-        shared = fastdiss_translation.TATOEBA | {"train.steps": 2000, "train.evaluate_every": 2000}
+        shared = fastdiss_translation.TATOEBA | {"train.steps": 2000}
         for method, factors in TATOEBA_FACTORS.items():
             for factor in factors:
                 for steps in STEPS:
-                    yield seq2seq.row(f"Tatoeba: {at(method, factor, steps)}", method, steps, factor, shared=shared)
+                    yield seq2seq.row(TATOEBA_PREFIX + at(method, factor, steps), method, steps, factor, shared=shared)

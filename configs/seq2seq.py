@@ -30,7 +30,7 @@ SIX = ("standard", "SCP", "MANS", "MANS and SCP", "random shift", "shuffled conf
 SEVEN = (*SIX, "random shift, same mean")
 STEPS = (1, 2, 3, 5, 10, 20, 100)
 # Where 2 is not the best F. By BLEU on validation sentences of the dialects, the mean of 5 and 20 steps, one seed that
-# trains half as long (`fastdiss_ablations`); each lies between others that were tried.
+# trains half as long (`fastdiss_ablations`); each lies between others that were tried. Markov noise has SCP's, untuned.
 OTHER = dict.fromkeys(("standard", "SCP", "SCP, Markov noise"), 3.0) | {"random shift, same mean": 1.5}
 QUALITY = {
     "bleu": ("bleu", "BLEU", ".2f"),

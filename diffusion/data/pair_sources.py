@@ -168,6 +168,7 @@ def tatoeba(path: str, reverse: bool = False) -> PairSource:
         for source in sorted(grouped, key=place):
             yield Pair(source, grouped[source][0], tuple(dict.fromkeys(grouped[source])))
 
+    # "2": held-out sources in the order of their hash; it was the file's.
     content = digest(readers.content_hash([("deu.txt", file)]), str(reverse), "2")
     return PairSource("tatoeba", {split: functools.partial(read, split) for split in NAMES}, content)
 

@@ -73,13 +73,13 @@ class Digits:
         return (self.base - 1).bit_length()
 
     @cached_property
-    def codes(self) -> Int[np.ndarray, "C"]:
+    def codes(self) -> Int[np.ndarray, " C"]:
         """The number that each token's digits write in base b."""
         order = np.arange(self.vocabulary) if self.permutation is None else np.asarray(self.permutation)
         return order[: self.vocabulary].astype(np.int32)
 
     @cached_property
-    def tokens(self) -> Int[np.ndarray, "N"]:
+    def tokens(self) -> Int[np.ndarray, " N"]:
         """The token of every code 0..b^l - 1, or C where the code is no token's."""
         tokens = np.full(self.base**self.digits, self.vocabulary, np.int32)
         tokens[self.codes] = np.arange(self.vocabulary)
@@ -92,17 +92,17 @@ class Digits:
         return (self.codes[None] // powers[:, None] % self.base).astype(np.int32)
 
     @cached_property
-    def packed(self) -> UInt32[np.ndarray, "C"]:
+    def packed(self) -> UInt32[np.ndarray, " C"]:
         """Every token's digits as bit fields of one integer: one exclusive-or compares all digits at once."""
         return np.bitwise_or.reduce(self.table.astype(np.uint32) << self.shifts[:, None], axis=0)
 
     @property
-    def shifts(self) -> UInt32[np.ndarray, "l"]:
+    def shifts(self) -> UInt32[np.ndarray, " l"]:
         """Where the bit field of digit j begins."""
         return (self.bits * np.arange(self.digits)).astype(np.uint32)
 
     @property
-    def fields(self) -> UInt32[np.ndarray, "l"]:
+    def fields(self) -> UInt32[np.ndarray, " l"]:
         """The bits of digit j."""
         return (np.uint32(2**self.bits - 1) << self.shifts).astype(np.uint32)
 

@@ -76,7 +76,7 @@ class Embedding:
         chunk = min(chunk, count)
         squares = jnp.sum(rows**2, axis=-1)
 
-        def nearest(index: Float[Array, "C"]) -> Float[Array, "C"]:
+        def nearest(index: Float[Array, " C"]) -> Float[Array, " C"]:
             mine = rows[index]
             distance = squares[index][:, None] + squares[None] - 2 * mine @ rows.T
             return jnp.min(jnp.where(index[:, None] == jnp.arange(count)[None], jnp.inf, distance), axis=-1)

@@ -17,7 +17,7 @@ from diffusion.types import Logits
 SMALLEST = 1e-37
 
 
-def agrees(codes: UInt32[Array, "C"], value: UInt32[Array, "..."], bits: UInt32[Array, "..."]) -> Bool[Array, "... C"]:
+def agrees(codes: UInt32[Array, " C"], value: UInt32[Array, "..."], bits: UInt32[Array, "..."]) -> Bool[Array, "... C"]:
     """Which codes have the given value in the given bits."""
     codes = codes.reshape((1,) * value.ndim + codes.shape)
     return ((codes ^ value[..., None]) & bits[..., None]) == 0

@@ -80,11 +80,11 @@ class Betas(GaussianSchedule):
     steps: int = 1000
 
     @abstractmethod
-    def betas(self) -> Float[np.ndarray, "steps"]:
+    def betas(self) -> Float[np.ndarray, " steps"]:
         """What each step adds to the variance."""
 
     @cached_property
-    def log_signal(self) -> Float[np.ndarray, "points"]:
+    def log_signal(self) -> Float[np.ndarray, " points"]:
         """log alpha^2 at t = 0, 1 / steps, ..., 1, in float64."""
         return np.concatenate([[0.0], np.cumsum(np.log1p(-self.betas()))])
 
@@ -107,7 +107,7 @@ class ScaledLinear(Betas):
     first: float = 0.00085
     last: float = 0.012
 
-    def betas(self) -> Float[np.ndarray, "steps"]:
+    def betas(self) -> Float[np.ndarray, " steps"]:
         return np.linspace(self.first**0.5, self.last**0.5, self.steps) ** 2
 
 
@@ -122,7 +122,7 @@ class SquareRootChain(Betas):
     offset: float = 1e-4
     limit: float = 0.999
 
-    def betas(self) -> Float[np.ndarray, "steps"]:
+    def betas(self) -> Float[np.ndarray, " steps"]:
         signal = 1 - np.sqrt(np.arange(self.steps + 1) / self.steps + self.offset)
         # The last signal is below 0, and its beta the limit.
         return np.minimum(1 - signal[1:] / signal[:-1], self.limit)

@@ -18,7 +18,7 @@ class Draws(NamedTuple):
     """The randomness of one batch: one key an example, and one stratified uniform an example."""
 
     keys: Keys
-    uniform: Float[Array, "B"]
+    uniform: Float[Array, " B"]
 
 
 def named(key: Key[Array, ""], purpose: str) -> Key[Array, ""]:
@@ -32,7 +32,7 @@ def fold(keys: Keys, data: str | int | Int[Array, ""]) -> Keys:
     return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
 
 
-def example_keys(key: Key[Array, ""], indices: Int[Array, "B"]) -> Keys:
+def example_keys(key: Key[Array, ""], indices: Int[Array, " B"]) -> Keys:
     """One key for each example, by the example's index."""
     return jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
 

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 Params = PyTree
 Tokens = Int[Array, "B L"]
-Times = Float[Array, "B"]
+Times = Float[Array, " B"]
 Logits = Float[Array, "B L K"]
-Keys = Key[Array, "B"]
+Keys = Key[Array, " B"]
 Batch = Mapping[str, Array]
 # A metric is kept as (total, count), so that its mean stays exact over padding, hosts and micro-batches.
 Metrics = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]

@@ -22,7 +22,7 @@ WORDS = (3, 6)  # lengths of the published k-mer spectra
 LETTERS = 50_000_000
 # Sources whose examples are exon, intron, exon.
 SPLICED = ("splice_sites", "simple_introns")
-Labels = Int[np.ndarray, "N"] | None
+Labels = Int[np.ndarray, " N"] | None
 
 
 def check(job: Context) -> None:
@@ -46,7 +46,7 @@ def held_out_split(job: Context) -> str:
     return "validation" if job.config.judge.reference == "test" else "test"
 
 
-def held_out(job: Context, count: int) -> tuple[Int[np.ndarray, "N L"], Int[np.ndarray, "N"] | None]:
+def held_out(job: Context, count: int) -> tuple[Int[np.ndarray, "N L"], Int[np.ndarray, " N"] | None]:
     """Real examples in place of generated ones, with their labels: what perfect samples would score."""
     split = job.dataset.split(held_out_split(job))
     rows = split.rows(range(min(count, len(split))))
@@ -175,7 +175,7 @@ def discriminator(generated: genomes.Groups, reference: genomes.Groups) -> dict[
     return {"kmer_auroc": genomes.kmer_auroc(*sides)}
 
 
-def real(job: Context, name: str) -> tuple[list[str], Int[np.ndarray, "N"] | None]:
+def real(job: Context, name: str) -> tuple[list[str], Int[np.ndarray, " N"] | None]:
     """Sequences of a split with their labels; of a long one the first `LETTERS` letters."""
     split = job.dataset.split(name)
     rows = split.rows(range(min(len(split), max(1, LETTERS // job.dataset.length))))

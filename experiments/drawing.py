@@ -57,7 +57,7 @@ class Drawing:
         pictures = np.concatenate(pictures)[: len(self.asked)]
         return pictures, {"seconds_per_prompt": seconds + before, "lookahead_seconds_per_prompt": before}
 
-    def batches(self, what: str) -> Iterator[tuple[Int[np.ndarray, "P"], float]]:
+    def batches(self, what: str) -> Iterator[tuple[Int[np.ndarray, " P"], float]]:
         """The slots of every batch, the last one filled up, and the share of it that is wanted."""
         count = len(self.asked)
         # A few prompts are no reason to compute a whole batch.
@@ -65,7 +65,7 @@ class Drawing:
         for start in tqdm(range(0, count, size), desc=what, disable=not sys.stderr.isatty(), leave=False):
             yield np.minimum(np.arange(start, start + size), count - 1), min(size, count - start) / size
 
-    def keys(self, purpose: str, number: int, chosen: Int[np.ndarray, "P"], draws: int) -> Array:
+    def keys(self, purpose: str, number: int, chosen: Int[np.ndarray, " P"], draws: int) -> Array:
         """One key for each sample of each slot: equal slots of equal sets start from equal noise in every method."""
         root = jax.random.fold_in(named(self.job.root, purpose), number)
         slot_keys = example_keys(root, jnp.asarray(chosen))

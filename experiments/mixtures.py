@@ -88,7 +88,7 @@ def run(job: Context, spec: Job) -> dict:
     }
 
 
-def quantiles(law: oracle.Mixture, count: int) -> Float[np.ndarray, "N"]:
+def quantiles(law: oracle.Mixture, count: int) -> Float[np.ndarray, " N"]:
     """The (i + 1/2) / N quantiles of a mixture on a line, by its distribution function on a fine grid."""
     x = jnp.linspace(-8.0, 12.0, 200_001)
     shares = jax.nn.softmax(law.log_weights)

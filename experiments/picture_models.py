@@ -70,7 +70,7 @@ def learned_reward(judge: build.System) -> Reward:
     return reward
 
 
-def nearest_worth(reward_params: Params, clean: Array, told: Told) -> Float[Array, "B"]:
+def nearest_worth(reward_params: Params, clean: Array, told: Told) -> Float[Array, " B"]:
     """What the nearest picture of a prompt's set is worth; told are pictures, their worth, and which prompt it is."""
     pools, worth = told[:2]
     groups = clean.reshape(len(pools), -1, pools.shape[-1])

@@ -46,7 +46,7 @@ def run(job: Context, spec: Job) -> dict:
     }
 
 
-def area_under_curve(scores: Float[np.ndarray, "N"], positive: Bool[np.ndarray, "N"]) -> float:
+def area_under_curve(scores: Float[np.ndarray, " N"], positive: Bool[np.ndarray, " N"]) -> float:
     """Probability that a positive example scores higher than a negative one, ties counted as half."""
     count = int(positive.sum())
     ranks = rankdata(scores)[positive].sum()

@@ -29,7 +29,7 @@ class Samples(NamedTuple):
     """One set of samples, and the classes that they were asked to be of, where the network is told one."""
 
     tokens: Int[np.ndarray, "N L"]
-    labels: Int[np.ndarray, "N"] | None
+    labels: Int[np.ndarray, " N"] | None
 
 
 def run(job: Context, spec: Job) -> dict:
@@ -200,7 +200,7 @@ def generate(job: Context, spec: Job) -> tuple[list[Samples], dict[str, float]]:
 
 
 def in_sets(
-    tokens: Int[np.ndarray, "N L"], label: Int[np.ndarray, "N"] | None, kept: Bool[np.ndarray, "N"], count: int
+    tokens: Int[np.ndarray, "N L"], label: Int[np.ndarray, " N"] | None, kept: Bool[np.ndarray, " N"], count: int
 ) -> list[Samples]:
     """Consecutive sets of `count` samples, without those that are not kept."""
     starts = range(0, len(tokens), count)
@@ -233,7 +233,7 @@ def check_label(label: int, classes: int) -> None:
         raise ValueError(f"sample.label: {label} must be -1 (as in the data), -2 (each in turn) or 0 .. {classes - 1}")
 
 
-def labels(job: Context) -> Int[np.ndarray, "N"] | None:
+def labels(job: Context) -> Int[np.ndarray, " N"] | None:
     """The class that every sample is asked to be of; None for a network that is told none.
 
     Raises:
@@ -252,7 +252,7 @@ def labels(job: Context) -> Int[np.ndarray, "N"] | None:
     return train.rows(np.random.default_rng(job.config.seed).integers(len(train), size=len(indices)))["label"]
 
 
-def decodable(invalid: Int[np.ndarray, "N"]) -> Bool[np.ndarray, "N"]:
+def decodable(invalid: Int[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
     """Which samples hold digits of tokens alone, given how many of each do not; says how many are left out.
 
     Raises:

@@ -26,7 +26,7 @@ class Gaps(NamedTuple):
     """Held-out windows, and where a span of `sample.infill` tokens of each is hidden."""
 
     truth: Int[np.ndarray, "N L"]
-    starts: Int[np.ndarray, "N"]
+    starts: Int[np.ndarray, " N"]
 
 
 def gaps(job: Context) -> Gaps:

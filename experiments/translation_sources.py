@@ -19,7 +19,7 @@ class Task(NamedTuple):
     sources: list[str]
     source: Int[np.ndarray, "N S"]
     weights: Float[np.ndarray, "N S"]
-    lengths: Int[np.ndarray, "N"]  # of the first reference, its end included
+    lengths: Int[np.ndarray, " N"]  # of the first reference, its end included
     references: list[tuple[str, ...]] | None
     lines: list[int]  # numbers of lines, from 0
     cut: int  # sources that are longer than data.source_length

@@ -170,7 +170,7 @@ def judge(job: Context, spec: Job, count: int, task: Task) -> Any:
     params = load_weights(folder / "weights", system.init, job.mesh)
     score, length = jax.jit(mean_log_likelihood(system)), longest(job.config)
 
-    def judging(sources: list[str], texts: list[str]) -> Float[np.ndarray, "N"]:
+    def judging(sources: list[str], texts: list[str]) -> Float[np.ndarray, " N"]:
         del sources  # their tokens are there
         tokens = np.full((len(texts), length), tokenizer.pad_id, np.int32)
         for row, ids in zip(tokens, tokenizer.encode_batch(texts), strict=True):

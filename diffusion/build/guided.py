@@ -29,7 +29,7 @@ SOLVERS: dict[str, Callable[[float], solvers.Solver]] = {
 # What prompts are to a model, [P, ...]: ids of words, or the pictures that an exact model consists of.
 Told = Any
 # reward(parameters, clean data [P N, ...], told): one number a sample; consecutive samples are of one prompt.
-Reward = Callable[[Params, Array, Told], Float[Array, "B"]]
+Reward = Callable[[Params, Array, Told], Float[Array, " B"]]
 
 
 class Cost(NamedTuple):

@@ -46,7 +46,7 @@ class Translator(NamedTuple):
     `evaluations` are the network's calls one after the other, `flops` the work of a sentence with all its candidates.
     """
 
-    translate: Callable[[Params, Keys, Tokens, Bool[Array, "B S"], Int[Array, "B"]], Candidates]
+    translate: Callable[[Params, Keys, Tokens, Bool[Array, "B S"], Int[Array, " B"]], Candidates]
     candidates: int
     evaluations: int
     flops: float
@@ -98,7 +98,7 @@ def embedding_sampler(config: ConfigDict, system: System, diagnose: bool) -> Tra
     sampler = replace(sampler, diagnose=diagnose)
     encode, beam = method(system, "encode"), options.length_beam
 
-    def chosen(keys: Keys, encoded: Encoded, known: Int[Array, "B"]) -> Int[Array, "B b"]:
+    def chosen(keys: Keys, encoded: Encoded, known: Int[Array, " B"]) -> Int[Array, "B b"]:
         if filled:
             return jnp.full((len(known), 1), length)
         if options.lengths == "known":
@@ -186,7 +186,7 @@ def check_counts(config: ConfigDict) -> None:
         raise ValueError("sample.translation.lengths: the network has no length head; set it to known")
 
 
-def mean_log_likelihood(system: System) -> Callable[..., Float[Array, "B"]]:
+def mean_log_likelihood(system: System) -> Callable[..., Float[Array, " B"]]:
     """(params, source, its mask, tokens, weights) -> log p(target | source) / tokens of a causal system, in nats."""
     encode, next_logits, vocabulary = method(system, "encode"), method(system, "next_logits"), system.codec.vocabulary
 

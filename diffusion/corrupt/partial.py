@@ -72,7 +72,7 @@ class PartialMasking:
         token = jnp.repeat(uniform(fold(keys, "corrupt tokens"), (length,)), self.digits, axis=1)
         return jnp.where(self.grouped(time)[:, None], token, digit)
 
-    def grouped(self, time: Times) -> Bool[Array, "B"]:
+    def grouped(self, time: Times) -> Bool[Array, " B"]:
         """Whether the digits of a token share one coin at this time."""
         return (time > self.chunk_point) | (self.chunk_point == 0)
 

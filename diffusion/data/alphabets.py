@@ -20,7 +20,7 @@ N = NUCLEOTIDES.index("N")
 
 
 def closed(
-    name: str, symbols: Sequence[str], encode_ids: Callable[[Sequence[str]], list[Int[np.ndarray, "N"]]], begin: bool
+    name: str, symbols: Sequence[str], encode_ids: Callable[[Sequence[str]], list[Int[np.ndarray, " N"]]], begin: bool
 ) -> Tokenizer:
     """A tokenizer of `symbols` in id order, then <bos> (where `begin`), <eos> and <pad>.
 
@@ -35,7 +35,7 @@ def closed(
     def encode_spans(texts: Sequence[str]) -> list[Encoded]:
         return [Encoded(ids, characters[ids], widths[ids]) for ids in encode_ids(texts)]
 
-    def decode_text(ids: Int[np.ndarray, "N"]) -> str:
+    def decode_text(ids: Int[np.ndarray, " N"]) -> str:
         return "".join(table[one_document(np.asarray(ids), eos, bos, filler)])
 
     size = filler + 1
@@ -64,7 +64,7 @@ def smiles(symbols: Sequence[str]) -> Tokenizer:
     """
     encode = smiles_ids(symbols)
 
-    def encode_ids(texts: Sequence[str]) -> list[Int[np.ndarray, "N"]]:
+    def encode_ids(texts: Sequence[str]) -> list[Int[np.ndarray, " N"]]:
         encoded = encode(texts)
         for text, ids in zip(texts, encoded, strict=True):
             if (ids == len(symbols)).any():
@@ -74,13 +74,13 @@ def smiles(symbols: Sequence[str]) -> Tokenizer:
     return closed("smiles", symbols, encode_ids, begin=True)
 
 
-def smiles_ids(symbols: Sequence[str]) -> Callable[[Sequence[str]], list[Int[np.ndarray, "N"]]]:
+def smiles_ids(symbols: Sequence[str]) -> Callable[[Sequence[str]], list[Int[np.ndarray, " N"]]]:
     """Encodes batches of SMILES strings; a token that is not among `symbols` gets their number, the first id behind."""
     vocabulary = {symbol: index for index, symbol in enumerate([*symbols, "<unk>"])}
     library = hf.Tokenizer(hf.models.WordLevel(vocabulary, unk_token="<unk>"))
     library.pre_tokenizer = hf.pre_tokenizers.Split(hf.Regex(SMILES), "isolated")
 
-    def encode(texts: Sequence[str]) -> list[Int[np.ndarray, "N"]]:
+    def encode(texts: Sequence[str]) -> list[Int[np.ndarray, " N"]]:
         encoded = []
         for start in range(0, len(texts), 1024):  # the library's results are large: a batch of all takes twice as long
             batch = list(texts[start : start + 1024])
@@ -103,7 +103,7 @@ def nucleotide_table() -> UInt8[np.ndarray, "256"]:
 NUCLEOTIDE_IDS = nucleotide_table()
 
 
-def nucleotide_ids(text: str) -> UInt8[np.ndarray, "N"]:
+def nucleotide_ids(text: str) -> UInt8[np.ndarray, " N"]:
     """Tokens of a sequence.
 
     Raises: ValueError naming the first character that is no nucleotide.
@@ -121,7 +121,7 @@ def nucleotides(begin: bool = False) -> Tokenizer:
     Raises: ValueError on encoding what is no nucleotide.
     """
 
-    def encode_ids(texts: Sequence[str]) -> list[Int[np.ndarray, "N"]]:
+    def encode_ids(texts: Sequence[str]) -> list[Int[np.ndarray, " N"]]:
         try:
             return [nucleotide_ids(text).astype(np.int32) for text in texts]
         except ValueError as error:

@@ -22,7 +22,7 @@ from diffusion.data.settings import DataSettings
 from diffusion.data.types import ArraySource, missing
 
 Read = Callable[[], bytes]
-Labelled = tuple[UInt8[np.ndarray, "N L"], Int[np.ndarray, "N"]]
+Labelled = tuple[UInt8[np.ndarray, "N L"], Int[np.ndarray, " N"]]
 
 MNIST_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),

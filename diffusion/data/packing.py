@@ -20,9 +20,9 @@ class Block(NamedTuple):
 
     tokens: Int[np.ndarray, "N L"]
     weights: UInt8[np.ndarray, "N L"] | None
-    labels: Int[np.ndarray, "N"] | None = None
+    labels: Int[np.ndarray, " N"] | None = None
     prompts: Int[np.ndarray, "N W"] | None = None  # words that describe each example
-    scores: Float[np.ndarray, "N"] | None = None  # how well each example does what its prompt asks for
+    scores: Float[np.ndarray, " N"] | None = None  # how well each example does what its prompt asks for
 
 
 @dataclasses.dataclass

@@ -59,8 +59,8 @@ class PairStatistics:
 class Ragged:
     """Rows of different lengths, one behind the other."""
 
-    flat: Int[np.ndarray, "T"]
-    starts: Int[np.ndarray, "N+1"]
+    flat: Int[np.ndarray, " T"]
+    starts: Int[np.ndarray, " N+1"]
 
     def padded(self, indices: Sequence[int], length: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
         """int32 [B, length] filled up with `pad`, and float32 weights."""
@@ -268,14 +268,14 @@ def words_tokenizer(words: Sequence[str]) -> Tokenizer:
             results.append(Encoded(ids, characters, widths))
         return results
 
-    def decode_text(ids: Int[np.ndarray, "N"]) -> str:
+    def decode_text(ids: Int[np.ndarray, " N"]) -> str:
         return " ".join(names[np.asarray(ids)])
 
     eos = len(table)
     return Tokenizer("words", eos + 1, eos, eos, digest("words", *table), encode_spans, decode_text)
 
 
-def text_of(tokenizer: Tokenizer, ids: Int[np.ndarray, "L"]) -> str:
+def text_of(tokenizer: Tokenizer, ids: Int[np.ndarray, " L"]) -> str:
     """The text of a target: what stands before its first EOS, without masks and padding."""
     ids = np.asarray(ids).reshape(-1)
     ends = np.flatnonzero(ids == tokenizer.eos_id)

@@ -71,6 +71,6 @@ def gaussian_mixture(settings: DataSettings) -> ArraySource:
     return ArraySource("gaussian_mixture", splits, 1, levels, domain="mixture")
 
 
-def level_of(x: Float[np.ndarray, "N"], levels: int) -> Int[np.ndarray, "N"]:
+def level_of(x: Float[np.ndarray, " N"], levels: int) -> Int[np.ndarray, " N"]:
     """The nearest of the levels, the outer ones for what lies outside."""
     return np.clip(np.round((x - LOWEST) / (HIGHEST - LOWEST) * (levels - 1)), 0, levels - 1).astype(np.int32)

@@ -22,7 +22,7 @@ TOKENS_AT_ONCE = 2**21
 class Stretch(NamedTuple):
     """A sequence, the number of its species, a name for the md5 of its blocks, and the split of its file or ""."""
 
-    tokens: UInt8[np.ndarray, "N"]
+    tokens: UInt8[np.ndarray, " N"]
     species: int
     name: str
     split: str
@@ -44,7 +44,7 @@ def stem(file: Path) -> str:
     return Path(name).stem
 
 
-def tokens_of(sequence: str, file: Path) -> UInt8[np.ndarray, "N"]:
+def tokens_of(sequence: str, file: Path) -> UInt8[np.ndarray, " N"]:
     """Tokens of a sequence. Raises: ValueError naming the file for what is no nucleotide."""
     try:
         return alphabets.nucleotide_ids(sequence)

@@ -191,7 +191,7 @@ class Pool(NamedTuple):
     """Pictures in random order, values in [0, 1], with the verdict on each."""
 
     images: Float32[np.ndarray, "M 16 16 3"]
-    correct: Bool[np.ndarray, "M"]
+    correct: Bool[np.ndarray, " M"]
 
 
 def pool(seed: int, metadata: Metadata, size: int = 192, correct: float = 0.35) -> Pool:
@@ -222,7 +222,7 @@ class RewardExamples(NamedTuple):
     images: UInt8[np.ndarray, "N 16 16 3"]
     tokens: Int32[np.ndarray, "N 8"]
     prompts: list[str]
-    rewards: Float32[np.ndarray, "N"]
+    rewards: Float32[np.ndarray, " N"]
 
 
 @functools.cache

@@ -15,9 +15,9 @@ END_TEXT = "<|endoftext|>"
 class Encoded(NamedTuple):
     """Token ids of one document and the characters and UTF-8 bytes of text that each token covers."""
 
-    ids: Int[np.ndarray, "N"]
-    characters: Int[np.ndarray, "N"]
-    bytes: Int[np.ndarray, "N"]
+    ids: Int[np.ndarray, " N"]
+    characters: Int[np.ndarray, " N"]
+    bytes: Int[np.ndarray, " N"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Tokenizer:
     bos_id: int | None
     fingerprint: str  # sha256 of the vocabulary
     encode_spans: Callable[[Sequence[str]], list[Encoded]]
-    decode_text: Callable[[Int[np.ndarray, "N"]], str]  # ordinary tokens only
+    decode_text: Callable[[Int[np.ndarray, " N"]], str]  # ordinary tokens only
     # Characters and bytes of every id, where they depend on the id alone (all but WordPiece and `file`).
-    token_characters: Int[np.ndarray, "V"] | None = None
-    token_bytes: Int[np.ndarray, "V"] | None = None
+    token_characters: Int[np.ndarray, " V"] | None = None
+    token_bytes: Int[np.ndarray, " V"] | None = None
     # A token of the vocabulary that fills a sequence up behind EOS; with it a sequence is one document.
     filler_id: int | None = None
 
@@ -51,11 +51,11 @@ class Tokenizer:
         """Second id behind the vocabulary; occurs with padded packing only."""
         return self.vocab_size + 1
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Int[np.ndarray, "N"]]:
+    def encode_batch(self, texts: Sequence[str]) -> list[Int[np.ndarray, " N"]]:
         """Token ids (int32) of each text, without BOS and EOS."""
         return [encoded.ids for encoded in self.encode_spans(texts)]
 
-    def encode(self, text: str) -> Int[np.ndarray, "N"]:
+    def encode(self, text: str) -> Int[np.ndarray, " N"]:
         """Token ids (int32) of one text, without BOS and EOS."""
         return self.encode_batch([text])[0]
 
@@ -80,7 +80,7 @@ class Tokenizer:
         ordinary = np.asarray(ids)[np.asarray(ids) < self.vocab_size]
         return int(self.token_characters[ordinary].sum()), int(self.token_bytes[ordinary].sum())
 
-    def decode(self, ids: Int[np.ndarray, "N"], mask: str = MASK_TEXT, end: str = END_TEXT) -> str:
+    def decode(self, ids: Int[np.ndarray, " N"], mask: str = MASK_TEXT, end: str = END_TEXT) -> str:
         """Text of one sequence; masks show as `mask`, EOS and BOS as `end`, padding as nothing.
 
         Where a sequence is one document (`filler_id`), its text alone: up to the first EOS, without BOS.
@@ -102,7 +102,7 @@ class Tokenizer:
             text.append(self.decode_text(ids[start:]))
         return "".join(text)
 
-    def documents(self, ids: Int[np.ndarray, "N"]) -> list[str]:
+    def documents(self, ids: Int[np.ndarray, " N"]) -> list[str]:
         """Texts of the non-empty documents of one sequence, cut at EOS and BOS; one at most with `filler_id`."""
         ids = np.asarray(ids).reshape(-1)
         self.check(ids)
@@ -115,8 +115,8 @@ class Tokenizer:
 
 
 def one_document(
-    ids: Int[np.ndarray, "N"], eos: int | None, bos: int | None, filler: int | None
-) -> Int[np.ndarray, "M"]:
+    ids: Int[np.ndarray, " N"], eos: int | None, bos: int | None, filler: int | None
+) -> Int[np.ndarray, " M"]:
     """What stands before the first EOS, BOS and fillers left out wherever they are."""
     ends = np.flatnonzero(ids == eos)
     ids = ids[: ends[0]] if ends.size else ids
@@ -151,14 +151,14 @@ def bytes_tokenizer() -> Tokenizer:
     return Tokenizer("bytes", 257, 256, 256, fingerprint, encode_spans, decode_text, starts, widths)
 
 
-def piece_spans(pieces: Sequence[bytes]) -> tuple[Int[np.ndarray, "V"], Int[np.ndarray, "V"]]:
+def piece_spans(pieces: Sequence[bytes]) -> tuple[Int[np.ndarray, " V"], Int[np.ndarray, " V"]]:
     """Bytes of every token, and characters that begin in it (UTF-8 bytes that are no continuation)."""
     widths = np.array([len(piece) for piece in pieces], np.int32)
     starts = np.array([sum(byte & 0xC0 != 0x80 for byte in piece) for piece in pieces], np.int32)
     return widths, starts
 
 
-def utf8_widths(codes: Int[np.ndarray, "N"]) -> Int[np.ndarray, "N"]:
+def utf8_widths(codes: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
     """UTF-8 bytes of each code point."""
     return (1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)).astype(np.int32)
 

@@ -28,7 +28,7 @@ MOST_POSITIONS = 12
 
 def nll_any_order(
     denoise: Denoise, process: Process, tokens: Tokens, weights: Float[Array, "B L"], draws: Draws
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """-log p(x) of the sampler that reveals one position (one digit) at a time in random order: exact, in nats.
 
     A network that reads time is told when as many positions are masked on average, as such a sampler may do; it is

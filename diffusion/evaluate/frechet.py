@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-Moments = tuple[Float[np.ndarray, "D"], Float[np.ndarray, "D D"]]
+Moments = tuple[Float[np.ndarray, " D"], Float[np.ndarray, "D D"]]
 
 
 def moments(features: Float[np.ndarray, "N D"]) -> Moments:

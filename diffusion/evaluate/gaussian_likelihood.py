@@ -15,7 +15,7 @@ from diffusion.sampling.solvers import Path, ddim, gaussian_grid
 from diffusion.types import Denoise, Keys, Tokens
 
 
-def gaussian_bound(predict: Predict, keys: Keys, clean: Data, path: Path, carry: Carry = None) -> Float[Array, "B"]:
+def gaussian_bound(predict: Predict, keys: Keys, clean: Data, path: Path, carry: Carry = None) -> Float[Array, " B"]:
     """One draw of a bound on -log p(x_0), a density, by ancestral sampling over the path's noisy points.
 
     KL(q(x_1 | x_0) || N(0, I)) + sum_k (SNR_{k+1} - SNR_k) / 2 ||x_0 - x_0(x_k)||^2 - log N(x_0; x_0(x_N), sigma_N^2 /
@@ -54,7 +54,7 @@ class LevelBound:
 
     def __call__(
         self, denoise: Denoise, process: Diffusing, tokens: Tokens, weights: Float[Array, "B L"], draws: Draws
-    ) -> Float[Array, "B"]:
+    ) -> Float[Array, " B"]:
         """Every token counts; `weights` are read by whoever takes means over examples."""
         del weights
 

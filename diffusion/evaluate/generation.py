@@ -67,7 +67,7 @@ def measure(
     precision: str,
     eos: int | None,
     batch_size: int,
-    widths: Int[np.ndarray, "N"] | None = None,
+    widths: Int[np.ndarray, " N"] | None = None,
     mauve: float | None = None,
     parse_rate: float | None = None,
 ) -> Generation:
@@ -102,7 +102,7 @@ def measure(
 
 
 def kept_targets(
-    tokens: Int[np.ndarray, "N L"], eos: int | None, widths: Int[np.ndarray, "N"] | None = None
+    tokens: Int[np.ndarray, "N L"], eos: int | None, widths: Int[np.ndarray, " N"] | None = None
 ) -> Bool[np.ndarray, "N L-1"]:
     """Which of the targets 2..L count, by the rule of the public MDLM code (arXiv 2406.07524).
 
@@ -126,7 +126,7 @@ def generative_perplexity(
     *,
     eos: int | None,
     batch_size: int,
-    widths: Int[np.ndarray, "N"] | None = None,
+    widths: Int[np.ndarray, " N"] | None = None,
 ) -> tuple[float, float]:
     """exp(total NLL of kept targets / their number), pooled over samples, and its standard error over samples.
 
@@ -145,7 +145,7 @@ def generative_perplexity(
 
 def retokenise(
     texts: Sequence[str], encode: Callable[[str], Sequence[int]], *, length: int, eos: int, batch_size: int
-) -> tuple[Int[np.ndarray, "N L"], Int[np.ndarray, "N"]]:
+) -> tuple[Int[np.ndarray, "N L"], Int[np.ndarray, " N"]]:
     """Texts as the judge's tokens: cut to `length`, padded on the right with EOS, no start symbol.
 
     Also the width that each row has in the public MDLM code, the longest text of its batch: the first pad of a shorter
@@ -161,7 +161,7 @@ def retokenise(
 
 
 def last_features(
-    hidden: Features, tokens: Int[np.ndarray, "N L"], lengths: Int[np.ndarray, "N"], batch_size: int
+    hidden: Features, tokens: Int[np.ndarray, "N L"], lengths: Int[np.ndarray, " N"], batch_size: int
 ) -> Float[np.ndarray, "N D"]:
     """The judge's hidden state at the last token of each sequence, the features of MAUVE."""
     tokens, last = np.asarray(tokens), np.maximum(np.asarray(lengths), 1) - 1
@@ -183,7 +183,7 @@ def in_batches(function: Callable, array: np.ndarray, batch_size: int) -> np.nda
     return np.concatenate(parts)
 
 
-def sample_entropy(tokens: Int[np.ndarray, "N L"]) -> Float[np.ndarray, "N"]:
+def sample_entropy(tokens: Int[np.ndarray, "N L"]) -> Float[np.ndarray, " N"]:
     """-sum_v f_v ln f_v of each sample's own token frequencies, in nats (ReMDM, arXiv 2503.00307)."""
     entropies = []
     for row in np.asarray(tokens):

@@ -20,7 +20,7 @@ MOST_LETTERS, MOST_SEQUENCES = 2**22, 2**10
 Groups = Mapping[str, Sequence[str]]
 
 
-def windows(sequences: Sequence[str], k: int) -> tuple[Int[np.ndarray, "W"], Int[np.ndarray, "W"]]:
+def windows(sequences: Sequence[str], k: int) -> tuple[Int[np.ndarray, " W"], Int[np.ndarray, " W"]]:
     """Every window of k letters A, C, G, T: the sequence it lies in, and its number in base 4 (A 0, C 1, G 2, T 3)."""
     table = np.full(256, -1, np.int8)
     table[np.frombuffer((LETTERS + LETTERS.lower()).encode(), np.uint8)] = [0, 1, 2, 3, 0, 1, 2, 3]
@@ -46,7 +46,7 @@ def parts(sequences: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
             start, letters = end, 0
 
 
-def kmer_counts(sequences: Sequence[str], k: int) -> Int[np.ndarray, "K"]:
+def kmer_counts(sequences: Sequence[str], k: int) -> Int[np.ndarray, " K"]:
     """How often each of the 4^k words occurs in all sequences together, in alphabetical order."""
     counts = np.zeros(4**k, np.int64)
     for _, part in parts(sequences):
@@ -54,7 +54,7 @@ def kmer_counts(sequences: Sequence[str], k: int) -> Int[np.ndarray, "K"]:
     return counts
 
 
-def kmer_spectrum(sequences: Sequence[str], k: int) -> Float[np.ndarray, "K"]:
+def kmer_spectrum(sequences: Sequence[str], k: int) -> Float[np.ndarray, " K"]:
     """Shares of the 4^k words among all windows of k letters of all sequences; zeros when there is no window.
 
     Windows with another letter than A, C, G, T do not count.
@@ -63,7 +63,7 @@ def kmer_spectrum(sequences: Sequence[str], k: int) -> Float[np.ndarray, "K"]:
     return counts / max(counts.sum(), 1)
 
 
-def js_distance(first: Float[np.ndarray, "K"], second: Float[np.ndarray, "K"]) -> float:
+def js_distance(first: Float[np.ndarray, " K"], second: Float[np.ndarray, " K"]) -> float:
     """sqrt((KL(p | m) + KL(q | m)) / 2) with m = (p + q) / 2, in sqrt(nats): SciPy's `jensenshannon`, 0 to 0.8326.
 
     Both are normalised first; one that is all zeros is as far from anything as can be.
@@ -121,7 +121,7 @@ def species_model(groups: Groups, k: int = 6) -> Float[np.ndarray, "S K"]:
     return np.log(counts / counts.sum(axis=1, keepdims=True))
 
 
-def predict_species(sequences: Sequence[str], model: Float[np.ndarray, "S K"]) -> Int[np.ndarray, "N"]:
+def predict_species(sequences: Sequence[str], model: Float[np.ndarray, "S K"]) -> Int[np.ndarray, " N"]:
     """argmax over species of sum log p(word | species) over a sequence's windows: naive Bayes, all species alike."""
     k = round(np.log(model.shape[1]) / np.log(4))
     scores = np.zeros((len(model), len(sequences)))
@@ -132,7 +132,7 @@ def predict_species(sequences: Sequence[str], model: Float[np.ndarray, "S K"]) -
     return scores.argmax(axis=0)
 
 
-def macro_f1(asked: Int[np.ndarray, "N"], found: Int[np.ndarray, "N"]) -> float:
+def macro_f1(asked: Int[np.ndarray, " N"], found: Int[np.ndarray, " N"]) -> float:
     """Mean over the asked-for classes of 2 TP / (2 TP + FP + FN)."""
     scores = []
     for label in np.unique(asked):
@@ -151,7 +151,7 @@ def kmer_frequencies(sequences: Sequence[str], k: int) -> Float[np.ndarray, "N K
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def auroc(scores: Float[np.ndarray, "N"], positive: Bool[np.ndarray, "N"]) -> float:
+def auroc(scores: Float[np.ndarray, " N"], positive: Bool[np.ndarray, " N"]) -> float:
     """P(a positive scores above a negative) + P(equal) / 2, exactly, by ranks (Mann-Whitney).
 
     Raises:
@@ -193,7 +193,7 @@ def kmer_auroc(real: Sequence[str], generated: Sequence[str], k: int = 6, seed: 
 
 
 @jax.jit
-def logistic_regression(features: Float[Array, "N K"], positive: Bool[Array, "N"]) -> Float[Array, "K"]:
+def logistic_regression(features: Float[Array, "N K"], positive: Bool[Array, " N"]) -> Float[Array, " K"]:
     """Weights that minimise the mean log loss + |w|^2 / 20, by 200 steps of Adam on centred features."""
     optimizer = optax.adam(0.02)
     signs = jnp.where(positive, 1.0, -1.0)

@@ -6,18 +6,18 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-Width = int | Int[np.ndarray, "N"]
+Width = int | Int[np.ndarray, " N"]
 
 
 class Lines(NamedTuple):
     """One hidden line a window: the windows that have one (their rows), where it starts, and its tokens."""
 
-    kept: Int[np.ndarray, "M"]
-    starts: Int[np.ndarray, "M"]
-    widths: Int[np.ndarray, "M"]
+    kept: Int[np.ndarray, " M"]
+    starts: Int[np.ndarray, " M"]
+    widths: Int[np.ndarray, " M"]
 
 
-def spans(count: int, length: int, width: int, seed: int) -> Int[np.ndarray, "N"]:
+def spans(count: int, length: int, width: int, seed: int) -> Int[np.ndarray, " N"]:
     """Where the hidden span of `width` tokens starts in each of `count` windows of `length` tokens.
 
     Uniform over the starts that leave at least one token on both sides, drawn from (seed, index of the window) alone.
@@ -67,13 +67,13 @@ def lines(
     return Lines(*(np.array(column, np.int64) for column in (kept, starts, widths)))
 
 
-def _before(marked: Bool[np.ndarray, "L"]) -> Int[np.ndarray, "L"]:
+def _before(marked: Bool[np.ndarray, " L"]) -> Int[np.ndarray, " L"]:
     """How many are marked before each position."""
     return np.cumsum(marked) - marked
 
 
 def masked(
-    tokens: Int[np.ndarray, "N L"], starts: Int[np.ndarray, "N"], width: Width, mask_id: int
+    tokens: Int[np.ndarray, "N L"], starts: Int[np.ndarray, " N"], width: Width, mask_id: int
 ) -> Int[np.ndarray, "N L"]:
     """The windows with their span, of one width or one a window, replaced by masks.
 
@@ -85,7 +85,7 @@ def masked(
 
 
 def score(
-    tokens: Int[np.ndarray, "N L"], truth: Int[np.ndarray, "N L"], starts: Int[np.ndarray, "N"], width: Width
+    tokens: Int[np.ndarray, "N L"], truth: Int[np.ndarray, "N L"], starts: Int[np.ndarray, " N"], width: Width
 ) -> dict[str, float]:
     """How well spans were filled in, beside the windows that they were cut from.
 
@@ -106,7 +106,7 @@ def score(
     }
 
 
-def _inside(shape: tuple[int, ...], starts: Int[np.ndarray, "N"], width: Width) -> Bool[np.ndarray, "N L"]:
+def _inside(shape: tuple[int, ...], starts: Int[np.ndarray, " N"], width: Width) -> Bool[np.ndarray, "N L"]:
     """Which tokens belong to the span of their window."""
     count, length = shape
     starts = np.asarray(starts)

@@ -19,7 +19,7 @@ from diffusion.schedules import inverse
 from diffusion.types import Denoise, Tokens
 
 Weights = Float[Array, "B L"]
-Nats = Float[Array, "B"]
+Nats = Float[Array, " B"]
 Estimate = Callable[[Denoise, Process, Tokens, Weights, Draws], Nats]
 
 

@@ -51,7 +51,7 @@ def mauve(
     return Mauve(curve_area(histogram_p, histogram_q), len(references), len(samples), clusters)
 
 
-def curve_area(p: Float[np.ndarray, "C"], q: Float[np.ndarray, "C"], scale: float = 5.0, points: int = 25) -> float:
+def curve_area(p: Float[np.ndarray, " C"], q: Float[np.ndarray, " C"], scale: float = 5.0, points: int = 25) -> float:
     """Area under {(exp(-scale KL(q | r)), exp(-scale KL(p | r))) : r = w p + (1 - w) q}, from (1, 0) to (0, 1)."""
     mixtures = [weight * p + (1 - weight) * q for weight in np.linspace(1e-6, 1 - 1e-6, points)]
     x = np.exp([0.0, *(-scale * divergence(q, mixture) for mixture in mixtures), -np.inf])
@@ -59,7 +59,7 @@ def curve_area(p: Float[np.ndarray, "C"], q: Float[np.ndarray, "C"], scale: floa
     return float(np.trapezoid(x, y))
 
 
-def divergence(p: Float[np.ndarray, "C"], q: Float[np.ndarray, "C"]) -> float:
+def divergence(p: Float[np.ndarray, " C"], q: Float[np.ndarray, " C"]) -> float:
     """KL(p | q) in nats, where q covers p."""
     positive = p > 0
     return float(np.sum(p[positive] * np.log(p[positive] / q[positive])))
@@ -84,7 +84,7 @@ def principal(points: Float[np.ndarray, "N D"], explained: float) -> Float[np.nd
 
 def kmeans(
     points: Float[np.ndarray, "N E"], clusters: int, random: np.random.Generator, restarts: int, rounds: int
-) -> Int[np.ndarray, "N"]:
+) -> Int[np.ndarray, " N"]:
     """Lloyd's algorithm from random points; the labels of the restart with the least squared distance."""
     best, best_cost = np.zeros(len(points), int), np.inf
     for _ in range(restarts):

@@ -14,7 +14,9 @@ from diffusion.randomness import Draws, draws, fold
 from diffusion.types import Batch, Denoiser, Params, Times, Tokens
 
 LIKELIHOODS = ("bound_", "nll_")
-Evaluator = Callable[[Params, Batch, Key[Array, ""], int | Int[Array, ""]], tuple[Float[Array, "B"], Float[Array, "B"]]]
+Evaluator = Callable[
+    [Params, Batch, Key[Array, ""], int | Int[Array, ""]], tuple[Float[Array, " B"], Float[Array, " B"]]
+]
 
 
 class Scores(NamedTuple):
@@ -44,7 +46,7 @@ def make_evaluator(estimate: Estimate, denoiser: Denoiser, process: Masking, dra
         def denoise(noisy: Tokens, time: Times):
             return denoiser(params, noisy, time, batch.get("prompt", batch.get("label")))
 
-        def one(index: Int[Array, ""]) -> Float[Array, "B"]:
+        def one(index: Int[Array, ""]) -> Float[Array, " B"]:
             shifted = jax.numpy.mod(root.uniform + index / draws_per_example, 1.0)
             return estimate(denoise, process, tokens, weights, Draws(fold(root.keys, index), shifted))
 

@@ -53,9 +53,9 @@ class ErrorPredictor:
         denoiser: Params,
         params: Params,
         state: Int[Array, "B N"],
-        label: Int[Array, "B"] | None = None,
+        label: Int[Array, " B"] | None = None,
         *,
-        keys: Key[Array, "B"] | None = None,
+        keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B L"]:
         """Float32 error logits of every token of a full `state` (tokens, or their flat digits).
 

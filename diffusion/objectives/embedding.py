@@ -213,7 +213,7 @@ def cross_entropy(logits: Logits, tokens: Tokens, vocabulary: int, smoothing: fl
     return jax.nn.logsumexp(logits, axis=-1) - target
 
 
-def length_classes(source: Float[Array, "B S"], target: Float[Array, "B L"], classes: int) -> Float[Array, "B"]:
+def length_classes(source: Float[Array, "B S"], target: Float[Array, "B L"], classes: int) -> Float[Array, " B"]:
     """clip(target length - source length + 128, 0, classes - 1)."""
     offset = jnp.sum(target, axis=1) - jnp.sum(source, axis=1) + LENGTH_CENTRE
     return jnp.clip(offset.astype(jnp.int32), 0, classes - 1)
@@ -221,7 +221,7 @@ def length_classes(source: Float[Array, "B S"], target: Float[Array, "B L"], cla
 
 def length_loss(
     logits: Float[Array, "B C"], source: Float[Array, "B S"], target: Float[Array, "B L"]
-) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
+) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """Cross-entropy of the length in nats, and whether the most probable one is right."""
     gold = length_classes(source, target, logits.shape[-1])
     chosen = jnp.take_along_axis(logits, gold[:, None], axis=-1)[:, 0]

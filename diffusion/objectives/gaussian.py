@@ -46,7 +46,7 @@ class Denoising:
         total = jnp.sum(jnp.mean(square.reshape(len(clean), -1), axis=1) * weights)
         return total, {"loss": (total, jnp.sum(weights))}
 
-    def times(self, uniform: Float[Array, "B"]) -> Times:
+    def times(self, uniform: Float[Array, " B"]) -> Times:
         """Uniforms to times."""
         schedule = self.process.schedule
         if isinstance(schedule, Betas):

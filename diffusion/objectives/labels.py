@@ -71,12 +71,12 @@ class Augment:
         return state
 
 
-def share(fraction: float, counted: Bool[Array, "B M"]) -> Int[Array, "B"]:
+def share(fraction: float, counted: Bool[Array, "B M"]) -> Int[Array, " B"]:
     """The fraction of an example's counted places, rounded."""
     return jnp.round(fraction * jnp.sum(counted, axis=1)).astype(jnp.int32)
 
 
-def choose(keys: Keys, allowed: Bool[Array, "B M"], counts: Int[Array, "B"]) -> Bool[Array, "B M"]:
+def choose(keys: Keys, allowed: Bool[Array, "B M"], counts: Int[Array, " B"]) -> Bool[Array, "B M"]:
     """A uniformly random set of `counts` allowed places; all of them where they are fewer."""
     return lowest(jnp.where(allowed, uniform(keys, allowed.shape[1:]), jnp.inf), counts) & allowed
 

@@ -18,7 +18,7 @@ Process = Masking | PartialMasking
 Target = Literal["marginal", "joint"]
 
 
-def sample_times(uniform: Float[Array, "B"], minimum: float) -> Times:
+def sample_times(uniform: Float[Array, " B"], minimum: float) -> Times:
     """Map uniforms to times in [minimum, 1), away from the pole of the weight at t = 0."""
     return minimum + (1 - minimum) * uniform
 
@@ -30,8 +30,8 @@ def cross_entropy(
     clean: Tokens,
     weights: Float[Array, "B L"],
     target: Target = "marginal",
-    grouped: Bool[Array, "B"] | None = None,
-) -> Float[Array, "B"]:
+    grouped: Bool[Array, " B"] | None = None,
+) -> Float[Array, " B"]:
     """-log p of what the noisy state hides, in nats a sequence; `weights` count tokens.
 
     "marginal": sum over masked digits of -log p(digit | state), whose weighted mean over time is a bound. "joint": sum
@@ -59,7 +59,7 @@ def weighted_cross_entropy(
     time: Times,
     draws: Draws,
     target: Target = "marginal",
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """One draw of -alpha'(t)/(1 - alpha(t)) sum_{masked i} -log p(x^i | z_t), in nats a sequence.
 
     Its mean over t ~ U(0, 1) and z_t is the NELBO (MDLM; arXiv 2406.07524), on digits Prime's bound or its joint
@@ -73,7 +73,7 @@ def weighted_cross_entropy(
     return rate(process.schedule, time) * nats
 
 
-def shared_coins(process: Process, time: Times, target: Target) -> Bool[Array, "B"] | None:
+def shared_coins(process: Process, time: Times, target: Target) -> Bool[Array, " B"] | None:
     """Where a token's digits are masked together and the marginals are not what is revealed; None: nowhere."""
     mixed = isinstance(process, PartialMasking) and process.chunk_point < 1 and target == "marginal"
     return process.grouped(time) if mixed else None

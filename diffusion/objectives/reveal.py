@@ -25,7 +25,7 @@ from diffusion.types import Batch, Denoise, Denoiser, Metrics, Params, Times, To
 Weights = Float[Array, "B L"]
 
 
-def revealed(process: Process, tokens: Tokens, draws: Draws) -> tuple[Float[Array, "B N"], Float[Array, "B"]]:
+def revealed(process: Process, tokens: Tokens, draws: Draws) -> tuple[Float[Array, "B N"], Float[Array, " B"]]:
     """Every position's level, and that of one position picked uniformly: the order statistic of a stratified rank."""
     noise = process.noise(draws.keys, tokens.shape[1], draws.uniform)
     positions = noise.shape[1]
@@ -46,8 +46,8 @@ def mean_over_hidden(
     hidden: Bool[Array, "B N"],
     time: Times,
     target: Target = "marginal",
-    grouped: Bool[Array, "B"] | None = None,
-) -> Float[Array, "B"]:
+    grouped: Bool[Array, " B"] | None = None,
+) -> Float[Array, " B"]:
     """N / |S| sum_{i in S} -log p(x^i | z_S), in nats a sequence, over N positions (tokens, or their digits)."""
     clean = process.encode(tokens)
     noisy = jnp.where(hidden, process.mask_id, clean)
@@ -57,7 +57,7 @@ def mean_over_hidden(
 
 def reveal_bound(
     denoise: Denoise, process: Process, tokens: Tokens, weights: Weights, draws: Draws, target: Target = "marginal"
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """One unbiased draw of the NELBO, in nats a sequence; the network is told the time of the state's level."""
     noise, level = revealed(process, tokens, draws)
     time = inverse(process.schedule, 1 - level * final_level(process.schedule))

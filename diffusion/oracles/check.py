@@ -112,7 +112,7 @@ def kraft_sum(nats: Float[np.ndarray, "R N"]) -> tuple[float, float]:
 
 
 def cross_entropy(
-    nats: Float[np.ndarray, "R N"], surprise: Float[np.ndarray, "N"], probs: Float[np.ndarray, "N"], entropy: float
+    nats: Float[np.ndarray, "R N"], surprise: Float[np.ndarray, " N"], probs: Float[np.ndarray, " N"], entropy: float
 ) -> tuple[float, float]:
     """Mean of the estimate over the data, in nats a sequence, and its standard error.
 

@@ -49,7 +49,7 @@ def state_sets(positions: int) -> tuple[np.ndarray, np.ndarray]:
 
 def expected_nats(
     process: PartialMasking, denoise: Denoise, tokens: Int[np.ndarray, "B L"], target: Target
-) -> Float[np.ndarray, "B"]:
+) -> Float[np.ndarray, " B"]:
     """Prime's bound ("marginal") or its joint cross-entropy, in nats a sequence, summed over all states in float64.
 
     Exact for a denoiser that ignores time, and one coin a digit.
@@ -67,8 +67,8 @@ def expected_nats(
 
 
 def expected_steps_nats(
-    process: PartialMasking, denoise: Denoise, tokens: Int[np.ndarray, "B L"], levels: Float[np.ndarray, "T"]
-) -> Float[np.ndarray, "B"]:
+    process: PartialMasking, denoise: Denoise, tokens: Int[np.ndarray, "B L"], levels: Float[np.ndarray, " T"]
+) -> Float[np.ndarray, " B"]:
     """The bound of a whole-token sampler with the mask levels l_1 < .. < l_T = 1, in nats, without draws.
 
     sum_k E_{S_k, R_k}[sum_i -log p(y^{i, R_k} | y_{S_k})]: at level l_k each digit is masked, and each masked one is

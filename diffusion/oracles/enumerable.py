@@ -25,7 +25,7 @@ class Enumerable:
       ValueError: when the table has not vocabulary^length entries or is no distribution.
     """
 
-    table: Float[np.ndarray, "N"]
+    table: Float[np.ndarray, " N"]
     vocabulary: int
     length: int
 

@@ -21,7 +21,7 @@ class Markov:
       ValueError: when the initial law or a row of the transitions is no distribution.
     """
 
-    initial: Float[np.ndarray, "K"]
+    initial: Float[np.ndarray, " K"]
     transition: Float[np.ndarray, "K K"]
     length: int
 

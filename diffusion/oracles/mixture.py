@@ -15,28 +15,28 @@ HIGHEST = jax.lax.Precision.HIGHEST
 class Mixture(NamedTuple):
     """sum_k weight_k N(mean_k, variance_k I), log-weights up to a constant; arrays, so that it may be parameters."""
 
-    log_weights: Float[Array, "K"]
+    log_weights: Float[Array, " K"]
     means: Float[Array, "K D"]
-    variances: Float[Array, "K"]
+    variances: Float[Array, " K"]
 
 
 class Linear(NamedTuple):
     """The reward r(x) = slope . x + offset."""
 
-    slope: Float[Array, "D"]
+    slope: Float[Array, " D"]
     offset: float = 0.0
 
-    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B"]:
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, " B"]:
         return jnp.matmul(x, self.slope, precision=HIGHEST) + self.offset
 
 
 class Quadratic(NamedTuple):
     """The reward r(x) = -||x - centre||^2 / (2 width^2)."""
 
-    centre: Float[Array, "D"]
+    centre: Float[Array, " D"]
     width: float
 
-    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B"]:
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, " B"]:
         return -jnp.sum((x - self.centre[None]) ** 2, axis=-1) / (2 * self.width**2)
 
 
@@ -58,7 +58,7 @@ def log_responsibilities(law: Mixture, x: Float[Array, "B D"], alpha: Array, sig
     return (law.log_weights - dimension / 2 * jnp.log(variance))[None] - squares / (2 * variance)[None]
 
 
-def log_density(law: Mixture, x: Float[Array, "B D"], alpha: Array = 1.0, sigma: Array = 0.0) -> Float[Array, "B"]:
+def log_density(law: Mixture, x: Float[Array, "B D"], alpha: Array = 1.0, sigma: Array = 0.0) -> Float[Array, " B"]:
     """log p_t(x) in nats; at alpha = 1, sigma = 0 that of the data."""
     terms = jax.nn.logsumexp(log_responsibilities(law, x, alpha, sigma), axis=1)
     return terms - jax.nn.logsumexp(law.log_weights) - x.shape[1] / 2 * jnp.log(2 * jnp.pi)
@@ -104,7 +104,7 @@ def tilted(law: Mixture, reward: Reward, strength: float) -> tuple[Mixture, Arra
 
 def future_reward(
     law: Mixture, reward: Reward, strength: float, x: Float[Array, "B D"], alpha: Array, sigma: Array
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """log E[exp(strength r(x_0)) | x_t = x] = log p_t^r(x) - log p_t(x) + log Z (LiDAR, arXiv 2602.03211, Eq. 4)."""
     other, constant = tilted(law, reward, strength)
     return log_density(other, x, alpha, sigma) - log_density(law, x, alpha, sigma) + constant

@@ -41,6 +41,6 @@ def random_denoiser(
     return denoise
 
 
-def _multipliers(length: int) -> Int[Array, "L"]:
+def _multipliers(length: int) -> Int[Array, " L"]:
     """Powers of an odd number modulo 2^32: a polynomial hash that wraps around."""
     return jnp.cumprod(jnp.full(length, 2654435761, jnp.uint32))

@@ -63,7 +63,7 @@ def ancestral_digits(digits: int, chunk_point: float) -> Callable:
     return select
 
 
-def rate_corrector(schedule: Schedule, times: Float[np.ndarray, "N"], scale: float, power: float, mask_id: int):
+def rate_corrector(schedule: Schedule, times: Float[np.ndarray, " N"], scale: float, power: float, mask_id: int):
     """The image sampler's corrector: after each step a jump of a continuous-time chain with the data's marginals.
 
     With tau = 1 - t and kappa = scale tau^power (1 - tau)^power, a position moves to its step's proposal at the rate

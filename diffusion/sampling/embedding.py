@@ -39,8 +39,8 @@ class Diagnosis(NamedTuple):
     """What is written down of every step."""
 
     tokens: Tokens  # of the clean estimate, rounded
-    confidence: Float[Array, "B"]  # mean largest probability over the target's real positions
-    error: Float[Array, "B"]  # ||memory that was read - clean estimate||^2 / d, a mean over real positions
+    confidence: Float[Array, " B"]  # mean largest probability over the target's real positions
+    error: Float[Array, " B"]  # ||memory that was read - clean estimate||^2 / d, a mean over real positions
 
 
 class Translations(NamedTuple):
@@ -135,7 +135,7 @@ def diagnosis(codec: Embedding, params: Params, condition: Condition) -> Callabl
     return summary
 
 
-def changed(steps: Diagnosis, condition: Condition) -> Float[np.ndarray, "K-1"]:
+def changed(steps: Diagnosis, condition: Condition) -> Float[np.ndarray, " K-1"]:
     """The share of real positions whose token is another one than at the step before."""
     tokens, mask = np.asarray(steps.tokens), np.asarray(condition.target)
     return ((tokens[1:] != tokens[:-1]) & mask[None]).sum((1, 2)) / max(mask.sum(), 1)

@@ -17,15 +17,15 @@ from diffusion.schedules import Schedule, inverse
 class Grid(NamedTuple):
     """One row a step, from time t to the cleaner time s; a scan hands rows to the sampler one by one."""
 
-    index: Int[Array, "N"]
-    time: Float[Array, "N"]  # of the process, which the network is told
-    next_time: Float[Array, "N"]
-    stay: Float[Array, "N"]  # probability that a mask is still one at s
-    remask: Float[Array, "N"]  # and that a known position is one
-    guided: Bool[Array, "N"]  # whether a policy that chooses among known positions may do so
+    index: Int[Array, " N"]
+    time: Float[Array, " N"]  # of the process, which the network is told
+    next_time: Float[Array, " N"]
+    stay: Float[Array, " N"]  # probability that a mask is still one at s
+    remask: Float[Array, " N"]  # and that a known position is one
+    guided: Bool[Array, " N"]  # whether a policy that chooses among known positions may do so
     masks: Int[Array, "N M"]  # masks left at s when n positions are free, for n = 0 .. L
-    temperature: Float[Array, "N"]
-    nucleus: Float[Array, "N"]
+    temperature: Float[Array, " N"]
+    nucleus: Float[Array, " N"]
 
 
 def kept_masks(steps: int, length: int) -> np.ndarray:

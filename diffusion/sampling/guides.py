@@ -11,7 +11,7 @@ from diffusion.corrupt.gaussian import Data
 from diffusion.sampling.gaussian import Guide, Predict
 
 # The reward of clean data, in the space of the diffusion (a latent is decoded inside).
-Reward = Callable[[Data], Float[Array, "B"]]
+Reward = Callable[[Data], Float[Array, " B"]]
 
 
 def classifier_free(null: Any, scale: float, apart: bool = False) -> Guide:

@@ -13,7 +13,7 @@ from diffusion.types import Keys
 SHORTEST = 2
 
 
-def predicted(encoded: Encoded, classes: Int[Array, "B *n"]) -> Int[Array, "B *n"]:
+def predicted(encoded: Encoded, classes: Int[Array, "B ..."]) -> Int[Array, "B ..."]:
     """Target lengths of offset classes."""
     source = jnp.sum(encoded.mask, axis=1).reshape(-1, *(1,) * (classes.ndim - 1))
     return source + classes - LENGTH_CENTRE
@@ -34,13 +34,13 @@ def likeliest(encoded: Encoded, beam: int, longest: int) -> Int[Array, "B b"]:
 def drawn(keys: Keys, encoded: Encoded, beam: int, longest: int) -> Int[Array, "B b"]:
     """Lengths drawn from the head, for a model without a source."""
 
-    def draw(key: Any, logits: Float[Array, "C"]) -> Int[Array, "b"]:
+    def draw(key: Any, logits: Float[Array, " C"]) -> Int[Array, " b"]:
         return jax.random.categorical(key, logits, shape=(beam,))
 
     return jnp.clip(predicted(encoded, jax.vmap(draw)(fold(keys, "length"), encoded.lengths)), SHORTEST, longest)
 
 
-def mask_of(lengths: Int[Array, "B"], longest: int) -> Bool[Array, "B L"]:
+def mask_of(lengths: Int[Array, " B"], longest: int) -> Bool[Array, "B L"]:
     """The first positions of every example."""
     return jnp.arange(longest)[None] < lengths[:, None]
 

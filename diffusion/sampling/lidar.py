@@ -37,7 +37,7 @@ def kernel_logits(
 
 def future_reward(
     ahead: Lookahead, strength: float, x: Float[Array, "N D"], alpha: Level, sigma: Level
-) -> Float[Array, "N"]:
+) -> Float[Array, " N"]:
     """R(x) = LSE_i(k_i + strength r_i) - LSE_i(k_i), the lookahead estimate of log E[exp(strength r(x_0)) | x]."""
     logits, best = kernel_logits(ahead.samples, x, alpha, sigma), jnp.max(ahead.rewards)
     raised = logits + strength * (ahead.rewards - best)[None]

@@ -21,10 +21,10 @@ class Samples(NamedTuple):
     """Sequences and what they cost."""
 
     tokens: Tokens
-    evaluations: Int[Array, "B"]  # of the denoiser, the last one for noise removal included
-    idle: Int[Array, "B"]  # steps that changed nothing in this example
-    invalid: Int[Array, "B"]  # tokens whose digits are no token's (they read as the vocabulary's size)
-    checks: Int[Array, "B"]  # evaluations of the error predictor
+    evaluations: Int[Array, " B"]  # of the denoiser, the last one for noise removal included
+    idle: Int[Array, " B"]  # steps that changed nothing in this example
+    invalid: Int[Array, " B"]  # tokens whose digits are no token's (they read as the vocabulary's size)
+    checks: Int[Array, " B"]  # evaluations of the error predictor
 
 
 class State(NamedTuple):
@@ -33,7 +33,7 @@ class State(NamedTuple):
     tokens: Tokens
     memory: Any
     extra: Any
-    idle: Int[Array, "B"]
+    idle: Int[Array, " B"]
     cached: Any = None  # with a cache: the last logits, whether they still hold, and evaluations so far
 
 

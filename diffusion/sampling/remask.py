@@ -15,16 +15,16 @@ from jaxtyping import Bool, Float
 class Levels(NamedTuple):
     """What a rule knows of every step, in float64: survival probabilities, and whether remasking is on."""
 
-    alpha: Float[np.ndarray, "N"]
-    next_alpha: Float[np.ndarray, "N"]
-    window: Bool[np.ndarray, "N"]
+    alpha: Float[np.ndarray, " N"]
+    next_alpha: Float[np.ndarray, " N"]
+    window: Bool[np.ndarray, " N"]
 
 
 class Rates(NamedTuple):
     """Probabilities that a mask stays one, and that a known position becomes one."""
 
-    stay: Float[np.ndarray, "N"]
-    remask: Float[np.ndarray, "N"]
+    stay: Float[np.ndarray, " N"]
+    remask: Float[np.ndarray, " N"]
 
 
 Rule = Callable[[Levels], Rates]
@@ -35,12 +35,12 @@ def over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.ones_like(above), where=below > 0)
 
 
-def largest(levels: Levels) -> Float[np.ndarray, "N"]:
+def largest(levels: Levels) -> Float[np.ndarray, " N"]:
     """sigma_max = min(1, (1 - alpha_s) / alpha_t): above it more would be remasked than are masked at s."""
     return np.minimum(1, over(1 - levels.next_alpha, levels.alpha))
 
 
-def remdm(levels: Levels, sigma: Float[np.ndarray, "N"]) -> Rates:
+def remdm(levels: Levels, sigma: Float[np.ndarray, " N"]) -> Rates:
     """ReMDM's posterior for `sigma` inside the window, 0 outside (arXiv 2503.00307)."""
     sigma = np.where(levels.window, np.minimum(sigma, largest(levels)), 0)
     stay = (1 - levels.next_alpha - sigma * levels.alpha) / (1 - levels.alpha)

@@ -76,13 +76,13 @@ def race_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Arr
     return view.masked & (stay / noise > view.race * (1 - stay)), extra
 
 
-def lowest(scores: Float[Array, "B L"], counts: Int[Array, "B"]) -> Bool[Array, "B L"]:
+def lowest(scores: Float[Array, "B L"], counts: Int[Array, " B"]) -> Bool[Array, "B L"]:
     """Mark the `counts` lowest scores of each row; ties go to the earlier position."""
     ranks = jnp.argsort(jnp.argsort(scores, axis=1, stable=True), axis=1)
     return ranks < counts[:, None]
 
 
-def exact_count(view: View, row: Grid) -> Int[Array, "B"]:
+def exact_count(view: View, row: Grid) -> Int[Array, " B"]:
     """How many masks the grid wants at s, never more than there are."""
     free = jnp.sum(~view.fixed, axis=1)
     return jnp.minimum(row.masks[free], jnp.sum(view.masked, axis=1))

@@ -18,34 +18,34 @@ from diffusion.gaussian_schedules import Betas, GaussianSchedule
 class Path(NamedTuple):
     """The N + 1 points of a sampler from noise to data; `time` is what the schedule is asked at the first N."""
 
-    time: Float[np.ndarray, "points"]
-    alpha: Float[np.ndarray, "points"]
-    sigma: Float[np.ndarray, "points"]
+    time: Float[np.ndarray, " points"]
+    alpha: Float[np.ndarray, " points"]
+    sigma: Float[np.ndarray, " points"]
 
 
 class Table(NamedTuple):
     """The four coefficients of every step."""
 
-    state: Float[np.ndarray, "N"]
-    clean: Float[np.ndarray, "N"]
-    slope: Float[np.ndarray, "N"]
-    noise: Float[np.ndarray, "N"]
+    state: Float[np.ndarray, " N"]
+    clean: Float[np.ndarray, " N"]
+    slope: Float[np.ndarray, " N"]
+    noise: Float[np.ndarray, " N"]
 
 
 class GaussianGrid(NamedTuple):
     """One row a step, for the scan; what guides and resampling ask for are contents, never branches."""
 
-    index: Int[Array, "N"]
-    time: Float[Array, "N"]
-    alpha: Float[Array, "N"]
-    sigma: Float[Array, "N"]
-    state: Float[Array, "N"]
-    clean: Float[Array, "N"]
-    slope: Float[Array, "N"]
-    noise: Float[Array, "N"]
-    guided: Bool[Array, "N"]  # whether guides act
-    resampled: Bool[Array, "N"]  # whether particles are weighed
-    last: Bool[Array, "N"]
+    index: Int[Array, " N"]
+    time: Float[Array, " N"]
+    alpha: Float[Array, " N"]
+    sigma: Float[Array, " N"]
+    state: Float[Array, " N"]
+    clean: Float[Array, " N"]
+    slope: Float[Array, " N"]
+    noise: Float[Array, " N"]
+    guided: Bool[Array, " N"]  # whether guides act
+    resampled: Bool[Array, " N"]  # whether particles are weighed
+    last: Bool[Array, " N"]
 
 
 Solver = Callable[[Path], Table]
@@ -180,17 +180,17 @@ def gaussian_grid(
     return GaussianGrid(*(jnp.asarray(column) for column in columns))
 
 
-def guided_until(path: Path, stop: float) -> Bool[np.ndarray, "N"]:
+def guided_until(path: Path, stop: float) -> Bool[np.ndarray, " N"]:
     """The steps that begin later than the time `stop`, as LiDAR's "t > 200 of 1000" (index 200 is the time 0.201)."""
     return path.time[:-1] > stop
 
 
-def every(steps: int, period: int) -> Bool[np.ndarray, "N"]:
+def every(steps: int, period: int) -> Bool[np.ndarray, " N"]:
     """Every `period`-th step, the first one included."""
     return np.arange(steps) % period == 0
 
 
-def steering_steps(steps: int, marks: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)) -> Bool[np.ndarray, "N"]:
+def steering_steps(steps: int, marks: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)) -> Bool[np.ndarray, " N"]:
     """The steps after which particles are weighed: at these shares of all, as FK steering has them, and the last."""
     chosen = np.zeros(steps, bool)
     chosen[[min(round(mark * steps), steps - 1) for mark in marks]] = True

@@ -20,8 +20,8 @@ Potential = Literal["difference", "max", "sum", "reward"]
 class Weights(NamedTuple):
     """The running reward of every particle, and the product of its potentials so far."""
 
-    running: Float[Array, "B"]
-    product: Float[Array, "B"]
+    running: Float[Array, " B"]
+    product: Float[Array, " B"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Steering:
       ValueError: for an unknown potential or fewer than one particle.
     """
 
-    reward: Callable[[Data, Carry], Float[Array, "B"]]
+    reward: Callable[[Data, Carry], Float[Array, " B"]]
     particles: int
     strength: float = 10.0
     potential: Potential = "difference"
@@ -79,8 +79,8 @@ class Steering:
         return jax.lax.cond(row.resampled, weigh, lambda: (x, clean, carry, weights))
 
     def potentials(
-        self, reward: Float[Array, "B"], weights: Weights, last: Array
-    ) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
+        self, reward: Float[Array, " B"], weights: Weights, last: Array
+    ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
         """The new running rewards, and G clamped to [0, 1e10] with 0 for what is no number."""
         running = {
             "difference": reward,
@@ -96,19 +96,19 @@ class Steering:
         return running, jnp.clip(jnp.nan_to_num(potential, nan=0.0, posinf=1e10), 0.0, 1e10)
 
 
-def draw_indices(key: Key[Array, ""], potential: Float[Array, "N"]) -> Int[Array, "N"]:
+def draw_indices(key: Key[Array, ""], potential: Float[Array, " N"]) -> Int[Array, " N"]:
     """N independent draws in proportion to the potentials; uniform where all are 0."""
     logits = jnp.where(jnp.sum(potential) > 0, jnp.log(potential), 0.0)
     return jax.random.categorical(key, logits, shape=potential.shape)
 
 
-def effective_size(potential: Float[Array, "P N"]) -> Float[Array, "P"]:
+def effective_size(potential: Float[Array, "P N"]) -> Float[Array, " P"]:
     """(sum G)^2 / sum G^2, between 1 and N."""
     scaled = potential / jnp.maximum(jnp.max(potential, axis=1, keepdims=True), 1e-30)
     return jnp.sum(scaled, axis=1) ** 2 / jnp.maximum(jnp.sum(scaled**2, axis=1), 1e-30)
 
 
-def best(x: Data, rewards: Float[Array, "B"], groups: int, kept: int) -> Data:
+def best(x: Data, rewards: Float[Array, " B"], groups: int, kept: int) -> Data:
     """The `kept` best of each group of consecutive samples, the best first."""
     scores = rewards.reshape(groups, -1)
     order = jnp.argsort(-scores, axis=1)[:, :kept]

@@ -1,0 +1,6 @@
+from typing import Any
+
+from absl import flags
+
+def DEFINE_config_file(name: str, default: Any = None, help_string: str = ..., **kwargs: Any) -> flags.FlagHolder: ...
+def get_override_values(config_flag: Any) -> dict[str, Any]: ...

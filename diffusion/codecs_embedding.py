@@ -2,29 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.categorical import exclude
+from diffusion.nets.latent_input import Rows, Scale, scaled_rows
 from diffusion.types import Logits, Params, Tokens
 
-Rows = Float[Array, "V d"]
 Latents = Float[Array, "B L d"]
-# "unit": rows of length sqrt(d), for latents and for logits (DINOISER). "scaled": sqrt(d) times the table for latents,
-# the table itself for logits (Difformer).
-Scale = Literal["unit", "scaled"]
-
-
-def scaled_rows(table: Rows, scale: Scale) -> Rows:
-    """e(v) of every token: the table's rows normalised to length sqrt(d), or times sqrt(d)."""
-    table = table.astype(jnp.float32)
-    width = table.shape[-1]
-    if scale == "scaled":
-        return table * width**0.5
-    return table * jax.lax.rsqrt(jnp.maximum(jnp.sum(table**2, axis=-1, keepdims=True) / width, 1e-24))
 
 
 @dataclass(frozen=True)

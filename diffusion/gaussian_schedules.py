@@ -7,14 +7,15 @@ that small values keep their precision, in the array library and precision of th
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-Scalars = Float[Array, "*shape"]
+from diffusion.types import Scalars
 
 
+@runtime_checkable
 class GaussianSchedule(Protocol):
     """Variance-preserving noise levels over time, for times of any shape."""
 

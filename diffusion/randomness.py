@@ -4,12 +4,12 @@ No key is stored in a training state or split along a chain, so that a resumed r
 number of hosts or another micro-batch draws the same noise for the same example.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from zlib import crc32
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from diffusion.types import Keys
 
@@ -47,3 +47,33 @@ def draws(root: Key[Array, ""], purpose: str, step: int | Int[Array, ""], size: 
     offset = jax.random.uniform(named(key, "stratum"))
     uniform = jnp.mod(offset + jnp.arange(size) / size, 1.0)
     return Draws(example_keys(named(key, "examples"), jnp.arange(size)), uniform)
+
+
+def uniform(keys: Keys, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Float[Array, "B ..."]:
+    """Uniforms on [low, high), from one key per example."""
+    return jax.vmap(lambda key: jax.random.uniform(key, shape, minval=low, maxval=high))(keys)
+
+
+def normal(keys: Keys, shape: tuple[int, ...]) -> Float[Array, "B ..."]:
+    """Standard normal noise, from one key per example."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def gumbel(keys: Keys, shape: tuple[int, ...], mode: Literal["low", "high"] = "high") -> Float[Array, "B ..."]:
+    """Gumbel noise, from one key per example; in mode "high" its tail reaches 1e-14, in mode "low" 1e-7."""
+    return jax.vmap(lambda key: jax.random.gumbel(key, shape, mode=mode))(keys)
+
+
+def bernoulli(keys: Keys, rate: float) -> Bool[Array, " B"]:
+    """One coin per example, true with probability `rate`."""
+    return jax.vmap(lambda key: jax.random.bernoulli(key, rate))(keys)
+
+
+def integers(keys: Keys, shape: tuple[int, ...], low: int, high: int) -> Int[Array, "B ..."]:
+    """Integers low .. high - 1, from one key per example."""
+    return jax.vmap(lambda key: jax.random.randint(key, shape, low, high))(keys)
+
+
+def categorical(keys: Keys, logits: Float[Array, "B ... K"]) -> Int[Array, "B ..."]:
+    """One categorical draw per position, with Gumbel noise whose tail reaches 1e-14 (mode "high")."""
+    return jax.vmap(lambda key, row: jax.random.categorical(key, row, mode="high"))(keys, logits)

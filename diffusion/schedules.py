@@ -5,24 +5,11 @@ level, 1 - alpha; the rate of the continuous-time bound follows by automatic dif
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-Scalars = Float[Array, "*shape"]
-
-
-class Schedule(Protocol):
-    """A schedule is its mask level, written so that small levels keep their precision."""
-
-    def masked(self, time: Scalars) -> Scalars:
-        """Probability that a position is masked at `time`, in the array library and precision of `time`."""
-
-    def alpha(self, time: Scalars) -> Scalars:
-        """Probability that a position is still clean at `time`."""
-        return 1 - self.masked(time)
+from diffusion.types import Scalars, Schedule
 
 
 @dataclass(frozen=True)

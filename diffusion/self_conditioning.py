@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from diffusion.objectives.nelbo import Process
-from diffusion.randomness import fold
-from diffusion.types import Denoiser, Logits, Params, Tokens
+from diffusion.randomness import bernoulli, fold
+from diffusion.types import Denoiser, Logits, MaskedProcess, Params, Tokens
 
 Rows = Literal["masked", "recarry", "raw"]
 Memory = Float[Array, "B L D"]
@@ -34,7 +33,7 @@ class Recall:
       ValueError: for unknown rows.
     """
 
-    process: Process
+    process: MaskedProcess
     table: Callable[[Params], Float[Array, "K D"]]
     width: int
     rows: Rows = "masked"
@@ -91,7 +90,7 @@ def two_pass(denoiser: Denoiser, recall: Recall, rate: float = 1.0) -> Denoiser:
         first = denoiser(jax.lax.stop_gradient(params), noisy, time, cond)
         remembered = recall(params, jax.lax.stop_gradient(first), noisy, noisy)
         if rate < 1 and keys is not None:
-            coins = jax.vmap(lambda key: jax.random.bernoulli(key, rate))(fold(keys, "memory"))
+            coins = bernoulli(fold(keys, "memory"), rate)
             remembered = jnp.where(coins[:, None, None], remembered, 0.0)
         return denoiser(params, noisy, time, cond, remembered, keys=keys)
 

@@ -1,42 +1,188 @@
-"""The array aliases and callables that every other module speaks in.
+"""Array aliases, and the protocols that more than one package uses.
 
-Shapes: B examples, L positions, K classes of the network's vocabulary (tokens, then the mask, then padding).
-Time is 0 for clean data and 1 for pure noise; a process "keeps" a position with probability alpha(t).
+Shapes: B examples, L positions, N positions of a noisy state (L times the sub-tokens per token), K classes of the
+network's vocabulary (tokens, then the mask, then padding). Time is 0 for clean data and 1 for pure noise; a process
+keeps a position with probability alpha(t).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float, Int, Key, PyTree
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 Params = PyTree
 Tokens = Int[Array, "B L"]
 Times = Float[Array, " B"]
+Scalars = Float[Array | np.ndarray | np.floating, "*shape"]
 Logits = Float[Array, "B L K"]
 Keys = Key[Array, " B"]
 Batch = Mapping[str, Array]
 # A metric is kept as (total, count), so that its mean stays exact over padding, hosts and micro-batches.
 Metrics = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 
-# A denoiser with parameters and conditioning bound: what estimators and oracles see.
+# A denoiser with parameters and conditioning bound: what estimators and oracles call.
 Denoise = Callable[[Tokens, Times], Logits]
 
 
+@runtime_checkable
+class Schedule(Protocol):
+    """A noise schedule of masked diffusion, given by its mask level so that small levels keep their precision."""
+
+    def masked(self, time: Scalars) -> Scalars:
+        """Probability that a position is masked at `time`, in the array library and precision of `time`."""
+        ...
+
+    def alpha(self, time: Scalars) -> Scalars:
+        """Probability that a position is still clean at `time`."""
+        return 1 - self.masked(time)
+
+
+@runtime_checkable
+class MaskedProcess(Protocol):
+    """A forward process that replaces positions of a state by `mask_id`, and how logits over tokens read its states.
+
+    A state has `digits` positions per token: 1 for whole tokens.
+    """
+
+    @property
+    def schedule(self) -> Schedule:
+        """Mask level over time."""
+        ...
+
+    @property
+    def mask_id(self) -> int:
+        """The masked symbol."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that can be predicted."""
+        ...
+
+    @property
+    def digits(self) -> int:
+        """Positions per token in the noisy state."""
+        ...
+
+    def prior(self, size: int, length: int) -> Int[Array, "B N"]:
+        """The state at t = 1."""
+        ...
+
+    def encode(self, tokens: Tokens) -> Int[Array, "B N"]:
+        """The clean state of tokens."""
+        ...
+
+    def decode(self, state: Int[Array, "B N"]) -> Tokens:
+        """The tokens of a state, where they are known."""
+        ...
+
+    def filtered(self, logits: Logits, noisy: Int[Array, "B N"]) -> Logits:
+        """Float32 logits without the tokens that the state rules out."""
+        ...
+
+    def noise(self, keys: Keys, length: int, time: Times) -> Float[Array, "B N"]:
+        """The level at which each position of `length` tokens is masked, uniform on [0, 1)."""
+        ...
+
+    def corrupt(self, keys: Keys, clean: Tokens, time: Times) -> Int[Array, "B N"]:
+        """Draw a noisy state given clean tokens, with one key and one time per example."""
+        ...
+
+    def log_prob(self, logits: Logits, noisy: Int[Array, "B N"], clean: Int[Array, "B N"]) -> Float[Array, "B N"]:
+        """log p of the clean value of every position, in nats."""
+        ...
+
+    def token_log_prob(
+        self,
+        logits: Logits,
+        noisy: Int[Array, "B N"],
+        clean: Int[Array, "B N"],
+        chosen: Bool[Array, "B N"] | None = None,
+    ) -> Float[Array, "B L"]:
+        """log p of every token on its `chosen` positions (None: all), in nats."""
+        ...
+
+
+@runtime_checkable
 class Denoiser(Protocol):
     """A network of any kind: noisy input and time to logits (discrete) or clean estimate (continuous)."""
 
     def __call__(
         self,
         params: Params,
-        noisy: Tokens,
-        time: Times,
+        noisy: Any,
+        time: Any,
         cond: Any = None,
         memory: Any = None,
         *,
         keys: Keys | None = None,
-    ) -> Logits:
-        """Predict the clean data; `keys`, one an example, turn dropout on.
+    ) -> Any:
+        """Predict the clean data; `keys`, one per example, turn dropout on.
 
-        `cond` is what the network is told of an example (its class), `memory` what it predicted before (see
-        `self_conditioning.Recall`); None is nothing, for each.
+        `noisy` are tokens [B, N] or values [B, ...], `time` is [B], or [B, L] where each position has its own. `cond`
+        is the conditioning of each example (its class, its prompt), `memory` the previous prediction (see
+        `SelfConditioning`); None stands for no conditioning.
         """
+        ...
+
+
+@runtime_checkable
+class SelfConditioning(Protocol):
+    """What a denoiser's prediction leaves for its next call."""
+
+    def empty(self, state: Int[Array, "B N"]) -> Float[Array, "B L D"]:
+        """The memory before the first prediction."""
+        ...
+
+    def __call__(
+        self, params: Params, logits: Logits, before: Int[Array, "B N"], after: Int[Array, "B N"]
+    ) -> Float[Array, "B L D"]:
+        """The memory for the state `after` of a prediction made at the state `before`."""
+        ...
+
+
+class Proposal(NamedTuple):
+    """A full state: a value for every position (a token, or a digit of one)."""
+
+    tokens: Int[Array, "B N"]
+    log_prob: Float[Array, "B N"]  # of the proposed value under the network, before temperature and nucleus, in nats
+    race: Float[Array, "B N"]  # winning p / E of the exponential race; used by the low-precision rule alone
+
+
+@runtime_checkable
+class Propose(Protocol):
+    """Draws a full state given the logits and the state that they were computed from."""
+
+    def __call__(
+        self,
+        keys: Keys,
+        logits: Logits,
+        noisy: Int[Array, "B N"] | None,
+        temperature: Float[Array, ""],
+        nucleus: Float[Array, ""],
+    ) -> Proposal:
+        """A random proposal."""
+        ...
+
+    def best(self, logits: Logits, noisy: Int[Array, "B N"] | None) -> Int[Array, "B N"]:
+        """The most probable value of every position."""
+        ...
+
+
+LENGTH_CENTER = 128  # class of a target as long as its source
+
+
+class EncodedSource(NamedTuple):
+    """Source sequences as a decoder reads them, and what they predict of the target's length."""
+
+    states: Float[Array, "B S D"]
+    mask: Bool[Array, "B S"]
+    lengths: Float[Array, "B C"]  # logits of clip(target length - source length + LENGTH_CENTER, 0, C - 1)
+
+
+class SequenceCondition(NamedTuple):
+    """Conditioning of a denoiser of target sequences: the source, and which target positions are real."""
+
+    encoded: EncodedSource
+    target: Bool[Array, "B L"]

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from diffusion.evaluate.intervals import mean_and_error
 from diffusion.report import plots
-from diffusion.report.tables import mean_and_error, values
+from diffusion.report.tables import values
 
 
 class Losses(NamedTuple):

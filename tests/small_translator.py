@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.codecs_embedding import Embedding
-from diffusion.nets.encoder_decoder import Encoded
+from diffusion.types import EncodedSource
 
 VOCAB, WIDTH, HIDDEN, CLASSES = 9, 4, 8, 256
 SHAPES = {
@@ -42,7 +42,7 @@ def noise_of(x, keys):
 def encode(params, source, mask, keys=None):
     states = noise_of(jnp.take(CODEC.rows(params), source, axis=0), keys)
     pooled = jnp.sum(states * mask[..., None], axis=1)
-    return Encoded(states, mask, pooled @ params["length"])
+    return EncodedSource(states, mask, pooled @ params["length"])
 
 
 def denoise(params, noisy, time, cond=None, memory=None, *, keys=None):

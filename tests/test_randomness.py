@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.corrupt.masking import Masking, uniform
-from diffusion.randomness import draws, example_keys, fold
+from diffusion.corrupt.masking import Masking
+from diffusion.randomness import draws, example_keys, fold, uniform
 from diffusion.schedules import LogLinear
 
 

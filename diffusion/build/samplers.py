@@ -13,7 +13,6 @@ from diffusion.build.names import pick
 from diffusion.build.pairs import NET
 from diffusion.build.systems import System
 from diffusion.build.translation import text_sampler
-from diffusion.objectives.nelbo import Process
 from diffusion.sampling import remask, select, star
 from diffusion.sampling.autoregressive import AutoregressiveSampler
 from diffusion.sampling.blocks import semi_autoregressive
@@ -21,9 +20,10 @@ from diffusion.sampling.digits import DigitDraw, ancestral_digits, rate_correcto
 from diffusion.sampling.draw import Draw
 from diffusion.sampling.grid import Grid, Window, grid, kept_masks, warped
 from diffusion.sampling.masked import MaskedSampler, Samples
-from diffusion.schedules import Loop, Schedule
+from diffusion.schedules import Loop
+from diffusion.types import MaskedProcess, Schedule
 
-POLICIES: dict[str, Callable[[ConfigDict, Process], select.Policy]] = {
+POLICIES: dict[str, Callable[[ConfigDict, MaskedProcess], select.Policy]] = {
     "ancestral": lambda config, process: select.Policy(ancestral(config, process)),
     "random_order": lambda config, process: select.Policy(select.random_order_step),
     "confidence": lambda config, process: select.Policy(select.confidence_step(config.noise)),
@@ -48,12 +48,12 @@ RULES: dict[str, Callable[[float], remask.Rule]] = {
 }
 
 
-def coins(config: ConfigDict, process: Process) -> Callable:
+def coins(config: ConfigDict, process: MaskedProcess) -> Callable:
     """A coin for every position: a token, or a digit."""
     return ancestral_digits(process.digits, config.chunk_point) if process.digits > 1 else select.ancestral_step
 
 
-def ancestral(config: ConfigDict, process: Process) -> Callable:
+def ancestral(config: ConfigDict, process: MaskedProcess) -> Callable:
     """MDLM's reverse step, by coins or as the low-precision race of the public code."""
     racing = config.precision == "mdlm_float32" and process.digits == 1
     return select.race_step if racing else coins(config, process)
@@ -183,7 +183,7 @@ def rule(config: ConfigDict) -> remask.Rule:
     return pick(RULES, config.remask.rule, "sample.remask.rule")(config.remask.eta)
 
 
-def sampling_schedule(config: ConfigDict, process: Process) -> Schedule:
+def sampling_schedule(config: ConfigDict, process: MaskedProcess) -> Schedule:
     """The mask level over sampling time: the process's own, or G-Star's loop with its plateau in the window."""
     options = config.remask
     if pick({"process": False, "loop": True}, options.schedule, "sample.remask.schedule"):
@@ -195,7 +195,7 @@ def sampling_schedule(config: ConfigDict, process: Process) -> Schedule:
     return process.schedule
 
 
-def sampling_grid(config: ConfigDict, process: Process, steps: int, end: float) -> Grid:
+def sampling_grid(config: ConfigDict, process: MaskedProcess, steps: int, end: float) -> Grid:
     """The time grid of a config."""
     options, length = config.sample, config.data.length * process.digits
     table = grid(

@@ -22,9 +22,8 @@ from diffusion.nets import classifier, mlp, unet
 from diffusion.nets.digit_embedding import DigitEmbedding, check_embedding
 from diffusion.nets.dit import DiT
 from diffusion.nets.memory import check_kind
-from diffusion.objectives.nelbo import Process
 from diffusion.self_conditioning import Recall
-from diffusion.types import Denoiser, Params
+from diffusion.types import Denoiser, MaskedProcess, Params
 
 SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
     "log_linear": lambda config: schedules.LogLinear(config.epsilon),
@@ -47,7 +46,7 @@ class System:
     """
 
     net: nn.Module
-    process: Process | Diffusing
+    process: MaskedProcess | Diffusing
     denoiser: Denoiser
     init: Callable[[jax.Array], Params]
     length: int
@@ -68,7 +67,7 @@ def codec(config: ConfigDict, vocabulary: int) -> Digits:
     return Digits(vocabulary, config.digits)
 
 
-def process(config: ConfigDict, vocabulary: int) -> Process:
+def process(config: ConfigDict, vocabulary: int) -> MaskedProcess:
     """Masking of tokens, or of their digits."""
     schedule = pick(SCHEDULES, config.process.schedule, "process.schedule")(config.process)
     if config.codec.digits == 1:
@@ -79,7 +78,7 @@ def process(config: ConfigDict, vocabulary: int) -> Process:
     return PartialMasking(codec(fields, vocabulary), schedule, fields.carry_over, fields.chunk_point)
 
 
-def transformer(config: ConfigDict, classes: int, process: Process) -> nn.Module:
+def transformer(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Module:
     """The DiT, behind an embedding of digits where tokens have several."""
     fields = {name: value for name, value in config.model.items() if name not in ("net", "time_conditioning")}
     fields["memory"] = config.memory.adapter
@@ -91,7 +90,7 @@ def transformer(config: ConfigDict, classes: int, process: Process) -> nn.Module
     return DiT(vocab_size=classes, embedder=embedder, **fields)
 
 
-def image_net(config: ConfigDict, classes: int, process: Process) -> nn.Module:
+def image_net(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Module:
     """The U-Net over the pictures of `data.source`."""
     return unet.UNet(
         image_shape(config.data.source),
@@ -109,7 +108,7 @@ def image_net(config: ConfigDict, classes: int, process: Process) -> nn.Module:
     )
 
 
-def perceptron(config: ConfigDict, classes: int, process: Process) -> nn.Module:
+def perceptron(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Module:
     """The MLP over all positions at once; its layers are the model's blocks."""
     model = config.model
     return mlp.Mlp(
@@ -125,7 +124,7 @@ def perceptron(config: ConfigDict, classes: int, process: Process) -> nn.Module:
     )
 
 
-def image_classifier(config: ConfigDict, classes: int, process: Process) -> nn.Module:
+def image_classifier(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Module:
     """The classifier of the pictures of `data.source` by its labels; it reads whole tokens."""
     if process.digits > 1:
         raise ValueError("codec.digits: a classifier reads whole tokens; its row sets codec.digits=1")
@@ -140,7 +139,7 @@ def plain_fields(section: ConfigDict) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
 
 
-NETS: dict[str, Callable[[ConfigDict, int, Process], nn.Module]] = {
+NETS: dict[str, Callable[[ConfigDict, int, MaskedProcess], nn.Module]] = {
     "dit": transformer,
     "unet": image_net,
     "mlp": perceptron,
@@ -183,7 +182,7 @@ def check_memory(config: ConfigDict) -> None:
         raise ValueError(f"model.labels: {config.data.source} has {count}; pass --config.model.labels={count}")
 
 
-def recall(config: ConfigDict, net: nn.Module, process: Process) -> Recall | None:
+def recall(config: ConfigDict, net: nn.Module, process: MaskedProcess) -> Recall | None:
     """How this network remembers a prediction; None for one that does not."""
     if config.memory.adapter == "none":
         return None

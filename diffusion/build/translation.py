@@ -13,7 +13,6 @@ from diffusion.build.pairs import NET, method, pair_flops
 from diffusion.build.systems import System
 from diffusion.categorical import exclude
 from diffusion.gaussian_schedules import Betas
-from diffusion.nets.encoder_decoder import Condition, Encoded
 from diffusion.objectives.autoregressive import shift_right
 from diffusion.objectives.embedding import cross_entropy, no_source
 from diffusion.sampling import lengths, solvers
@@ -22,7 +21,7 @@ from diffusion.sampling.embedding import PATHS, Diagnosis, EmbeddingSampler, noi
 from diffusion.sampling.guides import keep
 from diffusion.sampling.masked import Samples
 from diffusion.sampling.solvers import GaussianGrid
-from diffusion.types import Keys, Params, Tokens
+from diffusion.types import EncodedSource, Keys, Params, SequenceCondition, Tokens
 
 LENGTHS = ("around", "likeliest", "drawn", "known")
 RERANK = ("mbr", "judge")
@@ -98,7 +97,7 @@ def embedding_sampler(config: ConfigDict, system: System, diagnose: bool) -> Tra
     sampler = replace(sampler, diagnose=diagnose)
     encode, beam = method(system, "encode"), options.length_beam
 
-    def chosen(keys: Keys, encoded: Encoded, known: Int[Array, " B"]) -> Int[Array, "B b"]:
+    def chosen(keys: Keys, encoded: EncodedSource, known: Int[Array, " B"]) -> Int[Array, "B b"]:
         if filled:
             return jnp.full((len(known), 1), length)
         if options.lengths == "known":
@@ -159,7 +158,7 @@ def text_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
     def sample(params, keys, prompt, label=None):
         given, size = prompt != nothing, len(prompt)
         known = system.codec.encode(params, jnp.where(given, prompt, 0))
-        condition = Condition(encode(params, *no_source(size, nothing)), jnp.ones(prompt.shape, bool))
+        condition = SequenceCondition(encode(params, *no_source(size, nothing)), jnp.ones(prompt.shape, bool))
         keeping = replace(sampler, guides=(keep(known, given[..., None]),))
         made = keeping(params, keys, condition, grid, options.translation.factor)
         none = jnp.zeros(size, jnp.int32)

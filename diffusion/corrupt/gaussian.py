@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.gaussian_schedules import GaussianSchedule
-from diffusion.randomness import fold
+from diffusion.randomness import fold, normal
 from diffusion.types import Keys
 
 Data = Float[Array, "B *shape"]
@@ -46,11 +45,6 @@ def to_clean(kind: Parameterisation, prediction: Data, noisy: Data, alpha: Level
     if kind == "velocity":
         return (alpha * noisy - sigma * prediction) / (alpha**2 + sigma**2)
     return (noisy - sigma * prediction) / (alpha + sigma)
-
-
-def normal(keys: Keys, shape: tuple[int, ...]) -> Data:
-    """Standard normal noise, one key an example."""
-    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
 @dataclass(frozen=True)

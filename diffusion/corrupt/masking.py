@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from diffusion.categorical import exclude, target_log_probs
-from diffusion.randomness import fold
-from diffusion.schedules import Schedule
-from diffusion.types import Keys, Logits, Times, Tokens
+from diffusion.randomness import fold, uniform
+from diffusion.types import Keys, Logits, Schedule, Times, Tokens
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,3 @@ class Masking:
         """log p of every token on the `chosen` positions (all), in nats; 0 where nothing of it is masked."""
         hidden = noisy == self.mask_id
         return self.log_prob(logits, noisy, clean) * (hidden if chosen is None else hidden & chosen)
-
-
-def uniform(keys: Keys, shape: tuple[int, ...]) -> Float[Array, "B ..."]:
-    """Uniforms on [0, 1), from one key an example."""
-    return jax.vmap(lambda key: jax.random.uniform(key, shape))(keys)

@@ -6,11 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.codecs import Digits
-from diffusion.corrupt.masking import uniform
 from diffusion.digits import carry_over, log_masses
-from diffusion.randomness import fold
-from diffusion.schedules import Schedule
-from diffusion.types import Keys, Logits, Times, Tokens
+from diffusion.randomness import fold, uniform
+from diffusion.types import Keys, Logits, Schedule, Times, Tokens
 
 State = Int[Array, "B N"]  # N = L l digits, token by token
 

@@ -16,18 +16,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.categorical import EXCLUDED
-from diffusion.objectives.nelbo import Process
 from diffusion.objectives.reveal import final_level
 from diffusion.randomness import Draws
 from diffusion.schedules import inverse
-from diffusion.types import Denoise, Tokens
+from diffusion.types import Denoise, MaskedProcess, Tokens
 
 # 2^N states are kept, and the network is called on each.
 MOST_POSITIONS = 12
 
 
 def nll_any_order(
-    denoise: Denoise, process: Process, tokens: Tokens, weights: Float[Array, "B L"], draws: Draws
+    denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Float[Array, "B L"], draws: Draws
 ) -> Float[Array, " B"]:
     """-log p(x) of the sampler that reveals one position (one digit) at a time in random order: exact, in nats.
 

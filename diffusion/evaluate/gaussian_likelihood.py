@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.codecs import Levels
-from diffusion.corrupt.gaussian import Data, Diffusing, normal
-from diffusion.randomness import Draws, fold
+from diffusion.corrupt.gaussian import Data, Diffusing
+from diffusion.randomness import Draws, fold, normal, uniform
 from diffusion.sampling.gaussian import Carry, Predict, flat
 from diffusion.sampling.solvers import Path, ddim, gaussian_grid
 from diffusion.types import Denoise, Keys, Tokens
@@ -63,6 +63,6 @@ class LevelBound:
             return process.clean(prediction, x, row.alpha, row.sigma), carry
 
         clean = self.codec.encode(tokens)
-        cells = jax.vmap(lambda key: jax.random.uniform(key, clean.shape[1:], minval=-0.5, maxval=0.5))
-        spread = clean + self.codec.step * cells(fold(draws.keys, "cell"))
+        cells = uniform(fold(draws.keys, "cell"), clean.shape[1:], -0.5, 0.5)
+        spread = clean + self.codec.step * cells
         return gaussian_bound(predict, draws.keys, spread, self.path) - tokens.shape[1] * np.log(self.codec.step)

@@ -1,12 +1,12 @@
 """Confidence intervals: over seeds, over sets of samples, and for the difference of two rows."""
 
+import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit
-
-from diffusion.report.tables import mean_and_error
 
 
 class Interval(NamedTuple):
@@ -17,6 +17,12 @@ class Interval(NamedTuple):
     low: float
     high: float
     count: int
+
+
+def mean_and_error(numbers: list[float]) -> tuple[float, float]:
+    """The mean over seeds and its standard error, 0 for one seed."""
+    error = statistics.stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else 0.0
+    return statistics.fmean(numbers), error
 
 
 def student(numbers: Sequence[float], level: float = 0.95) -> Interval:

@@ -12,18 +12,18 @@ from diffusion.categorical import target_log_probs
 from diffusion.corrupt.partial import PartialMasking
 from diffusion.evaluate.any_order import nll_any_order
 from diffusion.objectives.autoregressive import shift_right
-from diffusion.objectives.nelbo import Process, cross_entropy
+from diffusion.objectives.nelbo import cross_entropy
 from diffusion.objectives.reveal import final_level, mean_over_hidden, reveal_bound, revealed
 from diffusion.randomness import Draws
 from diffusion.schedules import inverse
-from diffusion.types import Denoise, Tokens
+from diffusion.types import Denoise, MaskedProcess, Tokens
 
 Weights = Float[Array, "B L"]
 Nats = Float[Array, " B"]
-Estimate = Callable[[Denoise, Process, Tokens, Weights, Draws], Nats]
+Estimate = Callable[[Denoise, MaskedProcess, Tokens, Weights, Draws], Nats]
 
 
-def bound_continuous(denoise: Denoise, process: Process, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
+def bound_continuous(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
     """One draw of the NELBO of the continuous-time process, int_0^1 E[sum_{i in S} -log p(x^i | z_l)] dl / l, in nats.
 
     The level is l = (1 - alpha(t)) / (1 - alpha(1)): generation starts from masks alone at t = 1, so the forward
@@ -37,7 +37,7 @@ def bound_continuous(denoise: Denoise, process: Process, tokens: Tokens, weights
     return reveal_bound(denoise, every_digit(process), tokens, weights, draws)
 
 
-def bound_marginal(denoise: Denoise, process: Process, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
+def bound_marginal(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
     """One draw of Prime's valid bound, the same integral over digits: sum of -log p(digit | y_t), marginals, in nats.
 
     In continuous time one digit is revealed at a time, so only single digits' marginals enter the likelihood. It is
@@ -46,7 +46,7 @@ def bound_marginal(denoise: Denoise, process: Process, tokens: Tokens, weights: 
     return bound_continuous(denoise, process, tokens, weights, draws)
 
 
-def bound_grouped(denoise: Denoise, process: Process, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
+def bound_grouped(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
     """One draw of the bound with all digits of a token masked together: -log p(token | y_t), in nats.
 
     MDLM's bound for a network that reads digits: a valid number for any of them, whatever noise it was trained on.
@@ -60,7 +60,7 @@ def bound_grouped(denoise: Denoise, process: Process, tokens: Tokens, weights: W
     return mean_over_hidden(denoise, process, tokens, weights * masked, hidden, time, target="joint")
 
 
-def joint_ce(denoise: Denoise, process: Process, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
+def joint_ce(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
     """One draw of the MDM-Prime paper's loss, the mean over states of -log p(token | y_t), in nats: NOT a likelihood.
 
     With the true posteriors it is the entropy minus the total correlation of a token's masked digits, so its
@@ -69,7 +69,7 @@ def joint_ce(denoise: Denoise, process: Process, tokens: Tokens, weights: Weight
     return reveal_bound(denoise, every_digit(process), tokens, weights, draws, target="joint")
 
 
-def every_digit(process: Process) -> Process:
+def every_digit(process: MaskedProcess) -> MaskedProcess:
     """The process with one coin a digit at all times, of which likelihoods are defined."""
     return replace(process, chunk_point=1.0) if isinstance(process, PartialMasking) else process
 
@@ -94,7 +94,9 @@ class BoundSteps:
         if self.steps < 1:
             raise ValueError(f"evaluate.steps: must be at least 1, not {self.steps}")
 
-    def __call__(self, denoise: Denoise, process: Process, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
+    def __call__(
+        self, denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Weights, draws: Draws
+    ) -> Nats:
         process = every_digit(process)
         noise, level = revealed(process, tokens, draws)
         times = np.arange(1, self.steps + 1) / self.steps
@@ -112,14 +114,16 @@ class BoundSteps:
         return now.shape[1] / jnp.sum(now, axis=1) * jnp.sum(-log_prob * weights, axis=1)
 
 
-def nll_autoregressive(denoise: Denoise, process: Process, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
+def nll_autoregressive(
+    denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Weights, draws: Draws
+) -> Nats:
     """-sum_i log p(x^i | x^{<i}) of a causal network that reads the mask symbol first: exact, in nats."""
     del draws
     logits = denoise(shift_right(tokens, process.mask_id), jnp.zeros(len(tokens)))
     return jnp.sum(-target_log_probs(logits, tokens, process.mask_id) * weights, axis=1)
 
 
-def masked_ce(denoise: Denoise, process: Process, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
+def masked_ce(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
     """Cross-entropy of masked positions without the weight of the bound: NOT a likelihood, a negative control.
 
     Every test that a bound passes must fail for this number; it is what BERT's loss would report.

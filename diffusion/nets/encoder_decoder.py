@@ -1,35 +1,19 @@
 """Encoder-decoder transformers over token embeddings: the non-autoregressive denoiser, and its causal twin."""
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from diffusion.codecs_embedding import Scale, scaled_rows
 from diffusion.nets.dit import REMAT_POLICIES
-from diffusion.nets.latent_input import Form, Join, Readout, TokenTime
+from diffusion.nets.latent_input import Form, Join, Readout, Scale, TokenTime, scaled_rows
 from diffusion.nets.layers import LayerNorm, Linear, dropout, dropout_seeds, shard_batch
 from diffusion.nets.masked_attention import attend_masked
+from diffusion.types import EncodedSource, SequenceCondition
 
-LENGTH_CENTRE = 128
 Cache = tuple[Float[Array, "N B M H D"], Float[Array, "N B M H D"]]
-
-
-class Encoded(NamedTuple):
-    """What the decoder reads of the sources, and what their lengths say of the targets'."""
-
-    states: Float[Array, "B S D"]
-    mask: Bool[Array, "B S"]
-    lengths: Float[Array, "B C"]  # logits of clip(target length - source length + 128, 0, C - 1)
-
-
-class Condition(NamedTuple):
-    """What a denoiser of targets is told: the source, and which positions are real."""
-
-    encoded: Encoded
-    target: Bool[Array, "B L"]
 
 
 class Block(nn.Module):
@@ -193,12 +177,12 @@ class EncoderDecoder(nn.Module):
 
     def encode(
         self, source: Int[Array, "B S"], mask: Bool[Array, "B S"], keys: Key[Array, " B"] | None = None
-    ) -> Encoded:
+    ) -> EncodedSource:
         """The source once for all steps. A source that says nothing is one token that no text has (the mask)."""
         rows = jnp.take(scaled_rows(self.embedding, self.scale), source, axis=0, mode="clip")
         none = jnp.zeros((len(source), 0))
         if self.kind == "joint":
-            return Encoded(rows, mask, none)
+            return EncodedSource(rows, mask, none)
         seeds = self._seeds(keys, self.encoder_blocks)
         x = self._placed(self.source_input(rows), self.source_positions)
         x = x if seeds is None else dropout(x, seeds[-1, :, 0], self.dropout)
@@ -206,16 +190,16 @@ class EncoderDecoder(nn.Module):
         states, _ = self.encoder(shard_batch(x), mask[:, None], None, None, None, blocks, None)
         states = self.encoder_norm(states)
         if not self.length_classes:
-            return Encoded(states, mask, none)
+            return EncodedSource(states, mask, none)
         pooled = jnp.sum(states * mask[..., None], axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None]
         pooled = pooled if self.length_gradient else jax.lax.stop_gradient(pooled)
-        return Encoded(states, mask, self.length_head(pooled))
+        return EncodedSource(states, mask, self.length_head(pooled))
 
     def __call__(
         self,
         noisy: Float[Array, "B L d"],
         time: Float[Array, " B"] | Float[Array, "B L"],
-        condition: Condition,
+        condition: SequenceCondition,
         memory: Float[Array, "B L d"] | None = None,
         *,
         keys: Key[Array, " B"] | None = None,
@@ -251,7 +235,7 @@ class EncoderDecoder(nn.Module):
         return jnp.matmul(self.readout(x), rows.T)
 
     def next_logits(
-        self, tokens: Int[Array, "B L"], encoded: Encoded, *, keys: Key[Array, " B"] | None = None
+        self, tokens: Int[Array, "B L"], encoded: EncodedSource, *, keys: Key[Array, " B"] | None = None
     ) -> Float[Array, "B L V"]:
         """Logits of the token after each of these, given the source; every token sees the earlier ones and itself."""
         seeds = self._seeds(keys, self.decoder_blocks)
@@ -266,7 +250,7 @@ class EncoderDecoder(nn.Module):
         return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
 
     def step(
-        self, token: Int[Array, " B"], position: Int[Array, ""], encoded: Encoded, cache: Cache
+        self, token: Int[Array, " B"], position: Int[Array, ""], encoded: EncodedSource, cache: Cache
     ) -> tuple[Float[Array, "B V"], Cache]:
         """Logits for the token after this one (at `position`), and the cache with this one in it."""
         rows = jnp.take(scaled_rows(self.embedding, self.scale), token[:, None], axis=0, mode="clip")
@@ -282,4 +266,4 @@ class EncoderDecoder(nn.Module):
         if self.kind == "causal":
             return self.next_logits(tokens, encoded)
         rows = jnp.take(scaled_rows(self.embedding, self.scale), tokens, axis=0, mode="clip")
-        return self(rows, jnp.zeros(len(tokens)), Condition(encoded, jnp.ones(tokens.shape, bool)))
+        return self(rows, jnp.zeros(len(tokens)), SequenceCondition(encoded, jnp.ones(tokens.shape, bool)))

@@ -6,6 +6,7 @@ Each comes in the form of Difformer (arXiv 2212.09412) and in that of DINOISER (
 from typing import Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt32
@@ -15,6 +16,20 @@ from diffusion.nets.layers import Linear, dropout, sinusoids
 Form = Literal["difformer", "dinoiser"]
 FREQUENCIES = 128
 DEVIATION = 16.0
+
+Rows = Float[Array, "V d"]
+# "unit": rows of length sqrt(d), for latents and for logits (DINOISER). "scaled": sqrt(d) times the table for latents,
+# the table itself for logits (Difformer).
+Scale = Literal["unit", "scaled"]
+
+
+def scaled_rows(table: Rows, scale: Scale) -> Rows:
+    """e(v) of every token: the table's rows normalized to length sqrt(d) ("unit"), or times sqrt(d) ("scaled")."""
+    table = table.astype(jnp.float32)
+    width = table.shape[-1]
+    if scale == "scaled":
+        return table * width**0.5
+    return table * jax.lax.rsqrt(jnp.maximum(jnp.sum(table**2, axis=-1, keepdims=True) / width, 1e-24))
 
 
 class TokenTime(nn.Module):

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
-from jaxtyping import Array, Float, Key, UInt32
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 BATCH_AXES = ("data", "fsdp")
 
@@ -93,7 +93,7 @@ class TimeEmbedder(nn.Module):
         return nn.silu(Linear(self.width, name="second")(hidden))
 
 
-def rotary_table(positions: Float[Array, " L"], head_dim: int, theta: float = 10000.0) -> Float[Array, "2 L H"]:
+def rotary_table(positions: Int[Array, " L"], head_dim: int, theta: float = 10000.0) -> Float[Array, "2 L H"]:
     """Cosines and sines of position * theta^(-2i / head_dim), i = 0 .. head_dim/2 - 1 (RoFormer, section 3.2)."""
     frequencies = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
     angles = positions.astype(jnp.float32)[:, None] * frequencies[None]

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 
 class PromptTable(nn.Module):
@@ -31,8 +31,3 @@ class PromptTable(nn.Module):
         words = self.param("word", start, (self.words + 1, self.width), jnp.float32)
         positions = self.param("position", start, (self.length, self.width), jnp.float32)
         return jnp.take(words, prompt, axis=0) + positions[None]
-
-
-def drop_prompts(prompt: Int[Array, "B S"], dropped: Bool[Array, " B"], nothing: int) -> Int[Array, "B S"]:
-    """The same prompts, all words `nothing` where an example's is dropped."""
-    return jnp.where(dropped[:, None], nothing, prompt)

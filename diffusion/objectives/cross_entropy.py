@@ -6,9 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.categorical import target_log_probs
-from diffusion.objectives.nelbo import Process
 from diffusion.randomness import Draws, fold
-from diffusion.types import Batch, Denoiser, Metrics, Params
+from diffusion.types import Batch, Denoiser, MaskedProcess, Metrics, Params
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class CrossEntropy:
     """
 
     denoiser: Denoiser
-    process: Process
+    process: MaskedProcess
     vocabulary: int
 
     def __call__(

@@ -14,14 +14,24 @@ from jaxtyping import Array, Bool, Float
 
 from diffusion.codecs_embedding import Embedding
 from diffusion.corrupt.gaussian import Diffusing
-from diffusion.nets.encoder_decoder import LENGTH_CENTRE, Condition, Encoded
 from diffusion.objectives.mans import UNSCALED, NoiseScaling
 from diffusion.objectives.scp import STANDARD, Noised, Perturbation
-from diffusion.randomness import Draws, fold
-from diffusion.types import Batch, Denoiser, Keys, Logits, Metrics, Params, Tokens
+from diffusion.randomness import Draws, bernoulli, fold
+from diffusion.types import (
+    LENGTH_CENTER,
+    Batch,
+    Denoiser,
+    EncodedSource,
+    Keys,
+    Logits,
+    Metrics,
+    Params,
+    SequenceCondition,
+    Tokens,
+)
 
 # (params, source, its mask, keys for dropout or None) -> what the decoder reads.
-Encode = Callable[..., Encoded]
+Encode = Callable[..., EncodedSource]
 # Cross-entropy of the estimate (Difformer's anchor), of the clean embedding itself (Diffusion-LM), of both, or of none,
 # with which embeddings collapse.
 Rounding = Literal["anchor", "round", "both", "none"]
@@ -91,7 +101,7 @@ class EmbeddingDiffusion:
 
         source, source_mask = sources(batch, self.none_id)
         encoded = self.encode(params, source, source_mask, dropout("encoder"))
-        condition = Condition(encoded, mask)
+        condition = SequenceCondition(encoded, mask)
         held = jax.lax.stop_gradient((params, condition))
 
         def estimate(noisy: Float[Array, "B L d"], time: Float[Array, "B L"], name: str) -> Float[Array, "B L d"]:
@@ -129,7 +139,7 @@ class EmbeddingDiffusion:
         if not self.remembers:
             total, parts = loss(memory)
         elif self.alternate == "flip":
-            coins = jax.vmap(lambda key: jax.random.bernoulli(key, self.memory_rate))(fold(keys, "memory"))
+            coins = bernoulli(fold(keys, "memory"), self.memory_rate)
             total, parts = loss(jnp.where(coins[:, None, None], memory, 0.0))
         else:
             total, parts = jax.tree.map(jnp.add, loss(jnp.zeros_like(memory)), loss(memory))
@@ -215,7 +225,7 @@ def cross_entropy(logits: Logits, tokens: Tokens, vocabulary: int, smoothing: fl
 
 def length_classes(source: Float[Array, "B S"], target: Float[Array, "B L"], classes: int) -> Float[Array, " B"]:
     """clip(target length - source length + 128, 0, classes - 1)."""
-    offset = jnp.sum(target, axis=1) - jnp.sum(source, axis=1) + LENGTH_CENTRE
+    offset = jnp.sum(target, axis=1) - jnp.sum(source, axis=1) + LENGTH_CENTER
     return jnp.clip(offset.astype(jnp.int32), 0, classes - 1)
 
 

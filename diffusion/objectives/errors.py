@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from diffusion.categorical import lowest
 from diffusion.objectives.labels import (
     Augment,
     Counted,
@@ -18,11 +19,9 @@ from diffusion.objectives.labels import (
     replace_tokens,
     unlikely,
 )
-from diffusion.objectives.nelbo import Process, sample_times
-from diffusion.randomness import Draws, fold
-from diffusion.sampling.draw import Propose
-from diffusion.sampling.select import lowest
-from diffusion.types import Batch, Denoise, Denoiser, Keys, Metrics, Params, Times, Tokens
+from diffusion.objectives.nelbo import sample_times
+from diffusion.randomness import Draws, fold, gumbel
+from diffusion.types import Batch, Denoise, Denoiser, Keys, MaskedProcess, Metrics, Params, Propose, Times, Tokens
 
 Labels = Literal["one_step", "corruption", "likelihood", "consistency"]
 Scope = Literal["all", "filled"]
@@ -103,7 +102,7 @@ class ErrorPrediction:
 
     denoiser: Denoiser
     errors: Errors
-    process: Process
+    process: MaskedProcess
     draw: Propose
     labels: Labels = "one_step"
     loss: Literal["bce", "balanced", "ranknet"] = "bce"
@@ -190,7 +189,7 @@ class ErrorPrediction:
         full = replace_tokens(full, ~counted, process.encode(batch["tokens"]))
         scores = self.errors(params["denoiser"], params["errors"], full, batch.get("label"))
         scores, free = (jnp.repeat(array, process.digits, axis=1) for array in (scores, counted))
-        noise = jax.vmap(lambda key: jax.random.gumbel(key, scores.shape[1:], mode="high"))(fold(keys, "select"))
+        noise = gumbel(fold(keys, "select"), scores.shape[1:])
         number = jnp.ceil(process.schedule.masked(time) * jnp.sum(free, axis=1)).astype(jnp.int32)
         chosen = lowest(jnp.where(free, -(scores + noise), jnp.inf), number) & free
         return jnp.where(chosen, process.mask_id, full)

@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.codecs import Levels
 from diffusion.corrupt.gaussian import Diffusing
 from diffusion.gaussian_schedules import Betas
-from diffusion.nets.prompts import drop_prompts
-from diffusion.randomness import Draws, fold
+from diffusion.randomness import Draws, bernoulli, fold
 from diffusion.types import Batch, Denoiser, Metrics, Params, Times
 
 
@@ -37,8 +35,8 @@ class Denoising:
         noisy, noise = self.process.corrupt(draws.keys, clean, time)
         told = batch.get("prompt")
         if told is not None and train and self.prompt_dropout:
-            coins = jax.vmap(lambda key: jax.random.bernoulli(key, self.prompt_dropout))(fold(draws.keys, "prompt"))
-            told = drop_prompts(told, coins, self.nothing)
+            coins = bernoulli(fold(draws.keys, "prompt"), self.prompt_dropout)
+            told = jnp.where(coins[:, None], self.nothing, told)
         keys = fold(draws.keys, "dropout") if train else None
         prediction = self.denoiser(params, noisy, time, told, keys=keys)
         square = (prediction.astype(jnp.float32) - self.process.target(clean, noise, time)) ** 2

@@ -9,14 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from diffusion.categorical import EXCLUDED, target_log_probs
-from diffusion.corrupt.masking import uniform
+from diffusion.categorical import EXCLUDED, draw_two_stage, lowest, target_log_probs
 from diffusion.objectives.autoregressive import shift_right
-from diffusion.objectives.nelbo import Process
-from diffusion.randomness import fold
-from diffusion.sampling.draw import Propose, draw_two_stage
-from diffusion.sampling.select import lowest
-from diffusion.types import Denoise, Denoiser, Keys, Logits, Params, Times, Tokens
+from diffusion.randomness import fold, integers, uniform
+from diffusion.types import Denoise, Denoiser, Keys, Logits, MaskedProcess, Params, Propose, Times, Tokens
 
 # Tokens in a window that is shuffled: the mean of the published code, which draws 4 to 8; one length, one shape.
 WINDOW = 6
@@ -51,7 +47,7 @@ class Augment:
         for field in fields(self):
             check_fraction(f"predictor.augment.{field.name}", getattr(self, field.name))
 
-    def __call__(self, keys: Keys, state: Tokens, counted: Counted, process: Process, denoiser: Params) -> Tokens:
+    def __call__(self, keys: Keys, state: Tokens, counted: Counted, process: MaskedProcess, denoiser: Params) -> Tokens:
         """The spoilt state; exactly round(fraction n) of an example's n counted tokens are replaced each time."""
 
         def chosen(name: str, fraction: float) -> Counted:
@@ -94,7 +90,7 @@ def take_tokens(state: Tokens, positions: Int[Array, "B L"]) -> Tokens:
 
 def any_tokens(keys: Keys, length: int, vocabulary: int) -> Tokens:
     """Tokens drawn uniformly."""
-    return jax.vmap(lambda key: jax.random.randint(key, (length,), 0, vocabulary))(keys)
+    return integers(keys, (length,), 0, vocabulary)
 
 
 def any_positions(keys: Keys, counted: Counted) -> Int[Array, "B L"]:
@@ -127,7 +123,7 @@ def shuffled_windows(keys: Keys, counted: Counted, fraction: float) -> Int[Array
     return jnp.concatenate([order, rest], axis=1)
 
 
-def corrupted(keys: Keys, clean: Tokens, counted: Counted, process: Process, fraction: float) -> Tokens:
+def corrupted(keys: Keys, clean: Tokens, counted: Counted, process: MaskedProcess, fraction: float) -> Tokens:
     """The clean state with max(1, round(fraction n)) of n counted tokens drawn anew, uniformly."""
     chosen = choose(fold(keys, "where"), counted, jnp.maximum(share(fraction, counted), 1))
     fresh = process.encode(any_tokens(fold(keys, "tokens"), counted.shape[1], process.vocabulary))
@@ -142,7 +138,7 @@ def fill(draw: Propose, keys: Keys, logits: Logits, noisy: Tokens, mask_id: int)
 
 def fill_in_steps(
     denoise: Denoise,
-    process: Process,
+    process: MaskedProcess,
     draw: Propose,
     keys: Keys,
     logits: Logits,

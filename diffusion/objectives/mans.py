@@ -15,7 +15,7 @@ from diffusion.categorical import target_log_probs
 from diffusion.codecs_embedding import Embedding
 from diffusion.gaussian_schedules import GaussianSchedule
 from diffusion.objectives.scp import uniforms
-from diffusion.randomness import fold
+from diffusion.randomness import fold, uniform
 from diffusion.types import Keys, Params, Tokens
 
 Measure = Literal["likelihood", "distance"]
@@ -82,7 +82,7 @@ class NoiseScaling:
         if self.map == "off":
             return time
         if self.map == "random":
-            confidence = jax.vmap(lambda key: jax.random.uniform(key, time.shape[1:]))(fold(keys, "random"))
+            confidence = uniform(fold(keys, "random"), time.shape[1:])
         if self.map == "shuffled":
             confidence = shuffled(fold(keys, "shuffled"), confidence, mask)
         if self.map == "scale":
@@ -124,6 +124,6 @@ def rescaled_time(schedule: GaussianSchedule, time: TokenTimes, factor: Float[Ar
 
 def shuffled(keys: Keys, values: Float[Array, "B L"], mask: Bool[Array, "B L"]) -> Float[Array, "B L"]:
     """The values of the real positions, which come first, in a random order."""
-    ranks = jax.vmap(lambda key: jax.random.uniform(key, values.shape[1:]))(keys)
+    ranks = uniform(keys, values.shape[1:])
     order = jnp.argsort(jnp.where(mask, ranks, 2.0), axis=-1)
     return jnp.take_along_axis(values, order, axis=-1)

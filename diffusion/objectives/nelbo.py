@@ -6,13 +6,11 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from diffusion.corrupt.masking import Masking
 from diffusion.corrupt.partial import PartialMasking
 from diffusion.randomness import Draws, fold
 from diffusion.schedules import rate
-from diffusion.types import Batch, Denoise, Denoiser, Logits, Metrics, Params, Times, Tokens
+from diffusion.types import Batch, Denoise, Denoiser, Logits, MaskedProcess, Metrics, Params, Times, Tokens
 
-Process = Masking | PartialMasking
 # What is predicted: every masked digit by its marginal (a bound), or every token at once (MDM-Prime's loss, which is
 # not). With whole tokens for positions the two are one.
 Target = Literal["marginal", "joint"]
@@ -24,7 +22,7 @@ def sample_times(uniform: Float[Array, " B"], minimum: float) -> Times:
 
 
 def cross_entropy(
-    process: Process,
+    process: MaskedProcess,
     logits: Logits,
     noisy: Tokens,
     clean: Tokens,
@@ -52,7 +50,7 @@ def cross_entropy(
 
 
 def weighted_cross_entropy(
-    process: Process,
+    process: MaskedProcess,
     denoise: Denoise,
     tokens: Tokens,
     weights: Float[Array, "B L"],
@@ -73,7 +71,7 @@ def weighted_cross_entropy(
     return rate(process.schedule, time) * nats
 
 
-def shared_coins(process: Process, time: Times, target: Target) -> Bool[Array, " B"] | None:
+def shared_coins(process: MaskedProcess, time: Times, target: Target) -> Bool[Array, " B"] | None:
     """Where a token's digits are masked together and the marginals are not what is revealed; None: nowhere."""
     mixed = isinstance(process, PartialMasking) and process.chunk_point < 1 and target == "marginal"
     return process.grouped(time) if mixed else None
@@ -84,7 +82,7 @@ class Nelbo:
     """Mean over tokens of the NELBO integrand at one stratified time an example, in nats per token."""
 
     denoiser: Denoiser
-    process: Process
+    process: MaskedProcess
     minimum_time: float = 1e-3
     target: Target = "marginal"
 

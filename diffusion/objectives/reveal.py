@@ -17,15 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from diffusion.objectives.nelbo import Process, Target, cross_entropy, shared_coins
+from diffusion.objectives.nelbo import Target, cross_entropy, shared_coins
 from diffusion.randomness import Draws, fold
-from diffusion.schedules import Schedule, inverse
-from diffusion.types import Batch, Denoise, Denoiser, Metrics, Params, Times, Tokens
+from diffusion.schedules import inverse
+from diffusion.types import Batch, Denoise, Denoiser, MaskedProcess, Metrics, Params, Schedule, Times, Tokens
 
 Weights = Float[Array, "B L"]
 
 
-def revealed(process: Process, tokens: Tokens, draws: Draws) -> tuple[Float[Array, "B N"], Float[Array, " B"]]:
+def revealed(process: MaskedProcess, tokens: Tokens, draws: Draws) -> tuple[Float[Array, "B N"], Float[Array, " B"]]:
     """Every position's level, and that of one position picked uniformly: the order statistic of a stratified rank."""
     noise = process.noise(draws.keys, tokens.shape[1], draws.uniform)
     positions = noise.shape[1]
@@ -40,7 +40,7 @@ def final_level(schedule: Schedule) -> float:
 
 def mean_over_hidden(
     denoise: Denoise,
-    process: Process,
+    process: MaskedProcess,
     tokens: Tokens,
     weights: Weights,
     hidden: Bool[Array, "B N"],
@@ -56,7 +56,12 @@ def mean_over_hidden(
 
 
 def reveal_bound(
-    denoise: Denoise, process: Process, tokens: Tokens, weights: Weights, draws: Draws, target: Target = "marginal"
+    denoise: Denoise,
+    process: MaskedProcess,
+    tokens: Tokens,
+    weights: Weights,
+    draws: Draws,
+    target: Target = "marginal",
 ) -> Float[Array, " B"]:
     """One unbiased draw of the NELBO, in nats a sequence; the network is told the time of the state's level."""
     noise, level = revealed(process, tokens, draws)
@@ -70,7 +75,7 @@ class RevealNelbo:
     """Training on `reveal_bound`: MDLM's objective with less noise in its gradient, in nats per token."""
 
     denoiser: Denoiser
-    process: Process
+    process: MaskedProcess
     target: Target = "marginal"
 
     def __call__(

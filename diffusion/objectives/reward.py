@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.codecs import Levels
-from diffusion.corrupt.gaussian import normal
-from diffusion.randomness import Draws, fold
+from diffusion.randomness import Draws, fold, normal
 from diffusion.types import Batch, Denoiser, Metrics, Params
 
 

@@ -8,12 +8,11 @@ goes with z_t was not to be had, and every option here is inferred.
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.corrupt.gaussian import Diffusing, normal, spread
-from diffusion.randomness import fold
+from diffusion.corrupt.gaussian import Diffusing, spread
+from diffusion.randomness import fold, normal, uniform
 from diffusion.types import Keys
 
 # "fixed": g = size, the step of a grid of 1 / size steps. "randk": g = 1 / k, k one of `steps`. "uniform": t' ~
@@ -110,4 +109,4 @@ def markov(process: Diffusing, time: TokenTimes, later: TokenTimes) -> tuple[Tok
 
 def uniforms(keys: Keys) -> Float[Array, "B 1"]:
     """One uniform number an example."""
-    return jax.vmap(lambda key: jax.random.uniform(key, (1,)))(keys)
+    return uniform(keys, (1,))

@@ -22,11 +22,11 @@ from diffusion.codecs import Digits
 from diffusion.corrupt.masking import Masking
 from diffusion.corrupt.partial import PartialMasking
 from diffusion.evaluate.likelihood import CAUSAL, Estimate, estimator
-from diffusion.objectives.nelbo import Process
 from diffusion.oracles.check import TOLERANCE, Check, Language, check_estimator
 from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.markov import random_chain
 from diffusion.schedules import LogLinear
+from diffusion.types import MaskedProcess
 
 LANGUAGES = {
     "enumerable": lambda seed: random_language(seed, vocabulary=4, length=3),
@@ -77,14 +77,14 @@ def load(name: str | None) -> Estimate:
     return function
 
 
-def noise(language: Language, digits: int) -> Process:
+def noise(language: Language, digits: int) -> MaskedProcess:
     """Masking of tokens, or of digits in a base that leaves codes without a token."""
     if digits == 1:
         return Masking(language.vocabulary, LogLinear())
     return PartialMasking(Digits(language.vocabulary, digits), LogLinear())
 
 
-def measure(estimate: Estimate, language: Language, process: Process, causal: bool) -> list[Check]:
+def measure(estimate: Estimate, language: Language, process: MaskedProcess, causal: bool) -> list[Check]:
     """Run the checks; a failure inside the estimator becomes one line that names its place."""
     try:
         return check_estimator(estimate, language, process, causal=causal, draws_each=FLAGS.draws, seed=FLAGS.seed)

@@ -7,7 +7,7 @@ a bound lies above -log p_model(x) and p_model sums to at most 1.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,11 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from diffusion.evaluate.likelihood import Estimate
-from diffusion.objectives.nelbo import Process
 from diffusion.oracles.digits import digit_denoiser
 from diffusion.oracles.enumerable import Enumerable
 from diffusion.oracles.tables import random_denoiser, uniform_denoiser
 from diffusion.randomness import draws, named
-from diffusion.types import Denoise, Logits, Times, Tokens
+from diffusion.types import Denoise, Logits, MaskedProcess, Times, Tokens
 
 # Independent repetitions, from whose spread all standard errors come.
 REPEATS = 32
@@ -30,6 +29,7 @@ TOLERANCE = 4.5
 ROUNDING = 1e-3
 
 
+@runtime_checkable
 class Language(Protocol):
     """What a check needs of a language."""
 
@@ -72,14 +72,14 @@ class Check:
 
 
 def estimate_nats(
-    estimate: Estimate, denoise: Denoise, process: Process, tokens: Tokens, draws_each: int, key: Key[Array, ""]
+    estimate: Estimate, denoise: Denoise, process: MaskedProcess, tokens: Tokens, draws_each: int, key: Key[Array, ""]
 ) -> Float[np.ndarray, "R B"]:
     """Mean of the draws of each sequence in `REPEATS` independent repetitions, float64 nats."""
     run = repeated(estimate, process, tokens, draws_each)
     return np.asarray(jax.jit(lambda key: run(denoise, key))(key), np.float64)
 
 
-def repeated(estimate: Estimate, process: Process, tokens: Tokens, draws_each: int) -> Callable:
+def repeated(estimate: Estimate, process: MaskedProcess, tokens: Tokens, draws_each: int) -> Callable:
     """The function (denoise, key) -> nats [R, B] behind `estimate_nats`, to be traced."""
     size = len(tokens)
     inner = -(-draws_each // REPEATS)
@@ -126,7 +126,7 @@ def cross_entropy(
 def check_estimator(
     estimate: Estimate,
     language: Language,
-    process: Process,
+    process: MaskedProcess,
     *,
     causal: bool = False,
     draws_each: int = 4096,

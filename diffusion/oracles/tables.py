@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from diffusion.types import Denoise, Logits, Times, Tokens
 
@@ -41,6 +41,6 @@ def random_denoiser(
     return denoise
 
 
-def _multipliers(length: int) -> Int[Array, " L"]:
+def _multipliers(length: int) -> UInt32[Array, " L"]:
     """Powers of an odd number modulo 2^32: a polynomial hash that wraps around."""
     return jnp.cumprod(jnp.full(length, 2654435761, jnp.uint32))

@@ -3,12 +3,13 @@
 Where each model was sampled several times, half the 95 % interval over these sets stands in brackets.
 """
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tabulate import tabulate
+
+from diffusion.evaluate.intervals import mean_and_error
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,6 @@ class Column:
 def values(rows: Iterable[dict], name: str, key: str) -> list[float]:
     """One number a seed: the metric `key` of every result of the row called `name` that has it."""
     return [row["metrics"][key] for row in rows if row["row"] == name and row["metrics"].get(key) is not None]
-
-
-def mean_and_error(numbers: list[float]) -> tuple[float, float]:
-    """The mean over seeds and its standard error, 0 for one seed."""
-    error = statistics.stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else 0.0
-    return statistics.fmean(numbers), error
 
 
 def cell(numbers: list[float], form: str, intervals: Sequence[float] = ()) -> str:

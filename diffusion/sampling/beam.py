@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.categorical import EXCLUDED, log_probs
-from diffusion.nets.encoder_decoder import Encoded
-from diffusion.types import Params, Tokens
+from diffusion.types import EncodedSource, Params, Tokens
 
 
 class Beams(NamedTuple):
@@ -49,7 +48,7 @@ class BeamSearch:
         if self.beam < 1:
             raise ValueError(f"sample.beam: must be at least 1, not {self.beam}")
 
-    def __call__(self, params: Params, encoded: Encoded, longest: int) -> tuple[Tokens, Float[Array, " B"]]:
+    def __call__(self, params: Params, encoded: EncodedSource, longest: int) -> tuple[Tokens, Float[Array, " B"]]:
         """Tokens [B, longest] with their EOS, and log p of each."""
         size, beam = len(encoded.mask), self.beam
         repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, beam, axis=0), encoded)

@@ -8,15 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffusion.corrupt.masking import uniform
 from diffusion.corrupt.partial import PartialMasking, State
-from diffusion.randomness import fold
-from diffusion.sampling.draw import Draw, Proposal
+from diffusion.randomness import fold, uniform
+from diffusion.sampling.draw import Draw
 from diffusion.sampling.grid import Grid
 from diffusion.sampling.masked import Samples
 from diffusion.sampling.select import Extra, View
-from diffusion.schedules import Schedule, rate
-from diffusion.types import Keys, Logits, Params, Tokens
+from diffusion.schedules import rate
+from diffusion.types import Keys, Logits, Params, Proposal, Schedule, Tokens
 
 
 @dataclass(frozen=True)

@@ -1,42 +1,18 @@
 """Drawing tokens from logits: temperature, nucleus, and two precisions."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.categorical import EXCLUDED, exclude
-from diffusion.corrupt.masking import uniform
-from diffusion.randomness import fold
-from diffusion.types import Keys, Logits, Tokens
+from diffusion.categorical import EXCLUDED, draw_two_stage, exclude
+from diffusion.randomness import gumbel, uniform
+from diffusion.types import Keys, Logits, Proposal, Tokens
 
 Precision = Literal["exact", "mdlm_float32"]
 NucleusRule = Literal["off", "inclusive", "standard"]
-
-
-class Proposal(NamedTuple):
-    """A full state: what every position (a token, or a digit of one) would be."""
-
-    tokens: Tokens
-    log_prob: Float[Array, "B L"]  # of the proposed value under the network, before temperature and nucleus, in nats
-    race: Float[Array, "B L"]  # winning p / E of the exponential race; used by the low-precision rule alone
-
-
-class Propose(Protocol):
-    """What a sampler asks for at every step: a full state, given the logits and the state that they were made from."""
-
-    def __call__(
-        self,
-        keys: Keys,
-        logits: Logits,
-        noisy: Tokens | None,
-        temperature: Float[Array, ""],
-        nucleus: Float[Array, ""],
-    ) -> Proposal: ...
-
-    def best(self, logits: Logits, noisy: Tokens | None) -> Tokens: ...
 
 
 @dataclass(frozen=True)
@@ -83,7 +59,7 @@ class Draw:
         if self.nucleus != "off":
             tempered = jnp.where(nucleus_set(tempered, nucleus, self.nucleus), tempered, EXCLUDED)
         if self.noised:
-            noise = jax.vmap(lambda key: jax.random.gumbel(key, tempered.shape[1:], mode="high"))(keys)
+            noise = gumbel(keys, tempered.shape[1:])
             logits = jnp.where(tempered > EXCLUDED / 2, tempered + noise, EXCLUDED)
             tokens, race = jnp.argmax(logits, axis=-1), jnp.zeros(logits.shape[:-1])
         elif self.precision == "exact":
@@ -94,27 +70,6 @@ class Draw:
             scores = jax.nn.softmax(tempered, axis=-1) / noise
             tokens, race = jnp.argmax(scores, axis=-1), jnp.max(scores, axis=-1)
         return tokens.astype(jnp.int32), logits, race
-
-
-def draw_two_stage(keys: Keys, logits: Logits) -> Tokens:
-    """Draw from softmax(logits): first one of about sqrt(K) blocks of classes, then a class of that block.
-
-    The law is that of one draw over all classes (each probability within float32 rounding, tails untruncated); the
-    noise costs 2 sqrt(K) numbers a position instead of K, which on every platform is what a draw costs.
-    """
-    classes = logits.shape[-1]
-    width = int(classes**0.5) + 1
-    blocks = -(-classes // width)
-    padding = [(0, 0)] * (logits.ndim - 1) + [(0, blocks * width - classes)]
-    table = jnp.pad(logits, padding, constant_values=EXCLUDED).reshape(*logits.shape[:-1], blocks, width)
-    block = categorical(fold(keys, "block"), jax.nn.logsumexp(table, axis=-1))
-    row = jnp.take_along_axis(table, block[..., None, None], axis=-2)[..., 0, :]
-    return block * width + categorical(fold(keys, "class"), row)
-
-
-def categorical(keys: Keys, logits: Logits) -> Tokens:
-    """One categorical draw a position, with noise whose tail reaches 1e-14 (mode "high")."""
-    return jax.vmap(lambda key, row: jax.random.categorical(key, row, mode="high"))(keys, logits)
 
 
 def nucleus_set(logits: Logits, threshold: Float[Array, ""], rule: NucleusRule) -> Array:

@@ -16,11 +16,10 @@ from jaxtyping import Array, Float
 from diffusion.codecs_embedding import Embedding
 from diffusion.corrupt.gaussian import Data
 from diffusion.gaussian_schedules import Betas, GaussianSchedule
-from diffusion.nets.encoder_decoder import Condition
 from diffusion.sampling.gaussian import Guide, Predict, guided, sample_gaussian
 from diffusion.sampling.guides import clamp
 from diffusion.sampling.solvers import GaussianGrid, Path, Solver, Table, at_indices, check_steps, uniform
-from diffusion.types import Denoiser, Keys, Params, Tokens
+from diffusion.types import Denoiser, Keys, Params, SequenceCondition, Tokens
 
 # What a network reads as its last estimate. "reuse": that of the step before, as in all public code. "recompute": one
 # made from the same state without a memory, so that there are two calls a step: as in training, and what FastDiSS is
@@ -78,7 +77,7 @@ class EmbeddingSampler:
         self,
         params: Params,
         keys: Keys,
-        condition: Condition,
+        condition: SequenceCondition,
         grid: GaussianGrid,
         scale: float | Float[Array, ""] = 1.0,
     ) -> Translations:
@@ -96,7 +95,7 @@ class EmbeddingSampler:
         return Translations(jnp.where(condition.target, tokens, self.pad_id), steps)
 
 
-def remembering(denoiser: Denoiser, params: Params, condition: Condition, mode: Mode) -> Predict:
+def remembering(denoiser: Denoiser, params: Params, condition: SequenceCondition, mode: Mode) -> Predict:
     """The clean estimate of a network that reads a memory; the carry says which one it read."""
 
     def predict(x: Data, row: GaussianGrid, carry: Memory) -> tuple[Data, Memory]:
@@ -119,7 +118,7 @@ def remember(predict: Predict) -> Predict:
     return remembered
 
 
-def diagnosis(codec: Embedding, params: Params, condition: Condition) -> Callable[..., Diagnosis]:
+def diagnosis(codec: Embedding, params: Params, condition: SequenceCondition) -> Callable[..., Diagnosis]:
     """The summary of a step; what tokens changed follows from the tokens (`changed`)."""
     mask = condition.target
     count = jnp.maximum(jnp.sum(mask, axis=1), 1)
@@ -135,7 +134,7 @@ def diagnosis(codec: Embedding, params: Params, condition: Condition) -> Callabl
     return summary
 
 
-def changed(steps: Diagnosis, condition: Condition) -> Float[np.ndarray, " K-1"]:
+def changed(steps: Diagnosis, condition: SequenceCondition) -> Float[np.ndarray, " K-1"]:
     """The share of real positions whose token is another one than at the step before."""
     tokens, mask = np.asarray(steps.tokens), np.asarray(condition.target)
     return ((tokens[1:] != tokens[:-1]) & mask[None]).sum((1, 2)) / max(mask.sum(), 1)

@@ -1,14 +1,14 @@
 """The one Gaussian sampler: predict the clean data, guide, step; in one scan, under any solver."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.corrupt.gaussian import Data, Diffusing, normal
-from diffusion.randomness import fold
+from diffusion.corrupt.gaussian import Data, Diffusing
+from diffusion.randomness import fold, normal
 from diffusion.sampling.solvers import GaussianGrid
 from diffusion.types import Denoiser, Keys, Params
 
@@ -16,6 +16,7 @@ from diffusion.types import Denoiser, Keys, Params
 Carry = Any
 
 
+@runtime_checkable
 class Predict(Protocol):
     """The clean estimate at a state; a guide is a function from one of these to another."""
 
@@ -25,6 +26,7 @@ class Predict(Protocol):
 Guide = Callable[[Predict], Predict]
 
 
+@runtime_checkable
 class Resample(Protocol):
     """What happens to particles after a step: `init(size)`, and a call that may replace some by copies of others."""
 

@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.sampling import remask
 from diffusion.sampling.remask import Rule
-from diffusion.schedules import Schedule, inverse
+from diffusion.schedules import inverse
+from diffusion.types import Schedule
 
 
 class Grid(NamedTuple):

@@ -6,32 +6,31 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from diffusion.nets.encoder_decoder import LENGTH_CENTRE, Condition, Encoded
 from diffusion.randomness import fold
-from diffusion.types import Keys
+from diffusion.types import LENGTH_CENTER, EncodedSource, Keys, SequenceCondition
 
 SHORTEST = 2
 
 
-def predicted(encoded: Encoded, classes: Int[Array, "B ..."]) -> Int[Array, "B ..."]:
+def predicted(encoded: EncodedSource, classes: Int[Array, "B ..."]) -> Int[Array, "B ..."]:
     """Target lengths of offset classes."""
     source = jnp.sum(encoded.mask, axis=1).reshape(-1, *(1,) * (classes.ndim - 1))
-    return source + classes - LENGTH_CENTRE
+    return source + classes - LENGTH_CENTER
 
 
-def around(encoded: Encoded, beam: int, longest: int) -> Int[Array, "B b"]:
+def around(encoded: EncodedSource, beam: int, longest: int) -> Int[Array, "B b"]:
     """The most probable length, and beam - 1 about it: - floor(beam / 2), ..., clipped to 2 .. longest (Difformer)."""
     best = predicted(encoded, jnp.argmax(encoded.lengths, axis=-1))
     return jnp.clip(best[:, None] + (jnp.arange(beam) - beam // 2)[None], SHORTEST, longest)
 
 
-def likeliest(encoded: Encoded, beam: int, longest: int) -> Int[Array, "B b"]:
+def likeliest(encoded: EncodedSource, beam: int, longest: int) -> Int[Array, "B b"]:
     """The `beam` most probable lengths, clipped to 2 .. longest (DINOISER)."""
     _, classes = jax.lax.top_k(encoded.lengths, beam)
     return jnp.clip(predicted(encoded, classes), SHORTEST, longest)
 
 
-def drawn(keys: Keys, encoded: Encoded, beam: int, longest: int) -> Int[Array, "B b"]:
+def drawn(keys: Keys, encoded: EncodedSource, beam: int, longest: int) -> Int[Array, "B b"]:
     """Lengths drawn from the head, for a model without a source."""
 
     def draw(key: Any, logits: Float[Array, " C"]) -> Int[Array, " b"]:
@@ -46,8 +45,8 @@ def mask_of(lengths: Int[Array, " B"], longest: int) -> Bool[Array, "B L"]:
 
 
 def candidates(
-    keys: Keys, encoded: Encoded, lengths: Int[Array, "B b"], seeds: int, longest: int
-) -> tuple[Keys, Condition]:
+    keys: Keys, encoded: EncodedSource, lengths: Int[Array, "B b"], seeds: int, longest: int
+) -> tuple[Keys, SequenceCondition]:
     """Every length of every source with `seeds` noises: row (i b + j) seeds + s, [B b seeds] in all.
 
     The noise depends on the example, the length's place in the beam and the seed.
@@ -58,4 +57,4 @@ def candidates(
         fold(keys, "candidate")
     )
     flat = jnp.repeat(lengths.reshape(-1), seeds)
-    return many.reshape(-1), Condition(repeated, mask_of(flat, longest))
+    return many.reshape(-1), SequenceCondition(repeated, mask_of(flat, longest))

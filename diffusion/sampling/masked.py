@@ -8,13 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffusion.objectives.nelbo import Process
 from diffusion.randomness import fold
-from diffusion.sampling.draw import Propose
 from diffusion.sampling.grid import Grid
 from diffusion.sampling.select import Policy, View
-from diffusion.self_conditioning import Recall
-from diffusion.types import Denoiser, Keys, Logits, Params, Times, Tokens
+from diffusion.types import Denoiser, Keys, Logits, MaskedProcess, Params, Propose, SelfConditioning, Times, Tokens
 
 
 class Samples(NamedTuple):
@@ -50,11 +47,11 @@ class MaskedSampler:
     """
 
     denoiser: Denoiser
-    process: Process
+    process: MaskedProcess
     policy: Policy
     draw: Propose
     final: Literal["argmax", "draw", "none"] = "argmax"
-    recall: Recall | None = None
+    recall: SelfConditioning | None = None
     cache: bool = False
     errors: Callable[[Params, Tokens, Any], Float[Array, "B T"]] | None = None
 

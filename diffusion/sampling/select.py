@@ -8,15 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from diffusion.corrupt.masking import uniform
-from diffusion.randomness import fold
+from diffusion.categorical import lowest
+from diffusion.randomness import fold, gumbel, uniform
 from diffusion.sampling.grid import Grid
-from diffusion.schedules import Schedule, inverse
-from diffusion.types import Keys, Times, Tokens
+from diffusion.schedules import inverse
+from diffusion.types import Keys, Schedule, Times, Tokens
 
 Extra = Any
 
@@ -76,12 +75,6 @@ def race_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Arr
     return view.masked & (stay / noise > view.race * (1 - stay)), extra
 
 
-def lowest(scores: Float[Array, "B L"], counts: Int[Array, " B"]) -> Bool[Array, "B L"]:
-    """Mark the `counts` lowest scores of each row; ties go to the earlier position."""
-    ranks = jnp.argsort(jnp.argsort(scores, axis=1, stable=True), axis=1)
-    return ranks < counts[:, None]
-
-
 def exact_count(view: View, row: Grid) -> Int[Array, " B"]:
     """How many masks the grid wants at s, never more than there are."""
     free = jnp.sum(~view.fixed, axis=1)
@@ -98,7 +91,7 @@ def confidence_step(noise_scale: float) -> Callable:
     def select(keys, view, row, extra):
         scores = view.log_prob
         if noise_scale > 0:
-            scores = scores + noise_scale * jax.vmap(lambda key: jax.random.gumbel(key, scores.shape[1:]))(keys)
+            scores = scores + noise_scale * gumbel(keys, scores.shape[1:], mode="low")
         return lowest(jnp.where(view.masked, scores, jnp.inf), exact_count(view, row)), extra
 
     return select

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from diffusion.corrupt.masking import uniform
-from diffusion.randomness import fold
+from diffusion.categorical import lowest
+from diffusion.randomness import fold, gumbel, uniform
 from diffusion.sampling.grid import Grid
-from diffusion.sampling.select import Extra, Policy, View, ancestral_step, lowest
+from diffusion.sampling.select import Extra, Policy, View, ancestral_step
 from diffusion.types import Keys
 
 # The logit above which the adaptive variant takes a token for wrong: an error probability of 0.269.
@@ -22,7 +22,7 @@ SUSPECT = -1.0
 
 def gumbel_top(keys: Keys, scores: Float[Array, "B L"], free: Bool[Array, "B L"], counts: Array) -> Bool[Array, "B L"]:
     """Draw `counts` of the free positions without replacement, weighted by exp(score) (Plackett-Luce)."""
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, scores.shape[1:], mode="high"))(fold(keys, "gumbel"))
+    noise = gumbel(fold(keys, "gumbel"), scores.shape[1:])
     return lowest(jnp.where(free, -(scores + noise), jnp.inf), counts)
 
 

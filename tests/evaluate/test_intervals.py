@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffusion.evaluate.intervals import by_seed, over_sets, paired, student
-from diffusion.report.tables import mean_and_error
+from diffusion.evaluate.intervals import by_seed, mean_and_error, over_sets, paired, student
 
 
 def test_students_interval_by_hand():

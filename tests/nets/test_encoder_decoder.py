@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from configs.seq2seq import DIFFORMER, DINOISER
-from diffusion.nets.encoder_decoder import Condition, EncoderDecoder
+from diffusion.nets.encoder_decoder import EncoderDecoder
 from diffusion.randomness import example_keys
+from diffusion.types import SequenceCondition
 from tests.weights import randomised
 
 VOCAB, BATCH, SOURCE, TARGET, LATENT = 11, 2, 5, 6, 4
@@ -45,7 +46,7 @@ def compiled(name):
 
     def run(params, source, source_mask, noisy, memory, target_mask, time, keys):
         encoded = net.apply(params, source, source_mask, None if keys is None else keys, method="encode")
-        clean = net.apply(params, noisy, time, Condition(encoded, target_mask), memory, keys=keys)
+        clean = net.apply(params, noisy, time, SequenceCondition(encoded, target_mask), memory, keys=keys)
         return clean, encoded.lengths
 
     return jax.jit(run)

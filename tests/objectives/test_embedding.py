@@ -11,7 +11,6 @@ import pytest
 from diffusion.codecs_embedding import Embedding
 from diffusion.corrupt.gaussian import Diffusing
 from diffusion.gaussian_schedules import SigmaIsTime
-from diffusion.nets.encoder_decoder import Condition, Encoded
 from diffusion.objectives.embedding import (
     EmbeddingDiffusion,
     cross_entropy,
@@ -24,6 +23,7 @@ from diffusion.objectives.mans import NoiseScaling
 from diffusion.objectives.next_target import NextTarget
 from diffusion.objectives.scp import Perturbation
 from diffusion.randomness import draws
+from diffusion.types import EncodedSource, SequenceCondition
 from tests.small_translator import CODEC, VOCAB, batch_of, denoise, encode, weights
 
 PROCESS = Diffusing(SigmaIsTime(), "clean", 3.0)
@@ -137,7 +137,7 @@ def test_no_gradient_passes_what_is_remembered_or_measured():
         noisy, _ = PROCESS.corrupt(NOISE.keys, clean, told)
         mask = BATCH["weights"] > 0
         encoded = encode(params, BATCH["source"], mask)
-        predicted = denoise(params, noisy, told, Condition(encoded, mask), memory)
+        predicted = denoise(params, noisy, told, SequenceCondition(encoded, mask), memory)
         total, _ = objective.loss(params, predicted, clean, BATCH["tokens"], BATCH["weights"])
         nats, _ = length_loss(encoded.lengths, mask, mask)
         return total + 0.1 * jnp.sum(nats * jnp.sum(BATCH["weights"], axis=1))
@@ -250,7 +250,7 @@ def trained(rounding, scale):
 
     def read(params, source, mask, keys=None):
         # A table of its own, so that only the loss says what the target's embeddings are.
-        return Encoded(jnp.take(params["read"], source, axis=0), mask, jnp.zeros((len(source), 0)))
+        return EncodedSource(jnp.take(params["read"], source, axis=0), mask, jnp.zeros((len(source), 0)))
 
     objective = made(codec=codec, encode=read, rounding=rounding, length_weight=0.0)
     optimizer = optax.adam(2e-2)

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.corrupt.gaussian import Diffusing, normal
+from diffusion.corrupt.gaussian import Diffusing
 from diffusion.gaussian_schedules import SigmaIsTime
 from diffusion.objectives.scp import Noised, Perturbation, markov
-from diffusion.randomness import example_keys
+from diffusion.randomness import example_keys, normal
 
 PLAIN, LOUD = Diffusing(SigmaIsTime(), "clean"), Diffusing(SigmaIsTime(), "clean", 3.0)
 SIZE = 4000

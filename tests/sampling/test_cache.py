@@ -9,11 +9,11 @@ import pytest
 
 from diffusion import build
 from diffusion.corrupt.masking import Masking
-from diffusion.sampling.draw import Proposal
 from diffusion.sampling.grid import grid
 from diffusion.sampling.masked import MaskedSampler
 from diffusion.sampling.select import Policy, ancestral_step
 from diffusion.schedules import Linear
+from diffusion.types import Proposal
 from tests.sampling.recording import LENGTH, MASK, PARAMS, STEPS, config_of, keys_of, recorded, remember
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from diffusion.nets.encoder_decoder import Encoded
 from diffusion.randomness import example_keys
 from diffusion.sampling import lengths
 from diffusion.sampling.beam import BeamSearch
 from diffusion.sampling.rerank import agreement, bleu_mbr, judged
+from diffusion.types import EncodedSource
 
 WORDS = ["w1 w2 w3 w4 w5", "w1 w2 w3 w4 w6", "w9 w8 w7 w6 w5"]
 
@@ -21,7 +21,7 @@ def encoded(counts=(10, 3), favoured=(128, 131), classes=256):
     mask = jnp.arange(12)[None] < jnp.asarray(counts)[:, None]
     logits = jnp.zeros((len(counts), classes)).at[jnp.arange(len(counts)), jnp.asarray(favoured)].set(5.0)
     logits = logits.at[:, 120].set(4.0)
-    return Encoded(jnp.zeros((len(counts), 12, 2)), mask, logits)
+    return EncodedSource(jnp.zeros((len(counts), 12, 2)), mask, logits)
 
 
 def test_a_beam_of_lengths():

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.corrupt.masking import uniform
-from diffusion.randomness import example_keys
-from diffusion.sampling.draw import Draw, draw_two_stage, nucleus_set
+from diffusion.categorical import draw_two_stage
+from diffusion.randomness import example_keys, uniform
+from diffusion.sampling.draw import Draw, nucleus_set
 
 ONE = jnp.ones(())
 

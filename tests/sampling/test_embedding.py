@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from diffusion.gaussian_schedules import SigmaIsTime, SquareRoot, SquareRootChain
-from diffusion.nets.encoder_decoder import Condition
 from diffusion.randomness import example_keys
 from diffusion.sampling import solvers
 from diffusion.sampling.embedding import EmbeddingSampler, cedi, changed, even, noisier, spaced
+from diffusion.types import SequenceCondition
 from tests.small_translator import CODEC, VOCAB, batch_of, denoise, encode, weights
 
 PAD = VOCAB + 1
@@ -21,7 +21,7 @@ SCHEDULE = SigmaIsTime()
 
 def condition_of(batch):
     mask = batch["weights"] > 0
-    return Condition(encode(weights(), batch["source"], mask), mask)
+    return SequenceCondition(encode(weights(), batch["source"], mask), mask)
 
 
 def keys_of(size=4, seed=0):

@@ -22,7 +22,7 @@ def loaded(name):
 
 
 def test_every_committed_table_has_its_rows():
-    assert NAMES == sorted(path.stem for path in (COMMITTED / "tables").glob("*.md")) and len(NAMES) == 21
+    assert NAMES and NAMES == sorted(path.stem for path in (COMMITTED / "tables").glob("*.md"))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -119,8 +119,13 @@ def collect(rows: list[dict], workdir: Path, folder: Path) -> list[Path]:
     for row in rows:
         grid = workdir / "jobs" / row["job"] / "samples.png"
         if row["verb"] == "sample" and grid.exists():
-            slug = re.sub(r"[^a-z0-9]+", "-", f"{row['row']} seed {row['seed']}".lower()).strip("-")
-            copies.append(folder / f"samples-{slug}.png")
+            copies.append(folder / grid_name(row))
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(grid, copies[-1])
     return copies
+
+
+def grid_name(row: dict) -> str:
+    """The file of a row's sample grid in a table's folder."""
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{row['row']} seed {row['seed']}".lower()).strip("-")
+    return f"samples-{slug}.png"

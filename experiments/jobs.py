@@ -102,25 +102,24 @@ def read_config(folder: Path) -> ConfigDict:
 
 def train_identity(config: ConfigDict) -> dict:
     """The part of a config that decides what is trained."""
-    parts = {name: counted(config, name) for name in TRAIN_SECTIONS}
+    given = plain(config)
+    parts = {name: counted(given, name) for name in TRAIN_SECTIONS}
     for section, names in HOUSEKEEPING.items():
         parts[section] = {key: value for key, value in parts[section].items() if key not in names}
     # Sections that one network, or one objective, alone reads.
-    for name in (config.model.net, config.objective.name):
-        if name in config:
-            parts[name] = plain(config)[name]
+    parts |= {name: given[name] for name in (config.model.net, config.objective.name) if name in given}
     if config.codec.digits == 1:
         del parts["codec"]
     if config.memory.adapter == "none":
         del parts["memory"]
     if config.predictor.kind != "none":
-        parts["predictor"] = plain(config)["predictor"]
+        parts["predictor"] = given["predictor"]
     return parts
 
 
-def counted(config: ConfigDict, section: str) -> object:
-    """A section of a config as far as it counts."""
-    value, later = plain(config)[section], LATER.get(section, {})
+def counted(config: dict, section: str) -> object:
+    """A section of a plain config as far as it counts."""
+    value, later = config[section], LATER.get(section, {})
     return {key: given for key, given in value.items() if later.get(key, ...) != given} if later else value
 
 
@@ -241,7 +240,7 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
     for row in rows:
         for seed in config.seeds[: row.get("seeds")]:
             resolved = resolve(config, row["overrides"], seed)
-            identity, needs = train_identity(resolved), []
+            identity, needs, given = train_identity(resolved), [], plain(resolved)
             trained = resolved.start or "train" in row["verbs"] or not resolved.checkpoint
             if trained and trains(resolved):
                 trainings = train_jobs(known, config, row["name"], resolved)
@@ -251,15 +250,15 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
                 start = [resolved.checkpoint] if resolved.checkpoint else trainings[-1].needs[:1]
                 identity |= {"start": start[0]} if start else {}
             for verb in (verb for verb in row["verbs"] if verb != "train"):
-                needed, part = list(needs), [identity, counted(resolved, verb)]
+                needed, part = list(needs), [identity, counted(given, verb)]
                 if verb == "sample":
                     judges = [] if resolved.judge.name == "none" else judge_jobs(known, config, resolved.judge)
-                    part += [plain(resolved)["judge"], plain(resolved)["quality"]]
+                    part += [given["judge"], given["quality"]]
                     jobs |= {job.id: job for job in judges if job.id not in jobs}
                     needed += [job.id for job in judges[-1:] if job.id not in needed]
                     part += [job.id for job in judges[-1:]]
                     part += [content(resolved.sample.source)] if resolved.sample.source else []
-                job = Job(job_id(verb, row["name"], part), verb, row["name"], seed, needed, plain(resolved))
+                job = Job(job_id(verb, row["name"], part), verb, row["name"], seed, needed, given)
                 jobs[job.id] = job
     order = {"train": 0, "evaluate": 1, "sample": 2}
     return sorted(jobs.values(), key=lambda job: (order[job.verb], len(job.needs) if job.verb == "train" else 0))

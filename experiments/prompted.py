@@ -27,6 +27,7 @@ from experiments.jobs import Job
 from experiments.picture_models import Model, Slot, opened
 
 ROWS = 8  # prompts in a picture of samples
+MONTAGE = "methods.png"
 
 
 def check(job: Context) -> None:
@@ -158,5 +159,5 @@ def montage(rows: list[dict], workdir: Path, folder: Path, most: int = 2) -> lis
             texts = (job / "samples.txt").read_text().splitlines()
     if len(columns) < 2 or len({len(each) for each in columns.values()}) > 1:
         return []
-    labelled_grid(folder / "methods.png", columns, texts, "The same prompts and noise under each method")
-    return [folder / "methods.png"]
+    labelled_grid(folder / MONTAGE, columns, texts, "The same prompts and noise under each method")
+    return [folder / MONTAGE]

@@ -2,18 +2,19 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from diffusion.report.rows import read_rows, write_rows
+from diffusion.report.rows import PACKAGES, read_rows, write_rows
 from diffusion.report.tables import Column, assemble, markdown, terminal, values
 from experiments.curves import draw
 from experiments.domains import SCIENCES
-from experiments.images import collect
+from experiments.images import collect, grid_name
 from experiments.jobs import atomic_write, plan
-from experiments.prompted import montage
+from experiments.prompted import MONTAGE, montage
 
 PUBLISHED = Path(__file__).parent
 IN_LINES = (*SCIENCES, "pairs")  # whose samples are shown by the line
@@ -21,6 +22,8 @@ IN_LINES = (*SCIENCES, "pairs")  # whose samples are shown by the line
 
 def regenerate(module: ModuleType, config: ConfigDict, workdir: Path, committed: bool, publish: bool) -> None:
     """Write a table from rows that are there: those of the work directory, or the committed ones.
+
+    Committed rows need no further flags: their seeds and their data's folder are those of the rows.
 
     Raises:
       ValueError: when there are none.
@@ -34,7 +37,16 @@ def regenerate(module: ModuleType, config: ConfigDict, workdir: Path, committed:
         rows = [read_rows_of(job.folder(workdir)) | {"row": job.row} for job in done]
     if not rows:
         raise ValueError(f"table: no rows in {source}; make them with `launch.py run --config=...`")
-    write(module, config, rows, workdir, publish)
+    write(module, as_made(config, rows) if committed else config, rows, workdir, publish, committed)
+
+
+def as_made(config: ConfigDict, rows: list[dict]) -> ConfigDict:
+    """The config with the seeds and the data's folder that its rows were made with."""
+    made = config.copy_and_resolve_references()
+    made.seeds = tuple(sorted({row["seed"] for row in rows}))
+    # Rows of made-up data have no folder, whatever the command line gave.
+    made.data.path = max(row["config"]["data"]["path"] for row in rows)
+    return made
 
 
 def read_rows_of(folder: Path) -> dict:
@@ -42,15 +54,24 @@ def read_rows_of(folder: Path) -> dict:
     return json.loads((folder / "result.json").read_text())
 
 
-def write(module: ModuleType, config: ConfigDict, rows: list[dict], workdir: Path, publish: bool) -> None:
-    """Table, plots and samples into the work directory's tables, and beside the code when published."""
-    folder = workdir / "tables" / f"{config.table}.{config.variant}"
+def write(
+    module: ModuleType, config: ConfigDict, rows: list[dict], workdir: Path, publish: bool, committed: bool = False
+) -> None:
+    """Table, plots and samples into the work directory's tables, and beside the code when published.
+
+    Pictures of samples are those of the work directory's jobs, or for committed rows the committed ones.
+    """
+    name = f"{config.table}.{config.variant}"
+    folder = workdir / "tables" / name
     text, printed = render(module, config, rows)
     pictured = {row["name"] for row in module.rows(config) if row.get("pictured", True)}
     pictures = draw(module, config, rows, folder)
     shown = [row for row in rows if row["row"] in pictured]
-    pictures += montage(shown, workdir, folder)
-    pictures += collect([row for row in shown if row.get("domain") != "prompted"], workdir, folder)
+    if committed:
+        pictures += committed_pictures(name, shown, folder)
+    else:
+        pictures += montage(shown, workdir, folder)
+        pictures += collect([row for row in shown if row.get("domain") != "prompted"], workdir, folder)
     samples = sample_text(rows, workdir)
     body = text + "".join(f"\n![{path.stem}]({path.name})\n" for path in pictures)
     atomic_write(folder / "table.md", body)
@@ -61,7 +82,6 @@ def write(module: ModuleType, config: ConfigDict, rows: list[dict], workdir: Pat
     for path in (folder / "table.md", *pictures, *([folder / "samples.md"] if samples else []), folder / "rows.jsonl"):
         print(f"wrote {os.path.relpath(path)}")
     if publish:
-        name = f"{config.table}.{config.variant}"
         write_rows(PUBLISHED / "results" / f"{name}.jsonl", rows)
         for path in pictures:
             target = PUBLISHED / "tables" / f"{name}.{path.name}"
@@ -70,6 +90,14 @@ def write(module: ModuleType, config: ConfigDict, rows: list[dict], workdir: Pat
         links = "".join(f"\n![{path.stem}]({name}.{path.name})\n" for path in pictures)
         atomic_write(PUBLISHED / "tables" / f"{name}.md", text + links)
         print(f"published experiments/tables/{name}.md")
+
+
+def committed_pictures(name: str, rows: list[dict], folder: Path) -> list[Path]:
+    """Copies of the committed pictures of samples, which cannot be drawn from rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [MONTAGE, *(grid_name(row) for row in rows if row["verb"] == "sample")]
+    sources = {picture: PUBLISHED / "tables" / f"{name}.{picture}" for picture in wanted}
+    return [shutil.copyfile(source, folder / picture) for picture, source in sources.items() if source.exists()]
 
 
 def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[str, str]:
@@ -87,11 +115,12 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
     command = f"python launch.py run --config=configs/{config.table}.py:{config.variant}"
     command += "" if seeds == [0] else f' --config.seeds="{tuple(seeds)}"'
     command += " --config.data.path=FOLDER" if any(row["config"]["data"]["path"] for row in rows) else ""
-    first = rows[0]
-    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
+    first, versions = rows[0], rows[0]["versions"]
+    # Fields of committed rows are sorted by name.
+    packages = ", ".join(f"{name} {versions[name]}" for name in ("python", *PACKAGES) if name in versions)
     made = (
         f"Made by `{command}` at commit {', '.join(sorted({row['commit'] for row in rows}))} on "
-        f"{first['device_count']} x {first['device_kind']} ({versions}); {len(seeds)} seed(s), ± is the standard error "
+        f"{first['device_count']} x {first['device_kind']} ({packages}); {len(seeds)} seed(s), ± is the standard error "
         f"over seeds{brackets(rows)}."
     )
     made += f" Not measured here: {', '.join(absent)}." if absent else ""

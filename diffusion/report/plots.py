@@ -121,7 +121,7 @@ def plain_numbers(axis) -> None:
     """Label a logarithmic axis at 1, 2 and 5 times the powers of ten, as short as can be and without exponents."""
 
     def label(value: float, _) -> str:
-        return np.format_float_positional(value, precision=3, fractional=False, trim="-")
+        return np.format_float_positional(value, precision=6, fractional=False, trim="-")
 
     axis.set_major_formatter(label)
     axis.set_minor_locator(LogLocator(subs=(2, 5)))

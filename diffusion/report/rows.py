@@ -8,10 +8,12 @@ from pathlib import Path
 
 import jax
 
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
 
 def provenance() -> dict:
     """Commit, versions and devices: where a number comes from."""
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "commit": commit(),
         "versions": {"python": platform.python_version(), **versions},

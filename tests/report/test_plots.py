@@ -39,6 +39,7 @@ def test_lines_show_points_errors_and_references(tmp_path, drawn, picture):
     axis = drawn[2].axes[0].xaxis
     labels = [label.get_text() for which in (False, True) for label in axis.get_ticklabels(minor=which)]
     assert axis.get_scale() == "log" and {"5", "10", "20"} <= set(labels) and "3.917" not in labels
+    assert [axis.get_major_formatter()(value, 0) for value in (0.2025, 0.3000000001)] == ["0.2025", "0.3"]
 
 
 def test_many_lines_stay_apart_and_their_legend_stands_beside_them(tmp_path, drawn, picture):

@@ -52,7 +52,7 @@ RESULTS = [
 @pytest.mark.parametrize(("variant", "difference"), [("paper", True), ("local", False)])
 def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypatch, capsys, picture):
     monkeypatch.setattr(verb, "PUBLISHED", tmp_path / "beside")
-    config = ConfigDict(dict(table="mine", variant=variant))
+    config = ConfigDict(dict(table="mine", variant=variant, seeds=(0,), data=dict(path="")))
     text = "\n".join(["one"]) + verb.SEPARATOR + "two" + verb.SEPARATOR + "three"
     folder = tmp_path / "jobs" / "sample-AR"
     folder.mkdir(parents=True)

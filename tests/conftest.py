@@ -1,7 +1,10 @@
 """Strict numerics for every test: no key is used twice, and no array is broadcast by accident."""
 
+import gc
 import os
 from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Eight simulated devices let the sharding laws run anywhere.
@@ -9,10 +12,27 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 
 import jax
 
-# Tests are compile time: equal programs are compiled once, also between workers and runs.
-CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
-jax.config.update("jax_compilation_cache_dir", CACHE)
+# Tests are compile time: equal programs are compiled once, also between workers, runs and clones.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion-tests"
+jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+LARGE = 1.2e9  # bytes; a worker is to stay under two gigabytes
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not say."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drop_compiled_programs():
+    """Once a worker is large, drop the programs of the modules that are done; a later test reads them from the cache."""
+    yield
+    if resident() > LARGE:
+        jax.clear_caches()
+        gc.collect()

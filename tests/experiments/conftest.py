@@ -1,14 +1,51 @@
 """What the tests of the verbs share: the command line in this process, and a small text."""
 
+import shutil
 import sys
+import sysconfig
+from functools import partial
 from pathlib import Path
 
+import jax
 import pytest
 from absl import flags
 
 import launch
+from diffusion.data import pair_tasks, pictures, synthetic
+from diffusion.train.mesh import make_mesh
+from experiments import allocator, context
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_devices():
+    """Verbs run on two of the simulated devices: programs for eight take longer and show nothing more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(context, "make_mesh", partial(make_mesh, devices=jax.devices()[:2]))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_data():
+    """Data that are made on the spot are few: the full sets take longer to write than a debug training runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pair_tasks, "SENTENCES", 2000)
+        patch.setattr(pair_tasks, "NUMBERS", 2000)
+        patch.setitem(pictures.PICTURES, "train", (0, 600))
+        patch.setitem(pictures.REWARDED, "train", (0, 600))
+        for sizes in (pictures.POINTS, synthetic.POINTS):
+            patch.setitem(sizes, "train", 2000)
+        yield
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory):
+    """A folder with a few of the standard library's files, for --config.data.path: all of them take long to pack."""
+    folder, library = tmp_path_factory.mktemp("sources"), Path(sysconfig.get_paths()["stdlib"])
+    for package in ("collections", "email", "json", "logging", "unittest", "wsgiref"):
+        shutil.copytree(library / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
 
 
 @pytest.fixture
@@ -19,6 +56,7 @@ def cli(capsys, monkeypatch, tmp_path):
     """
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("jax.config.update", lambda *setting: None)  # the tests' own compilation cache stays
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: True)  # tests that follow need the memory
 
     def call(*words):
         # Flags are the process's: forget the call before, and the overrides that it defined.

@@ -28,9 +28,15 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture
-def cli(cli, cache):
-    """The command line, with one place for all packed data of the quickstart."""
-    return lambda *words: cli(*words, *([f"--config.data.cache_dir={cache}"] if DEBUG in words else []))
+def cli(cli, cache, sources):
+    """The command line, with few data for the quickstart and one place for what is packed of them."""
+
+    def call(*words):
+        own = any("data.source" in word for word in words)
+        data = {"cache_dir": cache} | ({} if own else {"path": sources})
+        return cli(*words, *(f"--config.data.{name}={value}" for name, value in data.items() if DEBUG in words))
+
+    return call
 
 
 def one_line(result, *words):
@@ -66,7 +72,7 @@ def test_help_shows_every_verb_with_an_example(cli):
         (["run", DEBUG, "--config.data.source=text_files", "--config.data.path=/no/such/folder"], ["data.path"]),
         (["run", DEBUG, "--config.process.schedule=wavy"], ["process.schedule", "log_linear"]),
         (["run", DEBUG, "--config.mesh.data=3"], ["mesh", "devices"]),
-        (["run", DEBUG, "--config.train.batch=12"], ["train.batch", "16"]),
+        (["run", DEBUG, "--config.train.batch=13"], ["train.batch", "14"]),
         (["train", DEBUG, "--row=Nobody"], ["row", "MDLM"]),
         (["run", "--jobs=nowhere.jsonl"], ["jobs", "plan"]),
         (["table", DEBUG], ["table", "run"]),
@@ -104,6 +110,7 @@ def train_words(workdir, *more):
     return ("train", DEBUG, "--row=AR", f"--workdir={workdir}", "--config.train.steps=40", *more)
 
 
+@pytest.mark.slow
 def test_kill_9_and_the_same_command_gives_the_same_bits(tmp_path):
     """Law 6 through the command line: a run that was killed without warning loses nothing."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -128,6 +135,7 @@ def test_kill_9_and_the_same_command_gives_the_same_bits(tmp_path):
     chex.assert_trees_all_equal(weights_of(whole, job), weights_of(killed, job))
 
 
+@pytest.mark.slow
 def test_two_processes_work_like_one(tmp_path):
     """Data, noise, gradients, scores and samples do not depend on the number of hosts."""
     one, two = tmp_path / "one", tmp_path / "two"
@@ -160,8 +168,8 @@ def test_two_processes_work_like_one(tmp_path):
 
 def test_a_table_from_nothing_and_again_from_its_plan(cli, tmp_path):
     """run, then plan + run --jobs on what is there, then table: the same rows."""
-    single_device = ("--config.mesh.data=8",)
-    status, out, err = cli("run", DEBUG, *single_device)
+    mesh = ("--config.mesh.data=2",)
+    status, out, err = cli("run", DEBUG, *mesh)
     assert status == 0, err
     folder = tmp_path / "runs" / "tables" / "quickstart.debug"
     for name in ("table.md", "rows.jsonl", "loss.png", "quality.png", "samples.md"):
@@ -171,7 +179,7 @@ def test_a_table_from_nothing_and_again_from_its_plan(cli, tmp_path):
     for row in map(json.loads, rows.splitlines()):
         assert {"commit", "versions", "device_kind", "device_count", "seed", "config", "seconds", "data"} <= set(row)
 
-    status, plan, _ = cli("plan", DEBUG, *single_device)
+    status, plan, _ = cli("plan", DEBUG, *mesh)
     jobs = [json.loads(line) for line in plan.splitlines()]
     assert [job["verb"] for job in jobs[:2]] == ["train", "train"]
     path = tmp_path / "jobs.jsonl"
@@ -180,7 +188,7 @@ def test_a_table_from_nothing_and_again_from_its_plan(cli, tmp_path):
     assert status == 0 and "done before" in err
     one_line(cli("run", f"--jobs={path}", "--index=99"), "index", "jobs")
 
-    status, out, err = cli("table", DEBUG, *single_device)
+    status, out, err = cli("table", DEBUG, *mesh)
     assert status == 0, err
     assert (folder / "rows.jsonl").read_text() == rows
 

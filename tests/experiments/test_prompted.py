@@ -149,7 +149,7 @@ def test_the_trained_tier_runs_from_nothing_to_its_table(cli, tmp_path):
         ),
         (["--config.process.schedule=cosine"], "sample.gaussian.path: leading is for schedules that are chains"),
         (["--config.process.schedule=log_linear"], "process.schedule: unknown 'log_linear'"),
-        (["--config.sample.batch=3"], "sample.batch: 3 is not a multiple of 8 devices"),
+        (["--config.sample.batch=3"], "sample.batch: 3 is not a multiple of 2 devices"),
     ],
     ids=lambda value: value[0].partition("=")[0].strip("-") if isinstance(value, list) else "",
 )

@@ -112,7 +112,7 @@ def translates_a_file(cli, tmp_path):
         (["--config.sample.translation.rerank=judge"], "sample.translation.rerank: judge needs judge.name=row"),
         (["--config.sample.translation.tokenize=moses"], "sacreBLEU knows no 'moses'"),
         (["--config.sample.translation.split=train"], "texts of training are not kept"),
-        (["--config.sample.batch=3"], "sample.batch: 3 is not a multiple of 8 devices"),
+        (["--config.sample.batch=3"], "sample.batch: 3 is not a multiple of 2 devices"),
         (["--config.encoder_decoder.length_classes=0"], "the network has no length head"),
         (["--config.encoder_decoder.kind=twin"], "encoder_decoder.kind: unknown 'twin'"),
         (["--config.encoder_decoder.kind=causal"], "embedding does not train encoder_decoder.kind=causal"),

@@ -21,8 +21,8 @@ from diffusion.types import Denoise, MaskedProcess, Tokens
 
 Weights = Float[Array, "B L"]
 Nats = Float[Array, " B"]
-# An estimator takes a process of its own kind: those of this module one that masks, `LevelBound` a Gaussian one.
-Estimate = Callable[[Denoise, Any, Tokens, Weights, Draws], Nats]
+# Denoiser and process are of the estimator's kind: of this module's they mask, `LevelBound`'s have Gaussian noise.
+Estimate = Callable[[Callable[..., Any], Any, Tokens, Weights, Draws], Nats]
 
 
 def bound_continuous(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:

@@ -1,7 +1,7 @@
 """From nats per sequence to the numbers of a table; only an estimator that is a likelihood gets a perplexity."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Integer, Key
 from diffusion.corrupt.gaussian import Diffusing
 from diffusion.evaluate.likelihood import Estimate
 from diffusion.randomness import Draws, draws, fold
-from diffusion.types import Batch, Denoiser, MaskedProcess, Params, Times, Tokens
+from diffusion.types import Batch, Denoiser, MaskedProcess, Params, Symbols, Times
 
 LIKELIHOODS = ("bound_", "nll_")
 Evaluator = Callable[
@@ -45,7 +45,7 @@ def make_evaluator(
         tokens, weights = batch["tokens"], batch["weights"]
         root = draws(key, "evaluate", step, len(tokens))
 
-        def denoise(noisy: Tokens, time: Times):
+        def denoise(noisy: Symbols | Float[Array, "B ..."], time: Times) -> Any:
             return denoiser(params, noisy, time, batch.get("prompt", batch.get("label")))
 
         def one(index: Int[Array, ""]) -> Float[Array, " B"]:

@@ -29,6 +29,7 @@ Exit status: 0 done; 1 a training diverged or a job failed; 2 bad input, named i
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -101,7 +102,7 @@ def start_processes() -> None:
         jax.distributed.initialize()
 
 
-def load_table(name: str):
+def load_table(name: str) -> ModuleType:
     """The config file as a module: its TABLE and its rows."""
     import importlib.util
 
@@ -109,6 +110,7 @@ def load_table(name: str):
     if not path.exists():
         raise ValueError(f"--config: {path} does not exist; give FILE[:VARIANT], such as configs/quickstart.py:local")
     spec = importlib.util.spec_from_file_location(f"table_{path.stem}", path)
+    assert spec is not None and spec.loader is not None  # as of every file of Python
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -133,7 +135,8 @@ def dispatch(verb: str) -> None:
         from experiments import convert
 
         return convert.run(FROM.value, CHECKPOINT.value, workdir)
-    module = load_table(flags.FLAGS["config"].config_filename) if CONFIG.value is not None else None
+    config, flag = CONFIG.value, flags.FLAGS["config"]
+    module = load_table(flag.config_filename) if config is not None else None  # pyright: ignore[reportAttributeAccessIssue]
     from experiments import jobs
 
     if verb == "run" and JOBS.value:
@@ -144,14 +147,13 @@ def dispatch(verb: str) -> None:
 
         run.run_jobs(chosen, workdir)
         return
-    if module and verb != "compile":
-        split_cpu(CONFIG.value.cpu_devices)
+    if config is not None and verb != "compile":
+        split_cpu(config.cpu_devices)
     start_processes()
     from experiments import run, table
 
-    if module is None:
+    if module is None or config is None:
         raise ValueError("--config: missing; give FILE[:VARIANT], such as --config=configs/quickstart.py:local")
-    config = CONFIG.value
     if verb == "plan":
         print(jobs.write_plan(jobs.plan(list(module.rows(config)), config)), end="")
     elif verb == "run":
@@ -161,10 +163,10 @@ def dispatch(verb: str) -> None:
     elif verb == "compile":
         from experiments import compile as ahead_of_time
 
-        overrides = config_flags.get_override_values(flags.FLAGS["config"])
+        overrides = config_flags.get_override_values(flag)
         ahead_of_time.run(module, config, ROW.value, TOPOLOGY.value, workdir, overrides)
     else:
-        overrides = config_flags.get_override_values(flags.FLAGS["config"])
+        overrides = config_flags.get_override_values(flag)
         run.run_row(module, config, verb, ROW.value, overrides, workdir)
 
 

@@ -4,13 +4,14 @@ Fields are documented where they stand. Unknown fields on the command line are r
 """
 
 import copy
+from typing import Any
 
 from ml_collections import ConfigDict
 
 VARIANTS = ("paper", "gpu", "local", "debug")
 
 # Sampling of Gaussian diffusion: `sample.gaussian`.
-GAUSSIAN = dict(
+GAUSSIAN: dict[str, Any] = dict(
     # plain, best_of, gradient (universal guidance), condition (DATE), steering (FK), lidar, lidar_steering; on the
     # mixture plain, exact, gradient, lidar
     method="plain",

@@ -5,6 +5,8 @@ sampled ancestrally, by ReMDM, by star-shaped steps without and with a learned e
 is the one of its own table; the trainings are shared with those tables.
 """
 
+from typing import Any
+
 from configs.base import defaults, left_to_right, python_bytes, tiny
 from configs.gstar import BASE, GUIDED, NOTES, PLAIN, cost, equal_steps, predictor
 from configs.mdlm_owt import openwebtext, wikipedia
@@ -111,7 +113,8 @@ def rows(config):
                 # P2 collapses on bytes, far off what the plots can show beside the others.
                 collapsed = variant == "local" and method == "P2"
                 curves = {} if collapsed else {"quality": (name, method), "frontier": (name, method)}
-                row = dict(overrides=settings | {"sample.steps": steps}, verbs=("sample",), curves=curves)
+                settings = settings | {"sample.steps": steps}
+                row: dict[str, Any] = dict(overrides=settings, verbs=("sample",), curves=curves)
                 yield row | {"name": f"{name}, {method}, {budget}"}
                 for temperature in TEMPERATURES.get((variant, name, method), ()):
                     yield row | {

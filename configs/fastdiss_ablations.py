@@ -5,6 +5,8 @@ MANS, and the noise that decoding starts from. The scales are those of `fastdiss
 long, one seed. Given Tatoeba's files (--config.data.path=FOLDER) it has F for English to German too, after 2,000 steps.
 """
 
+from typing import Any
+
 from configs import fastdiss_translation, seq2seq
 from configs.fastdiss_translation import TATOEBA_PREFIX
 
@@ -12,7 +14,7 @@ FACTORS, STEPS = (1.0, 1.5, 2.0, 3.0, 4.0), (5, 20)
 FACTOR = 3.0  # of the other choices
 TATOEBA_FACTORS = {"standard": (2.0, 3.0, 4.0, 6.0), "MANS and SCP": (1.5, 2.0, 3.0, 4.0, 6.0)}
 TATOEBA_FACTORS["random shift, same mean"] = TATOEBA_FACTORS["MANS and SCP"]
-CHOICES = {
+CHOICES: dict[str, dict[str, Any]] = {
     "SCP, Markov noise": seq2seq.METHODS["SCP, Markov noise"],
     "SCP, uniform gap": seq2seq.SCP | {"embedding.scp.gap": "uniform"},
     "SCP, gaps of 2 to 20 steps": seq2seq.SCP | {"embedding.scp.gap": "randk"},
@@ -76,7 +78,7 @@ def rows(config):
             for steps in STEPS:
                 yield seq2seq.row(at(method, factor, steps), method, steps, factor, shared=own)
     for method in ("standard", "MANS"):
-        loud = {"sample.translation.factor": FACTOR}
+        loud: dict[str, Any] = {"sample.translation.factor": FACTOR}
         yield seq2seq.row(
             f"{method}, decoding from noise of {FACTOR:g}, 5 steps", method, 5, FACTOR, shared=own, **loud
         )

@@ -6,6 +6,8 @@ recipes of Difformer's and DINOISER's public code for IWSLT14 German-English and
 `iwslt14` and `wmt14` below data.path.
 """
 
+from typing import Any
+
 from configs import seq2seq
 
 IWSLT, WMT, TATOEBA_PREFIX = "IWSLT14: ", "WMT14: ", "Tatoeba: "
@@ -167,7 +169,7 @@ def dialect_rows(config, factors):
 
 def tatoeba_rows():
     """English to German at a size that a CPU can train: the method, its base, and the control."""
-    shared = dict(prefix=TATOEBA_PREFIX, shared=TATOEBA)
+    shared: dict[str, Any] = dict(prefix=TATOEBA_PREFIX, shared=TATOEBA)
     for each in seq2seq.method_rows(TATOEBA_METHODS, FEW, TATOEBA_BEST, "tatoeba", **shared):
         # Their difference is small beside the spread of seeds.
         yield each if "random" in each["name"] else each | {"seeds": 5}

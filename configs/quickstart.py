@@ -3,9 +3,11 @@
 No paper prints these numbers; the table shows the whole machine at work on any computer.
 """
 
+from typing import Any
+
 from configs.base import defaults, left_to_right, small, tiny
 
-TABLE = dict(
+TABLE: dict[str, Any] = dict(
     title="Quickstart: Python source, AR against masked diffusion",
     columns=(
         ("bits_per_byte", "bits/byte (test)", ".3f"),

@@ -8,6 +8,9 @@ text or sharper text: every model is sampled at several temperatures, and only a
 perplexity against entropy is a gain.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 from configs.base import defaults, left_to_right, python_bytes, tiny
 from configs.mdlm_owt import openwebtext, wikipedia, zero_shot
 from configs.scmdm import BASE, BOUNDS, FULL, NOTES, SAME_TOKENS, after_training, bounds, models
@@ -98,7 +101,7 @@ def get_config(variant: str = "local"):
     return config
 
 
-def rows(config):
+def rows(config) -> Iterator[dict[str, Any]]:
     variant = config.variant
     sweep = SWEEP_STEPS[variant]
     if variant != "paper":

@@ -3,6 +3,8 @@
 It is no table of its own.
 """
 
+from typing import Any
+
 from configs.base import defaults
 
 AR = "AR"
@@ -140,7 +142,7 @@ def method_rows(methods, steps, factors: dict, plot: str, prefix: str = "", shar
     """Every method at every number of steps, the steps of 5 and 20 written down; `factors` are F by method."""
     for method in methods:
         for count in steps:
-            watched = {"sample.translation.diagnose": True} if count in (5, 20) else {}
+            watched: dict[str, Any] = {"sample.translation.diagnose": True} if count in (5, 20) else {}
             name = f"{prefix}{method}, {count} step{'s' if count > 1 else ''}"
             yield row(name, method, count, factors[method], plot, method, shared=shared or {}, **watched)
 
@@ -168,7 +170,7 @@ def memory_rows(methods, factors: dict, prefix: str = "", shared: dict | None = 
     """Five steps with an estimate that is made anew (two calls a step), and with none."""
     for method in methods:
         for memory in ("recompute", "none"):
-            more = {"sample.translation.memory": memory}
+            more: dict[str, Any] = {"sample.translation.memory": memory}
             name = f"{prefix}{method}, 5 steps, {memory}"
             yield row(name, method, 5, factors[method], shared=shared or {}, **more)
 
@@ -177,7 +179,7 @@ def best_rows(
     method: str, steps: int, factors: dict, beam: int, seeds: int, prefix: str = "", shared=None, judged=True
 ):
     """Several lengths and noises of a sentence, of which agreement by BLEU, or the causal row, takes one."""
-    several = {"sample.translation.length_beam": beam, "sample.translation.seeds": seeds}
+    several: dict[str, Any] = {"sample.translation.length_beam": beam, "sample.translation.seeds": seeds}
     name = f"{prefix}{method}, {steps} steps, {beam} x {seeds}"
     yield row(f"{name}, MBR", method, steps, factors[method], shared=shared or {}, **several)
     if judged:

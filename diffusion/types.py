@@ -12,12 +12,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 Params = PyTree
-Tokens = Int[Array, "B L"]
+Tokens = Int[Array | np.ndarray, "B L"]
+Symbols = Int[Array | np.ndarray, "B N"]  # positions of a state: tokens, or the sub-tokens of tokens, then the mask
 Times = Float[Array, " B"]
 Scalars = Float[Array | np.ndarray | np.floating, "*shape"]
 Logits = Float[Array, "B L K"]
 Keys = Key[Array, " B"]
-Batch = Mapping[str, Array]
+Batch = Mapping[str, Array | np.ndarray]
 # A metric is kept as (total, count), so that its mean stays exact over padding, hosts and micro-batches.
 Metrics = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 
@@ -65,19 +66,19 @@ class MaskedProcess(Protocol):
         """Positions per token in the noisy state."""
         ...
 
-    def prior(self, size: int, length: int) -> Int[Array, "B N"]:
+    def prior(self, size: int, length: int) -> Symbols:
         """The state at t = 1."""
         ...
 
-    def encode(self, tokens: Tokens) -> Int[Array, "B N"]:
+    def encode(self, tokens: Tokens) -> Symbols:
         """The clean state of tokens."""
         ...
 
-    def decode(self, state: Int[Array, "B N"]) -> Tokens:
+    def decode(self, state: Symbols) -> Tokens:
         """The tokens of a state, where they are known."""
         ...
 
-    def filtered(self, logits: Logits, noisy: Int[Array, "B N"]) -> Logits:
+    def filtered(self, logits: Logits, noisy: Symbols) -> Logits:
         """Float32 logits without the tokens that the state rules out."""
         ...
 
@@ -85,19 +86,19 @@ class MaskedProcess(Protocol):
         """The level at which each position of `length` tokens is masked, uniform on [0, 1)."""
         ...
 
-    def corrupt(self, keys: Keys, clean: Tokens, time: Times) -> Int[Array, "B N"]:
+    def corrupt(self, keys: Keys, clean: Tokens, time: Times) -> Symbols:
         """Draw a noisy state given clean tokens, with one key and one time per example."""
         ...
 
-    def log_prob(self, logits: Logits, noisy: Int[Array, "B N"], clean: Int[Array, "B N"]) -> Float[Array, "B N"]:
+    def log_prob(self, logits: Logits, noisy: Symbols, clean: Symbols) -> Float[Array, "B N"]:
         """log p of the clean value of every position, in nats."""
         ...
 
     def token_log_prob(
         self,
         logits: Logits,
-        noisy: Int[Array, "B N"],
-        clean: Int[Array, "B N"],
+        noisy: Symbols,
+        clean: Symbols,
         chosen: Bool[Array, "B N"] | None = None,
     ) -> Float[Array, "B L"]:
         """log p of every token on its `chosen` positions (None: all), in nats."""
@@ -131,13 +132,11 @@ class Denoiser(Protocol):
 class SelfConditioning(Protocol):
     """What a denoiser's prediction leaves for its next call."""
 
-    def empty(self, state: Int[Array, "B N"]) -> Float[Array, "B L D"]:
+    def empty(self, state: Symbols) -> Float[Array, "B L D"]:
         """The memory before the first prediction."""
         ...
 
-    def __call__(
-        self, params: Params, logits: Logits, before: Int[Array, "B N"], after: Int[Array, "B N"]
-    ) -> Float[Array, "B L D"]:
+    def __call__(self, params: Params, logits: Logits, before: Symbols, after: Symbols) -> Float[Array, "B L D"]:
         """The memory for the state `after` of a prediction made at the state `before`."""
         ...
 
@@ -145,7 +144,7 @@ class SelfConditioning(Protocol):
 class Proposal(NamedTuple):
     """A full state: a value for every position (a token, or a digit of one)."""
 
-    tokens: Int[Array, "B N"]
+    tokens: Symbols
     log_prob: Float[Array, "B N"]  # of the proposed value under the network, before temperature and nucleus, in nats
     race: Float[Array, "B N"]  # winning p / E of the exponential race; used by the low-precision rule alone
 
@@ -158,14 +157,14 @@ class Propose(Protocol):
         self,
         keys: Keys,
         logits: Logits,
-        noisy: Int[Array, "B N"] | None,
+        noisy: Symbols | None,
         temperature: Float[Array, ""],
         nucleus: Float[Array, ""],
     ) -> Proposal:
         """A random proposal."""
         ...
 
-    def best(self, logits: Logits, noisy: Int[Array, "B N"] | None) -> Int[Array, "B N"]:
+    def best(self, logits: Logits, noisy: Symbols | None) -> Symbols:
         """The most probable value of every position."""
         ...
 

@@ -68,8 +68,9 @@ def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[
 
     batch, length, mask_id = shape["batch"], shape["length"], shape["vocab_size"] - 1
     on_cpu = jax.default_backend() == "cpu"
+    sizes: dict[str, Any] = {name: shape[name] for name in ("vocab_size", "hidden", "blocks", "heads")}
     net = DiT(
-        **{name: shape[name] for name in ("vocab_size", "hidden", "blocks", "heads")},
+        **sizes,
         dropout=FLAGS.dropout,
         dtype=FLAGS.dtype,
         remat=FLAGS.remat,
@@ -164,8 +165,8 @@ def utilisation(shape: dict[str, int], seconds: float) -> float | None:
     from diffusion.train.hardware import peak
 
     device = peak(jax.devices()[0].device_kind)
-    names = ("hidden", "blocks", "vocab_size", "length")
-    flops = 3 * flops_per_token(**{name: shape[name] for name in names}) * shape["batch"] * shape["length"]
+    sizes: dict[str, Any] = {name: shape[name] for name in ("hidden", "blocks", "vocab_size", "length")}
+    flops = 3 * flops_per_token(**sizes) * shape["batch"] * shape["length"]
     return flops / seconds / device.flops if device else None
 
 
@@ -242,7 +243,7 @@ def main(arguments: list[str]) -> None:
 
         result |= {"device": jax.devices()[0].device_kind, "versions": {"jax": jax.__version__}}
     if "torch" in sides:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         result.setdefault("versions", {})["torch"] = torch.__version__
     print(report(result))

@@ -131,14 +131,15 @@ def measure(program: Program, mesh: Mesh, limit: Peak | None) -> dict:
     The traffic to memory is an estimate: arguments read and outputs written once, and at every turn the weights read
     and the temporaries written and read once. The compiler's own count takes a loop's body once, whatever its turns.
     """
-    memory = program.compiled.memory_analysis()
+    memory, text = program.compiled.memory_analysis(), program.compiled.as_text()
+    assert memory is not None and text is not None  # all our compilers give both
     cost = program.compiled.cost_analysis() or {}
     arguments, outputs, temporaries = (
         memory.argument_size_in_bytes,
         memory.output_size_in_bytes,
         memory.temp_size_in_bytes,
     )
-    traffic = collectives(program.compiled.as_text())
+    traffic = collectives(text)
     values = {
         "program": program.name,
         "arguments": arguments,

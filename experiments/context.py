@@ -3,6 +3,7 @@
 import functools
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -56,8 +57,9 @@ def pair_dataset(given: dict) -> PairDataset:
     """Pairs from the folder `data.path`, or from a folder below it that is called as the source."""
     below = Path(given["path"]).expanduser() / given["source"]
     path = str(below) if given["path"] and below.is_dir() else given["path"]
-    known = {each.name: given[each.name] for each in fields(PairSettings)}
-    return load_pairs(PairSettings(**known | {"path": path}))
+    known: dict[str, Any] = {each.name: given[each.name] for each in fields(PairSettings)}
+    known["path"] = path
+    return load_pairs(PairSettings(**known))
 
 
 def check(job: Job, workdir: Path) -> Context:

@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
         return jax.jit(lambda x: jax.lax.scan(turn, x, None, length=TURNS)[0]).lower(x).compile()
 
     # Without the rule the function differentiates as JAX does.
-    programs = {"ours": looped(convolve), "JAX's own": looped(convolve.fun)}
+    programs = {"ours": looped(convolve), "JAX's own": looped(convolve.fun)}  # pyright: ignore[reportAttributeAccessIssue]
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for program in programs.values():
         jax.block_until_ready(program(x))

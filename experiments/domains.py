@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Int
 
+from diffusion.data import Dataset
 from diffusion.data.tokenizers import Tokenizer
 from diffusion.evaluate import genomes
 from diffusion.evaluate.generation import sample_entropy
@@ -22,7 +23,7 @@ WORDS = (3, 6)  # lengths of the published k-mer spectra
 LETTERS = 50_000_000
 # Sources whose examples are exon, intron, exon.
 SPLICED = ("splice_sites", "simple_introns")
-Labels = Int[np.ndarray, " N"] | None
+Labels = Int[np.ndarray, " _"] | None  # one a sample, of sets that differ in size
 
 
 def check(job: Context) -> None:
@@ -53,7 +54,7 @@ def held_out(job: Context, count: int) -> tuple[Int[np.ndarray, "N L"], Int[np.n
     return rows["tokens"], rows.get("label")
 
 
-def measure(job: Context, sets: Sequence[tuple[Int[np.ndarray, "N L"], Labels]]) -> list[dict[str, float]]:
+def measure(job: Context, sets: Sequence[tuple[Int[np.ndarray, "_ L"], Labels]]) -> list[dict[str, float]]:
     """Write samples.txt, one sample a line, and samples.png of molecules; return all measures of each set of samples.
 
     A set is its tokens and the species that were asked for, if any: none in all sets, or some in each.
@@ -113,6 +114,7 @@ def measure_genomes(job: Context, sets: list[list[str]], labels: list[Labels]) -
     With labels every species is compared with its own, and distances are also given by species.
     """
     dataset = job.dataset
+    assert isinstance(dataset, Dataset)
     names = dataset.label_names or tuple(map(str, range(dataset.labels)))
     if jax.process_index() == 0:
         atomic_write(job.folder / "samples.txt", "".join(map(as_lines, sets, labels, [names] * len(sets))))
@@ -171,8 +173,11 @@ def discriminator(generated: genomes.Groups, reference: genomes.Groups) -> dict[
     sizes = {name: min(len(group), len(reference[name])) for name, group in generated.items()}
     if sum(sizes.values()) < 4:
         return {}
-    sides = [[text for name, size in sizes.items() for text in side[name][:size]] for side in (reference, generated)]
-    return {"kmer_auroc": genomes.kmer_auroc(*sides)}
+
+    def some(groups: genomes.Groups) -> list[str]:
+        return [text for name, size in sizes.items() for text in groups[name][:size]]
+
+    return {"kmer_auroc": genomes.kmer_auroc(some(reference), some(generated))}
 
 
 def real(job: Context, name: str) -> tuple[list[str], Int[np.ndarray, " N"] | None]:

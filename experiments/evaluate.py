@@ -23,6 +23,7 @@ def run(job: Context, spec: Job) -> dict:
     begin = time.time()
     if config.model.net == "reward":
         return rewards.run(job, spec)
+    assert isinstance(job.dataset, Dataset)
     names = build.estimators(config)
     params = trained_weights(spec, config, job.system, job.mesh, job.workdir)
 

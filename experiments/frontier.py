@@ -70,7 +70,8 @@ def gaps(rows: list[dict], curves: dict[int, list[tuple[float, float]]], name: s
     for seed, (entropy, value) in points(rows, name).items():
         known = curves.get(seed, [])
         if len(known) > 1 and known[0][0] <= entropy <= known[-1][0]:
-            found[seed] = value - float(np.interp(entropy, *zip(*known, strict=True)))
+            entropies, levels = zip(*known, strict=True)
+            found[seed] = value - float(np.interp(entropy, entropies, levels))
     return found
 
 

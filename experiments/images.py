@@ -44,7 +44,7 @@ def held_out(job: Context, count: int) -> Int[np.ndarray, "N L"]:
     return split.rows(range(min(count, len(split))))["tokens"]
 
 
-def measure(job: Context, spec: Job, sets: list[Int[np.ndarray, "N L"]]) -> list[dict[str, float]]:
+def measure(job: Context, spec: Job, sets: list[Int[np.ndarray, "_ L"]]) -> list[dict[str, float]]:
     """Write samples.png of the first set and compare each with all images of `judge.reference`.
 
     The judge is a classifier trained here (its Fréchet distance is no FID), or Inception (FID).
@@ -108,7 +108,8 @@ def trained_classifier(job: Context, needed: str) -> Classify:
         # The last batch is filled up, so that one program serves all.
         filled = np.concatenate([tokens, np.repeat(tokens[-1:], -len(tokens) % size, axis=0)])
         parts = [jax.device_get(judge(params, filled[start : start + size])) for start in range(0, len(filled), size)]
-        return tuple(np.concatenate(columns)[: len(tokens)] for columns in zip(*parts, strict=True))
+        features, logits = (np.concatenate(columns)[: len(tokens)] for columns in zip(*parts, strict=True))
+        return features, logits
 
     return classify
 

@@ -8,25 +8,15 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs.base import GAUSSIAN, TRANSLATION, defaults
 from diffusion.build.gaussian import EXACT
 
-# What decides the result of each verb; the rest (logging, meshes, folders) does not.
-TRAIN_SECTIONS = (
-    "data",
-    "codec",
-    "model",
-    "memory",
-    "process",
-    "objective",
-    "optimizer",
-    "train",
-    "seed",
-    "checkpoint",
-)
+# What decides the result of a training; the rest (logging, meshes, folders) does not.
+SECTIONS = ("data", "codec", "model", "memory", "process", "objective", "optimizer", "train", "seed", "checkpoint")
 # Fields with their defaults that came after jobs were done: they count where they differ, so that those keep their ids.
 LATER = {
     "data": {"validation_images": 5000, "source_length": 16, "reverse": False, "lower": False, "seed": 0},
@@ -103,7 +93,7 @@ def read_config(folder: Path) -> ConfigDict:
 def train_identity(config: ConfigDict) -> dict:
     """The part of a config that decides what is trained."""
     given = plain(config)
-    parts = {name: counted(given, name) for name in TRAIN_SECTIONS}
+    parts = {name: counted(given, name) for name in SECTIONS}
     for section, names in HOUSEKEEPING.items():
         parts[section] = {key: value for key, value in parts[section].items() if key not in names}
     # Sections that one network, or one objective, alone reads.
@@ -117,7 +107,7 @@ def train_identity(config: ConfigDict) -> dict:
     return parts
 
 
-def counted(config: dict, section: str) -> object:
+def counted(config: dict, section: str) -> Any:
     """A section of a plain config as far as it counts."""
     value, later = config[section], LATER.get(section, {})
     return {key: given for key, given in value.items() if later.get(key, ...) != given} if later else value
@@ -218,10 +208,10 @@ def judge_jobs(rows: list[dict], config: ConfigDict, judge: ConfigDict | None = 
 
     It is always that row's first seed. A checkpoint is of the network that is judged.
     """
-    judge = judge or config.judge
-    if judge.name not in ("row", "classifier"):
+    options = config.judge if judge is None else judge
+    if options.name not in ("row", "classifier"):
         return []
-    row = find_row(rows, judge.row, "judge.row")
+    row = find_row(rows, options.row, "judge.row")
     return train_jobs(
         rows, config, row["name"], resolve(config, row["overrides"] | {"checkpoint": ""}, config.seeds[0])
     )

@@ -4,14 +4,17 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Integer
 from ml_collections import ConfigDict
 
 from diffusion import build
 from diffusion.categorical import target_log_probs
+from diffusion.corrupt.gaussian import Diffusing
 from diffusion.data import Tokenizer
 from diffusion.data.vocabularies import gpt2
 from diffusion.evaluate.generation import retokenise
@@ -19,6 +22,7 @@ from diffusion.nets.gpt2 import GPT2
 from diffusion.objectives.autoregressive import shift_right
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights
+from diffusion.types import Params
 from experiments.context import Context
 from experiments.jobs import Job, read_config
 
@@ -29,9 +33,9 @@ class Judge:
 
     name: str
     eos: int | None
-    log_probs: Callable[[np.ndarray], jax.Array]
-    features: Callable[[np.ndarray], jax.Array]
-    tokens: Callable[[np.ndarray, list[str]], tuple[np.ndarray, np.ndarray | None]]
+    log_probs: Callable[[Integer[np.ndarray, "B L"]], Float[Array, "B L"]]
+    features: Callable[[Integer[np.ndarray, "B L"]], Float[Array, "B L D"]]
+    tokens: Callable[[Int[np.ndarray, "N L"], list[str]], tuple[Int[np.ndarray, "N M"], Int[np.ndarray, " N"] | None]]
 
 
 def check_judge(options: ConfigDict) -> None:
@@ -71,6 +75,7 @@ def trained_judge(needed: str, job: Context) -> Judge:
     config = read_config(folder)
     system = build.system(config, job.dataset.tokenizer.vocab_size)
     params = load_weights(folder / "weights", system.init, job.mesh)
+    assert not isinstance(system.process, Diffusing)
     mask_id = system.process.mask_id
 
     @jax.jit
@@ -103,6 +108,8 @@ def gpt2_judge(options: ConfigDict, config: ConfigDict) -> Judge:
         tokenizer: Tokenizer = gpt2(options.tokenizer_path)
     except ValueError as error:
         raise ValueError(str(error).replace("data.tokenizer_path", "judge.tokenizer_path")) from None
+    eos = tokenizer.eos_id
+    assert eos is not None
     net = GPT2(**json.loads((folder / "config.json").read_text())["sizes"])
     if tokenizer.vocab_size != net.vocab_size:
         raise ValueError(
@@ -113,19 +120,22 @@ def gpt2_judge(options: ConfigDict, config: ConfigDict) -> Judge:
     mesh = make_mesh(**config.mesh)
     params = load_weights(folder / "weights", lambda key: net.init(key, jnp.zeros((1, 2), jnp.int32))["params"], mesh)
 
+    def applied(params: Params, tokens: Int[Array, "B L"], method: str | None = None) -> Any:
+        return net.apply({"params": params}, tokens, method=method)
+
     @jax.jit
     def log_probs(params, tokens):
-        logits = net.apply({"params": params}, tokens)
+        logits = applied(params, tokens)
         # The first token is not predicted; its entry is not read.
         return jnp.pad(target_log_probs(logits[:, :-1], tokens[:, 1:], net.vocab_size), ((0, 0), (1, 0)))
 
-    features = jax.jit(lambda params, tokens: net.apply({"params": params}, tokens, method="features"))
+    features = jax.jit(lambda params, tokens: applied(params, tokens, method="features"))
     return Judge(
         name=f"GPT-2 ({net.hidden} wide, {net.blocks} blocks)",
         eos=tokenizer.eos_id,
         log_probs=lambda tokens: log_probs(params, tokens),
         features=lambda tokens: features(params, tokens),
         tokens=lambda tokens, texts: retokenise(
-            texts, tokenizer.encode, length=length, eos=tokenizer.eos_id, batch_size=options.batch
+            texts, tokenizer.encode, length=length, eos=eos, batch_size=options.batch
         ),
     )

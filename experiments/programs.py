@@ -139,7 +139,7 @@ def pictures(config: ConfigDict, system: build.System, mesh: Mesh, judge: build.
     made, flops, programs = method(config, system, reward), build.forward_flops(config, system.classes), []
     ahead, looking = None, made.particles * options.lookahead.steps * calls(config)
     if made.look:
-        ahead = Lookahead(given(made.particles, length), given(made.particles))
+        ahead = Lookahead._make((given(made.particles, length), given(made.particles)))
         look = jax.jit(made.look, out_shardings=rows)
         compiled, seconds = compile_for(mesh, look, params, given(made.particles, kind=key), told)
         name, turns = f"lookahead, {made.particles} x {options.lookahead.steps} steps", options.lookahead.steps

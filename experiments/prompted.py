@@ -24,7 +24,7 @@ from diffusion.train.mesh import check_batch
 from experiments.context import Context
 from experiments.drawing import Drawing, finite
 from experiments.jobs import Job
-from experiments.picture_models import Model, Slot, opened
+from experiments.picture_models import Model, Slot, levels, nearest_worth, opened
 
 ROWS = 8  # prompts in a picture of samples
 MONTAGE = "methods.png"
@@ -35,7 +35,7 @@ def check(job: Context) -> None:
     options = job.config.sample
     if jax.process_count() > 1:
         raise ValueError("sample: pictures from prompts are drawn and judged by one process; run one")
-    method(job.config, job.system, lambda *_: None)
+    method(job.config, job.system, nearest_worth)
     slots(job)
     check_batch(options.batch, job.mesh, field="sample.batch")
     if job.config.model.net == "captioned_unet" and job.config.judge.name != "row":
@@ -104,8 +104,7 @@ def measure(
     job: Context, model: Model, asked: list[Slot], pictures: Float[np.ndarray, "P N H W C"]
 ) -> tuple[dict[str, float], list[dict]]:
     """GenEval's scores by the exact checker, the reward, and how much pictures of one prompt differ."""
-    codec = job.system.codec
-    saved = np.asarray(codec.rounded(jnp.asarray(pictures.reshape(-1, *pictures.shape[2:]))))
+    saved = np.asarray(levels(job).rounded(jnp.asarray(pictures.reshape(-1, *pictures.shape[2:]))))
     shown = ((saved + 1) / 2).reshape(pictures.shape)
     metadata = [parse(slot.prompt) for slot in asked]
     hits = np.array([[correct(one, told) for one in group] for group, told in zip(shown, metadata, strict=True)])
@@ -141,8 +140,10 @@ def draw_grid(job: Context, asked: list[Slot], pictures: Float[np.ndarray, "P N 
     """samples.png, one prompt a row, samples.txt, which prompt is which row, and samples.npy, the same as bytes."""
     every = max(1, len(asked) // ROWS)
     shown = list(range(0, len(asked), every))[:ROWS]
-    tokens = np.asarray(job.system.codec.decode(jnp.asarray(pictures[shown].reshape(-1, *pictures.shape[2:]))))
-    shape = job.system.codec.image
+    codec = levels(job)
+    tokens = np.asarray(codec.decode(jnp.asarray(pictures[shown].reshape(-1, *pictures.shape[2:]))))
+    shape = codec.image
+    assert shape is not None
     image_grid(job.folder / "samples.png", tokens, shape, pictures.shape[1])
     np.save(job.folder / "samples.npy", as_bytes(tokens, shape).reshape(len(shown), -1, *shape))
     (job.folder / "samples.txt").write_text("".join(f"{asked[index].prompt}\n" for index in shown))

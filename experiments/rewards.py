@@ -13,6 +13,7 @@ from diffusion.report.rows import provenance
 from diffusion.train.mesh import put_batch
 from experiments.context import Context, trained_weights
 from experiments.jobs import Job
+from experiments.picture_models import levels
 
 
 def run(job: Context, spec: Job) -> dict:
@@ -23,7 +24,7 @@ def run(job: Context, spec: Job) -> dict:
 
     @jax.jit
     def judge(params, batch):
-        picture = job.system.codec.encode(batch["tokens"])
+        picture = levels(job).encode(batch["tokens"])
         return job.system.denoiser(params, picture, jnp.zeros(len(picture)), batch["prompt"])
 
     rewards, truth = [], []
@@ -32,10 +33,11 @@ def run(job: Context, spec: Job) -> dict:
         rewards.append(np.asarray(judge(params, put_batch(batch, job.mesh)))[kept])
         truth.append(batch["score"][kept])
     rewards, truth = np.concatenate(rewards), np.concatenate(truth)
+    correlation = spearmanr(rewards, truth).statistic  # pyright: ignore[reportAttributeAccessIssue]
     return {
         "metrics": {
             "auc": area_under_curve(rewards, truth == 1),
-            "rank_correlation": float(spearmanr(rewards, truth).statistic),
+            "rank_correlation": float(correlation),
             "mean_squared_error": float(np.mean((rewards - truth) ** 2)),
             "examples": len(truth),
         },

@@ -11,6 +11,8 @@ from jaxtyping import Bool, Int
 from tqdm import tqdm
 
 from diffusion import build
+from diffusion.corrupt.gaussian import Diffusing
+from diffusion.corrupt.partial import PartialMasking
 from diffusion.evaluate.intervals import over_sets
 from diffusion.randomness import example_keys, named
 from diffusion.report.rows import provenance
@@ -134,10 +136,12 @@ def given(job: Context, length: int) -> np.ndarray:
         return texts.hidden(job)
     if not len(options.planes):
         return prompt
+    assert not isinstance(process, Diffusing)
     if not set(options.planes) < set(range(process.digits)):
         raise ValueError(f"sample.planes: {tuple(options.planes)} must be some of 0..{process.digits - 1}, not all")
     if options.prompt or options.suffix or length != job.config.data.length:
         raise ValueError("sample.planes: goes without sample.prompt, sample.suffix and sample.length")
+    assert isinstance(process, PartialMasking)
     digits = np.array(process.codec.encode(texts.held_out(job, count)))
     if len(digits) < count:
         raise ValueError(f"sample.count: {count} is more than the {len(digits)} held-out examples of planes")

@@ -16,7 +16,7 @@ from experiments.judge import Judge, make_judge
 from experiments.table import SEPARATOR
 
 
-def held_out(job: Context, count: int) -> np.ndarray:
+def held_out(job: Context, count: int) -> Int[np.ndarray, "N L"]:
     """Windows of the test split: what perfect samples would score."""
     data = evaluation_batches(job.dataset, "test", min(count, len(job.dataset.split("test"))), limit=count)
     return np.concatenate([batch["tokens"] for batch in data])[:count]
@@ -57,7 +57,7 @@ def measure_gaps(job: Context, tokens: Int[np.ndarray, "N L"]) -> dict[str, floa
     return infilling.score(tokens, task.truth, task.starts, job.config.sample.infill)
 
 
-def measure(job: Context, spec: Job, tokens: Int[np.ndarray, "N L"], evaluations: float) -> dict[str, float]:
+def measure(job: Context, spec: Job, tokens: Int[np.ndarray, "N L"], evaluations: float) -> dict[str, float | str]:
     """Write samples.txt and return the measures of the texts."""
     metrics = quality(job, spec, tokens, evaluations)
     write_samples(job, tokens)
@@ -71,11 +71,12 @@ def write_samples(job: Context, tokens: Int[np.ndarray, "N L"]) -> None:
         atomic_write(job.folder / "samples.txt", SEPARATOR.join(decoded) + "\n")
 
 
-def quality(job: Context, spec: Job, tokens: np.ndarray, evaluations: float) -> dict[str, float]:
+def quality(job: Context, spec: Job, tokens: Int[np.ndarray, "N L"], evaluations: float) -> dict[str, float | str]:
     """Entropy and parse rate always; perplexity, diversity and MAUVE where there is a judge."""
     config, tokenizer = job.config, job.dataset.tokenizer
     texts = ["\n".join(tokenizer.documents(row)) for row in tokens]
-    metrics: dict[str, float] = {"samples": len(tokens), "entropy": float(generation.sample_entropy(tokens).mean())}
+    entropy = float(generation.sample_entropy(tokens).mean())
+    metrics: dict[str, float | str] = {"samples": len(tokens), "entropy": entropy}
     if config.quality.parse:
         rates = parse_rate(texts)
         metrics |= {"parse_rate": rates.lines, "parse_whole": rates.whole, "parse_blocks": rates.blocks}
@@ -102,16 +103,22 @@ def quality(job: Context, spec: Job, tokens: np.ndarray, evaluations: float) -> 
     return metrics | {key: value for key, value in generation.columns(record).items() if value is not None}
 
 
-def mauve_score(job: Context, judge: Judge, tokens: np.ndarray, judged: np.ndarray, widths) -> float:
+def mauve_score(
+    job: Context,
+    judge: Judge,
+    tokens: Int[np.ndarray, "N L"],
+    judged: Int[np.ndarray, "N M"],
+    widths: Int[np.ndarray, " N"] | None,
+) -> float:
     """MAUVE against as many held-out windows, from the judge's features at the last token."""
     references = held_out(job, len(tokens))
     texts = ["\n".join(job.dataset.tokenizer.documents(row)) for row in references]
     others, other_widths = judge.tokens(references, texts)
     sides = ((others, other_widths), (judged, widths))
-    features = [
+    theirs, ours = (
         generation.last_features(
             judge.features, rows, np.full(len(rows), rows.shape[1]) if width is None else width, job.config.judge.batch
         )
         for rows, width in sides
-    ]
-    return mauve(*features).score
+    )
+    return mauve(theirs, ours).score

@@ -6,10 +6,11 @@ Written from the papers' descriptions; PyTorch is an optional dependency.
 import math
 import os
 from collections.abc import Callable
+from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import nn
+import torch  # pyright: ignore[reportMissingImports]
+import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
+from torch import nn  # pyright: ignore[reportMissingImports]
 
 
 class ScaleNorm(nn.Module):
@@ -202,7 +203,7 @@ def tasks(shape: dict[str, int], steps: int, *, dropout: float, dtype: str) -> d
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     batch, length, mask_id = shape["batch"], shape["length"], shape["vocab_size"] - 1
-    sizes = {name: shape[name] for name in ("vocab_size", "hidden", "blocks", "heads")}
+    sizes: dict[str, Any] = {name: shape[name] for name in ("vocab_size", "hidden", "blocks", "heads")}
     net = DiT(**sizes, dropout=dropout).to(device)
     average = [parameter.detach().clone() for parameter in net.parameters()]
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-4, fused=True)

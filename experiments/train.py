@@ -92,9 +92,11 @@ def starting_weights(job: Context, spec: Job) -> Params | None:
     folder = given or folder
     if base is None:
         return load_weights(folder, job.system.init, job.mesh, added=("adapter",)) if folder else None
+    assert folder is not None and job.system.extend is not None
     parts = [load_weights(folder, base.init, job.mesh)]
     if config.predictor.labels == "likelihood":
         judge = build.judge_system(config, job.dataset.tokenizer.vocab_size)
+        assert judge is not None
         parts.append(load_weights(job.workdir / "jobs" / spec.needs[-1] / "weights", judge.init, job.mesh))
     key = named(job.root, "predictor")
     shardings = state_shardings(jax.eval_shape(job.system.extend, key, *parts), job.mesh)

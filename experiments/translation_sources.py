@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from diffusion.data.pairs import PairSplit
 from experiments.context import Context
 
 SHOWN = 10  # lines named in a warning
@@ -29,6 +30,7 @@ def held_out(job: Context) -> Task:
     """The first `sample.count` pairs of a split, with all references of each."""
     options = job.config.sample
     split = job.dataset.split(options.translation.split)
+    assert isinstance(split, PairSplit)
     indices = range(min(options.count, len(split)))
     if not indices:
         raise ValueError(f"data.source: the {split.name} split of {job.dataset.source} is empty")
@@ -60,16 +62,17 @@ def own(job: Context) -> Task:
     kept = [number for number, line in enumerate(lines) if line.strip()]
     texts = [lines[number].strip() for number in kept]
     texts = [text.lower() for text in texts] if data.lower else texts
-    limit = data.source_length - 1
+    limit, end = data.source_length - 1, tokenizer.eos_id
+    assert end is not None
     source = np.full((len(kept), data.source_length), tokenizer.pad_id, np.int32)
     long, strange = [], []
     for row, number, ids in zip(source, kept, tokenizer.encode_batch(texts), strict=True):
         if len(ids) > limit:
             long.append(number)
         # Words that training never saw share one token.
-        if tokenizer.name == "words" and (ids == tokenizer.eos_id - 1).any():
+        if tokenizer.name == "words" and (ids == end - 1).any():
             strange.append(number)
-        ids = np.append(ids[:limit], tokenizer.eos_id)
+        ids = np.append(ids[:limit], end)
         row[: len(ids)] = ids
     say(long, f"longer than {limit} tokens (data.source_length): cut there, the rest is not translated")
     say(strange, "with words that training never saw: read as <unk>")

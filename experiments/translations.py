@@ -168,13 +168,15 @@ def judge(job: Context, spec: Job, count: int, task: Task) -> Any:
         raise ValueError(f"judge.row: {job.config.judge.row!r} is not autoregressive; name a row that is")
     system = build.system(config, tokenizer.vocab_size)
     params = load_weights(folder / "weights", system.init, job.mesh)
+    end = tokenizer.eos_id
+    assert end is not None
     score, length = jax.jit(mean_log_likelihood(system)), longest(job.config)
 
     def judging(sources: list[str], texts: list[str]) -> Float[np.ndarray, " N"]:
         del sources  # their tokens are there
         tokens = np.full((len(texts), length), tokenizer.pad_id, np.int32)
         for row, ids in zip(tokens, tokenizer.encode_batch(texts), strict=True):
-            ids = np.append(ids[: length - 1], tokenizer.eos_id)
+            ids = np.append(ids[: length - 1], end)
             row[: len(ids)] = ids
         found = []
         for start in range(0, len(texts), size):
@@ -196,6 +198,7 @@ def traced(job: Context, params: Any, task: Task) -> list[dict[str, float]]:
     made, options = translator(job.config, job.system, diagnose=True), job.config.sample
     first = batched(job, task, 0)
     found: Candidates = compiled(job, made, params, first)(params, job.root, *first)
+    assert found.steps is not None and task.references is not None
     kept, count = min(options.batch, len(task.sources)), found.tokens.shape[1]
     target = np.asarray(found.target)[:kept]
     shape = (options.steps, -1, count)

@@ -11,6 +11,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 import jax
+from jaxtyping import install_import_hook
+
+import tests.typechecker
+
+# Shapes and types of every annotated function are checked where it is called.
+install_import_hook(["diffusion", "experiments"], f"{tests.typechecker.__name__}.check")
 
 # Tests are compile time: equal programs are compiled once, also between workers, runs and clones.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion-tests"

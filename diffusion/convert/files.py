@@ -48,7 +48,7 @@ def _read_safetensors(path: Path) -> Tensors:
 
 def _read_torch(path: Path) -> Any:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError(
             f"checkpoint: reading '{path}' needs PyTorch; pip install torch, or give a .safetensors file"

@@ -23,7 +23,7 @@ def load_gpt2(path: str | Path, heads: int | None = None) -> tuple[dict[str, Any
     blocks = source.count("h.{}.attn.c_attn.weight")
     if not blocks:
         raise ValueError("checkpoint: no tensor 'h.0.attn.c_attn.weight'; is this a GPT-2 checkpoint?")
-    sizes = dict(
+    sizes: dict[str, Any] = dict(
         vocab_size=vocab_size,
         context=source.shape("wpe.weight")[0],
         hidden=hidden,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import tokenizers as hf
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Integer, UInt8
 
 from diffusion.data.tokenizers import Encoded, Tokenizer, digest, one_document
 
@@ -35,7 +35,7 @@ def closed(
     def encode_spans(texts: Sequence[str]) -> list[Encoded]:
         return [Encoded(ids, characters[ids], widths[ids]) for ids in encode_ids(texts)]
 
-    def decode_text(ids: Int[np.ndarray, " N"]) -> str:
+    def decode_text(ids: Integer[np.ndarray, " N"]) -> str:
         return "".join(table[one_document(np.asarray(ids), eos, bos, filler)])
 
     size = filler + 1

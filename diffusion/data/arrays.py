@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Integer
 
 from diffusion.data import genomes, images, molecules, pictures, synthetic
 from diffusion.data.packing import Block, Statistics
@@ -125,7 +125,9 @@ def counted(blocks: Iterator[Block], source: ArraySource, statistics: Statistics
         if source.tokenizer is None:
             characters = width = block.tokens.size
         else:
-            characters, width = source.tokenizer.covered(block.tokens)
+            covered = source.tokenizer.covered(block.tokens)
+            assert covered is not None
+            characters, width = covered
         statistics.characters += characters
         statistics.bytes += width
         yield block
@@ -155,7 +157,9 @@ def in_memory(source: ArraySource) -> tuple[dict[str, Block], dict[str, Statisti
     return blocks, statistics
 
 
-def as_pixels(source: str, tokens: Int[np.ndarray, "N L"]) -> tuple[Int[np.ndarray, "N M"], tuple[int, int, int]]:
+def as_pixels(
+    source: str, tokens: Integer[np.ndarray, "N L"]
+) -> tuple[Integer[np.ndarray, "N M"], tuple[int, int, int]]:
     """One value a pixel and colour, and the picture's shape: as tokens are, or unpacked from pairs."""
     height, width, colours = image_shape(source)
     if source.endswith("_pairs"):
@@ -163,7 +167,9 @@ def as_pixels(source: str, tokens: Int[np.ndarray, "N L"]) -> tuple[Int[np.ndarr
     return np.asarray(tokens), (height, width, colours)
 
 
-def flipped(tokens: Int[np.ndarray, "B L"], image: tuple[int, int, int], coins: np.ndarray) -> Int[np.ndarray, "B L"]:
+def flipped(
+    tokens: Integer[np.ndarray, "B L"], image: tuple[int, int, int], coins: Bool[np.ndarray, " B"]
+) -> Integer[np.ndarray, "B L"]:
     """Channel-major images [B, (c h w)] of shape (h, w, c), mirrored left to right where the coin is true."""
     height, width, colours = image
     pictures = tokens.reshape(-1, colours, height, width)

@@ -11,6 +11,7 @@ import numpy as np
 
 from diffusion.data.arrays import flipped
 from diffusion.data.loader import Dataset
+from diffusion.data.pairs import PairDataset
 
 Batch = dict[str, np.ndarray]
 
@@ -28,7 +29,7 @@ def _share(batch_size: int, process_index: int, process_count: int) -> int:
 
 
 def batches(
-    dataset: Dataset,
+    dataset: Dataset | PairDataset,
     split: str,
     batch_size: int,
     seed: int,
@@ -55,17 +56,22 @@ def batches(
         )
     order = grain.MapDataset.range(len(rows))
     order = order.shuffle(seed=seed % 2**32).repeat() if shuffle else order.repeat()
-    flip = dataset.flip and dataset.image is not None and split == "train"
+    mirrored = dataset.image if dataset.flip and split == "train" else None
+
+    def row(position: int) -> int:
+        index = order[position]
+        assert index is not None
+        return int(index)
 
     def get(step: int) -> Batch:
         if step < 0:
             raise ValueError(f"step: {step}; steps count from 0")
         first = int(step) * batch_size + process_index * share
-        batch = rows.rows([int(order[position]) for position in range(first, first + share)])
-        if flip:
+        batch = rows.rows([row(position) for position in range(first, first + share)])
+        if mirrored is not None:
             coins = np.random.default_rng((seed % 2**32, int(step))).integers(0, 2, batch_size).astype(bool)
             mine = coins[process_index * share : (process_index + 1) * share]
-            batch["tokens"] = flipped(batch["tokens"], dataset.image, mine)
+            batch["tokens"] = flipped(batch["tokens"], mirrored, mine)
         return batch
 
     return get
@@ -75,7 +81,7 @@ def batches(
 class EvaluationBatches:
     """A finite sequence of batches over a split in order; read one at a time."""
 
-    dataset: Dataset
+    dataset: Dataset | PairDataset
     split: str
     batch_size: int
     examples: int
@@ -99,7 +105,7 @@ class EvaluationBatches:
 
 
 def evaluation_batches(
-    dataset: Dataset,
+    dataset: Dataset | PairDataset,
     split: str,
     batch_size: int,
     limit: int | None = None,

@@ -67,8 +67,10 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             for row in range(len(tokens)):
                 example = {"tokens": tokens[row]}
                 if self.padded:
+                    assert block.weights is not None
                     example["weights"] = block.weights[row]
                 if self.labelled:
+                    assert block.labels is not None
                     example["label"] = np.int32(block.labels[row])
                 yield key, example
                 key += 1
@@ -162,6 +164,7 @@ def open_prepared(folder: Path) -> tuple[dict[str, Any], dict[str, Statistics]]:
     record = json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))
     builder = PackedExamples.name
     reader = tfds.builder_from_directory(folder / builder / str(PackedExamples.VERSION))
-    sources = {split: reader.as_data_source(split) for split in reader.info.splits}
+    # TFDS's decorators hide the arguments of `as_data_source`.
+    sources = {split: reader.as_data_source(split) for split in reader.info.splits}  # pyright: ignore[reportCallIssue]
     statistics = {split: Statistics(**values) for split, values in record["splits"].items()}
     return sources, {split: statistics[split] for split in sources}

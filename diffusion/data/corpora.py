@@ -220,11 +220,7 @@ def lm1b(settings: DataSettings) -> Source:
 
 
 def _lm1b_prepared(folder: Path, change: Callable[[str], str]) -> Source:
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(folder)
-    if builder.info.file_format is None or builder.info.file_format.value != "array_record":
-        raise ValueError(f"data.path: {folder} is not ArrayRecord; prepare lm1b with file_format=array_record")
+    builder = readers.prepared(folder, "lm1b")
 
     def reader(split: str) -> Callable[[], Iterator[str]]:
         return lambda: (change(row["text"].decode().strip()) for row in builder.as_data_source(split))

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +44,9 @@ def splice_sites(settings: DataSettings) -> ArraySource:
     Raises: ValueError when files are missing or a row is not as expected.
     """
     folder = Path(settings.path).expanduser()
-    files = [readers.find(folder, [f"eie.{code}.txt"]) if settings.path else None for code in SPLICE_SPECIES]
-    if None in files:
+    names = [f"eie.{code}.txt" for code in SPLICE_SPECIES]
+    files = [file for name in names if settings.path and (file := readers.find(folder, [name])) is not None]
+    if len(files) < len(names):
         expected = "eie.at.txt, eie.ce.txt and eie.dm.txt (plain, .gz or .xz)"
         where = "https://github.com/KorfLab/datacore, folder project_gendl"
         raise missing("splice_sites", expected, settings.path, where)
@@ -113,6 +114,7 @@ def framed(sequences: list[str], length: int, tokenizer: Tokenizer, file: Path) 
     Raises: ValueError naming the file for what is no nucleotide.
     """
     flat = tokens_of("".join(sequences), file)
+    assert tokenizer.bos_id is not None and tokenizer.eos_id is not None and tokenizer.filler_id is not None
     lengths = np.array([len(sequence) for sequence in sequences])
     tokens = np.full((len(sequences), length), tokenizer.filler_id, np.uint8)
     tokens[:, 0] = tokenizer.bos_id
@@ -129,16 +131,16 @@ def genomes_small(settings: DataSettings) -> ArraySource:
     Raises: ValueError when a file is missing or no FASTA.
     """
     files = fasta_files(settings.path)
-    chosen = [
-        next((file for file in files if stem(file) == name or (other and file.name.startswith(other))), None)
+    of_species = [
+        [file for file in files if stem(file) == name or (other and file.name.startswith(other))]
         for name, other in SMALL_SPECIES.items()
     ]
-    if None in chosen:
+    if not all(of_species):
         expected = "FASTA files A.thaliana, C.elegans, D.melanogaster and E.coli (.fa or .fna, plain or compressed)"
         raise missing("genomes_small", expected, settings.path, "https://github.com/iankorf/MCB185, folder data")
 
     def stretches() -> Iterator[Stretch]:
-        for species, file in enumerate(chosen):
+        for species, (file, *_) in enumerate(of_species):
             yield from fasta(file, species)
 
     return windowed("genomes_small", stretches, settings, tuple(SMALL_SPECIES))
@@ -170,7 +172,9 @@ def ten_species(settings: DataSettings) -> ArraySource:
             if tables:
                 yield from parquet(file, name, species_number, split)
             else:
-                yield from fasta(file, species_number(file.name), split)
+                number = species_number(file.name)
+                assert number is not None  # else it would not be among the files
+                yield from fasta(file, number, split)
 
     content = f"{readers.content_hash(list(zip(names, files, strict=True)))}-{settings.length}"
     return windowed("ten_species", stretches, settings, TEN_SPECIES, set(given), content)
@@ -208,7 +212,7 @@ def windowed(
     stretches: Callable[[], Iterator[Stretch]],
     settings: DataSettings,
     species: tuple[str, ...],
-    given: set[str] = frozenset({""}),
+    given: Collection[str] = ("",),
     content_hash: str = "",
 ) -> ArraySource:
     """The source of the windows of sequences, where files of the splits `given` hold them ("": cut by md5)."""

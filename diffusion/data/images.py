@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Int16, Int32, Integer, UInt8
+from numpy._core import multiarray, numeric
 
 from diffusion.data import readers
 from diffusion.data.packing import Block
@@ -30,10 +31,10 @@ MNIST_FILES = {
 }
 # What a pickled numpy array names, under the module names of numpy 1 and 2; nothing else may be loaded.
 PICKLED = {
-    "_reconstruct": np._core.multiarray._reconstruct,
+    "_reconstruct": multiarray._reconstruct,
     "ndarray": np.ndarray,
     "dtype": np.dtype,
-    "_frombuffer": np._core.numeric._frombuffer,
+    "_frombuffer": numeric._frombuffer,  # pyright: ignore[reportAttributeAccessIssue]  (its stub lacks it)
 }
 PICKLED_MODULES = re.compile(r"numpy|numpy\._?core\.(multiarray|numeric)")
 
@@ -44,8 +45,9 @@ def mnist(settings: DataSettings) -> ArraySource:
     parts = {}
     for split, names in MNIST_FILES.items():
         dotted = [name.replace("-idx", ".idx") for name in names]
-        files = [readers.find(folder, pair) if settings.path else None for pair in zip(names, dotted, strict=True)]
-        if None in files:
+        pairs = zip(names, dotted, strict=True) if settings.path else ()
+        files = [file for pair in pairs if (file := readers.find(folder, pair)) is not None]
+        if len(files) < len(names):
             expected = "train- and t10k- images-idx3-ubyte and labels-idx1-ubyte (.gz or plain)"
             raise missing("mnist", expected, settings.path, "https://yann.lecun.com/exdb/mnist or any mirror of it")
         images, labels = (idx_array(file) for file in files)
@@ -127,9 +129,9 @@ def members(path: str, pattern: re.Pattern[str]) -> dict[str, Read]:
         return members(str(archives[0]), pattern) if archives else found
     with tarfile.open(place) as archive:
         contents = {
-            Path(member.name).name: archive.extractfile(member).read()
+            Path(member.name).name: stream.read()
             for member in archive
-            if member.isfile() and pattern.fullmatch(Path(member.name).name)
+            if pattern.fullmatch(Path(member.name).name) and member.isfile() and (stream := archive.extractfile(member))
         }
     return {name: lambda data=data: data for name, data in contents.items()}
 
@@ -214,7 +216,7 @@ def batches_of(files: list[Path]) -> Iterator[Block]:
         yield Block(checked(file.name, images, labels, 3072)[0], None)
 
 
-def pixel_pairs(tokens: Int[np.ndarray, "N L"]) -> Int[np.ndarray, "N M"]:
+def pixel_pairs(tokens: Integer[np.ndarray, "N L"]) -> Int16[np.ndarray, "N M"]:
     """Every pixel's three bytes as one number of 24 bits, written as two tokens 0 .. 4095: MDM-Prime's super-tokens.
 
     Rows stay plane by plane: all high halves, then all low ones.
@@ -224,7 +226,7 @@ def pixel_pairs(tokens: Int[np.ndarray, "N L"]) -> Int[np.ndarray, "N M"]:
     return np.concatenate([number >> 12, number & 4095], axis=1).astype(np.int16)
 
 
-def pixels_of_pairs(pairs: Int[np.ndarray, "N M"]) -> Int[np.ndarray, "N L"]:
+def pixels_of_pairs(pairs: Integer[np.ndarray, "N M"]) -> Int32[np.ndarray, "N L"]:
     """The bytes that `pixel_pairs` packed."""
     high, low = np.split(np.asarray(pairs).astype(np.int32), 2, axis=1)
     number = (high << 12) | low
@@ -237,6 +239,7 @@ def in_pairs(source: ArraySource) -> ArraySource:
     def converted(start):
         return lambda: (block._replace(tokens=pixel_pairs(block.tokens)) for block in start())
 
+    assert source.image is not None
     height, width, _ = source.image
     return dataclasses.replace(
         source,

@@ -4,14 +4,14 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float32, Int32, Integer
 
 from diffusion.data import arrays, builder, readers, vocabularies
-from diffusion.data.packing import Block, Statistics, encode_documents, padded, wrapped
+from diffusion.data.packing import Block, Indices, Statistics, encode_documents, padded, wrapped
 from diffusion.data.settings import READY_MADE, DataSettings, read_settings
 from diffusion.data.sources import open_source
 from diffusion.data.tokenizers import Tokenizer, bytes_tokenizer, characters_tokenizer, digest
@@ -39,17 +39,21 @@ class Split:
         if len(self) * self.length * 4 > MEMORY_LIMIT:
             return None
         parts = [self._read(range(start, min(start + 8192, len(self)))) for start in range(0, len(self), 8192)]
-        weights = None if parts[0].weights is None else np.concatenate([part.weights for part in parts])
-        labels = None if parts[0].labels is None else np.concatenate([part.labels for part in parts])
-        return Block(np.concatenate([part.tokens for part in parts]), weights, labels)
+        weights = [part.weights for part in parts if part.weights is not None]
+        labels = [part.labels for part in parts if part.labels is not None]
+        return Block(
+            np.concatenate([part.tokens for part in parts]),
+            np.concatenate(weights) if weights else None,
+            np.concatenate(labels) if labels else None,
+        )
 
-    def _read(self, indices: Sequence[int]) -> Block:
+    def _read(self, indices: Indices) -> Block:
         rows = self.source.__getitems__([int(index) for index in indices])
         weights = np.stack([row["weights"] for row in rows]) if "weights" in rows[0] else None
         labels = np.array([row["label"] for row in rows]) if "label" in rows[0] else None
         return Block(np.stack([row["tokens"] for row in rows]), weights, labels)
 
-    def rows(self, indices: Sequence[int]) -> dict[str, Int[np.ndarray, "B L"] | Float[np.ndarray, "B L"]]:
+    def rows(self, indices: Indices) -> dict[str, Int32[np.ndarray, "B ..."] | Float32[np.ndarray, "B ..."]]:
         """{"tokens": int32 [B, L], "weights": float32 [B, L]} of these examples.
 
         Where they are known also "label": int32 [B], "prompt": int32 [B, W] and "score": float32 [B].
@@ -58,12 +62,11 @@ class Split:
             block = self._read(indices)
         else:
             chosen = np.asarray(indices)
-            block = Block(*(None if array is None else array[chosen] for array in self._block))
+            block = Block._make(None if array is None else array[chosen] for array in self._block)
         tokens = block.tokens.astype(np.int32)
         weights = np.ones(tokens.shape, np.float32) if block.weights is None else block.weights.astype(np.float32)
-        told = {"label": (block.labels, np.int32), "prompt": (block.prompts, np.int32)}
-        told["score"] = (block.scores, np.float32)
-        more = {name: array.astype(kind) for name, (array, kind) in told.items() if array is not None}
+        told = zip(("label", "prompt", "score"), block[2:], (np.int32, np.int32, np.float32), strict=True)
+        more = {name: array.astype(dtype) for name, array, dtype in told if array is not None}
         return {"tokens": tokens, "weights": weights} | more
 
 
@@ -259,9 +262,9 @@ def _build(source: Source, split: str, tokenizer: Tokenizer, settings: DataSetti
 
 
 def dataset_from_arrays(
-    arrays: Mapping[str, Int[np.ndarray, "N L"]],
+    arrays: Mapping[str, Integer[np.ndarray, "..."]],
     tokenizer: Tokenizer,
-    weights: Mapping[str, Int[np.ndarray, "N L"]] | None = None,
+    weights: Mapping[str, Integer[np.ndarray, "..."] | Bool[np.ndarray, "..."]] | None = None,
     source: str = "arrays",
 ) -> Dataset:
     """A data set of ready-made examples; statistics count tokens, and leave text (characters, bytes) at 0.
@@ -269,7 +272,8 @@ def dataset_from_arrays(
     Raises: ValueError naming an id outside the vocabulary, or arrays whose shapes disagree.
     """
     lengths = {array.shape[1] if np.ndim(array) == 2 else None for array in arrays.values()}
-    if len(lengths) != 1 or None in lengths:
+    length = next(iter(lengths)) if len(lengths) == 1 else None
+    if length is None:
         raise ValueError(f"ready-made examples must be arrays [N, L] of one L, got lengths {lengths}")
     blocks, statistics = {}, {}
     for split, tokens in arrays.items():
@@ -281,11 +285,11 @@ def dataset_from_arrays(
         counted = tokens.size if weight is None else int(weight.sum())
         statistics[split] = Statistics(examples=len(tokens), tokens=counted, documents=len(tokens))
     content = [split.encode() + np.asarray(array, np.int32).tobytes() for split, array in sorted(arrays.items())]
-    content += [np.asarray(weights[split], np.uint8).tobytes() for split in sorted(weights or {})]
+    content += [np.asarray(weight, np.uint8).tobytes() for _, weight in sorted((weights or {}).items())]
     return Dataset(
         splits=blocks,
         tokenizer=tokenizer,
-        length=lengths.pop(),
+        length=length,
         padded=weights is not None,
         fingerprint=digest(tokenizer.fingerprint, *content),
         statistics=statistics,

@@ -43,6 +43,7 @@ def packed(name: str, molecules: list[str], settings: DataSettings) -> ArraySour
         line = next(molecule for molecule in parts["train"] if wrong in molecule)
         raise ValueError(f"data.path: {settings.path!r} holds {line[:80]!r}, which is no SMILES ({wrong[:20]!r})")
     tokenizer = alphabets.smiles(symbols)
+    assert tokenizer.bos_id is not None and tokenizer.eos_id is not None and tokenizer.filler_id is not None
     encode = alphabets.smiles_ids(symbols)
     examples, long, unknown = {}, 0, 0
     for split, texts in parts.items():
@@ -123,12 +124,8 @@ def stripped(values: Iterable[object], file: Path) -> list[str]:
 
 
 def tfds_molecules(folder: Path) -> list[str]:
-    """The feature "SMILES" of every split of TFDS's prepared `qm9` (ArrayRecord, so without TensorFlow)."""
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(folder)
-    if builder.info.file_format is None or builder.info.file_format.value != "array_record":
-        raise ValueError(f"data.path: {folder} is not ArrayRecord; prepare qm9 with file_format=array_record")
+    """The feature "SMILES" of every split of TFDS's prepared `qm9` (ArrayRecord)."""
+    builder = readers.prepared(folder, "qm9")
     if "SMILES" not in builder.info.features:
         raise ValueError(f"data.path: {folder} has no feature SMILES; prepare TFDS's qm9")
     rows = (row["SMILES"] for split in builder.info.splits for row in builder.as_data_source(split))

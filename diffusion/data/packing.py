@@ -3,22 +3,24 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Integer, UInt8
 
 from diffusion.data.tokenizers import Encoded, Tokenizer
 
 DOCUMENTS_AT_ONCE = 256
 CHARACTERS_AT_ONCE = 4_000_000
 
+Indices = Sequence[int] | Integer[np.ndarray, " B"]  # numbers of examples
+
 
 class Block(NamedTuple):
     """Some examples; `weights` is None when every position counts, the others where the source has none."""
 
-    tokens: Int[np.ndarray, "N L"]
+    tokens: Integer[np.ndarray, "N L"]
     weights: UInt8[np.ndarray, "N L"] | None
     labels: Int[np.ndarray, " N"] | None = None
     prompts: Int[np.ndarray, "N W"] | None = None  # words that describe each example
@@ -89,7 +91,8 @@ def wrapped(
             f"data.bos_eos: tokenizer {tokenizer.name!r} of this source has no BOS and EOS; "
             "pass --config.data.bos_eos=False"
         )
-    cut = length - 2 if bos_eos else length
+    edges = None if eos is None or bos is None or not bos_eos else (bos, eos)
+    cut = length if edges is None else length - 2
     separator = eos if separated else None
     carry = np.zeros((3, 0), np.int32)  # ids, characters, bytes
     for group in _groups(encoded):
@@ -103,9 +106,9 @@ def wrapped(
         carry = stream[:, whole:]
         if whole:
             ids = stream[0, :whole].reshape(-1, cut)
-            if bos_eos:
-                edge = np.ones((len(ids), 1), np.int32)
-                ids = np.concatenate([edge * bos, ids, edge * eos], axis=1)
+            if edges is not None:
+                begin, end = (np.full((len(ids), 1), edge, np.int32) for edge in edges)
+                ids = np.concatenate([begin, ids, end], axis=1)
             _count(statistics, ids.size, stream[:, :whole])
             statistics.examples += len(ids)
             yield Block(ids, None)

@@ -97,8 +97,9 @@ def _files(folder: Path, split: str, facts: Published) -> tuple[Path, ...]:
     for alias in ALIASES[split]:
         for first, second in itertools.product(*facts.sides):
             for between in ("", f".{first}-{second}", f".{second}-{first}"):
-                pair = [readers.find(folder, (f"{alias}{between}.{side}",)) for side in (first, second)]
-                if None not in pair:
+                names = [f"{alias}{between}.{side}" for side in (first, second)]
+                pair = [file for name in names if (file := readers.find(folder, (name,))) is not None]
+                if len(pair) == 2:
                     return tuple(pair)
         table = readers.find(folder, [alias + layout for layout in TABLES])
         parts = sorted([*folder.glob(f"{alias}-*.parquet"), *folder.glob(f"*/{alias}-*.parquet")])
@@ -146,7 +147,8 @@ def tatoeba(path: str, reverse: bool = False) -> PairSource:
     """
     folder = Path(path).expanduser() if path else None
     places = [folder, folder / "tatoeba_en_de"] if folder is not None else []
-    file = next((file for place in places if (file := readers.find(place, ("deu.txt",))) is not None), None)
+    found = [readers.find(place, ("deu.txt",)) for place in places]
+    file = next((each for each in found if each is not None), None)
     if file is None:
         raise missing("tatoeba", "deu.txt or deu.txt.xz", path, TATOEBA_WHERE)
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float32, Int, Int32, Integer
 
 from diffusion.data import readers, vocabularies
+from diffusion.data.packing import Indices
 from diffusion.data.pair_sources import PairSource, open_pairs
 from diffusion.data.pair_tasks import Pair
 from diffusion.data.settings import cache_folder
@@ -59,11 +60,13 @@ class PairStatistics:
 class Ragged:
     """Rows of different lengths, one behind the other."""
 
-    flat: Int[np.ndarray, " T"]
-    starts: Int[np.ndarray, " N+1"]
+    flat: Integer[np.ndarray, " T"]
+    starts: Int[np.ndarray, " R"]  # one more than there are rows
 
-    def padded(self, indices: Sequence[int], length: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
-        """int32 [B, length] filled up with `pad`, and float32 weights."""
+    def padded(
+        self, indices: Indices, length: int, pad: int
+    ) -> tuple[Int32[np.ndarray, "B {length}"], Float32[np.ndarray, "B {length}"]]:
+        """Rows filled up with `pad`, and their weights."""
         index = np.asarray(indices, np.int64)
         counts = self.starts[index + 1] - self.starts[index]
         real = np.arange(length)[None] < counts[:, None]
@@ -97,13 +100,16 @@ class PairSplit:
         training, statistics = self.name == "train", PairStatistics()
         kept: list[Pair] = []
         limits = (self.settings.source_length, self.settings.length)
+        eos = self.tokenizer.eos_id
+        assert eos is not None
         dtype = np.uint16 if self.tokenizer.pad_id < 2**16 else np.int32
         sides: tuple[list, list] = ([], [])
         counts: tuple[list, list] = ([0], [0])
         stream = prepared(self.pairs(), self.settings.lower)
         while batch := list(itertools.islice(stream, AT_ONCE)):
-            encoded = [self.tokenizer.encode_batch([pair[side] for pair in batch]) for side in (0, 1)]
-            for pair, *ids in zip(batch, *encoded, strict=True):
+            sources = self.tokenizer.encode_batch([pair.source for pair in batch])
+            targets = self.tokenizer.encode_batch([pair.target for pair in batch])
+            for pair, *ids in zip(batch, sources, targets, strict=True):
                 if not (len(ids[0]) and len(ids[1])):
                     statistics.empty += 1
                     continue
@@ -113,7 +119,7 @@ class PairSplit:
                         continue
                     statistics.cut += 1
                 for side, (row, limit) in enumerate(zip(ids, limits, strict=True)):
-                    row = np.append(row[: limit - 1], self.tokenizer.eos_id).astype(dtype)
+                    row = np.append(row[: limit - 1], eos).astype(dtype)
                     sides[side].append(row)
                     counts[side].append(len(row))
                 if not training:
@@ -139,7 +145,7 @@ class PairSplit:
             if count:
                 warnings.warn(what, stacklevel=3)
 
-    def rows(self, indices: Sequence[int]) -> dict[str, Int[np.ndarray, "B L"] | Float[np.ndarray, "B L"]]:
+    def rows(self, indices: Indices) -> dict[str, Int32[np.ndarray, "B _"] | Float32[np.ndarray, "B _"]]:
         """Targets "tokens", "weights" [B, L] and sources "source", "source_weights" [B, S]; each text ends in EOS."""
         source, target, _, _ = self._read
         tokens, weights = target.padded(indices, self.settings.length, self.tokenizer.pad_id)
@@ -268,14 +274,14 @@ def words_tokenizer(words: Sequence[str]) -> Tokenizer:
             results.append(Encoded(ids, characters, widths))
         return results
 
-    def decode_text(ids: Int[np.ndarray, " N"]) -> str:
+    def decode_text(ids: Integer[np.ndarray, " N"]) -> str:
         return " ".join(names[np.asarray(ids)])
 
     eos = len(table)
     return Tokenizer("words", eos + 1, eos, eos, digest("words", *table), encode_spans, decode_text)
 
 
-def text_of(tokenizer: Tokenizer, ids: Int[np.ndarray, " L"]) -> str:
+def text_of(tokenizer: Tokenizer, ids: Integer[np.ndarray, " L"]) -> str:
     """The text of a target: what stands before its first EOS, without masks and padding."""
     ids = np.asarray(ids).reshape(-1)
     ends = np.flatnonzero(ids == tokenizer.eos_id)

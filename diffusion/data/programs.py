@@ -33,8 +33,9 @@ def conala(settings: DataSettings) -> Source:
     validation. Files conala-train.json and conala-test.json (or compressed) lie anywhere under `data.path`.
     Raises: ValueError when a file is missing or damaged, a record lacks a field, or a question is in both files.
     """
-    files = {split: _find(settings.path, name) for split, name in CONALA_FILES.items()}
-    if None in files.values():
+    names = CONALA_FILES.items()
+    files = {split: file for split, name in names if (file := _find(settings.path, name)) is not None}
+    if len(files) < len(names):
         expected = f"{' and '.join(CONALA_FILES.values())} (plain, .xz or .gz)"
         raise missing("conala", expected, settings.path, CONALA_WHERE)
     with _complete(settings.path, CONALA_WHERE):
@@ -88,10 +89,15 @@ def humaneval_problems(path: str) -> list[tuple[str, str, str]]:
     file = _find(path, HUMANEVAL_FILE)
     if file is None:
         raise missing("humaneval", f"{HUMANEVAL_FILE} (plain, .gz or .xz)", path, HUMANEVAL_WHERE)
-    fields = ("task_id", "prompt", "canonical_solution")
     with _complete(path, HUMANEVAL_WHERE):
-        records = enumerate(readers.records(file), 1)
-        problems = [tuple(_text(record, (name,), file, number) for name in fields) for number, record in records]
+        problems = [
+            (
+                _text(record, ("task_id",), file, number),
+                _text(record, ("prompt",), file, number),
+                _text(record, ("canonical_solution",), file, number),
+            )
+            for number, record in enumerate(readers.records(file), 1)
+        ]
         if not problems:
             raise ValueError(f"data.path: {file} holds no problem")
     return problems

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 COMPRESSED = (".xz", ".gz", ".bz2", ".zip")
 WHOLE_FILE_HASH_LIMIT = 2 * 1024**3
@@ -33,19 +33,20 @@ def readable(path: str) -> Iterator[None]:
         raise ValueError(f"data.path: no permission to read {error.filename!r}; pass a readable path") from None
 
 
-def open_text(path: Path) -> IO[str]:
+def open_text(path: Path) -> io.TextIOWrapper:
     """Opens a UTF-8 text file (line ends kept, byte-order mark dropped); .xz, .gz, .bz2 and .zip on the fly."""
-    options = {"encoding": "utf-8-sig", "newline": ""}
     if path.suffix == ".xz":
-        return lzma.open(path, "rt", **options)
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", **options)
-    if path.suffix == ".bz2":
-        return bz2.open(path, "rt", **options)
-    if path.suffix == ".zip":
+        stream = lzma.open(path)
+    elif path.suffix == ".gz":
+        stream = gzip.open(path)
+    elif path.suffix == ".bz2":
+        stream = bz2.open(path)
+    elif path.suffix == ".zip":
         archive = zipfile.ZipFile(path)
-        return io.TextIOWrapper(archive.open(archive.namelist()[0]), **options)
-    return open(path, **options)
+        stream = archive.open(archive.namelist()[0])
+    else:
+        stream = open(path, "rb")
+    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
 
 
 def read_text(path: Path) -> str:
@@ -166,6 +167,19 @@ def parquet_rows(path: Path, columns: Sequence[Sequence[str]]) -> Iterator[tuple
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"data.path: {path} is damaged or no Parquet file ({reason}); get it anew") from None
+
+
+def prepared(folder: Path, name: str) -> Any:
+    """TFDS's data set `name`, prepared in the folder as ArrayRecord, which is read without TensorFlow.
+
+    Raises: ValueError when it is in another format.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(folder)
+    if builder.info.file_format is None or builder.info.file_format.value != "array_record":
+        raise ValueError(f"data.path: {folder} is not ArrayRecord; prepare {name} with file_format=array_record")
+    return builder
 
 
 def count_records(path: Path) -> int:

@@ -88,7 +88,7 @@ def objects(scene: Scene) -> list[Detection]:
     ]
 
 
-def separated(places: Int[np.ndarray, "... N 2"]) -> Bool[np.ndarray, "..."]:
+def separated(places: Int[np.ndarray, "... N 2"]) -> Bool[np.ndarray | np.bool_, "..."]:
     """Whether at least one free row or column lies between any two boxes."""
     distances = np.abs(places[..., :, None, :] - places[..., None, :, :]).max(axis=-1)
     return np.all((distances > EXTENT) | np.eye(places.shape[-2], dtype=bool), axis=(-1, -2))
@@ -150,7 +150,8 @@ def arranged(rng: np.random.Generator, things: list[tuple[str, str]], relation: 
     places = placed(rng, len(things), relation).tolist()
     jitters = rng.uniform(-JITTER, JITTER, (len(things), 3)).tolist()
     drawn = zip(things, places, jitters, strict=True)
-    return Scene(tuple(Thing(*thing, *place, tuple(off)) for thing, place, off in drawn), rng.uniform(*BACKGROUND))
+    scene = tuple(Thing(*thing, row, column, tuple(off)) for thing, (row, column), off in drawn)
+    return Scene(scene, rng.uniform(*BACKGROUND))
 
 
 def correct_scene(rng: np.random.Generator, metadata: Metadata) -> Scene:

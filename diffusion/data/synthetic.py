@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, UInt8
 
 from diffusion.data import genomes, molecules
 from diffusion.data.packing import Block
@@ -45,7 +45,7 @@ def density_table(size: int = 512) -> Float[np.ndarray, "X Y"]:
         checker += square * inside
 
     parts = [(0.35, spirals), (0.30, rings), (0.30, checker), (0.05, np.ones((size, size)))]
-    table = sum(share * part / part.sum() for share, part in parts)
+    table = sum((share * part / part.sum() for share, part in parts), start=np.zeros((size, size)))
     return table / table.sum()
 
 
@@ -94,7 +94,7 @@ def blobs(settings: DataSettings) -> ArraySource:
 
 def drawn(
     centres: Float[np.ndarray, "N 2"], widths: Float[np.ndarray, "N 1 1"], levels: int
-) -> Int[np.ndarray, "N 64"]:
+) -> UInt8[np.ndarray, "N 64"]:
     """Gaussian bumps sampled at pixel centres, brightest at levels - 1."""
     at = np.arange(BLOB_SIDE) + 0.5
     down = (at[None, :, None] - centres[:, :1, None]) ** 2

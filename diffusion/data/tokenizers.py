@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Integer, Shaped
 
 MASK_TEXT = "▢"
 END_TEXT = "<|endoftext|>"
+
+Ids = Sequence[int] | Integer[np.ndarray, " N"]
 
 
 class Encoded(NamedTuple):
@@ -34,7 +36,7 @@ class Tokenizer:
     bos_id: int | None
     fingerprint: str  # sha256 of the vocabulary
     encode_spans: Callable[[Sequence[str]], list[Encoded]]
-    decode_text: Callable[[Int[np.ndarray, " N"]], str]  # ordinary tokens only
+    decode_text: Callable[[Integer[np.ndarray, " N"]], str]  # ordinary tokens only
     # Characters and bytes of every id, where they depend on the id alone (all but WordPiece and `file`).
     token_characters: Int[np.ndarray, " V"] | None = None
     token_bytes: Int[np.ndarray, " V"] | None = None
@@ -59,7 +61,7 @@ class Tokenizer:
         """Token ids (int32) of one text, without BOS and EOS."""
         return self.encode_batch([text])[0]
 
-    def check(self, ids: Int[np.ndarray, "..."], special: bool = True) -> None:
+    def check(self, ids: Sequence[int] | Shaped[np.ndarray, "..."], special: bool = True) -> None:
         """Raises ValueError naming the first id outside the vocabulary (`special`: mask and padding allowed)."""
         array = np.asarray(ids)
         if array.size and not np.issubdtype(array.dtype, np.integer):
@@ -72,7 +74,7 @@ class Tokenizer:
                 f"({self.vocab_size} tokens, mask {self.mask_id}, padding {self.pad_id})"
             )
 
-    def covered(self, ids: Int[np.ndarray, "..."]) -> tuple[int, int] | None:
+    def covered(self, ids: Sequence[int] | Integer[np.ndarray, "..."]) -> tuple[int, int] | None:
         """Characters and UTF-8 bytes that these tokens stand for (specials: none), None where ids do not tell."""
         if self.token_characters is None or self.token_bytes is None:
             return None
@@ -80,7 +82,7 @@ class Tokenizer:
         ordinary = np.asarray(ids)[np.asarray(ids) < self.vocab_size]
         return int(self.token_characters[ordinary].sum()), int(self.token_bytes[ordinary].sum())
 
-    def decode(self, ids: Int[np.ndarray, " N"], mask: str = MASK_TEXT, end: str = END_TEXT) -> str:
+    def decode(self, ids: Ids, mask: str = MASK_TEXT, end: str = END_TEXT) -> str:
         """Text of one sequence; masks show as `mask`, EOS and BOS as `end`, padding as nothing.
 
         Where a sequence is one document (`filler_id`), its text alone: up to the first EOS, without BOS.
@@ -102,7 +104,7 @@ class Tokenizer:
             text.append(self.decode_text(ids[start:]))
         return "".join(text)
 
-    def documents(self, ids: Int[np.ndarray, " N"]) -> list[str]:
+    def documents(self, ids: Ids) -> list[str]:
         """Texts of the non-empty documents of one sequence, cut at EOS and BOS; one at most with `filler_id`."""
         ids = np.asarray(ids).reshape(-1)
         self.check(ids)
@@ -115,8 +117,8 @@ class Tokenizer:
 
 
 def one_document(
-    ids: Int[np.ndarray, " N"], eos: int | None, bos: int | None, filler: int | None
-) -> Int[np.ndarray, " M"]:
+    ids: Integer[np.ndarray, " N"], eos: int | None, bos: int | None, filler: int | None
+) -> Integer[np.ndarray, " M"]:
     """What stands before the first EOS, BOS and fillers left out wherever they are."""
     ends = np.flatnonzero(ids == eos)
     ids = ids[: ends[0]] if ends.size else ids
@@ -158,7 +160,7 @@ def piece_spans(pieces: Sequence[bytes]) -> tuple[Int[np.ndarray, " V"], Int[np.
     return widths, starts
 
 
-def utf8_widths(codes: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
+def utf8_widths(codes: Integer[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
     """UTF-8 bytes of each code point."""
     return (1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)).astype(np.int32)
 

@@ -22,7 +22,7 @@ def moments(features: Float[np.ndarray, "N D"]) -> Moments:
     return mean, centred.T @ centred / (len(features) - 1)
 
 
-def frechet_distance(first: Moments, second: Moments) -> float:
+def frechet_distance(first: Moments, second: tuple[Float[np.ndarray, " E"], Float[np.ndarray, "E E"]]) -> float:
     """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1^(1/2) C2 C1^(1/2))^(1/2)), squared 2-Wasserstein distance of two Gaussians.
 
     With Inception's features this is FID (Heusel et al., arXiv 1706.08500, equation 6), where C1 C2 stands for the

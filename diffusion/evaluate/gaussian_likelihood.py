@@ -1,5 +1,6 @@
 """The variational bound of Gaussian diffusion, on continuous data and on their levels, in nats an example."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -12,7 +13,7 @@ from diffusion.corrupt.gaussian import Data, Diffusing
 from diffusion.randomness import Draws, fold, normal, uniform
 from diffusion.sampling.gaussian import Carry, Predict, flat
 from diffusion.sampling.solvers import Path, ddim, gaussian_grid
-from diffusion.types import Denoise, Keys, Tokens
+from diffusion.types import Keys, Times, Tokens
 
 
 def gaussian_bound(predict: Predict, keys: Keys, clean: Data, path: Path, carry: Carry = None) -> Float[Array, " B"]:
@@ -53,7 +54,12 @@ class LevelBound:
     path: Path
 
     def __call__(
-        self, denoise: Denoise, process: Diffusing, tokens: Tokens, weights: Float[Array, "B L"], draws: Draws
+        self,
+        denoise: Callable[[Data, Times], Data],
+        process: Diffusing,
+        tokens: Tokens,
+        weights: Float[Array, "B L"],
+        draws: Draws,
     ) -> Float[Array, " B"]:
         """Every token counts; `weights` are read by whoever takes means over examples."""
         del weights

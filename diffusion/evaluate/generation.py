@@ -8,13 +8,14 @@ from dataclasses import dataclass, fields
 from math import isfinite
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Integer
 
+from diffusion.data.tokenizers import Ids
 from diffusion.evaluate.summary import ratio
 
 # log p of every token given those before it, [B, L] nats; entry 0 is not read.
-Judge = Callable[[Int[np.ndarray, "B L"]], Float[np.ndarray, "B L"]]
-Features = Callable[[Int[np.ndarray, "B L"]], Float[np.ndarray, "B L D"]]
+Judge = Callable[[Integer[np.ndarray, "B L"]], Float[Array | np.ndarray, "B L"]]
+Features = Callable[[Integer[np.ndarray, "B L"]], Float[Array | np.ndarray, "B L D"]]
 Text = str | Sequence[Hashable]
 
 
@@ -56,8 +57,8 @@ class Generation:
 
 
 def measure(
-    tokens: Int[np.ndarray, "N L"],
-    judge_tokens: Int[np.ndarray, "N M"],
+    tokens: Integer[np.ndarray, "N L"],
+    judge_tokens: Integer[np.ndarray, "M K"],
     texts: Sequence[Text],
     judge: Judge,
     *,
@@ -102,7 +103,7 @@ def measure(
 
 
 def kept_targets(
-    tokens: Int[np.ndarray, "N L"], eos: int | None, widths: Int[np.ndarray, " N"] | None = None
+    tokens: Integer[np.ndarray, "N L"], eos: int | None, widths: Int[np.ndarray, " N"] | None = None
 ) -> Bool[np.ndarray, "N L-1"]:
     """Which of the targets 2..L count, by the rule of the public MDLM code (arXiv 2406.07524).
 
@@ -122,7 +123,7 @@ def kept_targets(
 
 def generative_perplexity(
     judge: Judge,
-    tokens: Int[np.ndarray, "N L"],
+    tokens: Integer[np.ndarray, "N L"],
     *,
     eos: int | None,
     batch_size: int,
@@ -144,7 +145,7 @@ def generative_perplexity(
 
 
 def retokenise(
-    texts: Sequence[str], encode: Callable[[str], Sequence[int]], *, length: int, eos: int, batch_size: int
+    texts: Sequence[str], encode: Callable[[str], Ids], *, length: int, eos: int, batch_size: int
 ) -> tuple[Int[np.ndarray, "N L"], Int[np.ndarray, " N"]]:
     """Texts as the judge's tokens: cut to `length`, padded on the right with EOS, no start symbol.
 
@@ -161,7 +162,7 @@ def retokenise(
 
 
 def last_features(
-    hidden: Features, tokens: Int[np.ndarray, "N L"], lengths: Int[np.ndarray, " N"], batch_size: int
+    hidden: Features, tokens: Integer[np.ndarray, "N L"], lengths: Int[np.ndarray, " N"], batch_size: int
 ) -> Float[np.ndarray, "N D"]:
     """The judge's hidden state at the last token of each sequence, the features of MAUVE."""
     tokens, last = np.asarray(tokens), np.maximum(np.asarray(lengths), 1) - 1
@@ -173,7 +174,9 @@ def last_features(
     return np.concatenate(parts)
 
 
-def in_batches(function: Callable, array: np.ndarray, batch_size: int) -> np.ndarray:
+def in_batches(
+    function: Callable[[np.ndarray], Array | np.ndarray], array: np.ndarray, batch_size: int
+) -> Float[np.ndarray, "..."]:
     """Apply to batches of one fixed shape (the last one filled with copies of its first row), in float64."""
     parts = []
     for start in range(0, len(array), batch_size):
@@ -183,7 +186,7 @@ def in_batches(function: Callable, array: np.ndarray, batch_size: int) -> np.nda
     return np.concatenate(parts)
 
 
-def sample_entropy(tokens: Int[np.ndarray, "N L"]) -> Float[np.ndarray, " N"]:
+def sample_entropy(tokens: Integer[np.ndarray, "N L"]) -> Float[np.ndarray, " N"]:
     """-sum_v f_v ln f_v of each sample's own token frequencies, in nats (ReMDM, arXiv 2503.00307)."""
     entropies = []
     for row in np.asarray(tokens):

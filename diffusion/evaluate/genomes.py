@@ -4,12 +4,13 @@ Every finite set is some distance from its own source: compare equal counts, bes
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 # A record of splice sites is exon, intron, exon; the introns of the data are of these lengths.
 EXON, SHORTEST_INTRON, LONGEST_INTRON = 50, 40, 150
@@ -151,7 +152,7 @@ def kmer_frequencies(sequences: Sequence[str], k: int) -> Float[np.ndarray, "N K
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def auroc(scores: Float[np.ndarray, " N"], positive: Bool[np.ndarray, " N"]) -> float:
+def auroc(scores: Float[np.ndarray, " N"] | Integer[np.ndarray, " N"], positive: Bool[np.ndarray, " N"]) -> float:
     """P(a positive scores above a negative) + P(equal) / 2, exactly, by ranks (Mann-Whitney).
 
     Raises:
@@ -180,7 +181,7 @@ def kmer_auroc(real: Sequence[str], generated: Sequence[str], k: int = 6, seed: 
     if count < 4:
         raise ValueError(f"sample.count: a discriminator needs at least 4 sequences a side, not {count}")
     random = np.random.default_rng(seed)
-    drawn = [[side[index] for index in random.permutation(len(side))[:count]] for side in (real, generated)]
+    drawn = [[side[int(index)] for index in random.permutation(len(side))[:count]] for side in (real, generated)]
     features = np.stack([kmer_frequencies(side, k) for side in drawn])
     halves = features.reshape(2, 2, count // 2, -1).swapaxes(0, 1).reshape(2, count, -1)
     truth = np.arange(count) < count // 2
@@ -201,7 +202,7 @@ def logistic_regression(features: Float[Array, "N K"], positive: Bool[Array, " N
     def loss(weights):
         return jax.nn.softplus(-signs * (features @ weights)).mean() + 0.05 * jnp.sum(weights**2)
 
-    def step(state, _):
+    def step(state: Any, _: None) -> tuple[Any, None]:
         weights, moments = state
         updates, moments = optimizer.update(jax.grad(loss)(weights), moments)
         return (optax.apply_updates(weights, updates), moments), None

@@ -17,7 +17,7 @@ def check_inception(weights: str) -> None:
             f"weights-inception-2015-12-05-6726825d.pth from {WEIGHTS}"
         )
     try:
-        import torch_fidelity  # noqa: F401
+        import torch_fidelity  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError("judge.name: inception needs the package torch-fidelity; pip install torch-fidelity") from None
 
@@ -31,8 +31,10 @@ def inception_features(
       ValueError: when weights or library are missing.
     """
     check_inception(weights)
-    import torch
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch_fidelity.feature_extractor_inceptionv3 import (  # pyright: ignore[reportMissingImports]
+        FeatureExtractorInceptionV3,
+    )
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     path = str(Path(weights).expanduser())

@@ -4,9 +4,9 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer
 
-Width = int | Int[np.ndarray, " N"]
+Width = int | Int[np.ndarray, " W"]
 
 
 class Lines(NamedTuple):
@@ -33,7 +33,7 @@ def spans(count: int, length: int, width: int, seed: int) -> Int[np.ndarray, " N
 
 
 def lines(
-    tokens: Int[np.ndarray, "N L"],
+    tokens: Integer[np.ndarray, "N L"],
     newline: int,
     width: int,
     seed: int,
@@ -73,8 +73,8 @@ def _before(marked: Bool[np.ndarray, " L"]) -> Int[np.ndarray, " L"]:
 
 
 def masked(
-    tokens: Int[np.ndarray, "N L"], starts: Int[np.ndarray, " N"], width: Width, mask_id: int
-) -> Int[np.ndarray, "N L"]:
+    tokens: Integer[np.ndarray, "N L"], starts: Int[np.ndarray, " S"], width: Width, mask_id: int
+) -> Integer[np.ndarray, "N L"]:
     """The windows with their span, of one width or one a window, replaced by masks.
 
     Raises: ValueError when a span leaves no context on one side, or the numbers of windows differ.
@@ -85,7 +85,7 @@ def masked(
 
 
 def score(
-    tokens: Int[np.ndarray, "N L"], truth: Int[np.ndarray, "N L"], starts: Int[np.ndarray, " N"], width: Width
+    tokens: Integer[np.ndarray, "N L"], truth: Integer[np.ndarray, "M K"], starts: Int[np.ndarray, " S"], width: Width
 ) -> dict[str, float]:
     """How well spans were filled in, beside the windows that they were cut from.
 
@@ -106,7 +106,7 @@ def score(
     }
 
 
-def _inside(shape: tuple[int, ...], starts: Int[np.ndarray, " N"], width: Width) -> Bool[np.ndarray, "N L"]:
+def _inside(shape: tuple[int, ...], starts: Int[np.ndarray, " S"], width: Width) -> Bool[np.ndarray, "N L"]:
     """Which tokens belong to the span of their window."""
     count, length = shape
     starts = np.asarray(starts)

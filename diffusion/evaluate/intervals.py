@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from scipy.special import stdtrit
 
 
@@ -25,7 +26,7 @@ def mean_and_error(numbers: list[float]) -> tuple[float, float]:
     return statistics.fmean(numbers), error
 
 
-def student(numbers: Sequence[float], level: float = 0.95) -> Interval:
+def student(numbers: Sequence[float] | Float[np.ndarray, " N"], level: float = 0.95) -> Interval:
     """mean +- t * s / sqrt(n), t the quantile of Student's distribution with n - 1 degrees of freedom.
 
     Right for independent numbers that are about normal, such as one metric over seeds. With 3 seeds t is 4.30, with 5
@@ -44,15 +45,16 @@ def student(numbers: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(mean, error, mean - half, mean + half, len(numbers))
 
 
-def over_sets(sets: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def over_sets(sets: Sequence[Mapping[str, float | str]]) -> dict[str, float | str]:
     """Metrics of several sets of samples of one model as means, each with half its 95 % interval: `<metric>_interval`.
 
-    One set is returned as it is. A metric that some sets lack, such as properties of new molecules where none is new,
-    is the mean of the others; one that a single set has, or that is the same in all, gets no interval.
+    One set is returned as it is, names among its numbers too. A metric that some sets lack, such as properties of new
+    molecules where none is new, is the mean of the others; one that a single set has, or that is the same in all, gets
+    no interval.
     """
     if len(sets) == 1:
         return dict(sets[0])
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float | str] = {}
     for name in dict.fromkeys(name for each in sets for name in each):
         numbers = [float(each[name]) for each in sets if name in each]
         if len(set(numbers)) == 1:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +21,8 @@ from diffusion.types import Denoise, MaskedProcess, Tokens
 
 Weights = Float[Array, "B L"]
 Nats = Float[Array, " B"]
-Estimate = Callable[[Denoise, MaskedProcess, Tokens, Weights, Draws], Nats]
+# Denoiser and process are of the estimator's kind: of this module's they mask, `LevelBound`'s have Gaussian noise.
+Estimate = Callable[[Callable[..., Any], Any, Tokens, Weights, Draws], Nats]
 
 
 def bound_continuous(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:

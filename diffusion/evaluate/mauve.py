@@ -22,7 +22,7 @@ class Mauve(NamedTuple):
 
 def mauve(
     references: Float[np.ndarray, "N D"],
-    samples: Float[np.ndarray, "M D"],
+    samples: Float[np.ndarray, "M E"],
     *,
     clusters: int | None = None,
     seed: int = 25,

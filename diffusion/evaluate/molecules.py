@@ -62,7 +62,7 @@ def canonical_set(smiles: Iterable[str], folder: Path | None = None) -> frozense
     if path is not None and path.exists():
         return frozenset(path.read_text().split())
     known = frozenset(text for text in canonical(smiles) if text is not None)
-    if path is not None:
+    if folder is not None and path is not None:
         folder.mkdir(parents=True, exist_ok=True)
         # A name of its own: several processes may write the same set at once.
         handle, partial = tempfile.mkstemp(dir=folder, prefix=path.stem)
@@ -94,7 +94,7 @@ def molecule_scores(
     molecules = {text: molecule for text, molecule in zip(samples, parse(samples), strict=True) if molecule is not None}
     names = dict(zip(molecules, canonical(molecules), strict=True))
     valid = sum(text in molecules for text in samples)
-    unique = set(names.values())
+    unique = {name for name in names.values() if name is not None}
     novel = unique.difference(known)
     scores = {
         "samples": len(samples),
@@ -107,7 +107,7 @@ def molecule_scores(
         "unique_strings": len(molecules),
         "novel_strings": len(molecules.keys() - set(known if known_strings is None else known_strings)),
     }
-    return scores | properties([name for name in sorted(novel)])
+    return scores | properties(sorted(novel))
 
 
 def properties(smiles: Sequence[str]) -> dict[str, float]:
@@ -115,9 +115,8 @@ def properties(smiles: Sequence[str]) -> dict[str, float]:
     chem = chemistry()
     from rdkit.Chem import QED, Crippen
 
-    rows = [
-        (QED.qed(molecule), len(chem.GetSymmSSSR(molecule)), Crippen.MolLogP(molecule)) for molecule in parse(smiles)
-    ]
+    log_p = Crippen.MolLogP  # pyright: ignore[reportAttributeAccessIssue]  (made on import)
+    rows = [(QED.qed(molecule), len(chem.GetSymmSSSR(molecule)), log_p(molecule)) for molecule in parse(smiles)]
     means = np.mean(rows, axis=0) if rows else ()
     return {name: float(mean) for name, mean in zip(("qed", "rings", "logp"), means, strict=False)}
 

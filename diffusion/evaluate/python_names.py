@@ -4,8 +4,8 @@ import ast
 import builtins
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 # Of a module as well; "_" is bound in interactive sessions alone.
 BUILTINS = (frozenset(dir(builtins)) | {"__file__", "__path__", "__annotations__", "__builtins__"}) - {"_"}
@@ -170,7 +170,7 @@ class _Reader(ast.NodeVisitor):
 
     visit_AsyncFunctionDef = visit_FunctionDef
 
-    def function(self, node: Function, body: list[ast.AST]) -> None:
+    def function(self, node: Function, body: Sequence[ast.AST]) -> None:
         every = [*node.args.posonlyargs, *node.args.args, node.args.vararg, *node.args.kwonlyargs, node.args.kwarg]
         parameters = [argument for argument in every if argument]
         self.read([*node.args.defaults, *node.args.kw_defaults])
@@ -209,7 +209,7 @@ class _Reader(ast.NodeVisitor):
         self.scopes = outside
         self.bind(node.name)
 
-    def visit_TypeAlias(self, node: ast.AST) -> None:  # Python 3.12: type X[T] = ...
+    def visit_TypeAlias(self, node: Any) -> None:  # Python 3.12: type X[T] = ...
         outside = self.scopes
         self.visit(node.name)
         self.type_parameters(node)

@@ -1,12 +1,14 @@
 """What a glyph picture shows, by an exact program instead of a network, and whether that fulfils its prompt."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped, UInt8
 from scipy import ndimage
 
 from diffusion import geneval
 from diffusion.data.shapes import EXTENT, GLYPHS, PALETTE, SIDE
 from diffusion.geneval import Detection, Metadata
+
+Picture = UInt8[np.ndarray, "16 16 3"] | Float[np.ndarray, "16 16 3"]
 
 THRESHOLD = 0.7
 # Of the distance from background to palette colour, how much makes a pixel foreground.
@@ -29,7 +31,7 @@ SHIFTED = np.stack(
 AREAS = SHIFTED.sum(axis=1)
 
 
-def detect(image: Float[np.ndarray, "16 16 3"]) -> list[Detection]:
+def detect(image: Shaped[np.ndarray, "..."]) -> list[Detection]:
     """Every 4-connected patch of foreground of at least 5 pixels, as its likeliest glyph.
 
     The background is the median of each channel. A pixel belongs to the palette colour nearest to it, and to the
@@ -45,7 +47,8 @@ def detect(image: Float[np.ndarray, "16 16 3"]) -> list[Detection]:
     background = np.median(pixels.reshape(-1, 3), axis=0)
     nearest = np.linalg.norm(pixels[:, :, None, :] - LEVELS, axis=-1).argmin(axis=-1)
     reach = FOREGROUND * np.linalg.norm(LEVELS - background, axis=-1)
-    patches, _ = ndimage.label(np.linalg.norm(pixels - background, axis=-1) > reach[nearest])
+    foreground = np.linalg.norm(pixels - background, axis=-1) > reach[nearest]
+    patches, _ = ndimage.label(foreground)  # pyright: ignore[reportGeneralTypeIssues]  (a pair without `output`)
     padded = np.pad(patches, (SHIFT, WINDOW))
     found = []
     for index, (rows, columns) in enumerate(ndimage.find_objects(patches), start=1):
@@ -63,7 +66,7 @@ def detect(image: Float[np.ndarray, "16 16 3"]) -> list[Detection]:
     return found
 
 
-def checked(image: np.ndarray) -> Float[np.ndarray, "16 16 3"]:
+def checked(image: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "16 16 3"]:
     """The image with values of unit scale, or ValueError when it is none."""
     image = np.asarray(image)
     if image.shape != (SIDE, SIDE, 3):
@@ -74,11 +77,11 @@ def checked(image: np.ndarray) -> Float[np.ndarray, "16 16 3"]:
     return np.clip(pixels, 0, 1)
 
 
-def check(image: Float[np.ndarray, "16 16 3"], metadata: Metadata) -> bool:
+def check(image: Picture, metadata: Metadata) -> bool:
     """Whether the picture shows what its prompt asks for, by GenEval's rules on detections above 0.7."""
     return geneval.correct(metadata, detect(image), THRESHOLD, THRESHOLD)
 
 
-def graded(image: Float[np.ndarray, "16 16 3"], metadata: Metadata) -> float:
+def graded(image: Picture, metadata: Metadata) -> float:
     """The share of what its prompt asks for that the picture shows, in [0, 1]; 1 exactly where `check` is true."""
     return geneval.reward(metadata, detect(image), THRESHOLD, THRESHOLD)

@@ -1,17 +1,17 @@
 """From nats per sequence to the numbers of a table; only an estimator that is a likelihood gets a perplexity."""
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Integer, Key
 
-from diffusion.corrupt.masking import Masking
+from diffusion.corrupt.gaussian import Diffusing
 from diffusion.evaluate.likelihood import Estimate
 from diffusion.randomness import Draws, draws, fold
-from diffusion.types import Batch, Denoiser, Params, Times, Tokens
+from diffusion.types import Batch, Denoiser, MaskedProcess, Params, Symbols, Times
 
 LIKELIHOODS = ("bound_", "nll_")
 Evaluator = Callable[
@@ -22,11 +22,13 @@ Evaluator = Callable[
 class Scores(NamedTuple):
     """Host arrays in float64, one entry a sequence."""
 
-    nats: np.ndarray
-    tokens: np.ndarray
+    nats: Float[np.ndarray, " N"]
+    tokens: Float[np.ndarray, " N"]
 
 
-def make_evaluator(estimate: Estimate, denoiser: Denoiser, process: Masking, draws_per_example: int = 1) -> Evaluator:
+def make_evaluator(
+    estimate: Estimate, denoiser: Denoiser, process: MaskedProcess | Diffusing, draws_per_example: int = 1
+) -> Evaluator:
     """Compile (params, batch, key, step) -> (nats [B], tokens [B]), the mean of several draws for each sequence.
 
     The draws of an example are spread evenly over the unit interval from a random start, which costs nothing and
@@ -39,11 +41,11 @@ def make_evaluator(estimate: Estimate, denoiser: Denoiser, process: Masking, dra
         raise ValueError(f"evaluate.draws: must be at least 1, not {draws_per_example}")
 
     @jax.jit
-    def evaluate(params: Params, batch: Batch, key: Key[Array, ""], step: int | Int[Array, ""]):
+    def evaluate(params: Params, batch: Mapping[str, Array], key: Key[Array, ""], step: int | Int[Array, ""]):
         tokens, weights = batch["tokens"], batch["weights"]
         root = draws(key, "evaluate", step, len(tokens))
 
-        def denoise(noisy: Tokens, time: Times):
+        def denoise(noisy: Symbols | Float[Array, "B ..."], time: Times) -> Any:
             return denoiser(params, noisy, time, batch.get("prompt", batch.get("label")))
 
         def one(index: Int[Array, ""]) -> Float[Array, " B"]:
@@ -78,10 +80,10 @@ def is_likelihood(name: str) -> bool:
 
 def summarise(
     name: str,
-    nats: np.ndarray,
-    tokens: np.ndarray,
-    characters: int | None = None,
-    bytes: int | None = None,
+    nats: Float[np.ndarray, " N"],
+    tokens: Float[np.ndarray, " N"] | Integer[np.ndarray, " N"],
+    characters: float | None = None,
+    bytes: float | None = None,
     *,
     perplexity: bool = True,
 ) -> dict[str, float]:
@@ -112,7 +114,7 @@ def summarise(
     return {f"{name}/{key}": value for key, value in (per_token | counts).items()}
 
 
-def ratio(totals: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+def ratio(totals: Float[np.ndarray, " N"], counts: Float[np.ndarray, " N"]) -> tuple[float, float]:
     """sum(totals) / sum(counts) and its standard error over rows (delta method); NaN error for a single row."""
     mean = totals.sum() / counts.sum()
     if len(totals) < 2:
@@ -121,7 +123,7 @@ def ratio(totals: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     return float(mean), float(spread / counts.mean() / np.sqrt(len(totals)))
 
 
-def _to_host(array: Array) -> np.ndarray:
+def _to_host(array: Array) -> Float[np.ndarray, "..."]:
     """Float64 on the host, also when other processes hold parts of the array."""
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         array = multihost_utils.process_allgather(array, tiled=True)

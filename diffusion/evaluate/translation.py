@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
 
 ROUGES = ("rouge1", "rouge2", "rougeL")
 
@@ -81,7 +82,7 @@ def words(text: str) -> list[str]:
 
 def rouge_scores(pairs: Sequence[tuple[str, Sequence[str]]]) -> dict[str, float]:
     """ROUGE-1, -2 and -L with Porter's stemmer."""
-    from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.rouge_scorer import RougeScorer  # pyright: ignore[reportMissingImports]
 
     scorer: Any = RougeScorer(list(ROUGES), use_stemmer=True)
     found = [scorer.score_multi(list(known), output) for output, known in pairs]
@@ -90,7 +91,7 @@ def rouge_scores(pairs: Sequence[tuple[str, Sequence[str]]]) -> dict[str, float]
 
 def bert_score(pairs: Sequence[tuple[str, Sequence[str]]], folder: str, layer: int) -> float:
     """Mean F1 of the best reference by greedy matching of embeddings (arXiv 1904.09675), in points, not rescaled."""
-    from bert_score import BERTScorer
+    from bert_score import BERTScorer  # pyright: ignore[reportMissingImports]
 
     path = str(Path(folder).expanduser())
     # There is no baseline of a folder, nor is one used; without a name the library would look for one.

@@ -65,8 +65,8 @@ def assemble(
             if shown:
                 line.append("" if theirs is None else format(theirs, column.format))
             if shown and comparable:
-                both = numbers and theirs is not None
-                line.append(difference(numbers, theirs, column, tolerance or {}) if both else "")
+                gap = "" if theirs is None or not numbers else difference(numbers, theirs, column, tolerance or {})
+                line.append(gap)
     return headings, body
 
 

@@ -56,7 +56,7 @@ def jit_step(
     settings: Settings,
     abstract: TrainState,
     mesh: Mesh,
-) -> Callable:
+) -> jax.stages.Wrapped:
     """The step as one program over the mesh; the old state's memory is given to the new one."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return jax.jit(

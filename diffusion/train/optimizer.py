@@ -9,13 +9,19 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 Decay = Literal["constant", "cosine", "inverse_sqrt"]
+Rate = float | Float[Array, ""]
 
 
 def learning_rate(
-    step: Float[Array, ""], peak: float, warmup: float, steps: float, floor: float, decay: Decay
+    step: Int[Array, ""],
+    peak: Rate,
+    warmup: Rate,
+    steps: Rate,
+    floor: Rate,
+    decay: Decay,
 ) -> Float[Array, ""]:
     """Linear warm-up to `peak`, then constant, cosine to `floor` x peak at `steps`, or inverse square root."""
     ramp = jnp.minimum(1.0, (step + 1) / jnp.maximum(warmup, 1))
@@ -51,13 +57,12 @@ def adamw(
     """AdamW; MDLM's recipe is the default (peak 3e-4, 2,500 steps of warm-up, constant, clip 1)."""
 
     def chain(peak, warmup, steps, floor, beta1, beta2, epsilon, weight_decay, clip):
+        rate = functools.partial(learning_rate, peak=peak, warmup=warmup, steps=steps, floor=floor, decay=decay)
         return optax.chain(
             optax.clip_by_global_norm(clip),
             optax.scale_by_adam(beta1, beta2, epsilon),
             optax.add_decayed_weights(weight_decay, is_matrix),
-            optax.scale_by_learning_rate(
-                functools.partial(learning_rate, peak=peak, warmup=warmup, steps=steps, floor=floor, decay=decay)
-            ),
+            optax.scale_by_learning_rate(rate),  # pyright: ignore[reportArgumentType]  (its steps are always integers)
         )
 
     return optax.inject_hyperparams(chain)(

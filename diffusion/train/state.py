@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from diffusion.train.mesh import state_shardings
 from diffusion.types import Params
@@ -51,6 +51,6 @@ def init_state(
     return jax.jit(lambda key: new_state(init(key), optimizer), out_shardings=shardings, compiler_options=options)(key)
 
 
-def ema_decay(limit: float, step: Int[Array, ""]) -> Array:
+def ema_decay(limit: float, step: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
     """min(limit, (1 + n) / (10 + n)): the average forgets its start quickly, then slowly (MDLM)."""
     return jnp.minimum(limit, (1 + step) / (10 + step))

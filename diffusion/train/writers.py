@@ -21,11 +21,11 @@ class Writer:
         self.file = self.path.open("a")
         self.board = self.wandb = None
         if importlib.util.find_spec("tensorboardX"):
-            from tensorboardX import SummaryWriter
+            from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
 
             self.board = SummaryWriter(str(directory / "tensorboard"), purge_step=resume_step)
         if importlib.util.find_spec("wandb") and os.environ.get("WANDB_PROJECT"):
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]
 
             self.wandb = wandb.init(name=name, id=directory.name, config=config, dir=str(directory), resume="allow")
 

@@ -17,6 +17,7 @@ from diffusion.data import batches, evaluation_batches, load_dataset, loader
 from diffusion.data.arrays import LABELS, SHAPES, as_pixels, flipped
 from diffusion.data.images import pixel_pairs, pixels_of_pairs
 from diffusion.data.synthetic import density_table
+from diffusion.randomness import draws
 from diffusion.train.mesh import make_mesh, put_batch
 from diffusion.train.step import gradients
 
@@ -273,9 +274,9 @@ def test_labels_go_through_filled_batches_meshes_and_micro_batches():
 
     def objective(params, batch, noise):
         total = params * (batch["label"] * batch["tokens"].sum(1)).sum()
-        return total, {"loss": (total, np.float32(1.0) * len(batch["label"]))}
+        return total, {"loss": (total, jax.numpy.float32(len(batch["label"])))}
 
-    noise = jax.numpy.zeros(8)
+    noise = draws(jax.random.key(0), "train", 0, 8)
     whole, _ = gradients(objective, 1.0, placed, noise, 1)
     parts, _ = gradients(objective, 1.0, placed, noise, 4)
     assert float(whole) == float(parts) == np.sum(batch["label"] * batch["tokens"].sum(1)) / 8

@@ -104,7 +104,7 @@ def test_numbers_in_words(number, words):
 
 def test_number_words_both_ways():
     one, other = (
-        load_pairs(PairSettings("number_words", reverse=turn, source_length=32, length=32)) for turn in (0, 1)
+        load_pairs(PairSettings("number_words", reverse=turn, source_length=32, length=32)) for turn in (False, True)
     )
     sources, targets = one.split("test").texts(range(20))
     for words, (digits,) in zip(sources, targets, strict=True):

@@ -155,7 +155,9 @@ def test_things_are_apart_and_lie_as_asked():
         offset = pairs(relation)[:, 1] - pairs(relation)[:, 0]
         angles = np.rad2deg(np.arctan2(np.abs(offset[:, 1 - axis]), sign * offset[:, axis]))
         assert 38 < angles.max() <= 41
-        boxes = [[(column, row, column + 5, row + 5) for row, column in pair] for pair in pairs(relation)[::37]]
+        boxes = [
+            [(column, row, column + 5, row + 5) for row, column in pair] for pair in pairs(relation)[::37].tolist()
+        ]
         assert all(relation in geneval.relations(second, first) for first, second in boxes)
     with pytest.raises(ValueError, match=r"scene\.things: 5 have no room; draw at most 4"):
         placed(rng, 5)

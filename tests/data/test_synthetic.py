@@ -39,7 +39,13 @@ def test_simple_introns_keep_the_splice_rule_and_tell_their_species():
     train, labels = texts(data, "train")
     assert all(map(splice_rule, train)) and {len(text) for text in train} == {140, 141, 142}
     assert np.bincount(labels).min() > 300
-    model = species_model({name: [t for t, n in zip(train, labels, strict=True) if n == name] for name in range(3)}, 3)
+    model = species_model(
+        {
+            name: [t for t, n in zip(train, labels, strict=True) if n == label]
+            for label, name in enumerate(data.label_names)
+        },
+        3,
+    )
     test, asked = texts(data, "test")
     assert np.mean(predict_species(test, model) == asked) > 0.95
     assert len(set(train) | set(test)) == len(train) + len(test)

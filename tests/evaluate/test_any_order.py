@@ -109,5 +109,6 @@ def test_a_network_that_reads_time_is_told_the_time_of_its_state():
 
 
 def test_too_many_positions_are_refused_in_one_line():
+    noise = draws(jax.random.key(1), "test", 0, 1)
     with pytest.raises(ValueError, match=r"^evaluate\.estimator: nll_any_order .* N = 14 .*at most 12.*$"):
-        nll_any_order(None, PRIME, jnp.zeros((1, 7), jnp.int32), jnp.ones((1, 7)), None)
+        nll_any_order(without_time, PRIME, jnp.zeros((1, 7), jnp.int32), jnp.ones((1, 7)), noise)

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ def test_perplexity_error_matches_repeated_sampling():
     tables = random.gamma(2.0, size=(300, 64, 9))
     values, errors = zip(
         *(
-            generative_perplexity(lambda _, table=table: -table, np.ones((64, 9)), eos=None, batch_size=64)
+            generative_perplexity(lambda _, table=table: -table, np.ones((64, 9), int), eos=None, batch_size=64)
             for table in tables
         ),
         strict=True,
@@ -114,8 +114,10 @@ def test_repetition_within_texts():
 
 
 def test_record_needs_all_its_parts():
+    known = asdict(RECORD)
+    del known["entropy"]
     with pytest.raises(TypeError, match="entropy"):
-        Generation(generative_perplexity=1.0)
+        Generation(**known)
     for field, value in {"entropy": np.nan, "samples": 0, "steps": -1, "precision": "", "evaluator": ""}.items():
         with pytest.raises(ValueError, match=field):
             replace(RECORD, **{field: value})

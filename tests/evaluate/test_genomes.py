@@ -58,9 +58,10 @@ def test_parts_change_nothing(monkeypatch):
 
 
 def test_jensen_shannon_is_scipys_distance():
-    assert js_distance([1, 0], [0, 1]) == pytest.approx(0.832555, abs=1e-6)
-    assert js_distance([0.5, 0.5], [0.75, 0.25]) == pytest.approx(0.183908, abs=1e-6)
-    assert js_distance([0.5, 0.5], [0.75, 0.25]) ** 2 == pytest.approx(0.033822, abs=1e-6)
+    assert js_distance(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == pytest.approx(0.832555, abs=1e-6)
+    even, uneven = np.array([0.5, 0.5]), np.array([0.75, 0.25])
+    assert js_distance(even, uneven) == pytest.approx(0.183908, abs=1e-6)
+    assert js_distance(even, uneven) ** 2 == pytest.approx(0.033822, abs=1e-6)
     p, q = np.random.default_rng(0).dirichlet(np.ones(64), 2)
     p[:5] = 0
     assert js_distance(7 * p, q) == pytest.approx(jensenshannon(7 * p, q)) and js_distance(p, p) == 0
@@ -122,7 +123,7 @@ def test_auroc_by_ranks():
     expected = mannwhitneyu(scores[sides], scores[~sides]).statistic / (sides.sum() * (~sides).sum())
     assert auroc(scores, sides) == pytest.approx(expected)
     with pytest.raises(ValueError, match="4 positives and 0 negatives"):
-        auroc(np.zeros(4), np.ones(4))
+        auroc(np.zeros(4), np.ones(4, bool))
 
 
 def test_discriminator_finds_differences_and_no_others():

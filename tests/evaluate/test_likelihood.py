@@ -80,7 +80,8 @@ def test_padding_does_not_count():
 
 
 def test_summary_of_a_bound():
-    summary = summarise("bound_continuous", [8 * np.log(2), 16 * np.log(2)], [4, 4], characters=16, bytes=24)
+    nats, tokens = np.array([8, 16]) * np.log(2), np.array([4, 4])
+    summary = summarise("bound_continuous", nats, tokens, characters=16, bytes=24)
     expected = {
         "nats_per_token": 3 * np.log(2),
         "bits_per_token": 3,
@@ -94,15 +95,17 @@ def test_summary_of_a_bound():
     assert summary["bound_continuous/bits_per_token_sem"] == pytest.approx(1)
     assert summary["bound_continuous/perplexity_sem"] == pytest.approx(8 * np.log(2))
     assert summary["bound_continuous/sequences"] == 2 and summary["bound_continuous/tokens"] == 8
-    assert "bound_continuous/bits_per_byte" not in summarise("bound_continuous", [1.0], [1])
-    assert np.isnan(summarise("bound_continuous", [1.0], [1])["bound_continuous/nats_per_token_sem"])
+    single = summarise("bound_continuous", np.array([1.0]), np.array([1]))
+    assert "bound_continuous/bits_per_byte" not in single
+    assert np.isnan(single["bound_continuous/nats_per_token_sem"])
 
 
 def test_no_perplexity_for_other_names():
+    nats, tokens = np.array([1.0, 2.0]), np.array([1, 1])
     for name in ("masked_ce", "joint_ce", "loss", "unbound_x"):
         with pytest.raises(ValueError, match="no perplexity"):
-            summarise(name, [1.0, 2.0], [1, 1])
-        summary = summarise(name, [1.0, 2.0], [1, 1], characters=2, perplexity=False)
+            summarise(name, nats, tokens)
+        summary = summarise(name, nats, tokens, characters=2, perplexity=False)
         assert summary[f"{name}/nats_per_token"] == 1.5
         assert not any("perplexity" in key or "bits" in key for key in summary)
 

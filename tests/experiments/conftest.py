@@ -11,9 +11,11 @@ import pytest
 from absl import flags
 
 import launch
+from diffusion import build
 from diffusion.data import pair_tasks, pictures, synthetic
 from diffusion.train.mesh import make_mesh
 from experiments import allocator, context
+from experiments.context import Context
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,6 +76,12 @@ def cli(capsys, monkeypatch, tmp_path):
         return status, captured.out, captured.err
 
     return call
+
+
+def context(config, dataset, folder):
+    """A job of this config and these data below a folder, whose network nothing reads."""
+    system = build.system(config, dataset.tokenizer.vocab_size)
+    return Context(config, folder / "job", folder, dataset, system, make_mesh())
 
 
 @pytest.fixture(scope="module")

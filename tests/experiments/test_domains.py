@@ -6,12 +6,13 @@ from types import SimpleNamespace
 import matplotlib.image
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
+from configs.base import defaults, tiny
 from diffusion.data import load_dataset
 from diffusion.evaluate.genomes import kmer_distance, predict_species, species_model
 from diffusion.evaluate.molecules import canonical
 from experiments import domains
+from tests.experiments.conftest import context
 
 pytest.importorskip("rdkit")
 LETTERS = list("ACGT")
@@ -47,9 +48,10 @@ def genomes(tmp_path_factory):
 @pytest.fixture
 def job(tmp_path):
     def make(dataset, **options):
-        judge = dict(name="none", reference="test") | options
-        config = ConfigDict(dict(judge=judge, sample=dict(policy="data"), data=dict(cache_dir="")))
-        return SimpleNamespace(config=config, dataset=dataset, folder=tmp_path / "job", workdir=tmp_path)
+        config = tiny(defaults("domains", "debug"))
+        config.judge.update(dict(name="none", reference="test") | options)
+        config.sample.policy = "data"
+        return context(config, dataset, tmp_path)
 
     return make
 

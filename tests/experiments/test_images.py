@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import matplotlib.image
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
+from configs.base import defaults, tiny
 from diffusion.data import load_dataset
 from diffusion.evaluate.frechet import frechet_distance, moments
 from experiments import images
+from experiments.jobs import Job
+from tests.experiments.conftest import context
 
 
 @pytest.fixture(scope="module")
@@ -20,15 +22,14 @@ def dataset():
 @pytest.fixture
 def job(dataset, tmp_path):
     def make(**options):
-        judge = dict(name="none", row="", reference="test", checkpoint="", batch=48) | options
-        return SimpleNamespace(
-            config=ConfigDict(dict(judge=judge)), dataset=dataset, folder=tmp_path / "job", workdir=tmp_path
-        )
+        config = tiny(defaults("images", "debug"))
+        config.judge.update(dict(name="none", row="", reference="test", checkpoint="", batch=48) | options)
+        return context(config, dataset, tmp_path)
 
     return make
 
 
-SPEC = SimpleNamespace(needs=["train-model", "train-judge"])
+SPEC = Job("sample-model", "sample", "model", 0, ["train-model", "train-judge"], {})
 
 
 def quarters(tokens):

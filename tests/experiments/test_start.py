@@ -1,7 +1,6 @@
 """Rows that start from rows or from a checkpoint: what is trained, from what, and what is measured."""
 
 import json
-from types import SimpleNamespace
 
 import chex
 import jax
@@ -18,6 +17,7 @@ from diffusion.train.weights import load_weights, save_weights
 from experiments import convert, run
 from experiments.jobs import plan, resolve
 from tests.experiments import test_convert
+from tests.table_files import table_file
 
 DEBUG = "--config=configs/scmdm_text.py:debug"
 BASE, FULL = "MDLM", "SCMDM, lambda 1"
@@ -172,7 +172,7 @@ def test_weights_of_another_network_are_still_refused(tmp_path):
 def test_a_small_table_from_its_base_to_its_rows(config, text, fields, capsys):
     """Base, post-training, three bounds and two samplers; the second time nothing is computed."""
     names = (BASE, FULL, f"{FULL}, 4 steps", f"{FULL}, null memory, 4 steps")
-    table = SimpleNamespace(
+    table = table_file(
         TABLE=scmdm_text.TABLE | {"plots": ()},
         # What a row sets itself is not overwritten, but steps, of which four are enough for all.
         rows=lambda config: [

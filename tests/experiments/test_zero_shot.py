@@ -1,7 +1,5 @@
 """Zero-shot sets are read with the model's tokenizer; what is missing is an empty cell, or an error when required."""
 
-from types import SimpleNamespace
-
 import pytest
 from ml_collections import ConfigDict
 
@@ -10,6 +8,7 @@ from diffusion.data import load_dataset
 from experiments import zero_shot
 from experiments.context import check
 from experiments.jobs import Job, plain
+from tests.experiments.conftest import context
 
 TEXT = "the bank said it would not\n" * 60
 
@@ -23,7 +22,7 @@ def job(tmp_path):
     config = mdlm_owt.get_config("debug")
     config.data.update(source="text_files", path=str(tmp_path / "text.txt"), cache_dir=str(tmp_path / "cache"))
     config.evaluate.zero_shot.ptb.path = str(tmp_path / "ptb")
-    return SimpleNamespace(config=config, workdir=tmp_path, dataset=load_dataset(config.data))
+    return context(config, load_dataset(config.data), tmp_path)
 
 
 def score(dataset, split):

@@ -2,7 +2,6 @@
 
 import math
 import statistics
-from types import SimpleNamespace
 
 import pytest
 from ml_collections import ConfigDict
@@ -10,6 +9,7 @@ from ml_collections import ConfigDict
 from diffusion.report.tables import Column
 from experiments import curves
 from experiments import table as verb
+from tests.table_files import table_file
 
 PERPLEXITY = Column("perplexity", "perplexity", ".2f")
 HISTORY = [{"step": 0, "loss": 3.0}, {"step": 10, "loss": 2.0, "validation_loss": 2.1}]
@@ -23,7 +23,7 @@ def job_row(name, verb="sample", seed=0, history=None, **metrics):
     return measured | made | extra
 
 
-MODULE = SimpleNamespace(
+MODULE = table_file(
     TABLE=dict(
         title="A table",
         columns=(("perplexity", "perplexity", ".2f"),),
@@ -132,7 +132,7 @@ def test_a_plot_of_named_rows_at_named_places(tmp_path, drawn):
         references=(("AR", "nats", "AR"), ("not run", "nats", "not run")),
         levels={"entropy": 1.5},
     )
-    module = SimpleNamespace(TABLE=dict(plots=(plot,)), rows=MODULE.rows)
+    module = table_file(TABLE=dict(plots=(plot,)), rows=MODULE.rows)
     results = [
         job_row("AR", nats=2.0),
         job_row("MDLM", nats=4.0, **{"joint_ce/nats": 4.0}),

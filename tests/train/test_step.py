@@ -99,7 +99,7 @@ def test_a_sweep_of_learning_rates_compiles_once(objective, params):
 
 def test_learning_rates():
     rate = functools.partial(learning_rate, peak=2.0, warmup=4.0, steps=12.0, floor=0.1)
-    steps = jnp.arange(14.0)
+    steps = jnp.arange(14)
     constant = jax.vmap(functools.partial(rate, decay="constant"))(steps)
     np.testing.assert_allclose(constant[:5], [0.5, 1.0, 1.5, 2.0, 2.0])
     cosine = jax.vmap(functools.partial(rate, decay="cosine"))(steps)

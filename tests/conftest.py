@@ -37,7 +37,7 @@ def resident() -> int:
 
 @pytest.fixture(scope="module", autouse=True)
 def drop_compiled_programs():
-    """Once a worker is large, drop the programs of the modules that are done; a later test reads them from the cache."""
+    """Once a worker is large, drop its compiled programs; tests that need them again read them from the cache."""
     yield
     if resident() > LARGE:
         jax.clear_caches()

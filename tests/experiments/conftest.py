@@ -14,7 +14,7 @@ import launch
 from diffusion import build
 from diffusion.data import pair_tasks, pictures, synthetic
 from diffusion.train.mesh import make_mesh
-from experiments import allocator, context
+from experiments import allocator
 from experiments.context import Context
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 def two_devices():
     """Verbs run on two of the simulated devices: programs for eight take longer and show nothing more."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(context, "make_mesh", partial(make_mesh, devices=jax.devices()[:2]))
+        patch.setattr("experiments.context.make_mesh", partial(make_mesh, devices=jax.devices()[:2]))
         yield
 
 

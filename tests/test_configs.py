@@ -124,7 +124,8 @@ def test_every_row_builds(table, variant):
         training = digest(shape_identity(resolved))
         if resolved.model.net in EXACT:
             continue
-        if training not in BUILT:
+        # At debug scale every distinct training takes a step in tests/golden.
+        if training not in BUILT and variant != "debug":
             system, state, (after, metrics) = abstract_step(resolved)
             assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
                 lambda leaf: (leaf.shape, leaf.dtype), state

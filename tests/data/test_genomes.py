@@ -244,7 +244,10 @@ def test_missing_files_and_fields_that_do_not_fit_are_named(source, genomes, tmp
         write_ten(tmp_path)
     place = {"genomes_small": genomes[0], "ten_species": tmp_path}[source]
     refuses_what_does_not_fit(source, place)
-    with pytest.raises(ValueError, match=r"data\.length: the train split"):
+    with (
+        pytest.warns(UserWarning, match="are left out"),
+        pytest.raises(ValueError, match=r"data\.length: the train split"),
+    ):
         load_dataset(fields(source, place, length=100_000, cache_dir=str(tmp_path / "cache")))
 
 

@@ -60,13 +60,13 @@ def bound(config: ConfigDict, system: System, params: Params, told: Told, count:
     """The prediction for P prompts with `count` samples each, under classifier-free guidance, and its carry."""
     if config.model.net == "picture_oracle":
         return exact_pictures(told[0], config.sample.gaussian.deviation), None
-    net, scale = system.net, config.sample.gaussian.guidance
-    context = net.apply({"params": params}, told, method="embed")
-    nothing = net.apply({"params": params}, jnp.full_like(told[:1], net.nothing), method="embed")[0]
-    predict = network(system.denoiser, system.process, params)
+    net, scale = system.network, config.sample.gaussian.guidance
+    context: Any = net.apply({"params": params}, told, method="embed")
+    nothing: Any = net.apply({"params": params}, jnp.full_like(told[:1], net.nothing), method="embed")
+    predict = network(system.denoiser, system.diffusing, params)
     if scale != 1:
         # Only where the condition is differentiated is the call for nothing worth being apart, for it has no gradient.
-        predict = guides.classifier_free(nothing, scale, apart=config.sample.gaussian.method == "condition")(predict)
+        predict = guides.classifier_free(nothing[0], scale, apart=config.sample.gaussian.method == "condition")(predict)
     return predict, jnp.repeat(context, count, axis=0)
 
 
@@ -93,12 +93,17 @@ def check_guided(config: ConfigDict) -> None:
             "oracle has the rules themselves"
         )
     # It checks its own fields when it is made, and `draw` makes it too late: while it is traced.
-    Steering(None, options.images, options.steering.strength, options.steering.potential)
+    Steering(
+        lambda clean, carry: jnp.zeros(len(clean)),
+        options.images,
+        options.steering.strength,
+        options.steering.potential,
+    )
 
 
 def path_of(config: ConfigDict, system: System, name: str, steps: int) -> solvers.Path:
     """The points in time of a sampler; raises ValueError for a path that the schedule does not have."""
-    schedule = system.process.schedule
+    schedule = system.diffusing.schedule
     make = pick(solvers.PATHS, name, "sample.gaussian.path")
     if name != "uniform" and not isinstance(schedule, Betas):
         raise ValueError(f"sample.gaussian.path: {name} is for schedules that are chains; set it to uniform")
@@ -130,7 +135,8 @@ def method(config: ConfigDict, system: System, reward: Reward) -> Method:
     grid = solvers.gaussian_grid(path, solver, acting, weighed)
     draws = options.images * (options.best_of if options.method == "best_of" else 1)
     looks = options.method.startswith("lidar")
-    shape = system.codec.image
+    shape = system.levels.image
+    assert shape is not None
 
     def draw(
         params: Params,

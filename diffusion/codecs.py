@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from diffusion.types import Tokens
+
 
 def smallest_base(vocabulary: int, digits: int) -> int:
     """The smallest b >= 2 with b^digits >= vocabulary, by integers: a float root is one too large for 3125 = 5^5."""
@@ -106,22 +108,22 @@ class Digits:
         """The bits of digit j."""
         return (np.uint32(2**self.bits - 1) << self.shifts).astype(np.uint32)
 
-    def encode(self, tokens: Int[Array, "..."]) -> Int[Array, "... l"]:
+    def encode(self, tokens: Int[Array | np.ndarray, "..."]) -> Int[Array, "... l"]:
         """Digits of tokens, which must lie in 0..C-1; `check` refuses others where values are at hand."""
         return jnp.take(jnp.asarray(self.table.T), tokens, axis=0, mode="clip")
 
-    def decode(self, digits: Int[Array, "... l"]) -> Int[Array, "..."]:
+    def decode(self, digits: Int[Array | np.ndarray, "... l"]) -> Int[Array, "..."]:
         """Tokens of digits; C where a digit is masked or the digits are no token's."""
         powers = jnp.asarray(self.base ** np.arange(self.digits)[::-1], jnp.int32)
         whole = jnp.all((digits >= 0) & (digits < self.base), axis=-1)
         code = jnp.where(whole, jnp.matmul(digits, powers), 0)
         return jnp.where(whole, jnp.take(jnp.asarray(self.tokens), code), self.vocabulary)
 
-    def valid(self, digits: Int[Array, "... l"]) -> Bool[Array, "..."]:
+    def valid(self, digits: Int[Array | np.ndarray, "... l"]) -> Bool[Array, "..."]:
         """Whether these digits are those of a token."""
         return self.decode(digits) < self.vocabulary
 
-    def pack(self, digits: Int[Array, "... l"]) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
+    def pack(self, digits: Int[Array | np.ndarray, "... l"]) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
         """The known digits as bit fields, and the bits that are known; masked digits give zeros in both."""
         known = digits != self.mask_id
         last = (1,) * (digits.ndim - 1) + (self.digits,)
@@ -165,9 +167,9 @@ class Levels:
         """From one value to the next."""
         return (self.high - self.low) / (self.count - 1)
 
-    def encode(self, tokens: Int[Array, "B L"]) -> Float[Array, "B ..."]:
+    def encode(self, tokens: Tokens) -> Float[Array, "B ..."]:
         """The values that stand for tokens."""
-        values = self.low + tokens.astype(jnp.float32) * self.step
+        values = self.low + jnp.astype(tokens, jnp.float32) * self.step
         if self.image is None:
             return values
         height, width, colours = self.image

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from diffusion.categorical import exclude
-from diffusion.nets.latent_input import Rows, Scale, scaled_rows
+from diffusion.nets.latent_input import SCALES, Rows, scaled_rows
 from diffusion.types import Logits, Params, Tokens
 
 Latents = Float[Array, "B L d"]
@@ -26,11 +25,11 @@ class Embedding:
 
     table: Callable[[Params], Rows]
     vocabulary: int
-    scale: Scale = "unit"
+    scale: str = "unit"
 
     def __post_init__(self):
-        if self.scale not in get_args(Scale):
-            raise ValueError(f"codec.scale: unknown {self.scale!r}; known: {', '.join(get_args(Scale))}")
+        if self.scale not in SCALES:
+            raise ValueError(f"codec.scale: unknown {self.scale!r}; known: {', '.join(SCALES)}")
 
     def rows(self, params: Params) -> Rows:
         """e(v) of every row of the table."""
@@ -64,7 +63,7 @@ class Embedding:
         chunk = min(chunk, count)
         squares = jnp.sum(rows**2, axis=-1)
 
-        def nearest(index: Float[Array, " C"]) -> Float[Array, " C"]:
+        def nearest(index: Int[Array, " C"]) -> Float[Array, " C"]:
             mine = rows[index]
             distance = squares[index][:, None] + squares[None] - 2 * mine @ rows.T
             return jnp.min(jnp.where(index[:, None] == jnp.arange(count)[None], jnp.inf, distance), axis=-1)

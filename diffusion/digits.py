@@ -23,7 +23,7 @@ def agrees(codes: UInt32[Array, " C"], value: UInt32[Array, "..."], bits: UInt32
     return ((codes ^ value[..., None]) & bits[..., None]) == 0
 
 
-def carry_over(logits: Logits, codec: Digits, digits: Int[Array, "B L l"]) -> Logits:
+def carry_over(logits: Logits, codec: Digits, digits: Int[Array | np.ndarray, "B L l"]) -> Float[Array, "B L C"]:
     """Float32 logits [B, L, C] in which tokens that contradict a known digit have no mass (MDM-Prime, carry-over)."""
     logits = logits[..., : codec.vocabulary].astype(jnp.float32)
     return jnp.where(agrees(jnp.asarray(codec.packed), *codec.pack(digits)), logits, EXCLUDED)
@@ -32,9 +32,9 @@ def carry_over(logits: Logits, codec: Digits, digits: Int[Array, "B L l"]) -> Lo
 def log_masses(
     logits: Logits,
     codec: Digits,
-    known: Int[Array, "B L l"],
-    clean: Int[Array, "B L l"],
-    fields: UInt32[Array, "B L M"],
+    known: Int[Array | np.ndarray, "B L l"],
+    clean: Int[Array | np.ndarray, "B L l"],
+    fields: UInt32[Array, "#B #L M"],
 ) -> Float[Array, "B L M"]:
     """log p(tokens that agree with `clean` on the bits fields[m]) in float32 nats, M sets a position.
 

@@ -21,9 +21,11 @@ class GaussianSchedule(Protocol):
 
     def signal(self, time: Scalars) -> Scalars:
         """alpha(t)^2."""
+        ...
 
     def variance(self, time: Scalars) -> Scalars:
         """sigma(t)^2."""
+        ...
 
     def alpha(self, time: Scalars) -> Scalars:
         return self.signal(time) ** 0.5

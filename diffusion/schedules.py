@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from diffusion.types import Scalars, Schedule
 
@@ -80,18 +81,18 @@ class Loop(Schedule):
         return numpy.clip(level, 0, 1 - 1e-6)
 
 
-def rate(schedule: Schedule, time: Scalars) -> Scalars:
+def rate(schedule: Schedule, time: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Weight of the continuous-time bound, -alpha'(t) / (1 - alpha(t)) (arXiv 2406.07524)."""
     masked, slope = jax.jvp(schedule.masked, (time,), (jnp.ones_like(time),))
     return slope / masked
 
 
-def sigma(schedule: Schedule, time: Scalars) -> Scalars:
+def sigma(schedule: Schedule, time: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Total noise -log alpha(t), the number that a time-conditioned network is given."""
     return -jnp.log(jnp.maximum(schedule.alpha(time), 1e-6))
 
 
-def inverse(schedule: Schedule, alpha: Scalars) -> Scalars:
+def inverse(schedule: Schedule, alpha: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The time t in [0, 1] with alpha(t) = `alpha`, by bisection to float32 resolution."""
 
     def halve(_, bounds):

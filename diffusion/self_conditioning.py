@@ -6,16 +6,16 @@ through it alone. A zero row says that there is none.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from diffusion.randomness import bernoulli, fold
-from diffusion.types import Denoiser, Logits, MaskedProcess, Params, Tokens
+from diffusion.types import Denoiser, Logits, MaskedProcess, Params, Symbols
 
-Rows = Literal["masked", "recarry", "raw"]
+ROWS = ("masked", "recarry", "raw")
 Memory = Float[Array, "B L D"]
 
 
@@ -36,18 +36,18 @@ class Recall:
     process: MaskedProcess
     table: Callable[[Params], Float[Array, "K D"]]
     width: int
-    rows: Rows = "masked"
+    rows: str = "masked"
     dtype: str = "float32"
 
     def __post_init__(self):
-        if self.rows not in get_args(Rows):
-            raise ValueError(f"memory.rows: unknown {self.rows!r}; known: {', '.join(get_args(Rows))}")
+        if self.rows not in ROWS:
+            raise ValueError(f"memory.rows: unknown {self.rows!r}; known: {', '.join(ROWS)}")
 
-    def empty(self, state: Tokens) -> Memory:
+    def empty(self, state: Symbols) -> Memory:
         """What is remembered before the first prediction: nothing."""
         return jnp.zeros((len(state), state.shape[1] // self.process.digits, self.width))
 
-    def __call__(self, params: Params, logits: Logits, before: Tokens, after: Tokens) -> Memory:
+    def __call__(self, params: Params, logits: Logits, before: Symbols, after: Symbols) -> Memory:
         process = self.process
         table = self.table(params)[: process.vocabulary]  # the mask and padding may have rows too
         # Half-known tokens: what the step has revealed rules tokens out, as what was known did.
@@ -55,7 +55,7 @@ class Recall:
         probs = jax.nn.softmax(process.filtered(logits, known_digits), axis=-1)[..., : process.vocabulary]
         soft = jnp.matmul(probs.astype(self.dtype), table.astype(self.dtype), preferred_element_type=jnp.float32)
 
-        def known(state: Tokens) -> Memory:
+        def known(state: Symbols) -> Memory:
             return jnp.take(table, process.decode(state), axis=0, mode="fill", fill_value=0)
 
         masked, mask_id = self.any_digit(after == process.mask_id), process.mask_id
@@ -68,7 +68,7 @@ class Recall:
         carried = jnp.where(self.any_digit(before == mask_id)[..., None], soft, known(before))
         return jnp.where(again[..., None], 0.0, carried)
 
-    def any_digit(self, positions: Bool[Array, "B N"]) -> Bool[Array, "B L"]:
+    def any_digit(self, positions: Bool[Array | np.ndarray, "B N"]) -> Bool[Array, "B L"]:
         """Positions of the state to tokens."""
         return jnp.any(positions.reshape(len(positions), -1, self.process.digits), axis=-1)
 
@@ -104,6 +104,7 @@ def many_passes(denoiser: Denoiser, recall: Recall | None, passes: int) -> Denoi
         del memory
         remembered = None
         for _ in range(passes - 1):
+            assert recall is not None
             logits = denoiser(params, noisy, time, cond, remembered, keys=keys)
             remembered = recall(params, logits, noisy, noisy)
         return denoiser(params, noisy, time, cond, remembered, keys=keys)

@@ -6,7 +6,7 @@ keeps a position with probability alpha(t).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
@@ -15,7 +15,11 @@ Params = PyTree
 Tokens = Int[Array | np.ndarray, "B L"]
 Symbols = Int[Array | np.ndarray, "B N"]  # positions of a state: tokens, or the sub-tokens of tokens, then the mask
 Times = Float[Array, " B"]
-Scalars = Float[Array | np.ndarray | np.floating, "*shape"]
+Number = float | Float[Array, ""]  # a constant of the program, or an input of it
+Weights = Float[Array | np.ndarray, "B L"]  # how much each token counts
+Counted = Bool[Array | np.ndarray, "B L"]  # tokens that are real, or that something is asked of
+# Numbers of any shape, in the array library of the caller: a function of them gives what it was given.
+Scalars = TypeVar("Scalars", Float[Array, "*shape"], Float[np.ndarray, "*shape"], Float[np.floating, "*shape"])
 Logits = Float[Array, "B L K"]
 Keys = Key[Array, " B"]
 Batch = Mapping[str, Array | np.ndarray]
@@ -23,7 +27,7 @@ Batch = Mapping[str, Array | np.ndarray]
 Metrics = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 
 # A denoiser with parameters and conditioning bound: what estimators and oracles call.
-Denoise = Callable[[Tokens, Times], Logits]
+Denoise = Callable[[Symbols, Times], Logits]
 
 
 @runtime_checkable
@@ -78,8 +82,8 @@ class MaskedProcess(Protocol):
         """The tokens of a state, where they are known."""
         ...
 
-    def filtered(self, logits: Logits, noisy: Symbols) -> Logits:
-        """Float32 logits without the tokens that the state rules out."""
+    def filtered(self, logits: Logits, noisy: Symbols) -> Float[Array, "B L C"]:
+        """Float32 logits, of C = K classes or of the tokens alone, without mass where the state rules a token out."""
         ...
 
     def noise(self, keys: Keys, length: int, time: Times) -> Float[Array, "B N"]:
@@ -157,14 +161,14 @@ class Propose(Protocol):
         self,
         keys: Keys,
         logits: Logits,
-        noisy: Symbols | None,
+        noisy: Symbols,
         temperature: Float[Array, ""],
         nucleus: Float[Array, ""],
     ) -> Proposal:
         """A random proposal."""
         ...
 
-    def best(self, logits: Logits, noisy: Symbols | None) -> Symbols:
+    def best(self, logits: Logits, noisy: Symbols) -> Symbols:
         """The most probable value of every position."""
         ...
 
@@ -184,4 +188,4 @@ class SequenceCondition(NamedTuple):
     """Conditioning of a denoiser of target sequences: the source, and which target positions are real."""
 
     encoded: EncodedSource
-    target: Bool[Array, "B L"]
+    target: Counted

@@ -1,16 +1,15 @@
 """The network and process of a config of Gaussian diffusion, exact models of known laws among them."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffusion import gaussian_schedules as schedules
 from diffusion.build.names import pick
-from diffusion.build.systems import System, plain_fields
+from diffusion.build.systems import Exact, System, plain_fields
 from diffusion.codecs import Levels
 from diffusion.corrupt.gaussian import Diffusing
 from diffusion.data.arrays import image_shape
@@ -34,10 +33,9 @@ TRAINED, EXACT = ("captioned_unet", "reward"), ("picture_oracle", "mixture_oracl
 NETS = (*TRAINED, *EXACT)
 
 
-class Exact(NamedTuple):
-    """In the place of a network: nothing to learn."""
-
-    kind: str
+def nothing_to_call(params, noisy, time, cond=None, memory=None, *, keys=None) -> Any:
+    """In the place of an exact model's denoiser: its law predicts (see `exact_prediction`, `exact_pictures`)."""
+    raise NotImplementedError("an exact model has no network")
 
 
 def gaussian_system(config: ConfigDict, vocabulary: int) -> System:
@@ -51,16 +49,17 @@ def gaussian_system(config: ConfigDict, vocabulary: int) -> System:
     name = config.model.net
     if name == "mixture_oracle":
         codec = Levels(vocabulary, LOWEST, HIGHEST)
-        return System(Exact(name), process, None, lambda key: {}, config.data.length, 0, codec=codec)
-    codec = Levels(vocabulary, image=image_shape(config.data.source))
+        return System(Exact(name), process, nothing_to_call, lambda key: {}, config.data.length, 0, codec=codec)
+    image = image_shape(config.data.source)
+    codec = Levels(vocabulary, image=image)
     if name == "picture_oracle":
-        return System(Exact(name), process, None, lambda key: {}, config.data.length, 0, codec=codec)
+        return System(Exact(name), process, nothing_to_call, lambda key: {}, config.data.length, 0, codec=codec)
     net = captioned(config) if name == "captioned_unet" else scorer(config)
-    picture, prompt = jnp.zeros((1, *codec.image)), jnp.zeros((1, PROMPT_LENGTH), jnp.int32)
+    picture, prompt = jnp.zeros((1, *image)), jnp.zeros((1, PROMPT_LENGTH), jnp.int32)
     if name == "reward":
 
-        def score(params, x, time, told=None, memory=None, *, keys=None):
-            return net.apply({"params": params}, x, told)
+        def score(params, noisy, time, cond=None, memory=None, *, keys=None):
+            return net.apply({"params": params}, noisy, cond)
 
         return System(
             net,
@@ -72,9 +71,9 @@ def gaussian_system(config: ConfigDict, vocabulary: int) -> System:
             codec=codec,
         )
 
-    def denoiser(params, x, time, told=None, memory=None, *, keys=None):
+    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         # The network is told indices of a chain of a thousand steps, whatever the schedule.
-        return net.apply({"params": params}, x, 1000 * time - 1, told)
+        return net.apply({"params": params}, noisy, 1000 * time - 1, cond)
 
     def init(key):
         return net.init(key, picture, jnp.zeros(1), prompt)["params"]
@@ -82,7 +81,7 @@ def gaussian_system(config: ConfigDict, vocabulary: int) -> System:
     return System(net, process, denoiser, init, config.data.length, 0, codec=codec)
 
 
-def captioned(config: ConfigDict) -> nn.Module:
+def captioned(config: ConfigDict) -> CaptionedUNet:
     """The U-Net behind a table of words."""
     fields = plain_fields(config.captioned_unet)
     colours = image_shape(config.data.source)[2]
@@ -96,7 +95,7 @@ def captioned(config: ConfigDict) -> nn.Module:
     return CaptionedUNet(unet, len(WORDS), PROMPT_LENGTH)
 
 
-def scorer(config: ConfigDict) -> nn.Module:
+def scorer(config: ConfigDict) -> RewardNet:
     """The reward model."""
     return RewardNet(len(WORDS), PROMPT_LENGTH, **plain_fields(config.reward), dtype=config.model.dtype)
 

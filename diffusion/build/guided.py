@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from diffusion.build.gaussian import exact_pictures
@@ -16,7 +16,7 @@ from diffusion.sampling import guides, solvers
 from diffusion.sampling.gaussian import Guide, Predict, guided, network, sample_gaussian
 from diffusion.sampling.lidar import Lookahead, lookahead_guide
 from diffusion.sampling.steering import Steering, best
-from diffusion.types import Keys, Params
+from diffusion.types import Params
 
 METHODS = ("plain", "best_of", "gradient", "condition", "steering", "lidar", "lidar_steering")
 SOLVERS: dict[str, Callable[[float], solvers.Solver]] = {
@@ -28,6 +28,7 @@ SOLVERS: dict[str, Callable[[float], solvers.Solver]] = {
 }
 # What prompts are to a model, [P, ...]: ids of words, or the pictures that an exact model consists of.
 Told = Any
+Slots = Key[Array, "P N"]  # one key for each sample of each prompt
 # reward(parameters, clean data [P N, ...], told): one number a sample; consecutive samples are of one prompt.
 Reward = Callable[[Params, Array, Told], Float[Array, " B"]]
 
@@ -60,13 +61,13 @@ def bound(config: ConfigDict, system: System, params: Params, told: Told, count:
     """The prediction for P prompts with `count` samples each, under classifier-free guidance, and its carry."""
     if config.model.net == "picture_oracle":
         return exact_pictures(told[0], config.sample.gaussian.deviation), None
-    net, scale = system.net, config.sample.gaussian.guidance
-    context = net.apply({"params": params}, told, method="embed")
-    nothing = net.apply({"params": params}, jnp.full_like(told[:1], net.nothing), method="embed")[0]
-    predict = network(system.denoiser, system.process, params)
+    net, scale = system.network, config.sample.gaussian.guidance
+    context: Any = net.apply({"params": params}, told, method="embed")
+    nothing: Any = net.apply({"params": params}, jnp.full_like(told[:1], net.nothing), method="embed")
+    predict = network(system.denoiser, system.diffusing, params)
     if scale != 1:
         # Only where the condition is differentiated is the call for nothing worth being apart, for it has no gradient.
-        predict = guides.classifier_free(nothing, scale, apart=config.sample.gaussian.method == "condition")(predict)
+        predict = guides.classifier_free(nothing[0], scale, apart=config.sample.gaussian.method == "condition")(predict)
     return predict, jnp.repeat(context, count, axis=0)
 
 
@@ -93,12 +94,17 @@ def check_guided(config: ConfigDict) -> None:
             "oracle has the rules themselves"
         )
     # It checks its own fields when it is made, and `draw` makes it too late: while it is traced.
-    Steering(None, options.images, options.steering.strength, options.steering.potential)
+    Steering(
+        lambda clean, carry: jnp.zeros(len(clean)),
+        options.images,
+        options.steering.strength,
+        options.steering.potential,
+    )
 
 
 def path_of(config: ConfigDict, system: System, name: str, steps: int) -> solvers.Path:
     """The points in time of a sampler; raises ValueError for a path that the schedule does not have."""
-    schedule = system.process.schedule
+    schedule = system.diffusing.schedule
     make = pick(solvers.PATHS, name, "sample.gaussian.path")
     if name != "uniform" and not isinstance(schedule, Betas):
         raise ValueError(f"sample.gaussian.path: {name} is for schedules that are chains; set it to uniform")
@@ -130,12 +136,13 @@ def method(config: ConfigDict, system: System, reward: Reward) -> Method:
     grid = solvers.gaussian_grid(path, solver, acting, weighed)
     draws = options.images * (options.best_of if options.method == "best_of" else 1)
     looks = options.method.startswith("lidar")
-    shape = system.codec.image
+    shape = system.levels.image
+    assert shape is not None
 
     def draw(
         params: Params,
         reward_params: Params,
-        keys: Keys,
+        keys: Slots,
         told: Told,
         ahead: Lookahead | None,
         forces: dict[str, Array],
@@ -186,7 +193,7 @@ def looking(config: ConfigDict, system: System, shape: tuple[int, ...]) -> Calla
     path = path_of(config, system, options.path, options.steps)
     grid = solvers.gaussian_grid(path, pick(SOLVERS, options.solver, "sample.gaussian.lookahead.solver")(0.0))
 
-    def look(params: Params, keys: Keys, told: Told) -> Array:
+    def look(params: Params, keys: Slots, told: Told) -> Array:
         predict, carry = bound(config, system, params, told, keys.shape[1])
         x, _ = sample_gaussian(predict, keys.reshape(-1), shape, grid, carry)
         return x.reshape(*keys.shape, *shape)

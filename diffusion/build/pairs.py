@@ -69,7 +69,7 @@ def method(system: System, name: str) -> Callable[..., Any]:
     """One of the network's other calls, of parameters first: encode, next_logits, step."""
 
     def call(params, *inputs, **options):
-        return system.net.apply({"params": params}, *inputs, method=name, **options)
+        return system.network.apply({"params": params}, *inputs, method=name, **options)
 
     return call
 
@@ -88,13 +88,13 @@ def embedding_diffusion(config: ConfigDict, system: System) -> EmbeddingDiffusio
         return EmbeddingDiffusion(
             method(system, "encode"),
             system.denoiser,
-            system.codec,
-            system.process,
+            system.embedding,
+            system.diffusing,
             perturbation=Perturbation(**plain_fields(scp)),
             scaling=NoiseScaling(**scaling),
             label_smoothing=config.objective.label_smoothing,
             fill=system.end if fill else None,
-            none_id=None if has_sources(config) else system.codec.vocabulary,
+            none_id=None if has_sources(config) else system.embedding.vocabulary,
             **fields,
         )
     except ValueError as error:
@@ -106,7 +106,7 @@ def embedding_diffusion(config: ConfigDict, system: System) -> EmbeddingDiffusio
 
 def next_target(config: ConfigDict, system: System) -> NextTarget:
     """The autoregressive encoder-decoder's objective; the mask starts targets."""
-    vocabulary = system.codec.vocabulary
+    vocabulary = system.embedding.vocabulary
     encode, logits = method(system, "encode"), method(system, "next_logits")
     return NextTarget(encode, logits, vocabulary, vocabulary, config.objective.label_smoothing)
 

@@ -1,19 +1,24 @@
 """The system of a config: its network, and beside it the error predictor of G-Star where the config asks for one."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from diffusion.build import gaussian, pairs
 from diffusion.build.names import pick
 from diffusion.build.systems import System, denoising_system
+from diffusion.corrupt.partial import PartialMasking
+from diffusion.nets.dit import DiT
 from diffusion.nets.errors import ErrorPredictor
 from diffusion.objectives.errors import ErrorPrediction
 from diffusion.objectives.labels import Augment
 from diffusion.sampling.digits import DigitDraw
 from diffusion.sampling.draw import Draw
 from diffusion.self_conditioning import two_pass
+from diffusion.types import Params
 
 KINDS = ("none", "full", "block", "head")
 
@@ -34,7 +39,7 @@ def system(config: ConfigDict, vocabulary: int) -> System:
         if config.objective.name == "errors":
             raise ValueError("objective.name: errors trains a predictor; set predictor.kind to full, block or head")
         return base
-    if config.model.net != "dit" or config.model.causal:
+    if not isinstance(base.net, DiT) or config.model.causal:
         raise ValueError("predictor.kind: goes with model.net=dit and model.causal=False; set it to none")
     predictor, judge = ErrorPredictor(config.predictor.kind, base.net), judge_system(config, vocabulary)
 
@@ -53,7 +58,7 @@ def system(config: ConfigDict, vocabulary: int) -> System:
         told = label if config.model.labels else None
         return predictor(params["denoiser"], params["errors"], state, told)
 
-    recall = base.recall and replace(base.recall, table=lambda params: base.recall.table(params["denoiser"]))
+    recall = base.recall and replace(base.recall, table=of_denoiser(base.recall.table))
     return replace(
         base,
         denoiser=denoiser,
@@ -64,6 +69,11 @@ def system(config: ConfigDict, vocabulary: int) -> System:
         errors=errors,
         error_flops=predictor.flops(config.data.length),
     )
+
+
+def of_denoiser(table: Callable[[Params], Array]) -> Callable[[Params], Array]:
+    """The same table, from the parameters of denoiser and predictor."""
+    return lambda params: table(params["denoiser"])
 
 
 def judge_system(config: ConfigDict, vocabulary: int) -> System | None:
@@ -79,15 +89,16 @@ def judge_system(config: ConfigDict, vocabulary: int) -> System | None:
 def error_prediction(config: ConfigDict, system: System) -> ErrorPrediction:
     """The predictor's objective: its denoiser is frozen, and reads its own prediction where it remembers."""
     options, base = config.predictor, system.base
+    assert base is not None and isinstance(base.net, DiT)
     denoiser = two_pass(base.denoiser, base.recall) if base.recall else base.denoiser
-    process = base.process
+    process = base.masking
     draw = Draw(process.vocabulary)
     judge = judge_system(config, process.vocabulary)
     return ErrorPrediction(
         denoiser,
         ErrorPredictor(options.kind, base.net),
         process,
-        DigitDraw(process, draw) if process.digits > 1 else draw,
+        DigitDraw(process, draw) if isinstance(process, PartialMasking) else draw,
         labels=options.labels,
         loss=options.loss,
         scope=options.scope,

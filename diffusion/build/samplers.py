@@ -13,6 +13,7 @@ from diffusion.build.names import pick
 from diffusion.build.pairs import NET
 from diffusion.build.systems import System
 from diffusion.build.translation import text_sampler
+from diffusion.corrupt.partial import PartialMasking
 from diffusion.sampling import remask, select, star
 from diffusion.sampling.autoregressive import AutoregressiveSampler
 from diffusion.sampling.blocks import semi_autoregressive
@@ -85,8 +86,8 @@ def sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
 
         samples = semi_autoregressive(one, keys, prompt, length, stride)
         # A code of no token is drawn anew where the next window overlaps: those that are left count.
-        left = jnp.sum(samples.tokens == system.process.vocabulary, axis=1)
-        return samples._replace(invalid=left if system.process.digits > 1 else samples.invalid)
+        left = jnp.sum(samples.tokens == system.masking.vocabulary, axis=1)
+        return samples._replace(invalid=left if system.masking.digits > 1 else samples.invalid)
 
     return windows
 
@@ -97,17 +98,17 @@ def causal_sampler(config: ConfigDict, system: System, total: int) -> Callable:
     if total != config.data.length:
         raise ValueError(f"sample.length: an autoregressive model writes data.length = {config.data.length} tokens")
     causal = AutoregressiveSampler(
-        lambda size: system.net.init_cache(size, total),
-        lambda params, *inputs: system.net.apply({"params": params}, *inputs, method="decode"),
-        Draw(system.process.mask_id, options.precision, options.nucleus_rule),
-        system.process.mask_id,
+        lambda size: system.network.init_cache(size, total),
+        lambda params, *inputs: system.network.apply({"params": params}, *inputs, method="decode"),
+        Draw(system.masking.mask_id, options.precision, options.nucleus_rule),
+        system.masking.mask_id,
     )
     return lambda params, keys, prompt, label=None: causal(params, keys, prompt, options.temperature, options.nucleus)
 
 
 def masked_sampler(config: ConfigDict, system: System) -> Callable:
     """The scan over one window, on tokens or on their digits."""
-    options, process = config.sample, system.process
+    options, process = config.sample, system.masking
     for name in ("eta", "temperature"):
         if options.remask[name] < 0:
             raise ValueError(f"sample.remask.{name}: must not be negative, not {options.remask[name]}")
@@ -125,9 +126,10 @@ def masked_sampler(config: ConfigDict, system: System) -> Callable:
         if len(options.corrector) != 2 or options.policy == "first_hitting":
             raise ValueError("sample.corrector: must be (scale, power), with any sample.policy but first_hitting")
         times = warped(np.linspace(1.0, end, steps + 1), options.warp)
-        policy = replace(policy, correct=rate_corrector(process.schedule, times, *options.corrector, process.mask_id))
+        scale, power = options.corrector
+        policy = replace(policy, correct=rate_corrector(process.schedule, times, scale, power, process.mask_id))
     errors = asked(config, system)
-    if process.digits == 1:
+    if not isinstance(process, PartialMasking):
         # P2's confidence is that of the noised logits.
         draw = Draw(process.mask_id, options.precision, options.nucleus_rule, noised=options.policy == "p2")
         made = MaskedSampler(system.denoiser, process, policy, draw, final, recall, options.cache, errors)
@@ -169,7 +171,7 @@ def questions(config: ConfigDict, system: System) -> int:
     if config.model.causal or asked(config, system) is None:
         return 0
     steps = sampling_steps(config)
-    return int(sampling_grid(config, system.process, steps, config.sample.end).guided.sum())
+    return int(sampling_grid(config, system.masking, steps, config.sample.end).guided.sum())
 
 
 def rule(config: ConfigDict) -> remask.Rule:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -34,6 +34,12 @@ SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
 }
 
 
+class Exact(NamedTuple):
+    """In the place of a network: an exact model of this kind, with nothing to learn."""
+
+    kind: str
+
+
 @dataclass(frozen=True)
 class System:
     """A network, its process, and how to start it; `recall` makes its memory where it has one.
@@ -45,7 +51,7 @@ class System:
     label)` predicts, in `error_flops` an example.
     """
 
-    net: nn.Module
+    net: nn.Module | Exact
     process: MaskedProcess | Diffusing
     denoiser: Denoiser
     init: Callable[[jax.Array], Params]
@@ -58,6 +64,36 @@ class System:
     error_flops: float = 0.0
     codec: Levels | Embedding | None = None
     end: int = 0
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, where it is one."""
+        assert not isinstance(self.net, Exact)
+        return self.net
+
+    @property
+    def masking(self) -> MaskedProcess:
+        """The process of a model of masked tokens."""
+        assert not isinstance(self.process, Diffusing)
+        return self.process
+
+    @property
+    def diffusing(self) -> Diffusing:
+        """The process of a model with Gaussian noise."""
+        assert isinstance(self.process, Diffusing)
+        return self.process
+
+    @property
+    def levels(self) -> Levels:
+        """The codec of a model of pictures."""
+        assert isinstance(self.codec, Levels)
+        return self.codec
+
+    @property
+    def embedding(self) -> Embedding:
+        """The codec of embedding diffusion."""
+        assert isinstance(self.codec, Embedding)
+        return self.codec
 
 
 def codec(config: ConfigDict, vocabulary: int) -> Digits:
@@ -189,7 +225,7 @@ def recall(config: ConfigDict, net: nn.Module, process: MaskedProcess) -> Recall
     codes = process.encode(jnp.arange(process.vocabulary)[None])
     width = config.model.hidden if config.model.net == "dit" else config.unet.channels
 
-    def table(params):
+    def table(params) -> Any:
         return net.apply({"params": params}, codes, method="token_table")
 
     return Recall(process, table, width, config.memory.rows, config.model.dtype)

@@ -25,25 +25,26 @@ from diffusion.sampling import solvers
 from diffusion.self_conditioning import two_pass
 from diffusion.train.loop import Settings
 from diffusion.train.optimizer import adamw
+from diffusion.types import Params
 
 OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
     "nelbo": lambda config, system: Nelbo(
-        system.denoiser, system.process, config.objective.minimum_time, config.objective.target
+        system.denoiser, system.masking, config.objective.minimum_time, config.objective.target
     ),
-    "nelbo_reveal": lambda config, system: RevealNelbo(system.denoiser, system.process, config.objective.target),
-    "autoregressive": lambda config, system: NextToken(system.denoiser, system.process.mask_id),
-    "cross_entropy": lambda config, system: CrossEntropy(system.denoiser, system.process, system.process.vocabulary),
+    "nelbo_reveal": lambda config, system: RevealNelbo(system.denoiser, system.masking, config.objective.target),
+    "autoregressive": lambda config, system: NextToken(system.denoiser, system.masking.mask_id),
+    "cross_entropy": lambda config, system: CrossEntropy(system.denoiser, system.masking, system.masking.vocabulary),
     "classification": lambda config, system: Classification(system.denoiser),
     "errors": error_prediction,
     "denoising": lambda config, system: Denoising(
         system.denoiser,
-        system.process,
-        system.codec,
+        system.diffusing,
+        system.levels,
         config.objective.prompt_dropout,
-        system.net.nothing,
+        system.network.nothing,
         config.objective.minimum_time,
     ),
-    "reward": lambda config, system: ScoreRegression(system.denoiser, system.codec, config.objective.noise),
+    "reward": lambda config, system: ScoreRegression(system.denoiser, system.levels, config.objective.noise),
     "embedding": embedding_diffusion,
     "next_target": next_target,
 }
@@ -78,7 +79,11 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformation:
     made = adamw(peak=fields.pop("learning_rate"), steps=config.train.steps, **fields)
     if config.objective.name != "errors":
         return made
-    return optax.masked(made, lambda params: {part: part == "errors" for part in params})
+
+    def moved(params: Params) -> dict[str, bool]:
+        return {part: part == "errors" for part in params}
+
+    return optax.masked(made, moved)
 
 
 def settings(config: ConfigDict) -> Settings:
@@ -128,9 +133,9 @@ def estimate(config: ConfigDict, system: System, name: str) -> Estimate:
     """
     if name != PICTURES:
         return estimator(split_passes(name)[0])
-    schedule, points = system.process.schedule, config.evaluate.points
+    schedule, points = system.diffusing.schedule, config.evaluate.points
     if not isinstance(schedule, Betas):
         raise ValueError(f"process.schedule: {PICTURES} is for chains; use scaled_linear")
     if not 2 <= points <= schedule.steps:
         raise ValueError(f"evaluate.points: must lie in 2 .. {schedule.steps}, not {points}")
-    return LevelBound(system.codec, solvers.karras(schedule, points))
+    return LevelBound(system.levels, solvers.karras(schedule, points))

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
@@ -34,8 +35,8 @@ SOLVERS: dict[str, Callable[[float], solvers.Solver]] = {
 class Candidates(NamedTuple):
     """Tokens of every candidate of every source, the best guess of a length first where nothing re-ranks them."""
 
-    tokens: Int[Array, "B C L"]
-    target: Bool[Array, "B C L"]  # positions that are generated
+    tokens: Int[Array | np.ndarray, "B C L"]
+    target: Bool[Array | np.ndarray, "B C L"]  # positions that are generated
     steps: Diagnosis | None
 
 
@@ -68,10 +69,10 @@ def longest(config: ConfigDict) -> int:
 
 def beam_search(config: ConfigDict, system: System) -> Translator:
     """Beam search of the autoregressive model, which keeps the best hypothesis alone."""
-    options, length, vocabulary = config.sample.translation, longest(config), system.codec.vocabulary
+    options, length, vocabulary = config.sample.translation, longest(config), system.embedding.vocabulary
     search = BeamSearch(
         method(system, "step"),
-        system.net.init_cache,
+        system.network.init_cache,
         vocabulary,
         start_id=vocabulary,
         eos_id=system.end,
@@ -122,13 +123,13 @@ def embedding_sampler(config: ConfigDict, system: System, diagnose: bool) -> Tra
 
 def steps_of(config: ConfigDict, system: System) -> tuple[EmbeddingSampler, GaussianGrid]:
     """The sampler of one candidate, and its grid; raises ValueError for names that do not fit."""
-    options, schedule = config.sample.translation, system.process.schedule
+    options, schedule = config.sample.translation, system.diffusing.schedule
     path = pick(PATHS, options.path, "sample.translation.path")
     if options.path == "spaced" and not isinstance(schedule, Betas):
         raise ValueError("sample.translation.path: spaced is for schedules that are chains; set it to even")
     solver = pick(SOLVERS, options.solver, "sample.translation.solver")(options.factor)
     mode = pick({mode: mode for mode in ("reuse", "recompute", "none")}, options.memory, "sample.translation.memory")
-    sampler = EmbeddingSampler(system.denoiser, system.codec, system.codec.vocabulary + 1, mode, options.clamp)
+    sampler = EmbeddingSampler(system.denoiser, system.embedding, system.embedding.vocabulary + 1, mode, options.clamp)
     return sampler, solvers.gaussian_grid(path(schedule, config.sample.steps), solver)
 
 
@@ -145,7 +146,7 @@ def text_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
     Raises:
       ValueError: for names that do not fit, and for windows of another length than data.length.
     """
-    options, nothing = config.sample, system.codec.vocabulary
+    options, nothing = config.sample, system.embedding.vocabulary
     if options.policy != "embedding":
         raise ValueError(f"sample.policy: {options.policy} is for masked tokens; {NET} samples with policy=embedding")
     if longest(config) != config.data.length:
@@ -157,7 +158,7 @@ def text_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
 
     def sample(params, keys, prompt, label=None):
         given, size = prompt != nothing, len(prompt)
-        known = system.codec.encode(params, jnp.where(given, prompt, 0))
+        known = system.embedding.encode(params, jnp.where(given, prompt, 0))
         condition = SequenceCondition(encode(params, *no_source(size, nothing)), jnp.ones(prompt.shape, bool))
         keeping = replace(sampler, guides=(keep(known, given[..., None]),))
         made = keeping(params, keys, condition, grid, options.translation.factor)
@@ -187,7 +188,11 @@ def check_counts(config: ConfigDict) -> None:
 
 def mean_log_likelihood(system: System) -> Callable[..., Float[Array, " B"]]:
     """(params, source, its mask, tokens, weights) -> log p(target | source) / tokens of a causal system, in nats."""
-    encode, next_logits, vocabulary = method(system, "encode"), method(system, "next_logits"), system.codec.vocabulary
+    encode, next_logits, vocabulary = (
+        method(system, "encode"),
+        method(system, "next_logits"),
+        system.embedding.vocabulary,
+    )
 
     def score(params, source, mask, tokens, weights):
         logits = next_logits(params, shift_right(tokens, vocabulary), encode(params, source, mask))

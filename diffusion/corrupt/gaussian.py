@@ -1,7 +1,6 @@
 """Gaussian noise on continuous data, and the three things that a network may predict of it."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,7 +12,7 @@ from diffusion.types import Keys
 Data = Float[Array, "B *shape"]
 Level = Float[Array, "..."]  # alpha or sigma: a scalar, or an array that starts like the data's shape
 # Noise (epsilon), the clean data (x_0), the velocity alpha epsilon - sigma x_0, and for flows epsilon - x_0.
-Parameterisation = Literal["epsilon", "clean", "velocity", "flow"]
+PARAMETERISATIONS = ("epsilon", "clean", "velocity", "flow")
 
 
 def spread(level: Level, like: Data) -> Level:
@@ -21,7 +20,7 @@ def spread(level: Level, like: Data) -> Level:
     return jnp.reshape(level, jnp.shape(level) + (1,) * (like.ndim - jnp.ndim(level)))
 
 
-def target(kind: Parameterisation, clean: Data, noise: Data, alpha: Level, sigma: Level) -> Data:
+def target(kind: str, clean: Data, noise: Data, alpha: Level, sigma: Level) -> Data:
     """What a network of this kind is trained to predict."""
     alpha, sigma = spread(alpha, clean), spread(sigma, clean)
     if kind == "epsilon":
@@ -31,7 +30,7 @@ def target(kind: Parameterisation, clean: Data, noise: Data, alpha: Level, sigma
     return alpha * noise - sigma * clean if kind == "velocity" else noise - clean
 
 
-def to_clean(kind: Parameterisation, prediction: Data, noisy: Data, alpha: Level, sigma: Level) -> Data:
+def to_clean(kind: str, prediction: Data, noisy: Data, alpha: Level, sigma: Level) -> Data:
     """x_0 as a prediction of any kind implies it; the one place where kinds are converted.
 
     epsilon: (x - sigma e) / alpha. velocity: (alpha x - sigma v) / (alpha^2 + sigma^2). flow: (x - sigma u) / (alpha +
@@ -56,12 +55,12 @@ class Diffusing:
     """
 
     schedule: GaussianSchedule
-    parameterisation: Parameterisation = "epsilon"
+    parameterisation: str = "epsilon"
     factor: float = 1.0
 
     def __post_init__(self):
-        if self.parameterisation not in get_args(Parameterisation):
-            known = ", ".join(get_args(Parameterisation))
+        if self.parameterisation not in PARAMETERISATIONS:
+            known = ", ".join(PARAMETERISATIONS)
             raise ValueError(f"process.prediction: unknown {self.parameterisation!r}; known: {known}")
         if self.factor <= 0:
             raise ValueError(f"process.factor: must be positive, not {self.factor}")

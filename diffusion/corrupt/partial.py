@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from diffusion.codecs import Digits
 from diffusion.digits import carry_over, log_masses
 from diffusion.randomness import fold, uniform
-from diffusion.types import Keys, Logits, Schedule, Times, Tokens
-
-State = Int[Array, "B N"]  # N = L l digits, token by token
+from diffusion.types import Keys, Logits, Schedule, Symbols, Times, Tokens
 
 
 @dataclass(frozen=True)
@@ -46,20 +45,20 @@ class PartialMasking:
         """Positions that a token has in the noisy state."""
         return self.codec.digits
 
-    def prior(self, size: int, length: int) -> State:
+    def prior(self, size: int, length: int) -> Symbols:
         """The state at t = 1: all digits masked."""
         return jnp.full((size, length * self.digits), self.mask_id, jnp.int32)
 
-    def encode(self, tokens: Tokens) -> State:
+    def encode(self, tokens: Tokens) -> Symbols:
         """The digits of tokens, flat."""
         return self.codec.encode(tokens).reshape(len(tokens), -1)
 
-    def decode(self, state: State) -> Tokens:
+    def decode(self, state: Symbols) -> Tokens:
         """The tokens of flat digits; C where they are no token's."""
         return self.codec.decode(self.split(state))
 
-    def split(self, state: State) -> Int[Array, "B L l"]:
-        """Flat digits by token."""
+    def split(self, state: Shaped[Array | np.ndarray, "B N"]) -> Shaped[Array | np.ndarray, "B L l"]:
+        """Flat digits, or what is told of each, by token."""
         return state.reshape(len(state), -1, self.digits)
 
     def noise(self, keys: Keys, length: int, time: Times) -> Float[Array, "B N"]:
@@ -74,28 +73,28 @@ class PartialMasking:
         """Whether the digits of a token share one coin at this time."""
         return (time > self.chunk_point) | (self.chunk_point == 0)
 
-    def corrupt(self, keys: Keys, clean: Tokens, time: Times) -> State:
+    def corrupt(self, keys: Keys, clean: Tokens, time: Times) -> Symbols:
         """Draw y_t given the clean tokens, with one key and one time an example."""
         level = self.schedule.masked(time)
         return jnp.where(self.noise(keys, clean.shape[1], time) < level[:, None], self.mask_id, self.encode(clean))
 
-    def filtered(self, logits: Logits, noisy: State) -> Float[Array, "B L C"]:
+    def filtered(self, logits: Logits, noisy: Symbols) -> Float[Array, "B L C"]:
         """Float32 logits over tokens, without those that the filter rules out."""
         return carry_over(logits, self.codec, self.visible(noisy))
 
-    def visible(self, noisy: State) -> Int[Array, "B L l"]:
+    def visible(self, noisy: Symbols) -> Int[Array | np.ndarray, "B L l"]:
         """The digits that the filter reads: those of the state, or none."""
         digits = self.split(noisy)
         return digits if self.carry_over else jnp.full_like(digits, self.mask_id)
 
-    def log_prob(self, logits: Logits, noisy: State, clean: State) -> Float[Array, "B N"]:
+    def log_prob(self, logits: Logits, noisy: Symbols, clean: Symbols) -> Float[Array, "B N"]:
         """log of the marginal of every digit's clean value, sum of p(v | y_t) over tokens v that have it, in nats."""
         fields = jnp.asarray(self.codec.fields)[None, None]
         masses = log_masses(logits, self.codec, self.visible(noisy), self.split(clean), fields)
         return masses.reshape(clean.shape)
 
     def token_log_prob(
-        self, logits: Logits, noisy: State, clean: State, chosen: Bool[Array, "B N"] | None = None
+        self, logits: Logits, noisy: Symbols, clean: Symbols, chosen: Bool[Array, "B N"] | None = None
     ) -> Float[Array, "B L"]:
         """log of the joint mass of every token's `chosen` digits (all: log p of the token), in nats."""
         fields = jnp.broadcast_to(jnp.asarray(self.codec.fields)[None, None], self.split(clean).shape)

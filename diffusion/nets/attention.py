@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,11 @@ from jaxtyping import Array, Float, Int
 from diffusion.nets.layers import automatic_axes, batch_axes
 
 Heads = Float[Array, "B L N H"]
+Read = Float[Array, "B M N H"]  # keys or values, of the queries' positions or of others
 SPLASH_BLOCK = 128  # splash attention works on blocks whose sides are multiples of the TPU's 128 lanes
 
 
-def plain(query: Heads, key: Heads, value: Heads, *, causal: bool) -> Heads:
+def plain(query: Heads, key: Read, value: Read, *, causal: bool) -> Heads:
     """Two matrix products around a float32 softmax: the fastest form on CPU, and the reference."""
     length = query.shape[1]
     scores = jnp.einsum("blnh,bmnh->bnlm", query, key, preferred_element_type=jnp.float32)
@@ -26,8 +28,8 @@ def plain(query: Heads, key: Heads, value: Heads, *, causal: bool) -> Heads:
     return jnp.einsum("bnlm,bmnh->blnh", weights, value)
 
 
-def _dot_product(implementation: str) -> Callable[..., Heads]:
-    def attention(query: Heads, key: Heads, value: Heads, *, causal: bool) -> Heads:
+def _dot_product(implementation: Literal["xla", "cudnn"]) -> Callable[..., Heads]:
+    def attention(query: Heads, key: Read, value: Read, *, causal: bool) -> Heads:
         return jax.nn.dot_product_attention(query, key, value, is_causal=causal, implementation=implementation)
 
     return attention
@@ -71,7 +73,8 @@ def splash(query: Heads, key: Heads, value: Heads, *, causal: bool, interpret: b
         )
         scaled = query * jnp.asarray(1.0 / math.sqrt(head_dim), query.dtype)
         by_head = [jnp.swapaxes(x, 1, 2) for x in (scaled, key, value)]
-        return jnp.swapaxes(jax.vmap(kernel)(*by_head), 1, 2).astype(value.dtype)
+        mixed: Any = jax.vmap(kernel)(*by_head)
+        return jnp.swapaxes(mixed, 1, 2).astype(value.dtype)
 
     axes = automatic_axes()
     if not axes:
@@ -99,7 +102,7 @@ def choose(platform: str, dtype, length: int) -> str:
     return "plain"
 
 
-def attend(query: Heads, key: Heads, value: Heads, *, causal: bool, backend: str = "auto") -> Heads:
+def attend(query: Heads, key: Read, value: Read, *, causal: bool, backend: str = "auto") -> Heads:
     """softmax(q k^T / sqrt(H)) v over positions, each position seeing the earlier ones only when `causal`.
 
     `backend` is one of "plain", "xla", "cudnn", "splash", or "auto" for the platform that runs this process; an
@@ -113,9 +116,7 @@ def attend(query: Heads, key: Heads, value: Heads, *, causal: bool, backend: str
     return BACKENDS[backend](query, key, value, causal=causal)
 
 
-def attend_cached(
-    query: Heads, key: Float[Array, "B M N H"], value: Float[Array, "B M N H"], position: Int[Array, ""]
-) -> Heads:
+def attend_cached(query: Heads, key: Read, value: Read, position: Int[Array, ""]) -> Heads:
     """Attention of the tokens at position, position + 1, ... to a cache of M places, itself and earlier only."""
     scores = jnp.einsum("blnh,bmnh->bnlm", query, key, preferred_element_type=jnp.float32)
     scores = scores / math.sqrt(query.shape[-1])

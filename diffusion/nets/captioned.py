@@ -26,7 +26,7 @@ class CaptionedUNet(nn.Module):
     def setup(self):
         self.prompts = PromptTable(self.words, self.length, self.unet.context_width)
 
-    def embed(self, prompt: Int[Array, "B S"]) -> Float[Array, "B S W"]:
+    def embed(self, prompt: Int[Array, "B S"]) -> Float[Array, "B S E"]:
         """The context of prompts: what methods that search for a better one start from."""
         return self.prompts(prompt)
 
@@ -34,7 +34,7 @@ class CaptionedUNet(nn.Module):
         self,
         x: Float[Array, "B H W C"],
         time: Float[Array, " B"],
-        told: Int[Array, "B S"] | Float[Array, "B S W"],
+        told: Int[Array, "B S"] | Float[Array, "B S E"],
     ) -> Float[Array, "B H W C"]:
         """The U-Net's prediction, told prompts (whole numbers) or a context."""
         context = self.embed(told) if jnp.issubdtype(told.dtype, jnp.integer) else told

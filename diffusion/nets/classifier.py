@@ -4,9 +4,10 @@ import math
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from diffusion.nets.layers import Linear, dropout, dropout_seeds, shard_batch
+from diffusion.types import Tokens
 
 
 class Classifier(nn.Module):
@@ -34,7 +35,7 @@ class Classifier(nn.Module):
         self.penultimate = Linear(self.hidden, dtype=self.dtype, name="hidden_layer")
         self.output = Linear(self.labels, dtype=self.dtype, name="output_layer")
 
-    def features(self, tokens: Int[Array, "B L"]) -> Float[Array, "B D"]:
+    def features(self, tokens: Tokens) -> Float[Array, "B D"]:
         """The last hidden layer, in float32."""
         height, width, colours = self.shape
         pictures = tokens.reshape(-1, colours, height, width)
@@ -46,7 +47,7 @@ class Classifier(nn.Module):
 
     def __call__(
         self,
-        tokens: Int[Array, "B L"],
+        tokens: Tokens,
         sigma: Float[Array, " B"] | None = None,
         *,
         keys: Key[Array, " B"] | None = None,

@@ -1,20 +1,18 @@
 """Embedding of half-known tokens: Prime's input layer, in front of an unchanged backbone."""
 
-from typing import Literal
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffusion.nets.layers import uniform_fan_in
 
-Merge = Literal["concat", "sum"]
+MERGES = ("concat", "sum")
 
 
 def check_embedding(digits: int, hidden: int, merge: str) -> None:
     """Raise ValueError for an unknown merge, or digits that do not divide `hidden`."""
-    if merge not in ("concat", "sum"):
-        raise ValueError(f"codec.merge: unknown {merge!r}; known: concat, sum")
+    if merge not in MERGES:
+        raise ValueError(f"codec.merge: unknown {merge!r}; known: {', '.join(MERGES)}")
     if merge == "concat" and hidden % digits:
         raise ValueError(f"codec.digits: {digits} digits do not divide model.hidden={hidden}; set codec.merge=sum")
 
@@ -33,7 +31,7 @@ class DigitEmbedding(nn.Module):
     base: int
     digits: int
     hidden: int
-    merge: Merge = "concat"
+    merge: str = "concat"
     shared: bool = True
 
     @nn.compact

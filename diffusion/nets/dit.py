@@ -16,9 +16,10 @@ from diffusion.nets.layers import (
     rotary_table,
     rotate,
     shard_batch,
+    stacked,
     uniform_fan_in,
 )
-from diffusion.nets.memory import Kind, MemoryAdapter
+from diffusion.nets.memory import MemoryAdapter
 
 SIZES = {
     "tiny": dict(hidden=512, blocks=8, heads=8),
@@ -61,6 +62,7 @@ class Block(nn.Module):
     ) -> tuple[Float[Array, "B L D"], tuple[Array, Array] | None]:
         batch, length, _ = x.shape
         if self.adaln:
+            assert condition is not None
             modulation = Linear(6 * self.hidden, initializer="zeros", name="modulation")(condition)
             shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation[:, None], 6, axis=-1)
 
@@ -72,11 +74,8 @@ class Block(nn.Module):
         if cache is None:
             mixed = attend(query, key, value, causal=self.causal, backend=self.attention)
         else:
-            start = (0, position, 0, 0)
-            cache = tuple(
-                jax.lax.dynamic_update_slice(old, new.astype(old.dtype), start)
-                for old, new in zip(cache, (key, value), strict=True)
-            )
+            assert position is not None
+            cache = written(cache[0], key, position), written(cache[1], value, position)
             mixed = attend_cached(query, *cache, position)
         h = mixed.reshape(batch, length, self.hidden)
         h = Linear(self.hidden, bias=False, dtype=self.dtype, name="attention_out")(h)
@@ -91,6 +90,11 @@ class Block(nn.Module):
         return shard_batch(x + (gate2 * h if self.adaln else h)), cache
 
 
+def written(cache: Float[Array, "B M N H"], new: Float[Array, "B L N H"], position: Int[Array, ""]) -> Array:
+    """The cache with keys or values at position, position + 1, ..."""
+    return jax.lax.dynamic_update_slice(cache, new.astype(cache.dtype), (0, position, 0, 0))
+
+
 class Head(nn.Module):
     """Linear(modulate(norm(x))) to `features` numbers a position; everything but the norm starts at zero."""
 
@@ -102,6 +106,7 @@ class Head(nn.Module):
     def __call__(self, x: Float[Array, "B L D"], condition: Float[Array, "B C"] | None) -> Float[Array, "B L K"]:
         h = LayerNorm(name="norm")(x)
         if self.adaln:
+            assert condition is not None
             modulation = Linear(2 * x.shape[-1], initializer="zeros", name="modulation")(condition)
             h = modulate(h, *jnp.split(modulation[:, None], 2, axis=-1))
         return Linear(self.features, initializer="zeros", dtype=self.dtype, name="linear")(h)
@@ -133,7 +138,7 @@ class DiT(nn.Module):
     attention: str = "auto"
     unroll: int = 1
     embedder: nn.Module | None = None
-    memory: Kind = "none"
+    memory: str = "none"
     labels: int = 0
     outputs: int = 0
 
@@ -157,14 +162,8 @@ class DiT(nn.Module):
         block = Block
         if self.remat != "none":
             block = nn.remat(Block, policy=REMAT_POLICIES[self.remat], prevent_cse=self.unroll > 1)
-        self.stack = nn.scan(
-            block,
-            length=self.blocks,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, 0, 0),
-            unroll=self.unroll,
-        )(
+        in_axes = (nn.broadcast, nn.broadcast, nn.broadcast, 0, 0)
+        self.stack = stacked(block, self.blocks, in_axes=in_axes, unroll=self.unroll)(
             hidden=self.hidden,
             heads=self.heads,
             mlp_ratio=self.mlp_ratio,

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from diffusion.nets.dit import REMAT_POLICIES
-from diffusion.nets.latent_input import Form, Join, Readout, Scale, TokenTime, scaled_rows
-from diffusion.nets.layers import LayerNorm, Linear, dropout, dropout_seeds, shard_batch
+from diffusion.nets.dit import REMAT_POLICIES, written
+from diffusion.nets.latent_input import Form, Join, Readout, TokenTime, scaled_rows
+from diffusion.nets.layers import LayerNorm, Linear, dropout, dropout_seeds, shard_batch, stacked
 from diffusion.nets.masked_attention import attend_masked
 from diffusion.types import EncodedSource, SequenceCondition
 
@@ -37,7 +37,7 @@ class Block(nn.Module):
         self,
         x: Float[Array, "B L D"],
         allowed: Bool[Array, "#B #L M"],
-        states: Float[Array, "B S D"] | None,
+        states: Float[Array, "B S E"] | None,
         source: Bool[Array, "B 1 S"] | None,
         position: Int[Array, ""] | None,
         seeds: UInt32[Array, "B 3 2"] | None,
@@ -55,15 +55,13 @@ class Block(nn.Module):
             nonlocal new_cache
             query, key, value = (heads(part) for part in jnp.split(linear(3 * self.hidden, "qkv")(h), 3, axis=-1))
             if cache is not None:
-                start = (0, position, 0, 0)
-                key, value = new_cache = tuple(
-                    jax.lax.dynamic_update_slice(old, new.astype(old.dtype), start)
-                    for old, new in zip(cache, (key, value), strict=True)
-                )
+                assert position is not None
+                key, value = new_cache = written(cache[0], key, position), written(cache[1], value, position)
             mixed = attend_masked(query, key, value, allowed, self.attention)
             return linear(self.hidden, "attention_out")(mixed.reshape(h.shape))
 
         def with_source(h: Array) -> Array:
+            assert states is not None and source is not None
             key, value = (heads(part) for part in jnp.split(linear(2 * self.hidden, "cross_kv")(states), 2, axis=-1))
             mixed = attend_masked(heads(linear(self.hidden, "cross_q")(h)), key, value, source, self.attention)
             return linear(self.hidden, "cross_out")(mixed.reshape(h.shape))
@@ -103,7 +101,7 @@ class EncoderDecoder(nn.Module):
     feed_forward: int = 2048
     dropout: float = 0.1
     positions: int = 256
-    scale: Scale = "unit"
+    scale: str = "unit"
     table_std: float = 1.0
     form: Form = "difformer"
     input_norm: bool = True
@@ -147,13 +145,8 @@ class EncoderDecoder(nn.Module):
         block = Block
         if self.remat != "none":
             block = nn.remat(Block, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
-        return nn.scan(
-            block,
-            length=blocks,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast, 0, 0),
-        )(
+        in_axes = (nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast, 0, 0)
+        return stacked(block, blocks, in_axes=in_axes)(
             self.hidden,
             self.heads,
             self.feed_forward,
@@ -166,8 +159,8 @@ class EncoderDecoder(nn.Module):
             name=name,
         )
 
-    def _seeds(self, keys: Key[Array, " B"] | None, blocks: int) -> UInt32[Array, "N+1 B 3 2"] | None:
-        """Of every block, and at the end of the input."""
+    def _seeds(self, keys: Key[Array, " B"] | None, blocks: int) -> UInt32[Array, "P B 3 2"] | None:
+        """Of every block, and at the end of the input: P places."""
         return dropout_seeds(keys, blocks + 1, sites=3) if keys is not None and self.dropout > 0 else None
 
     def _placed(self, x: Float[Array, "B L D"], table: Float[Array, "P D"]) -> Float[Array, "B L D"]:

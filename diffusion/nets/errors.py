@@ -1,7 +1,7 @@
 """G-Star's error predictor: a network that reads a full sequence and says which of its tokens are wrong."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 from diffusion.nets.dit import DiT, Head, flops_per_token
 from diffusion.types import Params
 
-Kind = Literal["full", "block", "head"]
+KINDS = ("full", "block", "head")
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class ErrorPredictor:
       ValueError: for an unknown kind.
     """
 
-    kind: Kind
+    kind: str
     trunk: DiT
 
     def __post_init__(self):
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"predictor.kind: unknown {self.kind!r}; known: {', '.join(get_args(Kind))}")
+        if self.kind not in KINDS:
+            raise ValueError(f"predictor.kind: unknown {self.kind!r}; known: {', '.join(KINDS)}")
 
     @property
     def blocks(self) -> int:
@@ -63,12 +63,14 @@ class ErrorPredictor:
         """
         if self.kind == "head":
             params, keys = jax.lax.stop_gradient(self._trunk(denoiser)) | params, None
-        return self.net.apply({"params": params}, state, label=label, keys=keys)[..., 0].astype(jnp.float32)
+        logits: Any = self.net.apply({"params": params}, state, label=label, keys=keys)
+        return logits[..., 0].astype(jnp.float32)
 
     def flops(self, length: int) -> float:
         """Floating-point operations of one example of `length` tokens, counted as in `dit.flops_per_token`."""
-        sizes = {"hidden": self.trunk.hidden, "blocks": self.blocks, "mlp_ratio": self.trunk.mlp_ratio}
-        return length * flops_per_token(**sizes, vocab_size=1, length=length)
+        hidden, ratio = self.trunk.hidden, self.trunk.mlp_ratio
+        token = flops_per_token(hidden=hidden, blocks=self.blocks, mlp_ratio=ratio, vocab_size=1, length=length)
+        return length * token
 
     def _own(self, denoiser: Params) -> Params:
         if self.kind == "head":

@@ -1,11 +1,14 @@
 """GPT-2 (Radford et al., 2019), the judge of generative perplexity."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from diffusion.nets.attention import attend
-from diffusion.nets.layers import LayerNorm, Linear, shard_batch
+from diffusion.nets.layers import LayerNorm, Linear, shard_batch, stacked
+from diffusion.types import Tokens
 
 SIZES = {
     "small": dict(hidden=768, blocks=12, heads=12),
@@ -24,18 +27,18 @@ class Block(nn.Module):
     attention: str
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], _: None) -> tuple[Float[Array, "B L D"], None]:
+    def __call__(self, x: Float[Array, "B L D"], nothing: None) -> tuple[Float[Array, "B L D"], None]:
         batch, length, _ = x.shape
-        linear = dict(initializer=0.02, dtype=self.dtype)
+        linear = partial(Linear, initializer=0.02, dtype=self.dtype)
         h = LayerNorm(bias=True, name="norm1")(x)
-        qkv = Linear(3 * self.hidden, name="qkv", **linear)(h)
+        qkv = linear(3 * self.hidden, name="qkv")(h)
         query, key, value = (part.reshape(batch, length, self.heads, -1) for part in jnp.split(qkv, 3, axis=-1))
         h = attend(query, key, value, causal=True, backend=self.attention)
-        h = Linear(self.hidden, name="attention_out", **linear)(h.reshape(batch, length, self.hidden))
+        h = linear(self.hidden, name="attention_out")(h.reshape(batch, length, self.hidden))
         x = shard_batch(x + h)
         h = LayerNorm(bias=True, name="norm2")(x)
-        h = nn.gelu(Linear(4 * self.hidden, name="mlp_in", **linear)(h), approximate=True)
-        return shard_batch(x + Linear(self.hidden, name="mlp_out", **linear)(h)), None
+        h = nn.gelu(linear(4 * self.hidden, name="mlp_in")(h), approximate=True)
+        return shard_batch(x + linear(self.hidden, name="mlp_out")(h)), None
 
 
 class GPT2(nn.Module):
@@ -53,16 +56,12 @@ class GPT2(nn.Module):
         normal = nn.initializers.normal(0.02)
         self.embedding = self.param("embedding", normal, (self.vocab_size, self.hidden), jnp.float32)
         self.positions = self.param("positions", normal, (self.context, self.hidden), jnp.float32)
-        self.stack = nn.scan(
-            Block,
-            length=self.blocks,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=nn.broadcast,
-        )(hidden=self.hidden, heads=self.heads, dtype=self.dtype, attention=self.attention, name="blocks")
+        self.stack = stacked(Block, self.blocks, in_axes=nn.broadcast)(
+            hidden=self.hidden, heads=self.heads, dtype=self.dtype, attention=self.attention, name="blocks"
+        )
         self.norm = LayerNorm(bias=True, name="norm_final")
 
-    def features(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+    def features(self, tokens: Tokens) -> Float[Array, "B L D"]:
         """The last layer's hidden states after the final norm, float32.
 
         Raises ValueError for sequences longer than the context.
@@ -73,7 +72,7 @@ class GPT2(nn.Module):
         x = jnp.take(self.embedding, tokens, axis=0) + self.positions[None, :length]
         return self.norm(self.stack(shard_batch(x), None)[0])
 
-    def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L K"]:
+    def __call__(self, tokens: Tokens) -> Float[Array, "B L K"]:
         """Logits of the next token at every position."""
         x = self.features(tokens)
         flat = x.astype(self.dtype).reshape(-1, self.hidden) @ self.embedding.astype(self.dtype).T

@@ -20,10 +20,10 @@ DEVIATION = 16.0
 Rows = Float[Array, "V d"]
 # "unit": rows of length sqrt(d), for latents and for logits (DINOISER). "scaled": sqrt(d) times the table for latents,
 # the table itself for logits (Difformer).
-Scale = Literal["unit", "scaled"]
+SCALES = ("unit", "scaled")
 
 
-def scaled_rows(table: Rows, scale: Scale) -> Rows:
+def scaled_rows(table: Rows, scale: str) -> Rows:
     """e(v) of every token: the table's rows normalized to length sqrt(d) ("unit"), or times sqrt(d) ("scaled")."""
     table = table.astype(jnp.float32)
     width = table.shape[-1]

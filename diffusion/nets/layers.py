@@ -1,6 +1,7 @@
 """Pieces shared by the transformers: linear maps, layer norm, rotary positions, time embedding, per-example dropout."""
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -65,6 +66,16 @@ class LayerNorm(nn.Module):
             bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
             y = y + bias.reshape(shape)
         return y
+
+
+def stacked(block: type[nn.Module], blocks: int, *, in_axes: Any = 0, unroll: int = 1) -> Any:
+    """A module that runs `blocks` of one kind in a loop, their parameters stacked along a leading axis.
+
+    It carries the first argument; `in_axes` says how the others are read, one axis each (see `flax.linen.scan`).
+    """
+    return nn.scan(
+        block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=in_axes, length=blocks, unroll=unroll
+    )
 
 
 def modulate(

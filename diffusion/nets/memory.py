@@ -1,20 +1,18 @@
 """The way of a network's own last prediction into its input: SCMDM's adapter, zero at the start."""
 
-from typing import Literal, get_args
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.nets.layers import LayerNorm, Linear
 
-Kind = Literal["none", "linear", "norm_linear", "table", "concat", "direct"]
+KINDS = ("none", "linear", "norm_linear", "table", "concat", "direct")
 
 
 def check_kind(kind: str) -> None:
     """Raise ValueError that lists the known kinds."""
-    if kind not in get_args(Kind):
-        raise ValueError(f"memory.adapter: unknown {kind!r}; known: {', '.join(get_args(Kind))}")
+    if kind not in KINDS:
+        raise ValueError(f"memory.adapter: unknown {kind!r}; known: {', '.join(KINDS)}")
 
 
 class MemoryAdapter(nn.Module):
@@ -26,16 +24,15 @@ class MemoryAdapter(nn.Module):
     three leave the network as it was, bit for bit, until they are trained.
     """
 
-    kind: Kind
+    kind: str
     hidden: int
     tokens: int
     dtype: str = "float32"
 
     def setup(self):
         check_kind(self.kind)
-        zeros = dict(bias=False, initializer="zeros", dtype=self.dtype)
         if self.kind in ("linear", "norm_linear"):
-            self.linear = Linear(self.hidden, **zeros)
+            self.linear = Linear(self.hidden, bias=False, initializer="zeros", dtype=self.dtype)
         if self.kind == "norm_linear":
             self.norm = LayerNorm()
         if self.kind == "table":

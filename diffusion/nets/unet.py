@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt32
 
 from diffusion.nets.attention import attend
-from diffusion.nets.digit_embedding import DigitEmbedding, Merge
-from diffusion.nets.layers import Linear, dropout, dropout_seeds, shard_batch
-from diffusion.nets.memory import Kind, MemoryAdapter
+from diffusion.nets.digit_embedding import DigitEmbedding
+from diffusion.nets.layers import Linear, dropout, dropout_seeds, shard_batch, stacked
+from diffusion.nets.memory import MemoryAdapter
 
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -195,9 +195,9 @@ class UNet(nn.Module):
     remat: str = "none"
     unroll: int = 1
     attention: str = "auto"
-    merge: Merge = "concat"
+    merge: str = "concat"
     shared: bool = True
-    memory: Kind = "none"
+    memory: str = "none"
 
     def setup(self):
         self.embedding = DigitEmbedding(self.base, self.digits, self.channels, self.merge, self.shared)
@@ -250,7 +250,7 @@ class UNet(nn.Module):
         x = shard_batch(x.reshape(-1, height, width, colours * self.channels))
         stored, number = [x], 0
         for run in runs(parts):
-            part, turns = run[0], len(run)
+            part, turns, maps = run[0], len(run), ()
             if part.kind == "pool":
                 x = nn.avg_pool(x, (2, 2), (2, 2))
             elif part.kind == "unpool":
@@ -262,8 +262,7 @@ class UNet(nn.Module):
                 spatial = (self.head_channels, self.groups, self.dtype, self.attention) if part.attention else ()
                 if turns > 1:
                     block = nn.remat(Block, prevent_cse=self.unroll > 1) if self.remat == "full" else Block
-                    axes = dict(variable_axes={"params": 0}, split_rngs={"params": True})
-                    loop = nn.scan(block, length=turns, unroll=min(self.unroll, turns), **axes)
+                    loop = stacked(block, turns, unroll=min(self.unroll, turns))
                     loop = loop(residual, spatial, part.stores, name=f"blocks{number}")
                     x, maps = loop(x, jnp.stack(skips) if skips else None, words)
                 else:

@@ -6,11 +6,11 @@ later time still, the loss. Its equations were not to be had: what they leave op
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.codecs_embedding import Embedding
 from diffusion.corrupt.gaussian import Diffusing
@@ -20,6 +20,7 @@ from diffusion.randomness import Draws, bernoulli, fold
 from diffusion.types import (
     LENGTH_CENTER,
     Batch,
+    Counted,
     Denoiser,
     EncodedSource,
     Keys,
@@ -28,18 +29,22 @@ from diffusion.types import (
     Params,
     SequenceCondition,
     Tokens,
+    Weights,
 )
+
+Sources = Int[Array | np.ndarray, "B S"]
+SourceMask = Bool[Array | np.ndarray, "B S"]  # which positions are real
 
 # (params, source, its mask, keys for dropout or None) -> what the decoder reads.
 Encode = Callable[..., EncodedSource]
 # Cross-entropy of the estimate (Difformer's anchor), of the clean embedding itself (Diffusion-LM), of both, or of none,
 # with which embeddings collapse.
-Rounding = Literal["anchor", "round", "both", "none"]
+ROUNDINGS = ("anchor", "round", "both", "none")
 # A coin an example says whether it remembers (Difformer's, there one a batch), or every example is trained without and
 # with a memory and the losses are summed (DINOISER). FastDiSS's "alternately" is taken for the coin; that is inferred.
-Alternate = Literal["flip", "sum"]
+ALTERNATES = ("flip", "sum")
 # DINOISER's lowest time, from the distance of neighbouring embeddings.
-Floor = Literal["none", "clipped", "clipped_s"]
+FLOORS = ("none", "clipped", "clipped_s")
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,9 @@ class EmbeddingDiffusion:
     perturbation: Perturbation = STANDARD
     scaling: NoiseScaling = UNSCALED
     memory_rate: float = 0.5
-    alternate: Alternate = "flip"
-    rounding: Rounding = "anchor"
-    floor: Floor = "none"
+    alternate: str = "flip"
+    rounding: str = "anchor"
+    floor: str = "none"
     label_smoothing: float = 0.0
     length_weight: float = 0.1
     estimate_dropout: bool = False
@@ -74,11 +79,11 @@ class EmbeddingDiffusion:
     none_id: int | None = None
 
     def __post_init__(self):
-        named = (("alternate", Alternate), ("rounding", Rounding), ("floor", Floor))
+        named = (("alternate", ALTERNATES), ("rounding", ROUNDINGS), ("floor", FLOORS))
         for field, known in named:
             value = getattr(self, field)
-            if value not in get_args(known):
-                raise ValueError(f"objective.{field}: unknown {value!r}; known: {', '.join(get_args(known))}")
+            if value not in known:
+                raise ValueError(f"objective.{field}: unknown {value!r}; known: {', '.join(known)}")
         for field in ("memory_rate", "label_smoothing"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"objective.{field}: must lie in [0, 1], not {getattr(self, field)}")
@@ -159,7 +164,7 @@ class EmbeddingDiffusion:
         predicted: Float[Array, "B L d"],
         clean: Float[Array, "B L d"],
         tokens: Tokens,
-        weights: Float[Array, "B L"],
+        weights: Weights,
     ) -> tuple[Float[Array, ""], Metrics]:
         """The sum over tokens of the squared error and the cross-entropies, and both apart."""
         count = jnp.sum(weights)
@@ -175,7 +180,7 @@ class EmbeddingDiffusion:
         return total, metrics
 
 
-def sources(batch: Batch, none_id: int | None) -> tuple[Tokens, Bool[Array, "B S"]]:
+def sources(batch: Batch, none_id: int | None) -> tuple[Sources, SourceMask]:
     """Sources and which of their positions are real; with `none_id` that one token.
 
     Raises:
@@ -188,12 +193,12 @@ def sources(batch: Batch, none_id: int | None) -> tuple[Tokens, Bool[Array, "B S
     return batch["source"], batch["source_weights"] > 0
 
 
-def no_source(size: int, none_id: int) -> tuple[Tokens, Bool[Array, "B 1"]]:
+def no_source(size: int, none_id: int) -> tuple[Int[Array, "B 1"], Bool[Array, "B 1"]]:
     """A source that says nothing, and its mask."""
     return jnp.full((size, 1), none_id), jnp.ones((size, 1), bool)
 
 
-def filled(batch: Batch, fill: int | None) -> tuple[Tokens, Float[Array, "B L"]]:
+def filled(batch: Batch, fill: int | None) -> tuple[Tokens, Weights]:
     """Targets and their weights; with `fill` that token stands for padding, and counts where the example does."""
     tokens, weights = batch["tokens"], batch["weights"]
     if fill is None:
@@ -202,7 +207,7 @@ def filled(batch: Batch, fill: int | None) -> tuple[Tokens, Float[Array, "B L"]]
     return jnp.where(weights > 0, tokens, fill), jnp.broadcast_to(real, weights.shape)
 
 
-def lowest_time(codec: Embedding, params: Params, floor: Floor) -> Float[Array, ""]:
+def lowest_time(codec: Embedding, params: Params, floor: str) -> Float[Array, ""]:
     """DINOISER's t_min = sqrt(v / (1 + v)) (`clipped`), with v + 1 in place of v (`clipped_s`), or 0.
 
     v is the mean squared distance of a token's embedding to its nearest neighbour, over d; that of the weights at hand,
@@ -223,15 +228,15 @@ def cross_entropy(logits: Logits, tokens: Tokens, vocabulary: int, smoothing: fl
     return jax.nn.logsumexp(logits, axis=-1) - target
 
 
-def length_classes(source: Float[Array, "B S"], target: Float[Array, "B L"], classes: int) -> Float[Array, " B"]:
+def length_classes(source: SourceMask, target: Counted, classes: int) -> Int[Array, " B"]:
     """clip(target length - source length + 128, 0, classes - 1)."""
     offset = jnp.sum(target, axis=1) - jnp.sum(source, axis=1) + LENGTH_CENTER
     return jnp.clip(offset.astype(jnp.int32), 0, classes - 1)
 
 
 def length_loss(
-    logits: Float[Array, "B C"], source: Float[Array, "B S"], target: Float[Array, "B L"]
-) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    logits: Float[Array, "B C"], source: SourceMask, target: Counted
+) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
     """Cross-entropy of the length in nats, and whether the most probable one is right."""
     gold = length_classes(source, target, logits.shape[-1])
     chosen = jnp.take_along_axis(logits, gold[:, None], axis=-1)[:, 0]

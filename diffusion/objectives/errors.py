@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,6 @@ from jaxtyping import Array, Bool, Float
 from diffusion.categorical import lowest
 from diffusion.objectives.labels import (
     Augment,
-    Counted,
     check_fraction,
     corrupted,
     fill,
@@ -21,21 +20,38 @@ from diffusion.objectives.labels import (
 )
 from diffusion.objectives.nelbo import sample_times
 from diffusion.randomness import Draws, fold, gumbel
-from diffusion.types import Batch, Denoise, Denoiser, Keys, MaskedProcess, Metrics, Params, Propose, Times, Tokens
+from diffusion.types import (
+    Batch,
+    Counted,
+    Denoise,
+    Denoiser,
+    Keys,
+    Logits,
+    MaskedProcess,
+    Metrics,
+    Params,
+    Propose,
+    Symbols,
+    Times,
+    Tokens,
+    Weights,
+)
 
-Labels = Literal["one_step", "corruption", "likelihood", "consistency"]
-Scope = Literal["all", "filled"]
+LABELS = ("one_step", "corruption", "likelihood", "consistency")
+SCOPES = ("all", "filled")
 Scores = Float[Array, "B L"]
 # (denoiser's parameters, predictor's parameters, full state, label, *, keys) -> error logits, [B, L].
 Errors = Callable[..., Scores]
 
 
-def cross_entropy(logits: Scores, wrong: Scores, weights: Scores) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def cross_entropy(logits: Scores, wrong: Scores, weights: Weights) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Binary cross-entropy, -log sigmoid(e) of errors and -log sigmoid(-e) of the others, in nats; and of how many."""
     return jnp.sum(weights * _nats(logits, wrong)), jnp.sum(weights)
 
 
-def balanced_cross_entropy(logits: Scores, wrong: Scores, weights: Scores) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def balanced_cross_entropy(
+    logits: Scores, wrong: Scores, weights: Weights
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Binary cross-entropy in which n errors of N tokens weigh N / (2 n), and the others N / (2 (N - n)).
 
     The numbers are those of this batch: cut in micro-batches, each has its own.
@@ -45,7 +61,7 @@ def balanced_cross_entropy(logits: Scores, wrong: Scores, weights: Scores) -> tu
     return jnp.sum(weights * balance * _nats(logits, wrong)) * count / 2, count
 
 
-def rank_loss(logits: Scores, wrong: Scores, weights: Scores) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def rank_loss(logits: Scores, wrong: Scores, weights: Weights) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """RankNet: the mean of softplus(e_j - e_i) over errors i and correct tokens j of a sequence, and of how many.
 
     Sequences that lack one of the two count for nothing. Only the order of the logits is learnt.
@@ -61,7 +77,7 @@ def rank_loss(logits: Scores, wrong: Scores, weights: Scores) -> tuple[Float[Arr
 LOSSES = {"bce": cross_entropy, "balanced": balanced_cross_entropy, "ranknet": rank_loss}
 
 
-def quality(logits: Scores, wrong: Scores, weights: Scores) -> Metrics:
+def quality(logits: Scores, wrong: Scores, weights: Weights) -> Metrics:
     """Of predicting an error where its probability exceeds 1/2: ratios whose parts add up over batches."""
     predicted = (logits > 0).astype(jnp.float32)
     hits, found, errors = (jnp.sum(weights * x) for x in (predicted * wrong, predicted, wrong))
@@ -78,7 +94,7 @@ def quality(logits: Scores, wrong: Scores, weights: Scores) -> Metrics:
 class Examples(NamedTuple):
     """What the predictor reads, and what it should say."""
 
-    state: Tokens  # without masks
+    state: Symbols  # without masks
     wrong: Scores  # 1 where the token is an error
     filled: Counted  # tokens of which this step filled anything
 
@@ -104,9 +120,9 @@ class ErrorPrediction:
     errors: Errors
     process: MaskedProcess
     draw: Propose
-    labels: Labels = "one_step"
-    loss: Literal["bce", "balanced", "ranknet"] = "bce"
-    scope: Scope = "all"
+    labels: str = "one_step"
+    loss: str = "bce"
+    scope: str = "all"
     augment: Augment = field(default_factory=Augment)
     own_masks: bool = False
     minimum_time: float = 1e-3
@@ -116,7 +132,7 @@ class ErrorPrediction:
     judge: Denoiser | None = None
 
     def __post_init__(self):
-        for name, known in (("labels", get_args(Labels)), ("loss", tuple(LOSSES)), ("scope", get_args(Scope))):
+        for name, known in (("labels", LABELS), ("loss", tuple(LOSSES)), ("scope", SCOPES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"predictor.{name}: unknown {getattr(self, name)!r}; known: {', '.join(known)}")
         check_fraction("predictor.corruption", self.corruption)
@@ -155,7 +171,7 @@ class ErrorPrediction:
         else:
             time = sample_times(draws.uniform, self.minimum_time)
 
-            def denoise(noisy: Tokens, time: Times):
+            def denoise(noisy: Symbols, time: Times) -> Logits:
                 return self.denoiser(params["denoiser"], noisy, time, label)
 
             noisy = process.corrupt(keys, tokens, time)
@@ -171,14 +187,15 @@ class ErrorPrediction:
         state = self.augment(fold(keys, "augment"), state, counted, process, params["denoiser"])
         known = process.decode(state)
         if self.labels == "likelihood":
+            assert self.judge is not None
             wrong = unlikely(self.judge, params["judge"], known, label, process.vocabulary, self.threshold)
         else:
             wrong = known != truth
         return Examples(state, (wrong & counted).astype(jnp.float32), filled)
 
     def mask_again(
-        self, params: Params, batch: Batch, denoise: Denoise, keys: Keys, noisy: Tokens, time: Times
-    ) -> Tokens:
+        self, params: Params, batch: Batch, denoise: Denoise, keys: Keys, noisy: Symbols, time: Times
+    ) -> Symbols:
         """Fill `noisy` and mask ceil((1 - alpha(t)) n) of its n counted positions, by their odds of being errors.
 
         Without replacement: the largest of error logits plus Gumbel noise, G-Star's guided step at temperature 1 that

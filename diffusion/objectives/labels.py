@@ -7,17 +7,28 @@ from dataclasses import dataclass, fields
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.categorical import EXCLUDED, draw_two_stage, lowest, target_log_probs
 from diffusion.objectives.autoregressive import shift_right
 from diffusion.randomness import fold, integers, uniform
-from diffusion.types import Denoise, Denoiser, Keys, Logits, MaskedProcess, Params, Propose, Times, Tokens
+from diffusion.types import (
+    Counted,
+    Denoise,
+    Denoiser,
+    Keys,
+    Logits,
+    MaskedProcess,
+    Params,
+    Propose,
+    Symbols,
+    Times,
+    Tokens,
+)
 
 # Tokens in a window that is shuffled: the mean of the published code, which draws 4 to 8; one length, one shape.
 WINDOW = 6
-
-Counted = Bool[Array, "B L"]
 
 
 def check_fraction(field: str, value: float) -> None:
@@ -47,7 +58,9 @@ class Augment:
         for field in fields(self):
             check_fraction(f"predictor.augment.{field.name}", getattr(self, field.name))
 
-    def __call__(self, keys: Keys, state: Tokens, counted: Counted, process: MaskedProcess, denoiser: Params) -> Tokens:
+    def __call__(
+        self, keys: Keys, state: Symbols, counted: Counted, process: MaskedProcess, denoiser: Params
+    ) -> Symbols:
         """The spoilt state; exactly round(fraction n) of an example's n counted tokens are replaced each time."""
 
         def chosen(name: str, fraction: float) -> Counted:
@@ -67,22 +80,22 @@ class Augment:
         return state
 
 
-def share(fraction: float, counted: Bool[Array, "B M"]) -> Int[Array, " B"]:
+def share(fraction: float, counted: Counted) -> Int[Array, " B"]:
     """The fraction of an example's counted places, rounded."""
     return jnp.round(fraction * jnp.sum(counted, axis=1)).astype(jnp.int32)
 
 
-def choose(keys: Keys, allowed: Bool[Array, "B M"], counts: Int[Array, " B"]) -> Bool[Array, "B M"]:
+def choose(keys: Keys, allowed: Bool[Array | np.ndarray, "B M"], counts: Int[Array, " B"]) -> Bool[Array, "B M"]:
     """A uniformly random set of `counts` allowed places; all of them where they are fewer."""
     return lowest(jnp.where(allowed, uniform(keys, allowed.shape[1:]), jnp.inf), counts) & allowed
 
 
-def replace_tokens(state: Tokens, chosen: Counted, fresh: Tokens) -> Tokens:
+def replace_tokens(state: Symbols, chosen: Counted, fresh: Symbols) -> Symbols:
     """The state with all symbols of the chosen tokens taken from `fresh`."""
     return jnp.where(jnp.repeat(chosen, state.shape[1] // chosen.shape[1], axis=1), fresh, state)
 
 
-def take_tokens(state: Tokens, positions: Int[Array, "B L"]) -> Tokens:
+def take_tokens(state: Symbols, positions: Int[Array, "B L"]) -> Symbols:
     """The state whose i-th token is the one at positions[i]."""
     symbols = state.reshape(*positions.shape, -1)
     return jnp.take_along_axis(symbols, positions[..., None], axis=1).reshape(state.shape)
@@ -123,14 +136,14 @@ def shuffled_windows(keys: Keys, counted: Counted, fraction: float) -> Int[Array
     return jnp.concatenate([order, rest], axis=1)
 
 
-def corrupted(keys: Keys, clean: Tokens, counted: Counted, process: MaskedProcess, fraction: float) -> Tokens:
+def corrupted(keys: Keys, clean: Symbols, counted: Counted, process: MaskedProcess, fraction: float) -> Symbols:
     """The clean state with max(1, round(fraction n)) of n counted tokens drawn anew, uniformly."""
     chosen = choose(fold(keys, "where"), counted, jnp.maximum(share(fraction, counted), 1))
     fresh = process.encode(any_tokens(fold(keys, "tokens"), counted.shape[1], process.vocabulary))
     return replace_tokens(clean, chosen, fresh)
 
 
-def fill(draw: Propose, keys: Keys, logits: Logits, noisy: Tokens, mask_id: int) -> Tokens:
+def fill(draw: Propose, keys: Keys, logits: Logits, noisy: Symbols, mask_id: int) -> Symbols:
     """One ancestral step to time 0: every mask takes a draw from the prediction as it is, at temperature 1."""
     proposal = draw(keys, logits, noisy, jnp.ones(()), jnp.ones(()))
     return jnp.where(noisy == mask_id, proposal.tokens, noisy)
@@ -142,13 +155,13 @@ def fill_in_steps(
     draw: Propose,
     keys: Keys,
     logits: Logits,
-    noisy: Tokens,
+    noisy: Symbols,
     time: Times,
     steps: int,
-) -> Tokens:
+) -> Symbols:
     """The end of `steps` ancestral steps from `noisy`, equal in time, down to 0; `logits` are those of the first."""
 
-    def step(state: Tokens, index: Int[Array, ""], logits: Logits) -> Tokens:
+    def step(state: Symbols, index: Int[Array, ""], logits: Logits) -> Symbols:
         start, end = (time * (1 - (index + ends) / steps) for ends in (0, 1))
         stay = jnp.where(index == steps - 1, 0, process.schedule.masked(end) / process.schedule.masked(start))
         step_keys = fold(keys, index)
@@ -156,14 +169,14 @@ def fill_in_steps(
         proposal = fill(draw, fold(step_keys, "token"), logits, state, process.mask_id)
         return jnp.where(noise < stay[:, None], state, proposal)
 
-    def evaluate(state: Tokens, index: Int[Array, ""]) -> tuple[Tokens, None]:
+    def evaluate(state: Symbols, index: Int[Array, ""]) -> tuple[Symbols, None]:
         return step(state, index, denoise(state, time * (1 - index / steps))), None
 
     return jax.lax.scan(evaluate, step(noisy, jnp.zeros((), jnp.int32), logits), jnp.arange(1, steps))[0]
 
 
 def unlikely(
-    judge: Denoiser, params: Params, tokens: Tokens, label: Array | None, vocabulary: int, threshold: float
+    judge: Denoiser, params: Params, tokens: Tokens, label: Array | np.ndarray | None, vocabulary: int, threshold: float
 ) -> Bool[Array, "B L"]:
     """Where -log p(y_i | y_<i) exceeds `threshold` nats under an autoregressive network; never the first token.
 

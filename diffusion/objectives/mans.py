@@ -5,24 +5,23 @@ be had: confidence and maps here are inferred. Two controls show what confidence
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from diffusion.categorical import target_log_probs
 from diffusion.codecs_embedding import Embedding
 from diffusion.gaussian_schedules import GaussianSchedule
 from diffusion.objectives.scp import uniforms
 from diffusion.randomness import fold, uniform
-from diffusion.types import Keys, Params, Tokens
+from diffusion.types import Counted, Keys, Params, Tokens
 
-Measure = Literal["likelihood", "distance"]
+MEASURES = ("likelihood", "distance")
 # "shift": t + strength c (1 - t). "scale": noise over signal times 1 + (largest - 1) c. "table": times what `anchors`
 # say of c, linear between them. Controls, no methods: "random", the shift with u ~ U(0, 1) for c; "shuffled", the shift
 # with the confidence of another token of the sentence, which keeps its distribution, mean included, and not its sense.
-Map = Literal["off", "shift", "scale", "table", "random", "shuffled"]
+MAPS = ("off", "shift", "scale", "table", "random", "shuffled")
 TokenTimes = Float[Array, "B L"]
 HALVINGS = 30
 
@@ -37,8 +36,8 @@ class NoiseScaling:
       ValueError: for unknown names, and numbers out of range.
     """
 
-    map: Map = "off"
-    measure: Measure = "likelihood"
+    map: str = "off"
+    measure: str = "likelihood"
     strength: float = 0.5
     largest: float = 3.0
     anchors: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.5, 1.5), (1.0, 3.0))
@@ -47,9 +46,9 @@ class NoiseScaling:
     off_probability: float = 0.0
 
     def __post_init__(self):
-        for field, value, known in (("map", self.map, Map), ("measure", self.measure, Measure)):
-            if value not in get_args(known):
-                raise ValueError(f"mans.{field}: unknown {value!r}; known: {', '.join(get_args(known))}")
+        for field, value, known in (("map", self.map, MAPS), ("measure", self.measure, MEASURES)):
+            if value not in known:
+                raise ValueError(f"mans.{field}: unknown {value!r}; known: {', '.join(known)}")
         for field, value in (("strength", self.strength), ("off_probability", self.off_probability)):
             if not 0 <= value <= 1:
                 raise ValueError(f"mans.{field}: must lie in [0, 1], not {value}")
@@ -76,7 +75,7 @@ class NoiseScaling:
         schedule: GaussianSchedule,
         time: TokenTimes,
         confidence: Float[Array, "B L"],
-        mask: Bool[Array, "B L"],
+        mask: Counted,
     ) -> TokenTimes:
         """t_theta."""
         if self.map == "off":
@@ -122,7 +121,7 @@ def rescaled_time(schedule: GaussianSchedule, time: TokenTimes, factor: Float[Ar
     return jnp.where(factor == 1, time, (low + high) / 2)
 
 
-def shuffled(keys: Keys, values: Float[Array, "B L"], mask: Bool[Array, "B L"]) -> Float[Array, "B L"]:
+def shuffled(keys: Keys, values: Float[Array, "B L"], mask: Counted) -> Float[Array, "B L"]:
     """The values of the real positions, which come first, in a random order."""
     ranks = uniform(keys, values.shape[1:])
     order = jnp.argsort(jnp.where(mask, ranks, 2.0), axis=-1)

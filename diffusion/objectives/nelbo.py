@@ -9,7 +9,19 @@ from jaxtyping import Array, Bool, Float
 from diffusion.corrupt.partial import PartialMasking
 from diffusion.randomness import Draws, fold
 from diffusion.schedules import rate
-from diffusion.types import Batch, Denoise, Denoiser, Logits, MaskedProcess, Metrics, Params, Times, Tokens
+from diffusion.types import (
+    Batch,
+    Denoise,
+    Denoiser,
+    Logits,
+    MaskedProcess,
+    Metrics,
+    Params,
+    Symbols,
+    Times,
+    Tokens,
+    Weights,
+)
 
 # What is predicted: every masked digit by its marginal (a bound), or every token at once (MDM-Prime's loss, which is
 # not). With whole tokens for positions the two are one.
@@ -24,9 +36,9 @@ def sample_times(uniform: Float[Array, " B"], minimum: float) -> Times:
 def cross_entropy(
     process: MaskedProcess,
     logits: Logits,
-    noisy: Tokens,
-    clean: Tokens,
-    weights: Float[Array, "B L"],
+    noisy: Symbols,
+    clean: Symbols,
+    weights: Weights,
     target: Target = "marginal",
     grouped: Bool[Array, " B"] | None = None,
 ) -> Float[Array, " B"]:
@@ -53,7 +65,7 @@ def weighted_cross_entropy(
     process: MaskedProcess,
     denoise: Denoise,
     tokens: Tokens,
-    weights: Float[Array, "B L"],
+    weights: Weights,
     time: Times,
     draws: Draws,
     target: Target = "marginal",
@@ -73,8 +85,9 @@ def weighted_cross_entropy(
 
 def shared_coins(process: MaskedProcess, time: Times, target: Target) -> Bool[Array, " B"] | None:
     """Where a token's digits are masked together and the marginals are not what is revealed; None: nowhere."""
-    mixed = isinstance(process, PartialMasking) and process.chunk_point < 1 and target == "marginal"
-    return process.grouped(time) if mixed else None
+    if isinstance(process, PartialMasking) and process.chunk_point < 1 and target == "marginal":
+        return process.grouped(time)
+    return None
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,7 @@ class Nelbo:
         time = sample_times(draws.uniform, self.minimum_time)
         keys = fold(draws.keys, "dropout") if train else None
 
-        def denoise(noisy: Tokens, time: Times):
+        def denoise(noisy: Symbols, time: Times) -> Logits:
             return self.denoiser(params, noisy, time, batch.get("label"), keys=keys)
 
         nats = weighted_cross_entropy(

@@ -20,9 +20,20 @@ from jaxtyping import Array, Bool, Float
 from diffusion.objectives.nelbo import Target, cross_entropy, shared_coins
 from diffusion.randomness import Draws, fold
 from diffusion.schedules import inverse
-from diffusion.types import Batch, Denoise, Denoiser, MaskedProcess, Metrics, Params, Schedule, Times, Tokens
-
-Weights = Float[Array, "B L"]
+from diffusion.types import (
+    Batch,
+    Denoise,
+    Denoiser,
+    Logits,
+    MaskedProcess,
+    Metrics,
+    Params,
+    Schedule,
+    Symbols,
+    Times,
+    Tokens,
+    Weights,
+)
 
 
 def revealed(process: MaskedProcess, tokens: Tokens, draws: Draws) -> tuple[Float[Array, "B N"], Float[Array, " B"]]:
@@ -83,7 +94,7 @@ class RevealNelbo:
     ) -> tuple[Float[Array, ""], Metrics]:
         keys = fold(draws.keys, "dropout") if train else None
 
-        def denoise(noisy: Tokens, time: Times):
+        def denoise(noisy: Symbols, time: Times) -> Logits:
             return self.denoiser(params, noisy, time, batch.get("label"), keys=keys)
 
         nats = reveal_bound(denoise, self.process, batch["tokens"], batch["weights"], draws, self.target)

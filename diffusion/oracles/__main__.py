@@ -15,6 +15,7 @@ sum under right and wrong denoisers, and a verdict. Exit status: 0 a bound, 1 no
 import sys
 from importlib import import_module
 from traceback import extract_tb
+from typing import cast
 
 from absl import flags
 
@@ -74,7 +75,7 @@ def load(name: str | None) -> Estimate:
         raise ValueError(f"--estimator: cannot load {name!r} ({error}); run from the module's folder") from None
     if not callable(function):
         raise ValueError(f"--estimator: {name!r} is not a function")
-    return function
+    return cast(Estimate, function)
 
 
 def noise(language: Language, digits: int) -> MaskedProcess:
@@ -129,7 +130,7 @@ def main(argv: list[str]) -> int:
     try:
         rest = FLAGS(argv)[1:]
         if FLAGS.help:
-            print(__doc__.strip(), FLAGS.main_module_help(), sep="\n\n")
+            print((__doc__ or "").strip(), FLAGS.main_module_help(), sep="\n\n")
             return 0
         if rest:
             raise ValueError(f"unexpected argument {rest[0]!r}; see --help")

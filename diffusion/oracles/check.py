@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from diffusion.corrupt.partial import PartialMasking
 from diffusion.evaluate.likelihood import Estimate
 from diffusion.oracles.digits import digit_denoiser
 from diffusion.oracles.enumerable import Enumerable
@@ -143,6 +144,7 @@ def check_estimator(
     if process.digits > 1:
         if not isinstance(language, Enumerable):
             raise ValueError("digits: the exact posterior given digits is known for an enumerable language alone")
+        assert isinstance(process, PartialMasking)
         exact = digit_denoiser(language, process.codec)
     if isinstance(language, Enumerable):
         tokens, probs, each = language.sequences, language.table, draws_each

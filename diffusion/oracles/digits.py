@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 
 from diffusion.categorical import EXCLUDED
 from diffusion.codecs import Digits
-from diffusion.corrupt.partial import PartialMasking, State
+from diffusion.corrupt.partial import PartialMasking
 from diffusion.objectives.nelbo import Target, cross_entropy
 from diffusion.oracles.enumerable import Enumerable
-from diffusion.types import Denoise, Logits, Times
+from diffusion.types import Denoise, Logits, Symbols, Times
 
 
 def digit_denoiser(language: Enumerable, codec: Digits) -> Denoise:
@@ -23,7 +23,7 @@ def digit_denoiser(language: Enumerable, codec: Digits) -> Denoise:
     """
     onehot = np.eye(codec.vocabulary, dtype=np.float32)[language.sequences].reshape(len(language.table), -1)
 
-    def denoise(noisy: State, time: Times) -> Logits:
+    def denoise(noisy: Symbols, time: Times) -> Logits:
         del time
         codes = codec.encode(jnp.asarray(language.sequences)).reshape(len(language.table), -1)
         masked = noisy == codec.mask_id
@@ -63,7 +63,8 @@ def expected_nats(
         logits = denoise(noisy, jnp.zeros(len(noisy)))
         return cross_entropy(process, logits, noisy, clean, jnp.ones(tokens.shape), target)
 
-    return sum(weight * np.asarray(nats(hidden), np.float64) for hidden, weight in zip(sets, weights, strict=True))
+    terms = (weight * np.asarray(nats(hidden), np.float64) for hidden, weight in zip(sets, weights, strict=True))
+    return sum(terms, start=np.zeros(len(clean)))
 
 
 def expected_steps_nats(

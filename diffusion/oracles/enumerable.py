@@ -113,8 +113,8 @@ class Enumerable:
         return total
 
 
-def posterior_logits(weights: Float[Array, "B L K"], noisy: Tokens) -> Logits:
-    """log of unnormalised posteriors at masked positions, one-hot at visible ones, no mass on the mask class K."""
+def posterior_logits(weights: Float[Array, "B L V"], noisy: Tokens) -> Logits:
+    """log of unnormalised posteriors at masked positions, one-hot at visible ones, no mass on the mask class V."""
     vocabulary = weights.shape[-1]
     total = weights.sum(axis=-1, keepdims=True)
     positive = jnp.where(weights > 0, weights, 1)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from diffusion.types import Number
+
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -49,7 +51,7 @@ def mixture(weights, means, variances) -> Mixture:
     return Mixture(jnp.log(weights / weights.sum()), means.reshape(len(weights), -1), variances)
 
 
-def log_responsibilities(law: Mixture, x: Float[Array, "B D"], alpha: Array, sigma: Array) -> Float[Array, "B K"]:
+def log_responsibilities(law: Mixture, x: Float[Array, "B D"], alpha: Number, sigma: Number) -> Float[Array, "B K"]:
     """log [weight_k N(x; alpha mean_k, (alpha^2 variance_k + sigma^2) I)], Gaussian constants of 2 pi left out."""
     variance = alpha**2 * law.variances + sigma**2
     inner = jnp.matmul(x, law.means.T, precision=HIGHEST)
@@ -58,20 +60,20 @@ def log_responsibilities(law: Mixture, x: Float[Array, "B D"], alpha: Array, sig
     return (law.log_weights - dimension / 2 * jnp.log(variance))[None] - squares / (2 * variance)[None]
 
 
-def log_density(law: Mixture, x: Float[Array, "B D"], alpha: Array = 1.0, sigma: Array = 0.0) -> Float[Array, " B"]:
+def log_density(law: Mixture, x: Float[Array, "B D"], alpha: Number = 1.0, sigma: Number = 0.0) -> Float[Array, " B"]:
     """log p_t(x) in nats; at alpha = 1, sigma = 0 that of the data."""
     terms = jax.nn.logsumexp(log_responsibilities(law, x, alpha, sigma), axis=1)
     return terms - jax.nn.logsumexp(law.log_weights) - x.shape[1] / 2 * jnp.log(2 * jnp.pi)
 
 
-def posterior_means(law: Mixture, x: Float[Array, "B D"], alpha: Array, sigma: Array) -> Float[Array, "B K D"]:
+def posterior_means(law: Mixture, x: Float[Array, "B D"], alpha: Number, sigma: Number) -> Float[Array, "B K D"]:
     """E[x_0 | x_t = x, k] = (sigma^2 mean_k + alpha variance_k x) / (alpha^2 variance_k + sigma^2)."""
     variance = alpha**2 * law.variances + sigma**2
     own = (sigma**2 / variance)[:, None] * law.means
     return own[None] + (alpha * law.variances / variance)[None, :, None] * x[:, None]
 
 
-def clean(law: Mixture, x: Float[Array, "B D"], alpha: Array, sigma: Array) -> Float[Array, "B D"]:
+def clean(law: Mixture, x: Float[Array, "B D"], alpha: Number, sigma: Number) -> Float[Array, "B D"]:
     """E[x_0 | x_t = x], the exact denoiser, without an array [B, K, D]."""
     variance = alpha**2 * law.variances + sigma**2
     shares = jax.nn.softmax(log_responsibilities(law, x, alpha, sigma), axis=1)
@@ -79,7 +81,7 @@ def clean(law: Mixture, x: Float[Array, "B D"], alpha: Array, sigma: Array) -> F
     return own + jnp.sum(shares * (alpha * law.variances / variance)[None], axis=1, keepdims=True) * x
 
 
-def score(law: Mixture, x: Float[Array, "B D"], alpha: Array, sigma: Array) -> Float[Array, "B D"]:
+def score(law: Mixture, x: Float[Array, "B D"], alpha: Number, sigma: Number) -> Float[Array, "B D"]:
     """The gradient of log p_t, (alpha E[x_0 | x] - x) / sigma^2."""
     return (alpha * clean(law, x, alpha, sigma) - x) / sigma**2
 
@@ -103,7 +105,7 @@ def tilted(law: Mixture, reward: Reward, strength: float) -> tuple[Mixture, Arra
 
 
 def future_reward(
-    law: Mixture, reward: Reward, strength: float, x: Float[Array, "B D"], alpha: Array, sigma: Array
+    law: Mixture, reward: Reward, strength: float, x: Float[Array, "B D"], alpha: Number, sigma: Number
 ) -> Float[Array, " B"]:
     """log E[exp(strength r(x_0)) | x_t = x] = log p_t^r(x) - log p_t(x) + log Z (LiDAR, arXiv 2602.03211, Eq. 4)."""
     other, constant = tilted(law, reward, strength)

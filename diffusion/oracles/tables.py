@@ -2,15 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jaxtyping import Array, Float, Key, UInt32
 
-from diffusion.types import Denoise, Logits, Times, Tokens
+from diffusion.types import Denoise, Logits, Symbols, Times
 
 
 def uniform_denoiser(vocabulary: int, digits: int = 1) -> Denoise:
     """The denoiser that knows nothing: equal logits for every token of `digits` positions."""
 
-    def denoise(noisy: Tokens, time: Times) -> Logits:
+    def denoise(noisy: Symbols, time: Times) -> Logits:
         del time
         return jnp.zeros((len(noisy), noisy.shape[1] // digits, vocabulary + 1))
 
@@ -27,10 +27,10 @@ def random_denoiser(
     positions in the noisy sequence.
     """
 
-    def table(number: Int[Array, ""], rows: tuple[int, ...]) -> Float[Array, "..."]:
+    def table(number: UInt32[Array, ""], rows: tuple[int, ...]) -> Float[Array, "..."]:
         return jax.random.normal(jax.random.fold_in(key, number), (*rows, vocabulary + 1))
 
-    def denoise(noisy: Tokens, time: Times) -> Logits:
+    def denoise(noisy: Symbols, time: Times) -> Logits:
         length = noisy.shape[1]
         prefixes = jnp.cumsum((noisy.astype(jnp.uint32) + 1) * _multipliers(length)[None], axis=1)
         if causal:

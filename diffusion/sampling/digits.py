@@ -6,16 +6,16 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from diffusion.corrupt.partial import PartialMasking, State
+from diffusion.corrupt.partial import PartialMasking
 from diffusion.randomness import fold, uniform
 from diffusion.sampling.draw import Draw
 from diffusion.sampling.grid import Grid
 from diffusion.sampling.masked import Samples
 from diffusion.sampling.select import Extra, View
 from diffusion.schedules import rate
-from diffusion.types import Keys, Logits, Params, Proposal, Schedule, Tokens
+from diffusion.types import Keys, Logits, Params, Proposal, Schedule, Symbols
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class DigitDraw:
     independent: bool = False
 
     def __call__(
-        self, keys: Keys, logits: Logits, noisy: State, temperature: Float[Array, ""], nucleus: Float[Array, ""]
+        self, keys: Keys, logits: Logits, noisy: Symbols, temperature: Float[Array, ""], nucleus: Float[Array, ""]
     ) -> Proposal:
         codec = self.process.codec
         filtered = self.process.filtered(logits, noisy)
@@ -43,7 +43,7 @@ class DigitDraw:
         state = digits.reshape(noisy.shape)
         return Proposal(state, self.process.log_prob(logits, noisy, state), jnp.zeros(noisy.shape))
 
-    def best(self, logits: Logits, noisy: State) -> State:
+    def best(self, logits: Logits, noisy: Symbols) -> Symbols:
         """The digits of the most probable token of every position."""
         return self.process.encode(jnp.argmax(self.process.filtered(logits, noisy), axis=-1))
 
@@ -51,7 +51,7 @@ class DigitDraw:
 def ancestral_digits(digits: int, chunk_point: float) -> Callable:
     """`ancestral_step` on digits; for t > `chunk_point` the digits of a token are revealed and remasked together."""
 
-    def select(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Array, Extra]:
+    def select(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
         positions = view.masked.shape[1]
         noise = uniform(keys, (positions,))
         if chunk_point < 1:
@@ -84,7 +84,7 @@ def rate_corrector(schedule: Schedule, times: Float[np.ndarray, " N"], scale: fl
     to_proposal = jnp.asarray(np.where(skip, 0, width * (1 + kappa) * reveal), jnp.float32)
     to_mask = jnp.asarray(np.where(skip, 0, width * kappa * reveal * masked / alive), jnp.float32)
 
-    def correct(keys: Keys, state: Tokens, proposal: Tokens, row: Grid) -> Tokens:
+    def correct(keys: Keys, state: Symbols, proposal: Symbols, row: Grid) -> Symbols:
         forward = jnp.where(state == proposal, 0, to_proposal[row.index])
         backward = jnp.where(state == mask_id, 0, to_mask[row.index])
         total = forward + backward
@@ -100,7 +100,7 @@ def sample_tokens(
     process: PartialMasking,
     params: Params,
     keys: Keys,
-    prompt: Int[Array, "B L"] | Int[Array, "B L l"],
+    prompt: Int[Array | np.ndarray, "B L"] | Int[Array | np.ndarray, "B L l"],
     cond: Any = None,
     **options,
 ) -> Samples:

@@ -6,7 +6,7 @@ its own. The carry is the memory.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,12 @@ from diffusion.gaussian_schedules import Betas, GaussianSchedule
 from diffusion.sampling.gaussian import Guide, Predict, guided, sample_gaussian
 from diffusion.sampling.guides import clamp
 from diffusion.sampling.solvers import GaussianGrid, Path, Solver, Table, at_indices, check_steps, uniform
-from diffusion.types import Denoiser, Keys, Params, SequenceCondition, Tokens
+from diffusion.types import Denoiser, Keys, Number, Params, SequenceCondition, Tokens
 
 # What a network reads as its last estimate. "reuse": that of the step before, as in all public code. "recompute": one
 # made from the same state without a memory, so that there are two calls a step: as in training, and what FastDiSS is
 # taken to call correct self-conditioning (inferred). "none": nothing.
-Mode = Literal["reuse", "recompute", "none"]
+MODES = ("reuse", "recompute", "none")
 
 
 class Memory(NamedTuple):
@@ -64,14 +64,14 @@ class EmbeddingSampler:
     denoiser: Denoiser
     codec: Embedding
     pad_id: int
-    mode: Mode = "reuse"
+    mode: str = "reuse"
     clamping: bool = False
     guides: tuple[Guide, ...] = ()
     diagnose: bool = False
 
     def __post_init__(self):
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"sample.memory: unknown {self.mode!r}; known: {', '.join(get_args(Mode))}")
+        if self.mode not in MODES:
+            raise ValueError(f"sample.memory: unknown {self.mode!r}; known: {', '.join(MODES)}")
 
     def __call__(
         self,
@@ -79,7 +79,7 @@ class EmbeddingSampler:
         keys: Keys,
         condition: SequenceCondition,
         grid: GaussianGrid,
-        scale: float | Float[Array, ""] = 1.0,
+        scale: Number = 1.0,
     ) -> Translations:
         size, length = condition.target.shape
         width = self.codec.table(params).shape[-1]
@@ -95,7 +95,7 @@ class EmbeddingSampler:
         return Translations(jnp.where(condition.target, tokens, self.pad_id), steps)
 
 
-def remembering(denoiser: Denoiser, params: Params, condition: SequenceCondition, mode: Mode) -> Predict:
+def remembering(denoiser: Denoiser, params: Params, condition: SequenceCondition, mode: str) -> Predict:
     """The clean estimate of a network that reads a memory; the carry says which one it read."""
 
     def predict(x: Data, row: GaussianGrid, carry: Memory) -> tuple[Data, Memory]:
@@ -134,8 +134,8 @@ def diagnosis(codec: Embedding, params: Params, condition: SequenceCondition) ->
     return summary
 
 
-def changed(steps: Diagnosis, condition: SequenceCondition) -> Float[np.ndarray, " K-1"]:
-    """The share of real positions whose token is another one than at the step before."""
+def changed(steps: Diagnosis, condition: SequenceCondition) -> Float[np.ndarray, " K"]:
+    """The share of real positions whose token is another one than at the step before, of all steps but the first."""
     tokens, mask = np.asarray(steps.tokens), np.asarray(condition.target)
     return ((tokens[1:] != tokens[:-1]) & mask[None]).sum((1, 2)) / max(mask.sum(), 1)
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from diffusion.corrupt.gaussian import Data, Diffusing
 from diffusion.randomness import fold, normal
 from diffusion.sampling.solvers import GaussianGrid
-from diffusion.types import Denoiser, Keys, Params
+from diffusion.types import Denoiser, Keys, Number, Params
 
 # What a prediction reads besides the state, and may change: the condition (DATE moves it), a memory.
 Carry = Any
@@ -71,7 +71,7 @@ def sample_gaussian(
     carry: Carry = None,
     resample: Resample | None = None,
     summary: Callable[[Data, Data, Carry, GaussianGrid], Any] | None = None,
-    scale: float = 1.0,
+    scale: Number = 1.0,
 ) -> tuple[Data, Any]:
     """From N(0, scale^2) noise of `shape` an example to the last state, and each step's summary.
 

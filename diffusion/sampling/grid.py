@@ -3,6 +3,7 @@
 Tables are computed on the host in float64 and fed to the scan; windows and gates are contents, never branches.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -59,7 +60,7 @@ def grid(
     temperature: float = 1.0,
     nucleus: float = 1.0,
     ramp: tuple[float, float] = (0.0, 1.0),
-    warp: tuple[float, ...] = (),
+    warp: Sequence[float] = (),
     process: Schedule | None = None,
     window: Window = ALWAYS,
     rule: Rule = remask.none,
@@ -108,7 +109,7 @@ def grid(
     )
 
 
-def warped(times: np.ndarray, warp: tuple[float, ...]) -> np.ndarray:
+def warped(times: np.ndarray, warp: Sequence[float]) -> np.ndarray:
     """Times under tau -> 1 - a (1 - tau)^p + c, that is t -> a t^p - c; an empty warp is the identity.
 
     Raises:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from diffusion.corrupt.gaussian import Data
 from diffusion.sampling.gaussian import Guide, Predict
+from diffusion.types import Number
 
 # The reward of clean data, in the space of the diffusion (a latent is decoded inside).
 Reward = Callable[[Data], Float[Array, " B"]]
@@ -37,7 +38,7 @@ def classifier_free(null: Any, scale: float, apart: bool = False) -> Guide:
     return guide
 
 
-def reward_gradient(reward: Reward, scale: float) -> Guide:
+def reward_gradient(reward: Reward, scale: Number) -> Guide:
     """Universal guidance: x_0 <- x_0 + scale (sigma^2 / alpha) d r(x_0(x)) / dx (arXiv 2302.07121).
 
     That is epsilon - scale sigma gradient, through the network and what guided it before; where the grid says so.
@@ -60,7 +61,7 @@ def reward_gradient(reward: Reward, scale: float) -> Guide:
     return guide
 
 
-def condition_ascent(reward: Reward, rate: float) -> Guide:
+def condition_ascent(reward: Reward, rate: Number) -> Guide:
     """DATE: the condition itself climbs, e <- e + rate g / ||g|| with g = d r(x_0(x, e)) / de; then predict anew.
 
     One step of each example's own condition wherever the grid says so; it keeps what it has climbed. The carry is the

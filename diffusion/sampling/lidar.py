@@ -8,9 +8,9 @@ from jaxtyping import Array, Float
 
 from diffusion.corrupt.gaussian import Data
 from diffusion.sampling.gaussian import Guide, Predict, flat
+from diffusion.types import Number
 
 HIGHEST = jax.lax.Precision.HIGHEST
-Level = float | Float[Array, ""]  # alpha or sigma, of all states alike
 
 
 class Lookahead(NamedTuple):
@@ -24,7 +24,7 @@ class Lookahead(NamedTuple):
 
 
 def kernel_logits(
-    samples: Float[Array, "n D"], x: Float[Array, "N D"], alpha: Level, sigma: Level
+    samples: Float[Array, "n D"], x: Float[Array, "N D"], alpha: Number, sigma: Number
 ) -> Float[Array, "N n"]:
     """-||x - alpha X_i||^2 / (2 sigma^2) [N, n] without the term that all i share, in float32 at full precision.
 
@@ -36,7 +36,7 @@ def kernel_logits(
 
 
 def future_reward(
-    ahead: Lookahead, strength: float, x: Float[Array, "N D"], alpha: Level, sigma: Level
+    ahead: Lookahead, strength: Number, x: Float[Array, "N D"], alpha: Number, sigma: Number
 ) -> Float[Array, " N"]:
     """R(x) = LSE_i(k_i + strength r_i) - LSE_i(k_i), the lookahead estimate of log E[exp(strength r(x_0)) | x]."""
     logits, best = kernel_logits(ahead.samples, x, alpha, sigma), jnp.max(ahead.rewards)
@@ -45,7 +45,7 @@ def future_reward(
 
 
 def weights(
-    ahead: Lookahead, strength: float, x: Float[Array, "N D"], alpha: Level, sigma: Level
+    ahead: Lookahead, strength: Number, x: Float[Array, "N D"], alpha: Number, sigma: Number
 ) -> tuple[Float[Array, "N n"], Float[Array, "N n"]]:
     """softmax(k + strength r) and softmax(k), of each state over the lookahead samples.
 
@@ -56,7 +56,9 @@ def weights(
     return jax.nn.softmax(raised, axis=1), jax.nn.softmax(logits, axis=1)
 
 
-def shift(ahead: Lookahead, strength: float, x: Float[Array, "N D"], alpha: Level, sigma: Level) -> Float[Array, "N D"]:
+def shift(
+    ahead: Lookahead, strength: Number, x: Float[Array, "N D"], alpha: Number, sigma: Number
+) -> Float[Array, "N D"]:
     """M = sum_i (w^r_i - w_i) X_i, which is sigma^2 / alpha times the gradient of R.
 
     A difference of two means: of weights compilers take the difference before these are rounded.
@@ -66,7 +68,7 @@ def shift(ahead: Lookahead, strength: float, x: Float[Array, "N D"], alpha: Leve
     return with_reward - without
 
 
-def lookahead_guide(ahead: Lookahead, strength: float, scale: float) -> Guide:
+def lookahead_guide(ahead: Lookahead, strength: Number, scale: Number) -> Guide:
     """x_0 <- x_0 + scale M(x) where the grid says so, for a batch of P groups of states, one group a prompt.
 
     With scale s that is epsilon - s sigma gradient R, after classifier-free guidance and without back-propagation. One

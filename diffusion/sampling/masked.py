@@ -11,13 +11,13 @@ from jaxtyping import Array, Float, Int
 from diffusion.randomness import fold
 from diffusion.sampling.grid import Grid
 from diffusion.sampling.select import Policy, View
-from diffusion.types import Denoiser, Keys, Logits, MaskedProcess, Params, Propose, SelfConditioning, Times, Tokens
+from diffusion.types import Denoiser, Keys, Logits, MaskedProcess, Params, Propose, SelfConditioning, Symbols, Times
 
 
 class Samples(NamedTuple):
     """Sequences and what they cost."""
 
-    tokens: Tokens
+    tokens: Symbols
     evaluations: Int[Array, " B"]  # of the denoiser, the last one for noise removal included
     idle: Int[Array, " B"]  # steps that changed nothing in this example
     invalid: Int[Array, " B"]  # tokens whose digits are no token's (they read as the vocabulary's size)
@@ -27,7 +27,7 @@ class Samples(NamedTuple):
 class State(NamedTuple):
     """What the scan carries; no logits, unless a cache is asked for."""
 
-    tokens: Tokens
+    tokens: Symbols
     memory: Any
     extra: Any
     idle: Int[Array, " B"]
@@ -53,9 +53,9 @@ class MaskedSampler:
     final: Literal["argmax", "draw", "none"] = "argmax"
     recall: SelfConditioning | None = None
     cache: bool = False
-    errors: Callable[[Params, Tokens, Any], Float[Array, "B T"]] | None = None
+    errors: Callable[[Params, Symbols, Any], Float[Array, "B L"]] | None = None
 
-    def __call__(self, params: Params, keys: Keys, prompt: Tokens, grid: Grid, cond: Any = None) -> Samples:
+    def __call__(self, params: Params, keys: Keys, prompt: Symbols, grid: Grid, cond: Any = None) -> Samples:
         """Fill the masks of `prompt` (all masks: unconditional); other positions are never touched.
 
         Example i depends on keys[i] alone, not on the batch around it; with both a cache and a memory also on the steps
@@ -110,23 +110,24 @@ class MaskedSampler:
         logits = jax.lax.cond(valid, lambda: logits, evaluate)
         return logits, (logits, valid, count + ~valid)
 
-    def suspicion(self, params: Params, proposal: Tokens, cond: Any, row: Grid) -> Float[Array, "B L"]:
+    def suspicion(self, params: Params, proposal: Symbols, cond: Any, row: Grid) -> Float[Array, "B N"]:
         """The error logit of every position of a proposal, that of its token; 0 where nobody is asked."""
-        if self.errors is None:
+        errors = self.errors
+        if errors is None:
             return jnp.zeros(proposal.shape)
 
         def ask():
-            return jnp.repeat(self.errors(params, proposal, cond), self.process.digits, axis=1)
+            return jnp.repeat(errors(params, proposal, cond), self.process.digits, axis=1)
 
         return jax.lax.cond(row.guided, ask, lambda: jnp.zeros(proposal.shape))
 
-    def no_cache(self, params: Params, prompt: Tokens, cond: Any) -> tuple:
+    def no_cache(self, params: Params, prompt: Symbols, cond: Any) -> tuple:
         """A cache that holds nothing yet."""
         memory, time = (self.recall.empty(prompt) if self.recall else None), jnp.zeros(len(prompt))
         shape = jax.eval_shape(self.denoiser, params, prompt, time, cond, memory)
         return jnp.zeros(shape.shape, shape.dtype), jnp.zeros((), bool), jnp.zeros((), jnp.int32)
 
-    def finish(self, params: Params, keys: Keys, state: State, grid: Grid, cond: Any) -> Tokens:
+    def finish(self, params: Params, keys: Keys, state: State, grid: Grid, cond: Any) -> Symbols:
         """Fill what is still masked after the last step."""
         if self.final == "none":
             return state.tokens

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
-from sacrebleu.metrics import BLEU
+from sacrebleu.metrics.bleu import BLEU
 
 # Which candidate is the reference: Difformer scores candidate i as the reference of the others, DINOISER as their
 # hypothesis.

@@ -15,7 +15,7 @@ from diffusion.categorical import lowest
 from diffusion.randomness import fold, gumbel, uniform
 from diffusion.sampling.grid import Grid
 from diffusion.schedules import inverse
-from diffusion.types import Keys, Schedule, Times, Tokens
+from diffusion.types import Keys, Schedule, Symbols, Times
 
 Extra = Any
 
@@ -23,15 +23,15 @@ Extra = Any
 class View(NamedTuple):
     """What a policy may look at."""
 
-    masked: Bool[Array, "B L"]
-    fixed: Bool[Array, "B L"]  # prompt: never masked
-    proposal: Tokens  # the proposed token at masked positions, the current token elsewhere
-    log_prob: Float[Array, "B L"]  # of the freshly drawn token at every position, in nats
-    race: Float[Array, "B L"]
-    errors: Float[Array, "B L"]  # logits that a position of the proposal is wrong; 0 where nobody was asked
+    masked: Bool[Array, "B N"]
+    fixed: Bool[Array, "B N"]  # prompt: never masked
+    proposal: Symbols  # the proposed token at masked positions, the current token elsewhere
+    log_prob: Float[Array, "B N"]  # of the freshly drawn token at every position, in nats
+    race: Float[Array, "B N"]
+    errors: Float[Array, "B N"]  # logits that a position of the proposal is wrong; 0 where nobody was asked
 
 
-def no_state(keys: Keys, fixed: Bool[Array, "B L"]) -> Extra:
+def no_state(keys: Keys, fixed: Bool[Array, "B N"]) -> Extra:
     """For policies that remember nothing."""
     return ()
 
@@ -48,13 +48,13 @@ class Policy:
     `correct(keys, state, proposal, row) -> state` may then revise what is known, which no choice of masks can.
     """
 
-    select: Callable[[Keys, View, Grid, Extra], tuple[Bool[Array, "B L"], Extra]]
-    init: Callable[[Keys, Bool[Array, "B L"]], Extra] = no_state
+    select: Callable[[Keys, View, Grid, Extra], tuple[Bool[Array, "B N"], Extra]]
+    init: Callable[[Keys, Bool[Array, "B N"]], Extra] = no_state
     time: Callable[[Extra, Grid, int], Times] = grid_time
-    correct: Callable[[Keys, Tokens, Tokens, Grid], Tokens] | None = None
+    correct: Callable[[Keys, Symbols, Symbols, Grid], Symbols] | None = None
 
 
-def ancestral_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B L"], Extra]:
+def ancestral_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
     """A coin for every position: masks stay masks with probability `stay`, the others become some with `remask`.
 
     Without a rule of remasking this is MDLM's reverse step, stay = (1 - alpha_s)/(1 - alpha_t) (arXiv 2406.07524); with
@@ -64,10 +64,10 @@ def ancestral_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Boo
     return jnp.where(view.masked, noise < row.stay, noise < row.remask), extra
 
 
-def race_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B L"], Extra]:
+def race_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
     """The joint low-precision draw of the public MDLM code: the mask races against the tokens.
 
-    Tokens carry p_v (alpha_s - alpha_t) and the mask 1 - alpha_s, each over its own truncated exponential noise, so
+    Symbols carry p_v (alpha_s - alpha_t) and the mask 1 - alpha_s, each over its own truncated exponential noise, so
     that a token far below 1e-7 / steps can never win.
     """
     stay = row.stay
@@ -97,7 +97,7 @@ def confidence_step(noise_scale: float) -> Callable:
     return select
 
 
-def random_order_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B L"], Extra]:
+def random_order_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
     """A uniformly random subset of the masks stays, exactly as many as the grid wants."""
     scores = uniform(keys, view.masked.shape[1:])
     return lowest(jnp.where(view.masked, scores, jnp.inf), exact_count(view, row)), extra

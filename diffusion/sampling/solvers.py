@@ -85,8 +85,8 @@ def karras(schedule: Betas, steps: int, power: float = 7.0) -> Path:
     check_steps(steps, schedule.steps)
     times = (np.arange(schedule.steps) + 1) / schedule.steps
     known = schedule.sigma(times) / schedule.alpha(times)
-    ends = known[[-1, 0]] ** (1 / power)
-    ratios = np.linspace(*ends, steps) ** power
+    first, last = known[[-1, 0]] ** (1 / power)
+    ratios = np.linspace(first, last, steps) ** power
     alpha = 1 / np.sqrt(1 + ratios**2)
     # The inverse is taken in the logarithm of the ratio.
     index = np.interp(np.log(ratios), np.log(known), np.arange(schedule.steps)).round()

@@ -20,7 +20,7 @@ from diffusion.types import Keys
 SUSPECT = -1.0
 
 
-def gumbel_top(keys: Keys, scores: Float[Array, "B L"], free: Bool[Array, "B L"], counts: Array) -> Bool[Array, "B L"]:
+def gumbel_top(keys: Keys, scores: Float[Array, "B N"], free: Bool[Array, "B N"], counts: Array) -> Bool[Array, "B N"]:
     """Draw `counts` of the free positions without replacement, weighted by exp(score) (Plackett-Luce)."""
     noise = gumbel(fold(keys, "gumbel"), scores.shape[1:])
     return lowest(jnp.where(free, -(scores + noise), jnp.inf), counts)
@@ -34,7 +34,7 @@ def guided_step(temperature: float, adaptive: bool = False, plain: Callable = an
     once the schedule wants none. `plain` is the step outside the window.
     """
 
-    def select(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B L"], Extra]:
+    def select(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
         free = ~view.fixed
         counts = row.masks[jnp.sum(free, axis=1)]
         if adaptive:
@@ -46,17 +46,17 @@ def guided_step(temperature: float, adaptive: bool = False, plain: Callable = an
     return select
 
 
-def remembered(view: View, known: Float[Array, "B L"]) -> Float[Array, "B L"]:
+def remembered(view: View, known: Float[Array, "B N"]) -> Float[Array, "B N"]:
     """-p of every position of the proposal: of its fresh token, or as it was when its token was revealed."""
     return jnp.where(view.masked, -jnp.exp(view.log_prob), known)
 
 
-def forget(masks: Bool[Array, "B L"], confidence: Float[Array, "B L"]) -> Float[Array, "B L"]:
+def forget(masks: Bool[Array, "B N"], confidence: Float[Array, "B N"]) -> Float[Array, "B N"]:
     """Positions that are masked again have no confidence."""
     return jnp.where(masks, -jnp.inf, confidence)
 
 
-def unknown(keys: Keys, fixed: Bool[Array, "B L"]) -> Float[Array, "B L"]:
+def unknown(keys: Keys, fixed: Bool[Array, "B N"]) -> Float[Array, "B N"]:
     """Before anything is revealed."""
     return jnp.full(fixed.shape, -jnp.inf)
 
@@ -66,7 +66,7 @@ def confidence_star(temperature: float, plain: Callable = ancestral_step) -> Pol
 
     guided = guided_step(temperature, plain=plain)
 
-    def select(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B L"], Extra]:
+    def select(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
         confidence = remembered(view, extra)
         masks, _ = guided(keys, view._replace(errors=confidence), row, ())
         return masks, forget(masks, confidence)
@@ -80,7 +80,7 @@ def confidence_remdm() -> Policy:
     At most one token a step is remasked in expectation. The grid's rule is `remask.shared`.
     """
 
-    def select(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B L"], Extra]:
+    def select(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
         known = ~view.masked & ~view.fixed
         # A large negative number, not -inf: the softmax of a row of -inf, the first step's, is NaN.
         share = jax.nn.softmax(jnp.where(known, extra, -1e9), axis=1) * known
@@ -99,7 +99,7 @@ def path_planning(eta: float, planner: bool = False) -> Callable:
     so more. The grid's counts are `kept_masks`.
     """
 
-    def select(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B L"], Extra]:
+    def select(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
         judged = jax.nn.log_sigmoid(-view.errors) if planner else view.log_prob
         scores = jnp.where(view.masked, view.log_prob, eta * judged)
         counts = row.masks[jnp.sum(~view.fixed, axis=1)]

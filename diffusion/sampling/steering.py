@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ from diffusion.corrupt.gaussian import Data
 from diffusion.randomness import fold
 from diffusion.sampling.gaussian import Carry, rows_of
 from diffusion.sampling.solvers import GaussianGrid
-from diffusion.types import Keys
+from diffusion.types import Keys, Number
 
-Potential = Literal["difference", "max", "sum", "reward"]
+POTENTIALS = ("difference", "max", "sum", "reward")
 
 
 class Weights(NamedTuple):
@@ -41,13 +41,13 @@ class Steering:
 
     reward: Callable[[Data, Carry], Float[Array, " B"]]
     particles: int
-    strength: float = 10.0
-    potential: Potential = "difference"
+    strength: Number = 10.0
+    potential: str = "difference"
     adaptive: bool = False
 
     def __post_init__(self):
-        if self.potential not in get_args(Potential):
-            known = ", ".join(get_args(Potential))
+        if self.potential not in POTENTIALS:
+            known = ", ".join(POTENTIALS)
             raise ValueError(f"sample.guide.potential: unknown {self.potential!r}; known: {known}")
         if self.particles < 1:
             raise ValueError(f"sample.guide.particles: must be at least 1, not {self.particles}")
@@ -108,7 +108,7 @@ def effective_size(potential: Float[Array, "P N"]) -> Float[Array, " P"]:
     return jnp.sum(scaled, axis=1) ** 2 / jnp.maximum(jnp.sum(scaled**2, axis=1), 1e-30)
 
 
-def best(x: Data, rewards: Float[Array, " B"], groups: int, kept: int) -> Data:
+def best(x: Data, rewards: Float[Array, " B"], groups: int, kept: int) -> Float[Array, "C *shape"]:
     """The `kept` best of each group of consecutive samples, the best first."""
     scores = rewards.reshape(groups, -1)
     order = jnp.argsort(-scores, axis=1)[:, :kept]

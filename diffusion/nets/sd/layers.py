@@ -8,7 +8,7 @@ PyTorch's defaults, U(-1/sqrt(fan in), 1/sqrt(fan in)) for kernels and biases, 1
 
 import math
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -26,6 +26,12 @@ KERNEL_HEAD_CHANNELS = 128
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 
 
+def _convolve(x: Array, kernel: Array, stride: int) -> Array:
+    # Both borders, also with a stride: "SAME" would pad even pictures on the right and below only.
+    padding = [(len(kernel) // 2, len(kernel) // 2)] * 2
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=CHANNELS_LAST)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: Float[Array, "B H W I"], kernel: Float[Array, "S S I O"], stride: int = 1) -> Float[Array, "B h w O"]:
     """Convolution with (S - 1) / 2 zeros on every border, S odd.
@@ -33,9 +39,7 @@ def convolve(x: Float[Array, "B H W I"], kernel: Float[Array, "S S I O"], stride
     The gradient by the picture is JAX's own, but with the kernel transposed in memory: as an order of dimensions alone,
     XLA runs it inside a loop on CPU without its fast kernels, some 20 times as slow (`experiments.convolution_cost`).
     """
-    # Both borders, also with a stride: "SAME" would pad even pictures on the right and below only.
-    padding = [(len(kernel) // 2, len(kernel) // 2)] * 2
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=CHANNELS_LAST)
+    return _convolve(x, kernel, stride)
 
 
 def convolve_forward(x, kernel, stride):
@@ -51,7 +55,7 @@ def convolve_backward(stride, saved, gradient):
     of_picture = jax.lax.conv_general_dilated(
         gradient, turned, (1, 1), padding, lhs_dilation=(stride, stride), dimension_numbers=CHANNELS_LAST
     )
-    _, of_kernel = jax.vjp(lambda kernel: convolve.fun(x, kernel, stride), kernel)
+    _, of_kernel = jax.vjp(lambda kernel: _convolve(x, kernel, stride), kernel)
     return of_picture, *of_kernel(gradient)
 
 
@@ -83,7 +87,7 @@ class Conv(nn.Module):
         if self.size == 1:
             y = (x.reshape(-1, inputs) @ kernel[0, 0]).reshape(*x.shape[:-1], self.features)
         else:
-            y = convolve(x, kernel, self.stride)
+            y: Any = convolve(x, kernel, self.stride)
         return y + bias[None, None, None]
 
 

@@ -140,13 +140,14 @@ class UNet(nn.Module):
         self,
         x: Float[Array, "B H W C"],
         time: Float[Array, " B"],
-        context: Float[Array, "B S W"],
+        context: Float[Array, "B S E"],
         added: Added | None = None,
     ) -> Float[Array, "B H W C"]:
         """The prediction in float32 at times 0 .. 999 (any real numbers)."""
         self._check(x, context, added)
         embedding = Embedding(self.time_width, name="time_embedding")(sinusoids(time, self.channels[0]))
         if self.addition is not None:
+            assert added is not None
             ids = sinusoids(added.time_ids.reshape(-1), self.addition[0]).reshape(len(x), -1)
             told = jnp.concatenate([added.pooled.astype(jnp.float32), ids], axis=-1)
             embedding = embedding + Embedding(self.time_width, name="add_embedding")(told)

@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 
 from diffusion import build
 from diffusion.categorical import target_log_probs
-from diffusion.corrupt.gaussian import Diffusing
 from diffusion.data import Tokenizer
 from diffusion.data.vocabularies import gpt2
 from diffusion.evaluate.generation import retokenise
@@ -75,8 +74,7 @@ def trained_judge(needed: str, job: Context) -> Judge:
     config = read_config(folder)
     system = build.system(config, job.dataset.tokenizer.vocab_size)
     params = load_weights(folder / "weights", system.init, job.mesh)
-    assert not isinstance(system.process, Diffusing)
-    mask_id = system.process.mask_id
+    mask_id = system.masking.mask_id
 
     @jax.jit
     def log_probs(params, tokens):
@@ -86,7 +84,7 @@ def trained_judge(needed: str, job: Context) -> Judge:
     @jax.jit
     def features(params, tokens):
         variables = {"params": params}
-        return system.net.apply(variables, system.net.apply(variables, tokens, method="embed"), method="trunk")
+        return system.network.apply(variables, system.network.apply(variables, tokens, method="embed"), method="trunk")
 
     return Judge(
         name=f"AR trained here ({needed})",

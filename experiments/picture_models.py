@@ -9,7 +9,6 @@ from jaxtyping import Array, Float
 
 from diffusion import build
 from diffusion.build.guided import Reward, Told
-from diffusion.codecs import Levels
 from diffusion.data import shapes as world
 from diffusion.data.shapes_prompts import encode, parse
 from diffusion.evaluate.shapes import graded
@@ -37,12 +36,6 @@ class Model(NamedTuple):
     judge: Any  # (pictures [P, n, H, W, C], told) -> [P, n], of finished pictures
 
 
-def levels(job: Context) -> Levels:
-    """How pixel values are numbers."""
-    assert isinstance(job.system.codec, Levels)
-    return job.system.codec
-
-
 def opened(job: Context, spec: Job, asked: list[Slot]) -> Model:
     """The trained model with its learned reward, or exact models of sets of pictures with the rules as reward."""
     if job.config.model.net == "picture_oracle":
@@ -57,7 +50,7 @@ def opened(job: Context, spec: Job, asked: list[Slot]) -> Model:
 
     @jax.jit
     def rounded_reward(reward_params, pictures, told):
-        clean = levels(job).rounded(pictures.reshape(-1, *pictures.shape[2:]))
+        clean = job.system.levels.rounded(pictures.reshape(-1, *pictures.shape[2:]))
         return reward(reward_params, clean, told).reshape(pictures.shape[:2])
 
     def judged(pictures, told):

@@ -24,7 +24,7 @@ from diffusion.train.mesh import check_batch
 from experiments.context import Context
 from experiments.drawing import Drawing, finite
 from experiments.jobs import Job
-from experiments.picture_models import Model, Slot, levels, nearest_worth, opened
+from experiments.picture_models import Model, Slot, nearest_worth, opened
 
 ROWS = 8  # prompts in a picture of samples
 MONTAGE = "methods.png"
@@ -104,7 +104,7 @@ def measure(
     job: Context, model: Model, asked: list[Slot], pictures: Float[np.ndarray, "P N H W C"]
 ) -> tuple[dict[str, float], list[dict]]:
     """GenEval's scores by the exact checker, the reward, and how much pictures of one prompt differ."""
-    saved = np.asarray(levels(job).rounded(jnp.asarray(pictures.reshape(-1, *pictures.shape[2:]))))
+    saved = np.asarray(job.system.levels.rounded(jnp.asarray(pictures.reshape(-1, *pictures.shape[2:]))))
     shown = ((saved + 1) / 2).reshape(pictures.shape)
     metadata = [parse(slot.prompt) for slot in asked]
     hits = np.array([[correct(one, told) for one in group] for group, told in zip(shown, metadata, strict=True)])
@@ -140,7 +140,7 @@ def draw_grid(job: Context, asked: list[Slot], pictures: Float[np.ndarray, "P N 
     """samples.png, one prompt a row, samples.txt, which prompt is which row, and samples.npy, the same as bytes."""
     every = max(1, len(asked) // ROWS)
     shown = list(range(0, len(asked), every))[:ROWS]
-    codec = levels(job)
+    codec = job.system.levels
     tokens = np.asarray(codec.decode(jnp.asarray(pictures[shown].reshape(-1, *pictures.shape[2:]))))
     shape = codec.image
     assert shape is not None

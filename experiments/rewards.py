@@ -13,7 +13,6 @@ from diffusion.report.rows import provenance
 from diffusion.train.mesh import put_batch
 from experiments.context import Context, trained_weights
 from experiments.jobs import Job
-from experiments.picture_models import levels
 
 
 def run(job: Context, spec: Job) -> dict:
@@ -24,7 +23,7 @@ def run(job: Context, spec: Job) -> dict:
 
     @jax.jit
     def judge(params, batch):
-        picture = levels(job).encode(batch["tokens"])
+        picture = job.system.levels.encode(batch["tokens"])
         return job.system.denoiser(params, picture, jnp.zeros(len(picture)), batch["prompt"])
 
     rewards, truth = [], []

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Int
 from tqdm import tqdm
 
 from diffusion import build
-from diffusion.corrupt.gaussian import Diffusing
 from diffusion.corrupt.partial import PartialMasking
 from diffusion.evaluate.intervals import over_sets
 from diffusion.randomness import example_keys, named
@@ -127,7 +126,7 @@ def given(job: Context, length: int) -> np.ndarray:
     Raises:
       ValueError: for places that the code does not have, or a prompt beside them.
     """
-    options, process = job.config.sample, job.system.process
+    options = job.config.sample
     count = options.count * options.repeats
     prompt = np.broadcast_to(prompts(job, length)[None], (count, length))
     if options.infill:
@@ -136,7 +135,7 @@ def given(job: Context, length: int) -> np.ndarray:
         return texts.hidden(job)
     if not len(options.planes):
         return prompt
-    assert not isinstance(process, Diffusing)
+    process = job.system.masking
     if not set(options.planes) < set(range(process.digits)):
         raise ValueError(f"sample.planes: {tuple(options.planes)} must be some of 0..{process.digits - 1}, not all")
     if options.prompt or options.suffix or length != job.config.data.length:

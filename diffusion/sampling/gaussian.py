@@ -97,7 +97,7 @@ def sample_gaussian(
     return walk.x, seen
 
 
-def rows_of(tree: Any, indices: Array) -> Any:
+def rows_of(tree: Any, indices: Array | np.ndarray) -> Any:
     """The chosen examples of every array of a tree."""
     return jax.tree.map(lambda leaf: leaf[indices], tree)
 

@@ -16,3 +16,16 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+import pytest
+
+
+def pytest_addoption(parser):
+    """`--update-golden` records the numbers of `tests/golden` anew."""
+    parser.addoption("--update-golden", action="store_true", help="record the numbers of tests/golden anew")
+
+
+def pytest_configure(config):
+    """Workers would overwrite each other's records."""
+    if config.getoption("update_golden") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--update-golden: writes files from one process; leave -n out")

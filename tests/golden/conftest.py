@@ -18,7 +18,9 @@ import pytest
 
 SAME, OTHER, FLIPPED = 1e-6, 1e-3, 0.5
 TOKENS = "tokens"  # the field of an entry whose strings have a character a token
-ADVICE = "a refactoring must not change this; if the change is meant, run `pytest --update-golden` and say why in the commit"
+ADVICE = (
+    "a refactoring must not change this; if the change is meant, run `pytest --update-golden` and say why in the commit"
+)
 
 
 def environment() -> dict[str, str]:

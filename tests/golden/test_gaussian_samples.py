@@ -29,7 +29,7 @@ from tests.golden.programs import debug, keys, summary, unoptimised
 from tests.weights import randomised
 
 PROMPTS, POOL, STEPS = 2, 4, 5
-EXACT = {"model.net": "picture_oracle"}
+EXACT, CLEAN = {"model.net": "picture_oracle"}, {"process.prediction": "clean"}
 
 
 def options(name, **fields):
@@ -41,25 +41,31 @@ def options(name, **fields):
 SAMPLERS = {
     "U-Net": options("plain"),
     "U-Net, no guidance": options("plain", guidance=1.0),
-    **{f"U-Net, {kind}": {"process.prediction": kind} for kind in ("clean", "velocity")},
+    "U-Net, velocity": {"process.prediction": "velocity"},
     "U-Net, flow": {"process.prediction": "flow", "process.schedule": "sigma_is_time"}
     | options("plain", solver="euler", path="uniform"),
-    "gradient, every 2": options("gradient", gradient__period=2, gradient__scale=3.0),
-    "DATE": options("condition"),
-    "LiDAR": options("lidar", lookahead__strength=100.0),
+    # What guides move is of the size of the data where that is what the network predicts.
+    "U-Net, clean": CLEAN,
+    "gradient, every 2": CLEAN | options("gradient", gradient__period=2, gradient__scale=3.0),
+    "DATE": CLEAN | options("condition"),
+    "LiDAR": CLEAN | options("lidar", lookahead__strength=100.0),
     **{f"exact, {solver}": EXACT | options("plain", solver=solver) for solver in SOLVERS},
     **{f"exact, ddim of eta {eta:g}": EXACT | options("plain", eta=eta) for eta in (0.0, 0.5)},
-    **{f"exact, {path}": EXACT | options("plain", solver="dpm_solver", path=path) for path in PATHS},
+    **{
+        f"exact, {path}": EXACT | options("plain", solver="dpm_solver", path=path)
+        for path in PATHS
+        if path != "leading"
+    },
     **{
         f"exact, {schedule}": EXACT | {"process.schedule": schedule} | options("plain", path="uniform")
         for schedule in SCHEDULES
     },
     "exact, best of 3": EXACT | options("best_of", best_of=3),
     **{
-        f"exact, FK {potential}": EXACT | options("steering", steering__potential=potential)
+        f"exact, FK {potential}": EXACT | options("steering", steering__potential=potential, steering__strength=2.0)
         for potential in get_args(Potential)
     },
-    "exact, FK adaptive": EXACT | options("steering", steering__adaptive=True, steering__strength=1.0),
+    "exact, FK adaptive": EXACT | options("steering", steering__adaptive=True),
     "exact, LiDAR": EXACT | options("lidar", lookahead__strength=3.0),
     "exact, LiDAR to the end": EXACT | options("lidar", lookahead__strength=3.0, lookahead__stop=0.0),
     "exact, LiDAR and FK": EXACT | options("lidar_steering", lookahead__scale=1.0),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import remdm, scmdm_genomes
-from configs.gstar import GUIDED, LATE, LOOP, PLAIN
+from configs.gstar import GUIDED, PLAIN
 from diffusion import build
 from diffusion.build.samplers import POLICIES, RULES
 from tests.golden.programs import debug, keys, letters, unoptimised
@@ -21,6 +21,7 @@ CAUSAL = {"objective.name": "autoregressive", "model.causal": True, "model.adaln
 ERRORS = {"objective.name": "errors", "predictor.kind": "head"}
 MEMORY = {"memory.adapter": "linear"}
 DIGITS = {"codec.digits": 3, "codec.shuffle": 1} | MLP
+NUCLEUS = {"sample.nucleus": 0.6, "sample.nucleus_rule": "inclusive"}
 TIMED = {"model.time_conditioning": True} | MLP
 # Of these PLAIN has two settings that differ in a number alone.
 TWICE = ("ReMDM-cap", "ReMDM-loop, eta 0.05")
@@ -34,10 +35,9 @@ SAMPLERS = {
     "P2, eta 0": MLP | {"sample.policy": "p2", "sample.remask.eta": 0.0},
     "cosine schedule, warped times": MLP | {"process.schedule": "cosine", "sample.warp": (0.9, 2.0, 0.0)},
     "temperature ramp": MLP | {"sample.temperature": 0.5, "sample.temperature_ramp": (0.5, 2.0)},
-    "nucleus, inclusive": MLP | {"sample.nucleus": 0.6, "sample.nucleus_rule": "inclusive"},
+    "nucleus, inclusive": MLP | NUCLEUS,
     "nucleus, standard": MLP | {"sample.nucleus": 0.6, "sample.nucleus_rule": "standard"},
-    "low precision": MLP | {"sample.precision": "mdlm_float32", "sample.nucleus": 0.6}
-    | {"sample.nucleus_rule": "inclusive"},
+    "low precision": MLP | {"sample.precision": "mdlm_float32"} | NUCLEUS,
     "low precision, Star+": MLP | PLAIN["Star+"] | {"sample.precision": "mdlm_float32"},
     "corrector": MLP | {"sample.corrector": (2.0, 0.5)},
     "final argmax": MLP | {"sample.final": "argmax", "sample.end": 0.5},
@@ -65,7 +65,7 @@ SAMPLERS = {
     "digits, first hitting": DIGITS | {"sample.policy": "first_hitting"},
     "digits, codes without a token": DIGITS
     | {"codec.digits": 2, "codec.carry_over": False, "sample.digits_draw": "marginal", "sample.steps": 2},
-    "digits, nucleus": DIGITS | {"sample.nucleus": 0.6, "sample.nucleus_rule": "inclusive"},
+    "digits, nucleus": DIGITS | NUCLEUS,
     "digits, corrector": DIGITS | {"sample.corrector": (2.0, 0.5)},
     "digits, ReMDM-loop": DIGITS | PLAIN["ReMDM-loop"],
     "digits, Star+": DIGITS | PLAIN["Star+"],

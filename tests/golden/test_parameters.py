@@ -12,7 +12,8 @@ from experiments.jobs import digest, read_config
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "results"
 RESULTS = {file.name.partition(".")[0]: file for file in sorted(FOLDER.glob("*.jsonl"))}
-SECTIONS = ("model", "codec", "memory", "predictor", "unet", "classifier", "captioned_unet", "encoder_decoder", "reward")
+SECTIONS = ("model", "codec", "memory", "predictor")
+NETS = ("unet", "classifier", "captioned_unet", "encoder_decoder", "reward")
 SIZES = ("source", "length", "source_length", "vocab_size", "packing")
 
 
@@ -21,7 +22,7 @@ def networks(file):
     found = {}
     for row in map(json.loads, file.read_text().splitlines()):
         config = row["config"]
-        parts = [config.get(name) for name in SECTIONS], [config["data"].get(name) for name in SIZES]
+        parts = [config.get(name) for name in SECTIONS + NETS], [config["data"].get(name) for name in SIZES]
         if config["model"].get("net") not in EXACT:
             found.setdefault(digest(parts), (row["row"], config))
     return dict(found.values())

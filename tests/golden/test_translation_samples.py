@@ -2,15 +2,13 @@
 
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
 
 from configs import fastdiss_text, fastdiss_translation
 from diffusion import build
 from diffusion.build.translation import LENGTHS, PATHS, SOLVERS, translator
-from tests.golden.programs import debug, keys, letters, summary, unoptimised
-from tests.weights import randomised
+from tests.golden.programs import debug, keys, letters, summary, telling, unoptimised
 
 SIZE, VOCABULARY = 8, 24
 CAUSAL = {"encoder_decoder.kind": "causal", "objective.name": "next_target"}
@@ -57,12 +55,16 @@ def test_translations(golden, name):
     known = rng.integers(3, config.data.length + 1, SIZE).astype(np.int32)
     mask = np.arange(config.data.source_length)[None] < rng.integers(4, 10, (SIZE, 1))
     made = translator(config, system, diagnose=True)
-    inputs = randomised(system.init, 0.5), keys(SIZE), source, mask, known
+    inputs = telling(system.init), keys(SIZE), source, mask, known
     found = unoptimised(made.translate, *inputs)
-    steps = {} if found.steps is None else {field: summary(getattr(found.steps, field)) for field in found.steps._fields[1:]}
-    tokens = letters(found.tokens.reshape(-1, found.tokens.shape[-1]))
-    lengths = np.asarray(found.target.sum(axis=-1)).tolist()
-    golden(name, {"tokens": tokens, "lengths": lengths, "cost": [*made[1:]]} | steps)
+    value = {
+        "tokens": letters(found.tokens.reshape(-1, found.tokens.shape[-1])),
+        "lengths": np.asarray(found.target.sum(axis=-1)).tolist(),
+        "cost": [*made[1:]],
+    }
+    if found.steps is not None:
+        value |= {"confidence": summary(found.steps.confidence), "error": summary(found.steps.error)}
+    golden(name, value)
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -72,7 +74,7 @@ def test_texts(golden, name):
     system = build.system(config, VOCABULARY)
     prompt = np.full((SIZE, config.data.length), VOCABULARY, np.int32)
     prompt[::2, 0], prompt[1, 5] = 3, 4
-    samples = unoptimised(build.sampler(config, system), randomised(system.init, 0.5), keys(SIZE), prompt)
+    samples = unoptimised(build.sampler(config, system), telling(system.init), keys(SIZE), prompt)
     golden(name, {"tokens": letters(samples.tokens), "evaluations": np.asarray(samples.evaluations).tolist()})
 
 

@@ -31,13 +31,13 @@ def debug(table: ModuleType, overrides: dict, row: str = "") -> ConfigDict:
     return resolve(config, rows[row] | overrides, 0)
 
 
-def telling(init: Callable) -> Any:
+def telling(init: Callable, scale: float = 0.3, seed: int = 0) -> Any:
     """Random weights with small biases, under which what comes out depends on what goes in."""
 
     def shrunk(path, leaf):
         return leaf * 0.1 if "bias" in jax.tree_util.keystr(path) else leaf
 
-    return jax.tree_util.tree_map_with_path(shrunk, randomised(init, 0.3))
+    return jax.tree_util.tree_map_with_path(shrunk, randomised(init, scale, seed))
 
 
 def keys(size: int) -> jax.Array:

@@ -74,7 +74,7 @@ def test_texts(golden, name):
     system = build.system(config, VOCABULARY)
     prompt = np.full((SIZE, config.data.length), VOCABULARY, np.int32)
     prompt[::2, 0], prompt[1, 5] = 3, 4
-    samples = unoptimised(build.sampler(config, system), telling(system.init), keys(SIZE), prompt)
+    samples = unoptimised(build.sampler(config, system), telling(system.init, 0.1, 1), keys(SIZE), prompt)
     golden(name, {"tokens": letters(samples.tokens), "evaluations": np.asarray(samples.evaluations).tolist()})
 
 

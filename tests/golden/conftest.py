@@ -2,8 +2,11 @@
 
 The records of `test_NAME.py` are in `NAME.json`. `pytest tests/golden --update-golden` writes them anew.
 
-On the JAX version and processor that a file was recorded with, tokens must be equal and numbers must agree to
-`SAME`. Elsewhere XLA rounds differently: numbers must agree to `OTHER`, and `FLIPPED` of an entry's tokens may differ.
+On the JAX version and processor that a file was recorded with, tokens must be equal and numbers must agree to `SAME`,
+their six digits. Elsewhere XLA rounds differently: numbers must agree to `OTHER`, and `FLIPPED` of an entry's tokens,
+one of eight samples, may differ. Measured between JAX 0.10.2 and 0.12.0.1 on 137 entries: no token differs, numbers
+differ by up to 1.2e-6, and a mean near 0 by 1e-5. Code for AVX2 (XLA_FLAGS=--xla_cpu_max_isa=AVX2) and for AVX-512
+gives the same numbers to all digits.
 """
 
 import json
@@ -16,7 +19,7 @@ from typing import Any
 import jax
 import pytest
 
-SAME, OTHER, FLIPPED = 1e-6, 1e-3, 0.5
+SAME, OTHER, FLIPPED = 1e-6, 1e-4, 1 / 8
 TOKENS = "tokens"  # the field of an entry whose strings have a character a token
 ADVICE = (
     "a refactoring must not change this; if the change is meant, run `pytest --update-golden` and say why in the commit"

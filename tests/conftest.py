@@ -42,3 +42,14 @@ def drop_compiled_programs():
     if resident() > LARGE:
         jax.clear_caches()
         gc.collect()
+
+
+def pytest_addoption(parser):
+    """`--update-golden` records the numbers of `tests/golden` anew."""
+    parser.addoption("--update-golden", action="store_true", help="record the numbers of tests/golden anew")
+
+
+def pytest_configure(config):
+    """Workers would overwrite each other's records."""
+    if config.getoption("update_golden") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--update-golden: writes files from one process; leave -n out")

@@ -1,0 +1,137 @@
+"""Samples of Gaussian diffusion under every solver, path and method: mean and norm of what is drawn.
+
+Solvers and particles run on exact models of sets of pictures, which compile in no time; predictions and guides that
+differentiate, on the smallest U-Net and reward, with random weights.
+"""
+
+from types import SimpleNamespace
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import lidar_mixture, lidar_shapes
+from configs.shapes import REWARD
+from diffusion import build
+from diffusion.build.gaussian import SCHEDULES
+from diffusion.build.guided import METHODS, SOLVERS, method
+from diffusion.corrupt.gaussian import Parameterisation
+from diffusion.data.shapes_prompts import PROMPT_LENGTH, WORDS
+from diffusion.randomness import example_keys
+from diffusion.sampling.lidar import Lookahead
+from diffusion.sampling.solvers import PATHS
+from diffusion.sampling.steering import Potential
+from experiments import mixtures
+from experiments.picture_models import learned_reward
+from tests.golden.programs import debug, keys, summary, unoptimised
+from tests.weights import randomised
+
+PROMPTS, POOL, STEPS = 2, 16, 5
+EXACT, CLEAN = {"model.net": "picture_oracle"}, {"process.prediction": "clean"}
+
+
+def options(name, **fields):
+    """Overrides of `sample.gaussian`, a__b for what lies in a section."""
+    named = {f"sample.gaussian.{key.replace('__', '.')}": value for key, value in fields.items()}
+    return {"sample.gaussian.method": name} | named
+
+
+SAMPLERS = {
+    "U-Net": options("plain"),
+    "U-Net, no guidance": options("plain", guidance=1.0),
+    "U-Net, velocity": {"process.prediction": "velocity"},
+    "U-Net, flow": {"process.prediction": "flow", "process.schedule": "sigma_is_time"}
+    | options("plain", solver="euler", path="uniform"),
+    # What guides move is of the size of the data where that is what the network predicts.
+    "U-Net, clean": CLEAN,
+    "gradient, every 2": CLEAN | options("gradient", gradient__period=2, gradient__scale=3.0),
+    "DATE": CLEAN | options("condition"),
+    "LiDAR": CLEAN | options("lidar", lookahead__strength=100.0),
+    **{f"exact, {solver}": EXACT | options("plain", solver=solver) for solver in SOLVERS},
+    **{f"exact, ddim of eta {eta:g}": EXACT | options("plain", eta=eta) for eta in (0.0, 0.5)},
+    **{
+        f"exact, {path}": EXACT | options("plain", solver="dpm_solver", path=path)
+        for path in PATHS
+        if path != "leading"
+    },
+    **{
+        f"exact, {schedule}": EXACT | {"process.schedule": schedule} | options("plain", path="uniform")
+        for schedule in SCHEDULES
+    },
+    "exact, best of 3": EXACT | options("best_of", best_of=3),
+    **{
+        f"exact, FK {potential}": EXACT | options("steering", steering__potential=potential, steering__strength=1.0)
+        for potential in get_args(Potential)
+    },
+    "exact, FK adaptive": EXACT | options("steering", steering__adaptive=True),
+    "exact, LiDAR": EXACT | options("lidar", lookahead__strength=3.0),
+    "exact, LiDAR to the end": EXACT | options("lidar", lookahead__strength=3.0, lookahead__stop=0.0),
+    "exact, LiDAR and FK": EXACT | options("lidar_steering", lookahead__scale=1.0),
+}
+MIXTURE = {f"mixture, {name}": name for name in mixtures.METHODS}
+
+
+def config_of(name):
+    return debug(lidar_shapes, {"sample.steps": STEPS, "sample.gaussian.images": 4} | SAMPLERS[name])
+
+
+def exact_model():
+    """Sets of random pictures, of which bright ones are worth more and dark ones less than nothing."""
+    pools = np.clip(np.random.default_rng(0).normal(0, 1, (PROMPTS, POOL, 768)), -1, 1).astype(np.float32)
+    return {}, {}, (pools,), lambda params, clean, told: jnp.sum(clean, axis=(1, 2, 3)) / 10 - 2
+
+
+def trained_model(system):
+    """A network and a reward of random weights, and prompts."""
+    judged = debug(lidar_shapes, {}, REWARD)
+    judge = build.system(judged, judged.data.vocab_size)
+    told = np.random.default_rng(0).integers(1, len(WORDS), (PROMPTS, PROMPT_LENGTH)).astype(np.int32)
+    return randomised(system.init), randomised(judge.init, seed=1), told, learned_reward(judge)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samples_of_pictures(golden, name):
+    config = config_of(name)
+    system = build.system(config, config.data.vocab_size)
+    exact = config.model.net == "picture_oracle"
+    params, reward_params, told, reward = exact_model() if exact else trained_model(system)
+    made = method(config, system, reward)
+
+    def sample(params, reward_params, told, root):
+        def many(count):
+            return jax.vmap(lambda key: example_keys(key, jnp.arange(count)))(root)
+
+        ahead = None
+        if made.look:
+            looked = made.look(params, many(made.particles), told)
+            worth = reward(reward_params, looked.reshape(-1, *system.codec.image), told)
+            ahead = Lookahead(looked.reshape(PROMPTS, made.particles, -1), worth.reshape(PROMPTS, -1))
+        forces = {name: jnp.float32(value) for name, value in made.forces.items()}
+        return made.draw(params, reward_params, many(made.draws), told, ahead, forces)
+
+    drawn = unoptimised(sample, params, reward_params, told, keys(PROMPTS))
+    assert drawn.shape == (PROMPTS, 4, *system.codec.image)
+    golden(name, summary(drawn) | {"cost": list(made.cost)})
+
+
+@pytest.mark.parametrize("name", MIXTURE)
+def test_samples_of_the_mixture(golden, name):
+    config = debug(lidar_mixture, {"sample.count": 64, "sample.repeats": 2} | options(MIXTURE[name]))
+    told = SimpleNamespace(domain="mixture", fingerprint="")
+    job = SimpleNamespace(
+        config=config, system=build.system(config, config.data.vocab_size), dataset=told, root=jax.random.key(0)
+    )
+    golden(name, mixtures.run(job, None)["metrics"])
+
+
+def test_every_solver_path_and_method_is_recorded(golden):
+    golden.complete([*SAMPLERS, *MIXTURE])
+    configs = [config_of(name) for name in SAMPLERS]
+    assert {config.sample.gaussian.method for config in configs} == set(METHODS)
+    assert {config.sample.gaussian.solver for config in configs} == set(SOLVERS)
+    assert {config.sample.gaussian.path for config in configs} == set(PATHS)
+    assert {config.sample.gaussian.steering.potential for config in configs} == set(get_args(Potential))
+    assert {config.process.schedule for config in configs} == set(SCHEDULES)
+    assert {config.process.prediction for config in configs} == set(get_args(Parameterisation))

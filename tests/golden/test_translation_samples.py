@@ -1,0 +1,86 @@
+"""Translations and texts by embedding diffusion, and by beam search, from 8 sources with random weights."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from configs import fastdiss_text, fastdiss_translation
+from diffusion import build
+from diffusion.build.translation import LENGTHS, PATHS, SOLVERS, translator
+from tests.golden.programs import debug, keys, letters, summary, telling, unoptimised
+
+SIZE, VOCABULARY = 8, 24
+CAUSAL = {"encoder_decoder.kind": "causal", "objective.name": "next_target"}
+JOINT = {"encoder_decoder.kind": "joint", "embedding.fill": True, "embedding.memory_rate": 0.0}
+SPACED = {"process.schedule": "sqrt_chain", "sample.translation.path": "spaced"}
+
+
+def options(**fields):
+    """Overrides of `sample.translation`."""
+    return {f"sample.translation.{name}": value for name, value in fields.items()}
+
+
+SAMPLERS = {
+    **{f"lengths {name}": options(lengths=name) for name in LENGTHS},
+    "three lengths, two noises": options(length_beam=3, seeds=2),
+    "three likeliest lengths": options(length_beam=3, lengths="likeliest"),
+    "three drawn lengths": options(length_beam=3, lengths="drawn"),
+    "memory recomputed": options(memory="recompute"),
+    "no memory": options(memory="none"),
+    "ancestral": options(solver="ancestral", factor=0.5),
+    "clamped": options(clamp=True),
+    "spaced": SPACED,
+    "CEDI": options(path="cedi"),
+    "DINOISER": {"encoder_decoder.form": "dinoiser", "encoder_decoder.scale": "scaled"}
+    | {"encoder_decoder.norm_first": False, "encoder_decoder.activation": "relu"},
+    "one sequence": JOINT | options(memory="none"),
+    "beam search": CAUSAL,
+    "greedy": CAUSAL | options(beam=1),
+    "beam search, no penalty": CAUSAL | options(beam=3, penalty=0.0),
+}
+TEXTS = {"text": {}, "text, ancestral": options(solver="ancestral"), "text, clamped": options(clamp=True)}
+
+
+def config_of(name):
+    return debug(fastdiss_translation, {"data.vocab_size": VOCABULARY, "sample.steps": 4} | SAMPLERS[name])
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_translations(golden, name):
+    config = config_of(name)
+    system = replace(build.system(config, VOCABULARY), end=1)
+    rng = np.random.default_rng(0)
+    source = rng.integers(2, VOCABULARY, (SIZE, config.data.source_length)).astype(np.int32)
+    known = rng.integers(3, config.data.length + 1, SIZE).astype(np.int32)
+    mask = np.arange(config.data.source_length)[None] < rng.integers(4, 10, (SIZE, 1))
+    made = translator(config, system, diagnose=True)
+    inputs = telling(system.init), keys(SIZE), source, mask, known
+    found = unoptimised(made.translate, *inputs)
+    value = {
+        "tokens": letters(found.tokens.reshape(-1, found.tokens.shape[-1])),
+        "lengths": np.asarray(found.target.sum(axis=-1)).tolist(),
+        "cost": [*made[1:]],
+    }
+    if found.steps is not None:
+        value |= {"confidence": summary(found.steps.confidence), "error": summary(found.steps.error)}
+    golden(name, value)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts(golden, name):
+    small = {"data.vocab_size": VOCABULARY, "data.length": 8, "encoder_decoder.positions": 8, "sample.steps": 4}
+    config = debug(fastdiss_text, small | TEXTS[name], "standard, 2 steps")
+    system = build.system(config, VOCABULARY)
+    prompt = np.full((SIZE, config.data.length), VOCABULARY, np.int32)
+    prompt[::2, 0], prompt[1, 5] = 3, 4
+    samples = unoptimised(build.sampler(config, system), telling(system.init, 0.1, 1), keys(SIZE), prompt)
+    golden(name, {"tokens": letters(samples.tokens), "evaluations": np.asarray(samples.evaluations).tolist()})
+
+
+def test_every_choice_is_recorded(golden):
+    golden.complete([*SAMPLERS, *TEXTS])
+    configs = [config_of(name).sample.translation for name in SAMPLERS]
+    assert {config.lengths for config in configs} == set(LENGTHS)
+    assert {config.path for config in configs} == set(PATHS)
+    assert {config.solver for config in configs} == set(SOLVERS)

@@ -11,13 +11,13 @@ from diffusion.types import Keys, Logits, Tokens
 EXCLUDED = -1e30
 
 
-def exclude(logits: Logits, vocabulary: int) -> Logits:
+def exclude(logits: Float[Array, "*shape K"], vocabulary: int) -> Float[Array, "*shape K"]:
     """Cast to float32 and give classes `vocabulary` and above (the mask, padding) no mass."""
     allowed = jnp.arange(logits.shape[-1]) < vocabulary
     return jnp.where(jnp.broadcast_to(allowed, logits.shape), logits.astype(jnp.float32), EXCLUDED)
 
 
-def log_probs(logits: Logits, vocabulary: int) -> Logits:
+def log_probs(logits: Float[Array, "*shape K"], vocabulary: int) -> Float[Array, "*shape K"]:
     """log softmax over the first `vocabulary` classes, in float32 nats."""
     return jax.nn.log_softmax(exclude(logits, vocabulary), axis=-1)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from diffusion.randomness import bernoulli, fold
@@ -67,7 +68,7 @@ class Recall:
         carried = jnp.where(self.any_digit(before == mask_id)[..., None], soft, known(before))
         return jnp.where(again[..., None], 0.0, carried)
 
-    def any_digit(self, positions: Bool[Array, "B N"]) -> Bool[Array, "B L"]:
+    def any_digit(self, positions: Bool[Array | np.ndarray, "B N"]) -> Bool[Array, "B L"]:
         """Positions of the state to tokens."""
         return jnp.any(positions.reshape(len(positions), -1, self.process.digits), axis=-1)
 

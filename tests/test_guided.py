@@ -46,7 +46,7 @@ def denoiser(params, x, time, told=None, memory=None, *, keys=None):
     return NET.apply({"params": params}, x, time, told)
 
 
-SYSTEM = System(NET, Diffusing(ScaledLinear()), denoiser, None, 12, 0, codec=Levels(256, image=IMAGE))
+SYSTEM = System(NET, Diffusing(ScaledLinear()), denoiser, lambda key: PARAMS, 12, 0, codec=Levels(256, image=IMAGE))
 
 
 def reward(reward_params, clean, told):

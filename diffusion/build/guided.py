@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from diffusion.build.gaussian import exact_pictures
@@ -16,7 +16,7 @@ from diffusion.sampling import guides, solvers
 from diffusion.sampling.gaussian import Guide, Predict, guided, network, sample_gaussian
 from diffusion.sampling.lidar import Lookahead, lookahead_guide
 from diffusion.sampling.steering import Steering, best
-from diffusion.types import Keys, Params
+from diffusion.types import Params
 
 METHODS = ("plain", "best_of", "gradient", "condition", "steering", "lidar", "lidar_steering")
 SOLVERS: dict[str, Callable[[float], solvers.Solver]] = {
@@ -28,6 +28,7 @@ SOLVERS: dict[str, Callable[[float], solvers.Solver]] = {
 }
 # What prompts are to a model, [P, ...]: ids of words, or the pictures that an exact model consists of.
 Told = Any
+Slots = Key[Array, "P N"]  # one key for each sample of each prompt
 # reward(parameters, clean data [P N, ...], told): one number a sample; consecutive samples are of one prompt.
 Reward = Callable[[Params, Array, Told], Float[Array, " B"]]
 
@@ -141,7 +142,7 @@ def method(config: ConfigDict, system: System, reward: Reward) -> Method:
     def draw(
         params: Params,
         reward_params: Params,
-        keys: Keys,
+        keys: Slots,
         told: Told,
         ahead: Lookahead | None,
         forces: dict[str, Array],
@@ -192,7 +193,7 @@ def looking(config: ConfigDict, system: System, shape: tuple[int, ...]) -> Calla
     path = path_of(config, system, options.path, options.steps)
     grid = solvers.gaussian_grid(path, pick(SOLVERS, options.solver, "sample.gaussian.lookahead.solver")(0.0))
 
-    def look(params: Params, keys: Keys, told: Told) -> Array:
+    def look(params: Params, keys: Slots, told: Told) -> Array:
         predict, carry = bound(config, system, params, told, keys.shape[1])
         x, _ = sample_gaussian(predict, keys.reshape(-1), shape, grid, carry)
         return x.reshape(*keys.shape, *shape)

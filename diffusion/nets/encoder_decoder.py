@@ -159,8 +159,8 @@ class EncoderDecoder(nn.Module):
             name=name,
         )
 
-    def _seeds(self, keys: Key[Array, " B"] | None, blocks: int) -> UInt32[Array, "N+1 B 3 2"] | None:
-        """Of every block, and at the end of the input."""
+    def _seeds(self, keys: Key[Array, " B"] | None, blocks: int) -> UInt32[Array, "P B 3 2"] | None:
+        """Of every block, and at the end of the input: P places."""
         return dropout_seeds(keys, blocks + 1, sites=3) if keys is not None and self.dropout > 0 else None
 
     def _placed(self, x: Float[Array, "B L D"], table: Float[Array, "P D"]) -> Float[Array, "B L D"]:

@@ -134,8 +134,8 @@ def diagnosis(codec: Embedding, params: Params, condition: SequenceCondition) ->
     return summary
 
 
-def changed(steps: Diagnosis, condition: SequenceCondition) -> Float[np.ndarray, " K-1"]:
-    """The share of real positions whose token is another one than at the step before."""
+def changed(steps: Diagnosis, condition: SequenceCondition) -> Float[np.ndarray, " K"]:
+    """The share of real positions whose token is another one than at the step before, of all steps but the first."""
     tokens, mask = np.asarray(steps.tokens), np.asarray(condition.target)
     return ((tokens[1:] != tokens[:-1]) & mask[None]).sum((1, 2)) / max(mask.sum(), 1)
 

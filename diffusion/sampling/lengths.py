@@ -1,10 +1,8 @@
 """How long targets are: as the length head says, as it draws, several candidates at once, or as is known."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from diffusion.randomness import fold
 from diffusion.types import LENGTH_CENTER, EncodedSource, Keys, SequenceCondition
@@ -33,7 +31,7 @@ def likeliest(encoded: EncodedSource, beam: int, longest: int) -> Int[Array, "B 
 def drawn(keys: Keys, encoded: EncodedSource, beam: int, longest: int) -> Int[Array, "B b"]:
     """Lengths drawn from the head, for a model without a source."""
 
-    def draw(key: Any, logits: Float[Array, " C"]) -> Int[Array, " b"]:
+    def draw(key: Key[Array, ""], logits: Float[Array, " C"]) -> Int[Array, " b"]:
         return jax.random.categorical(key, logits, shape=(beam,))
 
     return jnp.clip(predicted(encoded, jax.vmap(draw)(fold(keys, "length"), encoded.lengths)), SHORTEST, longest)
@@ -46,8 +44,8 @@ def mask_of(lengths: Int[Array, " B"], longest: int) -> Bool[Array, "B L"]:
 
 def candidates(
     keys: Keys, encoded: EncodedSource, lengths: Int[Array, "B b"], seeds: int, longest: int
-) -> tuple[Keys, SequenceCondition]:
-    """Every length of every source with `seeds` noises: row (i b + j) seeds + s, [B b seeds] in all.
+) -> tuple[Key[Array, " C"], SequenceCondition]:
+    """Every length of every source with `seeds` noises: row (i b + j) seeds + s, C = B b seeds in all.
 
     The noise depends on the example, the length's place in the beam and the seed.
     """

@@ -108,7 +108,7 @@ def effective_size(potential: Float[Array, "P N"]) -> Float[Array, " P"]:
     return jnp.sum(scaled, axis=1) ** 2 / jnp.maximum(jnp.sum(scaled**2, axis=1), 1e-30)
 
 
-def best(x: Data, rewards: Float[Array, " B"], groups: int, kept: int) -> Data:
+def best(x: Data, rewards: Float[Array, " B"], groups: int, kept: int) -> Float[Array, "C ..."]:
     """The `kept` best of each group of consecutive samples, the best first."""
     scores = rewards.reshape(groups, -1)
     order = jnp.argsort(-scores, axis=1)[:, :kept]

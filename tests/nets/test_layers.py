@@ -10,7 +10,7 @@ from diffusion.nets.layers import LayerNorm, dropout, dropout_seeds, rotary_tabl
 def test_layer_norm_formula():
     x = np.random.default_rng(0).normal(3.0, 2.0, (2, 3, 8)).astype(np.float32)
     scale = np.linspace(0.5, 2.0, 8, dtype=np.float32)
-    y = LayerNorm().apply({"params": {"scale": scale}}, x)
+    y = LayerNorm().apply({"params": {"scale": scale}}, jnp.asarray(x))
     expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * scale
     np.testing.assert_allclose(y, expected, atol=1e-5)
 

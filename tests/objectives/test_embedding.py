@@ -205,10 +205,10 @@ def test_a_batch_without_a_source_reads_the_token_that_says_nothing():
 
 def test_lengths_are_offsets_from_the_source():
     """10 -> 12 is class 130."""
-    ten, twelve = jnp.ones((1, 10)), jnp.ones((1, 12))
+    ten, twelve = jnp.ones((1, 10), bool), jnp.ones((1, 12), bool)
     assert int(length_classes(ten, twelve, 256)[0]) == 130
     assert int(length_classes(twelve, ten, 256)[0]) == 126
-    assert int(length_classes(jnp.ones((1, 200)), ten, 256)[0]) == 0
+    assert int(length_classes(jnp.ones((1, 200), bool), ten, 256)[0]) == 0
     logits = jnp.zeros((1, 256)).at[0, 130].set(9.0)
     nats, hits = length_loss(logits, ten, twelve)
     assert float(nats[0]) == pytest.approx(np.log(np.exp(9) + 255) - 9, rel=1e-4) and bool(hits[0])

@@ -89,11 +89,16 @@ def test_prompts_are_dropped_in_training_alone():
     np.testing.assert_array_equal(seen[1], data["prompt"])
 
 
+def never(params, noisy, time, cond=None, memory=None, *, keys=None):
+    """A denoiser that nothing calls."""
+    raise AssertionError
+
+
 def test_times_are_the_steps_of_a_chain_or_cover_the_interval():
     noise = draws(jax.random.key(0), "train", 0, 1000)
-    chain = Denoising(None, Diffusing(ScaledLinear()), CODEC).times(noise.uniform)
+    chain = Denoising(never, Diffusing(ScaledLinear()), CODEC).times(noise.uniform)
     np.testing.assert_allclose(np.sort(np.asarray(chain * 1000)), np.arange(1, 1001), atol=1e-3)
-    line = Denoising(None, Diffusing(CosineSignal()), CODEC, minimum_time=0.2).times(noise.uniform)
+    line = Denoising(never, Diffusing(CosineSignal()), CODEC, minimum_time=0.2).times(noise.uniform)
     assert 0.2 <= float(line.min()) < 0.21 and 0.99 < float(line.max()) < 1
 
 
@@ -118,4 +123,4 @@ def test_scores_are_regressed_on_noised_pictures():
 def test_a_source_without_scores_is_refused():
     data = {name: array for name, array in batch(2).items() if name != "score"}
     with pytest.raises(ValueError, match=r"objective.name: reward needs a source with scores"):
-        ScoreRegression(None, CODEC)(0.0, data, draws(jax.random.key(0), "train", 0, 2))
+        ScoreRegression(never, CODEC)(0.0, data, draws(jax.random.key(0), "train", 0, 2))

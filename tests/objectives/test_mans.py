@@ -47,10 +47,10 @@ def test_shift_by_hand():
 
 def test_scaled_noise_as_a_time():
     """s t / sqrt(1 - t^2 + s^2 t^2), and in general the alpha^2 of `rescaled`."""
-    time, factor = jnp.array([0.5, 0.5, 0.1, 0.3]), jnp.array([4.0, 2.0, 4.0, 1.0])
+    time, factor = jnp.array([[0.5, 0.5, 0.1, 0.3]]), jnp.array([[4.0, 2.0, 4.0, 1.0]])
     moved = rescaled_time(SigmaIsTime(), time, factor)
-    np.testing.assert_allclose(moved, [0.917662935, 0.755928946, 0.373001923, 0.3], rtol=1e-5)
-    assert float(moved[3]) == float(time[3])
+    np.testing.assert_allclose(moved, [[0.917662935, 0.755928946, 0.373001923, 0.3]], rtol=1e-5)
+    assert float(moved[0, 3]) == float(time[0, 3])
     for schedule in (CosineSignal(), SquareRoot(), ScaledLinear()):
         moved = rescaled_time(schedule, time, factor)
         np.testing.assert_allclose(schedule.signal(moved), rescaled(schedule.signal(time), factor), atol=1e-5)
@@ -115,7 +115,7 @@ def test_the_controls_do_not_look_at_the_token():
         np.testing.assert_array_equal(np.sort(mixed[row][real]), confidence[row][real].astype(np.float32))
     orders = {tuple(np.argsort(row[:3])) for row in mixed[::2]}
     assert len(orders) == 6
-    np.testing.assert_allclose(shifted(0.2, 0.0, 0.5), 0.2)
+    np.testing.assert_allclose(shifted(jnp.full((1, 1), 0.2), jnp.zeros((1, 1)), 0.5), 0.2)
 
 
 def test_unknown_options_are_refused():

@@ -140,7 +140,8 @@ def test_steps_outside_the_window_are_untouched():
 @pytest.mark.parametrize("kind", ["epsilon", "velocity"])
 def test_every_parameterisation_is_corrected_alike(kind):
     """The published corrections: epsilon - s (alpha / sigma) M, and v - (s / sigma) M."""
-    x, clean, alpha, sigma, scale = jnp.array([[0.4]]), jnp.array([[0.1]]), 0.8, 0.6, 3.0
+    x, clean, scale = jnp.array([[0.4]]), jnp.array([[0.1]]), 3.0
+    alpha, sigma = jnp.float32(0.8), jnp.float32(0.6)
     moved = lidar.shift(jax.tree.map(lambda leaf: leaf[0], AHEAD), 5.0, x, alpha, sigma)
     noise = (x - alpha * clean) / sigma
     prediction = noise if kind == "epsilon" else alpha * noise - sigma * clean

@@ -208,7 +208,7 @@ def test_semi_autoregressive_windows_keep_what_was_written():
     assert (samples.tokens < MASK).all() and (samples.tokens[:, 1] == 4).all()
     assert (samples.evaluations == 3 * STEPS).all()
     with pytest.raises(ValueError, match=r"sample\.stride"):
-        semi_autoregressive(sample, keys_of([0]), prompt, LENGTH, 5)
+        semi_autoregressive(sample, keys_of(range(2)), prompt, LENGTH, 5)
 
 
 def test_sampler_compiles_once_for_a_sweep_of_temperatures():
@@ -242,4 +242,4 @@ def test_bad_grids_name_their_field(options, field):
 def test_state_carries_no_logits():
     """The cache alone would, and is nothing unless it is asked for."""
     assert State._fields == ("tokens", "memory", "extra", "idle", "cached")
-    assert MaskedSampler(None, None, None, None).cache is False
+    assert MaskedSampler.cache is False

@@ -102,7 +102,9 @@ def test_errors_never_rise_under_the_oracle():
         view = View(nobody, nobody, None, nothing, nothing, oracle(None, tokens, None))
         masks, _ = policy.select(keys_of(size), view, row, ())
         noisy = jnp.where(masks, VOCABULARY, tokens)
-        filled = Draw(VOCABULARY)(keys_of(size, 9), denoiser(None, noisy, None), noisy, jnp.ones(()), jnp.ones(()))
+        filled = Draw(VOCABULARY)(
+            keys_of(size, 9), denoiser(None, noisy, jnp.zeros(size)), noisy, jnp.ones(()), jnp.ones(())
+        )
         counts[name] = broken(jnp.where(noisy == process.mask_id, filled.tokens, noisy))
     assert counts["gstar"] < 0.95 * counts["star"] and counts["gstar"] <= broken(tokens)
 

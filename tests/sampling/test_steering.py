@@ -69,10 +69,8 @@ def test_the_weights_of_a_path_telescope(potential):
     # The effective size of one particle is 1, not below half: the last step leaves it as it is.
     if potential == "difference":
         np.testing.assert_allclose(weights.product, np.exp(1.5 * 1.3), rtol=1e-5)
-        made = (
-            weights.product
-            * steering.potentials(jnp.full(3, final), Weights(jnp.full(3, 1.3), weights.product), True)[1]
-        )
+        before = Weights(jnp.full(3, 1.3), weights.product)
+        made = weights.product * steering.potentials(jnp.full(3, final), before, jnp.array(True))[1]
     else:
         made = weights.product * steering.potentials(jnp.full(3, final), weights, jnp.array(True))[1]
     np.testing.assert_allclose(made, np.exp(1.5 * final), rtol=1e-5)

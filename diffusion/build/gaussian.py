@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffusion import gaussian_schedules as schedules
 from diffusion.build.names import pick
-from diffusion.build.systems import Exact, System, plain_fields
+from diffusion.build.systems import System, plain_fields
 from diffusion.codecs import Levels
 from diffusion.corrupt.gaussian import Diffusing
 from diffusion.data.arrays import image_shape
@@ -31,6 +32,12 @@ SCHEDULES: dict[str, Callable[[], schedules.GaussianSchedule]] = {
 # Networks that are trained, and exact models, which are not.
 TRAINED, EXACT = ("captioned_unet", "reward"), ("picture_oracle", "mixture_oracle")
 NETS = (*TRAINED, *EXACT)
+
+
+class Exact(nn.Module):
+    """In the place of a network: nothing to learn."""
+
+    kind: str
 
 
 def nothing_to_call(params, noisy, time, cond=None, memory=None, *, keys=None) -> Any:

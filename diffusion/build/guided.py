@@ -61,7 +61,7 @@ def bound(config: ConfigDict, system: System, params: Params, told: Told, count:
     """The prediction for P prompts with `count` samples each, under classifier-free guidance, and its carry."""
     if config.model.net == "picture_oracle":
         return exact_pictures(told[0], config.sample.gaussian.deviation), None
-    net, scale = system.network, config.sample.gaussian.guidance
+    net, scale = system.net, config.sample.gaussian.guidance
     context: Any = net.apply({"params": params}, told, method="embed")
     nothing: Any = net.apply({"params": params}, jnp.full_like(told[:1], net.nothing), method="embed")
     predict = network(system.denoiser, system.diffusing, params)

@@ -69,7 +69,7 @@ def method(system: System, name: str) -> Callable[..., Any]:
     """One of the network's other calls, of parameters first: encode, next_logits, step."""
 
     def call(params, *inputs, **options):
-        return system.network.apply({"params": params}, *inputs, method=name, **options)
+        return system.net.apply({"params": params}, *inputs, method=name, **options)
 
     return call
 

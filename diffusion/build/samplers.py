@@ -98,8 +98,8 @@ def causal_sampler(config: ConfigDict, system: System, total: int) -> Callable:
     if total != config.data.length:
         raise ValueError(f"sample.length: an autoregressive model writes data.length = {config.data.length} tokens")
     causal = AutoregressiveSampler(
-        lambda size: system.network.init_cache(size, total),
-        lambda params, *inputs: system.network.apply({"params": params}, *inputs, method="decode"),
+        lambda size: system.net.init_cache(size, total),
+        lambda params, *inputs: system.net.apply({"params": params}, *inputs, method="decode"),
         Draw(system.masking.mask_id, options.precision, options.nucleus_rule),
         system.masking.mask_id,
     )

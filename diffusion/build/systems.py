@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -34,12 +34,6 @@ SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
 }
 
 
-class Exact(NamedTuple):
-    """In the place of a network: an exact model of this kind, with nothing to learn."""
-
-    kind: str
-
-
 @dataclass(frozen=True)
 class System:
     """A network, its process, and how to start it; `recall` makes its memory where it has one.
@@ -51,7 +45,7 @@ class System:
     label)` predicts, in `error_flops` an example.
     """
 
-    net: nn.Module | Exact
+    net: nn.Module
     process: MaskedProcess | Diffusing
     denoiser: Denoiser
     init: Callable[[jax.Array], Params]
@@ -64,12 +58,6 @@ class System:
     error_flops: float = 0.0
     codec: Levels | Embedding | None = None
     end: int = 0
-
-    @property
-    def network(self) -> nn.Module:
-        """The network, where it is one."""
-        assert not isinstance(self.net, Exact)
-        return self.net
 
     @property
     def masking(self) -> MaskedProcess:

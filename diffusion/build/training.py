@@ -41,7 +41,7 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
         system.diffusing,
         system.levels,
         config.objective.prompt_dropout,
-        system.network.nothing,
+        system.net.nothing,
         config.objective.minimum_time,
     ),
     "reward": lambda config, system: ScoreRegression(system.denoiser, system.levels, config.objective.noise),

@@ -72,7 +72,7 @@ def beam_search(config: ConfigDict, system: System) -> Translator:
     options, length, vocabulary = config.sample.translation, longest(config), system.embedding.vocabulary
     search = BeamSearch(
         method(system, "step"),
-        system.network.init_cache,
+        system.net.init_cache,
         vocabulary,
         start_id=vocabulary,
         eos_id=system.end,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from diffusion.corrupt.gaussian import Data, Diffusing
 from diffusion.randomness import fold, normal
@@ -98,7 +98,7 @@ def sample_gaussian(
     return walk.x, seen
 
 
-def rows_of(tree: Any, indices: Array | np.ndarray) -> Any:
+def rows_of(tree: Any, indices: Int[Array | np.ndarray, " N"]) -> Any:
     """The chosen examples of every array of a tree."""
     return jax.tree.map(lambda leaf: leaf[indices], tree)
 

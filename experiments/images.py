@@ -101,8 +101,8 @@ def trained_classifier(job: Context, needed: str) -> Classify:
 
     @jax.jit
     def judge(params, tokens):
-        features = system.network.apply({"params": params}, tokens, method="features")
-        return features, system.network.apply({"params": params}, features, method="classify")
+        features = system.net.apply({"params": params}, tokens, method="features")
+        return features, system.net.apply({"params": params}, features, method="classify")
 
     def classify(tokens):
         # The last batch is filled up, so that one program serves all.

@@ -84,7 +84,7 @@ def trained_judge(needed: str, job: Context) -> Judge:
     @jax.jit
     def features(params, tokens):
         variables = {"params": params}
-        return system.network.apply(variables, system.network.apply(variables, tokens, method="embed"), method="trunk")
+        return system.net.apply(variables, system.net.apply(variables, tokens, method="embed"), method="trunk")
 
     return Judge(
         name=f"AR trained here ({needed})",

@@ -208,7 +208,7 @@ def batches_of(files: list[Path]) -> Iterator[Block]:
             yield Block(python_batch(file.name, file.read_bytes())[0], None)
             continue
         try:
-            with np.load(file, allow_pickle=False) as fields:
+            with file.open("rb") as archive, np.load(archive, allow_pickle=False) as fields:
                 images, labels = fields["data"], fields["labels"]
         except Exception as error:  # a damaged archive raises almost anything
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -4,7 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +114,7 @@ def train(
         if step not in checkpoints.steps():
             checkpoints.save(step, state, loss)
 
-    with jax.set_mesh(mesh), graceful_stop() as stopping:
+    with jax.set_mesh(mesh), graceful_stop() as stopping, closing(writer) if writer else nullcontext():
         pending = None
         for step, rows in zip(range(first, settings.steps), stream(first), strict=False):
             batch = put_batch(rows, mesh)
@@ -146,8 +146,6 @@ def train(
                 raise Interrupted
     checkpoints.close()
     meter.close()
-    if writer:
-        writer.close()
     return state
 
 

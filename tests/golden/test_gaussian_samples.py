@@ -17,7 +17,7 @@ from configs.shapes import REWARD
 from diffusion import build
 from diffusion.build.gaussian import SCHEDULES
 from diffusion.build.guided import METHODS, SOLVERS, method
-from diffusion.corrupt.gaussian import Parameterisation
+from diffusion.corrupt.gaussian import PARAMETERISATIONS
 from diffusion.data.shapes_prompts import PROMPT_LENGTH, WORDS
 from diffusion.randomness import example_keys
 from diffusion.sampling.lidar import Lookahead
@@ -134,4 +134,4 @@ def test_every_solver_path_and_method_is_recorded(golden):
     assert {config.sample.gaussian.path for config in configs} == set(PATHS)
     assert {config.sample.gaussian.steering.potential for config in configs} == set(get_args(Potential))
     assert {config.process.schedule for config in configs} == set(SCHEDULES)
-    assert {config.process.prediction for config in configs} == set(get_args(Parameterisation))
+    assert {config.process.prediction for config in configs} == set(PARAMETERISATIONS)

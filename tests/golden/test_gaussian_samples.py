@@ -4,9 +4,6 @@ Solvers and particles run on exact models of sets of pictures, which compile in 
 differentiate, on the smallest U-Net and reward, with random weights.
 """
 
-from types import SimpleNamespace
-from typing import get_args
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,12 +15,17 @@ from diffusion import build
 from diffusion.build.gaussian import SCHEDULES
 from diffusion.build.guided import METHODS, SOLVERS, method
 from diffusion.corrupt.gaussian import PARAMETERISATIONS
+from diffusion.data import Dataset
 from diffusion.data.shapes_prompts import PROMPT_LENGTH, WORDS
+from diffusion.data.tokenizers import bytes_tokenizer
 from diffusion.randomness import example_keys
 from diffusion.sampling.lidar import Lookahead
 from diffusion.sampling.solvers import PATHS
-from diffusion.sampling.steering import Potential
+from diffusion.sampling.steering import POTENTIALS
+from diffusion.train.mesh import make_mesh
 from experiments import mixtures
+from experiments.context import Context
+from experiments.jobs import Job, plain
 from experiments.picture_models import learned_reward
 from tests.golden.programs import debug, keys, summary, unoptimised
 from tests.weights import randomised
@@ -63,7 +65,7 @@ SAMPLERS = {
     "exact, best of 3": EXACT | options("best_of", best_of=3),
     **{
         f"exact, FK {potential}": EXACT | options("steering", steering__potential=potential, steering__strength=1.0)
-        for potential in get_args(Potential)
+        for potential in POTENTIALS
     },
     "exact, FK adaptive": EXACT | options("steering", steering__adaptive=True),
     "exact, LiDAR": EXACT | options("lidar", lookahead__strength=3.0),
@@ -117,13 +119,13 @@ def test_samples_of_pictures(golden, name):
 
 
 @pytest.mark.parametrize("name", MIXTURE)
-def test_samples_of_the_mixture(golden, name):
+def test_samples_of_the_mixture(golden, name, tmp_path):
     config = debug(lidar_mixture, {"sample.count": 64, "sample.repeats": 2} | options(MIXTURE[name]))
-    told = SimpleNamespace(domain="mixture", fingerprint="")
-    job = SimpleNamespace(
-        config=config, system=build.system(config, config.data.vocab_size), dataset=told, root=jax.random.key(0)
-    )
-    golden(name, mixtures.run(job, None)["metrics"])
+    # Exact models are measured against their own distribution: no example is read.
+    data = Dataset({}, bytes_tokenizer(), 1, False, "", {}, "gaussian_mixture", "test", domain="mixture")
+    system, mesh = build.system(config, config.data.vocab_size), make_mesh(devices=jax.devices()[:1])
+    job = Job("sample", "sample", name, 0, [], plain(config))
+    golden(name, mixtures.run(Context(config, tmp_path, tmp_path, data, system, mesh), job)["metrics"])
 
 
 def test_every_solver_path_and_method_is_recorded(golden):
@@ -132,6 +134,6 @@ def test_every_solver_path_and_method_is_recorded(golden):
     assert {config.sample.gaussian.method for config in configs} == set(METHODS)
     assert {config.sample.gaussian.solver for config in configs} == set(SOLVERS)
     assert {config.sample.gaussian.path for config in configs} == set(PATHS)
-    assert {config.sample.gaussian.steering.potential for config in configs} == set(get_args(Potential))
+    assert {config.sample.gaussian.steering.potential for config in configs} == set(POTENTIALS)
     assert {config.process.schedule for config in configs} == set(SCHEDULES)
     assert {config.process.prediction for config in configs} == set(PARAMETERISATIONS)

@@ -1,5 +1,6 @@
 """Strict numerics for every test: no key is used twice, and no array is broadcast by accident."""
 
+import ctypes
 import gc
 import os
 from pathlib import Path
@@ -35,13 +36,15 @@ def resident() -> int:
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def drop_compiled_programs():
     """Once a worker is large, drop its compiled programs; tests that need them again read them from the cache."""
     yield
     if resident() > LARGE:
         jax.clear_caches()
         gc.collect()
+        # Only Linux says how much is resident, and its C library keeps what is freed until it is told.
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def pytest_addoption(parser):

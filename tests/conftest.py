@@ -27,6 +27,9 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Tests in which no type is promoted; elsewhere integers and weak types still meet floats.
+STRICT = {"corrupt", "test_attention", "test_codecs", "test_draw", "test_gaussian_schedules", "test_layers"}
+STRICT |= {"test_randomness", "test_schedules", "test_solvers"}
 LARGE = 1.2e9  # bytes; a worker is to stay under two gigabytes
 
 
@@ -43,8 +46,16 @@ def drop_compiled_programs():
     if resident() > LARGE:
         jax.clear_caches()
         gc.collect()
-        # Only Linux says how much is resident, and its C library keeps what is freed until it is told.
-        ctypes.CDLL(None).malloc_trim(0)
+        # The GNU C library keeps what is freed until it is told.
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion(request):
+    """Raise where two arrays of different types meet, in the tests named in STRICT."""
+    strict = STRICT & {request.path.stem, request.path.parent.name}
+    with jax.numpy_dtype_promotion("strict" if strict else "standard"):
+        yield
 
 
 def pytest_addoption(parser):

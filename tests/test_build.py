@@ -1,8 +1,6 @@
 """Names of a config to objects: each known name works for real, each unknown one lists them."""
 
 import dataclasses
-import importlib
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +12,7 @@ from diffusion import build
 from diffusion.randomness import draws, example_keys
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
-from experiments.jobs import digest, resolve, train_identity
+from experiments.jobs import resolve
 
 VOCABULARY, LENGTH, BATCH = 13, 8, 4
 CAUSAL = {"objective.name": "autoregressive", "model.causal": True, "model.adaln": False}
@@ -203,37 +201,3 @@ def test_padding_has_a_class_of_its_own():
     assert build.system(config, VOCABULARY).classes == VOCABULARY + 2
     assert build.system(config_of(), VOCABULARY).classes == VOCABULARY + 1
     assert build.system(config, VOCABULARY).process.mask_id == VOCABULARY
-
-
-def debug_trainings():
-    """The distinct trainings of all debug tables: (name, config), those that tables share once."""
-    found = {}
-    for path in sorted((Path(__file__).parents[1] / "configs").glob("*.py")):
-        module = importlib.import_module(f"configs.{path.stem}")
-        if not hasattr(module, "TABLE"):
-            continue
-        config = module.get_config("debug")
-        for row in module.rows(config):
-            resolved = resolve(config, row["overrides"], 0)
-            # Pictures with prompts and pairs need other batches; the tests of their tables train them.
-            if resolved.sample.policy != "data" and resolved.model.net in build.NETS:
-                # Steps do not change the program, and rates of the first pass have tests of their own.
-                identity = train_identity(resolved)
-                if "memory" in identity:
-                    identity["memory"] = {**identity["memory"], "rate": 1}
-                if "predictor" in identity:
-                    identity["predictor"] = {key: identity["predictor"][key] for key in ("kind", "labels")}
-                identity["train"] = {key: value for key, value in identity["train"].items() if key != "steps"}
-                found.setdefault(digest(identity), (f"{path.stem}: {row['name']}", resolved))
-    return list(found.values())
-
-
-@pytest.mark.parametrize(("name", "config"), debug_trainings(), ids=lambda part: part if isinstance(part, str) else "")
-def test_every_debug_training_takes_two_steps(name, config):
-    """Law 9."""
-    vocabulary = 257 if config.data.tokenizer == "bytes" else config.data.vocab_size
-    before, after, losses = two_steps(config, vocabulary)
-    choices = {"classification": 4, "errors": 2}.get(config.objective.name, vocabulary)
-    assert losses[0] == pytest.approx(np.log(choices), rel=0.7) and losses[1] != losses[0]
-    moved = jax.tree.map(lambda old, new: np.abs(new - old).max(), before, after)
-    assert max(jax.tree.leaves(moved)) > 0, name

@@ -40,8 +40,8 @@ class Exact(nn.Module):
     kind: str
 
 
-def nothing_to_call(params, noisy, time, cond=None, memory=None, *, keys=None) -> Any:
-    """In the place of an exact model's denoiser: its law predicts (see `exact_prediction`, `exact_pictures`)."""
+def no_denoiser(params, noisy, time, cond=None, memory=None, *, keys=None) -> Any:
+    """Stands for the denoiser of an exact model, whose distribution predicts; raises NotImplementedError."""
     raise NotImplementedError("an exact model has no network")
 
 
@@ -56,11 +56,11 @@ def gaussian_system(config: ConfigDict, vocabulary: int) -> System:
     name = config.model.net
     if name == "mixture_oracle":
         codec = Levels(vocabulary, LOWEST, HIGHEST)
-        return System(Exact(name), process, nothing_to_call, lambda key: {}, config.data.length, 0, codec=codec)
+        return System(Exact(name), process, no_denoiser, lambda key: {}, config.data.length, 0, codec=codec)
     image = image_shape(config.data.source)
     codec = Levels(vocabulary, image=image)
     if name == "picture_oracle":
-        return System(Exact(name), process, nothing_to_call, lambda key: {}, config.data.length, 0, codec=codec)
+        return System(Exact(name), process, no_denoiser, lambda key: {}, config.data.length, 0, codec=codec)
     net = captioned(config) if name == "captioned_unet" else scorer(config)
     picture, prompt = jnp.zeros((1, *image)), jnp.zeros((1, PROMPT_LENGTH), jnp.int32)
     if name == "reward":

@@ -114,7 +114,14 @@ def train(
         if step not in checkpoints.steps():
             checkpoints.save(step, state, loss)
 
-    with jax.set_mesh(mesh), graceful_stop() as stopping, closing(writer) if writer else nullcontext():
+    # However the loop ends, what was saved before is on disk and the metrics are closed.
+    with (
+        jax.set_mesh(mesh),
+        graceful_stop() as stopping,
+        closing(checkpoints),
+        closing(meter),
+        closing(writer) if writer else nullcontext(),
+    ):
         pending = None
         for step, rows in zip(range(first, settings.steps), stream(first), strict=False):
             batch = put_batch(rows, mesh)
@@ -140,12 +147,10 @@ def train(
                 check_finite(metrics, done, directory, state.params)
                 save(done)
             if stop:
-                checkpoints.close()
+                checkpoints.wait()
                 meter.close()
                 print(f"stopped at step {done}; the same command goes on from there", file=sys.stderr)
                 raise Interrupted
-    checkpoints.close()
-    meter.close()
     return state
 
 

@@ -12,6 +12,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Eight simulated devices let the sharding laws run anywhere.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
+# Tests are compile time: equal programs are compiled once, also between workers, processes, runs and clones.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion-tests"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
 import jax
 from jaxtyping import install_import_hook
 
@@ -20,18 +26,15 @@ import tests.typechecker
 # Shapes and types of every annotated function are checked where it is called.
 install_import_hook(["diffusion", "experiments"], f"{tests.typechecker.__name__}.check")
 
-# Tests are compile time: equal programs are compiled once, also between workers, runs and clones.
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion-tests"
-jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+# Tracing makes millions of objects, and a third of its time would be the collector's, which finds next to nothing.
+gc.disable()
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Tests in which no type is promoted; elsewhere integers and weak types still meet floats.
 STRICT = {"corrupt", "test_attention", "test_codecs", "test_draw", "test_gaussian_schedules", "test_layers"}
 STRICT |= {"test_randomness", "test_schedules", "test_solvers"}
-LARGE = 1.6e9  # bytes; a worker is to stay under two gigabytes
+LARGE = 1.5e9  # bytes; a worker is to stay under two gigabytes
 
 
 def resident() -> int:
@@ -42,7 +45,7 @@ def resident() -> int:
 
 @pytest.fixture(autouse=True)
 def drop_compiled_programs():
-    """Once a worker is large, drop its compiled programs; tests that need them again read them from the cache."""
+    """Once a worker is large, drop its compiled programs and collect garbage; the cache has what is needed again."""
     yield
     if resident() > LARGE:
         jax.clear_caches()

@@ -26,12 +26,39 @@ from experiments.jobs import digest, plan, resolve, train_identity
 FILES = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.py"))
 TABLES = [name for name in FILES if name not in ("__init__", "base", "gstar", "images", "scmdm", "seq2seq", "shapes")]
 VARIANTS = ("paper", "gpu", "local", "debug")
-BUILT = set()  # digests of the trainings whose shapes are known to fit
+BUILT, SAMPLED = set(), set()  # digests of the trainings, and of the samplers, whose shapes are known to fit
+# How many of equal blocks follow each other.
+DEPTHS = {
+    "model": ("blocks",),
+    "unet": ("res_blocks", "middle_layers"),
+    "encoder_decoder": ("encoder_blocks", "decoder_blocks"),
+    "captioned_unet": ("layers",),
+    "reward": ("blocks",),
+}
 
 
 @pytest.fixture(params=TABLES)
 def table(request):
     return importlib.import_module(f"configs.{request.param}")
+
+
+def shallow(config):
+    """The config with two of the transformer's blocks and one of each other kind, of which all have equal shapes."""
+    config = config.copy_and_resolve_references()
+    for network, names in DEPTHS.items():
+        for name in names:
+            if name in config[network]:
+                config[network][name] = min(config[network][name], 2 if network == "model" else 1)
+    return config
+
+
+def sampler_identity(config, depth):
+    """What decides the shapes of a sampler. Of shallow networks one samples; whole ones do by every policy."""
+    options, parts = config.sample, shape_identity(config)
+    told = options.translation
+    network = {name: parts[name] for name in parts if name not in ("objective", "optimizer", "train", "embedding")}
+    policy = [options.policy, options.gaussian.method, told.memory, told.seeds, told.path] if depth == "whole" else []
+    return digest([network, policy])
 
 
 def shape_identity(config):
@@ -73,54 +100,74 @@ def abstract_step(config):
     return system, state, jax.eval_shape(step, state, batch, jax.random.key(0))
 
 
-def abstract_samples(config, system, params):
-    """Shapes of one batch of samples."""
+def abstract_sampler(config, system):
+    """The sampler of a config, as a function from parameters to the shapes of one batch of samples."""
     size, length = config.sample.batch, config.sample.length or config.data.length
     if config.model.net == "captioned_unet":
-        return abstract_pictures(config, system, params)
+        return abstract_pictures(config, system)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), size))
     if config.model.net == PAIR_NET and has_sources(config):
-        return abstract_translations(config, system, params, keys)
+        return abstract_translations(config, system, keys)
     prompt = jax.ShapeDtypeStruct((size, length), jnp.int32)
-    return jax.eval_shape(build.sampler(config, system), params, keys, prompt)
+    sampler = build.sampler(config, system)
+
+    def draw(params):
+        assert jax.eval_shape(sampler, params, keys, prompt).tokens.shape == (size, length)
+
+    return draw
 
 
-def abstract_pictures(config, system, params):
-    """Shapes of one batch of pictures from prompts."""
+def abstract_pictures(config, system):
+    """Pictures from prompts."""
     size, options = config.sample.batch, config.sample.gaussian
     made = method(config, system, lambda reward_params, clean, told: jnp.sum(clean, axis=(1, 2, 3)))
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (size, made.draws)))
-    told, ahead = jax.ShapeDtypeStruct((size, PROMPT_LENGTH), jnp.int32), None
-    if made.look:
-        looked = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (size, made.particles)))
-        samples = jax.eval_shape(made.look, params, looked, told)
-        flat = (*samples.shape[:2], config.data.length)
-        ahead = Lookahead(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (flat, flat[:2])))
-    pictures = jax.eval_shape(made.draw, params, {}, keys, told, ahead, made.forces)
-    assert pictures.shape == (size, options.images, *system.codec.image)
+    told = jax.ShapeDtypeStruct((size, PROMPT_LENGTH), jnp.int32)
+
+    def draw(params):
+        ahead = None
+        if made.look:
+            looked = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (size, made.particles)))
+            samples = jax.eval_shape(made.look, params, looked, told)
+            flat = (*samples.shape[:2], config.data.length)
+            ahead = Lookahead(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (flat, flat[:2])))
+        pictures = jax.eval_shape(made.draw, params, {}, keys, told, ahead, made.forces)
+        assert pictures.shape == (size, options.images, *system.codec.image)
+
+    return draw
 
 
-def abstract_translations(config, system, params, keys):
-    """Shapes of the candidates of one batch of sources."""
+def abstract_translations(config, system, keys):
+    """Candidates of one batch of sources."""
     told = (config.sample.batch, config.data.source_length)
     source, mask = jax.ShapeDtypeStruct(told, jnp.int32), jax.ShapeDtypeStruct(told, jnp.bool_)
     known = jax.ShapeDtypeStruct(told[:1], jnp.int32)
     made = translator(config, system)
-    found = jax.eval_shape(made.translate, params, keys, source, mask, known)
-    assert found.tokens.shape == found.target.shape == (told[0], made.candidates, longest(config))
+
+    def draw(params):
+        found = jax.eval_shape(made.translate, params, keys, source, mask, known)
+        assert found.tokens.shape == found.target.shape == (told[0], made.candidates, longest(config))
+
+    return draw
 
 
-# The published scale and the smallest always; those between take minutes to trace.
+# The published widths and the smallest scale always; whole depths, and the scales between, take minutes to trace.
 @pytest.mark.parametrize(
-    "variant", [pytest.param(name, marks=pytest.mark.slow if name in ("gpu", "local") else ()) for name in VARIANTS]
+    ("variant", "depth"),
+    [
+        ("debug", "whole"),
+        ("paper", "shallow"),
+        *(pytest.param(name, "whole", marks=pytest.mark.slow) for name in ("paper", "gpu", "local")),
+    ],
 )
-def test_every_row_builds(table, variant):
+def test_every_row_builds(table, variant, depth):
     config = table.get_config(variant)
     assert (config.table, config.variant) == (table.__name__.rpartition(".")[2], variant)
-    sampled = []
     for row in table.rows(config):
         resolved = resolve(config, row["overrides"], 0)
-        # Rows and tables that share a training, and rows that share a sampler, build it once.
+        if depth == "shallow":
+            resolved = shallow(resolved)
+        # Rows and tables that share a training or a sampler build it once.
         training = digest(shape_identity(resolved))
         if resolved.model.net in EXACT:
             continue
@@ -132,17 +179,12 @@ def test_every_row_builds(table, variant):
             )
             assert metrics["loss"][0].shape == ()
             BUILT.add(training)
-        told = resolved.sample.translation
-        kind = (training, resolved.sample.policy, resolved.sample.gaussian.method, told.memory, told.seeds, told.path)
-        judges = ("classifier", "reward")
-        if resolved.sample.policy != "data" and resolved.model.net not in judges and kind not in sampled:
-            sampled.append(kind)
+        if resolved.sample.policy != "data" and resolved.model.net not in ("classifier", "reward"):
             system = build.system(resolved, resolved.data.vocab_size)
-            params = jax.eval_shape(system.init, jax.random.key(0))
-            samples = abstract_samples(resolved, system, params)
-            if resolved.model.net == "captioned_unet" or (resolved.model.net == PAIR_NET and has_sources(resolved)):
-                continue
-            assert samples.tokens.shape == (resolved.sample.batch, resolved.sample.length or resolved.data.length)
+            draw, sampler = abstract_sampler(resolved, system), sampler_identity(resolved, depth)
+            if sampler not in SAMPLED:
+                SAMPLED.add(sampler)
+                draw(jax.eval_shape(system.init, jax.random.key(0)))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -37,8 +37,8 @@ def gradients(
             return jax.tree.map(jnp.add, total, (grads, metrics)), None
 
         piece = jax.tree.map(lambda rows: jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype), pieces)
-        shapes = jax.eval_shape(differentiate, params, *piece)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[1], shapes[0][1]))
+        _, shapes = jax.eval_shape(objective, params, *piece)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (params, shapes))
         (grads, metrics), _ = jax.lax.scan(add, zeros, pieces)
     count = jnp.maximum(metrics["loss"][1], 1)
     return jax.tree.map(lambda grad: grad / count, grads), metrics

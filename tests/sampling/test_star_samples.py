@@ -30,11 +30,11 @@ def row_of(rows, index=-1):
     return jax.tree.map(lambda column: column[index], rows)
 
 
-VOCABULARY, LENGTH = 4, 8
+VOCABULARY, LENGTH = 4, 6
 
 
 def tied_pairs():
-    """Sequences of four pairs of equal tokens, uniform over the vocabulary: what parallel filling breaks."""
+    """Sequences of three pairs of equal tokens, uniform over the vocabulary: what parallel filling breaks."""
     table = np.zeros((VOCABULARY,) * LENGTH)
     for pairs in itertools.product(range(VOCABULARY), repeat=LENGTH // 2):
         table[tuple(np.repeat(pairs, 2))] = 1

@@ -5,11 +5,11 @@ network's vocabulary (tokens, then the mask, then padding). Time is 0 for clean 
 keeps a position with probability alpha(t).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Integer, Key, PyTree
 
 Params = PyTree
 Tokens = Int[Array | np.ndarray, "B L"]
@@ -21,6 +21,7 @@ Counted = Bool[Array | np.ndarray, "B L"]  # tokens that are real, or that somet
 # Numbers of any shape, in the array library of the caller: a function of them gives what it was given.
 Scalars = TypeVar("Scalars", Float[Array, "*shape"], Float[np.ndarray, "*shape"], Float[np.floating, "*shape"])
 Logits = Float[Array, "B L K"]
+Ids = Sequence[int] | Integer[np.ndarray, " N"]  # token ids of one text
 Keys = Key[Array, " B"]
 Batch = Mapping[str, Array | np.ndarray]
 # A metric is kept as (total, count), so that its mean stays exact over padding, hosts and micro-batches.

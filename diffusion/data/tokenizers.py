@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Integer, Shaped
 
+from diffusion.types import Ids
+
 MASK_TEXT = "▢"
 END_TEXT = "<|endoftext|>"
-
-Ids = Sequence[int] | Integer[np.ndarray, " N"]
 
 
 class Encoded(NamedTuple):

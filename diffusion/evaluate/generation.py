@@ -10,8 +10,8 @@ from math import isfinite
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from diffusion.data.tokenizers import Ids
-from diffusion.evaluate.summary import ratio
+from diffusion.evaluate.intervals import ratio
+from diffusion.types import Ids
 
 # log p of every token given those before it, [B, L] nats; entry 0 is not read.
 Judge = Callable[[Integer[np.ndarray, "B L"]], Float[Array | np.ndarray, "B L"]]

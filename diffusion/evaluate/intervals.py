@@ -26,6 +26,15 @@ def mean_and_error(numbers: list[float]) -> tuple[float, float]:
     return statistics.fmean(numbers), error
 
 
+def ratio(totals: Float[np.ndarray, " N"], counts: Float[np.ndarray, " N"]) -> tuple[float, float]:
+    """sum(totals) / sum(counts) and its standard error over rows (delta method); NaN error for a single row."""
+    mean = totals.sum() / counts.sum()
+    if len(totals) < 2:
+        return float(mean), float("nan")
+    spread = np.sqrt(np.sum((totals - mean * counts) ** 2) / (len(totals) - 1))
+    return float(mean), float(spread / counts.mean() / np.sqrt(len(totals)))
+
+
 def student(numbers: Sequence[float] | Float[np.ndarray, " N"], level: float = 0.95) -> Interval:
     """mean +- t * s / sqrt(n), t the quantile of Student's distribution with n - 1 degrees of freedom.
 

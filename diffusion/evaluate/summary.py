@@ -9,6 +9,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int, Integer, Key
 
 from diffusion.corrupt.gaussian import Diffusing
+from diffusion.evaluate.intervals import ratio
 from diffusion.evaluate.likelihood import Estimate
 from diffusion.randomness import Draws, draws, fold
 from diffusion.types import Batch, Denoiser, MaskedProcess, Params, Symbols, Times
@@ -112,15 +113,6 @@ def summarise(
         level = float(np.exp(mean))
         per_token |= {"perplexity": level, "perplexity_sem": level * error}
     return {f"{name}/{key}": value for key, value in (per_token | counts).items()}
-
-
-def ratio(totals: Float[np.ndarray, " N"], counts: Float[np.ndarray, " N"]) -> tuple[float, float]:
-    """sum(totals) / sum(counts) and its standard error over rows (delta method); NaN error for a single row."""
-    mean = totals.sum() / counts.sum()
-    if len(totals) < 2:
-        return float(mean), float("nan")
-    spread = np.sqrt(np.sum((totals - mean * counts) ** 2) / (len(totals) - 1))
-    return float(mean), float(spread / counts.mean() / np.sqrt(len(totals)))
 
 
 def _to_host(array: Array) -> Float[np.ndarray, "..."]:

@@ -7,11 +7,11 @@ import pytest
 
 from diffusion import schedules
 from diffusion.corrupt.masking import Masking
+from diffusion.evaluate.intervals import ratio
 from diffusion.evaluate.likelihood import bound_continuous, nll_autoregressive
 from diffusion.evaluate.summary import (
     evaluate_likelihood,
     make_evaluator,
-    ratio,
     summarise,
 )
 from diffusion.oracles.markov import random_chain

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from diffusion.randomness import categorical, fold
+from diffusion.rng import categorical, fold
 from diffusion.types import Keys, Logits, Tokens
 
 # Finite, so that gradients through an excluded class stay finite; far below any logit that a network emits.

@@ -53,15 +53,15 @@ def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[
     import jax
     import jax.numpy as jnp
 
-    from diffusion import schedules
-    from diffusion.corrupt.masking import Masking
     from diffusion.nets.dit import DiT
-    from diffusion.objectives.nelbo import Nelbo
-    from diffusion.randomness import example_keys
-    from diffusion.sampling import select
-    from diffusion.sampling.draw import Draw
-    from diffusion.sampling.grid import grid
-    from diffusion.sampling.masked import MaskedSampler
+    from diffusion.objectives.elbo import Nelbo
+    from diffusion.processes.masking import Masking
+    from diffusion.rng import example_keys
+    from diffusion.sampling.masked import policies
+    from diffusion.sampling.masked.draw import Draw
+    from diffusion.sampling.masked.grid import grid
+    from diffusion.sampling.masked.sampler import MaskedSampler
+    from diffusion.schedules import masking as schedules
     from diffusion.train.optimizer import adamw
     from diffusion.train.state import new_state
     from diffusion.train.step import make_step
@@ -107,7 +107,7 @@ def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[
             held["state"], metrics = train(held["state"], data, root)
         jax.block_until_ready((held["state"], metrics))
 
-    sampler = MaskedSampler(denoiser, process, select.Policy(select.ancestral_step), Draw(mask_id), final="none")
+    sampler = MaskedSampler(denoiser, process, policies.Policy(policies.ancestral_step), Draw(mask_id), final="none")
     table = grid(process.schedule, steps, length)
     prompt = jnp.full((batch, length), mask_id, jnp.int32)
     keys = example_keys(root, jnp.arange(batch))

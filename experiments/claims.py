@@ -8,8 +8,8 @@ from pathlib import Path
 
 from absl import app, flags
 
-from diffusion.evaluate.intervals import Interval, student
-from diffusion.evaluate.pictures import over_prompts
+from diffusion.metrics.prompted_images import over_prompts
+from diffusion.metrics.statistics import Interval, student
 from diffusion.report.rows import read_rows
 
 FLAGS = flags.FLAGS

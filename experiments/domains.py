@@ -10,9 +10,9 @@ from jaxtyping import Int
 
 from diffusion.data import Dataset
 from diffusion.data.tokenizers import Tokenizer
-from diffusion.evaluate import genomes
-from diffusion.evaluate.generation import sample_entropy
-from diffusion.evaluate.molecules import canonical_set, chemistry, molecule_scores, picture
+from diffusion.metrics import genomes
+from diffusion.metrics.molecules import canonical_set, chemistry, molecule_scores, picture
+from diffusion.metrics.text import sample_entropy
 from diffusion.report import plots
 from experiments.context import Context
 from experiments.jobs import atomic_write

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
 from diffusion.build.guided import Method
-from diffusion.randomness import example_keys, named
-from diffusion.sampling.gaussian import rows_of
-from diffusion.sampling.lidar import Lookahead
+from diffusion.rng import example_keys, named
+from diffusion.sampling.gaussian.lidar import Lookahead
+from diffusion.sampling.gaussian.sampler import rows_of
 from diffusion.train.mesh import batch_sharding, shards
 from experiments.context import Context
 from experiments.jobs import Job, digest, plain

@@ -6,11 +6,11 @@ import jax
 
 from diffusion import build
 from diffusion.data import Dataset, evaluation_batches
-from diffusion.evaluate.likelihood import split_passes
-from diffusion.evaluate.summary import evaluate_likelihood, is_likelihood, make_evaluator, summarise
-from diffusion.randomness import named
+from diffusion.likelihood.estimators import split_passes
+from diffusion.likelihood.summary import evaluate_likelihood, is_likelihood, make_evaluator, summarise
+from diffusion.objectives.self_conditioning import many_passes
 from diffusion.report.rows import provenance
-from diffusion.self_conditioning import many_passes
+from diffusion.rng import named
 from diffusion.train.mesh import put_batch
 from experiments import rewards, zero_shot
 from experiments.context import Context, trained_weights

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 
 from diffusion import build
 from diffusion.data.arrays import as_pixels, label_count
-from diffusion.evaluate.frechet import frechet_distance, moments, opinions
-from diffusion.evaluate.inception import check_inception, inception_features
+from diffusion.metrics.frechet import frechet_distance, moments, opinions
+from diffusion.metrics.inception import check_inception, inception_features
 from diffusion.report.images import image_grid, pictures
 from diffusion.train.weights import load_weights
 from experiments.context import Context

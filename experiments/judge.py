@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from diffusion import build
 from diffusion.categorical import target_log_probs
 from diffusion.data import Tokenizer
-from diffusion.data.vocabularies import gpt2
-from diffusion.evaluate.generation import retokenise
+from diffusion.data.subword import gpt2
+from diffusion.metrics.text import retokenise
 from diffusion.nets.gpt2 import GPT2
 from diffusion.objectives.autoregressive import shift_right
 from diffusion.train.mesh import make_mesh

@@ -10,13 +10,13 @@ from jaxtyping import Float
 from diffusion.build.gaussian import exact_prediction, reference_mixture
 from diffusion.build.guided import SOLVERS, path_of
 from diffusion.build.names import pick
-from diffusion.evaluate.intervals import over_sets
+from diffusion.metrics.statistics import over_sets
 from diffusion.oracles import mixture as oracle
-from diffusion.randomness import example_keys, named
 from diffusion.report.rows import provenance
-from diffusion.sampling import guides, lidar, solvers
-from diffusion.sampling.gaussian import Predict, guided, sample_gaussian
-from diffusion.sampling.lidar import Lookahead, lookahead_guide
+from diffusion.rng import example_keys, named
+from diffusion.sampling.gaussian import guides, lidar, solvers
+from diffusion.sampling.gaussian.lidar import Lookahead, lookahead_guide
+from diffusion.sampling.gaussian.sampler import Predict, guided, sample_gaussian
 from experiments.context import Context
 from experiments.jobs import Job
 

@@ -9,10 +9,10 @@ from jaxtyping import Array, Float
 
 from diffusion import build
 from diffusion.build.guided import Reward, Told
-from diffusion.data import shapes as world
-from diffusion.data.shapes_prompts import encode, parse
-from diffusion.evaluate.shapes import graded
-from diffusion.sampling.lidar import kernel_logits
+from diffusion.glyphs import world
+from diffusion.glyphs.checker import graded
+from diffusion.glyphs.prompts import encode, parse
+from diffusion.sampling.gaussian.lidar import kernel_logits
 from diffusion.train.weights import load_weights
 from diffusion.types import Params
 from experiments.context import Context, trained_weights

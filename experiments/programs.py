@@ -16,8 +16,8 @@ from diffusion.build.guided import calls, method
 from diffusion.build.pairs import NET as PAIR_NET
 from diffusion.build.pairs import has_sources
 from diffusion.build.translation import translator
-from diffusion.data.shapes_prompts import PROMPT_LENGTH
-from diffusion.sampling.lidar import Lookahead
+from diffusion.glyphs.prompts import PROMPT_LENGTH
+from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.train.loop import jit_step
 from diffusion.train.mesh import batch_sharding, replicated
 from diffusion.train.state import abstract_state

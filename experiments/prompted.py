@@ -11,12 +11,12 @@ from jaxtyping import Float
 from diffusion import build
 from diffusion.build.guided import method
 from diffusion.build.names import pick
-from diffusion.data.shapes_prompts import SPLITS, parse, prompts
-from diffusion.evaluate.intervals import over_sets
-from diffusion.evaluate.pictures import diversity, over_prompts
-from diffusion.evaluate.shapes import check as correct
-from diffusion.evaluate.shapes import graded
-from diffusion.geneval import TASKS, scores
+from diffusion.glyphs.checker import check as correct
+from diffusion.glyphs.checker import graded
+from diffusion.glyphs.prompts import SPLITS, parse, prompts
+from diffusion.metrics.geneval import TASKS, scores
+from diffusion.metrics.prompted_images import diversity, over_prompts
+from diffusion.metrics.statistics import over_sets
 from diffusion.report.images import image_grid, labelled_grid
 from diffusion.report.images import pictures as as_bytes
 from diffusion.report.rows import provenance

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Int
 from tqdm import tqdm
 
 from diffusion import build
-from diffusion.corrupt.partial import PartialMasking
-from diffusion.evaluate.intervals import over_sets
-from diffusion.randomness import example_keys, named
+from diffusion.metrics.statistics import over_sets
+from diffusion.processes.subtokens import PartialMasking
 from diffusion.report.rows import provenance
+from diffusion.rng import example_keys, named
 from diffusion.train.mesh import batch_sharding, replicated
 from experiments import domains, images, mixtures, prompted, texts, translations
 from experiments.context import Context, trained_weights

@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 from configs.base import defaults, small
 from diffusion import build
-from diffusion.randomness import example_keys
+from diffusion.rng import example_keys
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
 from experiments.allocator import keep_freed_memory

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Int
 
 from diffusion.data import evaluation_batches
-from diffusion.evaluate import generation, infilling
-from diffusion.evaluate.mauve import mauve
-from diffusion.evaluate.python_code import defined_rate, parse_rate
+from diffusion.metrics import infilling, text
+from diffusion.metrics.mauve import mauve
+from diffusion.metrics.python_code import defined_rate, parse_rate
 from experiments.context import Context
 from experiments.jobs import Job, atomic_write
 from experiments.judge import Judge, make_judge
@@ -75,7 +75,7 @@ def quality(job: Context, spec: Job, tokens: Int[np.ndarray, "N L"], evaluations
     """Entropy and parse rate always; perplexity, diversity and MAUVE where there is a judge."""
     config, tokenizer = job.config, job.dataset.tokenizer
     texts = ["\n".join(tokenizer.documents(row)) for row in tokens]
-    entropy = float(generation.sample_entropy(tokens).mean())
+    entropy = float(text.sample_entropy(tokens).mean())
     metrics: dict[str, float | str] = {"samples": len(tokens), "entropy": entropy}
     if config.quality.parse:
         rates = parse_rate(texts)
@@ -86,7 +86,7 @@ def quality(job: Context, spec: Job, tokens: Int[np.ndarray, "N L"], evaluations
     if judge is None:
         return metrics
     judged, widths = judge.tokens(tokens, texts)
-    record = generation.measure(
+    record = text.measure(
         tokens,
         judged,
         texts,
@@ -100,7 +100,7 @@ def quality(job: Context, spec: Job, tokens: Int[np.ndarray, "N L"], evaluations
         widths=widths,
         mauve=mauve_score(job, judge, tokens, judged, widths) if config.quality.mauve else None,
     )
-    return metrics | {key: value for key, value in generation.columns(record).items() if value is not None}
+    return metrics | {key: value for key, value in text.columns(record).items() if value is not None}
 
 
 def mauve_score(
@@ -116,7 +116,7 @@ def mauve_score(
     others, other_widths = judge.tokens(references, texts)
     sides = ((others, other_widths), (judged, widths))
     theirs, ours = (
-        generation.last_features(
+        text.last_features(
             judge.features, rows, np.full(len(rows), rows.shape[1]) if width is None else width, job.config.judge.batch
         )
         for rows, width in sides

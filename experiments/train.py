@@ -12,8 +12,8 @@ import numpy as np
 from diffusion import build
 from diffusion.data import batches, evaluation_batches, prefetch
 from diffusion.data.pairs import PairStatistics
-from diffusion.randomness import draws, named
 from diffusion.report.rows import provenance
+from diffusion.rng import draws, named
 from diffusion.train.loop import train
 from diffusion.train.mesh import put_batch, state_shardings
 from diffusion.train.weights import load_weights, save_weights

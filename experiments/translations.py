@@ -12,10 +12,10 @@ from tqdm import tqdm
 from diffusion import build
 from diffusion.build.translation import Candidates, Translator, longest, mean_log_likelihood, translator
 from diffusion.data.pairs import text_of
-from diffusion.evaluate.translation import check_measures, scores
-from diffusion.randomness import example_keys, named
+from diffusion.metrics.translation import check_measures, scores
 from diffusion.report.rows import provenance
-from diffusion.sampling.rerank import bleu_mbr, judged
+from diffusion.rng import example_keys, named
+from diffusion.sampling.sequences.rerank import bleu_mbr, judged
 from diffusion.train.mesh import batch_sharding, check_batch, replicated
 from diffusion.train.weights import load_weights
 from experiments.context import Context, trained_weights

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.codecs_embedding import Embedding
+from diffusion.codecs.embedding import Embedding
 from diffusion.types import EncodedSource
 
 VOCAB, WIDTH, HIDDEN, CLASSES = 9, 4, 8, 256

@@ -9,7 +9,7 @@ import pytest
 
 from configs.base import defaults, tiny
 from diffusion import build
-from diffusion.randomness import draws, example_keys
+from diffusion.rng import draws, example_keys
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
 from experiments.jobs import resolve

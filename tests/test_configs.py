@@ -16,9 +16,9 @@ from diffusion.build.guided import method
 from diffusion.build.pairs import NET as PAIR_NET
 from diffusion.build.pairs import has_sources
 from diffusion.build.translation import longest, translator
-from diffusion.data.shapes_prompts import PROMPT_LENGTH
 from diffusion.data.synthetic import density_table
-from diffusion.sampling.lidar import Lookahead
+from diffusion.glyphs.prompts import PROMPT_LENGTH
+from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
 from experiments.jobs import digest, plan, resolve, train_identity

@@ -4,11 +4,11 @@ from ml_collections import ConfigDict
 
 from diffusion.build import gaussian, pairs
 from diffusion.build.systems import NETS, System, process
-from diffusion.nets import classifier, mlp, unet
+from diffusion.nets import classifier, discrete_unet, mlp
 from diffusion.nets.dit import flops_per_token
 
 EXAMPLE_FLOPS = {
-    "unet": unet.flops_per_example,
+    "unet": discrete_unet.flops_per_example,
     "mlp": mlp.flops_per_example,
     "classifier": classifier.flops_per_example,
 }

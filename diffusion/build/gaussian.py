@@ -8,19 +8,19 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffusion import gaussian_schedules as schedules
 from diffusion.build.names import pick
 from diffusion.build.systems import System, plain_fields
-from diffusion.codecs import Levels
-from diffusion.corrupt.gaussian import Diffusing
+from diffusion.codecs.subtokens import Levels
 from diffusion.data.arrays import image_shape
-from diffusion.data.pictures import HIGHEST, LOWEST, MIXTURE
-from diffusion.data.shapes_prompts import PROMPT_LENGTH, WORDS
-from diffusion.nets.captioned import CaptionedUNet
+from diffusion.data.glyphs import HIGHEST, LOWEST, MIXTURE
+from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
 from diffusion.nets.reward import RewardNet
 from diffusion.nets.sd.unet import UNet, flops_per_example
+from diffusion.nets.text_conditioned_unet import CaptionedUNet
 from diffusion.oracles import mixture as oracle
-from diffusion.sampling.gaussian import Predict
+from diffusion.processes.gaussian import Diffusing
+from diffusion.sampling.gaussian.sampler import Predict
+from diffusion.schedules import gaussian as schedules
 
 SCHEDULES: dict[str, Callable[[], schedules.GaussianSchedule]] = {
     "scaled_linear": schedules.ScaledLinear,

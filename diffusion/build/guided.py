@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 from diffusion.build.gaussian import exact_pictures
 from diffusion.build.names import pick
 from diffusion.build.systems import System
-from diffusion.gaussian_schedules import Betas
-from diffusion.sampling import guides, solvers
-from diffusion.sampling.gaussian import Guide, Predict, guided, network, sample_gaussian
-from diffusion.sampling.lidar import Lookahead, lookahead_guide
-from diffusion.sampling.steering import Steering, best
+from diffusion.sampling.gaussian import guides, solvers
+from diffusion.sampling.gaussian.lidar import Lookahead, lookahead_guide
+from diffusion.sampling.gaussian.sampler import Guide, Predict, guided, network, sample_gaussian
+from diffusion.sampling.gaussian.steering import Steering, best
+from diffusion.schedules.gaussian import Betas
 from diffusion.types import Params
 
 METHODS = ("plain", "best_of", "gradient", "condition", "steering", "lidar", "lidar_steering")

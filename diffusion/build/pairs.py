@@ -9,14 +9,14 @@ from ml_collections import ConfigDict
 from diffusion.build.gaussian import SCHEDULES
 from diffusion.build.names import pick
 from diffusion.build.systems import System, plain_fields
-from diffusion.codecs_embedding import Embedding
-from diffusion.corrupt.gaussian import Diffusing
+from diffusion.codecs.embedding import Embedding
 from diffusion.data.pair_sources import SOURCES
 from diffusion.nets.encoder_decoder import EncoderDecoder
 from diffusion.objectives.embedding import EmbeddingDiffusion
-from diffusion.objectives.mans import NoiseScaling
 from diffusion.objectives.next_target import NextTarget
-from diffusion.objectives.scp import Perturbation
+from diffusion.objectives.noise_scaling import NoiseScaling
+from diffusion.objectives.perturbation import Perturbation
+from diffusion.processes.gaussian import Diffusing
 
 NET = "encoder_decoder"
 # What each kind of it is trained for.

@@ -10,14 +10,14 @@ from ml_collections import ConfigDict
 from diffusion.build import gaussian, pairs
 from diffusion.build.names import pick
 from diffusion.build.systems import System, denoising_system
-from diffusion.corrupt.partial import PartialMasking
 from diffusion.nets.dit import DiT
-from diffusion.nets.errors import ErrorPredictor
-from diffusion.objectives.errors import ErrorPrediction
-from diffusion.objectives.labels import Augment
-from diffusion.sampling.digits import DigitDraw
-from diffusion.sampling.draw import Draw
-from diffusion.self_conditioning import two_pass
+from diffusion.nets.error_predictor import ErrorPredictor
+from diffusion.objectives.error_labels import Augment
+from diffusion.objectives.error_prediction import ErrorPrediction
+from diffusion.objectives.self_conditioning import two_pass
+from diffusion.processes.subtokens import PartialMasking
+from diffusion.sampling.masked.draw import Draw
+from diffusion.sampling.masked.subtokens import DigitDraw
 from diffusion.types import Params
 
 KINDS = ("none", "full", "block", "head")

@@ -13,51 +13,51 @@ from diffusion.build.names import pick
 from diffusion.build.pairs import NET
 from diffusion.build.systems import System
 from diffusion.build.translation import text_sampler
-from diffusion.corrupt.partial import PartialMasking
-from diffusion.sampling import remask, select, star
-from diffusion.sampling.autoregressive import AutoregressiveSampler
-from diffusion.sampling.blocks import semi_autoregressive
-from diffusion.sampling.digits import DigitDraw, ancestral_digits, rate_corrector, sample_tokens
-from diffusion.sampling.draw import Draw
-from diffusion.sampling.grid import Grid, Window, grid, kept_masks, warped
-from diffusion.sampling.masked import MaskedSampler, Samples
-from diffusion.schedules import Loop
+from diffusion.processes.subtokens import PartialMasking
+from diffusion.sampling.masked import policies, remasking, star
+from diffusion.sampling.masked.blocks import semi_autoregressive
+from diffusion.sampling.masked.draw import Draw
+from diffusion.sampling.masked.grid import Grid, Window, grid, kept_masks, warped
+from diffusion.sampling.masked.sampler import MaskedSampler, Samples
+from diffusion.sampling.masked.subtokens import DigitDraw, ancestral_digits, rate_corrector, sample_tokens
+from diffusion.sampling.sequences.autoregressive import AutoregressiveSampler
+from diffusion.schedules.masking import Loop
 from diffusion.types import MaskedProcess, Schedule
 
-POLICIES: dict[str, Callable[[ConfigDict, MaskedProcess], select.Policy]] = {
-    "ancestral": lambda config, process: select.Policy(ancestral(config, process)),
-    "random_order": lambda config, process: select.Policy(select.random_order_step),
-    "confidence": lambda config, process: select.Policy(select.confidence_step(config.noise)),
-    "first_hitting": lambda config, process: select.first_hitting(process.schedule),
-    "remdm": lambda config, process: select.Policy(coins(config, process)),
+POLICIES: dict[str, Callable[[ConfigDict, MaskedProcess], policies.Policy]] = {
+    "ancestral": lambda config, process: policies.Policy(ancestral(config, process)),
+    "random_order": lambda config, process: policies.Policy(policies.random_order_step),
+    "confidence": lambda config, process: policies.Policy(policies.confidence_step(config.noise)),
+    "first_hitting": lambda config, process: policies.first_hitting(process.schedule),
+    "remdm": lambda config, process: policies.Policy(coins(config, process)),
     "remdm_conf": lambda config, process: star.confidence_remdm(),
-    "star": lambda config, process: select.Policy(star.guided_step(math.inf, plain=ancestral(config, process))),
-    "gstar": lambda config, process: select.Policy(
+    "star": lambda config, process: policies.Policy(star.guided_step(math.inf, plain=ancestral(config, process))),
+    "gstar": lambda config, process: policies.Policy(
         star.guided_step(config.remask.temperature, config.remask.adaptive, ancestral(config, process))
     ),
     "confidence_star": lambda config, process: star.confidence_star(
         config.remask.temperature, ancestral(config, process)
     ),
-    "p2": lambda config, process: select.Policy(star.path_planning(config.remask.eta, config.remask.planner)),
+    "p2": lambda config, process: policies.Policy(star.path_planning(config.remask.eta, config.remask.planner)),
 }
-RULES: dict[str, Callable[[float], remask.Rule]] = {
-    "cap": remask.cap,
-    "rescale": remask.rescale,
-    "star": lambda eta: remask.star,
-    "forward_backward": lambda eta: remask.forward_backward,
-    "discrete_flow": lambda eta: remask.discrete_flow,
+RULES: dict[str, Callable[[float], remasking.Rule]] = {
+    "cap": remasking.cap,
+    "rescale": remasking.rescale,
+    "star": lambda eta: remasking.star,
+    "forward_backward": lambda eta: remasking.forward_backward,
+    "discrete_flow": lambda eta: remasking.discrete_flow,
 }
 
 
 def coins(config: ConfigDict, process: MaskedProcess) -> Callable:
     """A coin for every position: a token, or a digit."""
-    return ancestral_digits(process.digits, config.chunk_point) if process.digits > 1 else select.ancestral_step
+    return ancestral_digits(process.digits, config.chunk_point) if process.digits > 1 else policies.ancestral_step
 
 
 def ancestral(config: ConfigDict, process: MaskedProcess) -> Callable:
     """MDLM's reverse step, by coins or as the low-precision race of the public code."""
     racing = config.precision == "mdlm_float32" and process.digits == 1
-    return select.race_step if racing else coins(config, process)
+    return policies.race_step if racing else coins(config, process)
 
 
 def sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
@@ -174,12 +174,12 @@ def questions(config: ConfigDict, system: System) -> int:
     return int(sampling_grid(config, system.masking, steps, config.sample.end).guided.sum())
 
 
-def rule(config: ConfigDict) -> remask.Rule:
+def rule(config: ConfigDict) -> remasking.Rule:
     """Which known positions the policy's coins mask again."""
     if config.policy == "remdm_conf":
-        return remask.shared
+        return remasking.shared
     if config.policy != "remdm":
-        return remask.none
+        return remasking.none
     if not 0 <= config.remask.eta <= 1:
         raise ValueError(f"sample.remask.eta: must lie in [0, 1], not {config.remask.eta}")
     return pick(RULES, config.remask.rule, "sample.remask.rule")(config.remask.eta)

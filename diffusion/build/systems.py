@@ -10,19 +10,19 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from diffusion import schedules
 from diffusion.build.names import pick
-from diffusion.codecs import Digits, Levels, shuffled
-from diffusion.codecs_embedding import Embedding
-from diffusion.corrupt.gaussian import Diffusing
-from diffusion.corrupt.masking import Masking
-from diffusion.corrupt.partial import PartialMasking
+from diffusion.codecs.embedding import Embedding
+from diffusion.codecs.subtokens import Digits, Levels, shuffled
 from diffusion.data.arrays import image_shape, label_count
-from diffusion.nets import classifier, mlp, unet
-from diffusion.nets.digit_embedding import DigitEmbedding, check_embedding
+from diffusion.nets import classifier, discrete_unet, mlp
 from diffusion.nets.dit import DiT
-from diffusion.nets.memory import check_kind
-from diffusion.self_conditioning import Recall
+from diffusion.nets.self_conditioning_adapter import check_kind
+from diffusion.nets.subtoken_embedding import DigitEmbedding, check_embedding
+from diffusion.objectives.self_conditioning import Recall
+from diffusion.processes.gaussian import Diffusing
+from diffusion.processes.masking import Masking
+from diffusion.processes.subtokens import PartialMasking
+from diffusion.schedules import masking as schedules
 from diffusion.types import Denoiser, MaskedProcess, Params
 
 SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
@@ -116,7 +116,7 @@ def transformer(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.
 
 def image_net(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Module:
     """The U-Net over the pictures of `data.source`."""
-    return unet.UNet(
+    return discrete_unet.UNet(
         image_shape(config.data.source),
         classes,
         process.mask_id,

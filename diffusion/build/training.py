@@ -11,18 +11,18 @@ from diffusion.build.names import pick
 from diffusion.build.pairs import LEARNS, NET, embedding_diffusion, next_target
 from diffusion.build.predictors import error_prediction
 from diffusion.build.systems import System
-from diffusion.evaluate.gaussian_likelihood import LevelBound
-from diffusion.evaluate.likelihood import CAUSAL, Estimate, estimator, split_passes
-from diffusion.gaussian_schedules import Betas
+from diffusion.likelihood.estimators import CAUSAL, Estimate, estimator, split_passes
+from diffusion.likelihood.gaussian import LevelBound
 from diffusion.objectives.autoregressive import NextToken
-from diffusion.objectives.classification import Classification
 from diffusion.objectives.cross_entropy import CrossEntropy
+from diffusion.objectives.elbo import Nelbo
 from diffusion.objectives.gaussian import Denoising
-from diffusion.objectives.nelbo import Nelbo
 from diffusion.objectives.reveal import RevealNelbo
 from diffusion.objectives.reward import ScoreRegression
-from diffusion.sampling import solvers
-from diffusion.self_conditioning import two_pass
+from diffusion.objectives.self_conditioning import two_pass
+from diffusion.objectives.supervised import Classification
+from diffusion.sampling.gaussian import solvers
+from diffusion.schedules.gaussian import Betas
 from diffusion.train.loop import Settings
 from diffusion.train.optimizer import adamw
 from diffusion.types import Params

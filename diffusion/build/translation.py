@@ -13,15 +13,16 @@ from diffusion.build.names import pick
 from diffusion.build.pairs import NET, method, pair_flops
 from diffusion.build.systems import System
 from diffusion.categorical import exclude
-from diffusion.gaussian_schedules import Betas
 from diffusion.objectives.autoregressive import shift_right
 from diffusion.objectives.embedding import cross_entropy, no_source
-from diffusion.sampling import lengths, solvers
-from diffusion.sampling.beam import BeamSearch
-from diffusion.sampling.embedding import PATHS, Diagnosis, EmbeddingSampler, noisier
-from diffusion.sampling.guides import keep
-from diffusion.sampling.masked import Samples
-from diffusion.sampling.solvers import GaussianGrid
+from diffusion.sampling.gaussian import solvers
+from diffusion.sampling.gaussian.guides import keep
+from diffusion.sampling.gaussian.solvers import GaussianGrid
+from diffusion.sampling.masked.sampler import Samples
+from diffusion.sampling.sequences import lengths
+from diffusion.sampling.sequences.beam import BeamSearch
+from diffusion.sampling.sequences.embedding import PATHS, Diagnosis, EmbeddingSampler, noisier
+from diffusion.schedules.gaussian import Betas
 from diffusion.types import EncodedSource, Keys, Params, SequenceCondition, Tokens
 
 LENGTHS = ("around", "likeliest", "drawn", "known")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from jaxtyping import Bool, Integer
 
-from diffusion.data import genomes, images, molecules, pictures, synthetic
+from diffusion.data import genomes, glyphs, images, molecules, synthetic
 from diffusion.data.packing import Block, Statistics
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import Encoded, Tokenizer, digest
@@ -21,9 +21,9 @@ SOURCES: dict[str, Callable[[DataSettings], ArraySource]] = {
     "blobs": synthetic.blobs,
     "simple_molecules": synthetic.simple_molecules,
     "simple_introns": synthetic.simple_introns,
-    "shapes": pictures.shapes,
-    "shapes_rewards": pictures.shapes_rewards,
-    "gaussian_mixture": pictures.gaussian_mixture,
+    "shapes": glyphs.shapes,
+    "shapes_rewards": glyphs.shapes_rewards,
+    "gaussian_mixture": glyphs.gaussian_mixture,
     "qm9": molecules.qm9,
     "splice_sites": genomes.splice_sites,
     "genomes_small": genomes.genomes_small,

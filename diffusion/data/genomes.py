@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from diffusion.data import alphabets, readers, splits
+from diffusion.data import readers, splits, symbol_tokenizers
 from diffusion.data.packing import Block
 from diffusion.data.sequences import Stretch, fasta, fasta_files, parquet, stem, tokens_of, windows
 from diffusion.data.settings import DataSettings
@@ -58,7 +58,7 @@ def spliced(
     name: str, of_species: Sequence[tuple[list[str], list[str], Path]], species: tuple[str, ...], settings: DataSettings
 ) -> ArraySource:
     """The source of splice sites, given of each species as sequences, their genes, and the file that they are from."""
-    tokenizer = alphabets.nucleotides(begin=True)
+    tokenizer = symbol_tokenizers.nucleotides(begin=True)
     parts: dict[str, list[Block]] = {split: [] for split in splits.NAMES}
     records, long, most = 0, 0, settings.length - 2
     for label, (sites, genes, file) in enumerate(of_species):
@@ -216,7 +216,7 @@ def windowed(
     content_hash: str = "",
 ) -> ArraySource:
     """The source of the windows of sequences, where files of the splits `given` hold them ("": cut by md5)."""
-    tokenizer = alphabets.nucleotides()
+    tokenizer = symbol_tokenizers.nucleotides()
     places = {split: split for split in splits.NAMES if split in given or "" in given}
     if "validation" not in places:
         places["validation"] = "test"

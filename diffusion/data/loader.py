@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Integer
 
-from diffusion.data import arrays, builder, readers, vocabularies
+from diffusion.data import arrays, builder, readers, subword
 from diffusion.data.packing import Block, Indices, Statistics, encode_documents, padded, wrapped
 from diffusion.data.settings import READY_MADE, DataSettings, read_settings
 from diffusion.data.sources import open_source
@@ -109,11 +109,11 @@ def load_tokenizer(settings: DataSettings, source: Source) -> Tokenizer:
     if settings.tokenizer == "bytes":
         return bytes_tokenizer()
     if settings.tokenizer == "gpt2":
-        return vocabularies.gpt2(settings.tokenizer_path)
+        return subword.gpt2(settings.tokenizer_path)
     if settings.tokenizer == "wordpiece":
-        return vocabularies.wordpiece(settings.tokenizer_path)
+        return subword.wordpiece(settings.tokenizer_path)
     if settings.tokenizer == "file":
-        return vocabularies.from_file(settings.tokenizer_path)
+        return subword.from_file(settings.tokenizer_path)
     if settings.tokenizer not in TOKENIZERS:
         raise ValueError(f"data.tokenizer: unknown {settings.tokenizer!r}; known: {', '.join(TOKENIZERS)}")
     if settings.tokenizer == "characters" and settings.alphabet:
@@ -134,10 +134,10 @@ def load_tokenizer(settings: DataSettings, source: Source) -> Tokenizer:
         source.content_hash,
         str(settings.detokenize),
         str(settings.vocab_size),
-        str(vocabularies.SAMPLE_CHARACTERS),
+        str(subword.SAMPLE_CHARACTERS),
     )
     file = settings.cache / "tokenizers" / f"bpe-{source.name}-{key[:16]}" / "tokenizer.json"
-    return vocabularies.trained_bpe(source.documents["train"](), settings.vocab_size, file)
+    return subword.trained_bpe(source.documents["train"](), settings.vocab_size, file)
 
 
 def load_dataset(data: Any, tokenizer: Tokenizer | None = None) -> Dataset:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion.data import alphabets, readers, splits
+from diffusion.data import readers, splits, symbol_tokenizers
 from diffusion.data.packing import Block
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import ArraySource, missing
@@ -37,14 +37,14 @@ def packed(name: str, molecules: list[str], settings: DataSettings) -> ArraySour
     parts: dict[str, list[str]] = {split: [] for split in splits.NAMES}
     for molecule in molecules:
         parts[splits.split_of(molecule)].append(molecule)
-    symbols = alphabets.smiles_vocabulary(parts["train"])
-    wrong = next((symbol for symbol in symbols if not alphabets.is_smiles_token(symbol)), None)
+    symbols = symbol_tokenizers.smiles_vocabulary(parts["train"])
+    wrong = next((symbol for symbol in symbols if not symbol_tokenizers.is_smiles_token(symbol)), None)
     if wrong is not None:
         line = next(molecule for molecule in parts["train"] if wrong in molecule)
         raise ValueError(f"data.path: {settings.path!r} holds {line[:80]!r}, which is no SMILES ({wrong[:20]!r})")
-    tokenizer = alphabets.smiles(symbols)
+    tokenizer = symbol_tokenizers.smiles(symbols)
     assert tokenizer.bos_id is not None and tokenizer.eos_id is not None and tokenizer.filler_id is not None
-    encode = alphabets.smiles_ids(symbols)
+    encode = symbol_tokenizers.smiles_ids(symbols)
     examples, long, unknown = {}, 0, 0
     for split, texts in parts.items():
         encoded = encode(texts)

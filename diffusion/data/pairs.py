@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int, Int32, Integer
 
-from diffusion.data import readers, vocabularies
+from diffusion.data import readers, subword
 from diffusion.data.packing import Indices
 from diffusion.data.pair_sources import PairSource, open_pairs
 from diffusion.data.pair_tasks import Pair
@@ -233,7 +233,7 @@ def load_tokenizer(settings: PairSettings, source: PairSource) -> Tokenizer:
     if settings.tokenizer == "bytes":
         return bytes_tokenizer()
     if settings.tokenizer == "file":
-        return vocabularies.from_file(settings.tokenizer_path)
+        return subword.from_file(settings.tokenizer_path)
     if "train" not in source.splits:
         raise ValueError(
             f"data.tokenizer: {settings.tokenizer!r} learns from a training split, which {source.name} lacks here; "
@@ -249,14 +249,14 @@ def load_tokenizer(settings: PairSettings, source: PairSource) -> Tokenizer:
 
     if settings.tokenizer == "words":
         return words_tokenizer(sorted({word for text in both_sides() for word in text.split()}))
-    sampled = str(vocabularies.SAMPLE_CHARACTERS)
+    sampled = str(subword.SAMPLE_CHARACTERS)
     key = digest("joint", source.name, source.content_hash, str(settings.lower), str(settings.vocab_size), sampled)
     file = settings.cache / "tokenizers" / f"bpe-{source.name}-{key[:16]}" / "tokenizer.json"
     # A BPE reads a bounded prefix: pairs from all over the training split, in which large sets are often sorted. One
     # number of texts to pass over that is odd takes from both sides.
     characters = 0 if file.exists() else sum(map(len, both_sides()))
-    stride = characters // vocabularies.SAMPLE_CHARACTERS // 2 * 2 + 1
-    return vocabularies.trained_bpe(itertools.islice(both_sides(), 0, None, stride), settings.vocab_size, file)
+    stride = characters // subword.SAMPLE_CHARACTERS // 2 * 2 + 1
+    return subword.trained_bpe(itertools.islice(both_sides(), 0, None, stride), settings.vocab_size, file)
 
 
 def words_tokenizer(words: Sequence[str]) -> Tokenizer:

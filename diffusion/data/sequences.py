@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from diffusion.data import alphabets, readers, splits
+from diffusion.data import readers, splits, symbol_tokenizers
 from diffusion.data.packing import Block
 
 FASTA = (".fa", ".fna", ".fasta")
@@ -47,7 +47,7 @@ def stem(file: Path) -> str:
 def tokens_of(sequence: str, file: Path) -> UInt8[np.ndarray, " N"]:
     """Tokens of a sequence. Raises: ValueError naming the file for what is no nucleotide."""
     try:
-        return alphabets.nucleotide_ids(sequence)
+        return symbol_tokenizers.nucleotide_ids(sequence)
     except ValueError as error:
         raise ValueError(f"data.path: {file} is no file of nucleotides ({error}); get it anew") from None
 
@@ -111,7 +111,7 @@ def windows(stretches: Iterator[Stretch], source: str, split: str, length: int) 
         if not stretch.split:
             blocks, block_of = np.unique(np.arange(len(table)) * length // BLOCK, return_inverse=True)
             mine = np.array([splits.split_of(f"{stretch.name}/{block}") == split for block in blocks], bool)[block_of]
-        unread = (table == alphabets.N).sum(1) * 2 > length
+        unread = (table == symbol_tokenizers.N).sum(1) * 2 > length
         dropped += int((mine & unread).sum())
         chosen = np.flatnonzero(mine & ~unread)
         for part in np.array_split(chosen, max(1, chosen.size * length // TOKENS_AT_ONCE)):

@@ -19,7 +19,7 @@ from diffusion.nets.layers import (
     stacked,
     uniform_fan_in,
 )
-from diffusion.nets.memory import MemoryAdapter
+from diffusion.nets.self_conditioning_adapter import MemoryAdapter
 
 SIZES = {
     "tiny": dict(hidden=512, blocks=8, heads=8),

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.categorical import target_log_probs
-from diffusion.randomness import Draws, fold
+from diffusion.rng import Draws, fold
 from diffusion.types import Batch, Denoiser, MaskedProcess, Metrics, Params
 
 

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from diffusion.codecs_embedding import Embedding
-from diffusion.corrupt.gaussian import Diffusing
-from diffusion.objectives.mans import UNSCALED, NoiseScaling
-from diffusion.objectives.scp import STANDARD, Noised, Perturbation
-from diffusion.randomness import Draws, bernoulli, fold
+from diffusion.codecs.embedding import Embedding
+from diffusion.objectives.noise_scaling import UNSCALED, NoiseScaling
+from diffusion.objectives.perturbation import STANDARD, Noised, Perturbation
+from diffusion.processes.gaussian import Diffusing
+from diffusion.rng import Draws, bernoulli, fold
 from diffusion.types import (
     LENGTH_CENTER,
     Batch,

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.codecs import Levels
-from diffusion.corrupt.gaussian import Diffusing
-from diffusion.gaussian_schedules import Betas
-from diffusion.randomness import Draws, bernoulli, fold
+from diffusion.codecs.subtokens import Levels
+from diffusion.processes.gaussian import Diffusing
+from diffusion.rng import Draws, bernoulli, fold
+from diffusion.schedules.gaussian import Betas
 from diffusion.types import Batch, Denoiser, Metrics, Params, Times
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from diffusion.categorical import exclude
 from diffusion.objectives.autoregressive import shift_right
 from diffusion.objectives.embedding import Encode, cross_entropy, sources
-from diffusion.randomness import Draws, fold
+from diffusion.rng import Draws, fold
 from diffusion.types import Batch, Logits, Metrics, Params
 
 

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from diffusion.objectives.nelbo import Target, cross_entropy, shared_coins
-from diffusion.randomness import Draws, fold
-from diffusion.schedules import inverse
+from diffusion.objectives.elbo import Target, cross_entropy, shared_coins
+from diffusion.rng import Draws, fold
+from diffusion.schedules.masking import inverse
 from diffusion.types import (
     Batch,
     Denoise,

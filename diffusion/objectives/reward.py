@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.codecs import Levels
-from diffusion.randomness import Draws, fold, normal
+from diffusion.codecs.subtokens import Levels
+from diffusion.rng import Draws, fold, normal
 from diffusion.types import Batch, Denoiser, Metrics, Params
 
 

@@ -8,7 +8,7 @@ Examples:
   python -m diffusion.oracles --estimator=my_module:my_function
 
 A function of your own has the signature (denoise, process, tokens [B, L], weights [B, L], draws) -> nats [B]; see
-diffusion/evaluate/likelihood.py. Prints the entropy of the language, the estimate under the exact denoiser, the Kraft
+diffusion/likelihood/estimators.py. Prints the entropy of the language, the estimate under the exact denoiser, the Kraft
 sum under right and wrong denoisers, and a verdict. Exit status: 0 a bound, 1 not a bound, 2 bad input.
 """
 
@@ -19,14 +19,14 @@ from typing import cast
 
 from absl import flags
 
-from diffusion.codecs import Digits
-from diffusion.corrupt.masking import Masking
-from diffusion.corrupt.partial import PartialMasking
-from diffusion.evaluate.likelihood import CAUSAL, Estimate, estimator
+from diffusion.codecs.subtokens import Digits
+from diffusion.likelihood.estimators import CAUSAL, Estimate, estimator
 from diffusion.oracles.check import TOLERANCE, Check, Language, check_estimator
 from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.markov import random_chain
-from diffusion.schedules import LogLinear
+from diffusion.processes.masking import Masking
+from diffusion.processes.subtokens import PartialMasking
+from diffusion.schedules.masking import LogLinear
 from diffusion.types import MaskedProcess
 
 LANGUAGES = {

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from diffusion.corrupt.partial import PartialMasking
-from diffusion.evaluate.likelihood import Estimate
+from diffusion.likelihood.estimators import Estimate
 from diffusion.oracles.digits import digit_denoiser
 from diffusion.oracles.enumerable import Enumerable
 from diffusion.oracles.tables import random_denoiser, uniform_denoiser
-from diffusion.randomness import draws, named
+from diffusion.processes.subtokens import PartialMasking
+from diffusion.rng import draws, named
 from diffusion.types import Denoise, Logits, MaskedProcess, Times, Tokens
 
 # Independent repetitions, from whose spread all standard errors come.

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffusion.categorical import EXCLUDED
-from diffusion.codecs import Digits
-from diffusion.corrupt.partial import PartialMasking
-from diffusion.objectives.nelbo import Target, cross_entropy
+from diffusion.codecs.subtokens import Digits
+from diffusion.objectives.elbo import Target, cross_entropy
 from diffusion.oracles.enumerable import Enumerable
+from diffusion.processes.subtokens import PartialMasking
 from diffusion.types import Denoise, Logits, Symbols, Times
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from diffusion.evaluate.intervals import mean_and_error
+from diffusion.metrics.statistics import mean_and_error
 
 
 @dataclass(frozen=True)

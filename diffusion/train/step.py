@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from diffusion.randomness import Draws, draws
+from diffusion.rng import Draws, draws
 from diffusion.train.state import TrainState, ema_decay
 from diffusion.types import Batch, Metrics, Params
 

@@ -17,7 +17,7 @@ from diffusion.data import batches, evaluation_batches, load_dataset, loader
 from diffusion.data.arrays import LABELS, SHAPES, as_pixels, flipped
 from diffusion.data.images import pixel_pairs, pixels_of_pairs
 from diffusion.data.synthetic import density_table
-from diffusion.randomness import draws
+from diffusion.rng import draws
 from diffusion.train.mesh import make_mesh, put_batch
 from diffusion.train.step import gradients
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from diffusion.data import batches, load_dataset
-from diffusion.data.alphabets import smiles_vocabulary
+from diffusion.data.symbol_tokenizers import smiles_vocabulary
 
 # Written token by token, so that the tokenizer is not asked for what it should give.
 SPACED = [

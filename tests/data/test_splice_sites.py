@@ -6,7 +6,7 @@ import lzma
 import numpy as np
 import pytest
 
-from diffusion.data import alphabets, load_dataset
+from diffusion.data import load_dataset, symbol_tokenizers
 from diffusion.data.arrays import LABELS, label_count
 from tests.genome_files import (
     BEGIN,
@@ -84,7 +84,7 @@ def test_nucleotides_decode_to_what_stands_before_the_first_end(sites):
         assert tokenizer.decode(np.array(row)) == text
         assert tokenizer.documents(np.array(row)) == ([text] if text else [])
     assert tokenizer.decode_text(np.array([0, 1, 2, 3, END, 0])) == "ACGT"
-    bare = alphabets.nucleotides()
+    bare = symbol_tokenizers.nucleotides()
     assert (bare.bos_id, bare.eos_id, bare.filler_id, bare.mask_id) == (None, 5, 6, 7)
     assert bare.fingerprint != tokenizer.fingerprint
     with pytest.raises(ValueError, match=r"data\.tokenizer: 'E' is no nucleotide"):

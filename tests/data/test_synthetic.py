@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from diffusion.data import load_dataset
-from diffusion.evaluate.genomes import predict_species, species_model, splice_rule
-from diffusion.evaluate.molecules import parse
+from diffusion.metrics.genomes import predict_species, species_model, splice_rule
+from diffusion.metrics.molecules import parse
 
 MOLECULES = dict(source="simple_molecules", tokenizer="smiles", length=16, vocab_size=9)
 INTRONS = dict(source="simple_introns", tokenizer="nucleotides", length=144, vocab_size=8)

@@ -12,7 +12,7 @@ from absl import flags
 
 import launch
 from diffusion import build
-from diffusion.data import pair_tasks, pictures, synthetic
+from diffusion.data import glyphs, pair_tasks, synthetic
 from diffusion.train.mesh import make_mesh
 from experiments import allocator
 from experiments.context import Context
@@ -34,9 +34,9 @@ def small_data():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pair_tasks, "SENTENCES", 2000)
         patch.setattr(pair_tasks, "NUMBERS", 2000)
-        patch.setitem(pictures.PICTURES, "train", (0, 600))
-        patch.setitem(pictures.REWARDED, "train", (0, 600))
-        for sizes in (pictures.POINTS, synthetic.POINTS):
+        patch.setitem(glyphs.PICTURES, "train", (0, 600))
+        patch.setitem(glyphs.REWARDED, "train", (0, 600))
+        for sizes in (glyphs.POINTS, synthetic.POINTS):
             patch.setitem(sizes, "train", 2000)
         yield
 

@@ -7,7 +7,7 @@ import pytest
 
 from configs.base import defaults, tiny
 from diffusion import build
-from diffusion.randomness import example_keys
+from diffusion.rng import example_keys
 from diffusion.train.weights import save_weights
 from experiments import context, evaluate, sample, texts
 from experiments.jobs import Job, plain, train_identity

@@ -9,8 +9,8 @@ import pytest
 
 from configs.base import defaults, tiny
 from diffusion.data import load_dataset
-from diffusion.evaluate.genomes import kmer_distance, predict_species, species_model
-from diffusion.evaluate.molecules import canonical
+from diffusion.metrics.genomes import kmer_distance, predict_species, species_model
+from diffusion.metrics.molecules import canonical
 from experiments import domains
 from tests.experiments.conftest import context
 

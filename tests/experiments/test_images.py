@@ -8,7 +8,7 @@ import pytest
 
 from configs.base import defaults, tiny
 from diffusion.data import load_dataset
-from diffusion.evaluate.frechet import frechet_distance, moments
+from diffusion.metrics.frechet import frechet_distance, moments
 from experiments import images
 from experiments.jobs import Job
 from tests.experiments.conftest import context

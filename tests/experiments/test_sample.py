@@ -11,8 +11,8 @@ import safetensors.numpy
 from ml_collections import ConfigDict
 
 from configs.base import defaults, tiny
-from diffusion.data.vocabularies import byte_alphabet, gpt2
-from diffusion.evaluate.generation import sample_entropy
+from diffusion.data.subword import byte_alphabet, gpt2
+from diffusion.metrics.text import sample_entropy
 from diffusion.nets.gpt2 import GPT2
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights, save_weights

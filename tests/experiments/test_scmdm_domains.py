@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import quickstart, scmdm
-from diffusion.evaluate.intervals import student
+from diffusion.metrics.statistics import student
 from experiments import context, run, sample, table
 from experiments.jobs import Job, plain, plan, resolve
 

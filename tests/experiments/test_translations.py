@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import fastdiss_translation
-from diffusion.evaluate.translation import check_measures, scores
+from diffusion.metrics.translation import check_measures, scores
 
 CONFIG = "--config=configs/fastdiss_translation.py:debug"
 FEW, CHOSEN = "--row=MANS and SCP, 5 steps", "--row=MANS and SCP, 3 steps, 3 x 2, MBR"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion.randomness import example_keys
+from diffusion.rng import example_keys
 from experiments.jobs import resolve
 from tests.weights import randomised
 

@@ -14,14 +14,14 @@ from configs.shapes import REWARD
 from diffusion import build
 from diffusion.build.gaussian import SCHEDULES
 from diffusion.build.guided import METHODS, SOLVERS, method
-from diffusion.corrupt.gaussian import PARAMETERISATIONS
 from diffusion.data import Dataset
-from diffusion.data.shapes_prompts import PROMPT_LENGTH, WORDS
 from diffusion.data.tokenizers import bytes_tokenizer
-from diffusion.randomness import example_keys
-from diffusion.sampling.lidar import Lookahead
-from diffusion.sampling.solvers import PATHS
-from diffusion.sampling.steering import POTENTIALS
+from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
+from diffusion.processes.gaussian import PARAMETERISATIONS
+from diffusion.rng import example_keys
+from diffusion.sampling.gaussian.lidar import Lookahead
+from diffusion.sampling.gaussian.solvers import PATHS
+from diffusion.sampling.gaussian.steering import POTENTIALS
 from diffusion.train.mesh import make_mesh
 from experiments import mixtures
 from experiments.context import Context

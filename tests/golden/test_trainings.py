@@ -18,7 +18,7 @@ import pytest
 from diffusion import build
 from diffusion.build.gaussian import EXACT
 from diffusion.data.arrays import LABELS
-from diffusion.data.shapes_prompts import PROMPT_LENGTH, WORDS
+from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
 from experiments.jobs import digest, resolve, train_identity

@@ -6,17 +6,17 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion.codecs import Digits
-from diffusion.corrupt.masking import Masking
-from diffusion.corrupt.partial import PartialMasking
+from diffusion.codecs.subtokens import Digits
 from diffusion.data.arrays import LABELS, SHAPES, SOURCES, image_shape, label_count
 from diffusion.data.settings import DataSettings
 from diffusion.nets import classifier
 from diffusion.nets.classifier import Classifier
-from diffusion.objectives.classification import Classification
 from diffusion.objectives.cross_entropy import CrossEntropy
-from diffusion.randomness import draws
-from diffusion.schedules import Polynomial
+from diffusion.objectives.supervised import Classification
+from diffusion.processes.masking import Masking
+from diffusion.processes.subtokens import PartialMasking
+from diffusion.rng import draws
+from diffusion.schedules.masking import Polynomial
 
 NET = Classifier((8, 8, 1), values=16, labels=4, channels=(4, 8), hidden=8)
 

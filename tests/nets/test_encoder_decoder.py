@@ -9,7 +9,7 @@ import pytest
 
 from configs.seq2seq import DIFFORMER, DINOISER
 from diffusion.nets.encoder_decoder import EncoderDecoder
-from diffusion.randomness import example_keys
+from diffusion.rng import example_keys
 from diffusion.types import SequenceCondition
 from tests.weights import randomised
 

@@ -8,9 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion.codecs_embedding import Embedding
-from diffusion.corrupt.gaussian import Diffusing
-from diffusion.gaussian_schedules import SigmaIsTime
+from diffusion.codecs.embedding import Embedding
 from diffusion.objectives.embedding import (
     EmbeddingDiffusion,
     cross_entropy,
@@ -19,10 +17,12 @@ from diffusion.objectives.embedding import (
     length_loss,
     sources,
 )
-from diffusion.objectives.mans import NoiseScaling
 from diffusion.objectives.next_target import NextTarget
-from diffusion.objectives.scp import Perturbation
-from diffusion.randomness import draws
+from diffusion.objectives.noise_scaling import NoiseScaling
+from diffusion.objectives.perturbation import Perturbation
+from diffusion.processes.gaussian import Diffusing
+from diffusion.rng import draws
+from diffusion.schedules.gaussian import SigmaIsTime
 from diffusion.types import EncodedSource, SequenceCondition
 from tests.small_translator import CODEC, VOCAB, batch_of, denoise, encode, weights
 

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs import Levels
-from diffusion.corrupt.gaussian import Diffusing
-from diffusion.gaussian_schedules import CosineSignal, ScaledLinear
+from diffusion.codecs.subtokens import Levels
 from diffusion.objectives.gaussian import Denoising
 from diffusion.objectives.reward import ScoreRegression
-from diffusion.randomness import draws
+from diffusion.processes.gaussian import Diffusing
+from diffusion.rng import draws
+from diffusion.schedules.gaussian import CosineSignal, ScaledLinear
 
 SHAPE = (2, 2, 3)
 CODEC = Levels(256, image=SHAPE)

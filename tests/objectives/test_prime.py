@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import schedules
-from diffusion.codecs import Digits
-from diffusion.corrupt.masking import Masking
-from diffusion.corrupt.partial import PartialMasking
-from diffusion.evaluate.likelihood import BoundSteps, bound_continuous, bound_grouped, bound_marginal, joint_ce
-from diffusion.objectives.nelbo import Nelbo, cross_entropy
+from diffusion.codecs.subtokens import Digits
+from diffusion.likelihood.estimators import BoundSteps, bound_continuous, bound_grouped, bound_marginal, joint_ce
+from diffusion.objectives.elbo import Nelbo, cross_entropy
 from diffusion.objectives.reveal import RevealNelbo
 from diffusion.oracles.digits import expected_nats, state_sets
-from diffusion.randomness import Draws, draws, example_keys
+from diffusion.processes.masking import Masking
+from diffusion.processes.subtokens import PartialMasking
+from diffusion.rng import Draws, draws, example_keys
+from diffusion.schedules import masking as schedules
 
 SCHEDULE = schedules.LogLinear()
 CODEC = Digits(5, 2)

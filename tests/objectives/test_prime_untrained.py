@@ -7,17 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import schedules
-from diffusion.codecs import Digits
-from diffusion.corrupt.partial import PartialMasking
-from diffusion.evaluate.likelihood import bound_marginal
-from diffusion.nets.digit_embedding import DigitEmbedding
+from diffusion.codecs.subtokens import Digits
+from diffusion.likelihood.estimators import bound_marginal
 from diffusion.nets.dit import DiT
-from diffusion.objectives.nelbo import Nelbo
+from diffusion.nets.subtoken_embedding import DigitEmbedding
+from diffusion.objectives.elbo import Nelbo
 from diffusion.objectives.reveal import RevealNelbo
 from diffusion.oracles.digits import expected_nats
 from diffusion.oracles.tables import uniform_denoiser
-from diffusion.randomness import draws
+from diffusion.processes.subtokens import PartialMasking
+from diffusion.rng import draws
+from diffusion.schedules import masking as schedules
 
 SCHEDULE = schedules.LogLinear()
 CODEC = Digits(5, 2)

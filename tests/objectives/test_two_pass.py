@@ -14,10 +14,10 @@ import pytest
 from configs.base import defaults, tiny
 from diffusion import build
 from diffusion.categorical import EXCLUDED
-from diffusion.objectives.nelbo import Nelbo, weighted_cross_entropy
-from diffusion.randomness import draws, fold
-from diffusion.schedules import LogLinear, rate
-from diffusion.self_conditioning import two_pass
+from diffusion.objectives.elbo import Nelbo, weighted_cross_entropy
+from diffusion.objectives.self_conditioning import two_pass
+from diffusion.rng import draws, fold
+from diffusion.schedules.masking import LogLinear, rate
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
 from experiments.jobs import resolve

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import schedules
 from diffusion.categorical import target_log_probs
-from diffusion.corrupt.masking import Masking
-from diffusion.evaluate.likelihood import BoundSteps, bound_continuous, estimator, masked_ce, nll_autoregressive
-from diffusion.objectives.nelbo import weighted_cross_entropy
+from diffusion.likelihood.estimators import BoundSteps, bound_continuous, estimator, masked_ce, nll_autoregressive
+from diffusion.objectives.elbo import weighted_cross_entropy
 from diffusion.oracles.check import check_estimator, cross_entropy, estimate_nats, kraft_sum
 from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.markov import random_chain
 from diffusion.oracles.tables import random_denoiser
-from diffusion.randomness import draws
+from diffusion.processes.masking import Masking
+from diffusion.rng import draws
+from diffusion.schedules import masking as schedules
 
 LANGUAGE = random_language(0, vocabulary=3, length=3)
 PROCESS = Masking(3, schedules.LogLinear())

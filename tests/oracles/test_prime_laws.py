@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import schedules
-from diffusion.codecs import Digits, shuffled
-from diffusion.corrupt.partial import PartialMasking
-from diffusion.evaluate.any_order import nll_any_order
-from diffusion.evaluate.likelihood import BoundSteps, bound_grouped, bound_marginal, joint_ce
+from diffusion.codecs.subtokens import Digits, shuffled
+from diffusion.likelihood.any_order import nll_any_order
+from diffusion.likelihood.estimators import BoundSteps, bound_grouped, bound_marginal, joint_ce
 from diffusion.oracles.check import estimate_nats
 from diffusion.oracles.digits import digit_denoiser, expected_nats, expected_steps_nats
 from diffusion.oracles.enumerable import Enumerable
-from diffusion.randomness import draws
+from diffusion.processes.subtokens import PartialMasking
+from diffusion.rng import draws
+from diffusion.schedules import masking as schedules
 
 SCHEDULE = schedules.LogLinear()
 CODEC = Digits(5, 2)

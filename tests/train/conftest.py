@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.corrupt.masking import Masking
 from diffusion.nets.dit import DiT
-from diffusion.objectives.nelbo import Nelbo
-from diffusion.schedules import LogLinear
+from diffusion.objectives.elbo import Nelbo
+from diffusion.processes.masking import Masking
+from diffusion.schedules.masking import LogLinear
 from diffusion.train.optimizer import adamw
 
 MASK, LENGTH, BATCH = 11, 8, 8

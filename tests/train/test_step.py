@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.randomness import draws
+from diffusion.rng import draws
 from diffusion.train.mesh import batch_sharding, check_batch, leaf_spec, make_mesh, put_batch, replicated
 from diffusion.train.optimizer import adamw, learning_rate
 from diffusion.train.state import abstract_state, ema_decay, init_state, new_state

@@ -1,0 +1,1 @@
+"""Codecs between tokens or pixels and what a process corrupts: sub-tokens, embeddings, levels."""

@@ -1,0 +1,87 @@
+"""What a glyph picture shows, by an exact program instead of a network, and whether that fulfils its prompt."""
+
+import numpy as np
+from jaxtyping import Float, Shaped, UInt8
+from scipy import ndimage
+
+from diffusion.glyphs.world import EXTENT, GLYPHS, PALETTE, SIDE
+from diffusion.metrics import geneval
+from diffusion.metrics.geneval import Detection, Metadata
+
+Picture = UInt8[np.ndarray, "16 16 3"] | Float[np.ndarray, "16 16 3"]
+
+THRESHOLD = 0.7
+# Of the distance from background to palette colour, how much makes a pixel foreground.
+FOREGROUND = 0.45
+SMALLEST = 5
+SHIFT = 1
+
+NAMES, COLOURS = tuple(GLYPHS), tuple(PALETTE)
+LEVELS = np.stack(list(PALETTE.values()))
+WINDOW = EXTENT + 2 * SHIFT
+# Every glyph at every shift of -1, 0, 1 in rows and columns, inside a window with one pixel to spare around it.
+SHIFTED = np.stack(
+    [
+        np.pad(mask, ((down, 2 * SHIFT - down), (across, 2 * SHIFT - across))).reshape(-1)
+        for mask in GLYPHS.values()
+        for down in range(2 * SHIFT + 1)
+        for across in range(2 * SHIFT + 1)
+    ]
+).astype(np.float64)
+AREAS = SHIFTED.sum(axis=1)
+
+
+def detect(image: Shaped[np.ndarray, "..."]) -> list[Detection]:
+    """Every 4-connected patch of foreground of at least 5 pixels, as its likeliest glyph.
+
+    The background is the median of each channel. A pixel belongs to the palette colour nearest to it, and to the
+    foreground if |pixel - background| > 0.45 |colour - background|. The score of a patch is its best intersection over
+    union with a glyph's mask, shifted by up to one pixel from the patch's corner; its colour is what most of its
+    pixels have, its box the tight one. Values are bytes, or real numbers in [0, 1], beyond which they are cut off as in
+    a saved picture.
+
+    Raises:
+      ValueError: for an image of another shape, or with a value that is not finite.
+    """
+    pixels = checked(image)
+    background = np.median(pixels.reshape(-1, 3), axis=0)
+    nearest = np.linalg.norm(pixels[:, :, None, :] - LEVELS, axis=-1).argmin(axis=-1)
+    reach = FOREGROUND * np.linalg.norm(LEVELS - background, axis=-1)
+    foreground = np.linalg.norm(pixels - background, axis=-1) > reach[nearest]
+    patches, _ = ndimage.label(foreground)  # pyright: ignore[reportGeneralTypeIssues]  (a pair without `output`)
+    padded = np.pad(patches, (SHIFT, WINDOW))
+    found = []
+    for index, (rows, columns) in enumerate(ndimage.find_objects(patches), start=1):
+        patch = patches == index
+        area = patch.sum()
+        if area < SMALLEST:
+            continue
+        window = padded[rows.start : rows.start + WINDOW, columns.start : columns.start + WINDOW] == index
+        shared = SHIFTED @ window.reshape(-1)
+        overlap = shared / (AREAS + area - shared)
+        best = int(overlap.argmax())
+        colour = COLOURS[np.bincount(nearest[patch]).argmax()]
+        box = (columns.start, rows.start, columns.stop, rows.stop)
+        found.append(Detection(NAMES[best // (2 * SHIFT + 1) ** 2], float(overlap[best]), box, colour))
+    return found
+
+
+def checked(image: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "16 16 3"]:
+    """The image with values of unit scale, or ValueError when it is none."""
+    image = np.asarray(image)
+    if image.shape != (SIDE, SIDE, 3):
+        raise ValueError(f"image: shape {image.shape}, not {(SIDE, SIDE, 3)}; pass row, column, red-green-blue")
+    pixels = image / 255 if image.dtype == np.uint8 else image.astype(np.float64)
+    if not np.isfinite(pixels).all():
+        raise ValueError(f"image: {np.sum(~np.isfinite(pixels))} values are not finite; the sampler has diverged")
+    return np.clip(pixels, 0, 1)
+
+
+def check(image: Picture, metadata: Metadata) -> bool:
+    """Whether the picture shows what its prompt asks for, by GenEval's rules on detections above 0.7."""
+    return geneval.correct(metadata, detect(image), THRESHOLD, THRESHOLD)
+
+
+def graded(image: Picture, metadata: Metadata) -> float:
+    """The share of what its prompt asks for that the picture shows, in [0, 1]; 1 exactly where `check` is true."""
+    return geneval.reward(metadata, detect(image), THRESHOLD, THRESHOLD)

@@ -1,0 +1,140 @@
+"""The prompts about glyph pictures: GenEval's six tasks over four glyphs and six colours, in 24 words."""
+
+import functools
+import hashlib
+import itertools
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from diffusion.metrics.geneval import OPPOSITES, TASKS
+
+GLYPH_NAMES = ("square", "plus", "ring", "diamond")
+COLOUR_NAMES = ("red", "green", "blue", "yellow", "purple", "black")
+PLURALS = {"squares": "square", "pluses": "plus", "rings": "ring", "diamonds": "diamond"}
+NUMBERS = {"two": 2, "three": 3, "four": 4}
+SPLITS = ("train", "validation", "test")
+
+# Ids are positions in this list; 0 fills up to PROMPT_LENGTH.
+WORDS = ("<pad>", "a", "and", "above", "below", "left", "right", "of")
+WORDS += (*NUMBERS, *GLYPH_NAMES, *PLURALS, *COLOUR_NAMES)
+PROMPT_LENGTH = 8
+
+# Meanings that validation and test each keep for themselves, out of 6, 24, 24 and 180.
+HELD_OUT = {"two_object": 1, "colors": 6, "position": 4, "color_attr": 30}
+# Hashed with every meaning: the first number with which each split of colors, position and color_attr names every word
+# of its task, and training sees every glyph on either side of every relation.
+SALT = 8083
+
+
+def parse(prompt: str) -> dict[str, Any]:
+    """GenEval's metadata of a prompt; case and spaces do not matter.
+
+    Raises:
+      ValueError: for a prompt outside the grammar, with what it allows.
+    """
+    words = prompt.lower().split()
+    include: list[dict[str, Any]] = []
+    exclude: list[dict[str, Any]] = []
+    match words:
+        case ["a", glyph] if glyph in GLYPH_NAMES:
+            tag, include = "single_object", [{"class": glyph, "count": 1}]
+        case [number, plural] if number in NUMBERS and plural in PLURALS:
+            glyph, count = PLURALS[plural], NUMBERS[number]
+            tag, include, exclude = (
+                "counting",
+                [{"class": glyph, "count": count}],
+                [{"class": glyph, "count": count + 1}],
+            )
+        case ["a", colour, glyph] if colour in COLOUR_NAMES and glyph in GLYPH_NAMES:
+            tag, include = "colors", [{"class": glyph, "count": 1, "color": colour}]
+        case ["a", first, "and", "a", second] if different(first, second, GLYPH_NAMES):
+            tag, include = "two_object", [{"class": glyph, "count": 1} for glyph in (first, second)]
+        case ["a", first, *between, "a", second] if (
+            different(first, second, GLYPH_NAMES) and (relation := " ".join(between)) in OPPOSITES
+        ):
+            # The reference comes first, as in GenEval's own files.
+            found = {"class": first, "count": 1, "position": [relation, 0]}
+            tag, include = "position", [{"class": second, "count": 1}, found]
+        case ["a", paint, first, "and", "a", other, second] if different(first, second, GLYPH_NAMES) and different(
+            paint, other, COLOUR_NAMES
+        ):
+            pairs = ((first, paint), (second, other))
+            tag, include = "color_attr", [{"class": glyph, "count": 1, "color": colour} for glyph, colour in pairs]
+        case _:
+            raise ValueError(
+                f"sample.prompt: {prompt!r} is outside the grammar; use {', '.join(GLYPH_NAMES)} (two to four of one "
+                f"kind, or one or two different ones) in {', '.join(COLOUR_NAMES)} (two different ones), as in 'a "
+                "ring', 'three diamonds', 'a purple ring', 'a ring and a plus', 'a square above a ring' (below, left "
+                "of, right of) or 'a red plus and a green diamond'"
+            )
+    return {"tag": tag, "include": include} | ({"exclude": exclude} if exclude else {}) | {"prompt": " ".join(words)}
+
+
+def different(first: str, second: str, names: tuple[str, ...]) -> bool:
+    """Whether these are two different ones of the names."""
+    return first != second and first in names and second in names
+
+
+def meanings(task: str) -> list[tuple[str, ...]]:
+    """Every meaning of a task with the one or two prompts that say it, in a fixed order.
+
+    "a ring and a plus" is "a plus and a ring", and "a ring above a plus" is "a plus below a ring".
+    """
+    match task:
+        case "single_object":
+            return [(f"a {glyph}",) for glyph in GLYPH_NAMES]
+        case "counting":
+            return [(f"{number} {plural}",) for plural in PLURALS for number in NUMBERS]
+        case "colors":
+            return [(f"a {colour} {glyph}",) for glyph in GLYPH_NAMES for colour in COLOUR_NAMES]
+        case "two_object":
+            pairs = itertools.combinations(GLYPH_NAMES, 2)
+            return [(f"a {first} and a {second}", f"a {second} and a {first}") for first, second in pairs]
+        case "position":
+            return [
+                (f"a {first} {relation} a {second}", f"a {second} {OPPOSITES[relation]} a {first}")
+                for first, second in itertools.permutations(GLYPH_NAMES, 2)
+                for relation in ("left of", "above")
+            ]
+        case "color_attr":
+            things = [
+                (f"a {paint} {first}", f"a {other} {second}")
+                for first, second in itertools.combinations(GLYPH_NAMES, 2)
+                for paint, other in itertools.permutations(COLOUR_NAMES, 2)
+            ]
+            return [(f"{first} and {second}", f"{second} and {first}") for first, second in things]
+    raise ValueError(f"task: {task!r} is no task; use one of {', '.join(TASKS)}")
+
+
+@functools.cache
+def prompts(task: str, split: str | None = None) -> tuple[str, ...]:
+    """Every prompt of a task, or those of one split, in a fixed order.
+
+    Meanings, not prompts, are dealt out, in the order of their hash: what validation or test asks for is asked for in
+    no other split, in no other words either. single_object and counting are too few for that (4 and 12) and are
+    whole in all three splits.
+
+    Raises:
+      ValueError: for an unknown task or split.
+    """
+    if split is not None and split not in SPLITS:
+        raise ValueError(f"split: {split!r} is no split; use one of {', '.join(SPLITS)}")
+    asked = meanings(task)
+    size = HELD_OUT.get(task, 0)
+    if split is not None and size:
+        hashed = sorted(asked, key=lambda ways: hashlib.sha256(f"{SALT} {ways[0]}".encode()).hexdigest())
+        parts = {"test": hashed[:size], "validation": hashed[size : 2 * size], "train": hashed[2 * size :]}
+        asked = [ways for ways in asked if ways in parts[split]]
+    return tuple(way for ways in asked for way in ways)
+
+
+def encode(prompt: str) -> Int[np.ndarray, "8"]:
+    """The ids of a prompt's words, filled with 0.
+
+    Raises:
+      ValueError: for a prompt outside the grammar.
+    """
+    ids = [WORDS.index(word) for word in parse(prompt)["prompt"].split()]
+    return np.array(ids + [0] * (PROMPT_LENGTH - len(ids)), np.int32)

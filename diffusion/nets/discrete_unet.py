@@ -1,0 +1,297 @@
+"""The discrete U-Net of MDM-Prime's image experiments: digits of pixels in, a softmax over pixel values out.
+
+The layout is ADM's (Dhariwal and Nichol, 2021, appendix C) without its first convolution: the digits' embeddings are
+the first feature map. Equal blocks in a row are a loop over stacked parameters: each distinct body is compiled once.
+"""
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, UInt32
+
+from diffusion.nets.attention import attend
+from diffusion.nets.layers import Linear, dropout, dropout_seeds, shard_batch, stacked
+from diffusion.nets.self_conditioning_adapter import MemoryAdapter
+from diffusion.nets.subtoken_embedding import DigitEmbedding
+
+torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One piece of the network; `joins` of its `inputs` channels are the newest stored map's; `stores` adds its own."""
+
+    kind: Literal["block", "pool", "unpool"]
+    level: int
+    inputs: int = 0
+    outputs: int = 0
+    attention: bool = False
+    joins: int = 0
+    stores: bool = False
+
+
+def layout(
+    first: int, channels: int, multipliers: tuple[int, ...], res_blocks: int, attention_factors: tuple[int, ...]
+) -> list[Part]:
+    """All parts in order: per level `res_blocks` blocks down, two in the middle, and `res_blocks` + 1 up.
+
+    `first` is the width of the first feature map, `channels * multipliers[i]` that of level i, whose pictures are
+    2^i times smaller; blocks attend where that factor is among `attention_factors`, and after the middle's first.
+    """
+    parts, stored, width = [], [first], first
+    last = len(multipliers) - 1
+
+    def block(level, outputs, attention, joins=False, stores=False):
+        nonlocal width
+        joined = stored.pop() if joins else 0
+        inputs, width = width + joined, outputs
+        if stores:
+            stored.append(outputs)
+        return Part("block", level, inputs, outputs, attention, joined, stores)
+
+    for level, multiplier in enumerate(multipliers):
+        attends = 2**level in attention_factors
+        parts += [block(level, channels * multiplier, attends, stores=True) for _ in range(res_blocks)]
+        if level < last:
+            parts.append(Part("pool", level + 1, stores=True))
+            stored.append(width)
+    parts += [block(last, width, True), block(last, width, False)]
+    for level, multiplier in reversed(list(enumerate(multipliers))):
+        attends = 2**level in attention_factors
+        parts += [block(level, channels * multiplier, attends, joins=True) for _ in range(res_blocks + 1)]
+        if level > 0:
+            parts.append(Part("unpool", level - 1))
+    return parts
+
+
+def runs(parts: list[Part]) -> list[list[Part]]:
+    """Equal parts in a row, in order; all of a run find maps of one width, `inputs` - `joins`, before them."""
+    return [list(run) for _, run in groupby(parts)]
+
+
+class Conv(nn.Module):
+    """Convolution with "same" padding, kernel and bias in float32, computed in `dtype`."""
+
+    features: int
+    size: int = 3
+    zero: bool = False
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B H W O"]:
+        return nn.Conv(
+            self.features,
+            (self.size, self.size),
+            dtype=self.dtype,
+            kernel_init=nn.initializers.zeros if self.zero else torch_uniform,
+            name="conv",
+        )(x)
+
+
+class ResBlock(nn.Module):
+    """x + conv(drop(silu(scale * norm(conv(silu(norm(x)))) + shift))), with the last convolution starting at zero.
+
+    Scale and shift are ADM's, but constants that are learned: as published, the network is not told the time.
+    """
+
+    outputs: int
+    dropout: float
+    groups: int
+    constant_init: float
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W I"], seeds: UInt32[Array, "B 2"] | None) -> Float[Array, "B H W O"]:
+        def uniform(key, shape, dtype=jnp.float32):
+            return nn.initializers.uniform(2 * self.constant_init)(key, shape, dtype) - self.constant_init
+
+        h = nn.silu(nn.GroupNorm(self.groups, name="norm1")(x))
+        h = Conv(self.outputs, dtype=self.dtype, name="conv1")(h)
+        scale, shift = jnp.split(self.param("constant", uniform, (2 * self.outputs,), jnp.float32), 2)
+        h = nn.GroupNorm(self.groups, name="norm2")(h.astype(jnp.float32))
+        h = nn.silu(h * (1 + scale)[None, None, None] + shift[None, None, None])
+        if seeds is not None:
+            h = dropout(h.reshape(len(h), -1, self.outputs), seeds, self.dropout).reshape(h.shape)
+        h = Conv(self.outputs, zero=True, dtype=self.dtype, name="conv2")(h)
+        if x.shape[-1] != self.outputs:
+            x = Linear(self.outputs, dtype=self.dtype, name="skip")(x)
+        return shard_batch(x.astype(jnp.float32) + h)
+
+
+class SpatialAttention(nn.Module):
+    """x + attention over all pixels of norm(x), with the last projection starting at zero."""
+
+    head_channels: int
+    groups: int
+    dtype: str
+    attention: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W D"]) -> Float[Array, "B H W D"]:
+        batch, height, width, channels = x.shape
+        h = nn.GroupNorm(self.groups, name="norm")(x).reshape(batch, height * width, channels)
+        qkv = Linear(3 * channels, dtype=self.dtype, name="qkv")(h)
+        query, key, value = (
+            part.reshape(batch, height * width, -1, self.head_channels) for part in jnp.split(qkv, 3, axis=-1)
+        )
+        mixed = attend(query, key, value, causal=False, backend=self.attention).reshape(h.shape)
+        mixed = Linear(channels, initializer="zeros", dtype=self.dtype, name="out")(mixed)
+        return shard_batch(x + mixed.reshape(x.shape))
+
+
+class Block(nn.Module):
+    """One block of a run; `residual` and `spatial` are the fields of ResBlock and SpatialAttention, () for none."""
+
+    residual: tuple
+    spatial: tuple
+    stores: bool
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B H W O"], skip: Float[Array, "B H W J"] | None, seeds: UInt32[Array, "B 2"] | None
+    ) -> tuple[Float[Array, "B H W O"], Float[Array, "B H W O"] | None]:
+        x = x if skip is None else jnp.concatenate([x, skip], axis=-1)
+        x = ResBlock(*self.residual, name="block")(x, seeds)
+        x = SpatialAttention(*self.spatial, name="attention")(x) if self.spatial else x
+        return x, x if self.stores else None
+
+
+class UNet(nn.Module):
+    """Logits over `classes` values for every pixel of a picture of `shape` (height, width, colours).
+
+    One table of (base + 1) x (channels / l) embeds the digits of all colours; digit j of colour c fills the feature
+    planes [(c l + j) channels / l, (c l + j + 1) channels / l), see DigitEmbedding for `merge` and `shared`. The
+    defaults are the published network for CIFAR-10 and ImageNet-32, but for `constant_init`: the official code draws
+    every block's scale and shift from U(-sqrt(384), sqrt(384)), which looks like a slip, since it drowns what the block
+    computes; 0 starts at plain normalisation, and the published start is constant_init=19.6. `head_size` is the last
+    convolution's, whose cost grows with `classes`. Parameters are float32, convolutions and attention run in `dtype`,
+    norms and the residual stream in float32; `remat` ("none", "full") recomputes blocks in the backward pass. Block n's
+    parameters are `block{n}` and `attention{n}`; a run of two or more equal blocks from n on has them stacked along a
+    leading axis, as `block` and `attention` of `blocks{n}`; `unroll` of its blocks are compiled into each turn of the
+    loop (CPUs run convolutions in a loop ten times slower). With `memory` the network reads its own last prediction, a
+    soft embedding of every value, beside the embeddings.
+
+    Raises:
+      ValueError: naming the field, when sizes do not divide.
+    """
+
+    shape: tuple[int, int, int]
+    classes: int
+    base: int
+    digits: int = 1
+    channels: int = 96
+    multipliers: tuple[int, ...] = (3, 4, 4)
+    res_blocks: int = 5
+    attention_factors: tuple[int, ...] = (2,)
+    head_channels: int = 64
+    dropout: float = 0.4
+    groups: int = 32
+    constant_init: float = 0.0
+    head_size: int = 3
+    dtype: str = "float32"
+    remat: str = "none"
+    unroll: int = 1
+    attention: str = "auto"
+    merge: str = "concat"
+    shared: bool = True
+    memory: str = "none"
+
+    def setup(self):
+        self.embedding = DigitEmbedding(self.base, self.digits, self.channels, self.merge, self.shared)
+        if self.memory != "none":
+            self.adapter = MemoryAdapter(self.memory, self.channels, self.classes, self.dtype)
+
+    def token_table(self, codes: Int[Array, "1 N"]) -> Float[Array, "K D"]:
+        """The table in which a prediction is kept as memory: embeddings of all values' codes, or its own (see DiT)."""
+        return self.adapter.table if self.memory == "table" else self.embedding(codes)[0]
+
+    def parts(self) -> list[Part]:
+        """The network's layout; raises ValueError where it does not fit the picture."""
+        height, width, colours = self.shape
+        factor = 2 ** (len(self.multipliers) - 1)
+        if height % factor or width % factor:
+            raise ValueError(
+                f"unet.multipliers: {len(self.multipliers)} levels halve {height} x {width} pixels to odd sizes; "
+                "pass fewer"
+            )
+        if self.remat not in ("none", "full"):
+            raise ValueError(f"model.remat: unknown {self.remat!r} for a U-Net; known: none, full")
+        parts = layout(
+            colours * self.channels, self.channels, self.multipliers, self.res_blocks, self.attention_factors
+        )
+        for part in parts:
+            if part.inputs % self.groups or part.outputs % self.groups:
+                raise ValueError(f"unet.groups: {self.groups} do not divide {part.inputs} and {part.outputs} channels")
+            if part.attention and part.outputs % self.head_channels:
+                raise ValueError(f"unet.head_channels: {self.head_channels} do not divide {part.outputs} channels")
+        return parts
+
+    @nn.compact
+    def __call__(
+        self,
+        state: Int[Array, "B N"],
+        sigma: Float[Array, " B"] | None = None,
+        *,
+        memory: Float[Array, "B L D"] | None = None,
+        keys: Key[Array, " B"] | None = None,
+    ) -> Float[Array, "B L K"]:
+        """Logits [B, (c h w), K] of digits [B, (c h w l)]; `sigma` is not read, `keys` turn dropout on."""
+        height, width, colours = self.shape
+        parts = self.parts()
+        blocks = sum(part.kind == "block" for part in parts)
+        seeds = dropout_seeds(keys, blocks, 1) if keys is not None and self.dropout > 0 else None
+        x = self.embedding(state)
+        if self.memory != "none":
+            x = self.adapter(x, memory)
+        x = jnp.moveaxis(x.reshape(-1, colours, height, width, self.channels), 1, 3)
+        x = shard_batch(x.reshape(-1, height, width, colours * self.channels))
+        stored, number = [x], 0
+        for run in runs(parts):
+            part, turns, maps = run[0], len(run), ()
+            if part.kind == "pool":
+                x = nn.avg_pool(x, (2, 2), (2, 2))
+            elif part.kind == "unpool":
+                x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+            else:
+                skips = [stored.pop() for _ in run] if part.joins else []
+                words = None if seeds is None else seeds[number : number + turns, :, 0]
+                residual = (part.outputs, self.dropout, self.groups, self.constant_init, self.dtype)
+                spatial = (self.head_channels, self.groups, self.dtype, self.attention) if part.attention else ()
+                if turns > 1:
+                    block = nn.remat(Block, prevent_cse=self.unroll > 1) if self.remat == "full" else Block
+                    loop = stacked(block, turns, unroll=min(self.unroll, turns))
+                    loop = loop(residual, spatial, part.stores, name=f"blocks{number}")
+                    x, maps = loop(x, jnp.stack(skips) if skips else None, words)
+                else:
+                    x = jnp.concatenate([x, *skips], axis=-1)
+                    block = nn.remat(ResBlock) if self.remat == "full" else ResBlock
+                    x = block(*residual, name=f"block{number}")(x, None if words is None else words[0])
+                    x = SpatialAttention(*spatial, name=f"attention{number}")(x) if spatial else x
+                number += turns
+            if part.stores:
+                stored += list(maps) if turns > 1 else [x]
+        x = nn.silu(nn.GroupNorm(self.groups, name="norm")(x))
+        logits = Conv(colours * self.classes, self.head_size, zero=True, dtype=self.dtype, name="head")(x)
+        logits = jnp.moveaxis(logits.reshape(-1, height, width, colours, self.classes), 3, 1)
+        return logits.reshape(len(state), colours * height * width, self.classes)
+
+
+def flops_per_example(net: UNet) -> float:
+    """Floating-point operations of one picture's forward pass; a training step takes three times as many.
+
+    Multiply-adds count two. Counted: convolutions (borders as if whole), projections, attention's products. Not
+    counted: norms, activations, pooling and the embedding.
+    """
+    height, width, colours = net.shape
+    total, out = 0.0, 0
+    for part in net.parts():
+        if part.kind != "block":
+            continue
+        pixels, out = height * width / 4**part.level, part.outputs
+        weights = 9 * part.inputs * out + 9 * out**2 + (part.inputs * out if part.inputs != out else 0)
+        weights += (4 * out**2 + 2 * pixels * out) if part.attention else 0
+        total += 2 * pixels * weights
+    return total + 2 * height * width * net.head_size**2 * out * colours * net.classes

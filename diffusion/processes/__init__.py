@@ -1,0 +1,1 @@
+"""Corruption processes: what noise does to data, and its reverse step."""

@@ -1,0 +1,198 @@
+"""Solvers of Gaussian diffusion as tables: every one of them is a row of four numbers a step.
+
+    x <- state x + clean x_0 + slope (x_0 - previous x_0) + noise z
+
+with x_0 the (guided) clean estimate at x and z standard normal. Paths and tables are float64 numpy, made on the host.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from diffusion.schedules.gaussian import Betas, GaussianSchedule
+
+
+class Path(NamedTuple):
+    """The N + 1 points of a sampler from noise to data; `time` is what the schedule is asked at the first N."""
+
+    time: Float[np.ndarray, " points"]
+    alpha: Float[np.ndarray, " points"]
+    sigma: Float[np.ndarray, " points"]
+
+
+class Table(NamedTuple):
+    """The four coefficients of every step."""
+
+    state: Float[np.ndarray, " N"]
+    clean: Float[np.ndarray, " N"]
+    slope: Float[np.ndarray, " N"]
+    noise: Float[np.ndarray, " N"]
+
+
+class GaussianGrid(NamedTuple):
+    """One row a step, for the scan; what guides and resampling ask for are contents, never branches."""
+
+    index: Int[Array, " N"]
+    time: Float[Array, " N"]
+    alpha: Float[Array, " N"]
+    sigma: Float[Array, " N"]
+    state: Float[Array, " N"]
+    clean: Float[Array, " N"]
+    slope: Float[Array, " N"]
+    noise: Float[Array, " N"]
+    guided: Bool[Array, " N"]  # whether guides act
+    resampled: Bool[Array, " N"]  # whether particles are weighed
+    last: Bool[Array, " N"]
+
+
+Solver = Callable[[Path], Table]
+
+
+def at_indices(schedule: Betas, indices: np.ndarray, last: tuple[float, float]) -> Path:
+    """The path through a chain's indices i, which are the times (i + 1) / steps, to a `last` (alpha, sigma)."""
+    times = (np.asarray(indices, np.float64) + 1) / schedule.steps
+    alpha, sigma = schedule.alpha(times), schedule.sigma(times)
+    return Path(np.append(times, 0.0), np.append(alpha, last[0]), np.append(sigma, last[1]))
+
+
+def leading(schedule: Betas, steps: int) -> Path:
+    """Indices k (n // steps) + 1, falling, and at the end the level of index 0: the DDIM grid of Stable Diffusion.
+
+    Raises:
+      ValueError: for more steps than the chain has.
+    """
+    check_steps(steps, schedule.steps - 1)
+    ratio = schedule.steps // steps
+    first = np.array([1 / schedule.steps])
+    last = float(schedule.alpha(first)[0]), float(schedule.sigma(first)[0])
+    return at_indices(schedule, np.arange(steps)[::-1] * ratio + 1, last)
+
+
+def linspace(schedule: Betas, steps: int) -> Path:
+    """Indices round(linspace(0, n - 1, steps + 1)) without the first, falling, and clean data at the end."""
+    check_steps(steps, schedule.steps - 1)
+    return at_indices(schedule, np.linspace(0, schedule.steps - 1, steps + 1).round()[:0:-1], (1.0, 0.0))
+
+
+def karras(schedule: Betas, steps: int, power: float = 7.0) -> Path:
+    """Noise-to-signal ratios with equal differences of their 1 / power-th power (Karras et al., arXiv 2206.00364).
+
+    From that of the last index to that of index 0, then clean data; a network is told the nearest index below.
+    """
+    check_steps(steps, schedule.steps)
+    times = (np.arange(schedule.steps) + 1) / schedule.steps
+    known = schedule.sigma(times) / schedule.alpha(times)
+    first, last = known[[-1, 0]] ** (1 / power)
+    ratios = np.linspace(first, last, steps) ** power
+    alpha = 1 / np.sqrt(1 + ratios**2)
+    # The inverse is taken in the logarithm of the ratio.
+    index = np.interp(np.log(ratios), np.log(known), np.arange(schedule.steps)).round()
+    told = np.append((index + 1) / schedule.steps, 0.0)
+    return Path(told, np.append(alpha, 1.0), np.append(ratios * alpha, 0.0))
+
+
+def uniform(schedule: GaussianSchedule, steps: int, first: float = 1.0, last: float = 0.0) -> Path:
+    """Equal steps in time."""
+    check_steps(steps, 1_000_000)
+    times = np.linspace(first, last, steps + 1)
+    return Path(times, schedule.alpha(times), schedule.sigma(times))
+
+
+PATHS = {"leading": leading, "linspace": linspace, "karras": karras, "uniform": uniform}
+
+
+def check_steps(steps: int, most: int) -> None:
+    """Raise ValueError for a step count that a path cannot have."""
+    if not 1 <= steps <= most:
+        raise ValueError(f"sample.steps: must lie in 1 .. {most}, not {steps}")
+
+
+def ddim(eta: float = 0.0) -> Solver:
+    """x' = alpha' x_0 + sqrt(sigma'^2 - eta^2 v) e + eta sqrt(v) z with e = (x - alpha x_0) / sigma (arXiv 2010.02502).
+
+    v = sigma'^2 / sigma^2 (1 - alpha^2 / alpha'^2) is the variance of q(x' | x, x_0). eta = 0 is the deterministic
+    rule, which is Euler's for the flow of x / alpha over sigma / alpha; eta = 1 is DDPM (ancestral sampling).
+
+    Raises:
+      ValueError: for an eta outside [0, 1].
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"sample.eta: must lie in [0, 1], not {eta}")
+
+    def table(path: Path) -> Table:
+        (alpha, next_alpha), (sigma, next_sigma) = ends(path.alpha), ends(path.sigma)
+        variance = eta**2 * (next_sigma / sigma) ** 2 * (1 - (alpha / next_alpha) ** 2)
+        kept = np.sqrt(np.maximum(next_sigma**2 - variance, 0)) / sigma
+        return Table(kept, next_alpha - kept * alpha, np.zeros_like(kept), np.sqrt(variance))
+
+    return table
+
+
+def dpm_solver(path: Path) -> Table:
+    """DPM-Solver++(2M), the midpoint rule; of first order in the first and last step (arXiv 2211.01095).
+
+    x' = (sigma'/sigma) x + alpha' (1 - e^-h) [x_0 + (h / 2 h_before)(x_0 - previous x_0)], h = log of the fall of
+    sigma / alpha.
+    """
+    (alpha, next_alpha), (sigma, next_sigma) = ends(path.alpha), ends(path.sigma)
+    shrink = (next_sigma / next_alpha) / (sigma / alpha)
+    with np.errstate(divide="ignore"):
+        width = -np.log(shrink)
+    clean = next_alpha * (1 - shrink)
+    slope = np.zeros_like(clean)
+    slope[1:-1] = clean[1:-1] / 2 * width[1:-1] / width[:-2]
+    return Table(next_sigma / sigma, clean, slope, np.zeros_like(clean))
+
+
+def consistency(path: Path) -> Table:
+    """Sampling of a consistency model (LCM, arXiv 2310.04378): x' = alpha' d + sigma' z, the last step is d itself.
+
+    d = c_out x_0 + c_skip x with c_skip = 0.25 / (s^2 + 0.25), c_out = s / sqrt(s^2 + 0.25) and s ten times the index
+    of 1,000.
+    """
+    scaled = 10 * (path.time[:-1] * 1000 - 1)
+    skip, out = 0.25 / (scaled**2 + 0.25), scaled / np.sqrt(scaled**2 + 0.25)
+    next_alpha, noise = path.alpha[1:].copy(), path.sigma[1:].copy()
+    next_alpha[-1], noise[-1] = 1.0, 0.0
+    return Table(next_alpha * skip, next_alpha * out, np.zeros_like(skip), noise)
+
+
+def ends(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The values at the beginning and at the end of every step."""
+    return values[:-1], values[1:]
+
+
+def gaussian_grid(
+    path: Path, solver: Solver, guided: np.ndarray | None = None, resampled: np.ndarray | None = None
+) -> GaussianGrid:
+    """The rows of a scan; without `guided` guides act in every step, without `resampled` nothing is weighed."""
+    steps = len(path.time) - 1
+    guided = np.ones(steps, bool) if guided is None else guided
+    resampled = np.zeros(steps, bool) if resampled is None else resampled
+    table = solver(path)
+    levels = (np.asarray(column[:-1], np.float32) for column in path)
+    numbers = (np.asarray(column, np.float32) for column in table)
+    index = np.arange(steps, dtype=np.int32)
+    columns = (index, *levels, *numbers, guided, resampled, index == steps - 1)
+    return GaussianGrid(*(jnp.asarray(column) for column in columns))
+
+
+def guided_until(path: Path, stop: float) -> Bool[np.ndarray, " N"]:
+    """The steps that begin later than the time `stop`, as LiDAR's "t > 200 of 1000" (index 200 is the time 0.201)."""
+    return path.time[:-1] > stop
+
+
+def every(steps: int, period: int) -> Bool[np.ndarray, " N"]:
+    """Every `period`-th step, the first one included."""
+    return np.arange(steps) % period == 0
+
+
+def steering_steps(steps: int, marks: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)) -> Bool[np.ndarray, " N"]:
+    """The steps after which particles are weighed: at these shares of all, as FK steering has them, and the last."""
+    chosen = np.zeros(steps, bool)
+    chosen[[min(round(mark * steps), steps - 1) for mark in marks]] = True
+    chosen[-1] = True
+    return chosen

@@ -1,0 +1,1 @@
+"""Sampling of token sequences from translators and autoregressive models: decoding, lengths, candidates."""

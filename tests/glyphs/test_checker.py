@@ -1,0 +1,136 @@
+"""The checker of glyph pictures sees exactly what was drawn, through noise too, and refuses what is no picture."""
+
+import numpy as np
+import pytest
+
+from diffusion.glyphs.checker import check, detect, graded
+from diffusion.glyphs.prompts import parse, prompts
+from diffusion.glyphs.world import PALETTE, Scene, Thing, correct_scene, near_miss, objects, render, reward_examples
+from diffusion.metrics import geneval
+from diffusion.metrics.geneval import TASKS
+
+EACH = 170  # scenes of each task
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """Metadata with a scene that fulfils it and one that nearly does, 1,020 of them over all tasks and prompts."""
+    rng, drawn = np.random.default_rng(0), []
+    for task in TASKS:
+        texts = prompts(task)
+        order = rng.permutation(max(EACH, len(texts)))[:EACH] % len(texts)
+        for metadata in (parse(texts[index]) for index in order):
+            drawn.append((metadata, correct_scene(rng, metadata), near_miss(rng, metadata)))
+    return drawn
+
+
+def test_all_that_is_drawn_is_seen_as_it_is(scenes):
+    """Classes, colours and boxes, in the same order, so that the graded rewards agree exactly."""
+    assert len(scenes) >= 1000
+    for _metadata, *both in scenes:
+        for scene in both:
+            seen = detect(render(scene))
+            assert [each._replace(score=1.0) for each in seen] == objects(scene)
+            assert all(each.score == 1 for each in seen)
+    for metadata, right, wrong in scenes[::8]:
+        assert graded(render(right), metadata) == 1
+        assert graded(render(wrong), metadata) == geneval.reward(metadata, objects(wrong)) < 1
+
+
+def test_every_correct_scene_passes_and_no_near_miss_does(scenes):
+    assert np.mean([check(render(right), metadata) for metadata, right, _ in scenes]) == 1
+    assert np.mean([check(render(wrong), metadata) for metadata, _, wrong in scenes]) == 0
+
+
+def test_scenes_of_other_prompts_pass_only_where_the_rules_say_so(scenes):
+    """Some do: a red ring and a plus are also a ring."""
+    rng = np.random.default_rng(1)
+    passed = []
+    for _metadata, right, _ in scenes:
+        other = scenes[rng.integers(len(scenes))][0]
+        passed.append(check(render(right), other))
+        assert passed[-1] == geneval.correct(other, objects(right))
+    assert 0.05 < np.mean(passed) < 0.15
+
+
+def test_noise_of_a_tenth_leaves_98_percent(scenes):
+    rng = np.random.default_rng(2)
+
+    def noisy(scene):
+        return render(scene) + rng.normal(0, 0.1, (16, 16, 3))
+
+    assert np.mean([check(noisy(right), metadata) for metadata, right, _ in scenes]) >= 0.98
+    assert np.mean([check(noisy(wrong), metadata) for metadata, _, wrong in scenes]) <= 0.01
+
+
+def test_bytes_and_real_numbers_are_seen_alike():
+    data = reward_examples(3, 60)
+    for image, text, reward in zip(data.images, data.prompts, data.rewards, strict=True):
+        assert detect(image) == detect(image / 255)
+        assert np.float32(graded(image, parse(text))) == reward
+
+
+def test_values_out_of_range_count_as_the_nearest_within():
+    """As in a saved picture; without this, noise beyond white makes foreground."""
+    image = render(Scene((Thing("plus", "black", 3, 4),), 0.87))
+    image[9:14, 9:14] = 1.4
+    assert detect(image) == detect(np.clip(image, 0, 1)) and [each.name for each in detect(image)] == ["plus"]
+
+
+def test_patches_by_hand():
+    """A ring without a corner, one with two of its sides alone, specks, and two glyphs that touch."""
+    ring = Scene((Thing("ring", "blue", 3, 4),), 0.87)
+    image = render(ring)
+    image[3, 4] = 0.87
+    (seen,) = detect(image)
+    assert seen == ("ring", 15 / 16, (4, 3, 9, 8), "blue")
+    image = render(ring)
+    image[3:8, 8], image[7, 4:9] = 0.87, 0.87
+    (seen,) = detect(image)
+    assert seen.score < 0.7 and seen.box == (4, 3, 8, 7) and not check(image, parse("a ring"))
+    assert detect(np.full((16, 16, 3), 0.9)) == []
+    # Four pixels are a speck, five are not.
+    image = np.full((16, 16, 3), 0.87)
+    image[2, 2:6] = PALETTE["red"]
+    assert detect(image) == []
+    image[2, 6] = PALETTE["red"]
+    assert [each.box for each in detect(image)] == [(2, 2, 7, 3)]
+    touching = render(Scene((Thing("square", "red", 0, 0), Thing("square", "red", 5, 0))))
+    assert [each.box for each in detect(touching)] == [(0, 0, 5, 10)] and not check(touching, parse("a square"))
+    corner = render(Scene((Thing("square", "red", 0, 0), Thing("square", "red", 5, 5))))
+    assert check(corner, parse("two squares"))
+
+
+def test_the_colour_is_that_of_most_pixels_and_a_row_may_be_missing():
+    image = render(Scene((Thing("square", "green", 6, 6),)))
+    image[6:8, 6:11] = PALETTE["purple"]
+    (seen,) = detect(image)
+    assert seen == ("square", 1.0, (6, 6, 11, 11), "green")
+    # Without its upper line a square is 20 of 25 pixels.
+    image[6, 6:11] = 0.87
+    (seen,) = detect(image)
+    assert seen == ("square", 0.8, (6, 7, 11, 11), "green")
+    assert check(image, parse("a green square")) and graded(image, parse("a purple square")) == 0.5
+
+
+def test_a_faint_glyph_is_seen_from_45_percent_of_its_colour():
+    purple, grey = PALETTE["purple"], np.full(3, 0.87)
+    for share, count in ((0.44, 0), (0.46, 1)):
+        image = np.tile(grey, (16, 16, 1))
+        image[4:9, 4:9] = grey + share * (purple - grey)
+        assert len(detect(image)) == count
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (16, 16), (32, 32, 3), (1, 16, 16, 3)])
+def test_another_shape_is_refused(shape):
+    with pytest.raises(ValueError, match=r"^image: shape \(.*, not \(16, 16, 3\); pass row, column, red-green-blue$"):
+        detect(np.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(value):
+    image = np.full((16, 16, 3), 0.87)
+    image[0, 0, 0] = value
+    for seen in (lambda: check(image, parse("a ring")), lambda: graded(image, parse("a ring"))):
+        with pytest.raises(ValueError, match=r"^image: 1 values are not finite; the sampler has diverged$"):
+            seen()

@@ -1,0 +1,130 @@
+"""Model-aware noise scaling: confidence, maps, and the controls."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.codecs.embedding import Embedding
+from diffusion.objectives.noise_scaling import NoiseScaling, rescaled_time, shifted, shuffled
+from diffusion.rng import example_keys
+from diffusion.schedules.gaussian import CosineSignal, ScaledLinear, SigmaIsTime, SquareRoot, rescaled
+
+CODEC = Embedding(lambda params: params, 2)
+TABLE = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
+SIZE = 250
+
+
+def keys_of(size=SIZE, seed=0):
+    return example_keys(jax.random.key(seed), jnp.arange(size))
+
+
+def times(time, confidence, keys=None, mask=None, schedule=SigmaIsTime(), **fields):  # noqa: B008
+    time, confidence = jnp.asarray(time, jnp.float32), jnp.asarray(confidence, jnp.float32)
+    mask = jnp.ones(time.shape, bool) if mask is None else mask
+    keys = keys_of(len(time)) if keys is None else keys
+    return np.asarray(NoiseScaling(**fields).times(keys, schedule, time, confidence, mask))
+
+
+def test_confidence_by_hand():
+    estimates = jnp.array([[[2**0.5, 0.0], [0.0, 0.0]]])
+    tokens = jnp.zeros((1, 2), jnp.int32)
+    likelihood = NoiseScaling("shift").confidence(CODEC, TABLE, estimates, tokens)
+    np.testing.assert_allclose(likelihood, [[0.982013790, 0.5]], rtol=1e-6)
+    distance = NoiseScaling("shift", "distance", temperature=2.0).confidence(CODEC, TABLE, estimates, tokens)
+    np.testing.assert_allclose(distance, [[1.0, np.exp(-0.5)]], rtol=1e-6)
+    # Unnormalised embeddings: distances in units of their own mean square.
+    loose = Embedding(lambda params: params, 2, "scaled")
+    doubled = NoiseScaling("shift", "distance").confidence(loose, 5 * TABLE, 5 * estimates, tokens)
+    np.testing.assert_allclose(doubled, [[1.0, np.exp(-1)]], rtol=1e-5)
+
+
+def test_shift_by_hand():
+    moved = times([[0.5, 0.5, 0.5]], [[0.0, 0.8, 1.0]], map="shift", strength=0.5)
+    np.testing.assert_allclose(moved, [[0.5, 0.7, 0.75]], rtol=1e-6)
+    assert times([[0.5]], [[1.0]], map="shift", strength=1.0) == 1.0
+
+
+def test_scaled_noise_as_a_time():
+    """s t / sqrt(1 - t^2 + s^2 t^2), and in general the alpha^2 of `rescaled`."""
+    time, factor = jnp.array([[0.5, 0.5, 0.1, 0.3]]), jnp.array([[4.0, 2.0, 4.0, 1.0]])
+    moved = rescaled_time(SigmaIsTime(), time, factor)
+    np.testing.assert_allclose(moved, [[0.917662935, 0.755928946, 0.373001923, 0.3]], rtol=1e-5)
+    assert float(moved[0, 3]) == float(time[0, 3])
+    for schedule in (CosineSignal(), SquareRoot(), ScaledLinear()):
+        moved = rescaled_time(schedule, time, factor)
+        np.testing.assert_allclose(schedule.signal(moved), rescaled(schedule.signal(time), factor), atol=1e-5)
+    # The same by the map: scale 1 at no confidence, 4 at all of it, and what the anchors say between.
+    np.testing.assert_allclose(times([[0.5]], [[1.0]], map="scale", largest=4.0), 0.917662935, rtol=1e-5)
+    anchors = ((0.0, 1.0), (0.5, 2.0), (1.0, 4.0))
+    moved = times([[0.5, 0.5, 0.5]], [[0.0, 0.5, 1.0]], map="table", anchors=anchors)
+    np.testing.assert_allclose(moved, [[0.5, 0.755928946, 0.917662935]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("map", ["shift", "scale", "table"])
+def test_more_confidence_is_more_noise(map):
+    rng = np.random.default_rng(0)
+    time, one, other = rng.uniform(0, 1, (3, 1000, 1))
+    for strength, largest in ((0.0, 1.0), (0.3, 1.7), (0.99, 9.0)):
+        fields = dict(map=map, strength=strength, largest=largest)
+        low, high = (times(time, pick(one, other), **fields) for pick in (np.minimum, np.maximum))
+        assert (low <= high + 1e-6).all()
+        assert (low >= time.astype(np.float32)).all() and (high <= 1).all()
+
+
+def test_off_is_off_to_the_last_bit():
+    rng = np.random.default_rng(1)
+    time, confidence = rng.uniform(0, 1, (2, SIZE, 3)).astype(np.float32)
+    for fields in (
+        dict(map="off"),
+        dict(map="shift", strength=0.0),
+        dict(map="random", strength=0.0),
+        dict(map="scale", largest=1.0),
+        dict(map="shift", off_probability=1.0),
+    ):
+        np.testing.assert_array_equal(times(time, confidence, **fields), time)
+
+
+def test_some_examples_keep_one_time():
+    time, confidence = np.full((SIZE, 2), 0.4, np.float32), np.full((SIZE, 2), 1.0)
+    moved = times(time, confidence, map="shift", off_probability=0.25)
+    assert (moved[:, 0] == time[:, 0]).mean() == pytest.approx(0.25, abs=0.08)
+    np.testing.assert_array_equal(moved[:, 0], moved[:, 1])
+
+
+def test_no_gradient_passes_a_time():
+    def summed(confidence):
+        scaling = NoiseScaling("shift")
+        mask = jnp.ones((2, 2), bool)
+        return jnp.sum(scaling.times(keys_of(2), SigmaIsTime(), jnp.full((2, 2), 0.5), confidence, mask))
+
+    np.testing.assert_array_equal(jax.grad(summed)(jnp.full((2, 2), 0.3)), 0)
+
+
+def test_the_controls_do_not_look_at_the_token():
+    confidence = np.linspace(0, 1, SIZE * 4).reshape(SIZE, 4)
+    time = np.full((SIZE, 4), 0.2, np.float32)
+    drawn = times(time, confidence, map="random", strength=0.5)
+    np.testing.assert_array_equal(drawn, times(time, 0 * confidence, map="random", strength=0.5))
+    assert drawn.mean() == pytest.approx(0.2 + 0.5 * 0.5 * 0.8, abs=0.02)
+    mask = jnp.arange(4)[None] < jnp.where(jnp.arange(SIZE) % 2 == 0, 3, 4)[:, None]
+    mixed = np.asarray(shuffled(keys_of(), jnp.asarray(confidence, jnp.float32), mask))
+    # Each sentence keeps the confidences of its real positions, in another order.
+    for row in range(8):
+        real = np.asarray(mask[row])
+        np.testing.assert_array_equal(np.sort(mixed[row][real]), confidence[row][real].astype(np.float32))
+    orders = {tuple(np.argsort(row[:3])) for row in mixed[::2]}
+    assert len(orders) == 6
+    np.testing.assert_allclose(shifted(jnp.full((1, 1), 0.2), jnp.zeros((1, 1)), 0.5), 0.2)
+
+
+def test_unknown_options_are_refused():
+    for fields, message in (
+        (dict(map="square"), "mans.map: unknown 'square'; known: off, shift, scale, table, random, shuffled"),
+        (dict(measure="rank"), "mans.measure: unknown 'rank'"),
+        (dict(strength=1.5), "mans.strength: must lie in"),
+        (dict(largest=0.5), "mans.largest: scales of noise must be at least 1"),
+        (dict(temperature=0.0), "mans.temperature: must be positive"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            NoiseScaling(**fields)

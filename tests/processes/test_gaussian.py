@@ -1,0 +1,66 @@
+"""Gaussian noise, and the conversion between what networks predict."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.processes.gaussian import Diffusing, target, to_clean
+from diffusion.rng import example_keys
+from diffusion.schedules.gaussian import SigmaIsTime
+
+KINDS = ("epsilon", "clean", "velocity", "flow")
+
+
+def keys_of(size, seed=0):
+    return example_keys(jax.random.key(seed), jnp.arange(size))
+
+
+def test_the_forward_process_by_hand():
+    clean = jnp.ones((1, 1, 1))
+    noisy, noise = Diffusing(SigmaIsTime()).corrupt(keys_of(1), clean, jnp.array([0.6]))
+    np.testing.assert_allclose(noisy, 0.8 + 0.6 * noise, rtol=1e-6)
+    for time, expected in ((0.0, clean), (1.0, 3 * noise)):
+        noisy, scaled = Diffusing(SigmaIsTime(), factor=3.0).corrupt(keys_of(1), clean, jnp.array([time]))
+        np.testing.assert_allclose(noisy, expected, rtol=1e-6)
+        np.testing.assert_allclose(scaled, 3 * noise, rtol=1e-6)
+
+
+def test_the_noise_is_standard_and_its_own_for_every_example():
+    clean = jnp.zeros((2000, 4))
+    noisy, noise = Diffusing(SigmaIsTime()).corrupt(keys_of(2000), clean, jnp.full(2000, 0.6))
+    assert abs(float(noise.mean())) < 0.05
+    assert float(noisy.std()) == pytest.approx(0.6, rel=0.03)
+    again, _ = Diffusing(SigmaIsTime()).corrupt(keys_of(7), clean[:7], jnp.full(7, 0.6))
+    np.testing.assert_array_equal(again, noisy[:7])
+
+
+def test_every_position_may_have_its_own_time():
+    clean, time = jnp.ones((2, 3, 4)), jnp.array([[0.0, 0.5, 1.0], [0.2, 0.2, 0.2]])
+    process = Diffusing(SigmaIsTime())
+    noisy, noise = process.corrupt(keys_of(2), clean, time)
+    expected = np.sqrt(1 - time**2)[..., None] + time[..., None] * noise
+    np.testing.assert_allclose(noisy, expected, rtol=1e-5)
+    # Equal entries are a scalar time, bit for bit.
+    one, _ = process.corrupt(keys_of(2), clean, jnp.full((2, 3), 0.7))
+    other, _ = process.corrupt(keys_of(2), clean, jnp.full(2, 0.7))
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("path", ["variance_preserving", "flow"])
+def test_predictions_of_any_kind_imply_the_clean_data(kind, path):
+    key = jax.random.key(1)
+    clean, noise = (jax.random.normal(one, (3, 5)) for one in jax.random.split(key))
+    time = jnp.array([0.3, 0.6, 0.9])
+    alpha, sigma = (jnp.sqrt(1 - time**2), time) if path == "variance_preserving" else (1 - time, time)
+    noisy = alpha[:, None] * clean + sigma[:, None] * noise
+    prediction = target(kind, clean, noise, alpha, sigma)
+    np.testing.assert_allclose(to_clean(kind, prediction, noisy, alpha, sigma), clean, atol=2e-5)
+
+
+def test_unknown_kinds_and_factors_are_refused():
+    with pytest.raises(ValueError, match=r"process.prediction: unknown 'score'; known: epsilon, clean"):
+        Diffusing(SigmaIsTime(), "score")
+    with pytest.raises(ValueError, match=r"process.factor: must be positive"):
+        Diffusing(SigmaIsTime(), factor=0.0)

@@ -1,0 +1,129 @@
+"""Partial masking: rates, independence, one coin a token, and the order of digits in the state."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.codecs.subtokens import Digits, shuffled
+from diffusion.processes.masking import Masking
+from diffusion.processes.subtokens import PartialMasking
+from diffusion.rng import example_keys
+from diffusion.schedules import masking as schedules
+
+CODEC = Digits(5, 2)
+LOG_LINEAR = schedules.LogLinear()
+PROCESS = PartialMasking(CODEC, LOG_LINEAR)
+M = CODEC.mask_id
+SIZE, LENGTH = 400, 50
+TOKENS = jnp.broadcast_to(jnp.arange(LENGTH) % 5, (SIZE, LENGTH))
+
+
+@partial(jax.jit, static_argnums=0)
+def corrupt(process, keys, tokens, time):
+    return process.corrupt(keys, tokens, time)
+
+
+def keys(indices=None, seed=0):
+    return example_keys(jax.random.key(seed), jnp.arange(SIZE) if indices is None else jnp.asarray(indices))
+
+
+def hidden_at(time, process=PROCESS, tokens=TOKENS):
+    """Which digits are masked, [B, L, l], and the state."""
+    noisy = corrupt(process, keys(), tokens, jnp.full(SIZE, time))
+    return np.asarray(process.split(noisy) == process.mask_id), noisy
+
+
+def test_states_are_flat_token_by_token_and_most_significant_digit_first():
+    tokens = jnp.array([[3, 1], [4, 2]])
+    state = PROCESS.encode(tokens)
+    np.testing.assert_array_equal(state, [[1, 0, 0, 1], [1, 1, 0, 2]])
+    np.testing.assert_array_equal(PROCESS.split(state)[0], [[1, 0], [0, 1]])
+    np.testing.assert_array_equal(PROCESS.decode(state), tokens)
+    np.testing.assert_array_equal(PROCESS.decode(state.at[0, 2].set(M).at[1, 0].set(2)), [[3, 5], [5, 2]])
+    assert (PROCESS.prior(2, 3) == M).all() and PROCESS.prior(2, 3).shape == (2, 6)
+    assert (PROCESS.digits, PROCESS.mask_id) == (2, 3)
+
+
+@pytest.mark.parametrize("codec", [CODEC, shuffled(5, 3, 2), shuffled(5, 2, 2, every_code=True)], ids=repr)
+def test_what_is_not_masked_is_the_code_of_the_token(codec):
+    process = PartialMasking(codec, LOG_LINEAR)
+    hidden, noisy = hidden_at(0.5, process)
+    clean = process.split(process.encode(TOKENS))
+    np.testing.assert_array_equal(process.split(noisy), np.where(hidden, codec.mask_id, clean))
+    np.testing.assert_array_equal(process.decode(process.encode(TOKENS)), TOKENS)
+
+
+@pytest.mark.parametrize("time", [1e-3, 0.25, 0.7, 1.0])
+def test_digits_are_masked_independently_at_the_rate_of_the_schedule(time):
+    """At t = 1 the log-linear schedule masks 99.9 %."""
+    hidden, _ = hidden_at(time)
+    level = 0.999 * time
+    for expected, seen in (
+        (level, hidden),
+        (level**2, hidden.all(axis=-1)),
+        (level**2, hidden[:, 1:] & hidden[:, :-1]),
+    ):
+        assert abs(seen.mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / seen.size)
+    each = hidden.mean(axis=(0, 1))
+    assert np.all(np.abs(each - level) < 4 * np.sqrt(level * (1 - level) / hidden[..., 0].size))
+
+
+def test_weight_is_one_over_the_time_whatever_epsilon():
+    with jax.enable_x64(True):
+        time = jnp.asarray(np.linspace(1e-3, 1, 50))
+        for epsilon in (1e-3, 1e-6, 0.2):
+            weight = schedules.rate(schedules.LogLinear(epsilon), time)
+            assert weight.dtype == jnp.float64
+            np.testing.assert_allclose(weight * time, 1, atol=1e-12)
+
+
+def test_one_coin_a_token_at_chunk_point_zero():
+    """At all times, zero included; the rate stays."""
+    grouped = PartialMasking(CODEC, LOG_LINEAR, chunk_point=0.0)
+    for time in (0.0, 0.3, 1.0):
+        hidden, _ = hidden_at(time, grouped)
+        np.testing.assert_array_equal(hidden.any(axis=-1), hidden.all(axis=-1))
+        level = 0.999 * time
+        assert abs(hidden[..., 0].mean() - level) <= 4 * np.sqrt(level * (1 - level) / hidden[..., 0].size)
+    assert grouped.grouped(jnp.zeros(1)).all() and not PROCESS.grouped(jnp.ones(1)).any()
+
+
+def test_mixed_noise_shares_coins_above_the_chunk_point_alone():
+    """Example by example, by its own time."""
+    mixed = PartialMasking(CODEC, LOG_LINEAR, chunk_point=0.5)
+    time = jnp.where(jnp.arange(SIZE) % 2 == 0, 0.5, 0.6)
+    hidden = np.asarray(mixed.split(corrupt(mixed, keys(), TOKENS, time)) == M)
+    half = hidden.any(axis=-1) & ~hidden.all(axis=-1)
+    assert not half[1::2].any()
+    level = 0.999 * 0.5
+    expected = 2 * level * (1 - level)
+    assert abs(half[::2].mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / half[::2].size)
+    assert abs(hidden[1::2, :, 0].mean() - 0.999 * 0.6) < 4 * np.sqrt(0.24 / half[::2].size)
+    # Below the chunk point the noise is Prime's, bit for bit.
+    _, alone = hidden_at(0.5)
+    np.testing.assert_array_equal(corrupt(mixed, keys(), TOKENS, time)[::2], alone[::2])
+
+
+def test_noise_of_an_example_does_not_depend_on_the_batch():
+    for process in (PROCESS, PartialMasking(CODEC, LOG_LINEAR, chunk_point=0.5)):
+        time = jnp.array([0.2, 0.5, 0.8])
+        together = corrupt(process, keys(range(3)), TOKENS[:3], time)
+        alone = corrupt(process, keys([1]), TOKENS[:1], time[1:2])
+        np.testing.assert_array_equal(together[1:2], alone)
+        assert (together[0] != together[2]).any()
+
+
+def test_one_digit_a_token_is_masking_bit_for_bit():
+    whole, digits = Masking(5, LOG_LINEAR), PartialMasking(Digits(5, 1), LOG_LINEAR)
+    assert whole.mask_id == digits.mask_id and whole.digits == digits.digits
+    time = jnp.full(SIZE, 0.4)
+    np.testing.assert_array_equal(corrupt(whole, keys(), TOKENS, time), corrupt(digits, keys(), TOKENS, time))
+
+
+@pytest.mark.parametrize("point", [-0.1, 1.5])
+def test_chunk_points_lie_between_zero_and_one(point):
+    with pytest.raises(ValueError, match=r"codec\.chunk_point: must lie in \[0, 1\]"):
+        PartialMasking(CODEC, LOG_LINEAR, chunk_point=point)

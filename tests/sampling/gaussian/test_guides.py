@@ -1,0 +1,96 @@
+"""Guides in x_0-space: against formulas for a linear network, and each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.processes.gaussian import Diffusing
+from diffusion.rng import example_keys
+from diffusion.sampling.gaussian import guides, solvers
+from diffusion.sampling.gaussian.sampler import guided, network, sample_gaussian
+from diffusion.schedules.gaussian import ScaledLinear
+
+PATH = solvers.leading(ScaledLinear(), 4)
+GRID = solvers.gaussian_grid(PATH, solvers.ddim(1.0), solvers.every(4, 2))
+X = jnp.array([[0.3, -1.0], [0.7, 0.2]])
+
+
+def row(step):
+    return jax.tree.map(lambda column: column[step], GRID)
+
+
+def linear(x, row, told):
+    """A clean estimate that is linear in state and condition."""
+    return 0.5 * x + told, told
+
+
+def keys_of(size):
+    return example_keys(jax.random.key(0), jnp.arange(size))
+
+
+def test_classifier_free_guidance_extrapolates():
+    told, null = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([0.5, 0.5])
+    predict = guides.classifier_free(null, 3.0)(linear)
+    clean, carry = predict(X, row(0), told)
+    without = 0.5 * X + 0.5
+    np.testing.assert_allclose(clean, without + 3 * (0.5 * X + told - without), rtol=1e-6)
+    np.testing.assert_array_equal(carry, told)
+    np.testing.assert_allclose(guides.classifier_free(null, 1.0)(linear)(X, row(0), told)[0], 0.5 * X + told, rtol=1e-6)
+
+
+def test_guidance_of_the_clean_estimate_is_guidance_of_the_noise():
+    process = Diffusing(ScaledLinear(), "epsilon")
+
+    def denoiser(params, x, time, told):
+        return jnp.tanh(x + told) * params
+
+    told, null, now = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([0.1, -0.1]), row(1)
+    predict = guided(network(denoiser, process, 0.7), (guides.classifier_free(null, 4.0),))
+    with_told, without = 0.7 * jnp.tanh(X + told), 0.7 * jnp.tanh(X + null[None])
+    noise = without + 4.0 * (with_told - without)
+    expected = (X - now.sigma * noise) / now.alpha
+    np.testing.assert_allclose(predict(X, now, told)[0], expected, rtol=1e-4)
+
+
+def test_the_gradient_of_the_reward_goes_through_the_network():
+    """r(x_0) = a . x_0 and x_0 = x / 2 + e: the gradient is a / 2 for every state."""
+    slope = jnp.array([2.0, -1.0])
+    predict = guides.reward_gradient(lambda clean: clean @ slope, 1.5)(linear)
+    told, now = jnp.zeros((2, 2)), row(0)
+    expected = 0.5 * X + 1.5 * now.sigma**2 / now.alpha * slope[None] / 2
+    np.testing.assert_allclose(predict(X, now, told)[0], expected, rtol=1e-5)
+    np.testing.assert_array_equal(predict(X, row(1), told)[0], linear(X, row(1), told)[0])
+
+
+def test_the_condition_climbs_by_unit_steps_and_keeps_its_gain():
+    slope = jnp.array([3.0, 4.0])
+    predict = guides.condition_ascent(lambda clean: clean @ slope, 0.1)(linear)
+    told = jnp.zeros((2, 2))
+    clean, after = predict(X, row(0), told)
+    np.testing.assert_allclose(after, [[0.06, 0.08]] * 2, rtol=1e-5)
+    np.testing.assert_allclose(clean, 0.5 * X + after, rtol=1e-6)
+    np.testing.assert_array_equal(predict(X, row(1), after)[1], after)
+    np.testing.assert_allclose(predict(X, row(2), after)[1], [[0.12, 0.16]] * 2, rtol=1e-5)
+
+
+def test_without_a_gradient_nothing_climbs():
+    predict = guides.condition_ascent(lambda clean: jnp.zeros(len(clean)), 0.1)(linear)
+    np.testing.assert_array_equal(predict(X, row(0), jnp.ones((2, 2)))[1], jnp.ones((2, 2)))
+
+
+def test_clamping_moves_to_the_nearest_point():
+    predict = guides.clamp(jnp.round)(linear)
+    np.testing.assert_array_equal(predict(X, row(0), jnp.zeros((2, 2)))[0], jnp.round(0.5 * X))
+    np.testing.assert_array_equal(predict(X, row(1), jnp.zeros((2, 2)))[0], 0.5 * X)
+
+
+def test_a_scale_of_zero_is_plain_sampling():
+    told = jnp.ones((2, 2))
+
+    def sample(*chain):
+        return sample_gaussian(guided(linear, chain), keys_of(2), (2,), GRID, told)[0]
+
+    plain = sample()
+    np.testing.assert_array_equal(sample(guides.reward_gradient(lambda clean: clean.sum(axis=1), 0.0)), plain)
+    np.testing.assert_array_equal(sample(guides.condition_ascent(lambda clean: clean.sum(axis=1), 0.0)), plain)
+    assert not np.allclose(sample(guides.reward_gradient(lambda clean: clean.sum(axis=1), 1.0)), plain)

@@ -1,0 +1,61 @@
+"""A small network that remembers, and runs of its sampler of which every evaluation is recorded."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs.base import defaults, tiny
+from diffusion import build
+from diffusion.rng import example_keys
+from experiments.jobs import resolve
+from tests.weights import randomised
+
+MASK, LENGTH, SIZE, STEPS = 7, 6, 2, 12
+
+
+def keys_of(size, seed=0):
+    return example_keys(jax.random.key(seed), jnp.arange(size))
+
+
+def config_of(**overrides):
+    config = tiny(defaults("test", "debug"))
+    config.model.update(hidden=16, blocks=1, heads=2, cond_dim=8)
+    config.data.length, config.memory.adapter = LENGTH, "linear"
+    config.sample.update(steps=STEPS, final="draw")
+    return resolve(config, {name.replace("__", "."): value for name, value in overrides.items()}, 0)
+
+
+SYSTEM = build.system(config_of(), MASK)
+PARAMS = randomised(SYSTEM.init, scale=0.3)
+# Loud enough that what is remembered changes what is drawn.
+PARAMS["adapter"] = jax.tree.map(lambda leaf: 5 * leaf, PARAMS["adapter"])
+ZERO = PARAMS | {"adapter": jax.tree.map(jnp.zeros_like, PARAMS["adapter"])}
+BLANK = jnp.full((SIZE, LENGTH), MASK)
+
+
+def record(seen, *arrays):
+    """Append what these are at every evaluation."""
+    jax.debug.callback(lambda *values: seen.append([np.asarray(value) for value in values]), *arrays, ordered=True)
+
+
+def recorded(config, params=PARAMS, size=SIZE, seed=0, system=None):
+    """A run, and what each evaluation saw and answered: (state, memory, logits), in order."""
+    system = system or build.system(config, MASK)
+    seen = []
+
+    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
+        assert keys is None
+        logits = system.denoiser(params, noisy, time, cond, memory)
+        told = jnp.zeros((len(noisy), LENGTH, 16)) if memory is None else memory
+        record(seen, noisy, told, logits)
+        return logits
+
+    sample = jax.jit(build.sampler(config, replace(system, denoiser=denoiser)))
+    samples = jax.block_until_ready(sample(params, keys_of(size, seed), jnp.full((size, LENGTH), MASK)))
+    jax.effects_barrier()
+    return samples, [np.stack(arrays) for arrays in zip(*seen, strict=True)]
+
+
+remember = jax.jit(SYSTEM.recall)

@@ -1,0 +1,164 @@
+"""ReMDM's rules and their relatives: worked coefficients, marginals that are kept, and laws under exact denoisers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.oracles.enumerable import random_language
+from diffusion.processes.masking import Masking
+from diffusion.rng import example_keys
+from diffusion.sampling.masked import remasking
+from diffusion.sampling.masked.draw import Draw
+from diffusion.sampling.masked.grid import Window, grid
+from diffusion.sampling.masked.policies import Policy, View, ancestral_step
+from diffusion.sampling.masked.remasking import Levels
+from diffusion.sampling.masked.sampler import MaskedSampler
+from diffusion.schedules.masking import Cosine, Linear, LogLinear, Loop
+
+VOCABULARY, LENGTH, SIZE = 3, 4, 16_384
+LANGUAGE = random_language(0, VOCABULARY, LENGTH)
+FLOOR = LANGUAGE.total_variation_floor(SIZE)
+RULES = {
+    "none": remasking.none,
+    "cap": remasking.cap(0.1),
+    "rescale": remasking.rescale(0.3),
+    "star": remasking.star,
+    "forward_backward": remasking.forward_backward,
+}
+
+
+def at(alpha, next_alpha, window=True):
+    return Levels(*(np.array([value]) for value in (alpha, next_alpha, window)))
+
+
+def keys_of(size=SIZE, seed=0):
+    return example_keys(jax.random.key(seed), jnp.arange(size))
+
+
+@pytest.mark.parametrize(("sigma", "unmask"), [(0.0, 0.2), (0.1, 0.3), (0.4, 0.6), (0.8, 1.0)])
+def test_the_posterior_by_hand(sigma, unmask):
+    """From alpha 0.5 to 0.6: a_t (1 - sigma) + (1 - a_t) unmask = a_s for every sigma."""
+    rates = remasking.remdm(at(0.5, 0.6), np.array([sigma]))
+    assert 1 - rates.stay[0] == pytest.approx(unmask) and rates.remask[0] == sigma
+    assert 0.5 * (1 - rates.remask[0]) + 0.5 * (1 - rates.stay[0]) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("rule", "alpha", "next_alpha", "sigma"),
+    [
+        (remasking.cap(0.008), 0.9, 0.91, 0.008),
+        (remasking.cap(0.008), 0.995, 0.9961, 0.0039196),
+        (remasking.rescale(0.015), 0.5, 0.6, 0.012),
+        (remasking.cap(0.02), 0.0, 0.1, 0.02),
+        (remasking.rescale(0.015), 0.0, 0.1, 0.015),
+        (remasking.star, 0.5, 0.6, 0.4),
+        (remasking.forward_backward, 0.5, 0.6, 0.2),
+        # As much as keeps the masked fraction: (1 - 0.98) / 0.9.
+        (remasking.forward_backward, 0.9, 0.98, 0.0222222),
+    ],
+    ids=[
+        "cap",
+        "cap-late",
+        "rescale",
+        "cap-first",
+        "rescale-first",
+        "star",
+        "forward-backward",
+        "forward-backward-late",
+    ],
+)
+def test_rules_by_hand(rule, alpha, next_alpha, sigma):
+    assert rule(at(alpha, next_alpha)).remask[0] == pytest.approx(sigma, abs=1e-7)
+    assert rule(at(alpha, next_alpha, window=False)).remask[0] == 0
+
+
+def test_the_loops_plateau_balances():
+    """Level 0.1, eta 0.02: 0.9 x 0.02 of the positions go, 0.1 x 0.18 come back."""
+    rates = remasking.cap(0.02)(at(0.9, 0.9))
+    assert 1 - rates.stay[0] == pytest.approx(0.18) and 0.9 * rates.remask[0] == pytest.approx(0.1 * 0.18)
+
+
+def test_a_star_step_forgets_what_was_masked():
+    """Known or not, a position is masked with 1 - alpha_s afterwards."""
+    rates = remasking.star(at(0.5, 0.6))
+    assert rates.stay[0] == pytest.approx(0.4) and rates.remask[0] == pytest.approx(0.4)
+
+
+def test_the_corrector_of_discrete_flow_by_hand():
+    """At t = 0.5 with a step of 0.01: A = 10 sqrt(0.5) + 1 = 8.0711, unmask 2 A h, remask 2 (A - 1) h."""
+    rates = remasking.discrete_flow(Levels(np.array([0.0, 0.5]), np.array([0.5, 0.51]), np.array([True, True])))
+    assert 1 - rates.stay[1] == pytest.approx(0.1614214) and rates.remask[1] == pytest.approx(0.1414214)
+    assert (rates.stay[0], rates.remask[0]) == (0.5, 0), "the first step is MDLM's"
+    late = remasking.discrete_flow(Levels(np.array([0.5, 0.5]), np.array([0.5, 1.0]), np.array([True, True])))
+    assert 1 - late.stay[1] + late.remask[1] == pytest.approx(1), "a long step is cut off where the rates sum to 1"
+
+
+@pytest.mark.parametrize("schedule", [Linear(), LogLinear(), Cosine(), Loop()], ids=repr)
+@pytest.mark.parametrize("name", list(RULES))
+def test_every_rule_keeps_the_masked_fraction(name, schedule):
+    """Law 2 for the tables: alpha_t (1 - remask) + (1 - alpha_t)(1 - stay) = alpha_s at every step."""
+    rows = grid(schedule, 16, 8, end=1e-3, rule=RULES[name])
+    times = np.linspace(1, 1e-3, 17)
+    alpha = 1 - np.asarray(schedule.masked(times))
+    after = alpha[:-1] * (1 - np.asarray(rows.remask)) + (1 - alpha[:-1]) * (1 - np.asarray(rows.stay))
+    np.testing.assert_allclose(after, alpha[1:], atol=1e-6)
+    assert np.all((0 <= rows.stay) & (rows.stay <= 1) & (0 <= rows.remask) & (rows.remask <= 1))
+
+
+def test_a_window_is_where_remasking_is_on():
+    """`off` <= t <= `on`, at the time that a step begins; tau_i lies above its round value."""
+    rows = grid(LogLinear(), 10, 10, window=Window(0.0, 0.3), rule=remasking.cap(0.05))
+    np.testing.assert_array_equal(np.flatnonzero(rows.guided), [8, 9])
+    np.testing.assert_array_equal(np.flatnonzero(rows.remask), [8, 9])
+    with pytest.raises(ValueError, match=r"sample\.remask: 0 <= off <= on <= 1"):
+        grid(LogLinear(), 10, 10, window=Window(0.6, 0.5))
+
+
+def test_a_loop_tells_the_network_the_time_of_its_level():
+    rows = grid(Loop(), 20, 20, process=Cosine())
+    levels = np.asarray(Loop().masked(np.linspace(1, 1e-5, 21)))
+    np.testing.assert_allclose(Cosine().masked(np.asarray(rows.time, np.float64)), levels[:-1], atol=1e-4)
+    np.testing.assert_allclose(Cosine().masked(np.asarray(rows.next_time, np.float64)), levels[1:], atol=1e-4)
+
+
+def sampler():
+    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
+        return LANGUAGE.denoise(noisy, time)
+
+    made = MaskedSampler(denoiser, Masking(VOCABULARY, Linear()), Policy(ancestral_step), Draw(VOCABULARY), "none")
+    return jax.jit(made)
+
+
+SAMPLER = sampler()
+
+
+def drawn(steps, **options):
+    """Samples of the language: every rule runs the same program."""
+    rows = grid(Linear(), steps, LENGTH, end=0.0, **options)
+    return SAMPLER(None, keys_of(), jnp.full((SIZE, LENGTH), VOCABULARY), rows).tokens
+
+
+@pytest.mark.parametrize("name", ["cap", "rescale", "forward_backward"])
+def test_total_variation_falls_with_steps(name):
+    """Law 3, with an error of the order of 1 / steps; with an exact denoiser there is nothing to correct."""
+    found = [LANGUAGE.total_variation(drawn(steps, rule=RULES[name])) for steps in (4, 16)]
+    assert found[0] > 2 * found[1] > 2 * FLOOR
+
+
+def test_sigma_0_is_mdlm_draw_for_draw():
+    np.testing.assert_array_equal(drawn(4, rule=remasking.cap(0.0)), drawn(4))
+    late = drawn(4, rule=remasking.star, window=Window(0.0, 0.0))
+    np.testing.assert_array_equal(late, drawn(4))
+
+
+def test_a_star_step_masks_a_binomial_number():
+    """Mean u L and variance u (1 - u) L of the masks at s, from a state with any number of them."""
+    rows = grid(Linear(), 2, 64, end=0.3, rule=remasking.star)
+    row = jax.tree.map(lambda column: column[-1], rows)
+    for masked in (0, 20, 64):
+        before = jnp.broadcast_to(jnp.arange(64) < masked, (4000, 64))
+        view = View(before, jnp.zeros_like(before), *(None,) * 4)
+        counts = ancestral_step(keys_of(4000, seed=masked), view, row, ())[0].sum(axis=1)
+        assert counts.mean() == pytest.approx(0.3 * 64, abs=4 * (0.21 * 64 / 4000) ** 0.5)
+        assert counts.var() == pytest.approx(0.21 * 64, rel=0.1)

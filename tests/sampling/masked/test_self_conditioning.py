@@ -1,0 +1,170 @@
+"""Sampling with memory: every step reads the prediction of the step before, at no further evaluation.
+
+Most tests look at one recorded run: what the network was given at each evaluation, and what it answered.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion import build
+from diffusion.objectives.self_conditioning import Recall
+from diffusion.processes.masking import Masking
+from diffusion.sampling.masked.draw import Draw
+from diffusion.sampling.masked.grid import grid
+from diffusion.sampling.masked.policies import Policy, ancestral_step
+from diffusion.sampling.masked.sampler import MaskedSampler
+from diffusion.schedules.masking import Linear
+from tests.sampling.masked.recording import (
+    BLANK,
+    LENGTH,
+    MASK,
+    PARAMS,
+    SIZE,
+    STEPS,
+    SYSTEM,
+    ZERO,
+    config_of,
+    keys_of,
+    record,
+    recorded,
+    remember,
+)
+
+
+@pytest.fixture(scope="module")
+def run():
+    """A run without a cache: 12 steps of 6 positions leave idle ones."""
+    return recorded(config_of())
+
+
+def test_every_step_reads_the_prediction_of_the_step_before(run):
+    """The first reads nothing, the last fill reads the last step; the soft embedding is p E of masked positions."""
+    samples, (states, memories, logits) = run
+    assert len(states) == STEPS + 1 and (samples.evaluations == STEPS + 1).all()
+    assert not memories[0].any()
+    for step in range(STEPS):
+        before, after = states[step], states[step + 1]
+        np.testing.assert_array_equal(memories[step + 1], remember(PARAMS, logits[step], before, after))
+        p = jax.nn.softmax(logits[step][..., :MASK].astype(np.float64), axis=-1)
+        by_hand = (np.asarray(p) @ np.asarray(PARAMS["embedding"])[:MASK]) * (after == MASK)[..., None]
+        np.testing.assert_allclose(memories[step + 1], by_hand, atol=1e-6)
+    assert all(memories[step + 1].any() for step in range(STEPS) if (states[step + 1] == MASK).any())
+
+
+def test_what_is_revealed_stays_and_no_mask_is_left(run):
+    samples, (states, _, _) = run
+    states = np.concatenate([states, np.asarray(samples.tokens)[None]])
+    known = states[:-1] != MASK
+    np.testing.assert_array_equal(states[1:][known], states[:-1][known])
+    assert (samples.tokens < MASK).all() and (states[0] == MASK).all()
+    assert len({tuple(row) for row in (states == MASK).sum(axis=2)}) > 4
+
+
+def test_an_idle_step_refines_the_prediction_where_the_adapter_is_not_zero(run):
+    """Without a cache: the same state and another memory; with a new adapter the same logits."""
+    _, (states, memories, logits) = run
+    idle = [step for step in range(1, STEPS) if (states[step + 1] == states[step]).all()]
+    idle = [step for step in idle if (states[step] == MASK).any()]
+    assert len(idle) >= 2
+    for step in idle:
+        hidden = states[step] == MASK
+        assert np.abs(memories[step + 1] - memories[step]).max() > 1e-5
+        assert np.abs(logits[step + 1] - logits[step])[hidden].max() > 1e-5
+    denoise, time = jax.jit(SYSTEM.denoiser), jnp.zeros(SIZE)
+    for step in idle:
+        answers = [denoise(ZERO, states[step], time, None, memories[number]) for number in (step, step + 1)]
+        np.testing.assert_array_equal(*answers)
+
+
+@pytest.mark.parametrize("rows", ["masked", "recarry", "raw"])
+def test_a_new_adapter_samples_what_the_base_samples(rows):
+    """Token by token for the same keys, and as often; a trained one, or one told nothing, does not."""
+    config = config_of(memory__rows=rows)
+    system = build.system(config, MASK)
+    base = build.system(config_of(memory__adapter="none"), MASK)
+    old = {name: part for name, part in PARAMS.items() if name != "adapter"}
+    keys, prompt = keys_of(16), jnp.full((16, LENGTH), MASK)
+    expected = jax.jit(build.sampler(config, base))(old, keys, prompt)
+    sample = jax.jit(build.sampler(config, system))
+    drawn = sample(ZERO, keys, prompt)
+    np.testing.assert_array_equal(drawn.tokens, expected.tokens)
+    np.testing.assert_array_equal(drawn.evaluations, expected.evaluations)
+    np.testing.assert_array_equal(drawn.idle, expected.idle)
+    told = sample(PARAMS, keys, prompt)
+    assert (told.tokens != expected.tokens).any()
+    np.testing.assert_array_equal(told.evaluations, expected.evaluations)
+    if rows == "masked":
+        np.testing.assert_array_equal(sample(PARAMS, keys[::-1], prompt).tokens[::-1], told.tokens)
+        null = jax.jit(build.sampler(config_of(sample__memory="null"), system))(PARAMS, keys, prompt)
+        np.testing.assert_array_equal(null.tokens, expected.tokens)
+
+
+def denoiser_calls(jaxpr):
+    """How often the network is called in a program, and in the bodies of its scans."""
+    total, inside = 0, 0
+    for equation in jaxpr.eqns:
+        total += equation.params.get("name") == "network"
+        for inner in jax.tree.leaves(tuple(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns") and equation.params.get("name") != "network":
+                calls, _ = denoiser_calls(inner)
+                total += calls
+                inside += calls if equation.primitive.name == "scan" else 0
+    return total, inside
+
+
+@pytest.mark.parametrize("final", ["argmax", "draw", "none"])
+@pytest.mark.parametrize("memory", ["linear", "none"])
+def test_a_step_holds_one_call_of_the_network(memory, final):
+    config = config_of(memory__adapter=memory, sample__final=final, sample__end=0.0)
+    system = build.system(config, MASK)
+
+    def network(*inputs):
+        return system.denoiser(*inputs)
+
+    sample = build.sampler(config, replace(system, denoiser=jax.jit(network)))
+    shapes = jax.eval_shape(system.init, jax.random.key(0))
+    program = jax.make_jaxpr(sample)(shapes, keys_of(SIZE), BLANK)
+    assert denoiser_calls(program.jaxpr) == (1 + (final != "none"), 1)
+
+
+def test_what_is_masked_again_starts_from_nothing():
+    """From alpha 0.5 to 0.6 with sigma 0.1: 0.9 of the known is kept, 0.3 of the masked revealed, 0.6 known after."""
+    size, seen, tokens = 2000, [], 4
+    process = Masking(tokens, Linear())
+
+    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
+        record(seen, noisy, memory)
+        return jnp.zeros((*noisy.shape, tokens + 1))
+
+    recall = Recall(process, lambda params: jnp.eye(tokens), tokens)
+    sampler = MaskedSampler(denoiser, process, Policy(ancestral_step), Draw(tokens), "draw", recall)
+    steps = grid(Linear(), 2, 8, end=0.0)._replace(stay=jnp.array([0.5, 0.7]), remask=jnp.array([0, 0.1]))
+    samples = jax.block_until_ready(jax.jit(sampler)(None, keys_of(size), jnp.full((size, 8), tokens), steps))
+    jax.effects_barrier()
+    (_, before, after), memory = (np.stack(arrays) for arrays in zip(*seen, strict=True))
+    memory = memory[-1]
+    was, now = before == tokens, after == tokens
+    for share, expected in (
+        (was.mean(), 0.5),
+        (now.mean(), 0.4),
+        (now[was].mean(), 0.7),
+        ((~now)[was].mean(), 0.3),
+        ((~now)[~was].mean(), 0.9),
+    ):
+        assert abs(share - expected) < 4.5 * (0.25 / (size * 4)) ** 0.5
+    for rows in ("masked", "recarry", "raw"):
+        remembered = np.asarray(replace(recall, rows=rows)(None, jnp.zeros((size, 8, tokens + 1)), before, after))
+        if rows == "masked":
+            np.testing.assert_allclose(memory, remembered, rtol=1e-6)
+        assert not remembered[now & ~was].any()
+        np.testing.assert_allclose(remembered[now & was], 1 / tokens, rtol=1e-6)
+        own = np.eye(tokens)[after % tokens]
+        kept, fresh = {"masked": (0 * own, 0 * own), "recarry": (own, own), "raw": (own, 0 * own + 1 / tokens)}[rows]
+        np.testing.assert_allclose(remembered[~now & ~was], kept[~now & ~was], rtol=1e-6)
+        np.testing.assert_allclose(remembered[~now & was], fresh[~now & was], rtol=1e-6)
+    assert (samples.tokens < tokens).all()

@@ -37,7 +37,7 @@ GAUSSIAN: dict[str, Any] = dict(
         top=0,  # so many of the particles, at random, are used; 0: all
     ),
     pool=192,  # picture_oracle: pictures that the model of a prompt consists of,
-    pool_correct=0.35,  # the share that fulfils it,
+    pool_correct=0.35,  # the share that fulfills it,
     deviation=0.05,  # and the noise on them
 )
 
@@ -158,7 +158,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 unroll=1,  # blocks compiled into each turn of the loop over blocks
             ),
             unet=dict(
-                channels=96,  # of one colour's embedding; times a multiplier: of a level
+                channels=96,  # of one color's embedding; times a multiplier: of a level
                 multipliers=(3, 4, 4),
                 res_blocks=5,
                 attention_factors=(2,),  # levels that attend, by how many times smaller their pictures are
@@ -193,7 +193,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 scale="unit",  # embeddings: unit (of length sqrt(d)) or scaled (sqrt(d) times the table)
                 table_std=1.0,  # deviation of the table at the start
                 form="difformer",  # input, time and readout: difformer or dinoiser
-                input_norm=True,  # normalise the decoder's input
+                input_norm=True,  # normalize the decoder's input
                 norm_first=True,  # norms before each part of a block; False: behind
                 activation="gelu",  # gelu or relu
                 length_classes=256,  # of target length - source length; 0: no head

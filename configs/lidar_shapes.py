@@ -1,7 +1,7 @@
 """LiDAR against its baselines on pictures of glyphs: GenEval's six tasks with an exact checker, on a CPU.
 
 The exact tier needs no training: the model of each prompt is a set of pictures with a little noise, of which a third
-fulfil it, and the reward is the share of the prompt that a picture fulfils. The trained tier is a U-Net that is told
+fulfill it, and the reward is the share of the prompt that a picture fulfills. The trained tier is a U-Net that is told
 prompts, with a learned reward, on test prompts that neither saw; strengths are those that `lidar_ablations` found best
 on validation prompts. `debug` has both at the smallest size.
 """

@@ -10,7 +10,7 @@ from configs.base import defaults
 from configs.images import blobs, cifar10, classifier_row, mnist
 
 CIFAR, IMAGENET = "CIFAR-10", "ImageNet-32"
-PAIRS = "2/3"  # digits a colour: a pixel's three bytes as two symbols, which is plain masking of those symbols
+PAIRS = "2/3"  # digits a color: a pixel's three bytes as two symbols, which is plain masking of those symbols
 SOURCES = {CIFAR: "cifar10", IMAGENET: "imagenet32"}
 IMAGES = {CIFAR: 50_000, IMAGENET: 1_281_167}
 # Epochs of 512 images at which the published runs stopped, by their distance of 2,000 samples.

@@ -16,7 +16,7 @@ TABLE = dict(
     plots=plots(DIGITS["paper"]),
     notes=NOTES
     + (
-        "Nobody publishes these numbers. Text is enwiki2018 in lower case, digits spelt out, everything but a-z a "
+        "Nobody publishes these numbers. Text is enwiki2018 in lower case, digits spelled out, everything but a-z a "
         "space, so that a byte is a character. `local` takes one seed, 1.4 million characters and a million parameters."
     ),
 )

@@ -1,6 +1,6 @@
 """SCMDM on images: pixel values from a trained MDLM that goes on training with its own prediction as input.
 
-`paper` is discretised CIFAR-10 with a U-Net (needs --config.data.path=FOLDER, the package torch-fidelity, and
+`paper` is discretized CIFAR-10 with a U-Net (needs --config.data.path=FOLDER, the package torch-fidelity, and
 --config.judge.checkpoint=FILE with Inception's weights). `gpu` and `local` need --config.data.path=FOLDER with MNIST's
 four files; their pictures are compared with real ones in the features of a classifier that the table trains, which is
 no FID. `debug` draws its pictures itself.

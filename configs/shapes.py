@@ -13,7 +13,7 @@ COLUMNS = (
     ("task_single_object", "single object", ".2f"),
     ("task_two_object", "two objects", ".2f"),
     ("task_counting", "counting", ".2f"),
-    ("task_colors", "colours", ".2f"),
+    ("task_colors", "colors", ".2f"),
     ("task_position", "position", ".2f"),
     ("task_color_attr", "attribution", ".2f"),
     ("graded", "clauses fulfilled", ".3f"),

@@ -157,8 +157,8 @@ def peak_memory(side: str) -> float | None:
         return json.loads(output.read_text())["peak_mib"]
 
 
-def utilisation(shape: dict[str, int], seconds: float) -> float | None:
-    """Model FLOPs utilisation of a training step, where the device's peak is known."""
+def utilization(shape: dict[str, int], seconds: float) -> float | None:
+    """Model FLOPs utilization of a training step, where the device's peak is known."""
     import jax
 
     from diffusion.nets.dit import flops_per_token
@@ -192,7 +192,7 @@ def report(result: dict) -> str:
     for side, memory in result["peak_mib_by_side"].items():
         lines.append(f"peak memory {side}: " + (f"{memory:.0f} MiB" if memory else "not measured"))
     if result["mfu"]:
-        lines.append(f"model FLOPs utilisation: {100 * result['mfu']:.1f} %")
+        lines.append(f"model FLOPs utilization: {100 * result['mfu']:.1f} %")
     return "\n".join(lines)
 
 
@@ -236,7 +236,7 @@ def main(arguments: list[str]) -> None:
         "compile_seconds": compile_seconds,
         "peak_mib": own_peak_memory(),
         "peak_mib_by_side": {side: peak_memory(side) for side in sides} if FLAGS.memory else {},
-        "mfu": utilisation(shape, statistics.median(raw["training"]["ours"])) if "ours" in sides else None,
+        "mfu": utilization(shape, statistics.median(raw["training"]["ours"])) if "ours" in sides else None,
     }
     if "ours" in sides:
         import jax

@@ -119,10 +119,10 @@ def measure_genomes(job: Context, sets: list[list[str]], labels: list[Labels]) -
     if jax.process_index() == 0:
         atomic_write(job.folder / "samples.txt", "".join(map(as_lines, sets, labels, [names] * len(sets))))
     real_texts, real_labels = real(job, job.config.judge.reference)
-    labelled = labels[0] is not None
-    reference = grouped(real_texts, real_labels if labelled else None, names)
+    labeled = labels[0] is not None
+    reference = grouped(real_texts, real_labels if labeled else None, names)
     known = {}
-    if labelled:
+    if labeled:
         training = grouped(*real(job, "train"), names)
         model = genomes.species_model({name: training.get(name, []) for name in names})
         right = genomes.predict_species(real_texts, model) == real_labels

@@ -7,7 +7,7 @@ import jax
 from diffusion import build
 from diffusion.data import Dataset, evaluation_batches
 from diffusion.likelihood.estimators import split_passes
-from diffusion.likelihood.summary import evaluate_likelihood, is_likelihood, make_evaluator, summarise
+from diffusion.likelihood.summary import evaluate_likelihood, is_likelihood, make_evaluator, summarize
 from diffusion.objectives.self_conditioning import many_passes
 from diffusion.report.rows import provenance
 from diffusion.rng import named
@@ -44,7 +44,7 @@ def run(job: Context, spec: Job) -> dict:
         # Where only a part of the split is scored, its text is taken to be as dense as the whole split's.
         text = dataset.statistics[split]
         share = scores.tokens.sum() / text.tokens
-        return summarise(
+        return summarize(
             name,
             scores.nats,
             scores.tokens,

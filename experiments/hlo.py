@@ -27,7 +27,7 @@ class Traffic:
 
 
 def collectives(text: str) -> dict[str, Traffic]:
-    """Collectives of an optimised HLO module, by kind.
+    """Collectives of an optimized HLO module, by kind.
 
     The bytes are what one device sends in a ring of n devices for a result of S bytes: (n-1)/n S for all-gather and
     all-to-all, (n-1) S for reduce-scatter (its result is a shard), 2 (n-1)/n S for all-reduce, S for a permutation.

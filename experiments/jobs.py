@@ -114,7 +114,7 @@ def counted(config: dict, section: str) -> Any:
 
 
 def job_id(verb: str, row: str, identity: object) -> str:
-    """A name that a reader recognises and that no other config shares."""
+    """A name that a reader recognizes and that no other config shares."""
     slug = re.sub(r"[^a-z0-9]+", "-", row.lower()).strip("-")
     return f"{verb}-{slug[:40]}-{digest(identity)}"
 

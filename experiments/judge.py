@@ -16,7 +16,7 @@ from diffusion import build
 from diffusion.categorical import target_log_probs
 from diffusion.data import Tokenizer
 from diffusion.data.subword import gpt2
-from diffusion.metrics.text import retokenise
+from diffusion.metrics.text import retokenize
 from diffusion.nets.gpt2 import GPT2
 from diffusion.objectives.autoregressive import shift_right
 from diffusion.train.mesh import make_mesh
@@ -69,7 +69,7 @@ def make_judge(job: Context, spec: Job) -> Judge | None:
 
 
 def trained_judge(needed: str, job: Context) -> Judge:
-    """A causal row of the same table; it reads the samples' own tokens, so nothing is tokenised anew."""
+    """A causal row of the same table; it reads the samples' own tokens, so nothing is tokenized anew."""
     folder = job.workdir / "jobs" / needed
     config = read_config(folder)
     system = build.system(config, job.dataset.tokenizer.vocab_size)
@@ -96,7 +96,7 @@ def trained_judge(needed: str, job: Context) -> Judge:
 
 
 def gpt2_judge(options: ConfigDict, config: ConfigDict) -> Judge:
-    """GPT-2: samples are decoded and tokenised anew, as the public MDLM code does.
+    """GPT-2: samples are decoded and tokenized anew, as the public MDLM code does.
 
     Raises:
       ValueError: when tokenizer and weights are not there, or not of one model.
@@ -133,7 +133,7 @@ def gpt2_judge(options: ConfigDict, config: ConfigDict) -> Judge:
         eos=tokenizer.eos_id,
         log_probs=lambda tokens: log_probs(params, tokens),
         features=lambda tokens: features(params, tokens),
-        tokens=lambda tokens, texts: retokenise(
+        tokens=lambda tokens, texts: retokenize(
             texts, tokenizer.encode, length=length, eos=eos, batch_size=options.batch
         ),
     )

@@ -79,7 +79,7 @@ def nearest_worth(reward_params: Params, clean: Array, told: Told) -> Float[Arra
 
 
 def exact_model(job: Context, asked: list[Slot]) -> Model:
-    """For every prompt a set of pictures, of which some fulfil it; rewards are the share of the prompt fulfilled.
+    """For every prompt a set of pictures, of which some fulfill it; rewards are the share of the prompt fulfilled.
 
     While sampling the reward of a state is that of the nearest picture of its set. This tier tells how methods work,
     without any training; its reward is the truth itself.

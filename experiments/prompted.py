@@ -17,7 +17,7 @@ from diffusion.glyphs.prompts import SPLITS, parse, prompts
 from diffusion.metrics.geneval import TASKS, scores
 from diffusion.metrics.prompted_images import diversity, over_prompts
 from diffusion.metrics.statistics import over_sets
-from diffusion.report.images import image_grid, labelled_grid
+from diffusion.report.images import image_grid, labeled_grid
 from diffusion.report.images import pictures as as_bytes
 from diffusion.report.rows import provenance
 from diffusion.train.mesh import check_batch
@@ -160,5 +160,5 @@ def montage(rows: list[dict], workdir: Path, folder: Path, most: int = 2) -> lis
             texts = (job / "samples.txt").read_text().splitlines()
     if len(columns) < 2 or len({len(each) for each in columns.values()}) > 1:
         return []
-    labelled_grid(folder / MONTAGE, columns, texts, "The same prompts and noise under each method")
+    labeled_grid(folder / MONTAGE, columns, texts, "The same prompts and noise under each method")
     return [folder / MONTAGE]

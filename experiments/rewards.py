@@ -1,4 +1,4 @@
-"""What the verb `evaluate` does for a reward model: whether it tells pictures that fulfil their prompt from others."""
+"""What the verb `evaluate` does for a reward model: whether it tells pictures that fulfill their prompt from others."""
 
 import time
 

@@ -186,7 +186,7 @@ class GPT2(nn.Module):
 
 
 def perturb(model: nn.Module, seed: int = 0, scale: float = 0.1) -> nn.Module:
-    """Adds noise to every parameter, so that no zero-initialised tensor hides an error."""
+    """Adds noise to every parameter, so that no zero-initialized tensor hides an error."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -73,7 +73,7 @@ def run(job: Context, spec: Job) -> dict:
 
 
 def density(text: Mapping[str, Any]) -> dict[str, float]:
-    """Bytes a token of the text; of pairs, whose bytes are not counted, how many are too long to be learnt."""
+    """Bytes a token of the text; of pairs, whose bytes are not counted, how many are too long to be learned."""
     names = {"bytes_per_token": "train", "validation_bytes_per_token": "validation"}
     if isinstance(text["train"], PairStatistics):
         return dict.fromkeys(names, 0.0) | {"pairs_left_out": text["train"].left_out}

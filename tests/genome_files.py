@@ -25,7 +25,7 @@ def rows(dataset, split):
     return dataset.split(split).rows(range(len(dataset.split(split))))
 
 
-def labelled(dataset, split):
+def labeled(dataset, split):
     found = rows(dataset, split)
     return sorted(zip(map(tuple, found["tokens"].tolist()), found["label"].tolist(), strict=True))
 

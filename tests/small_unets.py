@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.nets.sd.unet import Added, UNet
-from tests.weights import randomised
+from tests.weights import randomized
 
 BATCH, HEIGHT, WIDTH, TOKENS = 2, 8, 4, 3
 SMALL = UNet(
@@ -42,7 +42,7 @@ def inputs(net, height=HEIGHT, width=WIDTH, tokens=TOKENS, batch=BATCH, seed=0):
 
 @cache
 def small_params():
-    return randomised(lambda key: SMALL.init(key, *inputs(SMALL)))
+    return randomized(lambda key: SMALL.init(key, *inputs(SMALL)))
 
 
 apply = compiled(SMALL.apply)

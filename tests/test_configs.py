@@ -211,7 +211,7 @@ def test_published_figures_belong_to_rows_and_columns(table):
 
 
 def test_plots_name_rows_and_columns_that_are_there(table):
-    """A misspelt row would be an empty place in a plot, and nothing else would tell."""
+    """A misspelled row would be an empty place in a plot, and nothing else would tell."""
     names = set()
     for variant in VARIANTS:
         config = table.get_config(variant)

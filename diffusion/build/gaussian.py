@@ -91,11 +91,11 @@ def gaussian_system(config: ConfigDict, vocabulary: int) -> System:
 def captioned(config: ConfigDict) -> CaptionedUNet:
     """The U-Net behind a table of words."""
     fields = plain_fields(config.captioned_unet)
-    colours = image_shape(config.data.source)[2]
+    colors = image_shape(config.data.source)[2]
     unet = UNet(
         **fields,
-        in_channels=colours,
-        out_channels=colours,
+        in_channels=colors,
+        out_channels=colors,
         dtype=config.model.dtype,
         attention=config.model.attention,
     )

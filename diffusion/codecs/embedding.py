@@ -53,10 +53,10 @@ class Embedding:
         return self.encode(params, self.decode(params, clean))
 
     def mean_square(self, params: Params) -> Float[Array, ""]:
-        """Mean squared coordinate of all tokens' embeddings: 1 where they are normalised."""
+        """Mean squared coordinate of all tokens' embeddings: 1 where they are normalized."""
         return jnp.mean(self.rows(params)[: self.vocabulary] ** 2)
 
-    def neighbour_distance(self, params: Params, chunk: int = 1024) -> Float[Array, ""]:
+    def neighbor_distance(self, params: Params, chunk: int = 1024) -> Float[Array, ""]:
         """v = mean over tokens u of min_{w != u} ||e_u - e_w||^2 / d; `chunk` rows at a time."""
         rows = self.rows(params)[: self.vocabulary]
         count, width = rows.shape

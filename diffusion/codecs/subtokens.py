@@ -172,8 +172,8 @@ class Levels:
         values = self.low + jnp.astype(tokens, jnp.float32) * self.step
         if self.image is None:
             return values
-        height, width, colours = self.image
-        return values.reshape(-1, colours, height, width).transpose(0, 2, 3, 1)
+        height, width, colors = self.image
+        return values.reshape(-1, colors, height, width).transpose(0, 2, 3, 1)
 
     def decode(self, values: Float[Array, "B ..."]) -> Int[Array, "B L"]:
         """The nearest tokens; what lies outside gets the first or the last one."""

@@ -54,7 +54,7 @@ LABELS = {
 
 
 def image_shape(source: str) -> tuple[int, int, int]:
-    """Height, width and colours of a source's images; raises ValueError for one without."""
+    """Height, width and colors of a source's images; raises ValueError for one without."""
     if source not in SHAPES:
         raise ValueError(f"data.source: {source!r} holds no images; known: {', '.join(SHAPES)}")
     return SHAPES[source]
@@ -160,19 +160,19 @@ def in_memory(source: ArraySource) -> tuple[dict[str, Block], dict[str, Statisti
 def as_pixels(
     source: str, tokens: Integer[np.ndarray, "N L"]
 ) -> tuple[Integer[np.ndarray, "N M"], tuple[int, int, int]]:
-    """One value a pixel and colour, and the picture's shape: as tokens are, or unpacked from pairs."""
-    height, width, colours = image_shape(source)
+    """One value a pixel and color, and the picture's shape: as tokens are, or unpacked from pairs."""
+    height, width, colors = image_shape(source)
     if source.endswith("_pairs"):
         return images.pixels_of_pairs(tokens), (height, width, 3)
-    return np.asarray(tokens), (height, width, colours)
+    return np.asarray(tokens), (height, width, colors)
 
 
 def flipped(
     tokens: Integer[np.ndarray, "B L"], image: tuple[int, int, int], coins: Bool[np.ndarray, " B"]
 ) -> Integer[np.ndarray, "B L"]:
     """Channel-major images [B, (c h w)] of shape (h, w, c), mirrored left to right where the coin is true."""
-    height, width, colours = image
-    pictures = tokens.reshape(-1, colours, height, width)
+    height, width, colors = image
+    pictures = tokens.reshape(-1, colors, height, width)
     return np.where(coins[:, None, None, None], pictures[..., ::-1], pictures).reshape(tokens.shape)
 
 

@@ -23,7 +23,7 @@ BuildSplit = Callable[[Statistics], Iterator[Block]]
 
 
 class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Rows {"tokens": [length]}, when padded {"weights": uint8 [length]}, and when labelled {"label": int32 []}.
+    """Rows {"tokens": [length]}, when padded {"weights": uint8 [length]}, and when labeled {"label": int32 []}.
 
     In the order of the source, or when `shuffled` in TFDS's fixed order by the hash of their number.
     """
@@ -38,11 +38,11 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         largest_id: int,
         padded: bool,
         blocks: Mapping[str, Iterator[Block]],
-        labelled: bool,
+        labeled: bool,
         shuffled: bool,
         **kwargs: Any,
     ):
-        self.length, self.padded, self.blocks, self.labelled, self.shuffled = length, padded, blocks, labelled, shuffled
+        self.length, self.padded, self.blocks, self.labeled, self.shuffled = length, padded, blocks, labeled, shuffled
         self.dtype = np.uint8 if largest_id < 2**8 else np.uint16 if largest_id < 2**16 else np.int32
         super().__init__(**kwargs)
 
@@ -52,7 +52,7 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             return tfds.features.Tensor(shape=(self.length,), dtype=dtype, encoding="bytes")
 
         features = {"tokens": feature(self.dtype)} | ({"weights": feature(np.uint8)} if self.padded else {})
-        features |= {"label": tfds.features.Scalar(np.int32)} if self.labelled else {}
+        features |= {"label": tfds.features.Scalar(np.int32)} if self.labeled else {}
         return tfds.core.DatasetInfo(
             builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=not self.shuffled
         )
@@ -69,7 +69,7 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 if self.padded:
                     assert block.weights is not None
                     example["weights"] = block.weights[row]
-                if self.labelled:
+                if self.labeled:
                     assert block.labels is not None
                     example["label"] = np.int32(block.labels[row])
                 yield key, example
@@ -89,7 +89,7 @@ def prepare(
     length: int,
     largest_id: int,
     padded: bool,
-    labelled: bool = False,
+    labeled: bool = False,
     shuffled: bool = False,
 ) -> None:
     """Writes the examples of every split into `folder`, all or nothing; splits without an example are left out.
@@ -124,7 +124,7 @@ def prepare(
             largest_id=largest_id,
             padded=padded,
             blocks=blocks,
-            labelled=labelled,
+            labeled=labeled,
             shuffled=shuffled,
             data_dir=str(work),
             file_format="array_record",

@@ -1,4 +1,4 @@
-"""Undo the word tokenisation of benchmark corpora, with the rules of the public MDLM code.
+"""Undo the word tokenization of benchmark corpora, with the rules of the public MDLM code.
 
 Zero-shot perplexities depend on every one of these rules (Sahoo et al. 2024, appendix C.2, following the
 GPT-2 protocol), so each is an ordered table: literal pairs are replaced as text, compiled pairs as patterns.
@@ -45,7 +45,7 @@ PTB: tuple[Rule, ...] = (
     (" n't", "n't"),
     (" \n ", "\n"),
     ("\\/", "/"),
-    *((" N ", " 1 "),) * 10,  # neighbouring numbers share a space, so one pass misses every second one
+    *((" N ", " 1 "),) * 10,  # neighboring numbers share a space, so one pass misses every second one
     ("$ 1", "$1"),
     ("# 1", "#1"),
     ("<unk>", "?"),
@@ -117,4 +117,4 @@ DETOKENIZERS: dict[str, Callable[[str], str]] = {
     "scientific_papers_arxiv": scientific_papers,
     "scientific_papers_pubmed": scientific_papers,
 }
-"""Sources that are detokenised; ag_news and the others are read as they are."""
+"""Sources that are detokenized; ag_news and the others are read as they are."""

@@ -22,7 +22,7 @@ LOWEST, HIGHEST = -6.0, 6.0
 
 
 def shapes(settings: DataSettings) -> ArraySource:
-    """Scenes of glyphs (16 x 16, three colours) that fulfil their prompts, over GenEval's six tasks alike."""
+    """Scenes of glyphs (16 x 16, three colors) that fulfill their prompts, over GenEval's six tasks alike."""
     del settings
 
     def pictures(split: str) -> Iterator[Block]:
@@ -33,7 +33,7 @@ def shapes(settings: DataSettings) -> ArraySource:
 
 
 def shapes_rewards(settings: DataSettings) -> ArraySource:
-    """Scenes with prompts that they fulfil, miss by one thing, or have nothing to do with, and the share fulfilled."""
+    """Scenes with prompts that they fulfill, miss by one thing, or have nothing to do with, and the share fulfilled."""
     del settings
 
     def pictures(split: str) -> Iterator[Block]:

@@ -1,6 +1,6 @@
 """Image sets from local files: MNIST, CIFAR-10 and downsampled ImageNet, every pixel value one token.
 
-Rows are channel-major, (colour, row, column), as CIFAR-10 and downsampled ImageNet are stored.
+Rows are channel-major, (color, row, column), as CIFAR-10 and downsampled ImageNet are stored.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ PICKLED_MODULES = re.compile(r"numpy|numpy\._?core\.(multiarray|numeric)")
 
 
 def mnist(settings: DataSettings) -> ArraySource:
-    """MNIST (28 x 28, grey, ten digits) from its idx files, plain or gzipped, with its official test split."""
+    """MNIST (28 x 28, gray, ten digits) from its idx files, plain or gzipped, with its official test split."""
     folder = Path(settings.path).expanduser()
     parts = {}
     for split, names in MNIST_FILES.items():
@@ -54,7 +54,7 @@ def mnist(settings: DataSettings) -> ArraySource:
         if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
             raise ValueError(f"data.path: {files[0]} and its labels have shapes {images.shape} and {labels.shape}")
         parts[split] = (images.reshape(len(images), -1), labels.astype(np.int32))
-    return labelled("mnist", parts, (28, 28, 1), 10, settings)
+    return labeled("mnist", parts, (28, 28, 1), 10, settings)
 
 
 def idx_array(path: Path) -> UInt8[np.ndarray, "..."]:
@@ -74,7 +74,7 @@ def idx_array(path: Path) -> UInt8[np.ndarray, "..."]:
     return values.reshape(shape)
 
 
-def labelled(
+def labeled(
     name: str, parts: Mapping[str, Labelled], image: tuple[int, int, int], labels: int, settings: DataSettings
 ) -> ArraySource:
     """A source in memory; the last `data.validation_images` of train are validation, or with 0 the test split is."""
@@ -95,7 +95,7 @@ def labelled(
 
 
 def cifar10(settings: DataSettings) -> ArraySource:
-    """CIFAR-10 (32 x 32, three colours, ten classes): python or binary version, as a folder or a .tar(.gz).
+    """CIFAR-10 (32 x 32, three colors, ten classes): python or binary version, as a folder or a .tar(.gz).
 
     Raises: ValueError when files are missing or damaged.
     """
@@ -115,7 +115,7 @@ def cifar10(settings: DataSettings) -> ArraySource:
             binary_batch(name, files[name]()) if ".bin" in name else python_batch(name, files[name]()) for name in names
         ]
         parts[split] = tuple(np.concatenate(arrays) for arrays in zip(*read, strict=True))
-    return labelled("cifar10", parts, (32, 32, 3), 10, settings)
+    return labeled("cifar10", parts, (32, 32, 3), 10, settings)
 
 
 def members(path: str, pattern: re.Pattern[str]) -> dict[str, Read]:

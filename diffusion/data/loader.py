@@ -82,7 +82,7 @@ class Dataset:
     statistics: Mapping[str, Statistics]
     source: str
     paper_split: str  # the split that the MDLM code evaluates on
-    image: tuple[int, int, int] | None = None  # height, width, colours of rows that are channel-major images
+    image: tuple[int, int, int] | None = None  # height, width, colors of rows that are channel-major images
     labels: int = 0  # classes that the labels name
     flip: bool = False  # mirror half of the training images
     domain: str = "text"  # text, image, molecules, genomes or values
@@ -222,7 +222,7 @@ def _load_arrays(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset
                 length=source.length,
                 largest_id=largest,
                 padded=False,
-                labelled=source.labels > 0,
+                labeled=source.labels > 0,
                 shuffled=source.shuffled,
             )
         records, statistics = builder.open_prepared(folder)

@@ -210,7 +210,7 @@ def prepared(pairs: Iterator[Pair], lower: bool) -> Iterator[Pair]:
 
 
 def load_pairs(settings: PairSettings, tokenizer: Tokenizer | None = None) -> PairDataset:
-    """Opens the pairs that `settings` describe; tokenizers are learnt from both sides of the training split.
+    """Opens the pairs that `settings` describe; tokenizers are learned from both sides of the training split.
 
     Raises: ValueError in one line that names the field and the remedy.
     """

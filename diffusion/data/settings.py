@@ -26,7 +26,7 @@ class DataSettings:
     bos_eos: bool = True  # wrapped: every example is BOS + (length - 2) tokens + EOS
     symbols27: bool = False  # enwiki2018: the 27-symbol form (a-z and space)
     document: str = "file"  # text_files: file | paragraph | line
-    detokenize: bool = True  # undo the word tokenisation of wikitext, ptb, lm1b, lambada, scientific papers
+    detokenize: bool = True  # undo the word tokenization of wikitext, ptb, lm1b, lambada, scientific papers
     validation_documents: int = 100_000  # openwebtext: the last documents are the validation split
     validation_images: int = 5000  # mnist, cifar10: the last training images; 0: none, validation is the test split
     flip: bool = False  # images: mirror half of the training examples left to right, another half each epoch

@@ -184,7 +184,7 @@ _LETTERS = bytes(byte if byte in b"abcdefghijklmnopqrstuvwxyz0123456789" else 32
 
 
 def symbols27(text: str) -> str:
-    """Lower case, a-z kept, digits spelt as words, everything else a space, spaces collapsed and stripped."""
+    """Lower case, a-z kept, digits spelled as words, everything else a space, spaces collapsed and stripped."""
     kept = text.lower().encode("ascii", "replace").translate(_LETTERS).decode("ascii")
     for digit, word in enumerate(DIGITS):
         kept = kept.replace(str(digit), f" {word} ")

@@ -114,7 +114,7 @@ def trained_bpe(documents: Iterable[str], vocab_size: int, file: Path) -> Tokeni
 def _prefix(documents: Iterable[str]) -> Iterable[str]:
     left = SAMPLE_CHARACTERS
     for document in documents:
-        # Pieces, so that a corpus that is one long line does not become one long pre-tokenisation job.
+        # Pieces, so that a corpus that is one long line does not become one long pre-tokenization job.
         for start in range(0, min(len(document), left), 100_000):
             yield document[start : min(start + 100_000, left)]
         left -= len(document)

@@ -70,19 +70,19 @@ def density2d(settings: DataSettings) -> ArraySource:
 def blobs(settings: DataSettings) -> ArraySource:
     """Grey pictures of 8 x 8 pixels with one bright round blob; the label is the quarter that it lies in.
 
-    Values are quantised to `data.vocab_size` levels: the smallest image set that a network can learn from.
+    Values are quantized to `data.vocab_size` levels: the smallest image set that a network can learn from.
     """
     levels = settings.vocab_size
     if not 2 <= levels <= 256:
-        raise ValueError(f"data.vocab_size: blobs has 2 to 256 grey levels, not {levels}")
+        raise ValueError(f"data.vocab_size: blobs has 2 to 256 gray levels, not {levels}")
 
     def pictures(seed: int, count: int) -> Iterator[Block]:
         rng = np.random.default_rng((seed, levels))
         labels = rng.integers(0, 4, count)
         low = np.stack([labels // 2, labels % 2], axis=1) * BLOB_SIDE / 2
-        centres = low + rng.uniform(0.5, BLOB_SIDE / 2 - 0.5, (count, 2))
+        centers = low + rng.uniform(0.5, BLOB_SIDE / 2 - 0.5, (count, 2))
         widths = rng.uniform(0.8, 1.6, (count, 1, 1))
-        yield Block(drawn(centres, widths, levels), None, labels.astype(np.int32))
+        yield Block(drawn(centers, widths, levels), None, labels.astype(np.int32))
 
     splits = {
         split: lambda seed=seed, count=count: pictures(seed, count)
@@ -93,14 +93,14 @@ def blobs(settings: DataSettings) -> ArraySource:
 
 
 def drawn(
-    centres: Float[np.ndarray, "N 2"], widths: Float[np.ndarray, "N 1 1"], levels: int
+    centers: Float[np.ndarray, "N 2"], widths: Float[np.ndarray, "N 1 1"], levels: int
 ) -> UInt8[np.ndarray, "N 64"]:
-    """Gaussian bumps sampled at pixel centres, brightest at levels - 1."""
+    """Gaussian bumps sampled at pixel centers, brightest at levels - 1."""
     at = np.arange(BLOB_SIDE) + 0.5
-    down = (at[None, :, None] - centres[:, :1, None]) ** 2
-    across = (at[None, None, :] - centres[:, 1:, None]) ** 2
+    down = (at[None, :, None] - centers[:, :1, None]) ** 2
+    across = (at[None, None, :] - centers[:, 1:, None]) ** 2
     bright = np.exp(-(down + across) / (2 * widths**2))
-    return np.round(bright * (levels - 1)).astype(np.uint8).reshape(len(centres), -1)
+    return np.round(bright * (levels - 1)).astype(np.uint8).reshape(len(centers), -1)
 
 
 def simple_molecules(settings: DataSettings) -> ArraySource:

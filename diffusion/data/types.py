@@ -26,7 +26,7 @@ class ArraySource:
     splits: Mapping[str, Callable[[], Iterator[Block]]]
     length: int
     vocab_size: int
-    image: tuple[int, int, int] | None = None  # height, width, colours; rows are channel-major (c, h, w)
+    image: tuple[int, int, int] | None = None  # height, width, colors; rows are channel-major (c, h, w)
     labels: int = 0  # classes that the labels name; 0: no labels
     content_hash: str = ""  # of the files of a source too large for memory; else the examples are hashed
     domain: str = "values"  # image, molecules, genomes or values

@@ -1,4 +1,4 @@
-"""What a glyph picture shows, by an exact program instead of a network, and whether that fulfils its prompt."""
+"""What a glyph picture shows, by an exact program instead of a network, and whether that fulfills its prompt."""
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
@@ -11,12 +11,12 @@ from diffusion.metrics.geneval import Detection, Metadata
 Picture = UInt8[np.ndarray, "16 16 3"] | Float[np.ndarray, "16 16 3"]
 
 THRESHOLD = 0.7
-# Of the distance from background to palette colour, how much makes a pixel foreground.
+# Of the distance from background to palette color, how much makes a pixel foreground.
 FOREGROUND = 0.45
 SMALLEST = 5
 SHIFT = 1
 
-NAMES, COLOURS = tuple(GLYPHS), tuple(PALETTE)
+NAMES, COLORS = tuple(GLYPHS), tuple(PALETTE)
 LEVELS = np.stack(list(PALETTE.values()))
 WINDOW = EXTENT + 2 * SHIFT
 # Every glyph at every shift of -1, 0, 1 in rows and columns, inside a window with one pixel to spare around it.
@@ -34,9 +34,9 @@ AREAS = SHIFTED.sum(axis=1)
 def detect(image: Shaped[np.ndarray, "..."]) -> list[Detection]:
     """Every 4-connected patch of foreground of at least 5 pixels, as its likeliest glyph.
 
-    The background is the median of each channel. A pixel belongs to the palette colour nearest to it, and to the
-    foreground if |pixel - background| > 0.45 |colour - background|. The score of a patch is its best intersection over
-    union with a glyph's mask, shifted by up to one pixel from the patch's corner; its colour is what most of its
+    The background is the median of each channel. A pixel belongs to the palette color nearest to it, and to the
+    foreground if |pixel - background| > 0.45 |color - background|. The score of a patch is its best intersection over
+    union with a glyph's mask, shifted by up to one pixel from the patch's corner; its color is what most of its
     pixels have, its box the tight one. Values are bytes, or real numbers in [0, 1], beyond which they are cut off as in
     a saved picture.
 
@@ -60,9 +60,9 @@ def detect(image: Shaped[np.ndarray, "..."]) -> list[Detection]:
         shared = SHIFTED @ window.reshape(-1)
         overlap = shared / (AREAS + area - shared)
         best = int(overlap.argmax())
-        colour = COLOURS[np.bincount(nearest[patch]).argmax()]
+        color = COLORS[np.bincount(nearest[patch]).argmax()]
         box = (columns.start, rows.start, columns.stop, rows.stop)
-        found.append(Detection(NAMES[best // (2 * SHIFT + 1) ** 2], float(overlap[best]), box, colour))
+        found.append(Detection(NAMES[best // (2 * SHIFT + 1) ** 2], float(overlap[best]), box, color))
     return found
 
 

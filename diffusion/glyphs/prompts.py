@@ -1,4 +1,4 @@
-"""The prompts about glyph pictures: GenEval's six tasks over four glyphs and six colours, in 24 words."""
+"""The prompts about glyph pictures: GenEval's six tasks over four glyphs and six colors, in 24 words."""
 
 import functools
 import hashlib
@@ -11,14 +11,14 @@ from jaxtyping import Int
 from diffusion.metrics.geneval import OPPOSITES, TASKS
 
 GLYPH_NAMES = ("square", "plus", "ring", "diamond")
-COLOUR_NAMES = ("red", "green", "blue", "yellow", "purple", "black")
+COLOR_NAMES = ("red", "green", "blue", "yellow", "purple", "black")
 PLURALS = {"squares": "square", "pluses": "plus", "rings": "ring", "diamonds": "diamond"}
 NUMBERS = {"two": 2, "three": 3, "four": 4}
 SPLITS = ("train", "validation", "test")
 
 # Ids are positions in this list; 0 fills up to PROMPT_LENGTH.
 WORDS = ("<pad>", "a", "and", "above", "below", "left", "right", "of")
-WORDS += (*NUMBERS, *GLYPH_NAMES, *PLURALS, *COLOUR_NAMES)
+WORDS += (*NUMBERS, *GLYPH_NAMES, *PLURALS, *COLOR_NAMES)
 PROMPT_LENGTH = 8
 
 # Meanings that validation and test each keep for themselves, out of 6, 24, 24 and 180.
@@ -47,8 +47,8 @@ def parse(prompt: str) -> dict[str, Any]:
                 [{"class": glyph, "count": count}],
                 [{"class": glyph, "count": count + 1}],
             )
-        case ["a", colour, glyph] if colour in COLOUR_NAMES and glyph in GLYPH_NAMES:
-            tag, include = "colors", [{"class": glyph, "count": 1, "color": colour}]
+        case ["a", color, glyph] if color in COLOR_NAMES and glyph in GLYPH_NAMES:
+            tag, include = "colors", [{"class": glyph, "count": 1, "color": color}]
         case ["a", first, "and", "a", second] if different(first, second, GLYPH_NAMES):
             tag, include = "two_object", [{"class": glyph, "count": 1} for glyph in (first, second)]
         case ["a", first, *between, "a", second] if (
@@ -58,14 +58,14 @@ def parse(prompt: str) -> dict[str, Any]:
             found = {"class": first, "count": 1, "position": [relation, 0]}
             tag, include = "position", [{"class": second, "count": 1}, found]
         case ["a", paint, first, "and", "a", other, second] if different(first, second, GLYPH_NAMES) and different(
-            paint, other, COLOUR_NAMES
+            paint, other, COLOR_NAMES
         ):
             pairs = ((first, paint), (second, other))
-            tag, include = "color_attr", [{"class": glyph, "count": 1, "color": colour} for glyph, colour in pairs]
+            tag, include = "color_attr", [{"class": glyph, "count": 1, "color": color} for glyph, color in pairs]
         case _:
             raise ValueError(
                 f"sample.prompt: {prompt!r} is outside the grammar; use {', '.join(GLYPH_NAMES)} (two to four of one "
-                f"kind, or one or two different ones) in {', '.join(COLOUR_NAMES)} (two different ones), as in 'a "
+                f"kind, or one or two different ones) in {', '.join(COLOR_NAMES)} (two different ones), as in 'a "
                 "ring', 'three diamonds', 'a purple ring', 'a ring and a plus', 'a square above a ring' (below, left "
                 "of, right of) or 'a red plus and a green diamond'"
             )
@@ -88,7 +88,7 @@ def meanings(task: str) -> list[tuple[str, ...]]:
         case "counting":
             return [(f"{number} {plural}",) for plural in PLURALS for number in NUMBERS]
         case "colors":
-            return [(f"a {colour} {glyph}",) for glyph in GLYPH_NAMES for colour in COLOUR_NAMES]
+            return [(f"a {color} {glyph}",) for glyph in GLYPH_NAMES for color in COLOR_NAMES]
         case "two_object":
             pairs = itertools.combinations(GLYPH_NAMES, 2)
             return [(f"a {first} and a {second}", f"a {second} and a {first}") for first, second in pairs]
@@ -102,7 +102,7 @@ def meanings(task: str) -> list[tuple[str, ...]]:
             things = [
                 (f"a {paint} {first}", f"a {other} {second}")
                 for first, second in itertools.combinations(GLYPH_NAMES, 2)
-                for paint, other in itertools.permutations(COLOUR_NAMES, 2)
+                for paint, other in itertools.permutations(COLOR_NAMES, 2)
             ]
             return [(f"{first} and {second}", f"{second} and {first}") for first, second in things]
     raise ValueError(f"task: {task!r} is no task; use one of {', '.join(TASKS)}")

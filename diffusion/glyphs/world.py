@@ -1,4 +1,4 @@
-"""Pictures of coloured glyphs, 16 x 16 pixels, that fulfil a prompt, or miss it by one thing: a world with exact truth.
+"""Pictures of colored glyphs, 16 x 16 pixels, that fulfill a prompt, or miss it by one thing: a world with exact truth.
 
 The prompts are those of `shapes_prompts`, the rules GenEval's, and what a scene shows is known without detecting it.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 
-from diffusion.glyphs.prompts import COLOUR_NAMES, GLYPH_NAMES, PROMPT_LENGTH, encode, parse, prompts
+from diffusion.glyphs.prompts import COLOR_NAMES, GLYPH_NAMES, PROMPT_LENGTH, encode, parse, prompts
 from diffusion.metrics import geneval
 from diffusion.metrics.geneval import OPPOSITES, TASKS, Detection, Metadata
 
@@ -30,31 +30,31 @@ ROWS = {
 }
 GLYPHS = {name: np.array([[letter == "#" for letter in row] for row in ROWS[name]]) for name in GLYPH_NAMES}
 LEVELS = ((220, 40, 40), (40, 170, 60), (50, 80, 220), (240, 210, 40), (160, 60, 190), (30, 30, 30))
-PALETTE = {name: np.array(levels) / 255 for name, levels in zip(COLOUR_NAMES, LEVELS, strict=True)}
+PALETTE = {name: np.array(levels) / 255 for name, levels in zip(COLOR_NAMES, LEVELS, strict=True)}
 
 # How a near miss misses, by task; what is named twice is twice as frequent.
 MISSES = {
     "single_object": ("missing", "glyph", "glyph", "glyph"),
     "two_object": ("missing", "glyph"),
     "counting": ("missing", "extra", "glyph"),
-    "colors": ("missing", "glyph", "glyph", "colour", "colour"),
+    "colors": ("missing", "glyph", "glyph", "color", "color"),
     "position": ("missing", "glyph", "relation", "relation"),
-    "color_attr": ("missing", "glyph", "colour", "swap"),
+    "color_attr": ("missing", "glyph", "color", "swap"),
 }
 
 
 class Thing(NamedTuple):
-    """A glyph in a colour, with the row and column of its upper left corner, and how far its colour is off."""
+    """A glyph in a color, with the row and column of its upper left corner, and how far its color is off."""
 
     glyph: str
-    colour: str
+    color: str
     row: int
     column: int
     jitter: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 class Scene(NamedTuple):
-    """Things on grey, drawn in their order."""
+    """Things on gray, drawn in their order."""
 
     things: tuple[Thing, ...]
     background: float = 0.87
@@ -64,18 +64,18 @@ def render(scene: Scene) -> Float[np.ndarray, "16 16 3"]:
     """Row, column, red-green-blue, values in [0, 1].
 
     Raises:
-      ValueError: for an unknown glyph or colour, or a thing that does not lie inside.
+      ValueError: for an unknown glyph or color, or a thing that does not lie inside.
     """
     image = np.full((SIDE, SIDE, 3), scene.background)
     for thing in scene.things:
         inside = 0 <= min(thing.row, thing.column) and max(thing.row, thing.column) <= SIDE - EXTENT
-        if thing.glyph not in GLYPHS or thing.colour not in PALETTE or not inside:
+        if thing.glyph not in GLYPHS or thing.color not in PALETTE or not inside:
             raise ValueError(
                 f"scene.things: {thing} cannot be drawn; use {', '.join(GLYPHS)} in {', '.join(PALETTE)}, rows and "
                 f"columns 0 to {SIDE - EXTENT}"
             )
         box = image[thing.row : thing.row + EXTENT, thing.column : thing.column + EXTENT]
-        box[GLYPHS[thing.glyph]] = PALETTE[thing.colour] + thing.jitter
+        box[GLYPHS[thing.glyph]] = PALETTE[thing.color] + thing.jitter
     return np.clip(image, 0, 1)
 
 
@@ -83,7 +83,7 @@ def objects(scene: Scene) -> list[Detection]:
     """What is there, as a perfect detector reports it that reads line by line: by the first pixel of each thing."""
     ordered = sorted(scene.things, key=lambda each: (each.row, each.column + ROWS[each.glyph][0].index("#")))
     return [
-        Detection(each.glyph, 1.0, (each.column, each.row, each.column + EXTENT, each.row + EXTENT), each.colour)
+        Detection(each.glyph, 1.0, (each.column, each.row, each.column + EXTENT, each.row + EXTENT), each.color)
         for each in ordered
     ]
 
@@ -129,9 +129,9 @@ def placed(rng: np.random.Generator, count: int, relation: str | None = None) ->
 
 
 def asked(rng: np.random.Generator, metadata: Metadata) -> tuple[list[tuple[str, str]], str | None]:
-    """Glyphs and colours that fulfil a prompt, any colour where it names none, and the relation it asks for."""
+    """Glyphs and colors that fulfill a prompt, any color where it names none, and the relation it asks for."""
     things = [
-        (each["class"], each.get("color") or other(rng, COLOUR_NAMES))
+        (each["class"], each.get("color") or other(rng, COLOR_NAMES))
         for each in metadata["include"]
         for _ in range(each["count"])
     ]
@@ -146,7 +146,7 @@ def other(rng: np.random.Generator, names: tuple[str, ...], name: str | None = N
 
 
 def arranged(rng: np.random.Generator, things: list[tuple[str, str]], relation: str | None) -> Scene:
-    """These things at random places, with random grey and random shades."""
+    """These things at random places, with random gray and random shades."""
     places = placed(rng, len(things), relation).tolist()
     jitters = rng.uniform(-JITTER, JITTER, (len(things), 3)).tolist()
     drawn = zip(things, places, jitters, strict=True)
@@ -160,7 +160,7 @@ def correct_scene(rng: np.random.Generator, metadata: Metadata) -> Scene:
 
 
 def near_miss(rng: np.random.Generator, metadata: Metadata) -> Scene:
-    """A scene with one thing wrong: one is missing or too much, has another glyph or colour, or lies elsewhere.
+    """A scene with one thing wrong: one is missing or too much, has another glyph or color, or lies elsewhere.
 
     Drawn anew until GenEval's rules call the true objects wrong, since a change may leave a prompt fulfilled: on a
     diagonal two relations hold, and four things leave no room for a fifth.
@@ -168,16 +168,16 @@ def near_miss(rng: np.random.Generator, metadata: Metadata) -> Scene:
     while True:
         things, relation = asked(rng, metadata)
         index = int(rng.integers(len(things)))
-        glyph, colour = things[index]
+        glyph, color = things[index]
         match other(rng, MISSES[metadata["tag"]]):
             case "missing":
                 del things[index]
             case "extra":
-                things = [*things, (glyph, other(rng, COLOUR_NAMES))][:MOST]
+                things = [*things, (glyph, other(rng, COLOR_NAMES))][:MOST]
             case "glyph":
-                things[index] = (other(rng, GLYPH_NAMES, glyph), colour)
-            case "colour":
-                things[index] = (glyph, other(rng, COLOUR_NAMES, colour))
+                things[index] = (other(rng, GLYPH_NAMES, glyph), color)
+            case "color":
+                things[index] = (glyph, other(rng, COLOR_NAMES, color))
             case "swap":
                 (first, paint), (second, varnish) = things
                 things = [(first, varnish), (second, paint)]
@@ -196,7 +196,7 @@ class Pool(NamedTuple):
 
 
 def pool(seed: int, metadata: Metadata, size: int = 192, correct: float = 0.35) -> Pool:
-    """Pictures for a prompt of which the share `correct`, rounded to a whole number, fulfils it; the rest nearly does.
+    """Pictures for a prompt of which the share `correct`, rounded to a whole number, fulfills it; the rest nearly does.
 
     Raises:
       ValueError: for a share outside [0, 1] or no picture.

@@ -79,7 +79,7 @@ def is_likelihood(name: str) -> bool:
     return name.startswith(LIKELIHOODS)
 
 
-def summarise(
+def summarize(
     name: str,
     nats: Float[np.ndarray, " N"],
     tokens: Float[np.ndarray, " N"] | Integer[np.ndarray, " N"],

@@ -18,8 +18,8 @@ def moments(features: Float[np.ndarray, "N D"]) -> Moments:
     if not np.isfinite(features).all():
         raise ValueError("features of the samples are not finite")
     mean = features.mean(axis=0)
-    centred = features - mean
-    return mean, centred.T @ centred / (len(features) - 1)
+    centered = features - mean
+    return mean, centered.T @ centered / (len(features) - 1)
 
 
 def frechet_distance(first: Moments, second: tuple[Float[np.ndarray, " E"], Float[np.ndarray, "E E"]]) -> float:

@@ -22,13 +22,13 @@ class Detection(NamedTuple):
     name: str
     score: float
     box: Box
-    colour: str | None = None
+    color: str | None = None
 
 
 def relations(a_box: Box, b_box: Box, shrink: float = 0.1) -> set[str]:
     """Where A lies as seen from B: none, one or two of "left of", "right of", "above", "below".
 
-    With centres c, sizes d and o = c_A - c_B, each axis keeps o' = sign(o) max(|o| - shrink (d_A + d_B), 0), and a
+    With centers c, sizes d and o = c_A - c_B, each axis keeps o' = sign(o) max(|o| - shrink (d_A + d_B), 0), and a
     relation holds where o' / |o| exceeds 1/2 in its direction. The norm is that of the whole offset.
     """
     a, b = (np.asarray(box, np.float64).reshape(2, 2) for box in (a_box, b_box))
@@ -61,8 +61,8 @@ def clauses(
 ) -> list[float]:
     """What a prompt asks for, one number in [0, 1] each, 1 where it is fulfilled.
 
-    For every class: the found share of its count; with a colour, the share of the count that has it among the `count`
-    best detections, on which alone colours and positions are tested; with a position, the share of pairs (found,
+    For every class: the found share of its count; with a color, the share of the count that has it among the `count`
+    best detections, on which alone colors and positions are tested; with a position, the share of pairs (found,
     reference) for which the relation holds, 0 unless both are found in full. For every exclusion: 0 from `count`
     detections on. Objects that nobody asked for do not matter. Counting prompts have a threshold of their own.
     """
@@ -73,7 +73,7 @@ def clauses(
     for each, group in zip(asked, found, strict=True):
         results.append(len(group) / each["count"])
         if "color" in each:
-            results.append(sum(detection.colour == each["color"] for detection in group) / each["count"])
+            results.append(sum(detection.color == each["color"] for detection in group) / each["count"])
         if "position" in each:
             relation, reference = each["position"]
             pairs = [(a.box, b.box) for a in group for b in found[reference]]

@@ -67,7 +67,7 @@ def kmer_spectrum(sequences: Sequence[str], k: int) -> Float[np.ndarray, " K"]:
 def js_distance(first: Float[np.ndarray, " K"], second: Float[np.ndarray, " K"]) -> float:
     """sqrt((KL(p | m) + KL(q | m)) / 2) with m = (p + q) / 2, in sqrt(nats): SciPy's `jensenshannon`, 0 to 0.8326.
 
-    Both are normalised first; one that is all zeros is as far from anything as can be.
+    Both are normalized first; one that is all zeros is as far from anything as can be.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if not first.any() or not second.any():
@@ -195,7 +195,7 @@ def kmer_auroc(real: Sequence[str], generated: Sequence[str], k: int = 6, seed: 
 
 @jax.jit
 def logistic_regression(features: Float[Array, "N K"], positive: Bool[Array, " N"]) -> Float[Array, " K"]:
-    """Weights that minimise the mean log loss + |w|^2 / 20, by 200 steps of Adam on centred features."""
+    """Weights that minimize the mean log loss + |w|^2 / 20, by 200 steps of Adam on centered features."""
     optimizer = optax.adam(0.02)
     signs = jnp.where(positive, 1.0, -1.0)
 

@@ -25,7 +25,7 @@ def check_inception(weights: str) -> None:
 def inception_features(
     weights: str, batch_size: int
 ) -> Callable[[UInt8[np.ndarray, "N C H W"]], Float[np.ndarray, "N 2048"]]:
-    """The 2,048 pooled features of pictures of one or three colours, values 0 .. 255.
+    """The 2,048 pooled features of pictures of one or three colors, values 0 .. 255.
 
     Raises:
       ValueError: when weights or library are missing.

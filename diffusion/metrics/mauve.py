@@ -2,7 +2,7 @@
 
 NumPy alone, with the published defaults: rows scaled to unit length, principal components up to 90 % of the variance,
 k-means with n / 10 clusters (5 restarts, at most 500 rounds), scale 5, 25 points of the curve. Given the clusters the
-score is the public package's; k-means starts from other random centres, which moves the score as another seed does.
+score is the public package's; k-means starts from other random centers, which moves the score as another seed does.
 """
 
 from typing import NamedTuple
@@ -73,11 +73,11 @@ def unit(points: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
 
 def principal(points: Float[np.ndarray, "N D"], explained: float) -> Float[np.ndarray, "N E"]:
     """Projection on the fewest principal components that hold the share `explained` of the variance."""
-    centred = points - points.mean(axis=0)
-    left, scale, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = points - points.mean(axis=0)
+    left, scale, _ = np.linalg.svd(centered, full_matrices=False)
     total = np.sum(scale**2)
     if total == 0:
-        return centred[:, :1]
+        return centered[:, :1]
     count = int(np.searchsorted(np.cumsum(scale**2) / total, explained)) + 1
     return left[:, :count] * scale[:count]
 
@@ -88,10 +88,10 @@ def kmeans(
     """Lloyd's algorithm from random points; the labels of the restart with the least squared distance."""
     best, best_cost = np.zeros(len(points), int), np.inf
     for _ in range(restarts):
-        centres = points[random.choice(len(points), clusters, replace=False)]
+        centers = points[random.choice(len(points), clusters, replace=False)]
         labels = np.full(len(points), -1)
         for _ in range(rounds):
-            distances = (centres**2).sum(axis=1) - 2 * points @ centres.T
+            distances = (centers**2).sum(axis=1) - 2 * points @ centers.T
             previous, labels = labels, distances.argmin(axis=1)
             if np.array_equal(previous, labels):
                 break
@@ -99,11 +99,11 @@ def kmeans(
             order = np.argsort(labels, kind="stable")
             filled = counts > 0
             starts = (np.cumsum(counts) - counts)[filled]
-            centres = centres.copy()
-            centres[filled] = np.add.reduceat(points[order], starts) / counts[filled, None]
+            centers = centers.copy()
+            centers[filled] = np.add.reduceat(points[order], starts) / counts[filled, None]
             # An empty cluster moves to the point that is served worst.
             worst = np.argsort(-(distances.min(axis=1) + (points**2).sum(axis=1)))
-            centres[~filled] = points[worst[: np.sum(~filled)]]
+            centers[~filled] = points[worst[: np.sum(~filled)]]
         cost = distances.min(axis=1).sum()
         if cost < best_cost:
             best, best_cost = labels, cost

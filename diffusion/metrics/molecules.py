@@ -29,7 +29,7 @@ def chemistry() -> ModuleType:
 
 
 def parse(smiles: Sequence[str]) -> list[Any]:
-    """RDKit's molecule of every string, None for an invalid one: not parsed, not sanitised, or empty.
+    """RDKit's molecule of every string, None for an invalid one: not parsed, not sanitized, or empty.
 
     RDKit takes the empty string for a molecule without atoms, and what follows a space for a name; neither is valid
     here. What it says about the invalid ones is silenced for this call alone.
@@ -51,7 +51,7 @@ def canonical(smiles: Iterable[str]) -> list[str | None]:
 def canonical_set(smiles: Iterable[str], folder: Path | None = None) -> frozenset[str]:
     """The molecules of a training set, kept as a text file under `folder` by content and RDKit's version.
 
-    Canonicalising QM9's 120,000 takes 8 to 20 s, reading them back 0.2 s. Invalid strings are left out.
+    Canonicalizing QM9's 120,000 takes 8 to 20 s, reading them back 0.2 s. Invalid strings are left out.
     """
     chemistry()
     import rdkit

@@ -75,7 +75,7 @@ def measure(
     """Score samples: entropy from their tokens, diversity and repetition from their texts, perplexity from the judge.
 
     `judge_tokens` are the samples in the judge's tokenizer (the samples themselves for a judge trained here; see
-    `retokenise` for another); `eos` is the judge's end-of-text symbol, None when it has none.
+    `retokenize` for another); `eos` is the judge's end-of-text symbol, None when it has none.
 
     Raises:
       ValueError: when tokens, judge tokens and texts differ in number, or as `Generation` does.
@@ -144,7 +144,7 @@ def generative_perplexity(
     return float(np.exp(mean)), float(np.exp(mean) * error)
 
 
-def retokenise(
+def retokenize(
     texts: Sequence[str], encode: Callable[[str], Ids], *, length: int, eos: int, batch_size: int
 ) -> tuple[Int[np.ndarray, "N L"], Int[np.ndarray, " N"]]:
     """Texts as the judge's tokens: cut to `length`, padded on the right with EOS, no start symbol.

@@ -37,8 +37,8 @@ class Classifier(nn.Module):
 
     def features(self, tokens: Tokens) -> Float[Array, "B D"]:
         """The last hidden layer, in float32."""
-        height, width, colours = self.shape
-        pictures = tokens.reshape(-1, colours, height, width)
+        height, width, colors = self.shape
+        pictures = tokens.reshape(-1, colors, height, width)
         x = shard_batch(jnp.moveaxis(pictures.astype(jnp.float32), 1, 3) * (2 / (self.values - 1)) - 1)
         for number, convolution in enumerate(self.convolutions):
             x = nn.relu(convolution(x))

@@ -160,13 +160,13 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """Logits over `classes` values for every pixel of a picture of `shape` (height, width, colours).
+    """Logits over `classes` values for every pixel of a picture of `shape` (height, width, colors).
 
-    One table of (base + 1) x (channels / l) embeds the digits of all colours; digit j of colour c fills the feature
+    One table of (base + 1) x (channels / l) embeds the digits of all colors; digit j of color c fills the feature
     planes [(c l + j) channels / l, (c l + j + 1) channels / l), see DigitEmbedding for `merge` and `shared`. The
     defaults are the published network for CIFAR-10 and ImageNet-32, but for `constant_init`: the official code draws
     every block's scale and shift from U(-sqrt(384), sqrt(384)), which looks like a slip, since it drowns what the block
-    computes; 0 starts at plain normalisation, and the published start is constant_init=19.6. `head_size` is the last
+    computes; 0 starts at plain normalization, and the published start is constant_init=19.6. `head_size` is the last
     convolution's, whose cost grows with `classes`. Parameters are float32, convolutions and attention run in `dtype`,
     norms and the residual stream in float32; `remat` ("none", "full") recomputes blocks in the backward pass. Block n's
     parameters are `block{n}` and `attention{n}`; a run of two or more equal blocks from n on has them stacked along a
@@ -210,7 +210,7 @@ class UNet(nn.Module):
 
     def parts(self) -> list[Part]:
         """The network's layout; raises ValueError where it does not fit the picture."""
-        height, width, colours = self.shape
+        height, width, colors = self.shape
         factor = 2 ** (len(self.multipliers) - 1)
         if height % factor or width % factor:
             raise ValueError(
@@ -220,7 +220,7 @@ class UNet(nn.Module):
         if self.remat not in ("none", "full"):
             raise ValueError(f"model.remat: unknown {self.remat!r} for a U-Net; known: none, full")
         parts = layout(
-            colours * self.channels, self.channels, self.multipliers, self.res_blocks, self.attention_factors
+            colors * self.channels, self.channels, self.multipliers, self.res_blocks, self.attention_factors
         )
         for part in parts:
             if part.inputs % self.groups or part.outputs % self.groups:
@@ -239,15 +239,15 @@ class UNet(nn.Module):
         keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B L K"]:
         """Logits [B, (c h w), K] of digits [B, (c h w l)]; `sigma` is not read, `keys` turn dropout on."""
-        height, width, colours = self.shape
+        height, width, colors = self.shape
         parts = self.parts()
         blocks = sum(part.kind == "block" for part in parts)
         seeds = dropout_seeds(keys, blocks, 1) if keys is not None and self.dropout > 0 else None
         x = self.embedding(state)
         if self.memory != "none":
             x = self.adapter(x, memory)
-        x = jnp.moveaxis(x.reshape(-1, colours, height, width, self.channels), 1, 3)
-        x = shard_batch(x.reshape(-1, height, width, colours * self.channels))
+        x = jnp.moveaxis(x.reshape(-1, colors, height, width, self.channels), 1, 3)
+        x = shard_batch(x.reshape(-1, height, width, colors * self.channels))
         stored, number = [x], 0
         for run in runs(parts):
             part, turns, maps = run[0], len(run), ()
@@ -274,9 +274,9 @@ class UNet(nn.Module):
             if part.stores:
                 stored += list(maps) if turns > 1 else [x]
         x = nn.silu(nn.GroupNorm(self.groups, name="norm")(x))
-        logits = Conv(colours * self.classes, self.head_size, zero=True, dtype=self.dtype, name="head")(x)
-        logits = jnp.moveaxis(logits.reshape(-1, height, width, colours, self.classes), 3, 1)
-        return logits.reshape(len(state), colours * height * width, self.classes)
+        logits = Conv(colors * self.classes, self.head_size, zero=True, dtype=self.dtype, name="head")(x)
+        logits = jnp.moveaxis(logits.reshape(-1, height, width, colors, self.classes), 3, 1)
+        return logits.reshape(len(state), colors * height * width, self.classes)
 
 
 def flops_per_example(net: UNet) -> float:
@@ -285,7 +285,7 @@ def flops_per_example(net: UNet) -> float:
     Multiply-adds count two. Counted: convolutions (borders as if whole), projections, attention's products. Not
     counted: norms, activations, pooling and the embedding.
     """
-    height, width, colours = net.shape
+    height, width, colors = net.shape
     total, out = 0.0, 0
     for part in net.parts():
         if part.kind != "block":
@@ -294,4 +294,4 @@ def flops_per_example(net: UNet) -> float:
         weights = 9 * part.inputs * out + 9 * out**2 + (part.inputs * out if part.inputs != out else 0)
         weights += (4 * out**2 + 2 * pixels * out) if part.attention else 0
         total += 2 * pixels * weights
-    return total + 2 * height * width * net.head_size**2 * out * colours * net.classes
+    return total + 2 * height * width * net.head_size**2 * out * colors * net.classes

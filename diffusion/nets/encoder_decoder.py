@@ -121,7 +121,7 @@ class EncoderDecoder(nn.Module):
             raise ValueError(f"net.remat: unknown policy '{self.remat}'; use one of none, dots, full")
         shape = (self.vocab_size, self.latent)
         self.embedding = self.param("embedding", nn.initializers.normal(self.table_std), shape, jnp.float32)
-        # As large as hidden^-1/2, fairseq's start: with less, alignment by position is learnt late.
+        # As large as hidden^-1/2, fairseq's start: with less, alignment by position is learned late.
         place = nn.initializers.normal(self.hidden**-0.5)
         self.source_positions = self.param("source_positions", place, (self.positions, self.hidden), jnp.float32)
         self.target_positions = self.param("target_positions", place, (self.positions, self.hidden), jnp.float32)
@@ -254,7 +254,7 @@ class EncoderDecoder(nn.Module):
         return self._logits(self.decoder_norm(x))[:, 0], cache
 
     def start(self, source: Int[Array, "B S"], tokens: Int[Array, "B L"]) -> Array:
-        """One call that reaches every parameter, to initialise them with."""
+        """One call that reaches every parameter, to initialize them with."""
         encoded = self.encode(source, jnp.ones(source.shape, bool))
         if self.kind == "causal":
             return self.next_logits(tokens, encoded)

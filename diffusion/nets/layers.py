@@ -59,9 +59,9 @@ class LayerNorm(nn.Module):
         x = x.astype(jnp.float32)
         shape = (1,) * (x.ndim - 1) + x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
-        centred = x - x.mean(-1, keepdims=True)
-        inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
-        y = centred * inverse * scale.reshape(shape)
+        centered = x - x.mean(-1, keepdims=True)
+        inverse = jax.lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + self.epsilon)
+        y = centered * inverse * scale.reshape(shape)
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
             y = y + bias.reshape(shape)

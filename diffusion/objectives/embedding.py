@@ -43,7 +43,7 @@ ROUNDINGS = ("anchor", "round", "both", "none")
 # A coin an example says whether it remembers (Difformer's, there one a batch), or every example is trained without and
 # with a memory and the losses are summed (DINOISER). FastDiSS's "alternately" is taken for the coin; that is inferred.
 ALTERNATES = ("flip", "sum")
-# DINOISER's lowest time, from the distance of neighbouring embeddings.
+# DINOISER's lowest time, from the distance of neighboring embeddings.
 FLOORS = ("none", "clipped", "clipped_s")
 
 
@@ -87,7 +87,7 @@ class EmbeddingDiffusion:
         for field in ("memory_rate", "label_smoothing"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"objective.{field}: must lie in [0, 1], not {getattr(self, field)}")
-        if self.process.parameterisation != "clean":
+        if self.process.parameterization != "clean":
             raise ValueError("process.prediction: embedding diffusion predicts the clean embedding; set it to 'clean'")
 
     @property
@@ -210,12 +210,12 @@ def filled(batch: Batch, fill: int | None) -> tuple[Tokens, Weights]:
 def lowest_time(codec: Embedding, params: Params, floor: str) -> Float[Array, ""]:
     """DINOISER's t_min = sqrt(v / (1 + v)) (`clipped`), with v + 1 in place of v (`clipped_s`), or 0.
 
-    v is the mean squared distance of a token's embedding to its nearest neighbour, over d; that of the weights at hand,
+    v is the mean squared distance of a token's embedding to its nearest neighbor, over d; that of the weights at hand,
     where the public code starts from 1e-3.
     """
     if floor == "none":
         return jnp.zeros(())
-    distance = jax.lax.stop_gradient(codec.neighbour_distance(params)) + (floor == "clipped_s")
+    distance = jax.lax.stop_gradient(codec.neighbor_distance(params)) + (floor == "clipped_s")
     return jnp.sqrt(distance / (1 + distance))
 
 

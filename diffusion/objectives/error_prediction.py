@@ -64,7 +64,7 @@ def balanced_cross_entropy(
 def rank_loss(logits: Scores, wrong: Scores, weights: Weights) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """RankNet: the mean of softplus(e_j - e_i) over errors i and correct tokens j of a sequence, and of how many.
 
-    Sequences that lack one of the two count for nothing. Only the order of the logits is learnt.
+    Sequences that lack one of the two count for nothing. Only the order of the logits is learned.
     """
     errors, others = weights * wrong, weights * (1 - wrong)
     losses = jax.nn.softplus(logits[:, None, :] - logits[:, :, None])

@@ -62,7 +62,7 @@ class NoiseScaling:
     ) -> Float[Array, "B L"]:
         """c in [0, 1]: p(y_i) under the estimate's logits, or exp(-||estimate - e(y_i)||^2 / (d temperature m)).
 
-        m is the mean square of an embedding's coordinate, 1 where embeddings are normalised.
+        m is the mean square of an embedding's coordinate, 1 where embeddings are normalized.
         """
         if self.measure == "likelihood":
             return jnp.exp(target_log_probs(codec.logits(params, estimate), tokens, codec.vocabulary))

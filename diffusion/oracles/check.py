@@ -154,13 +154,13 @@ def check_estimator(
         probs = np.full(len(tokens), 1 / len(tokens))
     surprise = -np.where(probs > 0, language.log_prob(tokens), 0)
 
-    def randomised(table_key):
+    def randomized(table_key):
         return random_denoiser(table_key, language.vocabulary, causal=causal, digits=process.digits)
 
     run = repeated(estimate, process, tokens, each)
     draw_key, uniform = named(key, "draws"), uniform_denoiser(language.vocabulary, process.digits)
     # One compilation for all random tables: their key is an argument.
-    random_run = jax.jit(lambda table_key, key: run(randomised(table_key), key))
+    random_run = jax.jit(lambda table_key, key: run(randomized(table_key), key))
     results = {
         "exact": jax.jit(lambda key: run(exact, key))(draw_key),
         "uniform": jax.jit(lambda key: run(uniform, key))(draw_key),

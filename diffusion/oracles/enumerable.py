@@ -114,7 +114,7 @@ class Enumerable:
 
 
 def posterior_logits(weights: Float[Array, "B L V"], noisy: Tokens) -> Logits:
-    """log of unnormalised posteriors at masked positions, one-hot at visible ones, no mass on the mask class V."""
+    """log of unnormalized posteriors at masked positions, one-hot at visible ones, no mass on the mask class V."""
     vocabulary = weights.shape[-1]
     total = weights.sum(axis=-1, keepdims=True)
     positive = jnp.where(weights > 0, weights, 1)

@@ -77,7 +77,7 @@ class Markov:
         powers = jnp.asarray(self.powers, jnp.float32)
         before = jnp.take_along_axis(noisy, jnp.maximum(left, 0), axis=1)
         after = jnp.take_along_axis(noisy, jnp.minimum(right, length - 1), axis=1)
-        # The tokens read at a missing neighbour or at a mask are arbitrary; `where` drops them.
+        # The tokens read at a missing neighbor or at a mask are arbitrary; `where` drops them.
         known = self.vocabulary - 1
         forward = powers[positions - left, jnp.minimum(before, known)]
         start = jnp.broadcast_to(jnp.asarray(self.marginals, jnp.float32), (size, length, self.vocabulary))

@@ -33,13 +33,13 @@ class Linear(NamedTuple):
 
 
 class Quadratic(NamedTuple):
-    """The reward r(x) = -||x - centre||^2 / (2 width^2)."""
+    """The reward r(x) = -||x - center||^2 / (2 width^2)."""
 
-    centre: Float[Array, " D"]
+    center: Float[Array, " D"]
     width: float
 
     def __call__(self, x: Float[Array, "B D"]) -> Float[Array, " B"]:
-        return -jnp.sum((x - self.centre[None]) ** 2, axis=-1) / (2 * self.width**2)
+        return -jnp.sum((x - self.center[None]) ** 2, axis=-1) / (2 * self.width**2)
 
 
 Reward = Linear | Quadratic
@@ -95,8 +95,8 @@ def tilted(law: Mixture, reward: Reward, strength: float) -> tuple[Mixture, Arra
     else:
         pull = strength / reward.width**2
         shrunk = 1 + pull * variances
-        moved = (means + (pull * variances)[:, None] * reward.centre[None]) / shrunk[:, None]
-        distance = jnp.sum((means - reward.centre[None]) ** 2, axis=1)
+        moved = (means + (pull * variances)[:, None] * reward.center[None]) / shrunk[:, None]
+        distance = jnp.sum((means - reward.center[None]) ** 2, axis=1)
         gain = -means.shape[1] / 2 * jnp.log(shrunk) - pull * distance / (2 * shrunk)
         variances = variances / shrunk
     log_weights = law.log_weights + gain

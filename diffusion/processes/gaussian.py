@@ -12,7 +12,7 @@ from diffusion.types import Keys
 Data = Float[Array, "B *shape"]
 Level = Float[Array, "..."]  # alpha or sigma: a scalar, or an array that starts like the data's shape
 # Noise (epsilon), the clean data (x_0), the velocity alpha epsilon - sigma x_0, and for flows epsilon - x_0.
-PARAMETERISATIONS = ("epsilon", "clean", "velocity", "flow")
+PARAMETERIZATIONS = ("epsilon", "clean", "velocity", "flow")
 
 
 def spread(level: Level, like: Data) -> Level:
@@ -51,17 +51,17 @@ class Diffusing:
     """q(x_t | x_0) = N(alpha(t) x_0, (sigma(t) factor)^2) (factor: the noise rescaling of Difformer; else 1).
 
     Raises:
-      ValueError: for an unknown parameterisation or a factor that is not positive.
+      ValueError: for an unknown parameterization or a factor that is not positive.
     """
 
     schedule: GaussianSchedule
-    parameterisation: str = "epsilon"
+    parameterization: str = "epsilon"
     factor: float = 1.0
 
     def __post_init__(self):
-        if self.parameterisation not in PARAMETERISATIONS:
-            known = ", ".join(PARAMETERISATIONS)
-            raise ValueError(f"process.prediction: unknown {self.parameterisation!r}; known: {known}")
+        if self.parameterization not in PARAMETERIZATIONS:
+            known = ", ".join(PARAMETERIZATIONS)
+            raise ValueError(f"process.prediction: unknown {self.parameterization!r}; known: {known}")
         if self.factor <= 0:
             raise ValueError(f"process.factor: must be positive, not {self.factor}")
 
@@ -73,8 +73,8 @@ class Diffusing:
 
     def target(self, clean: Data, noise: Data, time: Level) -> Data:
         """What the network is to predict."""
-        return target(self.parameterisation, clean, noise, self.schedule.alpha(time), self.schedule.sigma(time))
+        return target(self.parameterization, clean, noise, self.schedule.alpha(time), self.schedule.sigma(time))
 
     def clean(self, prediction: Data, noisy: Data, alpha: Level, sigma: Level) -> Data:
         """x_0 as a prediction implies it."""
-        return to_clean(self.parameterisation, prediction, noisy, alpha, sigma)
+        return to_clean(self.parameterization, prediction, noisy, alpha, sigma)

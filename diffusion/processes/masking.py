@@ -14,7 +14,7 @@ from diffusion.types import Keys, Logits, Schedule, Times, Tokens
 class Masking:
     """The process of MDLM: q(z_t | x) keeps x with probability alpha(t) (arXiv 2406.07524).
 
-    Classes at `mask_id` and above (the mask, then padding) are never predicted: the SUBS parameterisation. Objectives,
+    Classes at `mask_id` and above (the mask, then padding) are never predicted: the SUBS parameterization. Objectives,
     estimators and samplers know a process by these methods alone; here its positions are the tokens themselves.
     """
 

@@ -15,12 +15,12 @@ def pictures(
     tokens: Int[np.ndarray, "N L"], shape: tuple[int, int, int], values: int = 256
 ) -> UInt8[np.ndarray, "N H W C"]:
     """Bytes of channel-major tokens 0 .. values-1; raises ValueError for a value outside."""
-    height, width, colours = shape
+    height, width, colors = shape
     tokens = np.asarray(tokens)
     outside = tokens[(tokens < 0) | (tokens >= values)]
     if outside.size:
         raise ValueError(f"a picture cannot show the value {int(outside[0])}: it lies outside 0 .. {values - 1}")
-    planes = tokens.reshape(-1, colours, height, width).transpose(0, 2, 3, 1)
+    planes = tokens.reshape(-1, colors, height, width).transpose(0, 2, 3, 1)
     return np.round(planes * (255 / (values - 1))).astype(np.uint8)
 
 
@@ -46,7 +46,7 @@ def image_grid(
     matplotlib.image.imsave(path, canvas)
 
 
-def labelled_grid(path: Path, columns: dict[str, UInt8[np.ndarray, "R N H W C"]], rows: list[str], title: str) -> None:
+def labeled_grid(path: Path, columns: dict[str, UInt8[np.ndarray, "R N H W C"]], rows: list[str], title: str) -> None:
     """Write a PNG with one column a label and one row a text; each cell shows its N pictures side by side."""
     count = next(iter(columns.values())).shape[1]
     width, height = 0.75 * count * len(columns) + 2.2, 0.78 * len(rows) + 0.9

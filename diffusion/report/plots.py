@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-# A label of several parts shares its colour with those that begin alike, and its style with those that end alike.
+# A label of several parts shares its color with those that begin alike, and its style with those that end alike.
 Label = str | tuple[str, ...]
 LINES, MARKERS = ("-", "--", ":", "-."), "osD^vPX*<>hdp8"
 # Longer legends stand beside the axes.
@@ -41,18 +41,18 @@ def save(figure, path: Path) -> None:
 
 
 def styles(labels: Iterable[Label]) -> dict[Label, dict]:
-    """Colour by the first part of a label, line and marker by the others; `label` is the text of the legend."""
+    """Color by the first part of a label, line and marker by the others; `label` is the text of the legend."""
     parts = {label: (label,) if isinstance(label, str) else tuple(label) for label in labels}
     firsts = list(dict.fromkeys(part[0] for part in parts.values()))
     # What is drawn solid is what a label says least about.
     rests = sorted(dict.fromkeys(part[1:] for part in parts.values()), key=len)
     made = {}
     for label, part in parts.items():
-        colour, style = firsts.index(part[0]), rests.index(part[1:])
+        color, style = firsts.index(part[0]), rests.index(part[1:])
         made[label] = dict(
             label=", ".join(part),
-            color=f"C{colour % 10}",
-            linestyle=LINES[(style + colour // 10) % len(LINES)],
+            color=f"C{color % 10}",
+            linestyle=LINES[(style + color // 10) % len(LINES)],
             marker=MARKERS[style % len(MARKERS)],
         )
     return made
@@ -61,7 +61,7 @@ def styles(labels: Iterable[Label]) -> dict[Label, dict]:
 def loss_curves(
     path: Path, title: str, runs: Mapping[str, Sequence[Sequence[dict]]], y: str, log_y: bool = False
 ) -> None:
-    """Training loss (thin) and validation loss (dots): one colour a name, one line for each of its runs."""
+    """Training loss (thin) and validation loss (dots): one color a name, one line for each of its runs."""
     figure, axes = new_axes(title, "step", y)
     for (name, histories), style in zip(runs.items(), styles(runs).values(), strict=True):
         line = dict(color=style["color"], linestyle=style["linestyle"])

@@ -1,4 +1,4 @@
-"""Published peak figures of accelerators, for model FLOPs utilisation and the roofline."""
+"""Published peak figures of accelerators, for model FLOPs utilization and the roofline."""
 
 from dataclasses import dataclass
 

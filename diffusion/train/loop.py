@@ -195,7 +195,7 @@ def stop_requested(received: list[int], step: int) -> bool:
 
 
 class Meter:
-    """The progress line, with throughput, utilisation and time left, without the time that evaluation takes."""
+    """The progress line, with throughput, utilization and time left, without the time that evaluation takes."""
 
     def __init__(self, name: str, start: int, steps: int, tokens: int, flops: float, show: bool):
         self.tokens, self.flops = tokens, flops

@@ -44,7 +44,7 @@ def init_state(
     mesh: Mesh,
     key: Key[Array, ""],
 ) -> TrainState:
-    """Initialise every leaf on the devices where it will live; optimizer moments do not follow by themselves."""
+    """Initialize every leaf on the devices where it will live; optimizer moments do not follow by themselves."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(init, optimizer, mesh))
     # Drawing hundreds of small arrays compiles for long and runs once.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None

@@ -22,13 +22,13 @@ def test_logits_are_products_with_the_rows():
     """Rows sqrt(2) (1, 0) and sqrt(2) (-1, 0), estimate (sqrt(2), 0): logits 2 and -2."""
     estimate = jnp.array([[[2**0.5, 0.0]]])
     np.testing.assert_allclose(codec(2).logits(3 * PAIR, estimate), [[[2.0, -2.0]]], rtol=1e-6)
-    # Unnormalised, latents are sqrt(d) times the table, and logits are taken with the table itself.
+    # Unnormalized, latents are sqrt(d) times the table, and logits are taken with the table itself.
     scaled = codec(2, "scaled")
     np.testing.assert_allclose(scaled.encode(3 * PAIR, jnp.array([[1]])), [[[-3 * 2**0.5, 0.0]]], rtol=1e-6)
     np.testing.assert_allclose(scaled.logits(3 * PAIR, estimate), [[[3 * 2**0.5, -3 * 2**0.5]]], rtol=1e-6)
 
 
-def test_normalised_rows_have_unit_mean_square_and_round_trip():
+def test_normalized_rows_have_unit_mean_square_and_round_trip():
     table, tokens = random_table(), jnp.arange(6)[None]
     for scale in ("unit", "scaled"):
         clean = codec(6, scale).encode(table, tokens)
@@ -47,21 +47,21 @@ def test_nothing_is_rounded_to_a_row_that_is_no_token():
     assert int(codec(6).decode(table, towards_the_last)[0, 0]) != 6
 
 
-def test_the_distance_of_neighbours_and_the_lowest_time_that_follows():
+def test_the_distance_of_neighbors_and_the_lowest_time_that_follows():
     """Two rows at (+-sqrt(2), 0): v = 8 / 2 = 4, t_min = sqrt(4 / 5), with v + 1 in place of v sqrt(5 / 6)."""
-    padded = jnp.concatenate([PAIR, jnp.array([[1.0, 1e-3]])])  # a row that is no token is nobody's neighbour
-    assert float(codec(2).neighbour_distance(padded)) == pytest.approx(4.0, rel=1e-6)
+    padded = jnp.concatenate([PAIR, jnp.array([[1.0, 1e-3]])])  # a row that is no token is nobody's neighbor
+    assert float(codec(2).neighbor_distance(padded)) == pytest.approx(4.0, rel=1e-6)
     assert float(lowest_time(codec(2), padded, "clipped")) == pytest.approx(0.894427191, rel=1e-6)
     assert float(lowest_time(codec(2), padded, "clipped_s")) == pytest.approx(0.912870929, rel=1e-6)
     assert float(lowest_time(codec(2), padded, "none")) == 0
 
 
 @pytest.mark.parametrize("chunk", ["1", "3", "7", "100"])
-def test_neighbours_are_found_chunk_by_chunk(chunk):
+def test_neighbors_are_found_chunk_by_chunk(chunk):
     table = random_table(8)
     rows = np.asarray(codec(7).rows(table))[:7]
     distance = ((rows[:, None] - rows[None]) ** 2).sum(-1) + 1e9 * np.eye(7)
-    found = codec(7).neighbour_distance(table, int(chunk))
+    found = codec(7).neighbor_distance(table, int(chunk))
     assert float(found) == pytest.approx(distance.min(1).mean() / 3, rel=1e-4)
 
 

@@ -239,7 +239,7 @@ def test_the_label_of_a_blob_is_the_quarter_that_it_lies_in():
     assert rows["tokens"].min() == 0 and rows["tokens"].max() == 15
 
 
-def test_flipping_mirrors_each_row_of_each_colour():
+def test_flipping_mirrors_each_row_of_each_color():
     tokens = np.arange(2 * 12).reshape(2, 12)  # (c, h, w) = (2, 2, 3)
     mirrored = flipped(tokens, (2, 3, 2), np.array([True, False]))
     assert mirrored.tolist() == [[2, 1, 0, 5, 4, 3, 8, 7, 6, 11, 10, 9], list(range(12, 24))]

@@ -13,7 +13,7 @@ from diffusion.data.genomes import TEN_SPECIES
 from tests.genome_files import (
     fields,
     ids,
-    labelled,
+    labeled,
     random_sequence,
     real,
     refuses_what_does_not_fit,
@@ -74,7 +74,7 @@ def test_windows_lie_side_by_side_and_blocks_of_them_in_one_split(genomes, monke
             for split, window in windows_of(text, 16, f"{species}/{name}", 64):
                 expected[split].append((window, species))
     for split in expected:
-        assert labelled(dataset, split) == sorted(expected[split])
+        assert labeled(dataset, split) == sorted(expected[split])
         assert len({label for _, label in expected[split]}) > 1
         assert dataset.statistics[split].characters == dataset.statistics[split].tokens == 16 * len(expected[split])
     left_out = sum(int(str(warning.message).split()[1]) for warning in caught if "N by" in str(warning.message))
@@ -91,9 +91,9 @@ def test_windows_of_another_length_are_in_the_same_split(genomes, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         short, long = (load_dataset(fields("genomes_small", folder, length=length)) for length in (16, 32))
-    halves = {row[half : half + 16] for row, _ in labelled(long, "test") for half in (0, 16)}
-    assert halves and halves & {row for row, _ in labelled(short, "test")}
-    assert not halves & {row for row, _ in labelled(short, "train")}
+    halves = {row[half : half + 16] for row, _ in labeled(long, "test") for half in (0, 16)}
+    assert halves and halves & {row for row, _ in labeled(short, "test")}
+    assert not halves & {row for row, _ in labeled(short, "train")}
     assert short.fingerprint != long.fingerprint
 
 
@@ -121,7 +121,7 @@ def test_ten_genomes_are_packed_once_with_their_labels(tmp_path, monkeypatch):
         monkeypatch.setattr(loader, "MEMORY_LIMIT", memory)
         dataset = load_dataset(settings)
         for split in expected:
-            assert labelled(dataset, split) == sorted(expected[split]) != []
+            assert labeled(dataset, split) == sorted(expected[split]) != []
             assert dataset.statistics[split].characters == 32 * len(expected[split])
         found = rows(dataset, "train")
         # In an order of TFDS's that has nothing to do with that of the files, and is the same each time.
@@ -158,11 +158,11 @@ def test_tables_of_sequences_keep_the_splits_of_their_files(tmp_path):
         return sorted((ids(text[at : at + 16]), label) for text, label in pairs for at in (0, 16))
 
     two = load_dataset(settings)
-    assert labelled(two, "train") == expected("train")
-    assert labelled(two, "test") == labelled(two, "validation") == expected("test")
+    assert labeled(two, "train") == expected("train")
+    assert labeled(two, "test") == labeled(two, "validation") == expected("test")
     parquet(tmp_path / "a/dev/0000.parquet", made["dev"], [number % 10 for number in range(20)])
     three = load_dataset(settings)
-    assert labelled(three, "validation") == expected("dev") and labelled(three, "test") == expected("test")
+    assert labeled(three, "validation") == expected("dev") and labeled(three, "test") == expected("test")
     assert three.fingerprint != two.fingerprint
     (tmp_path / "a/data/train-00000-of-00001.parquet").rename(tmp_path / "a/data/more.parquet")
     with pytest.raises(ValueError, match=r"data\.path: data/more\.parquet does not tell its split"):
@@ -183,7 +183,7 @@ def test_a_table_of_one_split_is_cut_by_runs_of_rows(tmp_path, monkeypatch):
             for row, text in enumerate(made)
             if split_of(f"default/train/0000.parquet/{row // 2}/0") == split
         ]
-        assert labelled(dataset, split) == sorted((window, 3) for window in mine) != []
+        assert labeled(dataset, split) == sorted((window, 3) for window in mine) != []
 
 
 def test_sequences_shorter_than_a_window_are_counted(tmp_path):

@@ -21,7 +21,7 @@ def load(source, length=768, size=256):
     return load_dataset(SimpleNamespace(source=source, tokenizer="values", length=length, vocab_size=size))
 
 
-def test_pictures_come_with_the_prompt_that_they_fulfil(few):
+def test_pictures_come_with_the_prompt_that_they_fulfill(few):
     dataset = load("shapes")
     assert dataset.domain == "prompted" and dataset.image == (16, 16, 3)
     batch = batches(dataset, "train", 8, seed=0)(0)

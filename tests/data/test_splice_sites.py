@@ -14,7 +14,7 @@ from tests.genome_files import (
     PAD,
     fields,
     ids,
-    labelled,
+    labeled,
     random_sequence,
     real,
     refuses_what_does_not_fit,
@@ -50,7 +50,7 @@ def test_a_splice_site_is_its_nucleotides_between_its_ends_then_padding(sites):
     for split in ("train", "validation", "test"):
         mine = [(site, species) for site, species, gene in records if split_of(gene) == split]
         expected = sorted(((BEGIN, *ids(site), END) + (PAD,) * (14 - len(site)), species) for site, species in mine)
-        assert labelled(dataset, split) == expected and len({species for _, species in expected}) == 3
+        assert labeled(dataset, split) == expected and len({species for _, species in expected}) == 3
         assert (rows(dataset, split)["weights"] == 1).all()
         statistics = dataset.statistics[split]
         assert (statistics.examples, statistics.tokens) == (len(mine), 16 * len(mine))

@@ -74,7 +74,7 @@ def test_bad_input_is_one_line(config, tmp_path):
 
 @needs_libtpu
 @pytest.mark.parametrize("topology", ["v5e:4x5", "v5e-16", "v9z:4x4", "4x4"])
-def test_misspelt_topology_lists_examples(config, topology, tmp_path):
+def test_misspelled_topology_lists_examples(config, topology, tmp_path):
     refused(f"topology: '{topology}' is not a TPU slice .*examples: v4:2x2x1, v5e:4x4", config, "", topology, tmp_path)
 
 

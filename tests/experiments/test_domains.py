@@ -147,7 +147,7 @@ def test_genomes_are_compared_species_by_species(job, genomes):
     assert lines == [f"{NAMES[label]}\t{text}" for label, text in zip(labels, texts, strict=True)]
 
 
-def test_species_are_learnt_from_the_training_split(job, genomes):
+def test_species_are_learned_from_the_training_split(job, genomes):
     """On sequences of two words, where the species is often mistaken."""
     tokens, labels = domains.held_out(job(genomes), 1000)
     short = [text[:7] for text in domains.as_texts(genomes.tokenizer, tokens)]

@@ -164,7 +164,7 @@ def test_tables_share_a_training(config):
     assert ids(config, other)["train", "base", 0] == ids(config)["train", "MDLM, 4 steps", 0]
 
 
-def test_ids_are_file_names_that_a_reader_recognises(config):
+def test_ids_are_file_names_that_a_reader_recognizes(config):
     row = dict(name="MDLM (ours), T=4 / é " + "x" * 80, overrides={}, verbs=("sample",))
     job = next(job for job in plan([row, *ROWS], config) if job.row == row["name"] and job.verb == "sample")
     assert job.id.startswith("sample-mdlm-ours-t-4-x")
@@ -255,7 +255,7 @@ def test_a_job_whose_need_is_not_done_says_so_and_writes_nothing(tmp_path):
 
 
 def test_verbs_without_a_row_take_the_first_that_has_a_network():
-    """A table may begin with exact models, or with held-out data, of which nothing is learnt."""
+    """A table may begin with exact models, or with held-out data, of which nothing is learned."""
     config = lidar_shapes.get_config("debug")
     rows = list(lidar_shapes.rows(config))
     assert rows[0]["name"] == "exact: base" and run.first_row(rows, config, "sample") == "exact: base"

@@ -219,8 +219,8 @@ def test_held_out_examples_come_in_whole_sets(genomes, workdir):
     assert 30 < held < 100
     assert sizes(count=10, repeats=2) == [10, 10]
     assert sizes(count=20, repeats=100) == [20] * (held // 20)
-    (labelled,) = sample.real(context.check(job_of(genomes, policy="data", repeats=1), workdir))
-    assert set(labelled.labels) <= {0, 1, 2} and len(labelled.labels) == 8
+    (labeled,) = sample.real(context.check(job_of(genomes, policy="data", repeats=1), workdir))
+    assert set(labeled.labels) <= {0, 1, 2} and len(labeled.labels) == 8
     other = genomes.copy_and_resolve_references()
     other.model.labels = 0
     (plainly,) = sample.real(context.check(job_of(other, policy="data", repeats=1), workdir))

@@ -14,7 +14,7 @@ EACH = 170  # scenes of each task
 
 @pytest.fixture(scope="module")
 def scenes():
-    """Metadata with a scene that fulfils it and one that nearly does, 1,020 of them over all tasks and prompts."""
+    """Metadata with a scene that fulfills it and one that nearly does, 1,020 of them over all tasks and prompts."""
     rng, drawn = np.random.default_rng(0), []
     for task in TASKS:
         texts = prompts(task)
@@ -25,7 +25,7 @@ def scenes():
 
 
 def test_all_that_is_drawn_is_seen_as_it_is(scenes):
-    """Classes, colours and boxes, in the same order, so that the graded rewards agree exactly."""
+    """Classes, colors and boxes, in the same order, so that the graded rewards agree exactly."""
     assert len(scenes) >= 1000
     for _metadata, *both in scenes:
         for scene in both:
@@ -101,7 +101,7 @@ def test_patches_by_hand():
     assert check(corner, parse("two squares"))
 
 
-def test_the_colour_is_that_of_most_pixels_and_a_row_may_be_missing():
+def test_the_color_is_that_of_most_pixels_and_a_row_may_be_missing():
     image = render(Scene((Thing("square", "green", 6, 6),)))
     image[6:8, 6:11] = PALETTE["purple"]
     (seen,) = detect(image)
@@ -113,11 +113,11 @@ def test_the_colour_is_that_of_most_pixels_and_a_row_may_be_missing():
     assert check(image, parse("a green square")) and graded(image, parse("a purple square")) == 0.5
 
 
-def test_a_faint_glyph_is_seen_from_45_percent_of_its_colour():
-    purple, grey = PALETTE["purple"], np.full(3, 0.87)
+def test_a_faint_glyph_is_seen_from_45_percent_of_its_color():
+    purple, gray = PALETTE["purple"], np.full(3, 0.87)
     for share, count in ((0.44, 0), (0.46, 1)):
-        image = np.tile(grey, (16, 16, 1))
-        image[4:9, 4:9] = grey + share * (purple - grey)
+        image = np.tile(gray, (16, 16, 1))
+        image[4:9, 4:9] = gray + share * (purple - gray)
         assert len(detect(image)) == count
 
 

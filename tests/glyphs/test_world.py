@@ -1,4 +1,4 @@
-"""Prompts about glyph pictures and their splits, scenes that fulfil or miss them, and what is trained on."""
+"""Prompts about glyph pictures and their splits, scenes that fulfill or miss them, and what is trained on."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion.glyphs.prompts import (
-    COLOUR_NAMES,
+    COLOR_NAMES,
     GLYPH_NAMES,
     PROMPT_LENGTH,
     SPLITS,
@@ -79,7 +79,7 @@ def test_other_prompts_are_refused_with_what_is_allowed(prompt):
 
 
 def meaning(prompt):
-    """What a prompt asks for whatever its words: glyphs with colours, or the way from one glyph to another."""
+    """What a prompt asks for whatever its words: glyphs with colors, or the way from one glyph to another."""
     asked = parse(prompt)["include"]
     relation = asked[-1].get("position", [None])[0]
     things = tuple((each["class"], each["count"], each.get("color")) for each in asked)
@@ -125,7 +125,7 @@ def test_a_scene_is_drawn_where_and_how_it_says():
     np.testing.assert_allclose(image[4, 9] * 255, [220 + 7.65, 40 - 7.65, 40])
     np.testing.assert_allclose(image[15, 4] * 255, 30)
     assert {name: int(mask.sum()) for name, mask in GLYPHS.items()} == dict(square=25, plus=9, ring=16, diamond=13)
-    assert tuple(GLYPHS) == GLYPH_NAMES and tuple(PALETTE) == COLOUR_NAMES
+    assert tuple(GLYPHS) == GLYPH_NAMES and tuple(PALETTE) == COLOR_NAMES
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_near_misses_miss_in_every_way():
 
     def misses(prompt, count=60):
         scenes = [near_miss(rng, parse(prompt)).things for _ in range(count)]
-        return [sorted((thing.glyph, thing.colour) for thing in things) for things in scenes]
+        return [sorted((thing.glyph, thing.color) for thing in things) for things in scenes]
 
     counted = misses("two rings")
     assert {len(things) for things in counted} == {1, 2, 3}

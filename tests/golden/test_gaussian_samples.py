@@ -17,7 +17,7 @@ from diffusion.build.guided import METHODS, SOLVERS, method
 from diffusion.data import Dataset
 from diffusion.data.tokenizers import bytes_tokenizer
 from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
-from diffusion.processes.gaussian import PARAMETERISATIONS
+from diffusion.processes.gaussian import PARAMETERIZATIONS
 from diffusion.rng import example_keys
 from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.sampling.gaussian.solvers import PATHS
@@ -27,8 +27,8 @@ from experiments import mixtures
 from experiments.context import Context
 from experiments.jobs import Job, plain
 from experiments.picture_models import learned_reward
-from tests.golden.programs import debug, keys, summary, unoptimised
-from tests.weights import randomised
+from tests.golden.programs import debug, keys, summary, unoptimized
+from tests.weights import randomized
 
 PROMPTS, POOL, STEPS = 2, 16, 5
 EXACT, CLEAN = {"model.net": "picture_oracle"}, {"process.prediction": "clean"}
@@ -90,7 +90,7 @@ def trained_model(system):
     judged = debug(lidar_shapes, {}, REWARD)
     judge = build.system(judged, judged.data.vocab_size)
     told = np.random.default_rng(0).integers(1, len(WORDS), (PROMPTS, PROMPT_LENGTH)).astype(np.int32)
-    return randomised(system.init), randomised(judge.init, seed=1), told, learned_reward(judge)
+    return randomized(system.init), randomized(judge.init, seed=1), told, learned_reward(judge)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -113,7 +113,7 @@ def test_samples_of_pictures(golden, name):
         forces = {name: jnp.float32(value) for name, value in made.forces.items()}
         return made.draw(params, reward_params, many(made.draws), told, ahead, forces)
 
-    drawn = unoptimised(sample, params, reward_params, told, keys(PROMPTS))
+    drawn = unoptimized(sample, params, reward_params, told, keys(PROMPTS))
     assert drawn.shape == (PROMPTS, 4, *system.codec.image)
     golden(name, summary(drawn) | {"cost": list(made.cost)})
 
@@ -136,4 +136,4 @@ def test_every_solver_path_and_method_is_recorded(golden):
     assert {config.sample.gaussian.path for config in configs} == set(PATHS)
     assert {config.sample.gaussian.steering.potential for config in configs} == set(POTENTIALS)
     assert {config.process.schedule for config in configs} == set(SCHEDULES)
-    assert {config.process.prediction for config in configs} == set(PARAMETERISATIONS)
+    assert {config.process.prediction for config in configs} == set(PARAMETERIZATIONS)

@@ -11,8 +11,8 @@ from configs import remdm, scmdm_genomes
 from configs.gstar import GUIDED, PLAIN
 from diffusion import build
 from diffusion.build.samplers import POLICIES, RULES
-from tests.golden.programs import debug, keys, letters, unoptimised
-from tests.weights import randomised
+from tests.golden.programs import debug, keys, letters, unoptimized
+from tests.weights import randomized
 
 SIZE, VOCABULARY = 8, 27
 SMALL = {"data.vocab_size": VOCABULARY, "data.length": 8, "model.blocks": 1, "model.hidden": 16, "model.cond_dim": 8}
@@ -91,10 +91,10 @@ def test_samples_of_masked_diffusion(golden, name):
     prompt[::2, 0], prompt[1, 5] = 3, 4
     # A transformer of larger weights writes one token alone.
     scale = 0.5 if config.model.net == "mlp" else 0.25
-    inputs = randomised(system.init, scale), keys(SIZE), prompt
+    inputs = randomized(system.init, scale), keys(SIZE), prompt
     if name == LABELS:
         inputs += (jnp.arange(SIZE) % config.model.labels,)
-    samples = unoptimised(build.sampler(config, system), *inputs)
+    samples = unoptimized(build.sampler(config, system), *inputs)
     counts = {field: np.asarray(counted).tolist() for field, counted in samples._asdict().items() if field != "tokens"}
     golden(name, {"tokens": letters(samples.tokens)} | counts)
 

@@ -22,9 +22,9 @@ from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
 from experiments.jobs import digest, resolve, train_identity
-from tests.golden.programs import unoptimised
+from tests.golden.programs import unoptimized
 from tests.test_configs import TABLES
-from tests.weights import randomised
+from tests.weights import randomized
 
 EPSILON = 1e-5
 
@@ -91,8 +91,8 @@ def numbers(program):
         update = optax.tree.norm(jax.tree.map(jnp.subtract, after.params, params))
         return {"loss": total[0] / count[0], "gradient": metrics["gradient_norm"][0][0], "update": update}
 
-    inputs = randomised(system.init), random_batch(config, settings.batch), jax.random.key(0)
-    found = unoptimised(two_steps, *inputs)
+    inputs = randomized(system.init), random_batch(config, settings.batch), jax.random.key(0)
+    found = unoptimized(two_steps, *inputs)
     return {name: float(value) for name, value in found.items()}
 
 

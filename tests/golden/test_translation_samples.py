@@ -8,7 +8,7 @@ import pytest
 from configs import fastdiss_text, fastdiss_translation
 from diffusion import build
 from diffusion.build.translation import LENGTHS, PATHS, SOLVERS, translator
-from tests.golden.programs import debug, keys, letters, summary, telling, unoptimised
+from tests.golden.programs import debug, keys, letters, summary, telling, unoptimized
 
 SIZE, VOCABULARY = 8, 24
 CAUSAL = {"encoder_decoder.kind": "causal", "objective.name": "next_target"}
@@ -56,7 +56,7 @@ def test_translations(golden, name):
     mask = np.arange(config.data.source_length)[None] < rng.integers(4, 10, (SIZE, 1))
     made = translator(config, system, diagnose=True)
     inputs = telling(system.init), keys(SIZE), source, mask, known
-    found = unoptimised(made.translate, *inputs)
+    found = unoptimized(made.translate, *inputs)
     value = {
         "tokens": letters(found.tokens.reshape(-1, found.tokens.shape[-1])),
         "lengths": np.asarray(found.target.sum(axis=-1)).tolist(),
@@ -74,7 +74,7 @@ def test_texts(golden, name):
     system = build.system(config, VOCABULARY)
     prompt = np.full((SIZE, config.data.length), VOCABULARY, np.int32)
     prompt[::2, 0], prompt[1, 5] = 3, 4
-    samples = unoptimised(build.sampler(config, system), telling(system.init, 0.1, 1), keys(SIZE), prompt)
+    samples = unoptimized(build.sampler(config, system), telling(system.init, 0.1, 1), keys(SIZE), prompt)
     golden(name, {"tokens": letters(samples.tokens), "evaluations": np.asarray(samples.evaluations).tolist()})
 
 

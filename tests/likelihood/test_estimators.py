@@ -9,7 +9,7 @@ from diffusion.likelihood.estimators import bound_continuous, nll_autoregressive
 from diffusion.likelihood.summary import (
     evaluate_likelihood,
     make_evaluator,
-    summarise,
+    summarize,
 )
 from diffusion.metrics.statistics import ratio
 from diffusion.oracles.markov import random_chain
@@ -81,7 +81,7 @@ def test_padding_does_not_count():
 
 def test_summary_of_a_bound():
     nats, tokens = np.array([8, 16]) * np.log(2), np.array([4, 4])
-    summary = summarise("bound_continuous", nats, tokens, characters=16, bytes=24)
+    summary = summarize("bound_continuous", nats, tokens, characters=16, bytes=24)
     expected = {
         "nats_per_token": 3 * np.log(2),
         "bits_per_token": 3,
@@ -95,7 +95,7 @@ def test_summary_of_a_bound():
     assert summary["bound_continuous/bits_per_token_sem"] == pytest.approx(1)
     assert summary["bound_continuous/perplexity_sem"] == pytest.approx(8 * np.log(2))
     assert summary["bound_continuous/sequences"] == 2 and summary["bound_continuous/tokens"] == 8
-    single = summarise("bound_continuous", np.array([1.0]), np.array([1]))
+    single = summarize("bound_continuous", np.array([1.0]), np.array([1]))
     assert "bound_continuous/bits_per_byte" not in single
     assert np.isnan(single["bound_continuous/nats_per_token_sem"])
 
@@ -104,8 +104,8 @@ def test_no_perplexity_for_other_names():
     nats, tokens = np.array([1.0, 2.0]), np.array([1, 1])
     for name in ("masked_ce", "joint_ce", "loss", "unbound_x"):
         with pytest.raises(ValueError, match="no perplexity"):
-            summarise(name, nats, tokens)
-        summary = summarise(name, nats, tokens, characters=2, perplexity=False)
+            summarize(name, nats, tokens)
+        summary = summarize(name, nats, tokens, characters=2, perplexity=False)
         assert summary[f"{name}/nats_per_token"] == 1.5
         assert not any("perplexity" in key or "bits" in key for key in summary)
 

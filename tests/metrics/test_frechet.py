@@ -73,7 +73,7 @@ def test_missing_weights_and_library_are_named(tmp_path, monkeypatch):
         check_inception(str(weights))
 
 
-def test_inception_is_given_bytes_of_three_colours_in_batches(tmp_path, monkeypatch):
+def test_inception_is_given_bytes_of_three_colors_in_batches(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
     weights, seen = tmp_path / "weights.pth", []
     weights.write_bytes(b"")

@@ -8,9 +8,9 @@ from diffusion.metrics.geneval import TASKS, Detection, clauses, correct, kept, 
 AT = {"west": (0, 10, 10, 20), "east": (40, 10, 50, 20), "north": (20, 0, 30, 10), "south": (20, 40, 30, 50)}
 
 
-def seen(name, place="west", score=0.95, colour="red"):
+def seen(name, place="west", score=0.95, color="red"):
     """A detection of a class at a named place or in a box."""
-    return Detection(name, score, AT.get(place, place), colour)
+    return Detection(name, score, AT.get(place, place), color)
 
 
 def asks(tag, *include, exclude=None):
@@ -25,7 +25,7 @@ TWO_DOGS = asks("counting", ("dog", 2, {}), exclude=[{"class": "dog", "count": 3
 RED_DOG = asks("colors", ("dog", 1, {"color": "red"}))
 CAT_LEFT = asks("position", ("dog", 1, {}), ("cat", 1, {"position": ["left of", 0]}))
 CAT_ABOVE = asks("position", ("dog", 1, {}), ("cat", 1, {"position": ["above", 0]}))
-BOTH_COLOURS = asks("color_attr", ("dog", 1, {"color": "red"}), ("cat", 1, {"color": "blue"}))
+BOTH_COLORS = asks("color_attr", ("dog", 1, {"color": "red"}), ("cat", 1, {"color": "blue"}))
 DOGS = [seen("dog", "west"), seen("dog", "east")]
 
 CASES = {
@@ -42,10 +42,10 @@ CASES = {
     "count + 1 at .89 is not there": (TWO_DOGS, [*DOGS, seen("dog", "north", 0.89)], True, 1),
     "count + 1 at .91 is": (TWO_DOGS, [*DOGS, seen("dog", "north", 0.91)], False, 1 / 2),
     "a count at .89 is not enough": (TWO_DOGS, [DOGS[0], seen("dog", "east", 0.89)], False, 3 / 4),
-    "the colour of the best alone": (RED_DOG, [seen("dog", score=0.8), seen("dog", "east", 0.9, "blue")], False, 1 / 2),
+    "the color of the best alone": (RED_DOG, [seen("dog", score=0.8), seen("dog", "east", 0.9, "blue")], False, 1 / 2),
     "the best has it": (RED_DOG, [seen("dog", score=0.9), seen("dog", "east", 0.8, "blue")], True, 1),
-    "of equals the later one": (RED_DOG, [seen("dog"), seen("dog", "east", colour="blue")], False, 1 / 2),
-    "of equals the later one has it": (RED_DOG, [seen("dog", colour="blue"), seen("dog", "east")], True, 1),
+    "of equals the later one": (RED_DOG, [seen("dog"), seen("dog", "east", color="blue")], False, 1 / 2),
+    "of equals the later one has it": (RED_DOG, [seen("dog", color="blue"), seen("dog", "east")], True, 1),
     "left": (CAT_LEFT, [seen("cat", "west"), seen("dog", "east")], True, 1),
     "left and right swapped": (CAT_LEFT, [seen("cat", "east"), seen("dog", "west")], False, 2 / 3),
     "no reference": (CAT_LEFT, [seen("cat", "west")], False, 1 / 3),
@@ -65,8 +65,8 @@ CASES = {
     "a diagonal, asked one way": (CAT_LEFT, [seen("cat", (0, 0, 10, 10)), seen("dog", (40, 40, 50, 50))], True, 1),
     "a diagonal, asked the other": (CAT_ABOVE, [seen("cat", (0, 0, 10, 10)), seen("dog", (40, 40, 50, 50))], True, 1),
     "on top of each other": (CAT_LEFT, [seen("cat", (0, 0, 10, 10)), seen("dog", (2, 0, 12, 10))], False, 2 / 3),
-    "colours as asked": (BOTH_COLOURS, [seen("dog"), seen("cat", "east", colour="blue")], True, 1),
-    "colours swapped": (BOTH_COLOURS, [seen("dog", colour="blue"), seen("cat", "east")], False, 1 / 2),
+    "colors as asked": (BOTH_COLORS, [seen("dog"), seen("cat", "east", color="blue")], True, 1),
+    "colors swapped": (BOTH_COLORS, [seen("dog", color="blue"), seen("cat", "east")], False, 1 / 2),
 }
 
 
@@ -107,7 +107,7 @@ def by_the_book(metadata, detections, threshold, counting_threshold):
         if len(group) < each["count"]:
             good = False
         else:
-            if "color" in each and [one.colour for one in group].count(each["color"]) < each["count"]:
+            if "color" in each and [one.color for one in group].count(each["color"]) < each["count"]:
                 good = False
             if "position" in each and good:
                 relation, target = each["position"]
@@ -133,8 +133,8 @@ def test_the_verdict_is_that_of_the_rules_step_by_step():
             left, top = rng.integers(0, 30, 2).tolist()
             box = (left, top, left + int(rng.integers(5, 15)), top + int(rng.integers(5, 15)))
             # Few scores, so that many are equal or at a threshold.
-            score, colour = rng.choice([0.2, 0.3, 0.5, 0.9, 0.95]), ("red", "red", "blue")[rng.integers(3)]
-            detections.append(Detection(("dog", "cat")[rng.integers(2)], float(score), box, colour))
+            score, color = rng.choice([0.2, 0.3, 0.5, 0.9, 0.95]), ("red", "red", "blue")[rng.integers(3)]
+            detections.append(Detection(("dog", "cat")[rng.integers(2)], float(score), box, color))
         thresholds = (0.3, 0.9) if rng.random() < 0.5 else (0.25, 0.4)
         verdicts.append(by_the_book(metadata, detections, *thresholds))
         assert correct(metadata, detections, *thresholds) == verdicts[-1]
@@ -165,7 +165,7 @@ def test_overall_is_the_mean_of_tasks_and_names_those_without_images():
     [
         ([], [], "correct: 0 verdicts for 0 tags"),
         (["colors"], [True, False], "correct: 2 verdicts for 1 tags"),
-        (["colours"], [True], r"metadata\.tag: 'colours' is no task; use one of single_object, .*color_attr"),
+        (["colors"], [True], r"metadata\.tag: 'colors' is no task; use one of single_object, .*color_attr"),
     ],
 )
 def test_scores_need_a_known_tag_for_each_verdict(tags, verdicts, message):

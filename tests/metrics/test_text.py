@@ -20,7 +20,7 @@ from diffusion.metrics.text import (
     last_features,
     measure,
     repetition,
-    retokenise,
+    retokenize,
     sample_entropy,
 )
 
@@ -85,8 +85,8 @@ def test_perplexity_error_matches_repeated_sampling():
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.15)
 
 
-def test_retokenised_texts_are_as_wide_as_the_longest_of_their_batch():
-    tokens, widths = retokenise(
+def test_retokenized_texts_are_as_wide_as_the_longest_of_their_batch():
+    tokens, widths = retokenize(
         ["ab", "abcd", "abcdefgh", "a", ""], lambda text: [ord(c) - 97 for c in text], length=6, eos=EOS, batch_size=2
     )
     np.testing.assert_array_equal(widths, [4, 4, 6, 6, 0])
@@ -145,9 +145,9 @@ def test_features_are_those_of_the_last_token():
 
 
 def features(count: int, shift: float, seed: int) -> np.ndarray:
-    centres = np.random.default_rng(0).normal(size=(4, 8))
+    centers = np.random.default_rng(0).normal(size=(4, 8))
     random = np.random.default_rng(seed)
-    return centres[random.integers(4, size=count)] + 0.3 * random.normal(size=(count, 8)) + shift
+    return centers[random.integers(4, size=count)] + 0.3 * random.normal(size=(count, 8)) + shift
 
 
 def test_mauve_orders_sets_by_distance():

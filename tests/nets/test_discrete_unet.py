@@ -15,10 +15,10 @@ from diffusion.nets.discrete_unet import UNet
 from diffusion.nets.layers import dropout_seeds
 from diffusion.nets.mlp import Mlp
 
-BATCH, HEIGHT, WIDTH, COLOURS, DIGITS, BASE, CLASSES = 3, 4, 8, 3, 2, 4, 15
-LENGTH = COLOURS * HEIGHT * WIDTH
+BATCH, HEIGHT, WIDTH, COLORS, DIGITS, BASE, CLASSES = 3, 4, 8, 3, 2, 4, 15
+LENGTH = COLORS * HEIGHT * WIDTH
 SIZES = dict(multipliers=(1, 2), res_blocks=1, attention_factors=(), head_channels=4, groups=2, dropout=0.5)
-NET = UNet((HEIGHT, WIDTH, COLOURS), CLASSES, BASE, DIGITS, channels=4, **SIZES)
+NET = UNet((HEIGHT, WIDTH, COLORS), CLASSES, BASE, DIGITS, channels=4, **SIZES)
 # Runs of equal blocks: blocks 0 to 2 store maps, 5 to 8 join them, and the middle's two are alone.
 RUNS = UNet((4, 4, 1), CLASSES, BASE, DIGITS, channels=4, **SIZES | dict(multipliers=(1,), attention_factors=(1,)))
 RUNS = RUNS.clone(res_blocks=3)
@@ -72,25 +72,25 @@ def test_logits_start_uniform(small):
         assert 0.9 / np.sqrt(72) < np.abs(one).max() <= 1 / np.sqrt(72) and np.abs(one - other).max() > 0.05
     for last in (run["block"]["conv2"], run["attention"]["out"]):
         assert all((leaf == 0).all() for leaf in jax.tree.leaves(last))
-    # Blocks begin as plain normalisation; the published start may be asked for.
+    # Blocks begin as plain normalization; the published start may be asked for.
     assert (initial["params"]["block3"]["constant"] == 0).all() and (run["block"]["constant"] == 0).all()
     block, picture = discrete_unet.ResBlock(16, 0.0, 2, 19.6, "float32"), jnp.ones((1, 2, 2, 4))
     wide = jax.jit(block.init)(jax.random.key(0), picture, None)["params"]["constant"]
     assert 10 < np.abs(wide).max() <= 19.6 and wide.min() < 0 < wide.max()
 
 
-def test_digit_j_of_colour_c_fills_plane_c_l_plus_j(params, state):
-    """The first normalisation sees every digit where the layout says."""
-    digits = np.asarray(state).reshape(BATCH, COLOURS, HEIGHT, WIDTH, DIGITS)
+def test_digit_j_of_color_c_fills_plane_c_l_plus_j(params, state):
+    """The first normalization sees every digit where the layout says."""
+    digits = np.asarray(state).reshape(BATCH, COLORS, HEIGHT, WIDTH, DIGITS)
     table = np.asarray(params["params"]["embedding"]["table"])
     _, seen = NET.apply(params, state, capture_intermediates=lambda module, _: module.name == "embedding")
     assert seen["intermediates"]["embedding"]["__call__"][0].shape == (BATCH, LENGTH, 4)
-    planes = np.zeros((BATCH, HEIGHT, WIDTH, COLOURS * 4), np.float32)
-    for colour in range(COLOURS):
+    planes = np.zeros((BATCH, HEIGHT, WIDTH, COLORS * 4), np.float32)
+    for color in range(COLORS):
         for digit in range(DIGITS):
-            first = (colour * DIGITS + digit) * 2
-            planes[..., first : first + 2] = table[digits[:, colour, :, :, digit]]
-    groups = planes.reshape(BATCH, HEIGHT * WIDTH, 2, COLOURS * 2)
+            first = (color * DIGITS + digit) * 2
+            planes[..., first : first + 2] = table[digits[:, color, :, :, digit]]
+    groups = planes.reshape(BATCH, HEIGHT * WIDTH, 2, COLORS * 2)
     mean, deviation = groups.mean((1, 3), keepdims=True), groups.std((1, 3), keepdims=True)
     expected = ((groups - mean) / np.sqrt(deviation**2 + 1e-6)).reshape(planes.shape)
     norm = params["params"]["block0"]["norm1"]
@@ -116,18 +116,18 @@ def test_a_shift_by_the_coarsest_pixel_shifts_the_logits():
     assert response[28:34].max() > 5 * response[:16].max() and response[28:34].max() > 0.1
 
 
-def test_every_pixel_reads_its_neighbours_of_all_colours(params, state):
+def test_every_pixel_reads_its_neighbors_of_all_colors(params, state):
     index = (2 * HEIGHT * WIDTH + 2 * WIDTH + 5) * DIGITS
     changed = logits(params, state.at[:, index].set((state[:, index] + 1) % BASE))
-    moved = np.abs(np.asarray(changed - logits(params, state))).max((0, 2)).reshape(COLOURS, HEIGHT, WIDTH)
+    moved = np.abs(np.asarray(changed - logits(params, state))).max((0, 2)).reshape(COLORS, HEIGHT, WIDTH)
     assert (moved[:, 2, 5] > 1e-3).all() and (moved[:, 1, 4] > 1e-3).all()
 
 
-def test_colours_and_positions_of_logits_are_in_the_order_of_tokens(state):
-    """A bias of the last convolution for colour c and class k shows at c's tokens, class k, alone."""
+def test_colors_and_positions_of_logits_are_in_the_order_of_tokens(state):
+    """A bias of the last convolution for color c and class k shows at c's tokens, class k, alone."""
     params = random_params(NET, state, without=("head",))
-    params["params"]["head"]["conv"]["bias"] = jnp.zeros(COLOURS * CLASSES).at[1 * CLASSES + 7].set(1.0)
-    shown = np.asarray(logits(params, state)).reshape(BATCH, COLOURS, HEIGHT * WIDTH, CLASSES)
+    params["params"]["head"]["conv"]["bias"] = jnp.zeros(COLORS * CLASSES).at[1 * CLASSES + 7].set(1.0)
+    shown = np.asarray(logits(params, state)).reshape(BATCH, COLORS, HEIGHT * WIDTH, CLASSES)
     assert (shown[:, 1, :, 7] == 1).all() and shown.sum() == BATCH * HEIGHT * WIDTH
 
 
@@ -193,7 +193,7 @@ def test_operations_agree_with_the_compilers_count():
 
 def one_by_one(net, params, state, seeds):
     """The logits of a network whose every block is applied by itself, in the order of ADM's layout."""
-    height, width, colours = net.shape
+    height, width, colors = net.shape
     params, blocks = params["params"], {}
     for name, leaves in params.items():
         if match := re.fullmatch(r"blocks(\d+)", name):
@@ -212,8 +212,8 @@ def one_by_one(net, params, state, seeds):
         spatial = discrete_unet.SpatialAttention(net.head_channels, net.groups, "float32", "auto")
         return spatial.apply({"params": parts["attention"]}, x) if "attention" in parts else x
 
-    x = net.bind({"params": params}).embedding(state).reshape(-1, colours, height, width, net.channels)
-    x = jnp.moveaxis(x, 1, 3).reshape(-1, height, width, colours * net.channels)
+    x = net.bind({"params": params}).embedding(state).reshape(-1, colors, height, width, net.channels)
+    x = jnp.moveaxis(x, 1, 3).reshape(-1, height, width, colors * net.channels)
     stored, last = [x], len(net.multipliers) - 1
     for level, multiplier in enumerate(net.multipliers):
         for _ in range(net.res_blocks):
@@ -229,8 +229,8 @@ def one_by_one(net, params, state, seeds):
         x = x.repeat(2, axis=1).repeat(2, axis=2) if level else x
     assert not stored
     x = jax.nn.silu(nn.GroupNorm(net.groups).apply({"params": params["norm"]}, x))
-    x = discrete_unet.Conv(colours * net.classes, net.head_size).apply({"params": params["head"]}, x)
-    return jnp.moveaxis(x.reshape(-1, height, width, colours, net.classes), 3, 1).reshape(len(state), -1, net.classes)
+    x = discrete_unet.Conv(colors * net.classes, net.head_size).apply({"params": params["head"]}, x)
+    return jnp.moveaxis(x.reshape(-1, height, width, colors, net.classes), 3, 1).reshape(len(state), -1, net.classes)
 
 
 DEEP = RUNS.clone(multipliers=(1, 2), attention_factors=(2,))
@@ -304,7 +304,7 @@ def test_every_block_of_a_run_learns(gradient):
 
 
 @pytest.mark.parametrize("change", [{"remat": "full"}, {"remat": "full", "unroll": 4}, {"dtype": "bfloat16"}])
-def test_rematerialisation_changes_nothing_and_low_precision_little(change, gradient):
+def test_rematerialization_changes_nothing_and_low_precision_little(change, gradient):
     exact, again = gradient(), gradient(**change)
     tolerance = 1e-4 if "remat" in change else 0.1
     for one, other in zip(jax.tree.leaves(exact), jax.tree.leaves(again), strict=True):

@@ -16,7 +16,7 @@ CAUSAL = NET.clone(causal=True, adaln=False)
 
 
 def perturbed(params, scale=0.2):
-    """Parameters away from the zero initialisation, behind which errors could hide."""
+    """Parameters away from the zero initialization, behind which errors could hide."""
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(7), len(leaves))
     return tree.unflatten([x + scale * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
@@ -154,7 +154,7 @@ def test_dropout_of_an_example_depends_on_its_key_alone(params, tokens, sigma):
 
 
 @pytest.mark.parametrize("policy", ["full", "dots"])
-def test_rematerialisation_and_unrolling_do_not_change_gradients(policy, params, tokens, sigma):
+def test_rematerialization_and_unrolling_do_not_change_gradients(policy, params, tokens, sigma):
     keys = jax.random.split(jax.random.key(3), BATCH)
 
     def gradient(model):

@@ -11,7 +11,7 @@ from configs.seq2seq import DIFFORMER, DINOISER
 from diffusion.nets.encoder_decoder import EncoderDecoder
 from diffusion.rng import example_keys
 from diffusion.types import SequenceCondition
-from tests.weights import randomised
+from tests.weights import randomized
 
 VOCAB, BATCH, SOURCE, TARGET, LATENT = 11, 2, 5, 6, 4
 SMALL = dict(latent=LATENT, hidden=8, feed_forward=16, heads=2, encoder_blocks=1, decoder_blocks=2, positions=8)
@@ -37,7 +37,7 @@ def data(seed=0):
 def params_of(name):
     net = NETS.get(name, CAUSAL)
     tokens = jnp.zeros((1, 2), jnp.int32)
-    return randomised(lambda key: net.init(key, tokens, tokens, method="start"), scale=0.4)
+    return randomized(lambda key: net.init(key, tokens, tokens, method="start"), scale=0.4)
 
 
 @functools.cache

@@ -20,7 +20,7 @@ STATE = jax.random.randint(jax.random.key(1), (BATCH, LENGTH), 0, VOCAB)
 LABEL = jnp.array([0, 3, 1])
 
 
-def randomised(shapes, scale=0.3):
+def randomized(shapes, scale=0.3):
     """Weights away from the start, whose zeros hide what is behind them; made without compiling it."""
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, scale, leaf.shape), leaf.dtype), shapes)
@@ -30,7 +30,7 @@ def shapes_of(net, width=1):
     return jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, LENGTH * width), jnp.int32)))["params"]
 
 
-DENOISER = randomised(shapes_of(TRUNK))
+DENOISER = randomized(shapes_of(TRUNK))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -63,7 +63,7 @@ def test_new_predictors_are_undecided(kind):
     predictor = ErrorPredictor(kind, TRUNK)
     first = logits(predictor, DENOISER, start(predictor, DENOISER), STATE, LABEL)
     assert first.shape == (BATCH, LENGTH) and first.dtype == jnp.float32 and not np.any(first)
-    moved = randomised(start(predictor, DENOISER))
+    moved = randomized(start(predictor, DENOISER))
     assert np.std(logits(predictor, DENOISER, moved, STATE, LABEL)) > 1e-2
 
 
@@ -107,7 +107,7 @@ def test_features_are_those_of_the_denoiser():
     assert np.abs(small - expected).max() > 1e-1
     # What is there of a head reads these features.
     head = ErrorPredictor("head", TRUNK)
-    own = randomised(start(head, DENOISER))
+    own = randomized(start(head, DENOISER))
     read = head.net.apply({"params": DENOISER | own}, expected, label=LABEL, method="head")[..., 0]
     np.testing.assert_allclose(logits(head, DENOISER, own, STATE, LABEL), read, atol=1e-5)
 
@@ -132,7 +132,7 @@ def test_gradients_reach_all_that_is_trained_and_nothing_that_is_not(kind):
     assert np.all(gradient["head"]["linear"]["kernel"]) and np.all(gradient["head"]["linear"]["bias"])
     gradient["head"].pop("linear")
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
-    frozen, gradient = slope(DENOISER, randomised(new))
+    frozen, gradient = slope(DENOISER, randomized(new))
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(frozen))
     assert all(np.all(leaf) for leaf in jax.tree.leaves(gradient["head"]))
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
@@ -142,14 +142,14 @@ def test_dropout_acts_in_what_is_trained():
     keys = jax.random.split(jax.random.key(3), BATCH)
     for kind in KINDS:
         predictor = ErrorPredictor(kind, TRUNK)
-        params = randomised(start(predictor, DENOISER))
+        params = randomized(start(predictor, DENOISER))
         plain, dropped = (logits(predictor, DENOISER, params, STATE, LABEL, k) for k in (None, keys))
         assert (np.abs(plain - dropped).max() > 1e-2) == (kind != "head")
 
 
 def test_labels_are_read_and_may_be_absent():
     predictor = ErrorPredictor("head", TRUNK)
-    params = randomised(start(predictor, DENOISER))
+    params = randomized(start(predictor, DENOISER))
     told, untold = logits(predictor, DENOISER, params, STATE, LABEL), logits(predictor, DENOISER, params, STATE)
     assert np.abs(told - untold).max() > 1e-2
     none = logits(predictor, DENOISER, params, STATE, jnp.full(BATCH, TRUNK.labels))
@@ -159,12 +159,12 @@ def test_labels_are_read_and_may_be_absent():
 @pytest.mark.parametrize("kind", KINDS)
 def test_digits_give_one_logit_a_token(kind):
     predictor = ErrorPredictor(kind, DIGITS)
-    denoiser = randomised(shapes_of(DIGITS, 2))
+    denoiser = randomized(shapes_of(DIGITS, 2))
     new = start(predictor, denoiser)
     assert kind == "head" or new["embedder"]["table"].shape == denoiser["embedder"]["table"].shape
     state = jax.random.randint(jax.random.key(1), (BATCH, 2 * LENGTH), 0, 3)
     assert not np.any(logits(predictor, denoiser, new, state))
-    params = randomised(new)
+    params = randomized(new)
     before = logits(predictor, denoiser, params, state)
     assert before.shape == (BATCH, LENGTH)
     changed = state.at[:, 1].set((state[:, 1] + 1) % 3)
@@ -174,7 +174,7 @@ def test_digits_give_one_logit_a_token(kind):
 def test_bfloat16_predictors_answer_in_float32():
     predictor = ErrorPredictor("block", TRUNK.clone(dtype="bfloat16", unroll=2))
     exact = ErrorPredictor("block", TRUNK)
-    params = randomised(start(exact, DENOISER))
+    params = randomized(start(exact, DENOISER))
     low, high = (logits(p, DENOISER, params, STATE, LABEL) for p in (predictor, exact))
     assert low.dtype == jnp.float32 and 0 < np.abs(low - high).max() < 0.1 * np.abs(high).max()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffusion.nets.reward import Modulated, RewardNet
-from tests.weights import randomised
+from tests.weights import randomized
 
 WORDS, LENGTH, BATCH = 5, 3, 4
 NET = RewardNet(WORDS, LENGTH, stem=4, channels=8, blocks=2, hidden=12, word_width=3, groups=2)
@@ -23,7 +23,7 @@ apply = compiled(NET.apply)
 
 @pytest.fixture(scope="module")
 def params():
-    return randomised(lambda key: NET.init(key, PICTURE, PROMPT), 0.4)
+    return randomized(lambda key: NET.init(key, PICTURE, PROMPT), 0.4)
 
 
 def test_a_reward_is_its_examples_own(params):
@@ -45,7 +45,7 @@ def test_order_of_words_and_places_of_things_matter(params):
     assert np.abs(apply(params, PICTURE[:, :, ::-1], PROMPT) - apply(params, PICTURE, PROMPT)).min() > 1e-3
     # The same thing twice as far from the borders as the network looks: only coordinates can tell its places.
     net = NET.clone(blocks=1)
-    wide = randomised(lambda key: net.init(key, jnp.zeros((2, 8, 48, 3)), PROMPT[:2]), 0.4)
+    wide = randomized(lambda key: net.init(key, jnp.zeros((2, 8, 48, 3)), PROMPT[:2]), 0.4)
     thing = jnp.zeros((2, 8, 48, 3)).at[0, 2:5, 14:17].set(1.0).at[1, 2:5, 30:33].set(1.0)
     rewards = compiled(net.apply)(wide, thing, PROMPT[:1].repeat(2, axis=0))
     assert np.abs(rewards[0] - rewards[1]) > 1e-3
@@ -84,7 +84,7 @@ def test_a_block_is_the_formula():
     x, text = rng.normal(size=(2, 3, 4, 6)), rng.normal(size=(2, 5))
     block = Modulated(2, "float32")
     given = jnp.asarray(x, jnp.float32), jnp.asarray(text, jnp.float32)
-    params = randomised(lambda key: block.init(key, *given), 0.4)
+    params = randomized(lambda key: block.init(key, *given), 0.4)
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])
 
     def silu(x):

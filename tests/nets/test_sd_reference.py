@@ -8,7 +8,7 @@ import pytest
 from diffusion.nets.sd import layers
 from diffusion.nets.sd.unet import TINY_SD, TINY_SDXL
 from tests.small_unets import SMALL, apply, compiled, inputs, small_params
-from tests.weights import randomised
+from tests.weights import randomized
 
 # PyTorch's functions, in its layout: an implementation of every block that shares nothing with ours but the names.
 
@@ -155,7 +155,7 @@ def test_every_block_is_the_formula(torch):
     channels_first = torch.tensor(np.moveaxis(x, 3, 1) * 1.0)
 
     def both(block, call, *args):
-        variables = randomised(lambda key: block.init(key, *args), 0.4)
+        variables = randomized(lambda key: block.init(key, *args), 0.4)
         found = compiled(block.apply)(variables, *args)
         with torch.no_grad():
             close(found, call(Reference(torch, {"it": variables["params"]})), 2e-5)
@@ -184,7 +184,7 @@ def test_every_block_is_the_formula(torch):
 def test_the_whole_is_the_formula(net, torch):
     """Pictures that are not square, another time, context and addition for every example."""
     args = inputs(net)
-    params = small_params() if net is SMALL else randomised(lambda key: net.init(key, *args), 0.1)
+    params = small_params() if net is SMALL else randomized(lambda key: net.init(key, *args), 0.1)
     found = apply(params, *args[:3]) if net is SMALL else compiled(net.apply)(params, *args)
     with torch.no_grad():
         close(found, Reference(torch, params["params"])(net, *args), 1e-4)

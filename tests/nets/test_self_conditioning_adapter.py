@@ -10,7 +10,7 @@ from diffusion.nets.discrete_unet import UNet
 from diffusion.nets.dit import SIZES, DiT
 from diffusion.nets.self_conditioning_adapter import MemoryAdapter
 from diffusion.nets.subtoken_embedding import DigitEmbedding
-from tests.weights import randomised
+from tests.weights import randomized
 
 BATCH, LENGTH, TOKENS, HIDDEN = 3, 16, 11, 16
 CODEC = Digits(TOKENS, 2)
@@ -35,7 +35,7 @@ def states(name):
 
 
 def weights_of(net, state):
-    return randomised(lambda key: net.init(key, state)["params"])
+    return randomized(lambda key: net.init(key, state)["params"])
 
 
 def soft_embedding(net, params, name):

@@ -10,7 +10,7 @@ import pytest
 from diffusion.nets.prompts import PromptTable
 from diffusion.nets.sd.unet import UNet
 from diffusion.nets.text_conditioned_unet import CaptionedUNet
-from tests.weights import randomised
+from tests.weights import randomized
 
 WORDS, LENGTH, BATCH = 7, 4, 3
 UNET = UNet(
@@ -36,7 +36,7 @@ apply = compiled(NET.apply)
 
 @pytest.fixture(scope="module")
 def params():
-    return randomised(lambda key: NET.init(key, PICTURE, TIME, PROMPT))
+    return randomized(lambda key: NET.init(key, PICTURE, TIME, PROMPT))
 
 
 def test_context_is_word_plus_position(params):

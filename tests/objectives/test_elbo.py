@@ -212,7 +212,7 @@ def exact_at_times_above(denoise, minimum, points=4000):
 
 @pytest.mark.parametrize("minimum", [1e-3, 0.3])
 def test_expected_training_loss_is_the_bound_but_for_times_below_the_minimum(minimum):
-    """Law 1 for the loss that is minimised: sequence by sequence, for a wrong denoiser, through `draws`."""
+    """Law 1 for the loss that is minimized: sequence by sequence, for a wrong denoiser, through `draws`."""
     wrong = random_denoiser(jax.random.key(4), 3)
 
     def denoise(noisy, time):

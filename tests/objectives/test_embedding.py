@@ -77,7 +77,7 @@ def test_what_is_on_changes_the_loss():
     assert float(total) != float(outcome(BASE)[0])
 
 
-def test_dropout_acts_on_what_is_learnt_and_on_estimates_where_asked():
+def test_dropout_acts_on_what_is_learned_and_on_estimates_where_asked():
     calls = []
 
     def noted(params, noisy, time, cond=None, memory=None, *, keys=None):
@@ -183,7 +183,7 @@ def test_examples_of_weight_zero_and_their_padding_count_for_nothing():
     assert float(metrics["loss"][1]) == float(weightless["weights"].sum())
 
 
-def test_padding_to_fill_is_learnt_as_a_token():
+def test_padding_to_fill_is_learned_as_a_token():
     _, metrics = jax.eval_shape(lambda: made(fill=0)(weights(), BATCH, NOISE, False))
     assert "length" not in metrics
     tokens, counted = filled(BATCH | {"weights": BATCH["weights"].at[1].set(0.0)}, 0)

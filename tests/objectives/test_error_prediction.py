@@ -183,7 +183,7 @@ def test_settings_that_make_no_sense_are_refused(fields, message):
 # With a network.
 
 
-def randomised(shapes, seed):
+def randomized(shapes, seed):
     """Weights away from the start, whose zeros hide what is behind them."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
@@ -198,7 +198,7 @@ def network(process):
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         return net.apply({"params": params}, noisy, None, keys=keys)
 
-    return net, randomised(shapes["params"], 0), denoiser
+    return net, randomized(shapes["params"], 0), denoiser
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_training_starts_at_ln_2_and_leaves_the_denoiser_alone(kind, process):
     assert 0 < mean(metrics["error_rate"]) < 1 and metrics["loss"][1] == WEIGHTS.sum()
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient["denoiser"]))
     assert np.all(gradient["errors"]["head"]["linear"]["kernel"])
-    _, gradient = slope(randomised(new, 1), NOISE)
+    _, gradient = slope(randomized(new, 1), NOISE)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient["denoiser"]))
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient["errors"]))
 
@@ -228,7 +228,7 @@ def test_training_starts_at_ln_2_and_leaves_the_denoiser_alone(kind, process):
 def test_micro_batches_leave_the_gradient_unchanged():
     net, denoiser_params, denoiser = network(PROCESS)
     predictor = ErrorPredictor("head", net)
-    errors = randomised(predictor.init(jax.random.key(1), denoiser_params), 1)
+    errors = randomized(predictor.init(jax.random.key(1), denoiser_params), 1)
 
     @partial(jax.jit, static_argnums=(0, 1))
     def slope(task, accumulate):

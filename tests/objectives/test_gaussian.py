@@ -32,7 +32,7 @@ def test_values_of_tokens_and_back():
     values = CODEC.encode(tokens)
     assert values.shape == (5, *SHAPE)
     np.testing.assert_array_equal(CODEC.decode(values), tokens)
-    # Channel-major rows: the first value of the second colour is the fifth token.
+    # Channel-major rows: the first value of the second color is the fifth token.
     np.testing.assert_allclose(values[:, 0, 0, 1], tokens[:, 4] / 127.5 - 1, atol=1e-6)
     line = Levels(11, -5.0, 5.0)
     np.testing.assert_allclose(line.encode(jnp.array([[0], [5], [10]]))[:, 0], [-5, 0, 5])

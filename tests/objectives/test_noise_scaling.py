@@ -33,7 +33,7 @@ def test_confidence_by_hand():
     np.testing.assert_allclose(likelihood, [[0.982013790, 0.5]], rtol=1e-6)
     distance = NoiseScaling("shift", "distance", temperature=2.0).confidence(CODEC, TABLE, estimates, tokens)
     np.testing.assert_allclose(distance, [[1.0, np.exp(-0.5)]], rtol=1e-6)
-    # Unnormalised embeddings: distances in units of their own mean square.
+    # Unnormalized embeddings: distances in units of their own mean square.
     loose = Embedding(lambda params: params, 2, "scaled")
     doubled = NoiseScaling("shift", "distance").confidence(loose, 5 * TABLE, 5 * estimates, tokens)
     np.testing.assert_allclose(doubled, [[1.0, np.exp(-1)]], rtol=1e-5)

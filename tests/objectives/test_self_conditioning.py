@@ -26,7 +26,7 @@ from diffusion.rng import example_keys
 from diffusion.schedules.masking import LogLinear
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
-from tests.weights import randomised
+from tests.weights import randomized
 
 MASK = 3
 PROCESS = Masking(MASK, LogLinear())
@@ -210,7 +210,7 @@ def told_network(digits=1, vocabulary=3, length=3):
     config.model.update(hidden=16, blocks=1, heads=2, cond_dim=8)
     config.data.length, config.memory.adapter, config.codec.digits = length, "linear", digits
     system = build.system(config, vocabulary)
-    params = randomised(system.init)
+    params = randomized(system.init)
     return system, params | {"adapter": jax.tree.map(lambda leaf: 10 * leaf, params["adapter"])}
 
 
@@ -291,7 +291,7 @@ def test_a_trained_network_learns_to_read_its_prediction(capsys):
     found["rate 0, no adapter"] = bounds(base, plain_params)
     config.memory.adapter = "linear"
     told = build.system(config, 256)
-    adapter = jax.tree.map(jnp.zeros_like, randomised(told.init)["adapter"])
+    adapter = jax.tree.map(jnp.zeros_like, randomized(told.init)["adapter"])
     for rate in (0.5, 1.0):
         config.memory.rate = rate
         found[f"rate {rate}"] = bounds(told, learned(config, params | {"adapter": adapter}, more, 1e-3, 1))

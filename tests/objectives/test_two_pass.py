@@ -21,7 +21,7 @@ from diffusion.schedules.masking import LogLinear, rate
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
 from experiments.jobs import resolve
-from tests.weights import randomised
+from tests.weights import randomized
 
 VOCABULARY, LENGTH, BATCH = 11, 8, 6
 
@@ -38,7 +38,7 @@ TOKENS = jax.random.randint(jax.random.key(0), (BATCH, LENGTH), 0, VOCABULARY)
 NOISE = draws(jax.random.key(5), "test", 0, BATCH)
 BASE = system_of()[1]
 SYSTEM = system_of(memory__adapter="linear")[1]
-PARAMS = randomised(SYSTEM.init)
+PARAMS = randomized(SYSTEM.init)
 OLD = {name: part for name, part in PARAMS.items() if name != "adapter"}
 NEW = OLD | {"adapter": jax.tree.map(jnp.zeros_like, PARAMS["adapter"])}
 
@@ -212,7 +212,7 @@ def test_half_known_tokens_are_trained_and_sampled_with_a_memory():
     """Two digits a token: a training step moves the adapter, and the sampler evaluates as often as without a memory."""
     config, system = system_of(memory__adapter="linear", codec__digits=2)
     objective, optimizer = build.objective(config, system), build.optimizer(config)
-    params = randomised(system.init)
+    params = randomized(system.init)
     batch = {"tokens": TOKENS, "weights": jnp.ones(TOKENS.shape)}
     step = jax.jit(make_step(objective, optimizer))
     state, metrics = step(new_state(params, optimizer), batch, jax.random.key(2))

@@ -193,7 +193,7 @@ def test_draws_average_to_the_exact_numbers(estimate, codec, expected):
 
 
 def wrong_steps_nats(denoise, token, steps):
-    """sum_k (1 / k) E_{t = k / T}[-log p(token | state)]: the joint loss discretised, which is no bound either."""
+    """sum_k (1 / k) E_{t = k / T}[-log p(token | state)]: the joint loss discretized, which is no bound either."""
     tokens = jnp.array([[token]])
     clean = PRIME.encode(tokens)
     total = 0.0

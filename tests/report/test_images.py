@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from diffusion.report.images import GAP, image_grid, labelled_grid, pictures
+from diffusion.report.images import GAP, image_grid, labeled_grid, pictures
 
 
 def test_tokens_are_channel_major_bytes():
@@ -23,14 +23,14 @@ def test_a_value_outside_is_refused(value, tmp_path):
     assert not (tmp_path / "a.png").exists()
 
 
-@pytest.mark.parametrize("colours", [1, 3])
-def test_a_grid_shows_every_picture_enlarged_in_reading_order(tmp_path, colours):
-    tokens = np.random.default_rng(0).integers(0, 256, (5, colours * 32 * 16))
-    image_grid(tmp_path / "new" / "grid.png", tokens, (32, 16, colours), columns=3)
+@pytest.mark.parametrize("colors", [1, 3])
+def test_a_grid_shows_every_picture_enlarged_in_reading_order(tmp_path, colors):
+    tokens = np.random.default_rng(0).integers(0, 256, (5, colors * 32 * 16))
+    image_grid(tmp_path / "new" / "grid.png", tokens, (32, 16, colors), columns=3)
     read = np.round(matplotlib.image.imread(tmp_path / "new" / "grid.png")[..., :3] * 255).astype(int)
     down, right = 64 + GAP, 32 + GAP
     assert read.shape == (2 * down - GAP, 3 * right - GAP, 3)
-    for number, picture in enumerate(pictures(tokens, (32, 16, colours))):
+    for number, picture in enumerate(pictures(tokens, (32, 16, colors))):
         top, left = number // 3 * down, number % 3 * right
         cell = read[top : top + 64, left : left + 32]
         np.testing.assert_array_equal(cell[::2, ::2], np.broadcast_to(picture, (32, 16, 3)))
@@ -43,7 +43,7 @@ def test_labels_and_texts_stand_beside_the_cells(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda self, path: figures.append(self))
     columns = {name: np.full((2, 3, 4, 4, 3), value, np.uint8) for name, value in (("base", 0), ("guided", 9))}
-    labelled_grid(tmp_path / "new" / "grid.png", columns, ["a ring", "a plus and a ring"], "title")
+    labeled_grid(tmp_path / "new" / "grid.png", columns, ["a ring", "a plus and a ring"], "title")
     (figure,) = figures
     axes = figure.axes
     assert [each.get_title() for each in axes] == ["base", "guided", "", ""]

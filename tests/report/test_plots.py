@@ -5,7 +5,7 @@ from diffusion.report import plots
 HISTORY = [{"step": 0, "loss": 3.0}, {"step": 10, "loss": 2.0, "validation_loss": 2.1}]
 
 
-def test_loss_curves_show_every_run_in_the_colour_of_its_row(tmp_path, drawn, picture):
+def test_loss_curves_show_every_run_in_the_color_of_its_row(tmp_path, drawn, picture):
     # A run that stopped before its first validation, and one without a record.
     runs = {"AR": [HISTORY, HISTORY[:1]], "MDLM": [HISTORY], "none": [[]]}
     plots.loss_curves(tmp_path / "loss.png", "title", runs, "bits per byte")
@@ -14,8 +14,8 @@ def test_loss_curves_show_every_run_in_the_colour_of_its_row(tmp_path, drawn, pi
     data = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
     whole = [([0, 10], [3.0, 2.0]), ([10], [2.1])]
     assert data == [*whole, ([0], [3.0]), *whole]
-    colours = [line.get_color() for line in axes.lines]
-    assert len(set(colours[:3])) == len(set(colours[3:])) == 1 and colours[0] != colours[3]
+    colors = [line.get_color() for line in axes.lines]
+    assert len(set(colors[:3])) == len(set(colors[3:])) == 1 and colors[0] != colors[3]
     assert axes.get_legend_handles_labels()[1] == ["AR", "MDLM"]
     assert axes.get_ylabel() == "bits per byte"
 

@@ -34,7 +34,7 @@ def init(net):
 
 @pytest.fixture(scope="session")
 def params(init):
-    """Weights away from the zero initialisation, where most gradients vanish."""
+    """Weights away from the zero initialization, where most gradients vanish."""
     fresh = jax.jit(init)(jax.random.key(1))
     leaves, tree = jax.tree.flatten(fresh)
     keys = jax.random.split(jax.random.key(2), len(leaves))

@@ -111,9 +111,9 @@ class GroupNorm(nn.Module):
             grouped = x.mean((1, 2)).reshape(batch, self.groups, -1)
             return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(batch, 1, 1, channels)
 
-        centred = x - of_groups(x)
-        factor = jax.lax.rsqrt(of_groups(jnp.square(centred)) + self.epsilon) * scale[None, None, None]
-        return centred * factor + bias[None, None, None]
+        centered = x - of_groups(x)
+        factor = jax.lax.rsqrt(of_groups(jnp.square(centered)) + self.epsilon) * scale[None, None, None]
+        return centered * factor + bias[None, None, None]
 
 
 class ResnetBlock(nn.Module):

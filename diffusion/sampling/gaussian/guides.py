@@ -18,7 +18,7 @@ Reward = Callable[[Data], Float[Array, " B"]]
 def classifier_free(null: Any, scale: float, apart: bool = False) -> Guide:
     """x_0 <- x_0(null) + scale (x_0(condition) - x_0(null)), in one call of the network or `apart` (arXiv 2207.12598).
 
-    Since x_0 is affine in every parameterisation this is the rule for epsilon. `null` is the condition of one example
+    Since x_0 is affine in every parameterization this is the rule for epsilon. `null` is the condition of one example
     that says nothing; the carry is the condition itself.
     """
 

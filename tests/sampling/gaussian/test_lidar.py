@@ -138,7 +138,7 @@ def test_steps_outside_the_window_are_untouched():
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "velocity"])
-def test_every_parameterisation_is_corrected_alike(kind):
+def test_every_parameterization_is_corrected_alike(kind):
     """The published corrections: epsilon - s (alpha / sigma) M, and v - (s / sigma) M."""
     x, clean, scale = jnp.array([[0.4]]), jnp.array([[0.1]]), 3.0
     alpha, sigma = jnp.float32(0.8), jnp.float32(0.6)

@@ -10,7 +10,7 @@ from configs.base import defaults, tiny
 from diffusion import build
 from diffusion.rng import example_keys
 from experiments.jobs import resolve
-from tests.weights import randomised
+from tests.weights import randomized
 
 MASK, LENGTH, SIZE, STEPS = 7, 6, 2, 12
 
@@ -28,7 +28,7 @@ def config_of(**overrides):
 
 
 SYSTEM = build.system(config_of(), MASK)
-PARAMS = randomised(SYSTEM.init, scale=0.3)
+PARAMS = randomized(SYSTEM.init, scale=0.3)
 # Loud enough that what is remembered changes what is drawn.
 PARAMS["adapter"] = jax.tree.map(lambda leaf: 5 * leaf, PARAMS["adapter"])
 ZERO = PARAMS | {"adapter": jax.tree.map(jnp.zeros_like, PARAMS["adapter"])}

@@ -181,7 +181,7 @@ def test_temperature_is_a_power_of_the_probabilities(temperature):
 
 
 CHAIN = random_chain(2, vocabulary=4, length=256)
-# Exact samples of this size measure 0.015 to 0.026; revealing two neighbours in one of 256 steps adds at most 1 / 256.
+# Exact samples of this size measure 0.015 to 0.026; revealing two neighbors in one of 256 steps adds at most 1 / 256.
 BOUND, SEQUENCES = 0.03, 32
 
 

@@ -17,9 +17,9 @@ from diffusion.types import EncodedSource
 WORDS = ["w1 w2 w3 w4 w5", "w1 w2 w3 w4 w6", "w9 w8 w7 w6 w5"]
 
 
-def encoded(counts=(10, 3), favoured=(128, 131), classes=256):
+def encoded(counts=(10, 3), favored=(128, 131), classes=256):
     mask = jnp.arange(12)[None] < jnp.asarray(counts)[:, None]
-    logits = jnp.zeros((len(counts), classes)).at[jnp.arange(len(counts)), jnp.asarray(favoured)].set(5.0)
+    logits = jnp.zeros((len(counts), classes)).at[jnp.arange(len(counts)), jnp.asarray(favored)].set(5.0)
     logits = logits.at[:, 120].set(4.0)
     return EncodedSource(jnp.zeros((len(counts), 12, 2)), mask, logits)
 

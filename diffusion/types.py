@@ -16,8 +16,8 @@ Tokens = Int[Array | np.ndarray, "B L"]
 Symbols = Int[Array | np.ndarray, "B N"]  # positions of a state: tokens, or the sub-tokens of tokens, then the mask
 Times = Float[Array, " B"]
 Number = float | Float[Array, ""]  # a constant of the program, or an input of it
-Weights = Float[Array | np.ndarray, "B L"]  # how much each token counts
-Counted = Bool[Array | np.ndarray, "B L"]  # tokens that are real, or that something is asked of
+LossMask = Float[Array | np.ndarray, "B L"]  # how much each token counts
+TokenMask = Bool[Array | np.ndarray, "B L"]  # tokens that are real, or that something is asked of
 # Numbers of any shape, in the array library of the caller: a function of them gives what it was given.
 Scalars = TypeVar("Scalars", Float[Array, "*shape"], Float[np.ndarray, "*shape"], Float[np.floating, "*shape"])
 Logits = Float[Array, "B L K"]
@@ -48,7 +48,7 @@ class Schedule(Protocol):
 class MaskedProcess(Protocol):
     """A forward process that replaces positions of a state by `mask_id`, and how logits over tokens read its states.
 
-    A state has `digits` positions per token: 1 for whole tokens.
+    A state has `subtokens` positions per token: 1 for whole tokens.
     """
 
     @property
@@ -67,7 +67,7 @@ class MaskedProcess(Protocol):
         ...
 
     @property
-    def digits(self) -> int:
+    def subtokens(self) -> int:
         """Positions per token in the noisy state."""
         ...
 
@@ -189,4 +189,4 @@ class SequenceCondition(NamedTuple):
     """Conditioning of a denoiser of target sequences: the source, and which target positions are real."""
 
     encoded: EncodedSource
-    target: Counted
+    target: TokenMask

@@ -55,7 +55,7 @@ def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[
 
     from diffusion.nets.dit import DiT
     from diffusion.objectives.elbo import Nelbo
-    from diffusion.processes.masking import Masking
+    from diffusion.processes.masking import MaskedDiffusion
     from diffusion.rng import example_keys
     from diffusion.sampling.masked import policies
     from diffusion.sampling.masked.draw import Draw
@@ -81,7 +81,7 @@ def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         return net.apply({"params": params}, noisy, None, keys=keys)
 
-    process = Masking(mask_id, schedules.LogLinear(1e-3))
+    process = MaskedDiffusion(mask_id, schedules.LogLinear(1e-3))
     optimizer = adamw(peak=3e-4, warmup=2500, steps=10**6)
     root = jax.random.key(0)
 

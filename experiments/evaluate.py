@@ -8,7 +8,7 @@ from diffusion import build
 from diffusion.data import Dataset, evaluation_batches
 from diffusion.likelihood.estimators import split_passes
 from diffusion.likelihood.summary import evaluate_likelihood, is_likelihood, make_evaluator, summarize
-from diffusion.objectives.self_conditioning import many_passes
+from diffusion.objectives.self_conditioning import self_conditioned
 from diffusion.report.rows import provenance
 from diffusion.rng import named
 from diffusion.train.mesh import put_batch
@@ -28,7 +28,7 @@ def run(job: Context, spec: Job) -> dict:
     params = trained_weights(spec, config, job.system, job.mesh, job.workdir)
 
     def score(dataset: Dataset, split: str, name: str = names[0]) -> dict[str, float]:
-        denoiser = many_passes(job.system.denoiser, job.system.recall, split_passes(name)[1])
+        denoiser = self_conditioned(job.system.denoiser, job.system.self_conditioning, split_passes(name)[1])
         estimate = build.estimate(config, job.system, name)
         evaluator = make_evaluator(estimate, denoiser, job.system.process, options.draws)
         data = evaluation_batches(

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from diffusion import build
 from diffusion.data.arrays import as_pixels, label_count
-from diffusion.metrics.frechet import frechet_distance, moments, opinions
+from diffusion.metrics.frechet import classifier_statistics, frechet_distance, moments
 from diffusion.metrics.inception import check_inception, inception_features
 from diffusion.report.images import image_grid, pictures
 from diffusion.train.weights import load_weights
@@ -88,7 +88,7 @@ def classifier_scores(
     features: Float[np.ndarray, "N D"], logits: Float[np.ndarray, "N K"], real: Float[np.ndarray, "M D"]
 ) -> dict[str, float]:
     """Distance of features from real ones, and what the classifier takes the pictures for."""
-    return {"classifier_frechet": frechet_distance(moments(features), moments(real)), **opinions(logits)}
+    return {"classifier_frechet": frechet_distance(moments(features), moments(real)), **classifier_statistics(logits)}
 
 
 def trained_classifier(job: Context, needed: str) -> Classify:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from diffusion import build
 from diffusion.metrics.statistics import over_sets
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.report.rows import provenance
 from diffusion.rng import example_keys, named
 from diffusion.train.mesh import batch_sharding, replicated
@@ -136,15 +136,15 @@ def given(job: Context, length: int) -> np.ndarray:
     if not len(options.planes):
         return prompt
     process = job.system.masking
-    if not set(options.planes) < set(range(process.digits)):
-        raise ValueError(f"sample.planes: {tuple(options.planes)} must be some of 0..{process.digits - 1}, not all")
+    if not set(options.planes) < set(range(process.subtokens)):
+        raise ValueError(f"sample.planes: {tuple(options.planes)} must be some of 0..{process.subtokens - 1}, not all")
     if options.prompt or options.suffix or length != job.config.data.length:
         raise ValueError("sample.planes: goes without sample.prompt, sample.suffix and sample.length")
-    assert isinstance(process, PartialMasking)
+    assert isinstance(process, PartialMaskedDiffusion)
     digits = np.array(process.codec.encode(texts.held_out(job, count)))
     if len(digits) < count:
         raise ValueError(f"sample.count: {count} is more than the {len(digits)} held-out examples of planes")
-    free = ~np.isin(np.arange(process.digits), list(options.planes))
+    free = ~np.isin(np.arange(process.subtokens), list(options.planes))
     digits[..., free] = process.mask_id
     return digits
 
@@ -180,7 +180,7 @@ def generate(job: Context, spec: Job) -> tuple[list[Samples], dict[str, float]]:
     for start in tqdm(starts, desc="sampling", disable=not sys.stderr.isatty(), leave=False):
         parts.append(to_host(compiled(params, root, *arguments(start))))
     seconds = time.perf_counter() - clock
-    tokens, evaluations, idle, invalid, checks = (
+    tokens, evaluations, idle, invalid, predictor_evaluations = (
         np.concatenate([getattr(part, name) for part in parts])[:count]
         for name in ("tokens", "evaluations", "idle", "invalid", "checks")
     )
@@ -188,8 +188,8 @@ def generate(job: Context, spec: Job) -> tuple[list[Samples], dict[str, float]]:
     forward = build.forward_flops(job.config, job.system.classes) / (length if job.config.model.causal else 1)
     cost = {
         "evaluations": float(evaluations.mean()),
-        "predictor_evaluations": float(checks.mean()),
-        "gigaflops": float(evaluations.mean() * forward + checks.mean() * job.system.error_flops) / 1e9,
+        "predictor_evaluations": float(predictor_evaluations.mean()),
+        "gigaflops": float(evaluations.mean() * forward + predictor_evaluations.mean() * job.system.error_flops) / 1e9,
         "idle_share": float((idle / evaluations).mean()),
         # Every batch is computed whole, the last one's surplus too.
         "seconds_per_sample": seconds / (len(starts) * options.batch),

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.processes.masking import Masking
+from diffusion.processes.masking import MaskedDiffusion
 from diffusion.rng import draws, example_keys, fold, uniform
 from diffusion.schedules.masking import LogLinear
 
@@ -31,7 +31,7 @@ def test_uniforms_are_stratified_and_uniform():
 
 
 def test_mask_rate_follows_the_schedule():
-    process = Masking(7, LogLinear())
+    process = MaskedDiffusion(7, LogLinear())
     keys = example_keys(jax.random.key(2), jnp.arange(64))
     clean = jnp.zeros((64, 256), jnp.int32)
     for time in (0.1, 0.5, 1.0):

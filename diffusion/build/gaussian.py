@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from diffusion.build.names import pick
 from diffusion.build.systems import System, plain_fields
-from diffusion.codecs.subtokens import Levels
+from diffusion.codecs.subtokens import PixelCodec
 from diffusion.data.arrays import image_shape
 from diffusion.data.glyphs import HIGHEST, LOWEST, MIXTURE
 from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
@@ -18,7 +18,7 @@ from diffusion.nets.reward import RewardNet
 from diffusion.nets.sd.unet import UNet, flops_per_example
 from diffusion.nets.text_conditioned_unet import CaptionedUNet
 from diffusion.oracles import mixture as oracle
-from diffusion.processes.gaussian import Diffusing
+from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.sampling.gaussian.sampler import Predict
 from diffusion.schedules import gaussian as schedules
 
@@ -52,13 +52,13 @@ def gaussian_system(config: ConfigDict, vocabulary: int) -> System:
       ValueError: for an unknown schedule or prediction.
     """
     schedule = pick(SCHEDULES, config.process.schedule, "process.schedule")()
-    process = Diffusing(schedule, config.process.prediction)
+    process = GaussianDiffusion(schedule, config.process.prediction)
     name = config.model.net
     if name == "mixture_oracle":
-        codec = Levels(vocabulary, LOWEST, HIGHEST)
+        codec = PixelCodec(vocabulary, LOWEST, HIGHEST)
         return System(Exact(name), process, no_denoiser, lambda key: {}, config.data.length, 0, codec=codec)
     image = image_shape(config.data.source)
-    codec = Levels(vocabulary, image=image)
+    codec = PixelCodec(vocabulary, image=image)
     if name == "picture_oracle":
         return System(Exact(name), process, no_denoiser, lambda key: {}, config.data.length, 0, codec=codec)
     net = captioned(config) if name == "captioned_unet" else scorer(config)

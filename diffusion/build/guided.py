@@ -102,7 +102,7 @@ def check_guided(config: ConfigDict) -> None:
     )
 
 
-def path_of(config: ConfigDict, system: System, name: str, steps: int) -> solvers.Path:
+def path_of(config: ConfigDict, system: System, name: str, steps: int) -> solvers.TimeGrid:
     """The points in time of a sampler; raises ValueError for a path that the schedule does not have."""
     schedule = system.diffusing.schedule
     make = pick(solvers.PATHS, name, "sample.gaussian.path")
@@ -111,7 +111,7 @@ def path_of(config: ConfigDict, system: System, name: str, steps: int) -> solver
     return make(schedule, steps)
 
 
-def windows(config: ConfigDict, path: solvers.Path) -> tuple[np.ndarray, np.ndarray]:
+def windows(config: ConfigDict, path: solvers.TimeGrid) -> tuple[np.ndarray, np.ndarray]:
     """In which steps guides act, and after which particles are weighed."""
     options, steps = config.sample.gaussian, len(path.time) - 1
     acting = {

@@ -16,7 +16,7 @@ from diffusion.objectives.embedding import EmbeddingDiffusion
 from diffusion.objectives.next_target import NextTarget
 from diffusion.objectives.noise_scaling import NoiseScaling
 from diffusion.objectives.perturbation import Perturbation
-from diffusion.processes.gaussian import Diffusing
+from diffusion.processes.gaussian import GaussianDiffusion
 
 NET = "encoder_decoder"
 # What each kind of it is trained for.
@@ -51,7 +51,7 @@ def pair_system(config: ConfigDict, vocabulary: int) -> System:
             raise ValueError("data.packing: embedding diffusion writes whole windows of text; set it to wrapped")
         told, fields["length_classes"] = 1, 0
     schedule = pick(SCHEDULES, config.process.schedule, "process.schedule")()
-    process = Diffusing(schedule, config.process.prediction, config.process.factor)
+    process = GaussianDiffusion(schedule, config.process.prediction, config.process.factor)
     net = EncoderDecoder(vocabulary + 2, **fields, dtype=model.dtype, remat=model.remat, attention=model.attention)
     codec = Embedding(lambda params: params["embedding"], vocabulary, config.encoder_decoder.scale)
 

@@ -14,8 +14,8 @@ from diffusion.nets.dit import DiT
 from diffusion.nets.error_predictor import ErrorPredictor
 from diffusion.objectives.error_labels import Augment
 from diffusion.objectives.error_prediction import ErrorPrediction
-from diffusion.objectives.self_conditioning import two_pass
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.objectives.self_conditioning import randomly_self_conditioned
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.subtokens import DigitDraw
 from diffusion.types import Params
@@ -58,12 +58,14 @@ def system(config: ConfigDict, vocabulary: int) -> System:
         told = label if config.model.labels else None
         return predictor(params["denoiser"], params["errors"], state, told)
 
-    recall = base.recall and replace(base.recall, table=of_denoiser(base.recall.table))
+    self_conditioning = base.self_conditioning and replace(
+        base.self_conditioning, table=of_denoiser(base.self_conditioning.table)
+    )
     return replace(
         base,
         denoiser=denoiser,
         init=init,
-        recall=recall,
+        self_conditioning=self_conditioning,
         base=base,
         extend=extend,
         errors=errors,
@@ -90,7 +92,9 @@ def error_prediction(config: ConfigDict, system: System) -> ErrorPrediction:
     """The predictor's objective: its denoiser is frozen, and reads its own prediction where it remembers."""
     options, base = config.predictor, system.base
     assert base is not None and isinstance(base.net, DiT)
-    denoiser = two_pass(base.denoiser, base.recall) if base.recall else base.denoiser
+    denoiser = (
+        randomly_self_conditioned(base.denoiser, base.self_conditioning) if base.self_conditioning else base.denoiser
+    )
     process = base.masking
     draw = Draw(process.vocabulary)
     judge = judge_system(config, process.vocabulary)
@@ -98,7 +102,7 @@ def error_prediction(config: ConfigDict, system: System) -> ErrorPrediction:
         denoiser,
         ErrorPredictor(options.kind, base.net),
         process,
-        DigitDraw(process, draw) if isinstance(process, PartialMasking) else draw,
+        DigitDraw(process, draw) if isinstance(process, PartialMaskedDiffusion) else draw,
         labels=options.labels,
         loss=options.loss,
         scope=options.scope,

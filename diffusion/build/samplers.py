@@ -13,7 +13,7 @@ from diffusion.build.names import pick
 from diffusion.build.pairs import NET
 from diffusion.build.systems import System
 from diffusion.build.translation import text_sampler
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.sampling.masked import policies, remasking, star
 from diffusion.sampling.masked.blocks import semi_autoregressive
 from diffusion.sampling.masked.draw import Draw
@@ -51,12 +51,12 @@ RULES: dict[str, Callable[[float], remasking.Rule]] = {
 
 def coins(config: ConfigDict, process: MaskedProcess) -> Callable:
     """A coin for every position: a token, or a digit."""
-    return ancestral_digits(process.digits, config.chunk_point) if process.digits > 1 else policies.ancestral_step
+    return ancestral_digits(process.subtokens, config.chunk_point) if process.subtokens > 1 else policies.ancestral_step
 
 
 def ancestral(config: ConfigDict, process: MaskedProcess) -> Callable:
     """MDLM's reverse step, by coins or as the low-precision race of the public code."""
-    racing = config.precision == "mdlm_float32" and process.digits == 1
+    racing = config.precision == "mdlm_float32" and process.subtokens == 1
     return policies.race_step if racing else coins(config, process)
 
 
@@ -115,7 +115,7 @@ def masked_sampler(config: ConfigDict, system: System) -> Callable:
     policy = pick(POLICIES, options.policy, "sample.policy")(options, process)
     steps, end, final = sampling_steps(config), options.end, options.final
     pick(dict.fromkeys(("reuse", "null")), options.memory, "sample.memory")
-    recall = system.recall if options.memory == "reuse" else None
+    self_conditioning = system.self_conditioning if options.memory == "reuse" else None
     if options.cache and config.model.time_conditioning:
         raise ValueError("sample.cache: a network that reads time predicts anew at every step; set it to False")
     if options.policy == "first_hitting":
@@ -129,16 +129,16 @@ def masked_sampler(config: ConfigDict, system: System) -> Callable:
         scale, power = options.corrector
         policy = replace(policy, correct=rate_corrector(process.schedule, times, scale, power, process.mask_id))
     errors = asked(config, system)
-    if not isinstance(process, PartialMasking):
+    if not isinstance(process, PartialMaskedDiffusion):
         # P2's confidence is that of the noised logits.
         draw = Draw(process.mask_id, options.precision, options.nucleus_rule, noised=options.policy == "p2")
-        made = MaskedSampler(system.denoiser, process, policy, draw, final, recall, options.cache, errors)
+        made = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, options.cache, errors)
         return conditional(made, table)
     if options.precision != "exact":
         raise ValueError("sample.precision: mdlm_float32 is a rule for whole tokens; digits are drawn exact")
     token = Draw(process.codec.vocabulary, options.precision, options.nucleus_rule)
     draw = DigitDraw(process, token, independent=options.digits_draw == "marginal")
-    digits = MaskedSampler(system.denoiser, process, policy, draw, final, recall, options.cache, errors)
+    digits = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, options.cache, errors)
     return conditional(partial(sample_tokens, digits, process), table)
 
 
@@ -199,7 +199,7 @@ def sampling_schedule(config: ConfigDict, process: MaskedProcess) -> Schedule:
 
 def sampling_grid(config: ConfigDict, process: MaskedProcess, steps: int, end: float) -> Grid:
     """The time grid of a config."""
-    options, length = config.sample, config.data.length * process.digits
+    options, length = config.sample, config.data.length * process.subtokens
     table = grid(
         sampling_schedule(options, process),
         steps,

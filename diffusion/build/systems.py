@@ -12,16 +12,16 @@ from ml_collections import ConfigDict
 
 from diffusion.build.names import pick
 from diffusion.codecs.embedding import Embedding
-from diffusion.codecs.subtokens import Digits, Levels, shuffled
+from diffusion.codecs.subtokens import PixelCodec, SubtokenCodec, shuffled
 from diffusion.data.arrays import image_shape, label_count
 from diffusion.nets import classifier, discrete_unet, mlp
 from diffusion.nets.dit import DiT
 from diffusion.nets.self_conditioning_adapter import check_kind
 from diffusion.nets.subtoken_embedding import DigitEmbedding, check_embedding
-from diffusion.objectives.self_conditioning import Recall
-from diffusion.processes.gaussian import Diffusing
-from diffusion.processes.masking import Masking
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.objectives.self_conditioning import SoftEmbedding
+from diffusion.processes.gaussian import GaussianDiffusion
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.schedules import masking as schedules
 from diffusion.types import Denoiser, MaskedProcess, Params
 
@@ -36,7 +36,7 @@ SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
 
 @dataclass(frozen=True)
 class System:
-    """A network, its process, and how to start it; `recall` makes its memory where it has one.
+    """A network, its process, and how to start it; `self_conditioning` makes its memory where it has one.
 
     `codec` says which values tokens are where the noise is Gaussian; `end` is the token that ends targets of pairs.
 
@@ -46,35 +46,35 @@ class System:
     """
 
     net: nn.Module
-    process: MaskedProcess | Diffusing
+    process: MaskedProcess | GaussianDiffusion
     denoiser: Denoiser
     init: Callable[[jax.Array], Params]
     length: int
     classes: int
-    recall: Recall | None = None
+    self_conditioning: SoftEmbedding | None = None
     base: "System | None" = None
     extend: Callable[..., Params] | None = None
     errors: Callable[..., Array] | None = None
     error_flops: float = 0.0
-    codec: Levels | Embedding | None = None
+    codec: PixelCodec | Embedding | None = None
     end: int = 0
 
     @property
     def masking(self) -> MaskedProcess:
         """The process of a model of masked tokens."""
-        assert not isinstance(self.process, Diffusing)
+        assert not isinstance(self.process, GaussianDiffusion)
         return self.process
 
     @property
-    def diffusing(self) -> Diffusing:
+    def diffusing(self) -> GaussianDiffusion:
         """The process of a model with Gaussian noise."""
-        assert isinstance(self.process, Diffusing)
+        assert isinstance(self.process, GaussianDiffusion)
         return self.process
 
     @property
-    def levels(self) -> Levels:
+    def levels(self) -> PixelCodec:
         """The codec of a model of pictures."""
-        assert isinstance(self.codec, Levels)
+        assert isinstance(self.codec, PixelCodec)
         return self.codec
 
     @property
@@ -84,22 +84,22 @@ class System:
         return self.codec
 
 
-def codec(config: ConfigDict, vocabulary: int) -> Digits:
+def codec(config: ConfigDict, vocabulary: int) -> SubtokenCodec:
     """The digits of tokens, in the order of the vocabulary or shuffled; raises ValueError when they do not fit."""
     if config.shuffle:
         return shuffled(vocabulary, config.digits, config.shuffle, config.shuffle_codes)
-    return Digits(vocabulary, config.digits)
+    return SubtokenCodec(vocabulary, config.digits)
 
 
 def process(config: ConfigDict, vocabulary: int) -> MaskedProcess:
     """Masking of tokens, or of their digits."""
     schedule = pick(SCHEDULES, config.process.schedule, "process.schedule")(config.process)
     if config.codec.digits == 1:
-        return Masking(vocabulary, schedule)
+        return MaskedDiffusion(vocabulary, schedule)
     if config.model.causal or config.data.packing == "padded":
         raise ValueError("codec.digits: more than one goes with model.causal=False and data.packing=wrapped")
     fields = config.codec
-    return PartialMasking(codec(fields, vocabulary), schedule, fields.carry_over, fields.chunk_point)
+    return PartialMaskedDiffusion(codec(fields, vocabulary), schedule, fields.carry_over, fields.chunk_point)
 
 
 def transformer(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Module:
@@ -107,10 +107,10 @@ def transformer(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.
     fields = {name: value for name, value in config.model.items() if name not in ("net", "time_conditioning")}
     fields["memory"] = config.memory.adapter
     embedder = None
-    if process.digits > 1:
+    if process.subtokens > 1:
         merge, shared, hidden = config.codec.merge, config.codec.shared, config.model.hidden
-        check_embedding(process.digits, hidden, merge)
-        embedder = DigitEmbedding(process.mask_id, process.digits, hidden, merge, shared)
+        check_embedding(process.subtokens, hidden, merge)
+        embedder = DigitEmbedding(process.mask_id, process.subtokens, hidden, merge, shared)
     return DiT(vocab_size=classes, embedder=embedder, **fields)
 
 
@@ -120,7 +120,7 @@ def image_net(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Mo
         image_shape(config.data.source),
         classes,
         process.mask_id,
-        process.digits,
+        process.subtokens,
         **plain_fields(config.unet),
         dtype=config.model.dtype,
         remat=config.model.remat,
@@ -139,7 +139,7 @@ def perceptron(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.M
         positions=config.data.length,
         classes=classes,
         base=process.mask_id,
-        digits=process.digits,
+        digits=process.subtokens,
         hidden=model.hidden,
         layers=model.blocks,
         dropout=model.dropout,
@@ -150,7 +150,7 @@ def perceptron(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.M
 
 def image_classifier(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Module:
     """The classifier of the pictures of `data.source` by its labels; it reads whole tokens."""
-    if process.digits > 1:
+    if process.subtokens > 1:
         raise ValueError("codec.digits: a classifier reads whole tokens; its row sets codec.digits=1")
     del classes
     source, fields = config.data.source, plain_fields(config.classifier)
@@ -191,7 +191,7 @@ def denoising_system(config: ConfigDict, vocabulary: int) -> System:
     def init(key):
         return net.init(key, jnp.zeros((1, config.data.length * noise.digits), jnp.int32))["params"]
 
-    return System(net, noise, denoiser, init, config.data.length, classes, recall(config, net, noise))
+    return System(net, noise, denoiser, init, config.data.length, classes, self_conditioning(config, net, noise))
 
 
 def check_memory(config: ConfigDict) -> None:
@@ -206,7 +206,7 @@ def check_memory(config: ConfigDict) -> None:
         raise ValueError(f"model.labels: {config.data.source} has {count}; pass --config.model.labels={count}")
 
 
-def recall(config: ConfigDict, net: nn.Module, process: MaskedProcess) -> Recall | None:
+def self_conditioning(config: ConfigDict, net: nn.Module, process: MaskedProcess) -> SoftEmbedding | None:
     """How this network remembers a prediction; None for one that does not."""
     if config.memory.adapter == "none":
         return None
@@ -216,4 +216,4 @@ def recall(config: ConfigDict, net: nn.Module, process: MaskedProcess) -> Recall
     def table(params) -> Any:
         return net.apply({"params": params}, codes, method="token_table")
 
-    return Recall(process, table, width, config.memory.rows, config.model.dtype)
+    return SoftEmbedding(process, table, width, config.memory.rows, config.model.dtype)

@@ -19,7 +19,7 @@ from diffusion.objectives.elbo import Nelbo
 from diffusion.objectives.gaussian import Denoising
 from diffusion.objectives.reveal import RevealNelbo
 from diffusion.objectives.reward import ScoreRegression
-from diffusion.objectives.self_conditioning import two_pass
+from diffusion.objectives.self_conditioning import randomly_self_conditioned
 from diffusion.objectives.supervised import Classification
 from diffusion.sampling.gaussian import solvers
 from diffusion.schedules.gaussian import Betas
@@ -67,8 +67,10 @@ def objective(config: ConfigDict, system: System) -> Callable:
     if system.errors and config.objective.name != "errors":
         raise ValueError("predictor.kind: a predictor learns by objective.name=errors; set it, or the kind to none")
     pick(dict.fromkeys(("marginal", "joint")), config.objective.target, "objective.target")
-    if system.recall and config.memory.rate != 0 and not system.errors:
-        system = replace(system, denoiser=two_pass(system.denoiser, system.recall, config.memory.rate))
+    if system.self_conditioning and config.memory.rate != 0 and not system.errors:
+        system = replace(
+            system, denoiser=randomly_self_conditioned(system.denoiser, system.self_conditioning, config.memory.rate)
+        )
     return pick(OBJECTIVES, config.objective.name, "objective.name")(config, system)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from diffusion.categorical import EXCLUDED
-from diffusion.codecs.subtokens import Digits
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.types import Logits
 
 # Sums below this have left float32's normal range.
@@ -23,7 +23,7 @@ def agrees(codes: UInt32[Array, " C"], value: UInt32[Array, "..."], bits: UInt32
     return ((codes ^ value[..., None]) & bits[..., None]) == 0
 
 
-def carry_over(logits: Logits, codec: Digits, digits: Int[Array | np.ndarray, "B L l"]) -> Float[Array, "B L C"]:
+def carry_over(logits: Logits, codec: SubtokenCodec, digits: Int[Array | np.ndarray, "B L l"]) -> Float[Array, "B L C"]:
     """Float32 logits [B, L, C] in which tokens that contradict a known digit have no mass (MDM-Prime, carry-over)."""
     logits = logits[..., : codec.vocabulary].astype(jnp.float32)
     return jnp.where(agrees(jnp.asarray(codec.packed), *codec.pack(digits)), logits, EXCLUDED)
@@ -31,7 +31,7 @@ def carry_over(logits: Logits, codec: Digits, digits: Int[Array | np.ndarray, "B
 
 def log_masses(
     logits: Logits,
-    codec: Digits,
+    codec: SubtokenCodec,
     known: Int[Array | np.ndarray, "B L l"],
     clean: Int[Array | np.ndarray, "B L l"],
     fields: UInt32[Array, "#B #L M"],

@@ -22,7 +22,7 @@ def smallest_base(vocabulary: int, digits: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Digits:
+class SubtokenCodec:
     """Base-b code of MDM-Prime: token v is the digits floor(v / b^(l - j)) mod b, j = 1..l, most significant first.
 
     b is the smallest base with b^l >= C; the digit b is the mask. With `permutation` token v takes the code of
@@ -138,11 +138,11 @@ class Digits:
             raise ValueError(f"codec: token id {int(wrong[0])} lies outside 0..{self.vocabulary - 1}")
 
 
-def shuffled(vocabulary: int, digits: int, seed: int, every_code: bool = False) -> Digits:
+def shuffled(vocabulary: int, digits: int, seed: int, every_code: bool = False) -> SubtokenCodec:
     """The code under a random permutation of the token ids, or of all codes (MDM-Prime-v2's index shuffling)."""
-    plain = Digits(vocabulary, digits)
+    plain = SubtokenCodec(vocabulary, digits)
     count = plain.base**digits if every_code else vocabulary
-    return Digits(vocabulary, digits, np.random.default_rng(seed).permutation(count))
+    return SubtokenCodec(vocabulary, digits, np.random.default_rng(seed).permutation(count))
 
 
 def _either(fields: UInt32[Array, "... l"]) -> UInt32[Array, "..."]:
@@ -151,7 +151,7 @@ def _either(fields: UInt32[Array, "... l"]) -> UInt32[Array, "..."]:
 
 
 @dataclass(frozen=True)
-class Levels:
+class PixelCodec:
     """Tokens 0 .. count - 1 as equally spaced values from `low` to `high`, and pictures as [H, W, C].
 
     Rows of tokens are channel-major, as data sets hold pictures; without an `image` shape they stay vectors.

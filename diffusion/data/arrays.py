@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Integer
 
 from diffusion.data import genomes, glyphs, images, molecules, synthetic
-from diffusion.data.packing import Block, Statistics
+from diffusion.data.packing import PackedBlock, Statistics
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import Encoded, Tokenizer, digest
 from diffusion.data.types import ArraySource
@@ -108,7 +108,7 @@ def open_arrays(settings: DataSettings) -> ArraySource:
     return source
 
 
-def counted(blocks: Iterator[Block], source: ArraySource, statistics: Statistics) -> Iterator[Block]:
+def counted(blocks: Iterator[PackedBlock], source: ArraySource, statistics: Statistics) -> Iterator[PackedBlock]:
     """The same blocks, their shape and values checked, counted in `statistics` as they pass.
 
     Raises: ValueError naming a value that the source should not hold.
@@ -133,7 +133,7 @@ def counted(blocks: Iterator[Block], source: ArraySource, statistics: Statistics
         yield block
 
 
-def in_memory(source: ArraySource) -> tuple[dict[str, Block], dict[str, Statistics]]:
+def in_memory(source: ArraySource) -> tuple[dict[str, PackedBlock], dict[str, Statistics]]:
     """All examples of every split as one block each, and what they hold; splits without an example are left out.
 
     Raises: ValueError when the train split has none.
@@ -152,7 +152,7 @@ def in_memory(source: ArraySource) -> tuple[dict[str, Block], dict[str, Statisti
         order = np.random.default_rng(0).permutation(counts.examples) if source.shuffled else slice(None)
         tokens, _, *told = zip(*parts, strict=True)
         told = (None if array[0] is None else np.concatenate(array)[order] for array in told)
-        blocks[split] = Block(np.concatenate(tokens)[order], None, *told)
+        blocks[split] = PackedBlock(np.concatenate(tokens)[order], None, *told)
         statistics[split] = counts
     return blocks, statistics
 
@@ -176,7 +176,7 @@ def flipped(
     return np.where(coins[:, None, None, None], pictures[..., ::-1], pictures).reshape(tokens.shape)
 
 
-def content(blocks: Mapping[str, Block]) -> str:
+def content(blocks: Mapping[str, PackedBlock]) -> str:
     """sha256 over the examples of every split, and what is known of them."""
     parts: list[bytes] = []
     for split, block in sorted(blocks.items()):

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from diffusion.data.packing import Block, Statistics
+from diffusion.data.packing import PackedBlock, Statistics
 
 STATISTICS_FILE = "statistics.json"
-BuildSplit = Callable[[Statistics], Iterator[Block]]
+BuildSplit = Callable[[Statistics], Iterator[PackedBlock]]
 
 
 class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -37,7 +37,7 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         length: int,
         largest_id: int,
         padded: bool,
-        blocks: Mapping[str, Iterator[Block]],
+        blocks: Mapping[str, Iterator[PackedBlock]],
         labeled: bool,
         shuffled: bool,
         **kwargs: Any,
@@ -60,7 +60,7 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, np.ndarray]]]]:
         return {split: self._generate_examples(blocks) for split, blocks in self.blocks.items()}
 
-    def _generate_examples(self, blocks: Iterator[Block]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    def _generate_examples(self, blocks: Iterator[PackedBlock]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         key = 0
         for block in blocks:
             tokens = block.tokens.astype(self.dtype)
@@ -108,7 +108,7 @@ def prepare(
         ) from None
     try:
         statistics = {split: Statistics() for split in splits}
-        blocks: dict[str, Iterator[Block]] = {}
+        blocks: dict[str, Iterator[PackedBlock]] = {}
         for split, build in splits.items():
             generator = build(statistics[split])
             first = next(generator, None)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from diffusion.data import readers, splits, symbol_tokenizers
-from diffusion.data.packing import Block
+from diffusion.data.packing import PackedBlock
 from diffusion.data.sequences import Stretch, fasta, fasta_files, parquet, stem, tokens_of, windows
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import Tokenizer
@@ -59,7 +59,7 @@ def spliced(
 ) -> ArraySource:
     """The source of splice sites, given of each species as sequences, their genes, and the file that they are from."""
     tokenizer = symbol_tokenizers.nucleotides(begin=True)
-    parts: dict[str, list[Block]] = {split: [] for split in splits.NAMES}
+    parts: dict[str, list[PackedBlock]] = {split: [] for split in splits.NAMES}
     records, long, most = 0, 0, settings.length - 2
     for label, (sites, genes, file) in enumerate(of_species):
         records += len(sites)
@@ -71,7 +71,7 @@ def spliced(
             ]
             if kept:
                 tokens = framed(kept, settings.length, tokenizer, file)
-                blocks.append(Block(tokens, None, np.full(len(kept), label, np.int32)))
+                blocks.append(PackedBlock(tokens, None, np.full(len(kept), label, np.int32)))
     if long:
         warnings.warn(
             f"data.length: {long} of {records} splice sites have more than {most} nucleotides and are left out",

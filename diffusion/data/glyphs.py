@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from diffusion.data.packing import Block
+from diffusion.data.packing import PackedBlock
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import ArraySource
 from diffusion.glyphs import world
@@ -25,9 +25,9 @@ def shapes(settings: DataSettings) -> ArraySource:
     """Scenes of glyphs (16 x 16, three colors) that fulfill their prompts, over GenEval's six tasks alike."""
     del settings
 
-    def pictures(split: str) -> Iterator[Block]:
+    def pictures(split: str) -> Iterator[PackedBlock]:
         made = world.examples(*PICTURES[split], split)
-        yield Block(rows(made.images), None, prompts=made.tokens)
+        yield PackedBlock(rows(made.images), None, prompts=made.tokens)
 
     return prompted("shapes", pictures)
 
@@ -36,14 +36,14 @@ def shapes_rewards(settings: DataSettings) -> ArraySource:
     """Scenes with prompts that they fulfill, miss by one thing, or have nothing to do with, and the share fulfilled."""
     del settings
 
-    def pictures(split: str) -> Iterator[Block]:
+    def pictures(split: str) -> Iterator[PackedBlock]:
         made = world.reward_examples(*REWARDED[split], split)
-        yield Block(rows(made.images), None, prompts=made.tokens, scores=made.rewards)
+        yield PackedBlock(rows(made.images), None, prompts=made.tokens, scores=made.rewards)
 
     return prompted("shapes_rewards", pictures)
 
 
-def prompted(name: str, pictures: Callable[[str], Iterator[Block]]) -> ArraySource:
+def prompted(name: str, pictures: Callable[[str], Iterator[PackedBlock]]) -> ArraySource:
     """A source of pictures with prompts."""
     splits = {split: lambda split=split: pictures(split) for split in PICTURES}
     return ArraySource(name, splits, int(np.prod(SHAPE)), 256, SHAPE, domain="prompted")
@@ -58,12 +58,12 @@ def gaussian_mixture(settings: DataSettings) -> ArraySource:
     """Draws from a mixture of three Gaussians on a line, rounded to one of `data.vocab_size` values in [-6, 6]."""
     levels = settings.vocab_size
 
-    def points(seed: int, count: int) -> Iterator[Block]:
+    def points(seed: int, count: int) -> Iterator[PackedBlock]:
         weights, means, deviations = (np.array(column) for column in MIXTURE)
         rng = np.random.default_rng((seed, levels))
         which = rng.choice(len(weights), count, p=weights)
         x = rng.normal(means[which], deviations[which])
-        yield Block(level_of(x, levels)[:, None], None)
+        yield PackedBlock(level_of(x, levels)[:, None], None)
 
     splits = {
         split: lambda seed=seed, count=count: points(seed, count) for seed, (split, count) in enumerate(POINTS.items())

@@ -18,7 +18,7 @@ from jaxtyping import Int, Int16, Int32, Integer, UInt8
 from numpy._core import multiarray, numeric
 
 from diffusion.data import readers
-from diffusion.data.packing import Block
+from diffusion.data.packing import PackedBlock
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import ArraySource, missing
 
@@ -87,9 +87,9 @@ def labeled(
         if given.min() < 0 or given.max() >= labels:
             raise ValueError(f"data.path: {name} holds a label {given.max()}, outside 0 .. {labels - 1}; get it anew")
     kept = len(images) - held_out
-    blocks = {split: Block(tokens, None, targets) for split, (tokens, targets) in parts.items()}
-    blocks["train"] = Block(images[:kept], None, classes[:kept])
-    blocks["validation"] = Block(images[kept:], None, classes[kept:]) if held_out else blocks["test"]
+    blocks = {split: PackedBlock(tokens, None, targets) for split, (tokens, targets) in parts.items()}
+    blocks["train"] = PackedBlock(images[:kept], None, classes[:kept])
+    blocks["validation"] = PackedBlock(images[kept:], None, classes[kept:]) if held_out else blocks["test"]
     splits = {split: lambda block=blocks[split]: iter([block]) for split in ("train", "validation", "test")}
     return ArraySource(name, splits, image[0] * image[1] * image[2], 256, image, labels, domain="image")
 
@@ -201,11 +201,11 @@ def imagenet32(settings: DataSettings) -> ArraySource:
     return ArraySource("imagenet32", splits, 3072, 256, (32, 32, 3), content_hash=content, domain="image")
 
 
-def batches_of(files: list[Path]) -> Iterator[Block]:
+def batches_of(files: list[Path]) -> Iterator[PackedBlock]:
     """One block of images a file."""
     for file in files:
         if file.suffix != ".npz":
-            yield Block(python_batch(file.name, file.read_bytes())[0], None)
+            yield PackedBlock(python_batch(file.name, file.read_bytes())[0], None)
             continue
         try:
             with file.open("rb") as archive, np.load(archive, allow_pickle=False) as fields:
@@ -213,7 +213,7 @@ def batches_of(files: list[Path]) -> Iterator[Block]:
         except Exception as error:  # a damaged archive raises almost anything
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"data.path: {file} is damaged ({reason}); get it anew") from None
-        yield Block(checked(file.name, images, labels, 3072)[0], None)
+        yield PackedBlock(checked(file.name, images, labels, 3072)[0], None)
 
 
 def pixel_pairs(tokens: Integer[np.ndarray, "N L"]) -> Int16[np.ndarray, "N M"]:

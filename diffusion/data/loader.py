@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Integer
 
 from diffusion.data import arrays, builder, readers, subword
-from diffusion.data.packing import Block, Indices, Statistics, encode_documents, padded, wrapped
+from diffusion.data.packing import Indices, PackedBlock, Statistics, encode_documents, padded, wrapped
 from diffusion.data.settings import READY_MADE, DataSettings, read_settings
 from diffusion.data.sources import open_source
 from diffusion.data.tokenizers import Tokenizer, bytes_tokenizer, characters_tokenizer, digest
@@ -30,28 +30,28 @@ class Split:
     length: int
 
     def __len__(self) -> int:
-        return len(self.source.tokens if isinstance(self.source, Block) else self.source)
+        return len(self.source.tokens if isinstance(self.source, PackedBlock) else self.source)
 
     @functools.cached_property
-    def _block(self) -> Block | None:
-        if isinstance(self.source, Block):
+    def _block(self) -> PackedBlock | None:
+        if isinstance(self.source, PackedBlock):
             return self.source
         if len(self) * self.length * 4 > MEMORY_LIMIT:
             return None
         parts = [self._read(range(start, min(start + 8192, len(self)))) for start in range(0, len(self), 8192)]
         weights = [part.weights for part in parts if part.weights is not None]
         labels = [part.labels for part in parts if part.labels is not None]
-        return Block(
+        return PackedBlock(
             np.concatenate([part.tokens for part in parts]),
             np.concatenate(weights) if weights else None,
             np.concatenate(labels) if labels else None,
         )
 
-    def _read(self, indices: Indices) -> Block:
+    def _read(self, indices: Indices) -> PackedBlock:
         rows = self.source.__getitems__([int(index) for index in indices])
         weights = np.stack([row["weights"] for row in rows]) if "weights" in rows[0] else None
         labels = np.array([row["label"] for row in rows]) if "label" in rows[0] else None
-        return Block(np.stack([row["tokens"] for row in rows]), weights, labels)
+        return PackedBlock(np.stack([row["tokens"] for row in rows]), weights, labels)
 
     def rows(self, indices: Indices) -> dict[str, Int32[np.ndarray, "B ..."] | Float32[np.ndarray, "B ..."]]:
         """{"tokens": int32 [B, L], "weights": float32 [B, L]} of these examples.
@@ -62,7 +62,7 @@ class Split:
             block = self._read(indices)
         else:
             chosen = np.asarray(indices)
-            block = Block._make(None if array is None else array[chosen] for array in self._block)
+            block = PackedBlock._make(None if array is None else array[chosen] for array in self._block)
         tokens = block.tokens.astype(np.int32)
         weights = np.ones(tokens.shape, np.float32) if block.weights is None else block.weights.astype(np.float32)
         told = zip(("label", "prompt", "score"), block[2:], (np.int32, np.int32, np.float32), strict=True)
@@ -252,7 +252,7 @@ def _load_arrays(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset
 
 
 def _build(source: Source, split: str, tokenizer: Tokenizer, settings: DataSettings) -> builder.BuildSplit:
-    def build(statistics: Statistics) -> Iterator[Block]:
+    def build(statistics: Statistics) -> Iterator[PackedBlock]:
         encoded = encode_documents(source.documents[split](), tokenizer, statistics)
         if settings.packing == "padded":
             return padded(encoded, tokenizer, settings.length, statistics)
@@ -281,7 +281,7 @@ def dataset_from_arrays(
         weight = None if weights is None else np.asarray(weights[split]).astype(np.uint8)
         tokenizer.check(tokens if weight is None else tokens[weight > 0], special=False)
         tokenizer.check(tokens)
-        blocks[split] = Split(Block(tokens, weight), tokens.shape[1])
+        blocks[split] = Split(PackedBlock(tokens, weight), tokens.shape[1])
         counted = tokens.size if weight is None else int(weight.sum())
         statistics[split] = Statistics(examples=len(tokens), tokens=counted, documents=len(tokens))
     content = [split.encode() + np.asarray(array, np.int32).tobytes() for split, array in sorted(arrays.items())]

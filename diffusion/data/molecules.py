@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from diffusion.data import readers, splits, symbol_tokenizers
-from diffusion.data.packing import Block
+from diffusion.data.packing import PackedBlock
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import ArraySource, missing
 
@@ -57,7 +57,7 @@ def packed(name: str, molecules: list[str], settings: DataSettings) -> ArraySour
         for row, ids in zip(tokens, kept, strict=True):
             row[1 : len(ids) + 1] = ids
             row[len(ids) + 1] = tokenizer.eos_id
-        examples[split] = Block(tokens, None)
+        examples[split] = PackedBlock(tokens, None)
     if long:
         warnings.warn(
             f"data.length: {long} of {len(molecules)} molecules have more than {settings.length - 2} tokens and are "

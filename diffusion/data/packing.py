@@ -17,7 +17,7 @@ CHARACTERS_AT_ONCE = 4_000_000
 Indices = Sequence[int] | Integer[np.ndarray, " B"]  # numbers of examples
 
 
-class Block(NamedTuple):
+class PackedBlock(NamedTuple):
     """Some examples; `weights` is None when every position counts, the others where the source has none."""
 
     tokens: Integer[np.ndarray, "N L"]
@@ -78,7 +78,7 @@ def wrapped(
     bos_eos: bool,
     separated: bool,
     statistics: Statistics,
-) -> Iterator[Block]:
+) -> Iterator[PackedBlock]:
     """Concatenates documents (each followed by EOS when `separated`) and cuts; the remainder is dropped.
 
     With `bos_eos` the cut is `length - 2` tokens and every example is BOS + cut + EOS, as in the MDLM code; there
@@ -111,11 +111,13 @@ def wrapped(
                 ids = np.concatenate([begin, ids, end], axis=1)
             _count(statistics, ids.size, stream[:, :whole])
             statistics.examples += len(ids)
-            yield Block(ids, None)
+            yield PackedBlock(ids, None)
     statistics.dropped_tokens += carry.shape[1]
 
 
-def padded(encoded: Iterable[Encoded], tokenizer: Tokenizer, length: int, statistics: Statistics) -> Iterator[Block]:
+def padded(
+    encoded: Iterable[Encoded], tokenizer: Tokenizer, length: int, statistics: Statistics
+) -> Iterator[PackedBlock]:
     """BOS + document + EOS, one document an example, cut to `length` or filled up with padding of weight 0.
 
     A tokenizer without BOS and EOS gives the document alone; empty documents are left out.
@@ -139,7 +141,7 @@ def padded(encoded: Iterable[Encoded], tokenizer: Tokenizer, length: int, statis
             row += 1
         statistics.examples += row
         if row:
-            yield Block(tokens[:row], weights[:row])
+            yield PackedBlock(tokens[:row], weights[:row])
 
 
 def _groups(encoded: Iterable[Encoded]) -> Iterator[list[Encoded]]:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from diffusion.data import readers, splits, symbol_tokenizers
-from diffusion.data.packing import Block
+from diffusion.data.packing import PackedBlock
 
 FASTA = (".fa", ".fna", ".fasta")
 BLOCK = 8192
@@ -92,7 +92,7 @@ def parquet(file: Path, name: str, number: Callable[[object], int | None], split
         yield Stretch(tokens_of(sequence, file), species, f"{name}/{row // RUN}", split)
 
 
-def windows(stretches: Iterator[Stretch], source: str, split: str, length: int) -> Iterator[Block]:
+def windows(stretches: Iterator[Stretch], source: str, split: str, length: int) -> Iterator[PackedBlock]:
     """The windows of one split: `length` nucleotides each, side by side from the start of every sequence.
 
     What is left at the end of a sequence is dropped, and so are windows that are N by more than half; a warning counts
@@ -116,7 +116,7 @@ def windows(stretches: Iterator[Stretch], source: str, split: str, length: int) 
         chosen = np.flatnonzero(mine & ~unread)
         for part in np.array_split(chosen, max(1, chosen.size * length // TOKENS_AT_ONCE)):
             if part.size:
-                yield Block(table[part], None, np.full(len(part), stretch.species, np.int32))
+                yield PackedBlock(table[part], None, np.full(len(part), stretch.species, np.int32))
     if short:
         warnings.warn(
             f"data.length: {short} sequences of the {split} split of {source} have fewer than {length} nucleotides and "

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from diffusion.data import genomes, molecules
-from diffusion.data.packing import Block
+from diffusion.data.packing import PackedBlock
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import ArraySource
 
@@ -56,10 +56,10 @@ def density2d(settings: DataSettings) -> ArraySource:
         raise ValueError(f"data.vocab_size: density2d needs a side of at least 2, not {size}")
     cumulative = np.cumsum(density_table(size).reshape(-1))
 
-    def points(seed: int, count: int) -> Iterator[Block]:
+    def points(seed: int, count: int) -> Iterator[PackedBlock]:
         uniform = np.random.default_rng((seed, size)).random(count) * cumulative[-1]
         cells = np.minimum(np.searchsorted(cumulative, uniform, side="right"), size**2 - 1)
-        yield Block(np.stack(np.divmod(cells, size), axis=1).astype(np.int32 if size > 2**15 else np.int16), None)
+        yield PackedBlock(np.stack(np.divmod(cells, size), axis=1).astype(np.int32 if size > 2**15 else np.int16), None)
 
     splits = {
         split: lambda seed=seed, count=count: points(seed, count) for seed, (split, count) in enumerate(POINTS.items())
@@ -76,13 +76,13 @@ def blobs(settings: DataSettings) -> ArraySource:
     if not 2 <= levels <= 256:
         raise ValueError(f"data.vocab_size: blobs has 2 to 256 gray levels, not {levels}")
 
-    def pictures(seed: int, count: int) -> Iterator[Block]:
+    def pictures(seed: int, count: int) -> Iterator[PackedBlock]:
         rng = np.random.default_rng((seed, levels))
         labels = rng.integers(0, 4, count)
         low = np.stack([labels // 2, labels % 2], axis=1) * BLOB_SIDE / 2
         centers = low + rng.uniform(0.5, BLOB_SIDE / 2 - 0.5, (count, 2))
         widths = rng.uniform(0.8, 1.6, (count, 1, 1))
-        yield Block(drawn(centers, widths, levels), None, labels.astype(np.int32))
+        yield PackedBlock(drawn(centers, widths, levels), None, labels.astype(np.int32))
 
     splits = {
         split: lambda seed=seed, count=count: pictures(seed, count)

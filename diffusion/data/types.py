@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
-from diffusion.data.packing import Block
+from diffusion.data.packing import PackedBlock
 from diffusion.data.tokenizers import Tokenizer
 
 
@@ -23,7 +23,7 @@ class ArraySource:
     """Ready-made examples per split: `splits[split]()` starts a new pass over blocks of values 0 .. vocab_size-1."""
 
     name: str
-    splits: Mapping[str, Callable[[], Iterator[Block]]]
+    splits: Mapping[str, Callable[[], Iterator[PackedBlock]]]
     length: int
     vocab_size: int
     image: tuple[int, int, int] | None = None  # height, width, colors; rows are channel-major (c, h, w)

@@ -14,18 +14,18 @@ from diffusion.likelihood.any_order import nll_any_order
 from diffusion.objectives.autoregressive import shift_right
 from diffusion.objectives.elbo import cross_entropy
 from diffusion.objectives.reveal import final_level, mean_over_hidden, reveal_bound, revealed
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import Draws
 from diffusion.schedules.masking import inverse
 from diffusion.types import Denoise, MaskedProcess, Tokens
 
-Weights = Float[Array, "B L"]
+LossMask = Float[Array, "B L"]
 Nats = Float[Array, " B"]
 # Denoiser and process are of the estimator's kind: of this module's they mask, `LevelBound`'s have Gaussian noise.
-Estimate = Callable[[Callable[..., Any], Any, Tokens, Weights, Draws], Nats]
+Estimate = Callable[[Callable[..., Any], Any, Tokens, LossMask, Draws], Nats]
 
 
-def bound_continuous(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
+def bound_continuous(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: LossMask, draws: Draws) -> Nats:
     """One draw of the NELBO of the continuous-time process, int_0^1 E[sum_{i in S} -log p(x^i | z_l)] dl / l, in nats.
 
     The level is l = (1 - alpha(t)) / (1 - alpha(1)): generation starts from masks alone at t = 1, so the forward
@@ -39,7 +39,7 @@ def bound_continuous(denoise: Denoise, process: MaskedProcess, tokens: Tokens, w
     return reveal_bound(denoise, every_digit(process), tokens, weights, draws)
 
 
-def bound_marginal(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
+def bound_marginal(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: LossMask, draws: Draws) -> Nats:
     """One draw of Prime's valid bound, the same integral over digits: sum of -log p(digit | y_t), marginals, in nats.
 
     In continuous time one digit is revealed at a time, so only single digits' marginals enter the likelihood. It is
@@ -48,21 +48,21 @@ def bound_marginal(denoise: Denoise, process: MaskedProcess, tokens: Tokens, wei
     return bound_continuous(denoise, process, tokens, weights, draws)
 
 
-def bound_grouped(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
+def bound_grouped(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: LossMask, draws: Draws) -> Nats:
     """One draw of the bound with all digits of a token masked together: -log p(token | y_t), in nats.
 
     MDLM's bound for a network that reads digits: a valid number for any of them, whatever noise it was trained on.
     """
-    if isinstance(process, PartialMasking):
+    if isinstance(process, PartialMaskedDiffusion):
         process = replace(process, chunk_point=0.0)
     noise, level = revealed(process, tokens, draws)
     time = inverse(process.schedule, 1 - level * final_level(process.schedule))
     hidden = noise <= level[:, None]
-    masked = jnp.any(hidden.reshape(*tokens.shape, process.digits), axis=-1)
+    masked = jnp.any(hidden.reshape(*tokens.shape, process.subtokens), axis=-1)
     return mean_over_hidden(denoise, process, tokens, weights * masked, hidden, time, target="joint")
 
 
-def joint_ce(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
+def joint_ce(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: LossMask, draws: Draws) -> Nats:
     """One draw of the MDM-Prime paper's loss, the mean over states of -log p(token | y_t), in nats: NOT a likelihood.
 
     With the true posteriors it is the entropy minus the total correlation of a token's masked digits, so its
@@ -73,7 +73,7 @@ def joint_ce(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: 
 
 def every_digit(process: MaskedProcess) -> MaskedProcess:
     """The process with one coin a digit at all times, of which likelihoods are defined."""
-    return replace(process, chunk_point=1.0) if isinstance(process, PartialMasking) else process
+    return replace(process, chunk_point=1.0) if isinstance(process, PartialMaskedDiffusion) else process
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class BoundSteps:
             raise ValueError(f"evaluate.steps: must be at least 1, not {self.steps}")
 
     def __call__(
-        self, denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Weights, draws: Draws
+        self, denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: LossMask, draws: Draws
     ) -> Nats:
         process = every_digit(process)
         noise, level = revealed(process, tokens, draws)
@@ -106,7 +106,7 @@ class BoundSteps:
         step = jnp.searchsorted(jnp.asarray(levels), level, side="right")
         time = jnp.asarray(times, jnp.float32)[step]
         hidden = noise < jnp.asarray(levels)[step][:, None]
-        if process.digits == 1:
+        if process.subtokens == 1:
             return mean_over_hidden(denoise, process, tokens, weights, hidden, time)
         before = jnp.asarray(np.concatenate([[0], levels[:-1]]), jnp.float32)[step]
         now = hidden & (noise >= before[:, None])
@@ -117,7 +117,7 @@ class BoundSteps:
 
 
 def nll_autoregressive(
-    denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Weights, draws: Draws
+    denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: LossMask, draws: Draws
 ) -> Nats:
     """-sum_i log p(x^i | x^{<i}) of a causal network that reads the mask symbol first: exact, in nats."""
     del draws
@@ -125,7 +125,7 @@ def nll_autoregressive(
     return jnp.sum(-target_log_probs(logits, tokens, process.mask_id) * weights, axis=1)
 
 
-def masked_ce(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Weights, draws: Draws) -> Nats:
+def masked_ce(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: LossMask, draws: Draws) -> Nats:
     """Cross-entropy of masked positions without the weight of the bound: NOT a likelihood, a negative control.
 
     Every test that a bound passes must fail for this number; it is what BERT's loss would report.

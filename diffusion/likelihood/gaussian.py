@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.codecs.subtokens import Levels
-from diffusion.processes.gaussian import Data, Diffusing
+from diffusion.codecs.subtokens import PixelCodec
+from diffusion.processes.gaussian import Data, GaussianDiffusion
 from diffusion.rng import Draws, fold, normal, uniform
 from diffusion.sampling.gaussian.sampler import Carry, Predict, flat
 from diffusion.sampling.gaussian.solvers import Path, ddim, gaussian_grid
@@ -50,13 +50,13 @@ class LevelBound:
     noise of the path where that is wider than a cell: of Stable Diffusion's chain it covers 7 of 256 levels.
     """
 
-    codec: Levels
+    codec: PixelCodec
     path: Path
 
     def __call__(
         self,
         denoise: Callable[[Data, Times], Data],
-        process: Diffusing,
+        process: GaussianDiffusion,
         tokens: Tokens,
         weights: Float[Array, "B L"],
         draws: Draws,

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Integer, Key
 
 from diffusion.likelihood.estimators import Estimate
 from diffusion.metrics.statistics import ratio
-from diffusion.processes.gaussian import Diffusing
+from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import Draws, draws, fold
 from diffusion.types import Batch, Denoiser, MaskedProcess, Params, Symbols, Times
 
@@ -28,7 +28,7 @@ class Scores(NamedTuple):
 
 
 def make_evaluator(
-    estimate: Estimate, denoiser: Denoiser, process: MaskedProcess | Diffusing, draws_per_example: int = 1
+    estimate: Estimate, denoiser: Denoiser, process: MaskedProcess | GaussianDiffusion, draws_per_example: int = 1
 ) -> Evaluator:
     """Compile (params, batch, key, step) -> (nats [B], tokens [B]), the mean of several draws for each sequence.
 

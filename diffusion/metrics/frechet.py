@@ -44,7 +44,7 @@ def positive_root(matrix: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "D D"]:
     return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
 
 
-def opinions(logits: Float[np.ndarray, "N K"]) -> dict[str, float]:
+def classifier_statistics(logits: Float[np.ndarray, "N K"]) -> dict[str, float]:
     """What a classifier says of samples: how sure it is, and how evenly its choices use the classes.
 
     `confidence` is the mean probability of the chosen class; `class_entropy` that of the choices' shares over log K: 1

@@ -219,9 +219,7 @@ class UNet(nn.Module):
             )
         if self.remat not in ("none", "full"):
             raise ValueError(f"model.remat: unknown {self.remat!r} for a U-Net; known: none, full")
-        parts = layout(
-            colors * self.channels, self.channels, self.multipliers, self.res_blocks, self.attention_factors
-        )
+        parts = layout(colors * self.channels, self.channels, self.multipliers, self.res_blocks, self.attention_factors)
         for part in parts:
             if part.inputs % self.groups or part.outputs % self.groups:
                 raise ValueError(f"unet.groups: {self.groups} do not divide {part.inputs} and {part.outputs} channels")

@@ -6,7 +6,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import Draws, fold
 from diffusion.schedules.masking import rate
 from diffusion.types import (
@@ -14,13 +14,13 @@ from diffusion.types import (
     Denoise,
     Denoiser,
     Logits,
+    LossMask,
     MaskedProcess,
     Metrics,
     Params,
     Symbols,
     Times,
     Tokens,
-    Weights,
 )
 
 # What is predicted: every masked digit by its marginal (a bound), or every token at once (MDM-Prime's loss, which is
@@ -38,7 +38,7 @@ def cross_entropy(
     logits: Logits,
     noisy: Symbols,
     clean: Symbols,
-    weights: Weights,
+    weights: LossMask,
     target: Target = "marginal",
     grouped: Bool[Array, " B"] | None = None,
 ) -> Float[Array, " B"]:
@@ -50,13 +50,13 @@ def cross_entropy(
     what is revealed, and a bound too.
     """
     hidden = noisy == process.mask_id
-    if target == "joint" and process.digits > 1:
+    if target == "joint" and process.subtokens > 1:
         return jnp.sum(-process.token_log_prob(logits, noisy, clean) * weights, axis=1)
-    marginal = -process.log_prob(logits, noisy, clean) * hidden * jnp.repeat(weights, process.digits, axis=1)
+    marginal = -process.log_prob(logits, noisy, clean) * hidden * jnp.repeat(weights, process.subtokens, axis=1)
     marginal = jnp.sum(marginal, axis=1)
     if grouped is None:
         return marginal
-    part = jnp.any(hidden.reshape(*weights.shape, process.digits), axis=-1)
+    part = jnp.any(hidden.reshape(*weights.shape, process.subtokens), axis=-1)
     whole = jnp.sum(-process.token_log_prob(logits, noisy, clean) * weights * part, axis=1)
     return jnp.where(grouped, whole, marginal)
 
@@ -65,7 +65,7 @@ def weighted_cross_entropy(
     process: MaskedProcess,
     denoise: Denoise,
     tokens: Tokens,
-    weights: Weights,
+    weights: LossMask,
     time: Times,
     draws: Draws,
     target: Target = "marginal",
@@ -85,7 +85,7 @@ def weighted_cross_entropy(
 
 def shared_coins(process: MaskedProcess, time: Times, target: Target) -> Bool[Array, " B"] | None:
     """Where a token's digits are masked together and the marginals are not what is revealed; None: nowhere."""
-    if isinstance(process, PartialMasking) and process.chunk_point < 1 and target == "marginal":
+    if isinstance(process, PartialMaskedDiffusion) and process.chunk_point < 1 and target == "marginal":
         return process.grouped(time)
     return None
 

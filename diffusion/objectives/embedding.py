@@ -15,21 +15,21 @@ from jaxtyping import Array, Bool, Float, Int
 from diffusion.codecs.embedding import Embedding
 from diffusion.objectives.noise_scaling import UNSCALED, NoiseScaling
 from diffusion.objectives.perturbation import STANDARD, Noised, Perturbation
-from diffusion.processes.gaussian import Diffusing
+from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import Draws, bernoulli, fold
 from diffusion.types import (
     LENGTH_CENTER,
     Batch,
-    Counted,
     Denoiser,
     EncodedSource,
     Keys,
     Logits,
+    LossMask,
     Metrics,
     Params,
     SequenceCondition,
+    TokenMask,
     Tokens,
-    Weights,
 )
 
 Sources = Int[Array | np.ndarray, "B S"]
@@ -65,7 +65,7 @@ class EmbeddingDiffusion:
     encode: Encode
     denoiser: Denoiser
     codec: Embedding
-    process: Diffusing
+    process: GaussianDiffusion
     perturbation: Perturbation = STANDARD
     scaling: NoiseScaling = UNSCALED
     memory_rate: float = 0.5
@@ -164,7 +164,7 @@ class EmbeddingDiffusion:
         predicted: Float[Array, "B L d"],
         clean: Float[Array, "B L d"],
         tokens: Tokens,
-        weights: Weights,
+        weights: LossMask,
     ) -> tuple[Float[Array, ""], Metrics]:
         """The sum over tokens of the squared error and the cross-entropies, and both apart."""
         count = jnp.sum(weights)
@@ -198,7 +198,7 @@ def no_source(size: int, none_id: int) -> tuple[Int[Array, "B 1"], Bool[Array, "
     return jnp.full((size, 1), none_id), jnp.ones((size, 1), bool)
 
 
-def filled(batch: Batch, fill: int | None) -> tuple[Tokens, Weights]:
+def filled(batch: Batch, fill: int | None) -> tuple[Tokens, LossMask]:
     """Targets and their weights; with `fill` that token stands for padding, and counts where the example does."""
     tokens, weights = batch["tokens"], batch["weights"]
     if fill is None:
@@ -228,14 +228,14 @@ def cross_entropy(logits: Logits, tokens: Tokens, vocabulary: int, smoothing: fl
     return jax.nn.logsumexp(logits, axis=-1) - target
 
 
-def length_classes(source: SourceMask, target: Counted, classes: int) -> Int[Array, " B"]:
+def length_classes(source: SourceMask, target: TokenMask, classes: int) -> Int[Array, " B"]:
     """clip(target length - source length + 128, 0, classes - 1)."""
     offset = jnp.sum(target, axis=1) - jnp.sum(source, axis=1) + LENGTH_CENTER
     return jnp.clip(offset.astype(jnp.int32), 0, classes - 1)
 
 
 def length_loss(
-    logits: Float[Array, "B C"], source: SourceMask, target: Counted
+    logits: Float[Array, "B C"], source: SourceMask, target: TokenMask
 ) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
     """Cross-entropy of the length in nats, and whether the most probable one is right."""
     gold = length_classes(source, target, logits.shape[-1])

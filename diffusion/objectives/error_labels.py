@@ -14,7 +14,6 @@ from diffusion.categorical import EXCLUDED, draw_two_stage, lowest, target_log_p
 from diffusion.objectives.autoregressive import shift_right
 from diffusion.rng import fold, integers, uniform
 from diffusion.types import (
-    Counted,
     Denoise,
     Denoiser,
     Keys,
@@ -24,6 +23,7 @@ from diffusion.types import (
     Propose,
     Symbols,
     Times,
+    TokenMask,
     Tokens,
 )
 
@@ -59,11 +59,11 @@ class Augment:
             check_fraction(f"predictor.augment.{field.name}", getattr(self, field.name))
 
     def __call__(
-        self, keys: Keys, state: Symbols, counted: Counted, process: MaskedProcess, denoiser: Params
+        self, keys: Keys, state: Symbols, counted: TokenMask, process: MaskedProcess, denoiser: Params
     ) -> Symbols:
         """The spoilt state; exactly round(fraction n) of an example's n counted tokens are replaced each time."""
 
-        def chosen(name: str, fraction: float) -> Counted:
+        def chosen(name: str, fraction: float) -> TokenMask:
             return choose(fold(keys, name), counted, share(fraction, counted))
 
         if self.uniform:
@@ -80,7 +80,7 @@ class Augment:
         return state
 
 
-def share(fraction: float, counted: Counted) -> Int[Array, " B"]:
+def share(fraction: float, counted: TokenMask) -> Int[Array, " B"]:
     """The fraction of an example's counted places, rounded."""
     return jnp.round(fraction * jnp.sum(counted, axis=1)).astype(jnp.int32)
 
@@ -90,7 +90,7 @@ def choose(keys: Keys, allowed: Bool[Array | np.ndarray, "B M"], counts: Int[Arr
     return lowest(jnp.where(allowed, uniform(keys, allowed.shape[1:]), jnp.inf), counts) & allowed
 
 
-def replace_tokens(state: Symbols, chosen: Counted, fresh: Symbols) -> Symbols:
+def replace_tokens(state: Symbols, chosen: TokenMask, fresh: Symbols) -> Symbols:
     """The state with all symbols of the chosen tokens taken from `fresh`."""
     return jnp.where(jnp.repeat(chosen, state.shape[1] // chosen.shape[1], axis=1), fresh, state)
 
@@ -106,7 +106,7 @@ def any_tokens(keys: Keys, length: int, vocabulary: int) -> Tokens:
     return integers(keys, (length,), 0, vocabulary)
 
 
-def any_positions(keys: Keys, counted: Counted) -> Int[Array, "B L"]:
+def any_positions(keys: Keys, counted: TokenMask) -> Int[Array, "B L"]:
     """For every token a counted position of its sequence, uniformly, itself included."""
     number = jnp.sum(counted, axis=1, keepdims=True)
     rank = (uniform(keys, counted.shape[1:]) * number).astype(jnp.int32)
@@ -122,7 +122,7 @@ def similar(keys: Keys, tokens: Tokens, table: Float[Array, "V D"]) -> Tokens:
     return draw_two_stage(keys, jnp.where(itself, EXCLUDED, cosines))
 
 
-def shuffled_windows(keys: Keys, counted: Counted, fraction: float) -> Int[Array, "B L"]:
+def shuffled_windows(keys: Keys, counted: TokenMask, fraction: float) -> Int[Array, "B L"]:
     """Positions after round(fraction n / 6) of the consecutive windows of six counted tokens were shuffled."""
     size, length = counted.shape
     windows = length // WINDOW
@@ -136,7 +136,7 @@ def shuffled_windows(keys: Keys, counted: Counted, fraction: float) -> Int[Array
     return jnp.concatenate([order, rest], axis=1)
 
 
-def corrupted(keys: Keys, clean: Symbols, counted: Counted, process: MaskedProcess, fraction: float) -> Symbols:
+def corrupted(keys: Keys, clean: Symbols, counted: TokenMask, process: MaskedProcess, fraction: float) -> Symbols:
     """The clean state with max(1, round(fraction n)) of n counted tokens drawn anew, uniformly."""
     chosen = choose(fold(keys, "where"), counted, jnp.maximum(share(fraction, counted), 1))
     fresh = process.encode(any_tokens(fold(keys, "tokens"), counted.shape[1], process.vocabulary))
@@ -165,7 +165,7 @@ def fill_in_steps(
         start, end = (time * (1 - (index + ends) / steps) for ends in (0, 1))
         stay = jnp.where(index == steps - 1, 0, process.schedule.masked(end) / process.schedule.masked(start))
         step_keys = fold(keys, index)
-        noise = process.noise(fold(step_keys, "stay"), state.shape[1] // process.digits, start)
+        noise = process.noise(fold(step_keys, "stay"), state.shape[1] // process.subtokens, start)
         proposal = fill(draw, fold(step_keys, "token"), logits, state, process.mask_id)
         return jnp.where(noise < stay[:, None], state, proposal)
 

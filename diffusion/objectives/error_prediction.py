@@ -22,19 +22,19 @@ from diffusion.objectives.error_labels import (
 from diffusion.rng import Draws, fold, gumbel
 from diffusion.types import (
     Batch,
-    Counted,
     Denoise,
     Denoiser,
     Keys,
     Logits,
+    LossMask,
     MaskedProcess,
     Metrics,
     Params,
     Propose,
     Symbols,
     Times,
+    TokenMask,
     Tokens,
-    Weights,
 )
 
 LABELS = ("one_step", "corruption", "likelihood", "consistency")
@@ -44,13 +44,13 @@ Scores = Float[Array, "B L"]
 Errors = Callable[..., Scores]
 
 
-def cross_entropy(logits: Scores, wrong: Scores, weights: Weights) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def cross_entropy(logits: Scores, wrong: Scores, weights: LossMask) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Binary cross-entropy, -log sigmoid(e) of errors and -log sigmoid(-e) of the others, in nats; and of how many."""
     return jnp.sum(weights * _nats(logits, wrong)), jnp.sum(weights)
 
 
 def balanced_cross_entropy(
-    logits: Scores, wrong: Scores, weights: Weights
+    logits: Scores, wrong: Scores, weights: LossMask
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Binary cross-entropy in which n errors of N tokens weigh N / (2 n), and the others N / (2 (N - n)).
 
@@ -61,7 +61,7 @@ def balanced_cross_entropy(
     return jnp.sum(weights * balance * _nats(logits, wrong)) * count / 2, count
 
 
-def rank_loss(logits: Scores, wrong: Scores, weights: Weights) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def rank_loss(logits: Scores, wrong: Scores, weights: LossMask) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """RankNet: the mean of softplus(e_j - e_i) over errors i and correct tokens j of a sequence, and of how many.
 
     Sequences that lack one of the two count for nothing. Only the order of the logits is learned.
@@ -77,7 +77,7 @@ def rank_loss(logits: Scores, wrong: Scores, weights: Weights) -> tuple[Float[Ar
 LOSSES = {"bce": cross_entropy, "balanced": balanced_cross_entropy, "ranknet": rank_loss}
 
 
-def quality(logits: Scores, wrong: Scores, weights: Weights) -> Metrics:
+def quality(logits: Scores, wrong: Scores, weights: LossMask) -> Metrics:
     """Of predicting an error where its probability exceeds 1/2: ratios whose parts add up over batches."""
     predicted = (logits > 0).astype(jnp.float32)
     hits, found, errors = (jnp.sum(weights * x) for x in (predicted * wrong, predicted, wrong))
@@ -96,7 +96,7 @@ class Examples(NamedTuple):
 
     state: Symbols  # without masks
     wrong: Scores  # 1 where the token is an error
-    filled: Counted  # tokens of which this step filled anything
+    filled: TokenMask  # tokens of which this step filled anything
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class ErrorPrediction:
             raise ValueError("predictor.own_masks: with predictor.labels=corruption nothing is masked; set it to False")
         if self.labels == "likelihood" and self.judge is None:
             raise ValueError("predictor.judge: predictor.labels=likelihood needs an autoregressive network; name one")
-        if self.augment.semantic and self.process.digits > 1:
+        if self.augment.semantic and self.process.subtokens > 1:
             raise ValueError("predictor.augment.semantic: needs an embedding a token; set it to 0 or codec.digits=1")
 
     def __call__(
@@ -205,14 +205,14 @@ class ErrorPrediction:
         full = fill(self.draw, fold(keys, "token"), denoise(noisy, time), noisy, process.mask_id)
         full = replace_tokens(full, ~counted, process.encode(batch["tokens"]))
         scores = self.errors(params["denoiser"], params["errors"], full, batch.get("label"))
-        scores, free = (jnp.repeat(array, process.digits, axis=1) for array in (scores, counted))
+        scores, free = (jnp.repeat(array, process.subtokens, axis=1) for array in (scores, counted))
         noise = gumbel(fold(keys, "select"), scores.shape[1:])
         number = jnp.ceil(process.schedule.masked(time) * jnp.sum(free, axis=1)).astype(jnp.int32)
         chosen = lowest(jnp.where(free, -(scores + noise), jnp.inf), number) & free
         return jnp.where(chosen, process.mask_id, full)
 
 
-def any_symbol(masked: Bool[Array, "B N"], tokens: Tokens) -> Counted:
+def any_symbol(masked: Bool[Array, "B N"], tokens: Tokens) -> TokenMask:
     """Tokens of which any symbol is masked."""
     return jnp.any(masked.reshape(*tokens.shape, -1), axis=-1)
 

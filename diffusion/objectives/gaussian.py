@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.codecs.subtokens import Levels
-from diffusion.processes.gaussian import Diffusing
+from diffusion.codecs.subtokens import PixelCodec
+from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import Draws, bernoulli, fold
 from diffusion.schedules.gaussian import Betas
 from diffusion.types import Batch, Denoiser, Metrics, Params, Times
@@ -21,8 +21,8 @@ class Denoising:
     """
 
     denoiser: Denoiser
-    process: Diffusing
-    codec: Levels
+    process: GaussianDiffusion
+    codec: PixelCodec
     prompt_dropout: float = 0.1
     nothing: int = 0
     minimum_time: float = 1e-3

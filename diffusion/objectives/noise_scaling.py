@@ -15,7 +15,7 @@ from diffusion.codecs.embedding import Embedding
 from diffusion.objectives.perturbation import uniforms
 from diffusion.rng import fold, uniform
 from diffusion.schedules.gaussian import GaussianSchedule
-from diffusion.types import Counted, Keys, Params, Tokens
+from diffusion.types import Keys, Params, TokenMask, Tokens
 
 MEASURES = ("likelihood", "distance")
 # "shift": t + strength c (1 - t). "scale": noise over signal times 1 + (largest - 1) c. "table": times what `anchors`
@@ -75,7 +75,7 @@ class NoiseScaling:
         schedule: GaussianSchedule,
         time: TokenTimes,
         confidence: Float[Array, "B L"],
-        mask: Counted,
+        mask: TokenMask,
     ) -> TokenTimes:
         """t_theta."""
         if self.map == "off":
@@ -121,7 +121,7 @@ def rescaled_time(schedule: GaussianSchedule, time: TokenTimes, factor: Float[Ar
     return jnp.where(factor == 1, time, (low + high) / 2)
 
 
-def shuffled(keys: Keys, values: Float[Array, "B L"], mask: Counted) -> Float[Array, "B L"]:
+def shuffled(keys: Keys, values: Float[Array, "B L"], mask: TokenMask) -> Float[Array, "B L"]:
     """The values of the real positions, which come first, in a random order."""
     ranks = uniform(keys, values.shape[1:])
     order = jnp.argsort(jnp.where(mask, ranks, 2.0), axis=-1)

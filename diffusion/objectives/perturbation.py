@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.processes.gaussian import Diffusing, spread
+from diffusion.processes.gaussian import GaussianDiffusion, spread
 from diffusion.rng import fold, normal, uniform
 from diffusion.types import Keys
 
@@ -76,7 +76,7 @@ class Perturbation:
         perturbed = uniforms(fold(keys, "perturbed")) < self.probability
         return jnp.broadcast_to(jnp.where(perturbed, gap, 0.0), time.shape)
 
-    def state(self, keys: Keys, process: Diffusing, now: Noised, later: TokenTimes) -> Latents:
+    def state(self, keys: Keys, process: GaussianDiffusion, now: Noised, later: TokenTimes) -> Latents:
         """z_t' given z_t; z_t itself wherever t' = t."""
         if self.gap == "off":
             return now.noisy
@@ -87,7 +87,7 @@ class Perturbation:
 STANDARD = Perturbation()
 
 
-def coupled(couple: str, keys: Keys, process: Diffusing, now: Noised, later: TokenTimes) -> Latents:
+def coupled(couple: str, keys: Keys, process: GaussianDiffusion, now: Noised, later: TokenTimes) -> Latents:
     """z_t' = alpha' z_0 + sigma' F e' (independent, shared), or N(rho z_t, (sigma'^2 - rho^2 sigma^2) F^2) (markov)."""
     schedule, clean = process.schedule, now.clean
     if couple == "markov":
@@ -99,7 +99,7 @@ def coupled(couple: str, keys: Keys, process: Diffusing, now: Noised, later: Tok
     return spread(schedule.alpha(later), clean) * clean + spread(schedule.sigma(later), clean) * now.noise
 
 
-def markov(process: Diffusing, time: TokenTimes, later: TokenTimes) -> tuple[TokenTimes, TokenTimes]:
+def markov(process: GaussianDiffusion, time: TokenTimes, later: TokenTimes) -> tuple[TokenTimes, TokenTimes]:
     """rho = alpha(t') / alpha(t) and sqrt(sigma'^2 - rho^2 sigma^2), without the factor of the noise."""
     schedule = process.schedule
     square = schedule.signal(later) / jnp.maximum(schedule.signal(time), 1e-12)

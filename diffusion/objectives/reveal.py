@@ -25,6 +25,7 @@ from diffusion.types import (
     Denoise,
     Denoiser,
     Logits,
+    LossMask,
     MaskedProcess,
     Metrics,
     Params,
@@ -32,7 +33,6 @@ from diffusion.types import (
     Symbols,
     Times,
     Tokens,
-    Weights,
 )
 
 
@@ -53,7 +53,7 @@ def mean_over_hidden(
     denoise: Denoise,
     process: MaskedProcess,
     tokens: Tokens,
-    weights: Weights,
+    weights: LossMask,
     hidden: Bool[Array, "B N"],
     time: Times,
     target: Target = "marginal",
@@ -70,7 +70,7 @@ def reveal_bound(
     denoise: Denoise,
     process: MaskedProcess,
     tokens: Tokens,
-    weights: Weights,
+    weights: LossMask,
     draws: Draws,
     target: Target = "marginal",
 ) -> Float[Array, " B"]:

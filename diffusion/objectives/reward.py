@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.codecs.subtokens import Levels
+from diffusion.codecs.subtokens import PixelCodec
 from diffusion.rng import Draws, fold, normal
 from diffusion.types import Batch, Denoiser, Metrics, Params
 
@@ -22,7 +22,7 @@ class ScoreRegression:
     """
 
     denoiser: Denoiser
-    codec: Levels
+    codec: PixelCodec
     noise: float = 0.5
 
     def __call__(

@@ -20,8 +20,8 @@ Memory = Float[Array, "B L D"]
 
 
 @dataclass(frozen=True)
-class Recall:
-    """`recall(params, logits, before, after)`: the memory that a prediction made at `before` leaves for `after`.
+class SoftEmbedding:
+    """The self-conditioning input at state `after`, [B, L, D], from a prediction that was made at state `before`.
 
     c is the softmax over tokens where `before` has a mask and the token itself elsewhere (SUBS carry-over). Which rows
     are passed on is not known of the paper: "masked", those of positions that `after` masks (the rest is zero, so that
@@ -45,7 +45,7 @@ class Recall:
 
     def empty(self, state: Symbols) -> Memory:
         """What is remembered before the first prediction: nothing."""
-        return jnp.zeros((len(state), state.shape[1] // self.process.digits, self.width))
+        return jnp.zeros((len(state), state.shape[1] // self.process.subtokens, self.width))
 
     def __call__(self, params: Params, logits: Logits, before: Symbols, after: Symbols) -> Memory:
         process = self.process
@@ -58,22 +58,22 @@ class Recall:
         def known(state: Symbols) -> Memory:
             return jnp.take(table, process.decode(state), axis=0, mode="fill", fill_value=0)
 
-        masked, mask_id = self.any_digit(after == process.mask_id), process.mask_id
-        again = self.any_digit((after == mask_id) & (before != mask_id))
+        masked, mask_id = self.any_subtoken(after == process.mask_id), process.mask_id
+        again = self.any_subtoken((after == mask_id) & (before != mask_id))
         kept = jnp.where((masked & ~again)[..., None], soft, 0.0)
         if self.rows == "masked":
             return kept
         if self.rows == "recarry":
             return jnp.where(masked[..., None], kept, known(after))
-        carried = jnp.where(self.any_digit(before == mask_id)[..., None], soft, known(before))
+        carried = jnp.where(self.any_subtoken(before == mask_id)[..., None], soft, known(before))
         return jnp.where(again[..., None], 0.0, carried)
 
-    def any_digit(self, positions: Bool[Array | np.ndarray, "B N"]) -> Bool[Array, "B L"]:
+    def any_subtoken(self, positions: Bool[Array | np.ndarray, "B N"]) -> Bool[Array, "B L"]:
         """Positions of the state to tokens."""
-        return jnp.any(positions.reshape(len(positions), -1, self.process.digits), axis=-1)
+        return jnp.any(positions.reshape(len(positions), -1, self.process.subtokens), axis=-1)
 
 
-def two_pass(denoiser: Denoiser, recall: Recall, rate: float = 1.0) -> Denoiser:
+def randomly_self_conditioned(denoiser: Denoiser, self_conditioning: SoftEmbedding, rate: float = 1.0) -> Denoiser:
     """SCMDM's training pass, x_theta(z, b sg[x_theta(z, 0)]) with b ~ Bernoulli(rate) for each example.
 
     The first pass runs on the current weights without dropout and without a gradient; the second has both. Without keys
@@ -88,7 +88,7 @@ def two_pass(denoiser: Denoiser, recall: Recall, rate: float = 1.0) -> Denoiser:
     def denoise(params, noisy, time, cond=None, memory=None, *, keys=None):
         del memory
         first = denoiser(jax.lax.stop_gradient(params), noisy, time, cond)
-        remembered = recall(params, jax.lax.stop_gradient(first), noisy, noisy)
+        remembered = self_conditioning(params, jax.lax.stop_gradient(first), noisy, noisy)
         if rate < 1 and keys is not None:
             coins = bernoulli(fold(keys, "memory"), rate)
             remembered = jnp.where(coins[:, None, None], remembered, 0.0)
@@ -97,16 +97,16 @@ def two_pass(denoiser: Denoiser, recall: Recall, rate: float = 1.0) -> Denoiser:
     return denoise
 
 
-def many_passes(denoiser: Denoiser, recall: Recall | None, passes: int) -> Denoiser:
-    """The denoiser that reads its own prediction `passes` - 1 times at the same state; one pass needs no `recall`."""
+def self_conditioned(denoiser: Denoiser, self_conditioning: SoftEmbedding | None, passes: int) -> Denoiser:
+    """The denoiser conditioned `passes` - 1 times on its own prediction at the same state; at 1 pass it is itself."""
 
     def denoise(params, noisy, time, cond=None, memory=None, *, keys=None):
         del memory
         remembered = None
         for _ in range(passes - 1):
-            assert recall is not None
+            assert self_conditioning is not None
             logits = denoiser(params, noisy, time, cond, remembered, keys=keys)
-            remembered = recall(params, logits, noisy, noisy)
+            remembered = self_conditioning(params, logits, noisy, noisy)
         return denoiser(params, noisy, time, cond, remembered, keys=keys)
 
     return denoise

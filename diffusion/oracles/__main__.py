@@ -19,13 +19,13 @@ from typing import cast
 
 from absl import flags
 
-from diffusion.codecs.subtokens import Digits
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.likelihood.estimators import CAUSAL, Estimate, estimator
 from diffusion.oracles.check import TOLERANCE, Check, Language, check_estimator
 from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.markov import random_chain
-from diffusion.processes.masking import Masking
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.schedules.masking import LogLinear
 from diffusion.types import MaskedProcess
 
@@ -81,8 +81,8 @@ def load(name: str | None) -> Estimate:
 def noise(language: Language, digits: int) -> MaskedProcess:
     """Masking of tokens, or of digits in a base that leaves codes without a token."""
     if digits == 1:
-        return Masking(language.vocabulary, LogLinear())
-    return PartialMasking(Digits(language.vocabulary, digits), LogLinear())
+        return MaskedDiffusion(language.vocabulary, LogLinear())
+    return PartialMaskedDiffusion(SubtokenCodec(language.vocabulary, digits), LogLinear())
 
 
 def measure(estimate: Estimate, language: Language, process: MaskedProcess, causal: bool) -> list[Check]:

@@ -18,7 +18,7 @@ from diffusion.likelihood.estimators import Estimate
 from diffusion.oracles.digits import digit_denoiser
 from diffusion.oracles.enumerable import Enumerable
 from diffusion.oracles.tables import random_denoiser, uniform_denoiser
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import draws, named
 from diffusion.types import Denoise, Logits, MaskedProcess, Times, Tokens
 
@@ -141,10 +141,10 @@ def check_estimator(
     """
     key = jax.random.key(seed)
     exact = language.next_token if causal else language.denoise
-    if process.digits > 1:
+    if process.subtokens > 1:
         if not isinstance(language, Enumerable):
             raise ValueError("digits: the exact posterior given digits is known for an enumerable language alone")
-        assert isinstance(process, PartialMasking)
+        assert isinstance(process, PartialMaskedDiffusion)
         exact = digit_denoiser(language, process.codec)
     if isinstance(language, Enumerable):
         tokens, probs, each = language.sequences, language.table, draws_each
@@ -155,10 +155,10 @@ def check_estimator(
     surprise = -np.where(probs > 0, language.log_prob(tokens), 0)
 
     def randomized(table_key):
-        return random_denoiser(table_key, language.vocabulary, causal=causal, digits=process.digits)
+        return random_denoiser(table_key, language.vocabulary, causal=causal, digits=process.subtokens)
 
     run = repeated(estimate, process, tokens, each)
-    draw_key, uniform = named(key, "draws"), uniform_denoiser(language.vocabulary, process.digits)
+    draw_key, uniform = named(key, "draws"), uniform_denoiser(language.vocabulary, process.subtokens)
     # One compilation for all random tables: their key is an argument.
     random_run = jax.jit(lambda table_key, key: run(randomized(table_key), key))
     results = {

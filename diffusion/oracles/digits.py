@@ -9,14 +9,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffusion.categorical import EXCLUDED
-from diffusion.codecs.subtokens import Digits
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.objectives.elbo import Target, cross_entropy
 from diffusion.oracles.enumerable import Enumerable
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.types import Denoise, Logits, Symbols, Times
 
 
-def digit_denoiser(language: Enumerable, codec: Digits) -> Denoise:
+def digit_denoiser(language: Enumerable, codec: SubtokenCodec) -> Denoise:
     """log p(x^i | known digits) [B, L, C] by summing over the sequences whose digits agree; time is ignored.
 
     Tokens that no such sequence has at a position have no mass; where no sequence agrees, logits are uniform.
@@ -48,7 +48,7 @@ def state_sets(positions: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def expected_nats(
-    process: PartialMasking, denoise: Denoise, tokens: Int[np.ndarray, "B L"], target: Target
+    process: PartialMaskedDiffusion, denoise: Denoise, tokens: Int[np.ndarray, "B L"], target: Target
 ) -> Float[np.ndarray, " B"]:
     """Prime's bound ("marginal") or its joint cross-entropy, in nats a sequence, summed over all states in float64.
 
@@ -68,7 +68,7 @@ def expected_nats(
 
 
 def expected_steps_nats(
-    process: PartialMasking, denoise: Denoise, tokens: Int[np.ndarray, "B L"], levels: Float[np.ndarray, " T"]
+    process: PartialMaskedDiffusion, denoise: Denoise, tokens: Int[np.ndarray, "B L"], levels: Float[np.ndarray, " T"]
 ) -> Float[np.ndarray, " B"]:
     """The bound of a whole-token sampler with the mask levels l_1 < .. < l_T = 1, in nats, without draws.
 

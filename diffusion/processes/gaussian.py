@@ -12,7 +12,7 @@ from diffusion.types import Keys
 Data = Float[Array, "B *shape"]
 Level = Float[Array, "..."]  # alpha or sigma: a scalar, or an array that starts like the data's shape
 # Noise (epsilon), the clean data (x_0), the velocity alpha epsilon - sigma x_0, and for flows epsilon - x_0.
-PARAMETERIZATIONS = ("epsilon", "clean", "velocity", "flow")
+PREDICTIONS = ("epsilon", "clean", "velocity", "flow")
 
 
 def spread(level: Level, like: Data) -> Level:
@@ -47,7 +47,7 @@ def to_clean(kind: str, prediction: Data, noisy: Data, alpha: Level, sigma: Leve
 
 
 @dataclass(frozen=True)
-class Diffusing:
+class GaussianDiffusion:
     """q(x_t | x_0) = N(alpha(t) x_0, (sigma(t) factor)^2) (factor: the noise rescaling of Difformer; else 1).
 
     Raises:
@@ -59,8 +59,8 @@ class Diffusing:
     factor: float = 1.0
 
     def __post_init__(self):
-        if self.parameterization not in PARAMETERIZATIONS:
-            known = ", ".join(PARAMETERIZATIONS)
+        if self.parameterization not in PREDICTIONS:
+            known = ", ".join(PREDICTIONS)
             raise ValueError(f"process.prediction: unknown {self.parameterization!r}; known: {known}")
         if self.factor <= 0:
             raise ValueError(f"process.factor: must be positive, not {self.factor}")

@@ -11,7 +11,7 @@ from diffusion.types import Keys, Logits, Schedule, Times, Tokens
 
 
 @dataclass(frozen=True)
-class Masking:
+class MaskedDiffusion:
     """The process of MDLM: q(z_t | x) keeps x with probability alpha(t) (arXiv 2406.07524).
 
     Classes at `mask_id` and above (the mask, then padding) are never predicted: the SUBS parameterization. Objectives,
@@ -27,7 +27,7 @@ class Masking:
         return self.mask_id
 
     @property
-    def digits(self) -> int:
+    def subtokens(self) -> int:
         """Positions that a token has in the noisy state."""
         return 1
 

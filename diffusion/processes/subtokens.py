@@ -7,13 +7,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from diffusion.codecs.subtoken_marginals import carry_over, log_masses
-from diffusion.codecs.subtokens import Digits
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.rng import fold, uniform
 from diffusion.types import Keys, Logits, Schedule, Symbols, Times, Tokens
 
 
 @dataclass(frozen=True)
-class PartialMasking:
+class PartialMaskedDiffusion:
     """q(y_t | y) keeps each digit with probability alpha(t); p(token | y_t) is the network's softmax over C tokens.
 
     With `carry_over` tokens that contradict a known digit have probability 0; without it the network must learn so.
@@ -21,7 +21,7 @@ class PartialMasking:
     embedding; between them no monotone process has these marginals, so it is for training alone.
     """
 
-    codec: Digits
+    codec: SubtokenCodec
     schedule: Schedule
     carry_over: bool = True
     chunk_point: float = 1.0
@@ -41,13 +41,13 @@ class PartialMasking:
         return self.codec.vocabulary
 
     @property
-    def digits(self) -> int:
+    def subtokens(self) -> int:
         """Positions that a token has in the noisy state."""
         return self.codec.digits
 
     def prior(self, size: int, length: int) -> Symbols:
         """The state at t = 1: all digits masked."""
-        return jnp.full((size, length * self.digits), self.mask_id, jnp.int32)
+        return jnp.full((size, length * self.subtokens), self.mask_id, jnp.int32)
 
     def encode(self, tokens: Tokens) -> Symbols:
         """The digits of tokens, flat."""
@@ -59,14 +59,14 @@ class PartialMasking:
 
     def split(self, state: Shaped[Array | np.ndarray, "B N"]) -> Shaped[Array | np.ndarray, "B L l"]:
         """Flat digits, or what is told of each, by token."""
-        return state.reshape(len(state), -1, self.digits)
+        return state.reshape(len(state), -1, self.subtokens)
 
     def noise(self, keys: Keys, length: int, time: Times) -> Float[Array, "B N"]:
         """The level at which each digit is masked, uniform on [0, 1); one a token where coins are shared."""
-        digit = uniform(fold(keys, "corrupt"), (length * self.digits,))
+        digit = uniform(fold(keys, "corrupt"), (length * self.subtokens,))
         if self.chunk_point >= 1:
             return digit
-        token = jnp.repeat(uniform(fold(keys, "corrupt tokens"), (length,)), self.digits, axis=1)
+        token = jnp.repeat(uniform(fold(keys, "corrupt tokens"), (length,)), self.subtokens, axis=1)
         return jnp.where(self.grouped(time)[:, None], token, digit)
 
     def grouped(self, time: Times) -> Bool[Array, " B"]:

@@ -9,10 +9,10 @@ import pytest
 from jax.test_util import check_grads
 
 from diffusion.codecs.subtoken_marginals import agrees, carry_over, log_masses
-from diffusion.codecs.subtokens import Digits, shuffled
+from diffusion.codecs.subtokens import SubtokenCodec, shuffled
 
 # 0 (0,0), 1 (0,1), 2 (0,2), 3 (1,0), 4 (1,1); (1,2) and (2,.) are no token's.
-CODEC = Digits(5, 2)
+CODEC = SubtokenCodec(5, 2)
 M = CODEC.mask_id
 LOGITS = jnp.arange(5.0)[None, None]
 KEPT = {
@@ -49,7 +49,7 @@ def test_tokens_that_agree_with_what_is_known(digits):
     np.testing.assert_array_equal(np.flatnonzero(keep(CODEC, state(*digits))), KEPT[digits])
 
 
-@pytest.mark.parametrize("codec", [CODEC, Digits(37, 3), shuffled(37, 2, 1), shuffled(37, 2, 1, True)], ids=repr)
+@pytest.mark.parametrize("codec", [CODEC, SubtokenCodec(37, 3), shuffled(37, 2, 1), shuffled(37, 2, 1, True)], ids=repr)
 def test_the_filter_compares_every_digit_of_the_codes_own_table(codec):
     """All states, those that no token reaches included."""
     states = jnp.array(list(itertools.product(range(codec.base + 1), repeat=codec.digits)))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.subtokens import Digits, shuffled, smallest_base
+from diffusion.codecs.subtokens import SubtokenCodec, shuffled, smallest_base
 
 BASES = [
     (50257, 2, 225),
@@ -28,12 +28,12 @@ BASES = [
     (16807, 5, 7),
 ]
 CODECS = [
-    Digits(5, 2),
-    Digits(5, 3),
-    Digits(37, 1),
-    Digits(256, 3),
-    Digits(50257, 4),
-    Digits(50257, 16),
+    SubtokenCodec(5, 2),
+    SubtokenCodec(5, 3),
+    SubtokenCodec(37, 1),
+    SubtokenCodec(256, 3),
+    SubtokenCodec(50257, 4),
+    SubtokenCodec(50257, 16),
     shuffled(37, 2, seed=3),
     shuffled(37, 2, seed=3, every_code=True),
 ]
@@ -45,15 +45,15 @@ def name(codec):
 
 @pytest.mark.parametrize(("vocabulary", "digits", "base"), BASES)
 def test_base_is_the_smallest_that_holds_the_vocabulary(vocabulary, digits, base):
-    assert smallest_base(vocabulary, digits) == Digits(vocabulary, digits).base == base
-    assert Digits(vocabulary, digits).mask_id == base
+    assert smallest_base(vocabulary, digits) == SubtokenCodec(vocabulary, digits).base == base
+    assert SubtokenCodec(vocabulary, digits).mask_id == base
     assert base**digits >= vocabulary and (base == 2 or (base - 1) ** digits < vocabulary)
 
 
 def test_the_most_significant_digit_comes_first():
-    codes = Digits(5, 2).encode(jnp.array([[0, 1, 2], [3, 4, 0]]))
+    codes = SubtokenCodec(5, 2).encode(jnp.array([[0, 1, 2], [3, 4, 0]]))
     np.testing.assert_array_equal(codes, [[[0, 0], [0, 1], [0, 2]], [[1, 0], [1, 1], [0, 0]]])
-    text = Digits(50257, 4)
+    text = SubtokenCodec(50257, 4)
     for token in (0, 14, 15, 50256):
         expected = [token // 15 ** (3 - j) % 15 for j in range(4)]
         np.testing.assert_array_equal(text.encode(jnp.array(token)), expected)
@@ -83,14 +83,14 @@ def test_bit_fields_agree_with_the_table(codec):
 
 
 def test_masked_digits_have_no_bits():
-    value, bits = Digits(50257, 4).pack(jnp.array([[1, 15, 14, 15], [15, 15, 15, 15]]))
+    value, bits = SubtokenCodec(50257, 4).pack(jnp.array([[1, 15, 14, 15], [15, 15, 15, 15]]))
     np.testing.assert_array_equal(value, [1 | 14 << 8, 0])
     np.testing.assert_array_equal(bits, [0x0F0F, 0])
 
 
 def test_all_32_bits_may_be_used():
     """Sixteen base-3 digits of two bits: the last one's field holds the sign bit of a signed integer."""
-    codec = Digits(70_000, 16)
+    codec = SubtokenCodec(70_000, 16)
     assert codec.base == 3 and codec.bits * codec.digits == 32
     highest = int(codec.packed.argmax())
     assert codec.packed[highest] >= 2**31
@@ -99,7 +99,7 @@ def test_all_32_bits_may_be_used():
 
 
 def test_codes_of_no_token_and_masked_ones_decode_to_the_vocabularys_size():
-    codec = Digits(5, 2)
+    codec = SubtokenCodec(5, 2)
     strings = jnp.array([[[first, second] for second in range(-1, 5)] for first in range(-1, 5)])
     tokens = np.asarray(codec.decode(strings))
     expected = np.full((6, 6), 5)
@@ -109,7 +109,7 @@ def test_codes_of_no_token_and_masked_ones_decode_to_the_vocabularys_size():
 
 
 def test_a_permutation_of_tokens_permutes_their_codes():
-    plain, mixed = Digits(37, 2), shuffled(37, 2, seed=3)
+    plain, mixed = SubtokenCodec(37, 2), shuffled(37, 2, seed=3)
     assert not np.array_equal(mixed.permutation, np.arange(37))
     np.testing.assert_array_equal(mixed.table, plain.table[:, mixed.permutation])
     np.testing.assert_array_equal(mixed.table, shuffled(37, 2, seed=3).table)
@@ -118,7 +118,7 @@ def test_a_permutation_of_tokens_permutes_their_codes():
 
 def test_a_permutation_of_all_codes_uses_codes_of_no_token():
     """7^2 = 49 codes for 37 tokens."""
-    plain, mixed = Digits(37, 2), shuffled(37, 2, seed=3, every_code=True)
+    plain, mixed = SubtokenCodec(37, 2), shuffled(37, 2, seed=3, every_code=True)
     assert len(mixed.permutation) == 49 and mixed.codes.max() >= 37
     strings = jnp.stack(jnp.meshgrid(jnp.arange(7), jnp.arange(7), indexing="ij"), axis=-1)
     for codec in (plain, mixed):
@@ -128,7 +128,7 @@ def test_a_permutation_of_all_codes_uses_codes_of_no_token():
 
 
 def test_a_codec_is_a_constant_of_compiled_functions():
-    codec = Digits(5, 2)
+    codec = SubtokenCodec(5, 2)
     through = jax.jit(lambda tokens: codec.decode(codec.encode(tokens)))
     np.testing.assert_array_equal(through(jnp.arange(5)), np.arange(5))
 
@@ -148,12 +148,12 @@ def test_a_codec_is_a_constant_of_compiled_functions():
 )
 def test_bad_codes_name_their_field(fields, said):
     with pytest.raises(ValueError, match=said) as caught:
-        Digits(*fields)
+        SubtokenCodec(*fields)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", [5, -1])
 def test_tokens_outside_the_vocabulary_are_named(wrong):
-    Digits(5, 2).check(np.array([[0, 4], [2, 3]]))
+    SubtokenCodec(5, 2).check(np.array([[0, 4], [2, 3]]))
     with pytest.raises(ValueError, match=rf"codec: token id {wrong} lies outside 0\.\.4"):
-        Digits(5, 2).check(np.array([[0, 4], [wrong, 3]]))
+        SubtokenCodec(5, 2).check(np.array([[0, 4], [wrong, 3]]))

@@ -17,7 +17,7 @@ from diffusion.build.guided import METHODS, SOLVERS, method
 from diffusion.data import Dataset
 from diffusion.data.tokenizers import bytes_tokenizer
 from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
-from diffusion.processes.gaussian import PARAMETERIZATIONS
+from diffusion.processes.gaussian import PREDICTIONS
 from diffusion.rng import example_keys
 from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.sampling.gaussian.solvers import PATHS
@@ -136,4 +136,4 @@ def test_every_solver_path_and_method_is_recorded(golden):
     assert {config.sample.gaussian.path for config in configs} == set(PATHS)
     assert {config.sample.gaussian.steering.potential for config in configs} == set(POTENTIALS)
     assert {config.process.schedule for config in configs} == set(SCHEDULES)
-    assert {config.process.prediction for config in configs} == set(PARAMETERIZATIONS)
+    assert {config.process.prediction for config in configs} == set(PREDICTIONS)

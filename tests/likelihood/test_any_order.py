@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.subtokens import Digits
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.likelihood.any_order import nll_any_order
 from diffusion.likelihood.estimators import bound_continuous
 from diffusion.oracles.markov import random_chain
 from diffusion.oracles.tables import random_denoiser
-from diffusion.processes.masking import Masking
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import draws
 from diffusion.schedules import masking as schedules
 
 VOCABULARY = 5
-TOKENS = Masking(VOCABULARY, schedules.LogLinear())
-PRIME = PartialMasking(Digits(VOCABULARY, 2), schedules.LogLinear())
+TOKENS = MaskedDiffusion(VOCABULARY, schedules.LogLinear())
+PRIME = PartialMaskedDiffusion(SubtokenCodec(VOCABULARY, 2), schedules.LogLinear())
 PAIRS = jnp.asarray(list(itertools.product(range(VOCABULARY), repeat=2)), jnp.int32)
 ONES = jnp.ones(PAIRS.shape)
 TABLE = random_denoiser(jax.random.key(0), VOCABULARY, scale=1.5)
@@ -83,7 +83,7 @@ def test_mass_of_digits_that_are_no_token_is_missing():
 def test_the_exact_posterior_gives_the_exact_likelihood():
     chain = random_chain(3, vocabulary=4, length=6)
     tokens = chain.sample(jax.random.key(5), 16)
-    process = Masking(4, schedules.LogLinear())
+    process = MaskedDiffusion(4, schedules.LogLinear())
     nats = score(nll_any_order, process, chain.denoise, tokens, jnp.ones(tokens.shape))
     np.testing.assert_allclose(nats, -chain.log_prob(tokens), rtol=1e-5)
 

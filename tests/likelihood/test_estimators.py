@@ -13,11 +13,11 @@ from diffusion.likelihood.summary import (
 )
 from diffusion.metrics.statistics import ratio
 from diffusion.oracles.markov import random_chain
-from diffusion.processes.masking import Masking
+from diffusion.processes.masking import MaskedDiffusion
 from diffusion.schedules import masking as schedules
 
 CHAIN = random_chain(2, vocabulary=4, length=8)
-PROCESS = Masking(4, schedules.LogLinear())
+PROCESS = MaskedDiffusion(4, schedules.LogLinear())
 
 
 def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.subtokens import Levels
+from diffusion.codecs.subtokens import PixelCodec
 from diffusion.likelihood.gaussian import LevelBound, gaussian_bound
 from diffusion.oracles import mixture as oracle
-from diffusion.processes.gaussian import Diffusing
+from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import Draws, example_keys
 from diffusion.sampling.gaussian import solvers
 from diffusion.schedules.gaussian import CosineSignal, ScaledLinear
@@ -28,7 +28,7 @@ def path(steps):
     """Equal steps in the logarithm of the ratio of signal to noise, then clean."""
     ratios = np.exp(np.linspace(np.log(200.0), np.log(0.02), steps))
     alpha = 1 / np.sqrt(1 + ratios**2)
-    return solvers.Path(np.zeros(steps + 1), np.append(alpha, 1.0), np.append(ratios * alpha, 0.0))
+    return solvers.TimeGrid(np.zeros(steps + 1), np.append(alpha, 1.0), np.append(ratios * alpha, 0.0))
 
 
 def mean_bound(predict, steps, x):
@@ -77,7 +77,7 @@ def test_a_schedules_own_path_bounds_too():
 @pytest.mark.parametrize("kind", ["exact", "shifted", "shrunk"])
 def test_levels_have_a_bound_too(kind):
     """Kraft over all 40 levels, whatever the network; of the exact one the bound is near the mass of each cell."""
-    codec, process, draws = Levels(40, -6.0, 6.0), Diffusing(ScaledLinear(), "clean"), 200
+    codec, process, draws = PixelCodec(40, -6.0, 6.0), GaussianDiffusion(ScaledLinear(), "clean"), 200
 
     def denoise(x, time):
         schedule = process.schedule

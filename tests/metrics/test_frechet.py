@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from diffusion.metrics.frechet import frechet_distance, moments, opinions
+from diffusion.metrics.frechet import classifier_statistics, frechet_distance, moments
 from diffusion.metrics.inception import check_inception, inception_features
 
 RNG = np.random.default_rng(0)
@@ -55,11 +55,11 @@ def test_moments_of_a_large_sample_are_those_of_its_law():
 
 
 def test_opinions_measure_confidence_and_evenness():
-    even = opinions(np.array([[9.0, 0, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0], [0, 0, 0, 9]]) * 100)
+    even = classifier_statistics(np.array([[9.0, 0, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0], [0, 0, 0, 9]]) * 100)
     assert even == {"confidence": pytest.approx(1), "class_entropy": pytest.approx(1)}
-    alone = opinions(np.tile([0.0, np.log(3)], (5, 1)))
+    alone = classifier_statistics(np.tile([0.0, np.log(3)], (5, 1)))
     assert alone == {"confidence": pytest.approx(0.75), "class_entropy": 0}
-    halves = opinions(np.array([[5.0, 0, 0, 0], [0, 5, 0, 0]]))
+    halves = classifier_statistics(np.array([[5.0, 0, 0, 0], [0, 5, 0, 0]]))
     assert halves["class_entropy"] == pytest.approx(0.5)
 
 

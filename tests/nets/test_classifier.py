@@ -6,15 +6,15 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion.codecs.subtokens import Digits
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.data.arrays import LABELS, SHAPES, SOURCES, image_shape, label_count
 from diffusion.data.settings import DataSettings
 from diffusion.nets import classifier
 from diffusion.nets.classifier import Classifier
 from diffusion.objectives.cross_entropy import CrossEntropy
 from diffusion.objectives.supervised import Classification
-from diffusion.processes.masking import Masking
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import draws
 from diffusion.schedules.masking import Polynomial
 
@@ -98,7 +98,11 @@ def test_features_and_classify_make_the_logits(data, params):
 
 @pytest.mark.parametrize("digits", [1, 2])
 def test_the_image_loss_counts_every_pixel_once_whatever_is_masked(digits):
-    process = Masking(16, Polynomial(3.0)) if digits == 1 else PartialMasking(Digits(16, digits), Polynomial(3.0))
+    process = (
+        MaskedDiffusion(16, Polynomial(3.0))
+        if digits == 1
+        else PartialMaskedDiffusion(SubtokenCodec(16, digits), Polynomial(3.0))
+    )
     seen = []
 
     def fixed(params, noisy, time, cond=None, memory=None, *, keys=None):

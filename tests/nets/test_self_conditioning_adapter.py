@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.subtokens import Digits
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.nets.discrete_unet import UNet
 from diffusion.nets.dit import SIZES, DiT
 from diffusion.nets.self_conditioning_adapter import MemoryAdapter
@@ -13,7 +13,7 @@ from diffusion.nets.subtoken_embedding import DigitEmbedding
 from tests.weights import randomized
 
 BATCH, LENGTH, TOKENS, HIDDEN = 3, 16, 11, 16
-CODEC = Digits(TOKENS, 2)
+CODEC = SubtokenCodec(TOKENS, 2)
 DIT = DiT(TOKENS + 1, hidden=HIDDEN, blocks=2, heads=2, cond_dim=8)
 DIGITS = DIT.clone(vocab_size=TOKENS, embedder=DigitEmbedding(CODEC.mask_id, 2, HIDDEN))
 SIZE = dict(multipliers=(1, 2), res_blocks=1, attention_factors=(), head_channels=4, groups=2, dropout=0.0)

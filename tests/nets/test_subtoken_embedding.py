@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.subtokens import Digits
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.nets.subtoken_embedding import DigitEmbedding
 
 BASE, DIGITS, HIDDEN = 3, 2, 8
@@ -72,7 +72,7 @@ def test_separate_tables_are_packed_one_after_the_other(merge):
 @pytest.mark.parametrize(("digits", "parameters"), [(1, 50258 * 768), (2, 86_784), (4, 3_072), (8, 480)])
 def test_the_published_tables_have_as_many_parameters_as_counted(digits, parameters):
     """GPT-2's vocabulary at width 768, one table for all places."""
-    base = Digits(50257, digits).base
+    base = SubtokenCodec(50257, digits).base
     state = jnp.zeros((1, 4 * digits), jnp.int32)
     net = DigitEmbedding(base, digits, 768)
     assert np.prod(rows(net, state)) == parameters

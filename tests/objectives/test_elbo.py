@@ -12,12 +12,12 @@ from diffusion.objectives.elbo import Nelbo, sample_times, weighted_cross_entrop
 from diffusion.objectives.reveal import RevealNelbo
 from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.tables import random_denoiser
-from diffusion.processes.masking import Masking
+from diffusion.processes.masking import MaskedDiffusion
 from diffusion.rng import Draws, draws, example_keys, fold
 from diffusion.schedules import masking as schedules
 
 MASK, LENGTH = 5, 4
-PROCESS = Masking(MASK, schedules.Linear())
+PROCESS = MaskedDiffusion(MASK, schedules.Linear())
 CLEAN = jnp.array([[1, 2, 3, 4]])
 
 
@@ -76,7 +76,7 @@ def test_weight_is_one_over_the_time_for_the_linear_and_log_linear_schedules(tim
     noise = noise_that_hides([False, True, False, True], time)
     expected = np.log(8) / time / LENGTH
     assert per_token(Nelbo(table, PROCESS, 0.0), LOGITS, batch_of(CLEAN), noise) == pytest.approx(expected, rel=1e-5)
-    log_linear = Nelbo(table, Masking(MASK, schedules.LogLinear()), 0.0)
+    log_linear = Nelbo(table, MaskedDiffusion(MASK, schedules.LogLinear()), 0.0)
     assert per_token(log_linear, LOGITS, batch_of(CLEAN), noise) == pytest.approx(expected, rel=1e-5)
 
 
@@ -178,7 +178,7 @@ def test_the_reveal_loss_averages_to_the_bound():
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         return wrong(noisy, jnp.zeros_like(time))
 
-    process = Masking(3, schedules.Linear())
+    process = MaskedDiffusion(3, schedules.Linear())
     tokens = jnp.tile(jnp.asarray(LANGUAGE.sequences), (64, 1))
     batch = batch_of(tokens, jnp.ones(tokens.shape).at[:27].set(0))
 
@@ -218,7 +218,7 @@ def test_expected_training_loss_is_the_bound_but_for_times_below_the_minimum(min
     def denoise(noisy, time):
         return wrong(noisy, jnp.zeros_like(time))
 
-    process, repeats = Masking(3, schedules.Linear()), 32
+    process, repeats = MaskedDiffusion(3, schedules.Linear()), 32
     batch = jnp.tile(jnp.asarray(LANGUAGE.sequences), (64, 1))
 
     @jax.jit

@@ -20,13 +20,13 @@ from diffusion.objectives.embedding import (
 from diffusion.objectives.next_target import NextTarget
 from diffusion.objectives.noise_scaling import NoiseScaling
 from diffusion.objectives.perturbation import Perturbation
-from diffusion.processes.gaussian import Diffusing
+from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import draws
 from diffusion.schedules.gaussian import SigmaIsTime
 from diffusion.types import EncodedSource, SequenceCondition
 from tests.small_translator import CODEC, VOCAB, batch_of, denoise, encode, weights
 
-PROCESS = Diffusing(SigmaIsTime(), "clean", 3.0)
+PROCESS = GaussianDiffusion(SigmaIsTime(), "clean", 3.0)
 BASE = EmbeddingDiffusion(encode, denoise, CODEC, PROCESS)
 BATCH = batch_of()
 
@@ -289,7 +289,7 @@ def test_unknown_options_are_refused():
         (dict(rounding="up"), "objective.rounding: unknown 'up'"),
         (dict(floor="wood"), "objective.floor: unknown 'wood'"),
         (dict(memory_rate=2.0), "objective.memory_rate: must lie in"),
-        (dict(process=Diffusing(SigmaIsTime())), "process.prediction: embedding diffusion predicts the clean"),
+        (dict(process=GaussianDiffusion(SigmaIsTime())), "process.prediction: embedding diffusion predicts the clean"),
     ):
         with pytest.raises(ValueError, match=message):
             made(**fields)

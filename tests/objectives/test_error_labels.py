@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 
 from diffusion.categorical import exclude
-from diffusion.codecs.subtokens import Digits
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.objectives.error_labels import WINDOW, Augment, fill_in_steps, similar
 from diffusion.objectives.error_prediction import ErrorPrediction
-from diffusion.processes.masking import Masking
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import Draws, draws, fold
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.subtokens import DigitDraw
 from diffusion.schedules import masking as schedules
 
 VOCAB, LENGTH, BATCH = 9, 12, 4
-PROCESS = Masking(VOCAB, schedules.LogLinear())
-PRIME = PartialMasking(Digits(VOCAB, 2), schedules.LogLinear())
+PROCESS = MaskedDiffusion(VOCAB, schedules.LogLinear())
+PRIME = PartialMaskedDiffusion(SubtokenCodec(VOCAB, 2), schedules.LogLinear())
 TOKENS = jax.random.randint(jax.random.key(0), (BATCH, LENGTH), 0, VOCAB)
 WEIGHTS = jnp.ones((BATCH, LENGTH)).at[1, 9:].set(0).at[3, 4:].set(0)
 BATCHES = {"tokens": TOKENS, "weights": WEIGHTS}
@@ -64,7 +64,7 @@ TWO = always(2)
 
 def objective(denoiser=TWO, errors=undecided, process=PROCESS, draw=Sure, **fields):
     draw = draw(process.vocabulary)
-    draw = DigitDraw(process, draw) if process.digits > 1 else draw
+    draw = DigitDraw(process, draw) if process.subtokens > 1 else draw
     return ErrorPrediction(denoiser, errors, process, draw, **fields)
 
 
@@ -105,7 +105,7 @@ def test_hardly_any_errors_at_the_smallest_time():
     def half(params, noisy, time, cond=None, memory=None, *, keys=None):
         return jnp.zeros((*noisy.shape, 3))
 
-    process = Masking(2, schedules.LogLinear())
+    process = MaskedDiffusion(2, schedules.LogLinear())
     noise = draws(jax.random.key(1), "test", 0, 256)
     tokens = jnp.zeros((256, 64), jnp.int32)
     task = ErrorPrediction(half, undecided, process, Draw(2))
@@ -129,7 +129,11 @@ def by_quarter(params, noisy, time, cond=None, memory=None, *, keys=None):
 )
 def test_steps_reveal_what_the_schedule_says(schedule, digits):
     """From all masks at t = 1: the symbols that show which step they were revealed in follow the mask levels."""
-    process = Masking(VOCAB, schedule) if digits == 1 else PartialMasking(Digits(VOCAB, 2), schedule, carry_over=False)
+    process = (
+        MaskedDiffusion(VOCAB, schedule)
+        if digits == 1
+        else PartialMaskedDiffusion(SubtokenCodec(VOCAB, 2), schedule, carry_over=False)
+    )
     draw = Draw(VOCAB) if digits == 1 else DigitDraw(process, Draw(VOCAB))
     length, keys = 300, fold(NOISE.keys, "steps")
 
@@ -171,7 +175,7 @@ def test_corruption_exchanges_a_fraction_of_the_text_and_runs_no_denoiser():
     def refuse(*args, **options):
         raise AssertionError("no denoiser is needed")
 
-    many = Masking(10**6, schedules.LogLinear())
+    many = MaskedDiffusion(10**6, schedules.LogLinear())
     task = objective(refuse, process=many, labels="corruption", corruption=0.25)
     tokens = jnp.zeros((BATCH, LENGTH), jnp.int32)
     made = examples(task, NOTHING, BATCHES | {"tokens": tokens}, NOISE)
@@ -181,7 +185,7 @@ def test_corruption_exchanges_a_fraction_of_the_text_and_runs_no_denoiser():
     made = examples(replace(task, corruption=0.0), NOTHING, BATCHES | {"tokens": tokens}, NOISE)
     np.testing.assert_array_equal(made.wrong.sum(axis=1), [1, 1, 1, 1])
     # An exchange for the same token is no error.
-    task = objective(refuse, process=Masking(2, schedules.LogLinear()), labels="corruption", corruption=1.0)
+    task = objective(refuse, process=MaskedDiffusion(2, schedules.LogLinear()), labels="corruption", corruption=1.0)
     made = examples(task, NOTHING, {"tokens": TOKENS % 2, "weights": jnp.ones(TOKENS.shape)}, NOISE)
     np.testing.assert_array_equal(made.wrong, made.state != TOKENS % 2)
     assert 0.2 < made.wrong.mean() < 0.8
@@ -223,7 +227,7 @@ def spoil(augment, process, keys, tokens, weights, denoiser=None):
 def test_replacements_hit_the_share_they_are_given():
     counts = WEIGHTS.sum(axis=1)
     zeros = jnp.zeros((BATCH, LENGTH), jnp.int32)
-    state = spoil(Augment(uniform=0.3), Masking(10**6, PROCESS.schedule), NOISE.keys, zeros, WEIGHTS)
+    state = spoil(Augment(uniform=0.3), MaskedDiffusion(10**6, PROCESS.schedule), NOISE.keys, zeros, WEIGHTS)
     np.testing.assert_array_equal((state != 0).sum(axis=1), np.round(0.3 * counts))
     assert not np.any(state * (1 - WEIGHTS))
     state = spoil(Augment(semantic=0.3), PROCESS, NOISE.keys, TOKENS, WEIGHTS, NOTHING["denoiser"])
@@ -261,7 +265,7 @@ def test_shuffling_keeps_the_tokens_of_every_window():
     tokens = jnp.broadcast_to(jnp.arange(length)[None], (size, length))
     weights = jnp.ones((size, length)).at[1, WINDOW - 1].set(0)
     keys = jax.random.split(jax.random.key(9), size)
-    process = Masking(length, PROCESS.schedule)
+    process = MaskedDiffusion(length, PROCESS.schedule)
     state = np.asarray(spoil(Augment(shuffle=0.6), process, keys, tokens, weights))  # round(0.6 * 20 / 6) = 2 windows
     cut = state[:, : 3 * WINDOW].reshape(size, 3, WINDOW)
     np.testing.assert_array_equal(np.sort(cut, axis=-1).reshape(size, -1), tokens[:, : 3 * WINDOW])
@@ -274,7 +278,7 @@ def test_shuffling_keeps_the_tokens_of_every_window():
 
 
 def test_labels_see_the_augmented_state_and_forgive_the_truth():
-    process = Masking(2, schedules.LogLinear())
+    process = MaskedDiffusion(2, schedules.LogLinear())
     task = objective(always(0, 3), process=process, augment=Augment(uniform=1.0))
     batch = BATCHES | {"tokens": TOKENS % 2}
     made = examples(task, NOTHING, batch, at_time(1e-3))
@@ -315,7 +319,7 @@ def test_own_masks_are_as_many_as_the_schedule_says_and_fall_on_suspects(process
 
     noisy, state = (np.asarray(array) for array in run())
     masked = state == process.mask_id
-    counted, suspects = (np.asarray(array).repeat(process.digits, axis=1) for array in (WEIGHTS > 0, suspect))
+    counted, suspects = (np.asarray(array).repeat(process.subtokens, axis=1) for array in (WEIGHTS > 0, suspect))
     number = np.ceil(0.999 * np.asarray(time, np.float64) * counted.sum(axis=1))
     np.testing.assert_array_equal(masked.sum(axis=1), number)
     assert not (masked & ~counted).any()
@@ -326,7 +330,7 @@ def test_own_masks_are_as_many_as_the_schedule_says_and_fall_on_suspects(process
     kept = ~masked & (known | ~counted)
     np.testing.assert_array_equal(state[kept], clean[kept])
     filling = np.asarray(process.encode(jnp.full((BATCH, LENGTH), 2)))
-    hidden = (~known).reshape(BATCH, LENGTH, -1).all(axis=-1).repeat(process.digits, axis=1)
+    hidden = (~known).reshape(BATCH, LENGTH, -1).all(axis=-1).repeat(process.subtokens, axis=1)
     fresh = ~masked & hidden & counted
     assert fresh.any()
     np.testing.assert_array_equal(state[fresh], filling[fresh])

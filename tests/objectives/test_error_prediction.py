@@ -9,14 +9,14 @@ import optax
 import pytest
 
 from diffusion.categorical import exclude
-from diffusion.codecs.subtokens import Digits
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.nets.dit import DiT
 from diffusion.nets.error_predictor import ErrorPredictor
 from diffusion.nets.subtoken_embedding import DigitEmbedding
 from diffusion.objectives.error_labels import Augment
 from diffusion.objectives.error_prediction import ErrorPrediction, balanced_cross_entropy, cross_entropy, rank_loss
-from diffusion.processes.masking import Masking
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import draws
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.subtokens import DigitDraw
@@ -24,8 +24,8 @@ from diffusion.schedules import masking as schedules
 from diffusion.train.step import gradients
 
 VOCAB, LENGTH, BATCH = 9, 12, 4
-PROCESS = Masking(VOCAB, schedules.LogLinear())
-PRIME = PartialMasking(Digits(VOCAB, 2), schedules.LogLinear())
+PROCESS = MaskedDiffusion(VOCAB, schedules.LogLinear())
+PRIME = PartialMaskedDiffusion(SubtokenCodec(VOCAB, 2), schedules.LogLinear())
 TOKENS = jax.random.randint(jax.random.key(0), (BATCH, LENGTH), 0, VOCAB)
 WEIGHTS = jnp.ones((BATCH, LENGTH)).at[1, 9:].set(0).at[3, 4:].set(0)
 BATCHES = {"tokens": TOKENS, "weights": WEIGHTS}
@@ -65,7 +65,7 @@ TWO = always(2)
 
 def objective(denoiser=TWO, errors=undecided, process=PROCESS, draw=Sure, **fields):
     draw = draw(process.vocabulary)
-    draw = DigitDraw(process, draw) if process.digits > 1 else draw
+    draw = DigitDraw(process, draw) if process.subtokens > 1 else draw
     return ErrorPrediction(denoiser, errors, process, draw, **fields)
 
 
@@ -191,9 +191,9 @@ def randomized(shapes, seed):
 
 def network(process):
     """A random denoiser and its predictor's trunk."""
-    embedder = None if process.digits == 1 else DigitEmbedding(process.mask_id, process.digits, 16)
-    net = DiT(VOCAB + (process.digits == 1), 16, 2, 2, 8, embedder=embedder, dropout=0.2)
-    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, LENGTH * process.digits), jnp.int32)))
+    embedder = None if process.subtokens == 1 else DigitEmbedding(process.mask_id, process.subtokens, 16)
+    net = DiT(VOCAB + (process.subtokens == 1), 16, 2, 2, 8, embedder=embedder, dropout=0.2)
+    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, LENGTH * process.subtokens), jnp.int32)))
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         return net.apply({"params": params}, noisy, None, keys=keys)

@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.subtokens import Levels
+from diffusion.codecs.subtokens import PixelCodec
 from diffusion.objectives.gaussian import Denoising
 from diffusion.objectives.reward import ScoreRegression
-from diffusion.processes.gaussian import Diffusing
+from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import draws
 from diffusion.schedules.gaussian import CosineSignal, ScaledLinear
 
 SHAPE = (2, 2, 3)
-CODEC = Levels(256, image=SHAPE)
+CODEC = PixelCodec(256, image=SHAPE)
 NOTHING = 9
 
 
@@ -34,7 +34,7 @@ def test_values_of_tokens_and_back():
     np.testing.assert_array_equal(CODEC.decode(values), tokens)
     # Channel-major rows: the first value of the second color is the fifth token.
     np.testing.assert_allclose(values[:, 0, 0, 1], tokens[:, 4] / 127.5 - 1, atol=1e-6)
-    line = Levels(11, -5.0, 5.0)
+    line = PixelCodec(11, -5.0, 5.0)
     np.testing.assert_allclose(line.encode(jnp.array([[0], [5], [10]]))[:, 0], [-5, 0, 5])
     np.testing.assert_array_equal(line.decode(jnp.array([[-9.0], [0.4], [99.0]]))[:, 0], [0, 5, 10])
     np.testing.assert_allclose(line.rounded(jnp.array([[0.4]])), 0.0)
@@ -43,7 +43,7 @@ def test_values_of_tokens_and_back():
 @pytest.mark.parametrize("kind", ["epsilon", "clean", "velocity"])
 def test_a_network_that_knows_the_target_has_no_loss(kind):
     """Told the clean data through the batch, it inverts the noise."""
-    process, data = Diffusing(CosineSignal(), kind), batch(6)
+    process, data = GaussianDiffusion(CosineSignal(), kind), batch(6)
     clean = CODEC.encode(data["tokens"])
 
     def knowing(params, noisy, time, told, *, keys=None):
@@ -66,7 +66,7 @@ def test_examples_without_weight_do_not_count():
     def big(params, noisy, time, told, *, keys=None):
         return jnp.zeros_like(noisy).at[2:].set(1e3)
 
-    objective = Denoising(big, Diffusing(CosineSignal()), CODEC, nothing=NOTHING)
+    objective = Denoising(big, GaussianDiffusion(CosineSignal()), CODEC, nothing=NOTHING)
     total, metrics = objective(0.0, data, draws(jax.random.key(0), "train", 0, 4))
     assert float(metrics["loss"][1]) == 2
     assert float(total) < 10
@@ -80,7 +80,7 @@ def test_prompts_are_dropped_in_training_alone():
         return jnp.zeros_like(noisy)
 
     data, noise = batch(2000), draws(jax.random.key(0), "train", 0, 2000)
-    objective = Denoising(listening, Diffusing(CosineSignal()), CODEC, prompt_dropout=0.1, nothing=NOTHING)
+    objective = Denoising(listening, GaussianDiffusion(CosineSignal()), CODEC, prompt_dropout=0.1, nothing=NOTHING)
     objective(0.0, data, noise)
     dropped = np.all(seen[0] == NOTHING, axis=1)
     assert 0.07 < dropped.mean() < 0.13
@@ -96,9 +96,9 @@ def never(params, noisy, time, cond=None, memory=None, *, keys=None):
 
 def test_times_are_the_steps_of_a_chain_or_cover_the_interval():
     noise = draws(jax.random.key(0), "train", 0, 1000)
-    chain = Denoising(never, Diffusing(ScaledLinear()), CODEC).times(noise.uniform)
+    chain = Denoising(never, GaussianDiffusion(ScaledLinear()), CODEC).times(noise.uniform)
     np.testing.assert_allclose(np.sort(np.asarray(chain * 1000)), np.arange(1, 1001), atol=1e-3)
-    line = Denoising(never, Diffusing(CosineSignal()), CODEC, minimum_time=0.2).times(noise.uniform)
+    line = Denoising(never, GaussianDiffusion(CosineSignal()), CODEC, minimum_time=0.2).times(noise.uniform)
     assert 0.2 <= float(line.min()) < 0.21 and 0.99 < float(line.max()) < 1
 
 

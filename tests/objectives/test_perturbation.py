@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from diffusion.objectives.perturbation import Noised, Perturbation, markov
-from diffusion.processes.gaussian import Diffusing
+from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import example_keys, normal
 from diffusion.schedules.gaussian import SigmaIsTime
 
-PLAIN, LOUD = Diffusing(SigmaIsTime(), "clean"), Diffusing(SigmaIsTime(), "clean", 3.0)
+PLAIN, LOUD = GaussianDiffusion(SigmaIsTime(), "clean"), GaussianDiffusion(SigmaIsTime(), "clean", 3.0)
 SIZE = 4000
 
 

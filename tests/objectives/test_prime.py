@@ -11,20 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.subtokens import Digits
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.likelihood.estimators import BoundSteps, bound_continuous, bound_grouped, bound_marginal, joint_ce
 from diffusion.objectives.elbo import Nelbo, cross_entropy
 from diffusion.objectives.reveal import RevealNelbo
 from diffusion.oracles.digits import expected_nats, state_sets
-from diffusion.processes.masking import Masking
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import Draws, draws, example_keys
 from diffusion.schedules import masking as schedules
 
 SCHEDULE = schedules.LogLinear()
-CODEC = Digits(5, 2)
+CODEC = SubtokenCodec(5, 2)
 M = CODEC.mask_id
-PRIME = PartialMasking(CODEC, SCHEDULE)
+PRIME = PartialMaskedDiffusion(CODEC, SCHEDULE)
 EVERY = np.arange(5)[:, None]  # each token as a sequence of its own
 
 
@@ -87,7 +87,7 @@ SIZE, LENGTH = 64, 6
 TOKENS = jax.random.randint(jax.random.key(0), (SIZE, LENGTH), 0, 5)
 WEIGHTS = jnp.ones(TOKENS.shape).at[:, -1].set(0)
 NOISE, NOISE_32 = draws(jax.random.key(1), "test", 0, SIZE), draws(jax.random.key(9), "test", 0, 32)
-WHOLE, ONE = Masking(5, SCHEDULE), PartialMasking(Digits(5, 1), SCHEDULE)
+WHOLE, ONE = MaskedDiffusion(5, SCHEDULE), PartialMaskedDiffusion(SubtokenCodec(5, 1), SCHEDULE)
 
 
 def scaled(params, noisy, time, cond=None, memory=None, *, keys=None):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.subtokens import Digits
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.likelihood.estimators import bound_marginal
 from diffusion.nets.dit import DiT
 from diffusion.nets.subtoken_embedding import DigitEmbedding
@@ -15,13 +15,13 @@ from diffusion.objectives.elbo import Nelbo
 from diffusion.objectives.reveal import RevealNelbo
 from diffusion.oracles.digits import expected_nats
 from diffusion.oracles.tables import uniform_denoiser
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import draws
 from diffusion.schedules import masking as schedules
 
 SCHEDULE = schedules.LogLinear()
-CODEC = Digits(5, 2)
-PRIME = PartialMasking(CODEC, SCHEDULE)
+CODEC = SubtokenCodec(5, 2)
+PRIME = PartialMaskedDiffusion(CODEC, SCHEDULE)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_an_untrained_network_has_log_c_nats_a_token_for_every_text(fresh):
 @pytest.mark.parametrize("token", [0, 12345, 50256])
 def test_an_untrained_network_on_gpt2s_vocabulary(token):
     """ln 50257 = 10.824905 at four digits a token, whichever the token."""
-    process = PartialMasking(Digits(50257, 4), SCHEDULE)
+    process = PartialMaskedDiffusion(SubtokenCodec(50257, 4), SCHEDULE)
     uniform = expected_nats(process, lambda noisy, time: jnp.zeros((1, 1, 50257)), np.array([[token]]), "marginal")
     np.testing.assert_allclose(uniform, 10.824905, atol=1e-5)
 
@@ -69,7 +69,7 @@ def test_training_losses_of_an_untrained_network(fresh):
 
 def test_every_draw_is_log_c_where_every_code_is_a_token():
     """9 = 3^2 tokens: each digit's marginal is 1/3 whatever is known, so that reveal draws have no noise."""
-    process = PartialMasking(Digits(9, 2), SCHEDULE)
+    process = PartialMaskedDiffusion(SubtokenCodec(9, 2), SCHEDULE)
     tokens = jax.random.randint(jax.random.key(8), (32, 2), 0, 9)
     noise = draws(jax.random.key(9), "test", 0, 32)
     nats = jax.jit(lambda: bound_marginal(uniform_denoiser(9, 2), process, tokens, jnp.ones((32, 2)), noise))()

@@ -13,15 +13,15 @@ import pytest
 
 from configs.base import defaults, tiny
 from diffusion import build
-from diffusion.codecs.subtokens import Digits
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.likelihood.estimators import bound_continuous, bound_marginal, split_passes
 from diffusion.likelihood.summary import make_evaluator
-from diffusion.objectives.self_conditioning import Recall, many_passes, two_pass
+from diffusion.objectives.self_conditioning import SoftEmbedding, randomly_self_conditioned, self_conditioned
 from diffusion.oracles.check import estimate_nats
 from diffusion.oracles.digits import expected_nats
 from diffusion.oracles.enumerable import random_language
-from diffusion.processes.masking import Masking
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import example_keys
 from diffusion.schedules.masking import LogLinear
 from diffusion.train.state import new_state
@@ -29,10 +29,10 @@ from diffusion.train.step import make_step
 from tests.weights import randomized
 
 MASK = 3
-PROCESS = Masking(MASK, LogLinear())
+PROCESS = MaskedDiffusion(MASK, LogLinear())
 MODES = ("masked", "recarry", "raw")
 # Row v of the table is e_v, so that a memory reads as the probabilities themselves.
-ONE_HOT = partial(Recall, PROCESS, lambda params: jnp.eye(MASK), MASK)
+ONE_HOT = partial(SoftEmbedding, PROCESS, lambda params: jnp.eye(MASK), MASK)
 MIXED = jnp.array([0, np.log(2), np.log(3), 5])
 SIXTHS = [1 / 6, 1 / 3, 1 / 2]
 
@@ -56,13 +56,13 @@ EXPECTED = {
 @pytest.mark.parametrize("rows", MODES)
 def test_rows_of_a_prediction(rows):
     """The mask class has no mass whatever its logit; what was taken back is forgotten."""
-    recall = ONE_HOT(rows=rows)
+    self_conditioning = ONE_HOT(rows=rows)
     logits = jnp.broadcast_to(MIXED[None, None], (1, 4, 4))
-    memory = recall(None, logits, BEFORE, AFTER)
+    memory = self_conditioning(None, logits, BEFORE, AFTER)
     np.testing.assert_allclose(memory[0], EXPECTED[rows], rtol=1e-6)
-    np.testing.assert_array_equal(recall.empty(BEFORE), np.zeros((1, 4, MASK)))
+    np.testing.assert_array_equal(self_conditioning.empty(BEFORE), np.zeros((1, 4, MASK)))
     # As in training, where the state is the same before and after: known positions have their token, or nothing.
-    same = recall(None, logits, BEFORE, BEFORE)[0]
+    same = self_conditioning(None, logits, BEFORE, BEFORE)[0]
     np.testing.assert_allclose(same, [SIXTHS, SIXTHS, *(2 * [NOTHING] if rows == "masked" else [ONE, [0, 0, 1]])])
     assert np.sum(same, axis=1).tolist() == pytest.approx([1, 1, 0, 0] if rows == "masked" else [1, 1, 1, 1])
 
@@ -71,19 +71,21 @@ def test_rows_of_a_prediction(rows):
 def test_only_raw_rows_depend_on_the_prediction_of_what_is_known_now(rows):
     logits = jax.random.normal(jax.random.key(0), (1, 4, 4))
     moved = logits.at[:, 1:].add(jax.random.normal(jax.random.key(1), (1, 3, 4)))
-    recall = ONE_HOT(rows=rows)
-    change = np.abs(recall(None, moved, BEFORE, AFTER) - recall(None, logits, BEFORE, AFTER)).max(axis=-1)[0]
+    self_conditioning = ONE_HOT(rows=rows)
+    change = np.abs(self_conditioning(None, moved, BEFORE, AFTER) - self_conditioning(None, logits, BEFORE, AFTER)).max(
+        axis=-1
+    )[0]
     assert (change > 1e-3).tolist() == [False, rows == "raw", False, False]
 
 
 @pytest.mark.parametrize("rows", MODES)
 def test_a_token_counts_as_masked_while_a_digit_is_and_forgets_when_one_is_masked_again(rows):
     """Five tokens of two base-3 digits (mask 3): 0 = 00, 1 = 01, 2 = 02, 3 = 10, 4 = 11."""
-    process = PartialMasking(Digits(5, 2), LogLinear())
-    recall = Recall(process, lambda params: jnp.eye(5), 5, rows)
+    process = PartialMaskedDiffusion(SubtokenCodec(5, 2), LogLinear())
+    self_conditioning = SoftEmbedding(process, lambda params: jnp.eye(5), 5, rows)
     before = jnp.array([[3, 3, 3, 3, 0, 3, 0, 3, 1, 1, 1, 0]])
     after = jnp.array([[3, 3, 0, 3, 0, 3, 0, 2, 3, 1, 1, 0]])
-    memory = recall(None, jnp.zeros((1, 6, 5)), before, after)
+    memory = self_conditioning(None, jnp.zeros((1, 6, 5)), before, after)
     uniform, filtered, nothing = np.full(5, 0.2), np.array([1, 1, 1, 0, 0]) / 3, np.zeros(5)
     known = np.eye(5)
     expected = {
@@ -93,21 +95,23 @@ def test_a_token_counts_as_masked_while_a_digit_is_and_forgets_when_one_is_maske
         "raw": [uniform, uniform, filtered, filtered, nothing, known[3]],
     }[rows]
     np.testing.assert_allclose(memory[0], expected, rtol=1e-6)
-    assert recall.empty(before).shape == (1, 6, 5)
+    assert self_conditioning.empty(before).shape == (1, 6, 5)
 
 
 def test_a_soft_embedding_is_the_mean_of_the_tables_rows():
     """Exactly a row for a certain prediction, the mean of two rows for an even one; c E as if c itself were kept."""
     table = jax.random.normal(jax.random.key(0), (MASK, 6))
-    recall = Recall(PROCESS, lambda params: params, 6)
+    self_conditioning = SoftEmbedding(PROCESS, lambda params: params, 6)
     certain = jnp.array([[[0.0, 200, 0, 0], [200, 0, 200, 9]]])
     state = jnp.full((1, 2), MASK)
-    memory = recall(table, certain, state, state)[0]
+    memory = self_conditioning(table, certain, state, state)[0]
     np.testing.assert_array_equal(memory[0], table[1])
     np.testing.assert_allclose(memory[1], (table[0] + table[2]) / 2, rtol=1e-6)
     logits, adapter = jax.random.normal(jax.random.key(1), (1, 2, 4)), jax.random.normal(jax.random.key(2), (6, 6))
     c = ONE_HOT()(None, logits, state, state)
-    np.testing.assert_allclose(recall(table, logits, state, state) @ adapter, c @ (table @ adapter), atol=1e-6)
+    np.testing.assert_allclose(
+        self_conditioning(table, logits, state, state) @ adapter, c @ (table @ adapter), atol=1e-6
+    )
 
 
 def test_a_table_with_a_row_for_the_mask_is_cut():
@@ -117,7 +121,7 @@ def test_a_table_with_a_row_for_the_mask_is_cut():
     config.model.net, config.memory.adapter = "unet", "table"
     config.unet.update(channels=8, multipliers=(1, 2), res_blocks=1, attention_factors=(), head_channels=4, groups=2)
     system = build.system(config, 256)
-    denoiser = two_pass(system.denoiser, system.recall)
+    denoiser = randomly_self_conditioned(system.denoiser, system.self_conditioning)
     params = jax.eval_shape(system.init, jax.random.key(0))
     assert params["adapter"]["table"].shape == (257, 8)
     shape = jax.eval_shape(denoiser, params, jax.ShapeDtypeStruct((2, 784), jnp.int32), jnp.zeros(2)).shape
@@ -140,7 +144,7 @@ def scalar(params, noisy, time, cond=None, memory=None, *, keys=None):
 
 
 # The second token's row is 1, the first one's 0: a memory is the probability of the second token.
-CHANCE = Recall(Masking(2, LogLinear()), lambda params: jnp.array([[0.0], [1.0]]), 1)
+CHANCE = SoftEmbedding(MaskedDiffusion(2, LogLinear()), lambda params: jnp.array([[0.0], [1.0]]), 1)
 BOTH = jnp.full((1, 1), 2)
 
 
@@ -151,10 +155,10 @@ def test_no_gradient_passes_through_the_first_pass():
     def loss(denoiser, params):
         return -jax.nn.log_softmax(denoiser(params, BOTH, time)[0, 0, :2])[1]
 
-    value, slope = jax.value_and_grad(partial(loss, two_pass(scalar, CHANCE)))(start)
+    value, slope = jax.value_and_grad(partial(loss, randomly_self_conditioned(scalar, CHANCE)))(start)
     np.testing.assert_allclose([value, slope["a"], slope["w"]], [0.474077, -0.377541, -0.188770], atol=1e-6)
     # The same two passes without the cut.
-    value, slope = jax.value_and_grad(partial(loss, many_passes(scalar, CHANCE, 2)))(start)
+    value, slope = jax.value_and_grad(partial(loss, self_conditioned(scalar, CHANCE, 2)))(start)
     np.testing.assert_allclose([value, slope["a"]], [0.474077, -0.471926], atol=1e-6)
 
 
@@ -164,10 +168,10 @@ def test_many_passes_read_themselves(passes):
     params, expected = {"a": jnp.float32(0.3), "w": jnp.float32(-2.0)}, 0.0
     for _ in range(passes):
         expected = 1 / (1 + np.exp(-(0.3 - 2 * expected)))
-    logits = many_passes(scalar, CHANCE, passes)(params, BOTH, jnp.zeros(1))
+    logits = self_conditioned(scalar, CHANCE, passes)(params, BOTH, jnp.zeros(1))
     assert jax.nn.sigmoid(logits[0, 0, 1]) == pytest.approx(expected, rel=1e-6)
     if passes == 2:
-        np.testing.assert_array_equal(two_pass(scalar, CHANCE)(params, BOTH, jnp.zeros(1)), logits)
+        np.testing.assert_array_equal(randomly_self_conditioned(scalar, CHANCE)(params, BOTH, jnp.zeros(1)), logits)
 
 
 def test_coins_of_training():
@@ -176,7 +180,7 @@ def test_coins_of_training():
 
     @partial(jax.jit, static_argnums=0)
     def told(rate, keys):
-        return two_pass(scalar, CHANCE, rate)(params, noisy, time, keys=keys)[:, 0, 1] > 0
+        return randomly_self_conditioned(scalar, CHANCE, rate)(params, noisy, time, keys=keys)[:, 0, 1] > 0
 
     for rate in (0.0, 0.1, 0.5, 1.0):
         share = float(told(rate, keys_of(4096)).mean())
@@ -190,7 +194,7 @@ def test_coins_of_training():
 @pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan")], ids=str)
 def test_a_rate_is_a_probability(rate):
     with pytest.raises(ValueError, match=r"memory\.rate: must lie in \[0, 1\], not") as caught:
-        two_pass(scalar, CHANCE, rate)
+        randomly_self_conditioned(scalar, CHANCE, rate)
     assert "\n" not in str(caught.value)
 
 
@@ -222,7 +226,7 @@ def test_k_passes_have_a_bound(digits):
     system, params = told_network(digits, vocabulary, length)
     exact = {}
     for passes in (1, 2, 3):
-        denoise = partial(many_passes(system.denoiser, system.recall, passes), params)
+        denoise = partial(self_conditioned(system.denoiser, system.self_conditioning, passes), params)
         if digits == 1:
             exact[passes] = language.expected_bound(denoise)
         else:
@@ -233,7 +237,7 @@ def test_k_passes_have_a_bound(digits):
     assert np.abs(exact[1] - exact[2]).max() > 0.5 and np.abs(exact[2] - exact[3]).max() > 0.1
 
     # What `evaluate` draws averages to it, sequence by sequence.
-    denoise = partial(two_pass(system.denoiser, system.recall), params)
+    denoise = partial(randomly_self_conditioned(system.denoiser, system.self_conditioning), params)
     estimate = bound_continuous if digits == 1 else bound_marginal
     nats = estimate_nats(estimate, denoise, system.process, language.sequences, 512, jax.random.key(7))
     error = nats.std(axis=0, ddof=1) / np.sqrt(len(nats))
@@ -277,8 +281,8 @@ def test_a_trained_network_learns_to_read_its_prediction(capsys):
     def bounds(system, params):
         """Null, two and three passes, on the same noise."""
         found = []
-        for passes in (1, 2, 3) if system.recall else (1,):
-            denoiser = many_passes(system.denoiser, system.recall, passes)
+        for passes in (1, 2, 3) if system.self_conditioning else (1,):
+            denoiser = self_conditioned(system.denoiser, system.self_conditioning, passes)
             score = make_evaluator(bound_continuous, denoiser, system.process, 8)
             nats, tokens = score(params, batch_of, jax.random.key(5), 0)
             found.append(float(nats.sum() / tokens.sum()))

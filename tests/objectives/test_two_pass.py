@@ -15,7 +15,7 @@ from configs.base import defaults, tiny
 from diffusion import build
 from diffusion.categorical import EXCLUDED
 from diffusion.objectives.elbo import Nelbo, weighted_cross_entropy
-from diffusion.objectives.self_conditioning import two_pass
+from diffusion.objectives.self_conditioning import randomly_self_conditioned
 from diffusion.rng import draws, fold
 from diffusion.schedules.masking import LogLinear, rate
 from diffusion.train.state import new_state
@@ -52,7 +52,10 @@ def slope(denoiser, params, tokens, noise, train):
     return total, gradient
 
 
-TWO, NONE = two_pass(SYSTEM.denoiser, SYSTEM.recall), two_pass(SYSTEM.denoiser, SYSTEM.recall, 0.0)
+TWO, NONE = (
+    randomly_self_conditioned(SYSTEM.denoiser, SYSTEM.self_conditioning),
+    randomly_self_conditioned(SYSTEM.denoiser, SYSTEM.self_conditioning, 0.0),
+)
 
 
 @pytest.mark.parametrize("train", [True, False], ids=["dropout", "plain"])
@@ -153,7 +156,7 @@ def test_an_examples_coin_decides_what_it_loses_whatever_the_batch():
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
 
     forwards, backwards = jnp.arange(BATCH), jnp.arange(BATCH)[::-1]
-    half = two_pass(SYSTEM.denoiser, SYSTEM.recall, 0.5)
+    half = randomly_self_conditioned(SYSTEM.denoiser, SYSTEM.self_conditioning, 0.5)
     mixed, told, untold = (run(denoiser, KEYS, forwards) for denoiser in (half, TWO, SYSTEM.denoiser))
     same = [np.abs(mixed - other).max(axis=1) < 1e-6 for other in (told, untold)]
     assert np.array_equal(same[0], ~same[1]) and 0 < same[0].sum() < BATCH, same
@@ -185,7 +188,7 @@ def test_the_weight_of_the_loss_is_one_over_the_time():
 def test_low_precision_stays_finite(rows):
     """bfloat16 products, at all masks and at none, in loss and gradient; nothing hidden loses nothing."""
     _, system = system_of(memory__adapter="linear", memory__rows=rows, model__dtype="bfloat16")
-    denoiser = two_pass(system.denoiser, system.recall)
+    denoiser = randomly_self_conditioned(system.denoiser, system.self_conditioning)
 
     @jax.jit
     def run(params, hidden):

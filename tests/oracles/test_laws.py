@@ -15,12 +15,12 @@ from diffusion.oracles.check import check_estimator, cross_entropy, estimate_nat
 from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.markov import random_chain
 from diffusion.oracles.tables import random_denoiser
-from diffusion.processes.masking import Masking
+from diffusion.processes.masking import MaskedDiffusion
 from diffusion.rng import draws
 from diffusion.schedules import masking as schedules
 
 LANGUAGE = random_language(0, vocabulary=3, length=3)
-PROCESS = Masking(3, schedules.LogLinear())
+PROCESS = MaskedDiffusion(3, schedules.LogLinear())
 SCHEDULES = [
     schedules.LogLinear(),
     schedules.LogLinear(epsilon=0.2),
@@ -45,7 +45,7 @@ def excess(nats: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 def test_continuous_bound_equals_the_entropy_for_every_schedule(schedule):
-    nats = measured(bound_continuous, Masking(3, schedule))
+    nats = measured(bound_continuous, MaskedDiffusion(3, schedule))
     errors, gap = excess(nats)
     assert abs(errors) < 3.5 and abs(gap) < 0.02
     value, error = kraft_sum(nats)
@@ -57,7 +57,7 @@ def test_bounds_hold_for_denoisers_that_read_time(schedule):
     """alpha(1) = 0.2 and alpha(0) = 0.9: the ends that the schedule leaves out are where a bound breaks first."""
     denoise = random_denoiser(jax.random.key(3), 3, scale=0.2)
     for estimate in (bound_continuous, BoundSteps(3)):
-        value, error = kraft_sum(measured(estimate, Masking(3, schedule), denoise))
+        value, error = kraft_sum(measured(estimate, MaskedDiffusion(3, schedule), denoise))
         assert 0.5 < value < 1 + 3.5 * error
 
 
@@ -74,7 +74,7 @@ def test_draws_average_to_the_enumerated_bound():
     def training_loss(denoise, process, tokens, weights, draws):
         return weighted_cross_entropy(process, denoise, tokens, weights, draws.uniform, draws)
 
-    for estimate, process in ((bound_continuous, PROCESS), (training_loss, Masking(3, schedules.Linear()))):
+    for estimate, process in ((bound_continuous, PROCESS), (training_loss, MaskedDiffusion(3, schedules.Linear()))):
         nats = measured(estimate, process, denoise, draws_each=4096)
         error = nats.std(axis=0, ddof=1) / np.sqrt(len(nats))
         assert np.max(np.abs(nats.mean(axis=0) - exact) / error) < 4.5
@@ -95,7 +95,7 @@ def test_one_step_is_the_product_of_marginals():
 
 @pytest.mark.parametrize("schedule", [schedules.LogLinear(), schedules.Cosine()], ids=str)
 def test_step_bound_falls_to_the_entropy(schedule):
-    gaps = {steps: excess(measured(BoundSteps(steps), Masking(3, schedule))) for steps in (1, 4, 32)}
+    gaps = {steps: excess(measured(BoundSteps(steps), MaskedDiffusion(3, schedule))) for steps in (1, 4, 32)}
     assert gaps[1][1] > gaps[4][1] + 0.05 > gaps[32][1] + 0.1
     assert -0.02 < gaps[32][1] < 0.05
 
@@ -113,7 +113,7 @@ def test_step_bound_is_the_bound_of_the_sampler():
             noisy = jnp.asarray(np.where(hidden, 3, LANGUAGE.sequences))
             log_p = target_log_probs(denoise(noisy, jnp.full(27, time)), LANGUAGE.sequences, 3)
             exact += chance * reveal * -np.asarray(log_p)[:, hidden].sum(axis=1)
-    nats = measured(BoundSteps(2), Masking(3, schedule), denoise, draws_each=4096)
+    nats = measured(BoundSteps(2), MaskedDiffusion(3, schedule), denoise, draws_each=4096)
     error = nats.std(axis=0, ddof=1) / np.sqrt(len(nats))
     assert np.max(np.abs(nats.mean(axis=0) - exact) / error) < 4.5
 
@@ -129,7 +129,9 @@ def test_networks_are_told_the_time_of_their_input(schedule):
 
     tokens = jnp.zeros((256, 512), jnp.int32)
     for estimate in (bound_continuous, BoundSteps(4)):
-        estimate(denoise, Masking(3, schedule), tokens, jnp.ones(tokens.shape), draws(jax.random.key(2), "t", 0, 256))
+        estimate(
+            denoise, MaskedDiffusion(3, schedule), tokens, jnp.ones(tokens.shape), draws(jax.random.key(2), "t", 0, 256)
+        )
         masked, time = seen[-1]
         level = (1 - schedule.alpha(time)) / (1 - schedule.alpha(np.ones(())))
         inside = time > 1e-3  # below the level of t = 0, time stays 0
@@ -184,7 +186,7 @@ def test_the_procedure_tells_bounds_from_others(estimate, causal, bound):
 
 def test_long_chain_reaches_its_entropy():
     chain = random_chain(1, vocabulary=6, length=256)
-    process = Masking(6, schedules.Cosine())
+    process = MaskedDiffusion(6, schedules.Cosine())
     exact = check_estimator(bound_continuous, chain, process, draws_each=2048, tables=0)[0]
     assert abs(exact.value - chain.entropy()) < 3 * exact.error
     assert exact.error < 0.005 * chain.entropy()

@@ -10,19 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.subtokens import Digits, shuffled
+from diffusion.codecs.subtokens import SubtokenCodec, shuffled
 from diffusion.likelihood.any_order import nll_any_order
 from diffusion.likelihood.estimators import BoundSteps, bound_grouped, bound_marginal, joint_ce
 from diffusion.oracles.check import estimate_nats
 from diffusion.oracles.digits import digit_denoiser, expected_nats, expected_steps_nats
 from diffusion.oracles.enumerable import Enumerable
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import draws
 from diffusion.schedules import masking as schedules
 
 SCHEDULE = schedules.LogLinear()
-CODEC = Digits(5, 2)
-PRIME = PartialMasking(CODEC, SCHEDULE)
+CODEC = SubtokenCodec(5, 2)
+PRIME = PartialMaskedDiffusion(CODEC, SCHEDULE)
 FREE = replace(PRIME, carry_over=False)
 EVERY = np.arange(5)[:, None]
 P = np.array([0.1, 0.2, 0.3, 0.15, 0.25])
@@ -107,17 +107,17 @@ def test_the_bound_lies_above_the_exact_likelihood_of_every_network(marginal):
 
 COPIES = np.eye(8)[[0, 7]].sum(axis=0) / 2
 ONE_TOKEN = [
-    ("p, base 3", P, Digits(5, 2), 1.544480, 1.446667),
-    ("uniform, base 3", np.full(5, 0.2), Digits(5, 2), 1.609438, 1.550191),
-    ("uniform, base 2", np.full(5, 0.2), Digits(5, 3), 1.609438, 1.495559),
-    ("two copies", np.array([0.5, 0, 0, 0.5]), Digits(4, 2), 0.693147, 0.346574),
-    ("three copies", COPIES, Digits(8, 3), 0.693147, 0.231049),
-    ("whole grid", np.full(4, 0.25), Digits(4, 2), 1.386294, 1.386294),
+    ("p, base 3", P, SubtokenCodec(5, 2), 1.544480, 1.446667),
+    ("uniform, base 3", np.full(5, 0.2), SubtokenCodec(5, 2), 1.609438, 1.550191),
+    ("uniform, base 2", np.full(5, 0.2), SubtokenCodec(5, 3), 1.609438, 1.495559),
+    ("two copies", np.array([0.5, 0, 0, 0.5]), SubtokenCodec(4, 2), 0.693147, 0.346574),
+    ("three copies", COPIES, SubtokenCodec(8, 3), 0.693147, 0.231049),
+    ("whole grid", np.full(4, 0.25), SubtokenCodec(4, 2), 1.386294, 1.386294),
 ]
 
 
 def mean_nats(language, codec, target):
-    process = PartialMasking(codec, SCHEDULE)
+    process = PartialMaskedDiffusion(codec, SCHEDULE)
     possible = language.table > 0
     nats = expected_nats(process, digit_denoiser(language, codec), language.sequences[possible], target)
     return float(language.table[possible] @ nats)
@@ -145,7 +145,7 @@ def test_the_joint_loss_of_two_digits_lacks_half_their_mutual_information():
 
 
 @pytest.mark.parametrize(
-    ("codec", "joint"), [(Digits(5, 2), 2.762687), (Digits(5, 3), 2.641075)], ids=["base 3", "base 2"]
+    ("codec", "joint"), [(SubtokenCodec(5, 2), 2.762687), (SubtokenCodec(5, 3), 2.641075)], ids=["base 3", "base 2"]
 )
 def test_two_correlated_tokens_under_their_exact_posterior(codec, joint):
     assert PAIRS.entropy() == pytest.approx(2.935039, abs=1e-6)
@@ -168,11 +168,11 @@ def test_the_code_does_not_change_the_bound_under_the_exact_posterior():
 # Draws average to the exact numbers.
 
 MONTE_CARLO = [
-    ("marginal, base 3", bound_marginal, Digits(5, 2), 2.935039),
-    ("marginal, base 2", bound_marginal, Digits(5, 3), 2.935039),
-    ("joint, base 3", joint_ce, Digits(5, 2), 2.762687),
-    ("joint, base 2", joint_ce, Digits(5, 3), 2.641075),
-    ("grouped", bound_grouped, Digits(5, 2), 2.935039),
+    ("marginal, base 3", bound_marginal, SubtokenCodec(5, 2), 2.935039),
+    ("marginal, base 2", bound_marginal, SubtokenCodec(5, 3), 2.935039),
+    ("joint, base 3", joint_ce, SubtokenCodec(5, 2), 2.762687),
+    ("joint, base 2", joint_ce, SubtokenCodec(5, 3), 2.641075),
+    ("grouped", bound_grouped, SubtokenCodec(5, 2), 2.935039),
 ]
 
 
@@ -181,7 +181,7 @@ MONTE_CARLO = [
 )
 def test_draws_average_to_the_exact_numbers(estimate, codec, expected):
     """1e5 stratified draws under the exact posterior of two correlated tokens."""
-    process = PartialMasking(codec, SCHEDULE)
+    process = PartialMaskedDiffusion(codec, SCHEDULE)
     nats = estimate_nats(estimate, digit_denoiser(PAIRS, codec), process, PAIRS.sequences, 4096, jax.random.key(10))
     means = nats @ PAIRS.table
     error = means.std(ddof=1) / np.sqrt(len(means))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.processes.gaussian import Diffusing, target, to_clean
+from diffusion.processes.gaussian import GaussianDiffusion, target, to_clean
 from diffusion.rng import example_keys
 from diffusion.schedules.gaussian import SigmaIsTime
 
@@ -18,26 +18,26 @@ def keys_of(size, seed=0):
 
 def test_the_forward_process_by_hand():
     clean = jnp.ones((1, 1, 1))
-    noisy, noise = Diffusing(SigmaIsTime()).corrupt(keys_of(1), clean, jnp.array([0.6]))
+    noisy, noise = GaussianDiffusion(SigmaIsTime()).corrupt(keys_of(1), clean, jnp.array([0.6]))
     np.testing.assert_allclose(noisy, 0.8 + 0.6 * noise, rtol=1e-6)
     for time, expected in ((0.0, clean), (1.0, 3 * noise)):
-        noisy, scaled = Diffusing(SigmaIsTime(), factor=3.0).corrupt(keys_of(1), clean, jnp.array([time]))
+        noisy, scaled = GaussianDiffusion(SigmaIsTime(), factor=3.0).corrupt(keys_of(1), clean, jnp.array([time]))
         np.testing.assert_allclose(noisy, expected, rtol=1e-6)
         np.testing.assert_allclose(scaled, 3 * noise, rtol=1e-6)
 
 
 def test_the_noise_is_standard_and_its_own_for_every_example():
     clean = jnp.zeros((2000, 4))
-    noisy, noise = Diffusing(SigmaIsTime()).corrupt(keys_of(2000), clean, jnp.full(2000, 0.6))
+    noisy, noise = GaussianDiffusion(SigmaIsTime()).corrupt(keys_of(2000), clean, jnp.full(2000, 0.6))
     assert abs(float(noise.mean())) < 0.05
     assert float(noisy.std()) == pytest.approx(0.6, rel=0.03)
-    again, _ = Diffusing(SigmaIsTime()).corrupt(keys_of(7), clean[:7], jnp.full(7, 0.6))
+    again, _ = GaussianDiffusion(SigmaIsTime()).corrupt(keys_of(7), clean[:7], jnp.full(7, 0.6))
     np.testing.assert_array_equal(again, noisy[:7])
 
 
 def test_every_position_may_have_its_own_time():
     clean, time = jnp.ones((2, 3, 4)), jnp.array([[0.0, 0.5, 1.0], [0.2, 0.2, 0.2]])
-    process = Diffusing(SigmaIsTime())
+    process = GaussianDiffusion(SigmaIsTime())
     noisy, noise = process.corrupt(keys_of(2), clean, time)
     expected = np.sqrt(1 - time**2)[..., None] + time[..., None] * noise
     np.testing.assert_allclose(noisy, expected, rtol=1e-5)
@@ -61,6 +61,6 @@ def test_predictions_of_any_kind_imply_the_clean_data(kind, path):
 
 def test_unknown_kinds_and_factors_are_refused():
     with pytest.raises(ValueError, match=r"process.prediction: unknown 'score'; known: epsilon, clean"):
-        Diffusing(SigmaIsTime(), "score")
+        GaussianDiffusion(SigmaIsTime(), "score")
     with pytest.raises(ValueError, match=r"process.factor: must be positive"):
-        Diffusing(SigmaIsTime(), factor=0.0)
+        GaussianDiffusion(SigmaIsTime(), factor=0.0)

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.subtokens import Digits, shuffled
-from diffusion.processes.masking import Masking
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.codecs.subtokens import SubtokenCodec, shuffled
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import example_keys
 from diffusion.schedules import masking as schedules
 
-CODEC = Digits(5, 2)
+CODEC = SubtokenCodec(5, 2)
 LOG_LINEAR = schedules.LogLinear()
-PROCESS = PartialMasking(CODEC, LOG_LINEAR)
+PROCESS = PartialMaskedDiffusion(CODEC, LOG_LINEAR)
 M = CODEC.mask_id
 SIZE, LENGTH = 400, 50
 TOKENS = jnp.broadcast_to(jnp.arange(LENGTH) % 5, (SIZE, LENGTH))
@@ -49,7 +49,7 @@ def test_states_are_flat_token_by_token_and_most_significant_digit_first():
 
 @pytest.mark.parametrize("codec", [CODEC, shuffled(5, 3, 2), shuffled(5, 2, 2, every_code=True)], ids=repr)
 def test_what_is_not_masked_is_the_code_of_the_token(codec):
-    process = PartialMasking(codec, LOG_LINEAR)
+    process = PartialMaskedDiffusion(codec, LOG_LINEAR)
     hidden, noisy = hidden_at(0.5, process)
     clean = process.split(process.encode(TOKENS))
     np.testing.assert_array_equal(process.split(noisy), np.where(hidden, codec.mask_id, clean))
@@ -82,7 +82,7 @@ def test_weight_is_one_over_the_time_whatever_epsilon():
 
 def test_one_coin_a_token_at_chunk_point_zero():
     """At all times, zero included; the rate stays."""
-    grouped = PartialMasking(CODEC, LOG_LINEAR, chunk_point=0.0)
+    grouped = PartialMaskedDiffusion(CODEC, LOG_LINEAR, chunk_point=0.0)
     for time in (0.0, 0.3, 1.0):
         hidden, _ = hidden_at(time, grouped)
         np.testing.assert_array_equal(hidden.any(axis=-1), hidden.all(axis=-1))
@@ -93,7 +93,7 @@ def test_one_coin_a_token_at_chunk_point_zero():
 
 def test_mixed_noise_shares_coins_above_the_chunk_point_alone():
     """Example by example, by its own time."""
-    mixed = PartialMasking(CODEC, LOG_LINEAR, chunk_point=0.5)
+    mixed = PartialMaskedDiffusion(CODEC, LOG_LINEAR, chunk_point=0.5)
     time = jnp.where(jnp.arange(SIZE) % 2 == 0, 0.5, 0.6)
     hidden = np.asarray(mixed.split(corrupt(mixed, keys(), TOKENS, time)) == M)
     half = hidden.any(axis=-1) & ~hidden.all(axis=-1)
@@ -108,7 +108,7 @@ def test_mixed_noise_shares_coins_above_the_chunk_point_alone():
 
 
 def test_noise_of_an_example_does_not_depend_on_the_batch():
-    for process in (PROCESS, PartialMasking(CODEC, LOG_LINEAR, chunk_point=0.5)):
+    for process in (PROCESS, PartialMaskedDiffusion(CODEC, LOG_LINEAR, chunk_point=0.5)):
         time = jnp.array([0.2, 0.5, 0.8])
         together = corrupt(process, keys(range(3)), TOKENS[:3], time)
         alone = corrupt(process, keys([1]), TOKENS[:1], time[1:2])
@@ -117,7 +117,7 @@ def test_noise_of_an_example_does_not_depend_on_the_batch():
 
 
 def test_one_digit_a_token_is_masking_bit_for_bit():
-    whole, digits = Masking(5, LOG_LINEAR), PartialMasking(Digits(5, 1), LOG_LINEAR)
+    whole, digits = MaskedDiffusion(5, LOG_LINEAR), PartialMaskedDiffusion(SubtokenCodec(5, 1), LOG_LINEAR)
     assert whole.mask_id == digits.mask_id and whole.digits == digits.digits
     time = jnp.full(SIZE, 0.4)
     np.testing.assert_array_equal(corrupt(whole, keys(), TOKENS, time), corrupt(digits, keys(), TOKENS, time))
@@ -126,4 +126,4 @@ def test_one_digit_a_token_is_masking_bit_for_bit():
 @pytest.mark.parametrize("point", [-0.1, 1.5])
 def test_chunk_points_lie_between_zero_and_one(point):
     with pytest.raises(ValueError, match=r"codec\.chunk_point: must lie in \[0, 1\]"):
-        PartialMasking(CODEC, LOG_LINEAR, chunk_point=point)
+        PartialMaskedDiffusion(CODEC, LOG_LINEAR, chunk_point=point)

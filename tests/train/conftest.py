@@ -7,7 +7,7 @@ import pytest
 
 from diffusion.nets.dit import DiT
 from diffusion.objectives.elbo import Nelbo
-from diffusion.processes.masking import Masking
+from diffusion.processes.masking import MaskedDiffusion
 from diffusion.schedules.masking import LogLinear
 from diffusion.train.optimizer import adamw
 
@@ -24,7 +24,7 @@ def objective(net):
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         return net.apply({"params": params}, noisy, keys=keys)
 
-    return Nelbo(denoiser, Masking(MASK, LogLinear()))
+    return Nelbo(denoiser, MaskedDiffusion(MASK, LogLinear()))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffusion.processes.gaussian import Data, Diffusing
+from diffusion.processes.gaussian import Data, GaussianDiffusion
 from diffusion.rng import fold, normal
 from diffusion.sampling.gaussian.solvers import GaussianGrid
 from diffusion.types import Denoiser, Keys, Number, Params
@@ -38,7 +38,7 @@ class Resample(Protocol):
     ) -> tuple[Data, Data, Carry, Any]: ...
 
 
-class Walk(NamedTuple):
+class GaussianState(NamedTuple):
     """What the scan carries."""
 
     x: Data
@@ -54,7 +54,7 @@ def guided(predict: Predict, guides: tuple[Guide, ...]) -> Predict:
     return predict
 
 
-def network(denoiser: Denoiser, process: Diffusing, params: Params) -> Predict:
+def network(denoiser: Denoiser, process: GaussianDiffusion, params: Params) -> Predict:
     """The clean estimate of a network that is told the carry as its condition."""
 
     def predict(x: Data, row: GaussianGrid, carry: Carry) -> tuple[Data, Carry]:
@@ -81,7 +81,7 @@ def sample_gaussian(
     Example i depends on keys[i] alone, unless particles are resampled.
     """
 
-    def step(walk: Walk, row: GaussianGrid) -> tuple[Walk, Any]:
+    def step(walk: GaussianState, row: GaussianGrid) -> tuple[GaussianState, Any]:
         # However a prediction was made, what follows is compiled alike.
         clean, carry = jax.lax.optimization_barrier(predict(walk.x, row, walk.carry))
         noise = normal(fold(fold(keys, "step"), row.index), shape)
@@ -90,11 +90,11 @@ def sample_gaussian(
         weights = walk.weights
         if resample is not None:
             x, clean, carry, weights = resample(fold(keys, row.index), x, clean, carry, weights, row)
-        return Walk(x, clean, carry, weights), seen
+        return GaussianState(x, clean, carry, weights), seen
 
     x = scale * normal(fold(keys, "start"), shape)
     weights = resample.init(len(keys)) if resample is not None else None
-    walk, seen = jax.lax.scan(step, Walk(x, jnp.zeros_like(x), carry, weights), grid)
+    walk, seen = jax.lax.scan(step, GaussianState(x, jnp.zeros_like(x), carry, weights), grid)
     return walk.x, seen
 
 

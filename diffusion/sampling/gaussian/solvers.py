@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from diffusion.schedules.gaussian import Betas, GaussianSchedule
 
 
-class Path(NamedTuple):
+class TimeGrid(NamedTuple):
     """The N + 1 points of a sampler from noise to data; `time` is what the schedule is asked at the first N."""
 
     time: Float[np.ndarray, " points"]
@@ -48,17 +48,17 @@ class GaussianGrid(NamedTuple):
     last: Bool[Array, " N"]
 
 
-Solver = Callable[[Path], Table]
+Solver = Callable[[TimeGrid], Table]
 
 
-def at_indices(schedule: Betas, indices: np.ndarray, last: tuple[float, float]) -> Path:
+def at_indices(schedule: Betas, indices: np.ndarray, last: tuple[float, float]) -> TimeGrid:
     """The path through a chain's indices i, which are the times (i + 1) / steps, to a `last` (alpha, sigma)."""
     times = (np.asarray(indices, np.float64) + 1) / schedule.steps
     alpha, sigma = schedule.alpha(times), schedule.sigma(times)
-    return Path(np.append(times, 0.0), np.append(alpha, last[0]), np.append(sigma, last[1]))
+    return TimeGrid(np.append(times, 0.0), np.append(alpha, last[0]), np.append(sigma, last[1]))
 
 
-def leading(schedule: Betas, steps: int) -> Path:
+def leading(schedule: Betas, steps: int) -> TimeGrid:
     """Indices k (n // steps) + 1, falling, and at the end the level of index 0: the DDIM grid of Stable Diffusion.
 
     Raises:
@@ -71,13 +71,13 @@ def leading(schedule: Betas, steps: int) -> Path:
     return at_indices(schedule, np.arange(steps)[::-1] * ratio + 1, last)
 
 
-def linspace(schedule: Betas, steps: int) -> Path:
+def linspace(schedule: Betas, steps: int) -> TimeGrid:
     """Indices round(linspace(0, n - 1, steps + 1)) without the first, falling, and clean data at the end."""
     check_steps(steps, schedule.steps - 1)
     return at_indices(schedule, np.linspace(0, schedule.steps - 1, steps + 1).round()[:0:-1], (1.0, 0.0))
 
 
-def karras(schedule: Betas, steps: int, power: float = 7.0) -> Path:
+def karras(schedule: Betas, steps: int, power: float = 7.0) -> TimeGrid:
     """Noise-to-signal ratios with equal differences of their 1 / power-th power (Karras et al., arXiv 2206.00364).
 
     From that of the last index to that of index 0, then clean data; a network is told the nearest index below.
@@ -91,14 +91,14 @@ def karras(schedule: Betas, steps: int, power: float = 7.0) -> Path:
     # The inverse is taken in the logarithm of the ratio.
     index = np.interp(np.log(ratios), np.log(known), np.arange(schedule.steps)).round()
     told = np.append((index + 1) / schedule.steps, 0.0)
-    return Path(told, np.append(alpha, 1.0), np.append(ratios * alpha, 0.0))
+    return TimeGrid(told, np.append(alpha, 1.0), np.append(ratios * alpha, 0.0))
 
 
-def uniform(schedule: GaussianSchedule, steps: int, first: float = 1.0, last: float = 0.0) -> Path:
+def uniform(schedule: GaussianSchedule, steps: int, first: float = 1.0, last: float = 0.0) -> TimeGrid:
     """Equal steps in time."""
     check_steps(steps, 1_000_000)
     times = np.linspace(first, last, steps + 1)
-    return Path(times, schedule.alpha(times), schedule.sigma(times))
+    return TimeGrid(times, schedule.alpha(times), schedule.sigma(times))
 
 
 PATHS = {"leading": leading, "linspace": linspace, "karras": karras, "uniform": uniform}
@@ -122,7 +122,7 @@ def ddim(eta: float = 0.0) -> Solver:
     if not 0 <= eta <= 1:
         raise ValueError(f"sample.eta: must lie in [0, 1], not {eta}")
 
-    def table(path: Path) -> Table:
+    def table(path: TimeGrid) -> Table:
         (alpha, next_alpha), (sigma, next_sigma) = ends(path.alpha), ends(path.sigma)
         variance = eta**2 * (next_sigma / sigma) ** 2 * (1 - (alpha / next_alpha) ** 2)
         kept = np.sqrt(np.maximum(next_sigma**2 - variance, 0)) / sigma
@@ -131,7 +131,7 @@ def ddim(eta: float = 0.0) -> Solver:
     return table
 
 
-def dpm_solver(path: Path) -> Table:
+def dpm_solver(path: TimeGrid) -> Table:
     """DPM-Solver++(2M), the midpoint rule; of first order in the first and last step (arXiv 2211.01095).
 
     x' = (sigma'/sigma) x + alpha' (1 - e^-h) [x_0 + (h / 2 h_before)(x_0 - previous x_0)], h = log of the fall of
@@ -147,7 +147,7 @@ def dpm_solver(path: Path) -> Table:
     return Table(next_sigma / sigma, clean, slope, np.zeros_like(clean))
 
 
-def consistency(path: Path) -> Table:
+def consistency(path: TimeGrid) -> Table:
     """Sampling of a consistency model (LCM, arXiv 2310.04378): x' = alpha' d + sigma' z, the last step is d itself.
 
     d = c_out x_0 + c_skip x with c_skip = 0.25 / (s^2 + 0.25), c_out = s / sqrt(s^2 + 0.25) and s ten times the index
@@ -166,7 +166,7 @@ def ends(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gaussian_grid(
-    path: Path, solver: Solver, guided: np.ndarray | None = None, resampled: np.ndarray | None = None
+    path: TimeGrid, solver: Solver, guided: np.ndarray | None = None, resampled: np.ndarray | None = None
 ) -> GaussianGrid:
     """The rows of a scan; without `guided` guides act in every step, without `resampled` nothing is weighed."""
     steps = len(path.time) - 1
@@ -180,7 +180,7 @@ def gaussian_grid(
     return GaussianGrid(*(jnp.asarray(column) for column in columns))
 
 
-def guided_until(path: Path, stop: float) -> Bool[np.ndarray, " N"]:
+def guided_until(path: TimeGrid, stop: float) -> Bool[np.ndarray, " N"]:
     """The steps that begin later than the time `stop`, as LiDAR's "t > 200 of 1000" (index 200 is the time 0.201)."""
     return path.time[:-1] > stop
 

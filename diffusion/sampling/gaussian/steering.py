@@ -17,7 +17,7 @@ from diffusion.types import Keys, Number
 POTENTIALS = ("difference", "max", "sum", "reward")
 
 
-class Weights(NamedTuple):
+class ParticleWeights(NamedTuple):
     """The running reward of every particle, and the product of its potentials so far."""
 
     running: Float[Array, " B"]
@@ -52,15 +52,15 @@ class Steering:
         if self.particles < 1:
             raise ValueError(f"sample.guide.particles: must be at least 1, not {self.particles}")
 
-    def init(self, size: int) -> Weights:
+    def init(self, size: int) -> ParticleWeights:
         """Nothing earned yet; raises ValueError unless the particles divide the batch."""
         if size % self.particles:
             raise ValueError(f"sample.guide.particles: {self.particles} do not divide the batch of {size}")
-        return Weights(jnp.zeros(size), jnp.ones(size))
+        return ParticleWeights(jnp.zeros(size), jnp.ones(size))
 
     def __call__(
-        self, keys: Keys, x: Data, clean: Data, carry: Carry, weights: Weights, row: GaussianGrid
-    ) -> tuple[Data, Data, Carry, Weights]:
+        self, keys: Keys, x: Data, clean: Data, carry: Carry, weights: ParticleWeights, row: GaussianGrid
+    ) -> tuple[Data, Data, Carry, ParticleWeights]:
         def weigh():
             last = row.last
             reward = self.reward(clean, carry)
@@ -74,12 +74,12 @@ class Steering:
             offsets = jnp.arange(len(groups))[:, None] * self.particles
             chosen, skipped = (chosen + offsets).reshape(-1), jnp.repeat(kept, self.particles)
             product = jnp.where(skipped, weights.product, (weights.product * potential)[chosen])
-            return *rows_of((x, clean, carry), chosen), Weights(running[chosen], product)
+            return *rows_of((x, clean, carry), chosen), ParticleWeights(running[chosen], product)
 
         return jax.lax.cond(row.resampled, weigh, lambda: (x, clean, carry, weights))
 
     def potentials(
-        self, reward: Float[Array, " B"], weights: Weights, last: Array
+        self, reward: Float[Array, " B"], weights: ParticleWeights, last: Array
     ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
         """The new running rewards, and G clamped to [0, 1e10] with 0 for what is no number."""
         running = {

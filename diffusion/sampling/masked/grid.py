@@ -94,7 +94,7 @@ def grid(
         raise ValueError(f"sample.temperature_ramp: {tuple(ramp)} makes the temperature negative")
     level = np.asarray(schedule.masked(times))
     guided = (window.off <= times[:-1]) & (times[:-1] <= window.on)
-    rates = rule(remasking.Levels(1 - level[:-1], 1 - level[1:], guided))
+    rates = rule(remasking.StepAlphas(1 - level[:-1], 1 - level[1:], guided))
     told = times if process in (None, schedule) else np.asarray(inverse(process, jnp.asarray(1 - level)))
     return Grid(
         index=jnp.arange(steps),

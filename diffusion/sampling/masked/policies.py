@@ -20,7 +20,7 @@ from diffusion.types import Keys, Schedule, Symbols, Times
 Extra = Any
 
 
-class View(NamedTuple):
+class StepInputs(NamedTuple):
     """What a policy may look at."""
 
     masked: Bool[Array, "B N"]
@@ -48,13 +48,13 @@ class Policy:
     `correct(keys, state, proposal, row) -> state` may then revise what is known, which no choice of masks can.
     """
 
-    select: Callable[[Keys, View, Grid, Extra], tuple[Bool[Array, "B N"], Extra]]
+    select: Callable[[Keys, StepInputs, Grid, Extra], tuple[Bool[Array, "B N"], Extra]]
     init: Callable[[Keys, Bool[Array, "B N"]], Extra] = no_state
     time: Callable[[Extra, Grid, int], Times] = grid_time
     correct: Callable[[Keys, Symbols, Symbols, Grid], Symbols] | None = None
 
 
-def ancestral_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+def ancestral_step(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
     """A coin for every position: masks stay masks with probability `stay`, the others become some with `remask`.
 
     Without a rule of remasking this is MDLM's reverse step, stay = (1 - alpha_s)/(1 - alpha_t) (arXiv 2406.07524); with
@@ -64,7 +64,7 @@ def ancestral_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Boo
     return jnp.where(view.masked, noise < row.stay, noise < row.remask), extra
 
 
-def race_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+def race_step(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
     """The joint low-precision draw of the public MDLM code: the mask races against the tokens.
 
     Symbols carry p_v (alpha_s - alpha_t) and the mask 1 - alpha_s, each over its own truncated exponential noise, so
@@ -75,7 +75,7 @@ def race_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Arr
     return view.masked & (stay / noise > view.race * (1 - stay)), extra
 
 
-def exact_count(view: View, row: Grid) -> Int[Array, " B"]:
+def exact_count(view: StepInputs, row: Grid) -> Int[Array, " B"]:
     """How many masks the grid wants at s, never more than there are."""
     free = jnp.sum(~view.fixed, axis=1)
     return jnp.minimum(row.masks[free], jnp.sum(view.masked, axis=1))
@@ -97,7 +97,7 @@ def confidence_step(noise_scale: float) -> Callable:
     return select
 
 
-def random_order_step(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+def random_order_step(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
     """A uniformly random subset of the masks stays, exactly as many as the grid wants."""
     scores = uniform(keys, view.masked.shape[1:])
     return lowest(jnp.where(view.masked, scores, jnp.inf), exact_count(view, row)), extra

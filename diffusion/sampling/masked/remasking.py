@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 
-class Levels(NamedTuple):
+class StepAlphas(NamedTuple):
     """What a rule knows of every step, in float64: survival probabilities, and whether remasking is on."""
 
     alpha: Float[np.ndarray, " N"]
@@ -27,7 +27,7 @@ class Rates(NamedTuple):
     remask: Float[np.ndarray, " N"]
 
 
-Rule = Callable[[Levels], Rates]
+Rule = Callable[[StepAlphas], Rates]
 
 
 def over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -35,19 +35,19 @@ def over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.ones_like(above), where=below > 0)
 
 
-def largest(levels: Levels) -> Float[np.ndarray, " N"]:
+def largest(levels: StepAlphas) -> Float[np.ndarray, " N"]:
     """sigma_max = min(1, (1 - alpha_s) / alpha_t): above it more would be remasked than are masked at s."""
     return np.minimum(1, over(1 - levels.next_alpha, levels.alpha))
 
 
-def remdm(levels: Levels, sigma: Float[np.ndarray, " N"]) -> Rates:
+def remdm(levels: StepAlphas, sigma: Float[np.ndarray, " N"]) -> Rates:
     """ReMDM's posterior for `sigma` inside the window, 0 outside (arXiv 2503.00307)."""
     sigma = np.where(levels.window, np.minimum(sigma, largest(levels)), 0)
     stay = (1 - levels.next_alpha - sigma * levels.alpha) / (1 - levels.alpha)
     return Rates(np.clip(stay, 0, 1), sigma)
 
 
-def none(levels: Levels) -> Rates:
+def none(levels: StepAlphas) -> Rates:
     """MDLM: what is known stays known."""
     return remdm(levels, np.zeros_like(levels.alpha))
 
@@ -62,22 +62,22 @@ def rescale(eta: float) -> Rule:
     return lambda levels: remdm(levels, eta * largest(levels))
 
 
-def shared(levels: Levels) -> Rates:
+def shared(levels: StepAlphas) -> Rates:
     """sigma_max in all, for a policy that deals it out among the known positions; masks are revealed as by MDLM."""
     return Rates(none(levels).stay, np.where(levels.window, largest(levels), 0))
 
 
-def star(levels: Levels) -> Rates:
+def star(levels: StepAlphas) -> Rates:
     """sigma = 1 - alpha_s: every position is masked anew with the level of s, whatever it was (G-Star, section 2.2)."""
     return remdm(levels, 1 - levels.next_alpha)
 
 
-def forward_backward(levels: Levels) -> Rates:
+def forward_backward(levels: StepAlphas) -> Rates:
     """sigma = (alpha_s - alpha_t) / alpha_t: a step forward in noise after each step back (arXiv 2205.14987)."""
     return remdm(levels, over(levels.next_alpha - levels.alpha, levels.alpha))
 
 
-def discrete_flow(levels: Levels) -> Rates:
+def discrete_flow(levels: StepAlphas) -> Rates:
     """The corrector of discrete flow matching (arXiv 2407.15595), as ReMDM's code has it, in terms of alpha.
 
     With t = 1 - alpha, A = 10 t^(1/4) (1 - t)^(1/4) + 1 and B = A - 1 a mask is revealed with probability A h / t and a

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from diffusion.rng import fold
 from diffusion.sampling.masked.grid import Grid
-from diffusion.sampling.masked.policies import Policy, View
+from diffusion.sampling.masked.policies import Policy, StepInputs
 from diffusion.types import Denoiser, Keys, Logits, MaskedProcess, Params, Propose, SelfConditioning, Symbols, Times
 
 
@@ -21,10 +21,10 @@ class Samples(NamedTuple):
     evaluations: Int[Array, " B"]  # of the denoiser, the last one for noise removal included
     idle: Int[Array, " B"]  # steps that changed nothing in this example
     invalid: Int[Array, " B"]  # tokens whose digits are no token's (they read as the vocabulary's size)
-    checks: Int[Array, " B"]  # evaluations of the error predictor
+    predictor_evaluations: Int[Array, " B"]  # evaluations of the error predictor
 
 
-class State(NamedTuple):
+class MaskedState(NamedTuple):
     """What the scan carries; no logits, unless a cache is asked for."""
 
     tokens: Symbols
@@ -39,8 +39,8 @@ class MaskedSampler:
     """Sample by `grid` under a policy.
 
     `final` fills the masks that are left after the last step with one more evaluation: "argmax" (MDLM), "draw", or
-    "none" for a grid that ends at 0. With `recall` every evaluation reads the one before it (SCMDM's prediction reuse):
-    the first reads nothing, and there is none more than without. With `cache` a step in which no example of the batch
+    "none" for a grid that ends at 0. With `self_conditioning` every evaluation reads the prediction of the one before it
+    (SCMDM's prediction reuse), the first one reads none, and their number does not change. With `cache` a step in which no example of the batch
     changed is answered by the logits of the step before, as MDLM's fast sampler does; it costs an array of logits, is
     right for a network that reads no time alone, and leaves the memory as it was. `errors(params, proposal, cond)`
     gives one error logit a token of a full proposal (G-Star); it is asked in the grid's guided steps alone.
@@ -51,7 +51,7 @@ class MaskedSampler:
     policy: Policy
     draw: Propose
     final: Literal["argmax", "draw", "none"] = "argmax"
-    recall: SelfConditioning | None = None
+    self_conditioning: SelfConditioning | None = None
     cache: bool = False
     errors: Callable[[Params, Symbols, Any], Float[Array, "B L"]] | None = None
 
@@ -64,15 +64,15 @@ class MaskedSampler:
         size = len(prompt)
         fixed = prompt != self.process.mask_id
 
-        def step(state: State, row: Grid) -> tuple[State, None]:
+        def step(state: MaskedState, row: Grid) -> tuple[MaskedState, None]:
             step_keys = fold(keys, row.index)
             time = self.policy.time(state.extra, row, size)
             logits, cached = self.predict(params, state, time, cond)
             proposal = self.draw(fold(step_keys, "token"), logits, state.tokens, row.temperature, row.nucleus)
             masked = state.tokens == self.process.mask_id
             filled = jnp.where(masked, proposal.tokens, state.tokens)
-            errors = self.suspicion(params, filled, cond, row)
-            view = View(masked, fixed, filled, proposal.log_prob, proposal.race, errors)
+            errors = self.error_logits(params, filled, cond, row)
+            view = StepInputs(masked, fixed, filled, proposal.log_prob, proposal.race, errors)
             masks, extra = self.policy.select(fold(step_keys, "select"), view, row, state.extra)
             tokens = jnp.where(masks & ~fixed, self.process.mask_id, filled)
             if self.policy.correct is not None:
@@ -80,25 +80,25 @@ class MaskedSampler:
                 tokens = jnp.where(fixed, tokens, corrected)
             same = jnp.all(tokens == state.tokens, axis=1)
             memory = state.memory
-            if self.recall:
-                fresh = self.recall(params, logits, state.tokens, tokens)
+            if self.self_conditioning:
+                fresh = self.self_conditioning(params, logits, state.tokens, tokens)
                 memory = jnp.where(jnp.all(same), memory, fresh) if self.cache else fresh
             cached = (cached[0], jnp.all(same), cached[2]) if self.cache else None
-            return State(tokens, memory, extra, state.idle + same, cached), None
+            return MaskedState(tokens, memory, extra, state.idle + same, cached), None
 
-        memory = self.recall.empty(prompt) if self.recall else None
+        memory = self.self_conditioning.empty(prompt) if self.self_conditioning else None
         extra = self.policy.init(fold(keys, "policy"), fixed)
         cached = self.no_cache(params, prompt, cond) if self.cache else None
-        start = State(prompt, memory, extra, jnp.zeros(size, jnp.int32), cached)
+        start = MaskedState(prompt, memory, extra, jnp.zeros(size, jnp.int32), cached)
         state, _ = jax.lax.scan(step, start, grid)
         steps = state.cached[2] if self.cache else len(grid.index)
         evaluations = jnp.full(size, steps + (self.final != "none"))
         tokens = self.finish(params, keys, state, grid, cond)
         nothing = jnp.zeros(size, jnp.int32)
-        checks = nothing + jnp.sum(grid.guided) if self.errors else nothing
-        return Samples(tokens, evaluations, state.idle, nothing, checks)
+        predictor_evaluations = nothing + jnp.sum(grid.guided) if self.errors else nothing
+        return Samples(tokens, evaluations, state.idle, nothing, predictor_evaluations)
 
-    def predict(self, params: Params, state: State, time: Times, cond: Any) -> tuple[Logits, Any]:
+    def predict(self, params: Params, state: MaskedState, time: Times, cond: Any) -> tuple[Logits, Any]:
         """The logits of a step, and the cache with them; the network runs unless the cache answers."""
 
         def evaluate():
@@ -110,24 +110,27 @@ class MaskedSampler:
         logits = jax.lax.cond(valid, lambda: logits, evaluate)
         return logits, (logits, valid, count + ~valid)
 
-    def suspicion(self, params: Params, proposal: Symbols, cond: Any, row: Grid) -> Float[Array, "B N"]:
+    def error_logits(self, params: Params, proposal: Symbols, cond: Any, row: Grid) -> Float[Array, "B N"]:
         """The error logit of every position of a proposal, that of its token; 0 where nobody is asked."""
         errors = self.errors
         if errors is None:
             return jnp.zeros(proposal.shape)
 
         def ask():
-            return jnp.repeat(errors(params, proposal, cond), self.process.digits, axis=1)
+            return jnp.repeat(errors(params, proposal, cond), self.process.subtokens, axis=1)
 
         return jax.lax.cond(row.guided, ask, lambda: jnp.zeros(proposal.shape))
 
     def no_cache(self, params: Params, prompt: Symbols, cond: Any) -> tuple:
         """A cache that holds nothing yet."""
-        memory, time = (self.recall.empty(prompt) if self.recall else None), jnp.zeros(len(prompt))
+        memory, time = (
+            (self.self_conditioning.empty(prompt) if self.self_conditioning else None),
+            jnp.zeros(len(prompt)),
+        )
         shape = jax.eval_shape(self.denoiser, params, prompt, time, cond, memory)
         return jnp.zeros(shape.shape, shape.dtype), jnp.zeros((), bool), jnp.zeros((), jnp.int32)
 
-    def finish(self, params: Params, keys: Keys, state: State, grid: Grid, cond: Any) -> Symbols:
+    def finish(self, params: Params, keys: Keys, state: MaskedState, grid: Grid, cond: Any) -> Symbols:
         """Fill what is still masked after the last step."""
         if self.final == "none":
             return state.tokens

@@ -13,11 +13,11 @@ from jaxtyping import Array, Bool, Float
 from diffusion.categorical import lowest
 from diffusion.rng import fold, gumbel, uniform
 from diffusion.sampling.masked.grid import Grid
-from diffusion.sampling.masked.policies import Extra, Policy, View, ancestral_step
+from diffusion.sampling.masked.policies import Extra, Policy, StepInputs, ancestral_step
 from diffusion.types import Keys
 
 # The logit above which the adaptive variant takes a token for wrong: an error probability of 0.269.
-SUSPECT = -1.0
+ERROR_THRESHOLD = -1.0
 
 
 def gumbel_top(keys: Keys, scores: Float[Array, "B N"], free: Bool[Array, "B N"], counts: Array) -> Bool[Array, "B N"]:
@@ -34,11 +34,11 @@ def guided_step(temperature: float, adaptive: bool = False, plain: Callable = an
     once the schedule wants none. `plain` is the step outside the window.
     """
 
-    def select(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+    def select(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
         free = ~view.fixed
         counts = row.masks[jnp.sum(free, axis=1)]
         if adaptive:
-            suspects = jnp.sum(free & (view.errors > SUSPECT), axis=1)
+            suspects = jnp.sum(free & (view.errors > ERROR_THRESHOLD), axis=1)
             counts = jnp.where(counts > 0, suspects, 0)
         chosen = gumbel_top(keys, view.errors / max(temperature, 1e-6), free, counts)
         return jnp.where(row.guided, chosen, plain(keys, view, row, ())[0]), extra
@@ -46,7 +46,7 @@ def guided_step(temperature: float, adaptive: bool = False, plain: Callable = an
     return select
 
 
-def remembered(view: View, known: Float[Array, "B N"]) -> Float[Array, "B N"]:
+def remembered(view: StepInputs, known: Float[Array, "B N"]) -> Float[Array, "B N"]:
     """-p of every position of the proposal: of its fresh token, or as it was when its token was revealed."""
     return jnp.where(view.masked, -jnp.exp(view.log_prob), known)
 
@@ -66,7 +66,7 @@ def confidence_star(temperature: float, plain: Callable = ancestral_step) -> Pol
 
     guided = guided_step(temperature, plain=plain)
 
-    def select(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+    def select(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
         confidence = remembered(view, extra)
         masks, _ = guided(keys, view._replace(errors=confidence), row, ())
         return masks, forget(masks, confidence)
@@ -80,7 +80,7 @@ def confidence_remdm() -> Policy:
     At most one token a step is remasked in expectation. The grid's rule is `remask.shared`.
     """
 
-    def select(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+    def select(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
         known = ~view.masked & ~view.fixed
         # A large negative number, not -inf: the softmax of a row of -inf, the first step's, is NaN.
         share = jax.nn.softmax(jnp.where(known, extra, -1e9), axis=1) * known
@@ -99,7 +99,7 @@ def path_planning(eta: float, planner: bool = False) -> Callable:
     so more. The grid's counts are `kept_masks`.
     """
 
-    def select(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+    def select(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
         judged = jax.nn.log_sigmoid(-view.errors) if planner else view.log_prob
         scores = jnp.where(view.masked, view.log_prob, eta * judged)
         counts = row.masks[jnp.sum(~view.fixed, axis=1)]

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import fold, uniform
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import Grid
-from diffusion.sampling.masked.policies import Extra, View
+from diffusion.sampling.masked.policies import Extra, StepInputs
 from diffusion.sampling.masked.sampler import Samples
 from diffusion.schedules.masking import rate
 from diffusion.types import Keys, Logits, Params, Proposal, Schedule, Symbols
@@ -26,7 +26,7 @@ class DigitDraw:
     The second takes digit j from the j-th of l independent draws of the token, which is a draw from its marginal.
     """
 
-    process: PartialMasking
+    process: PartialMaskedDiffusion
     draw: Draw
     independent: bool = False
 
@@ -51,7 +51,7 @@ class DigitDraw:
 def ancestral_digits(digits: int, chunk_point: float) -> Callable:
     """`ancestral_step` on digits; for t > `chunk_point` the digits of a token are revealed and remasked together."""
 
-    def select(keys: Keys, view: View, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+    def select(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
         positions = view.masked.shape[1]
         noise = uniform(keys, (positions,))
         if chunk_point < 1:
@@ -97,7 +97,7 @@ def rate_corrector(schedule: Schedule, times: Float[np.ndarray, " N"], scale: fl
 
 def sample_tokens(
     sample: Callable[..., Samples],
-    process: PartialMasking,
+    process: PartialMaskedDiffusion,
     params: Params,
     keys: Keys,
     prompt: Int[Array | np.ndarray, "B L"] | Int[Array | np.ndarray, "B L l"],

@@ -17,7 +17,7 @@ from diffusion.codecs.embedding import Embedding
 from diffusion.processes.gaussian import Data
 from diffusion.sampling.gaussian.guides import clamp
 from diffusion.sampling.gaussian.sampler import Guide, Predict, guided, sample_gaussian
-from diffusion.sampling.gaussian.solvers import GaussianGrid, Path, Solver, Table, at_indices, check_steps, uniform
+from diffusion.sampling.gaussian.solvers import GaussianGrid, Solver, Table, TimeGrid, at_indices, check_steps, uniform
 from diffusion.schedules.gaussian import Betas, GaussianSchedule
 from diffusion.types import Denoiser, Keys, Number, Params, SequenceCondition, Tokens
 
@@ -140,26 +140,26 @@ def changed(steps: Diagnosis, condition: SequenceCondition) -> Float[np.ndarray,
     return ((tokens[1:] != tokens[:-1]) & mask[None]).sum((1, 2)) / max(mask.sum(), 1)
 
 
-def to_the_end(path: Path) -> Path:
+def to_the_end(path: TimeGrid) -> TimeGrid:
     """The same path, whose last point is the clean data."""
     alpha, sigma = path.alpha.copy(), path.sigma.copy()
     alpha[-1], sigma[-1] = 1.0, 0.0
-    return Path(path.time, alpha, sigma)
+    return TimeGrid(path.time, alpha, sigma)
 
 
-def even(schedule: GaussianSchedule, steps: int) -> Path:
+def even(schedule: GaussianSchedule, steps: int) -> TimeGrid:
     """t_k = 1 - k / K (inferred: the grid is not known), and the clean data at the end."""
     return to_the_end(uniform(schedule, steps))
 
 
-def spaced(schedule: Betas, steps: int) -> Path:
+def spaced(schedule: Betas, steps: int) -> TimeGrid:
     """Indices round(j (n - 1) / (K - 1)) of a chain of n, falling: Difformer's grid. One step begins at the last."""
     check_steps(steps, schedule.steps)
     indices = np.linspace(0, schedule.steps - 1, steps).round()[::-1] if steps > 1 else np.array([schedule.steps - 1])
     return at_indices(schedule, indices, (1.0, 0.0))
 
 
-def cedi(schedule: GaussianSchedule, steps: int) -> Path:
+def cedi(schedule: GaussianSchedule, steps: int) -> TimeGrid:
     """DINOISER's: noise from time 1 to 1e-3, while the network is told times from 1 to 0.99, so that it heeds the
     source."""
     path = uniform(schedule, steps, 1.0, 1e-3)
@@ -172,7 +172,7 @@ PATHS = {"even": even, "spaced": spaced, "cedi": cedi}
 def noisier(solver: Solver, factor: float) -> Solver:
     """A solver whose noise is `factor` times as large: ancestral steps of a process with that factor."""
 
-    def table(path: Path) -> Table:
+    def table(path: TimeGrid) -> Table:
         made = solver(path)
         return made._replace(noise=factor * made.noise)
 

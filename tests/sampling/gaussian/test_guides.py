@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.processes.gaussian import Diffusing
+from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import example_keys
 from diffusion.sampling.gaussian import guides, solvers
 from diffusion.sampling.gaussian.sampler import guided, network, sample_gaussian
@@ -39,7 +39,7 @@ def test_classifier_free_guidance_extrapolates():
 
 
 def test_guidance_of_the_clean_estimate_is_guidance_of_the_noise():
-    process = Diffusing(ScaledLinear(), "epsilon")
+    process = GaussianDiffusion(ScaledLinear(), "epsilon")
 
     def denoiser(params, x, time, told):
         return jnp.tanh(x + told) * params

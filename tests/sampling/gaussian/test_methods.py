@@ -9,8 +9,8 @@ import pytest
 from configs.shapes import prompted
 from diffusion.build.guided import Cost, method
 from diffusion.build.systems import System
-from diffusion.codecs.subtokens import Levels
-from diffusion.processes.gaussian import Diffusing
+from diffusion.codecs.subtokens import PixelCodec
+from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import example_keys
 from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.schedules.gaussian import ScaledLinear
@@ -46,7 +46,9 @@ def denoiser(params, x, time, told=None, memory=None, *, keys=None):
     return NET.apply({"params": params}, x, time, told)
 
 
-SYSTEM = System(NET, Diffusing(ScaledLinear()), denoiser, lambda key: PARAMS, 12, 0, codec=Levels(256, image=IMAGE))
+SYSTEM = System(
+    NET, GaussianDiffusion(ScaledLinear()), denoiser, lambda key: PARAMS, 12, 0, codec=PixelCodec(256, image=IMAGE)
+)
 
 
 def reward(reward_params, clean, told):

@@ -112,7 +112,7 @@ def test_a_perfect_estimate_is_reached_from_any_noise():
     path = solvers.uniform(SigmaIsTime(), 5)
     table, noise, clean, x = solvers.ddim(0.0)(path), -1.7, 0.4, -1.7
     assert table.state[0] == pytest.approx(0.8)
-    first = solvers.ddim(0.0)(solvers.Path(*(np.array(pair) for pair in ((1, 0.6), (0, 0.8), (1, 0.6)))))
+    first = solvers.ddim(0.0)(solvers.TimeGrid(*(np.array(pair) for pair in ((1, 0.6), (0, 0.8), (1, 0.6)))))
     assert (first.clean[0], first.state[0]) == (pytest.approx(0.8), pytest.approx(0.6))
     for step in range(5):
         x = table.state[step] * x + table.clean[step] * clean

@@ -58,4 +58,4 @@ def recorded(config, params=PARAMS, size=SIZE, seed=0, system=None):
     return samples, [np.stack(arrays) for arrays in zip(*seen, strict=True)]
 
 
-remember = jax.jit(SYSTEM.recall)
+remember = jax.jit(SYSTEM.self_conditioning)

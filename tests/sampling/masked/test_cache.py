@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffusion import build
-from diffusion.processes.masking import Masking
+from diffusion.processes.masking import MaskedDiffusion
 from diffusion.sampling.masked.grid import grid
 from diffusion.sampling.masked.policies import Policy, ancestral_step
 from diffusion.sampling.masked.sampler import MaskedSampler
@@ -53,7 +53,7 @@ def counted(params, noisy, time, cond=None, memory=None, *, keys=None):
 def test_cached_evaluations_are_as_many_as_expected(steps, size, length, runs, published):
     """1 + (T - 1)(1 - (1 - 1/T)^(B L)) for B sequences of L tokens: a step is idle when no sequence changed."""
     sampler = MaskedSampler(
-        counted, Masking(MASK, Linear()), Policy(ancestral_step), Constant(), "none", None, cache=True
+        counted, MaskedDiffusion(MASK, Linear()), Policy(ancestral_step), Constant(), "none", None, cache=True
     )
     rows, prompt = grid(Linear(), steps, length, end=0.0), jnp.full((size, length), MASK)
 

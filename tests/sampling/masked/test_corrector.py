@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.subtokens import Digits
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.oracles.digits import digit_denoiser
 from diffusion.oracles.enumerable import random_language
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import example_keys
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import exact_masks, grid
@@ -91,7 +91,12 @@ def test_bad_correctors_name_their_field(options):
 
 def test_the_corrector_keeps_the_law():
     """With the exact posterior re-masking and revealing again changes nothing but the number of changes."""
-    language, process, size, steps = random_language(0, 3, 3), PartialMasking(Digits(3, 2), Linear()), 8192, 64
+    language, process, size, steps = (
+        random_language(0, 3, 3),
+        PartialMaskedDiffusion(SubtokenCodec(3, 2), Linear()),
+        8192,
+        64,
+    )
     exact = digit_denoiser(language, process.codec)
     correct = rate_corrector(process.schedule, np.linspace(1, 0, steps + 1), 4.0, 1.0, process.mask_id)
     policy = Policy(ancestral_digits(2, 1.0), correct=correct)

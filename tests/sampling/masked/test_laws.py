@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from diffusion.oracles.enumerable import Enumerable, random_language
 from diffusion.oracles.markov import random_chain
-from diffusion.processes.masking import Masking
+from diffusion.processes.masking import MaskedDiffusion
 from diffusion.rng import example_keys
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import grid
@@ -41,7 +41,7 @@ def denoiser_of(language):
 @cache
 def compiled(policy, steps, language=LANGUAGE):
     """`run(keys, prompt, temperature=1.0)`; the grid's length is the only thing that is compiled in."""
-    process = Masking(language.vocabulary, Linear())
+    process = MaskedDiffusion(language.vocabulary, Linear())
     sampler = MaskedSampler(denoiser_of(language), process, POLICIES[policy], Draw(language.vocabulary), "none")
     run = jax.jit(partial(sampler, None))
 
@@ -205,7 +205,7 @@ def times_seen(policy, rows, final, prompt, schedule):
         jax.debug.callback(lambda *pair: seen.append(pair), (noisy == MASK).sum(axis=1), time, ordered=True)
         return jnp.zeros((*noisy.shape, MASK + 1))
 
-    sampler = MaskedSampler(denoiser, Masking(MASK, schedule), policy, Draw(MASK), final)
+    sampler = MaskedSampler(denoiser, MaskedDiffusion(MASK, schedule), policy, Draw(MASK), final)
     jax.block_until_ready(jax.jit(sampler)(None, keys_of(len(prompt)), prompt, rows))
     jax.effects_barrier()
     masks, times = zip(*seen, strict=True)
@@ -253,7 +253,7 @@ def test_samples_are_the_same_on_eight_devices(policy):
 
 def test_a_compiled_sampler_moves_nothing_between_host_and_device():
     """Law 8."""
-    sampler = MaskedSampler(denoiser_of(LANGUAGE), Masking(MASK, Linear()), POLICIES["ancestral"], Draw(MASK))
+    sampler = MaskedSampler(denoiser_of(LANGUAGE), MaskedDiffusion(MASK, Linear()), POLICIES["ancestral"], Draw(MASK))
     run = jax.jit(partial(sampler, None))
     inputs = keys_of(8), blank(8), grid(Linear(), LENGTH, LENGTH)
     before = run(*inputs).tokens

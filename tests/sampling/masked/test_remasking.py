@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from diffusion.oracles.enumerable import random_language
-from diffusion.processes.masking import Masking
+from diffusion.processes.masking import MaskedDiffusion
 from diffusion.rng import example_keys
 from diffusion.sampling.masked import remasking
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import Window, grid
-from diffusion.sampling.masked.policies import Policy, View, ancestral_step
-from diffusion.sampling.masked.remasking import Levels
+from diffusion.sampling.masked.policies import Policy, StepInputs, ancestral_step
+from diffusion.sampling.masked.remasking import StepAlphas
 from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.schedules.masking import Cosine, Linear, LogLinear, Loop
 
@@ -29,7 +29,7 @@ RULES = {
 
 
 def at(alpha, next_alpha, window=True):
-    return Levels(*(np.array([value]) for value in (alpha, next_alpha, window)))
+    return StepAlphas(*(np.array([value]) for value in (alpha, next_alpha, window)))
 
 
 def keys_of(size=SIZE, seed=0):
@@ -87,10 +87,10 @@ def test_a_star_step_forgets_what_was_masked():
 
 def test_the_corrector_of_discrete_flow_by_hand():
     """At t = 0.5 with a step of 0.01: A = 10 sqrt(0.5) + 1 = 8.0711, unmask 2 A h, remask 2 (A - 1) h."""
-    rates = remasking.discrete_flow(Levels(np.array([0.0, 0.5]), np.array([0.5, 0.51]), np.array([True, True])))
+    rates = remasking.discrete_flow(StepAlphas(np.array([0.0, 0.5]), np.array([0.5, 0.51]), np.array([True, True])))
     assert 1 - rates.stay[1] == pytest.approx(0.1614214) and rates.remask[1] == pytest.approx(0.1414214)
     assert (rates.stay[0], rates.remask[0]) == (0.5, 0), "the first step is MDLM's"
-    late = remasking.discrete_flow(Levels(np.array([0.5, 0.5]), np.array([0.5, 1.0]), np.array([True, True])))
+    late = remasking.discrete_flow(StepAlphas(np.array([0.5, 0.5]), np.array([0.5, 1.0]), np.array([True, True])))
     assert 1 - late.stay[1] + late.remask[1] == pytest.approx(1), "a long step is cut off where the rates sum to 1"
 
 
@@ -126,7 +126,9 @@ def sampler():
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         return LANGUAGE.denoise(noisy, time)
 
-    made = MaskedSampler(denoiser, Masking(VOCABULARY, Linear()), Policy(ancestral_step), Draw(VOCABULARY), "none")
+    made = MaskedSampler(
+        denoiser, MaskedDiffusion(VOCABULARY, Linear()), Policy(ancestral_step), Draw(VOCABULARY), "none"
+    )
     return jax.jit(made)
 
 
@@ -158,7 +160,7 @@ def test_a_star_step_masks_a_binomial_number():
     row = jax.tree.map(lambda column: column[-1], rows)
     for masked in (0, 20, 64):
         before = jnp.broadcast_to(jnp.arange(64) < masked, (4000, 64))
-        view = View(before, jnp.zeros_like(before), *(None,) * 4)
+        view = StepInputs(before, jnp.zeros_like(before), *(None,) * 4)
         counts = ancestral_step(keys_of(4000, seed=masked), view, row, ())[0].sum(axis=1)
         assert counts.mean() == pytest.approx(0.3 * 64, abs=4 * (0.21 * 64 / 4000) ** 0.5)
         assert counts.var() == pytest.approx(0.21 * 64, rel=0.1)

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.processes.masking import Masking
+from diffusion.processes.masking import MaskedDiffusion
 from diffusion.rng import example_keys
 from diffusion.sampling.masked.blocks import semi_autoregressive
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import exact_masks, grid
 from diffusion.sampling.masked.policies import (
     Policy,
-    View,
+    StepInputs,
     ancestral_step,
     confidence_step,
     first_hitting,
@@ -26,7 +26,7 @@ from diffusion.schedules.masking import Cosine, Linear, LogLinear, Loop
 
 MASK, LENGTH, STEPS = 5, 12, 8
 SCHEDULE = Linear()
-PROCESS = Masking(MASK, SCHEDULE)
+PROCESS = MaskedDiffusion(MASK, SCHEDULE)
 
 POLICIES = {
     "ancestral": Policy(ancestral_step),
@@ -44,7 +44,7 @@ def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
 
 
 def make(policy, schedule=SCHEDULE, final="none", precision="exact"):
-    return MaskedSampler(denoiser, Masking(MASK, schedule), policy, Draw(MASK, precision), final)
+    return MaskedSampler(denoiser, MaskedDiffusion(MASK, schedule), policy, Draw(MASK, precision), final)
 
 
 def make_grid(policy, steps=STEPS, schedule=SCHEDULE):
@@ -107,7 +107,7 @@ def test_masked_fraction_follows_the_schedule(name, schedule):
             )
             draw = Draw(MASK, "mdlm_float32" if name == "race" else "exact")
             proposal = draw(token_keys, jnp.zeros((size, length, MASK + 1)), None, row.temperature, row.nucleus)
-            view = View(state == MASK, jnp.zeros((size, length), bool), *proposal, None)
+            view = StepInputs(state == MASK, jnp.zeros((size, length), bool), *proposal, None)
             masks, _ = POLICIES[name].select(select_keys, view, row, ())
             state = jnp.where(masks, MASK, jnp.where(state == MASK, proposal.tokens, state))
             levels.append((state == MASK).mean())
@@ -132,7 +132,7 @@ def test_first_hitting_reveals_exactly_one_position_a_step_at_falling_times():
     for index in range(LENGTH):
         row = jax.tree.map(lambda column, index=index: column[index], rows)
         time = policy.time(extra, row, 3)
-        view = View(masked, fixed, jnp.zeros((3, LENGTH), jnp.int32), None, None, None)
+        view = StepInputs(masked, fixed, jnp.zeros((3, LENGTH), jnp.int32), None, None, None)
         after, extra = policy.select(None, view, row, extra)
         revealed = np.asarray((masked & ~after).sum(1))
         np.testing.assert_array_equal(revealed, [1, 1 if index < LENGTH - 4 else 0, 1])
@@ -186,7 +186,7 @@ def test_low_precision_rule_cannot_draw_rare_tokens():
     masked, smallest_noise = jnp.ones((2, 4000), bool), -np.log1p(-(2.0**-23))
     revealed = {}
     for prob in (0.01, 0.5):
-        view = View(masked, ~masked, None, None, jnp.full(masked.shape, prob / smallest_noise), None)
+        view = StepInputs(masked, ~masked, None, None, jnp.full(masked.shape, prob / smallest_noise), None)
         stays, _ = race_step(keys_of(range(2)), view, row, ())
         revealed[prob] = 1 - float(stays.mean())
     assert revealed[0.01] < 1e-3 and revealed[0.5] > 0.5, revealed

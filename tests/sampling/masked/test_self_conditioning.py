@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from diffusion import build
-from diffusion.objectives.self_conditioning import Recall
-from diffusion.processes.masking import Masking
+from diffusion.objectives.self_conditioning import SoftEmbedding
+from diffusion.processes.masking import MaskedDiffusion
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import grid
 from diffusion.sampling.masked.policies import Policy, ancestral_step
@@ -135,14 +135,14 @@ def test_a_step_holds_one_call_of_the_network(memory, final):
 def test_what_is_masked_again_starts_from_nothing():
     """From alpha 0.5 to 0.6 with sigma 0.1: 0.9 of the known is kept, 0.3 of the masked revealed, 0.6 known after."""
     size, seen, tokens = 2000, [], 4
-    process = Masking(tokens, Linear())
+    process = MaskedDiffusion(tokens, Linear())
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         record(seen, noisy, memory)
         return jnp.zeros((*noisy.shape, tokens + 1))
 
-    recall = Recall(process, lambda params: jnp.eye(tokens), tokens)
-    sampler = MaskedSampler(denoiser, process, Policy(ancestral_step), Draw(tokens), "draw", recall)
+    self_conditioning = SoftEmbedding(process, lambda params: jnp.eye(tokens), tokens)
+    sampler = MaskedSampler(denoiser, process, Policy(ancestral_step), Draw(tokens), "draw", self_conditioning)
     steps = grid(Linear(), 2, 8, end=0.0)._replace(stay=jnp.array([0.5, 0.7]), remask=jnp.array([0, 0.1]))
     samples = jax.block_until_ready(jax.jit(sampler)(None, keys_of(size), jnp.full((size, 8), tokens), steps))
     jax.effects_barrier()
@@ -158,7 +158,9 @@ def test_what_is_masked_again_starts_from_nothing():
     ):
         assert abs(share - expected) < 4.5 * (0.25 / (size * 4)) ** 0.5
     for rows in ("masked", "recarry", "raw"):
-        remembered = np.asarray(replace(recall, rows=rows)(None, jnp.zeros((size, 8, tokens + 1)), before, after))
+        remembered = np.asarray(
+            replace(self_conditioning, rows=rows)(None, jnp.zeros((size, 8, tokens + 1)), before, after)
+        )
         if rows == "masked":
             np.testing.assert_allclose(memory, remembered, rtol=1e-6)
         assert not remembered[now & ~was].any()

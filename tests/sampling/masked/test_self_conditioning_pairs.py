@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from diffusion.objectives.reveal import RevealNelbo
-from diffusion.objectives.self_conditioning import Recall, many_passes, two_pass
+from diffusion.objectives.self_conditioning import SoftEmbedding, randomly_self_conditioned, self_conditioned
 from diffusion.oracles.enumerable import Enumerable
-from diffusion.processes.masking import Masking
+from diffusion.processes.masking import MaskedDiffusion
 from diffusion.rng import draws, example_keys
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import grid
@@ -20,7 +20,7 @@ from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.schedules.masking import Linear, LogLinear
 
 PAIRS = Enumerable(np.array([0.5, 0, 0, 0.5]), 2, 2)
-PAIR_PROCESS = Masking(2, LogLinear())
+PAIR_PROCESS = MaskedDiffusion(2, LogLinear())
 
 
 def tabular(params, noisy, time, cond=None, memory=None, *, keys=None):
@@ -30,7 +30,7 @@ def tabular(params, noisy, time, cond=None, memory=None, *, keys=None):
     return logits + (memory.reshape(len(noisy), -1) @ params["adapter"]).reshape(logits.shape)
 
 
-PAIR_RECALL = Recall(PAIR_PROCESS, lambda params: params["embedding"], 3)
+PAIR_RECALL = SoftEmbedding(PAIR_PROCESS, lambda params: params["embedding"], 3)
 
 
 def start_of_pairs():
@@ -43,7 +43,7 @@ def start_of_pairs():
 def trained():
     """Trained by the two-pass objective at rate 1/2."""
     steps, size = 800, 64
-    objective = RevealNelbo(two_pass(tabular, PAIR_RECALL, 0.5), PAIR_PROCESS)
+    objective = RevealNelbo(randomly_self_conditioned(tabular, PAIR_RECALL, 0.5), PAIR_PROCESS)
     optimizer = optax.adam(optax.cosine_decay_schedule(0.1, steps))
     tokens = jnp.broadcast_to(jnp.arange(size)[:, None] % 2, (size, 2))
     batch = {"tokens": tokens, "weights": jnp.ones(tokens.shape)}
@@ -91,14 +91,14 @@ def worst(params):
 def test_a_trained_network_needs_no_memory_where_the_state_says_all(trained):
     """Its bounds reach the entropy, ln 2, and on every reachable pair it answers the exact posterior."""
     for passes in (1, 2, 3):
-        bound = PAIRS.expected_bound(partial(many_passes(tabular, PAIR_RECALL, passes), trained))
+        bound = PAIRS.expected_bound(partial(self_conditioned(tabular, PAIR_RECALL, passes), trained))
         assert PAIRS.table @ bound == pytest.approx(np.log(2), abs=0.02)
     assert worst(trained)[0] < 0.05 and worst(trained)[1] > 20
     assert worst(start_of_pairs())[0] > 0.5
 
 
 @pytest.mark.parametrize("recall", [PAIR_RECALL, None], ids=["memory", "none"])
-def test_memory_makes_no_dependence_within_a_step(trained, recall):
+def test_memory_makes_no_dependence_within_a_step(trained, self_conditioning):
     """One step draws all four strings alike; one position a step draws 00 and 11 alone."""
     size = 8192
     keys, prompt = example_keys(jax.random.key(0), jnp.arange(size)), jnp.full((size, 2), 2)
@@ -106,7 +106,7 @@ def test_memory_makes_no_dependence_within_a_step(trained, recall):
         (Policy(ancestral_step), 1, [0.25] * 4),
         (Policy(random_order_step), 2, [0.5, 0, 0, 0.5]),
     ):
-        sampler = MaskedSampler(tabular, PAIR_PROCESS, policy, Draw(2), "none", recall)
+        sampler = MaskedSampler(tabular, PAIR_PROCESS, policy, Draw(2), "none", self_conditioning)
         rows = grid(Linear(), steps, 2, end=0.0)
         tokens = np.asarray(jax.jit(sampler)(trained, keys, prompt, rows).tokens)
         shares = np.bincount(tokens @ [2, 1], minlength=4) / size

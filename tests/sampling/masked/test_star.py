@@ -11,7 +11,7 @@ import pytest
 from diffusion.rng import example_keys
 from diffusion.sampling.masked import remasking, star
 from diffusion.sampling.masked.grid import Window, grid, kept_masks
-from diffusion.sampling.masked.policies import View
+from diffusion.sampling.masked.policies import StepInputs
 from diffusion.schedules.masking import Linear, LogLinear, Loop
 
 LOOP = Window(0.05, 0.55)
@@ -29,7 +29,7 @@ def view_of(masked, errors=None, log_prob=None, fixed=None):
     """A view in which proposals are not looked at."""
     nothing = jnp.zeros(masked.shape)
     errors, log_prob = (nothing if each is None else each for each in (errors, log_prob))
-    return View(masked, jnp.zeros_like(masked) if fixed is None else fixed, None, log_prob, nothing, errors)
+    return StepInputs(masked, jnp.zeros_like(masked) if fixed is None else fixed, None, log_prob, nothing, errors)
 
 
 # Tables.

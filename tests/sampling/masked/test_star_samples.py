@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from diffusion.oracles.enumerable import Enumerable
-from diffusion.processes.masking import Masking
+from diffusion.processes.masking import MaskedDiffusion
 from diffusion.rng import example_keys
 from diffusion.sampling.masked import star
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import Window, grid
-from diffusion.sampling.masked.policies import Policy, View, ancestral_step
+from diffusion.sampling.masked.policies import Policy, StepInputs, ancestral_step
 from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.schedules.masking import Linear, LogLinear, Loop
 
@@ -64,7 +64,7 @@ SAMPLERS = {
 
 def sampled(name, rows, size=4096, seed=0, final="draw", prompt=None):
     policy, errors = SAMPLERS[name]
-    process = Masking(VOCABULARY, LogLinear())
+    process = MaskedDiffusion(VOCABULARY, LogLinear())
     sampler = MaskedSampler(denoiser, process, policy, Draw(VOCABULARY), final, errors=errors)
     prompt = jnp.full((size, LENGTH), VOCABULARY) if prompt is None else prompt
     return jax.jit(sampler)(None, keys_of(size, seed), prompt, rows)
@@ -95,11 +95,11 @@ def test_errors_never_rise_under_the_oracle():
     tokens = jax.random.randint(jax.random.key(3), (size, LENGTH), 0, VOCABULARY)
     few = jnp.repeat(jnp.arange(LENGTH // 2) > 1, 2)[None]
     tokens = jnp.where(few, jnp.repeat(tokens[:, ::2], 2, axis=1), tokens)
-    process, counts = Masking(VOCABULARY, LogLinear()), {}
+    process, counts = MaskedDiffusion(VOCABULARY, LogLinear()), {}
     for name in ("gstar", "star"):
         policy, _ = SAMPLERS[name]
         nobody, nothing = jnp.zeros(tokens.shape, bool), jnp.zeros(tokens.shape)
-        view = View(nobody, nobody, None, nothing, nothing, oracle(None, tokens, None))
+        view = StepInputs(nobody, nobody, None, nothing, nothing, oracle(None, tokens, None))
         masks, _ = policy.select(keys_of(size), view, row, ())
         noisy = jnp.where(masks, VOCABULARY, tokens)
         filled = Draw(VOCABULARY)(
@@ -118,8 +118,8 @@ def test_without_a_window_it_is_mdlm_draw_for_draw():
 def test_predictions_are_counted_and_asked_in_the_window_alone():
     rows = loop(12)
     samples = sampled("gstar", rows, 8)
-    assert (samples.evaluations == 13).all() and (samples.checks == int(rows.guided.sum())).all()
-    assert not sampled("star", rows, 8).checks.any()
+    assert (samples.evaluations == 13).all() and (samples.predictor_evaluations == int(rows.guided.sum())).all()
+    assert not sampled("star", rows, 8).predictor_evaluations.any()
 
 
 def test_what_is_given_stays_and_no_mask_is_left():
@@ -135,7 +135,9 @@ def test_an_example_depends_on_its_key_alone(name):
     rows, size = loop(6), 6
     whole = sampled(name, rows, size).tokens
     policy, errors = SAMPLERS[name]
-    sampler = MaskedSampler(denoiser, Masking(VOCABULARY, LogLinear()), policy, Draw(VOCABULARY), "draw", errors=errors)
+    sampler = MaskedSampler(
+        denoiser, MaskedDiffusion(VOCABULARY, LogLinear()), policy, Draw(VOCABULARY), "draw", errors=errors
+    )
     alone = sampler(None, keys_of(size)[4:5], jnp.full((1, LENGTH), VOCABULARY), rows).tokens
     np.testing.assert_array_equal(whole[4:5], alone)
 
@@ -147,7 +149,7 @@ def test_the_bound_is_a_weighted_cross_entropy():
     model = np.append(alpha * probs, 1 - alpha)
     kept = truth > 0
     divergence = (truth[kept] * np.log(truth[kept] / model[kept])).sum()
-    process, logits = Masking(mask, Linear()), jnp.log(jnp.append(jnp.asarray(probs), 0.5))[None, None]
+    process, logits = MaskedDiffusion(mask, Linear()), jnp.log(jnp.append(jnp.asarray(probs), 0.5))[None, None]
     nats = [
         -alpha * process.token_log_prob(logits, jnp.array([[state]]), jnp.array([[1]]))[0, 0] for state in (mask, 1)
     ]

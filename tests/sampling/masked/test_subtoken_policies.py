@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.subtokens import Digits
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.codecs.subtokens import SubtokenCodec
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import example_keys
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import grid
@@ -18,9 +18,9 @@ from diffusion.schedules.masking import LogLinear
 
 # Five tokens of two base-3 digits, so that four of nine codes are no token's.
 VOCABULARY = 5
-CODEC = Digits(VOCABULARY, 2)
+CODEC = SubtokenCodec(VOCABULARY, 2)
 M = CODEC.mask_id
-PROCESS = PartialMasking(CODEC, LogLinear())
+PROCESS = PartialMaskedDiffusion(CODEC, LogLinear())
 ANCESTRAL = Policy(ancestral_digits(2, 1.0))
 
 

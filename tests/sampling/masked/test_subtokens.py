@@ -11,23 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.subtokens import Digits
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.oracles.digits import digit_denoiser
 from diffusion.oracles.enumerable import Enumerable, random_language
-from diffusion.processes.masking import Masking
-from diffusion.processes.subtokens import PartialMasking
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import example_keys
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import grid
-from diffusion.sampling.masked.policies import Policy, View, ancestral_step, first_hitting, random_order_step
+from diffusion.sampling.masked.policies import Policy, StepInputs, ancestral_step, first_hitting, random_order_step
 from diffusion.sampling.masked.sampler import MaskedSampler, State
 from diffusion.sampling.masked.subtokens import DigitDraw, ancestral_digits, sample_tokens
 from diffusion.schedules.masking import Linear, LogLinear
 
 VOCABULARY = 5
-CODEC = Digits(VOCABULARY, 2)
+CODEC = SubtokenCodec(VOCABULARY, 2)
 M, FREE = CODEC.mask_id, VOCABULARY
-PROCESS = PartialMasking(CODEC, LogLinear())
+PROCESS = PartialMaskedDiffusion(CODEC, LogLinear())
 UNFILTERED = replace(PROCESS, carry_over=False)
 SOFTMAX = np.array([0.011656, 0.031685, 0.086129, 0.234122, 0.636409])
 ANCESTRAL = Policy(ancestral_digits(2, 1.0))
@@ -101,7 +101,10 @@ def test_one_step_of_the_reverse_kernel():
 def test_idle_steps_become_rare(digits):
     """(1 - 1/T)^(L l) of the steps change nothing: L = T = 8 gives 0.343609 and 0.118067."""
     if digits == 1:
-        policy, process = Policy(ancestral_digits(1, 1.0)), PartialMasking(Digits(VOCABULARY, 1), LogLinear())
+        policy, process = (
+            Policy(ancestral_digits(1, 1.0)),
+            PartialMaskedDiffusion(SubtokenCodec(VOCABULARY, 1), LogLinear()),
+        )
         run = compiled(policy, process, lambda params, noisy, *rest: jnp.zeros((*noisy.shape, VOCABULARY)))
     else:
         run = compiled(ANCESTRAL)
@@ -113,10 +116,10 @@ def test_idle_steps_become_rare(digits):
 
 def test_one_digit_a_token_is_sampled_as_a_whole_token():
     """The same masks from the same keys, the same probabilities: MDLM's step."""
-    whole, one = Masking(5, LogLinear()), PartialMasking(Digits(5, 1), LogLinear())
+    whole, one = MaskedDiffusion(5, LogLinear()), PartialMaskedDiffusion(SubtokenCodec(5, 1), LogLinear())
     row = jax.tree.map(lambda column: column[2], steps_of(5, digits=1))
     state = jnp.full((50, 8), 5).at[:, ::3].set(2)
-    view = View(state == 5, jnp.zeros(state.shape, bool), state, None, None, None)
+    view = StepInputs(state == 5, jnp.zeros(state.shape, bool), state, None, None, None)
     masks = [step(keys_of(50), view, row, ())[0] for step in (ancestral_digits(1, 1.0), ancestral_step)]
     np.testing.assert_array_equal(*masks)
     logits = jnp.sin(jnp.arange(50 * 8 * 6.0)).reshape(50, 8, 6)
@@ -218,7 +221,7 @@ def test_noise_removal_fills_the_digits_that_are_left(final):
 LANGUAGE = random_language(0, vocabulary=3, length=3)
 SAMPLES = 8192
 FLOOR = LANGUAGE.total_variation_floor(SAMPLES)
-PAIR = PartialMasking(Digits(3, 2), Linear())
+PAIR = PartialMaskedDiffusion(SubtokenCodec(3, 2), Linear())
 EXACT = digit_denoiser(LANGUAGE, PAIR.codec)
 
 

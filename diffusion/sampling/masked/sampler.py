@@ -39,8 +39,8 @@ class MaskedSampler:
     """Sample by `grid` under a policy.
 
     `final` fills the masks that are left after the last step with one more evaluation: "argmax" (MDLM), "draw", or
-    "none" for a grid that ends at 0. With `self_conditioning` every evaluation reads the prediction of the one before it
-    (SCMDM's prediction reuse), the first one reads none, and their number does not change. With `cache` a step in which no example of the batch
+    "none" for a grid that ends at 0. With `self_conditioning` every evaluation reads the prediction of the one before
+    it (SCMDM's prediction reuse); the first one reads none. With `cache` a step in which no example of the batch
     changed is answered by the logits of the step before, as MDLM's fast sampler does; it costs an array of logits, is
     right for a network that reads no time alone, and leaves the memory as it was. `errors(params, proposal, cond)`
     gives one error logit a token of a full proposal (G-Star); it is asked in the grid's guided steps alone.

@@ -10,14 +10,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from diffusion import build
 from diffusion.nets.attention import choose
 from diffusion.report.rows import provenance
 from diffusion.train.hardware import Peak, peak
 from diffusion.train.mesh import check_batch, make_mesh
-from experiments.hlo import KINDS, Traffic, collectives
-from experiments.jobs import atomic_write, find_row, resolve, trains, without
-from experiments.programs import Program, programs_of
+from experiments import families
+from experiments.aot.hlo import KINDS, Traffic, collectives
+from experiments.aot.programs import Program, programs_of
+from experiments.plan import atomic_write, find_row, resolve, trains, without
 
 EXAMPLES = "v4:2x2x1, v5e:4x4, v5p:4x4x4, v6e:4x4"
 # Chips whose two cores work as one device.
@@ -50,7 +50,7 @@ def run(
     if config.model.attention == "auto":
         # The network would ask the host's backend, which does not run this program.
         config.model.attention = f"auto:{devices[0].platform}"
-    system = build.system(config, config.data.vocab_size)
+    system = families.system(config, config.data.vocab_size)
     check_batch(config.train.batch, mesh, config.train.accumulate)
     check_batch(config.sample.batch, mesh, field="sample.batch")
     limit = peak(devices[0].device_kind)
@@ -87,7 +87,7 @@ def default_row(rows: list[dict], config: ConfigDict) -> str:
     return (next(plain, None) or next(networks, rows[0]))["name"]
 
 
-def reward_system(rows: list[dict], table: ConfigDict, config: ConfigDict) -> build.System | None:
+def reward_system(rows: list[dict], table: ConfigDict, config: ConfigDict) -> families.System | None:
     """The reward of a row that draws pictures from prompts by a trained model."""
     if config.model.net != "captioned_unet":
         return None
@@ -95,7 +95,7 @@ def reward_system(rows: list[dict], table: ConfigDict, config: ConfigDict) -> bu
     resolved = resolve(table, judge["overrides"], table.seeds[0])
     if resolved.model.net != "reward":
         raise ValueError(f"judge.row: {judge['name']!r} is a {resolved.model.net}; name a row that is a reward")
-    return build.system(resolved, resolved.data.vocab_size)
+    return families.system(resolved, resolved.data.vocab_size)
 
 
 def attention(config: ConfigDict) -> str:

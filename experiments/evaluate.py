@@ -4,7 +4,6 @@ import time
 
 import jax
 
-from diffusion import build
 from diffusion.data import Dataset, evaluation_batches
 from diffusion.likelihood.estimators import split_passes
 from diffusion.likelihood.summary import evaluate_likelihood, is_likelihood, make_evaluator, summarize
@@ -12,9 +11,10 @@ from diffusion.objectives.self_conditioning import self_conditioned
 from diffusion.report.rows import provenance
 from diffusion.rng import named
 from diffusion.train.mesh import put_batch
-from experiments import rewards, zero_shot
-from experiments.context import Context, trained_weights
-from experiments.jobs import Job
+from experiments import families
+from experiments.plan import Job
+from experiments.run_context import Context, trained_weights
+from experiments.tasks import rewards, zero_shot
 
 
 def run(job: Context, spec: Job) -> dict:
@@ -24,12 +24,12 @@ def run(job: Context, spec: Job) -> dict:
     if config.model.net == "reward":
         return rewards.run(job, spec)
     assert isinstance(job.dataset, Dataset)
-    names = build.estimators(config)
+    names = families.estimators(config)
     params = trained_weights(spec, config, job.system, job.mesh, job.workdir)
 
     def score(dataset: Dataset, split: str, name: str = names[0]) -> dict[str, float]:
         denoiser = self_conditioned(job.system.denoiser, job.system.self_conditioning, split_passes(name)[1])
-        estimate = build.estimate(config, job.system, name)
+        estimate = families.estimate(config, job.system, name)
         evaluator = make_evaluator(estimate, denoiser, job.system.process, options.draws)
         data = evaluation_batches(
             dataset,

@@ -10,10 +10,10 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from diffusion.build.gaussian import EXACT
 from experiments import evaluate, sample, table, train
-from experiments.context import check, context
-from experiments.jobs import Job, atomic_write, find_row, plan, resolve, trains, without
+from experiments.families.text_to_image import EXACT
+from experiments.plan import Job, atomic_write, find_row, plan, resolve, trains, without
+from experiments.run_context import check, context
 
 VERBS = {"train": train.run, "evaluate": evaluate.run, "sample": sample.run}
 

@@ -10,20 +10,20 @@ from jax.experimental import multihost_utils
 from jaxtyping import Bool, Int
 from tqdm import tqdm
 
-from diffusion import build
 from diffusion.metrics.statistics import over_sets
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.report.rows import provenance
 from diffusion.rng import example_keys, named
 from diffusion.train.mesh import batch_sharding, replicated
-from experiments import domains, images, mixtures, prompted, texts, translations
-from experiments.context import Context, trained_weights
-from experiments.domains import SCIENCES
-from experiments.jobs import Job
-from experiments.judge import check_judge
+from experiments import families
+from experiments.plan import Job
+from experiments.run_context import Context, trained_weights
+from experiments.tasks import images, mixture, prompted_images, sequences, text, translation
+from experiments.tasks.judge import check_judge
+from experiments.tasks.sequences import SCIENCES
 
 # Domains that are checked, sampled and measured by a file of their own.
-OWN = {"prompted": prompted, "mixture": mixtures, "pairs": translations}
+OWN = {"prompted": prompted_images, "mixture": mixture, "pairs": translation}
 
 
 class Samples(NamedTuple):
@@ -50,11 +50,11 @@ def run(job: Context, spec: Job) -> dict:
     if job.dataset.image:
         measures = images.measure(job, spec, [each.tokens for each in sets])
     elif job.dataset.domain in SCIENCES:
-        measures = domains.measure(job, sets)
+        measures = sequences.measure(job, sets)
     elif options.infill:
-        measures = [texts.measure_gaps(job, each.tokens) for each in sets]
+        measures = [text.measure_gaps(job, each.tokens) for each in sets]
     else:
-        measures = [texts.measure(job, spec, each.tokens, cost["evaluations"]) for each in sets]
+        measures = [text.measure(job, spec, each.tokens, cost["evaluations"]) for each in sets]
     return {
         "metrics": cost | over_sets(measures),
         **({"sets": measures} if len(measures) > 1 else {}),
@@ -88,7 +88,7 @@ def check(job: Context) -> None:
     if job.dataset.image:
         images.check(job)
     elif domain in SCIENCES:
-        domains.check(job)
+        sequences.check(job)
     else:
         check_judge(job.config.judge)
 
@@ -132,7 +132,7 @@ def given(job: Context, length: int) -> np.ndarray:
     if options.infill:
         if options.prompt or options.suffix or len(options.planes) or length != job.config.data.length:
             raise ValueError("sample.infill: goes without sample.prompt, suffix, planes and length")
-        return texts.hidden(job)
+        return text.hidden(job)
     if not len(options.planes):
         return prompt
     process = job.system.masking
@@ -141,7 +141,7 @@ def given(job: Context, length: int) -> np.ndarray:
     if options.prompt or options.suffix or length != job.config.data.length:
         raise ValueError("sample.planes: goes without sample.prompt, sample.suffix and sample.length")
     assert isinstance(process, PartialMaskedDiffusion)
-    digits = np.array(process.codec.encode(texts.held_out(job, count)))
+    digits = np.array(process.codec.encode(text.held_out(job, count)))
     if len(digits) < count:
         raise ValueError(f"sample.count: {count} is more than the {len(digits)} held-out examples of planes")
     free = ~np.isin(np.arange(process.subtokens), list(options.planes))
@@ -157,7 +157,7 @@ def generate(job: Context, spec: Job) -> tuple[list[Samples], dict[str, float]]:
     options = job.config.sample
     length, count = options.length or job.config.data.length, options.count * options.repeats
     params = trained_weights(spec, job.config, job.system, job.mesh, job.workdir)
-    sample = build.sampler(job.config, job.system)
+    sample = families.sampler(job.config, job.system)
     prompt, label = given(job, length), labels(job)
 
     def draw(params, root, prompt, indices, label):
@@ -185,7 +185,7 @@ def generate(job: Context, spec: Job) -> tuple[list[Samples], dict[str, float]]:
         for name in ("tokens", "evaluations", "idle", "invalid", "predictor_evaluations")
     )
     # A causal network answers for one position at a time, and remembers the others.
-    forward = build.forward_flops(job.config, job.system.classes) / (length if job.config.model.causal else 1)
+    forward = families.forward_flops(job.config, job.system.classes) / (length if job.config.model.causal else 1)
     cost = {
         "evaluations": float(evaluations.mean()),
         "predictor_evaluations": float(predictor_evaluations.mean()),
@@ -219,10 +219,10 @@ def real(job: Context) -> list[Samples]:
     if job.dataset.image:
         tokens = images.held_out(job, wanted)
     elif job.dataset.domain in SCIENCES:
-        tokens, label = domains.held_out(job, wanted)
+        tokens, label = sequences.held_out(job, wanted)
         label = label if job.config.model.labels else None
     else:
-        tokens = texts.held_out(job, wanted)
+        tokens = text.held_out(job, wanted)
     whole = max(len(tokens) // options.count, 1) * options.count
     tokens, label = tokens[:whole], None if label is None else label[:whole]
     return in_sets(tokens, label, np.ones(len(tokens), bool), options.count)

@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 from diffusion.report.rows import PACKAGES, read_rows, write_rows
 from diffusion.report.tables import Column, assemble, markdown, terminal, values
 from experiments.curves import draw
-from experiments.domains import SCIENCES
-from experiments.images import collect, grid_name
-from experiments.jobs import atomic_write, plan
-from experiments.prompted import MONTAGE, montage
+from experiments.plan import atomic_write, plan
+from experiments.tasks.images import collect, grid_name
+from experiments.tasks.prompted_images import MONTAGE, montage
+from experiments.tasks.sequences import SCIENCES
 
 PUBLISHED = Path(__file__).parent
 IN_LINES = (*SCIENCES, "pairs")  # whose samples are shown by the line

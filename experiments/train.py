@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion import build
 from diffusion.data import batches, evaluation_batches, prefetch
 from diffusion.data.pairs import PairStatistics
 from diffusion.report.rows import provenance
@@ -19,16 +18,17 @@ from diffusion.train.mesh import put_batch, state_shardings
 from diffusion.train.weights import load_weights, save_weights
 from diffusion.train.writers import read_metrics
 from diffusion.types import Params
-from experiments.context import Context
-from experiments.jobs import Job
+from experiments import families
+from experiments.plan import Job
+from experiments.run_context import Context
 
 
 def run(job: Context, spec: Job) -> dict:
     """Train, save the averaged weights, and return the result row's metrics and provenance."""
     config, system = job.config, job.system
     begin = time.time()
-    objective = build.objective(config, system)
-    settings = build.settings(config)
+    objective = families.objective(config, system)
+    settings = families.settings(config)
     batch_at = batches(
         job.dataset,
         "train",
@@ -41,7 +41,7 @@ def run(job: Context, spec: Job) -> dict:
     validate = validation(job, objective)
     state = train(
         objective,
-        build.optimizer(config),
+        families.optimizer(config),
         system.init,
         partial(prefetch, batch_at),
         settings,
@@ -51,7 +51,7 @@ def run(job: Context, spec: Job) -> dict:
         start=start,
         evaluate=lambda params: validate(params)["loss"],
         tokens_per_step=settings.batch * system.length,
-        flops_per_step=build.training_flops(config, system),
+        flops_per_step=families.training_flops(config, system),
         name=job.folder.name,
         config=config.to_dict(),
     )
@@ -95,7 +95,7 @@ def starting_weights(job: Context, spec: Job) -> Params | None:
     assert folder is not None and job.system.extend is not None
     parts = [load_weights(folder, base.init, job.mesh)]
     if config.predictor.labels == "likelihood":
-        judge = build.judge_system(config, job.dataset.tokenizer.vocab_size)
+        judge = families.judge_system(config, job.dataset.tokenizer.vocab_size)
         assert judge is not None
         parts.append(load_weights(job.workdir / "jobs" / spec.needs[-1] / "weights", judge.init, job.mesh))
     key = named(job.root, "predictor")

@@ -9,8 +9,8 @@ import pytest
 from configs.base import defaults, tiny
 from diffusion.data import load_dataset
 from diffusion.metrics.frechet import frechet_distance, moments
-from experiments import images
-from experiments.jobs import Job
+from experiments.plan import Job
+from experiments.tasks import images
 from tests.experiments.conftest import context
 
 

@@ -7,7 +7,7 @@ import pytest
 from configs import lidar_mixture, lidar_shapes, quickstart
 from configs.base import defaults, tiny
 from experiments import run
-from experiments.jobs import (
+from experiments.plan import (
     Job,
     atomic_write,
     digest,

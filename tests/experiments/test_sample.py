@@ -17,8 +17,8 @@ from diffusion.nets.gpt2 import GPT2
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights, save_weights
 from experiments import convert, run, sample
-from experiments.context import context
-from experiments.jobs import Job, plain, plan
+from experiments.plan import Job, plain, plan
+from experiments.run_context import context
 from experiments.table import SEPARATOR
 
 LENGTH, CONTEXT, COUNT = 32, 16, 12

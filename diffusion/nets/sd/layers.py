@@ -37,7 +37,8 @@ def convolve(x: Float[Array, "B H W I"], kernel: Float[Array, "S S I O"], stride
     """Convolution with (S - 1) / 2 zeros on every border, S odd.
 
     The gradient by the picture is JAX's own, but with the kernel transposed in memory: as an order of dimensions alone,
-    XLA runs it inside a loop on CPU without its fast kernels, some 20 times as slow (`experiments.convolution_cost`).
+    XLA runs it inside a loop on CPU without its fast kernels, some 20 times as slow (see
+    `experiments.benchmarks.convolution`).
     """
     return _convolve(x, kernel, stride)
 

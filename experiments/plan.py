@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.base import GAUSSIAN, TRANSLATION, defaults
-from experiments.families.text_to_image import EXACT
+from experiments.families import family_of, own_sections
 
 # What decides the result of a training; the rest (logging, meshes, folders) does not.
 SECTIONS = ("data", "codec", "model", "memory", "process", "objective", "optimizer", "train", "seed", "checkpoint")
@@ -51,13 +51,18 @@ HOUSEKEEPING = {"train": ("log_every", "checkpoint_every", "keep"), "data": ("ca
 
 @dataclass(frozen=True)
 class Job:
-    """One unit of work; `needs` are ids of jobs that must be done first."""
+    """One unit of work.
+
+    `needs` are the ids of jobs that must be done first, by what they give: the weights that training starts from
+    (`start`), those that are evaluated or sampled (`weights`), the row that scores samples (`scorer`), and the one
+    whose likelihoods are labels (`judge`).
+    """
 
     id: str
     verb: str
     row: str
     seed: int
-    needs: list[str]
+    needs: dict[str, str]
     config: dict = field(repr=False)
 
     def folder(self, workdir: Path) -> Path:
@@ -74,8 +79,8 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def plain(config: ConfigDict) -> dict:
-    """The config as plain data, tuples as lists."""
+def to_json(config: ConfigDict) -> dict:
+    """The config as JSON data, tuples as lists."""
     return json.loads(json.dumps(config.to_dict()))
 
 
@@ -87,17 +92,16 @@ def read_config(folder: Path) -> ConfigDict:
         return old | both
 
     stored = json.loads((folder / "config.json").read_text())
-    return ConfigDict(merged(plain(defaults(stored["table"], stored["variant"])), stored))
+    return ConfigDict(merged(to_json(defaults(stored["table"], stored["variant"])), stored))
 
 
 def train_identity(config: ConfigDict) -> dict:
     """The part of a config that decides what is trained."""
-    given = plain(config)
+    given = to_json(config)
     parts = {name: counted(given, name) for name in SECTIONS}
     for section, names in HOUSEKEEPING.items():
         parts[section] = {key: value for key, value in parts[section].items() if key not in names}
-    # Sections that one network, or one objective, alone reads.
-    parts |= {name: given[name] for name in (config.model.net, config.objective.name) if name in given}
+    parts |= {name: given[name] for name in own_sections(config) if name in given}
     if config.codec.digits == 1:
         del parts["codec"]
     if config.memory.adapter == "none":
@@ -134,7 +138,7 @@ def resolve(config: ConfigDict, overrides: dict, seed: int) -> ConfigDict:
 
 def trains(config: ConfigDict) -> bool:
     """Whether a row's samples are of a network: held-out data stand in for them, exact models need no training."""
-    return config.sample.policy != "data" and config.model.net not in EXACT
+    return config.sample.policy != "data" and family_of(config).TRAINED
 
 
 def train_jobs(
@@ -149,7 +153,7 @@ def train_jobs(
       ValueError: when rows start from each other in a circle, or a judge is not autoregressive.
     """
     before: list[Job] = []
-    needs = []
+    needs = {}
     check_learner(rows, row, config)
     identity = train_identity(config)
     if config.start and not config.checkpoint:
@@ -158,20 +162,18 @@ def train_jobs(
             raise ValueError(f"start: row {base['name']!r} starts from itself; name one that starts from nothing")
         resolved = resolve(table, base["overrides"], config.seed)
         before = train_jobs(rows, table, base["name"], resolved, (*behind, row))
-        needs = [before[-1].id]
-        identity["start"] = needs[0]
+        needs["start"] = identity["start"] = before[-1].id
     if config.predictor.kind != "none" and config.predictor.labels == "likelihood":
         judging = find_row(rows, config.predictor.judge, "predictor.judge")
         # A checkpoint is of the denoiser.
         resolved = resolve(table, judging["overrides"] | {"checkpoint": ""}, config.seeds[0])
-        if judging["name"] in (*behind, row) or not resolved.model.causal:
+        if judging["name"] in (*behind, row) or not family_of(resolved).CAUSAL:
             raise ValueError(f"predictor.judge: row {judging['name']!r} is not autoregressive; name one that is")
         before += train_jobs(rows, table, judging["name"], resolved, (*behind, row))
-        needs.append(before[-1].id)
-        identity["judge"] = needs[-1]
+        needs["judge"] = identity["judge"] = before[-1].id
     # Named by the model, not by the row: rows that share a network share the job.
     name = f"{config.objective.name}-{config.data.source}"
-    return [*before, Job(job_id("train", name, identity), "train", row, config.seed, needs, plain(config))]
+    return [*before, Job(job_id("train", name, identity), "train", row, config.seed, needs, to_json(config))]
 
 
 def check_learner(rows: list[dict], row: str, config: ConfigDict) -> None:
@@ -230,23 +232,24 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
     for row in rows:
         for seed in config.seeds[: row.get("seeds")]:
             resolved = resolve(config, row["overrides"], seed)
-            identity, needs, given = train_identity(resolved), [], plain(resolved)
+            identity, needs, given = train_identity(resolved), {}, to_json(resolved)
             trained = resolved.start or "train" in row["verbs"] or not resolved.checkpoint
             if trained and trains(resolved):
                 trainings = train_jobs(known, config, row["name"], resolved)
                 jobs |= {job.id: job for job in trainings if job.id not in jobs}
-                needs = [trainings[-1].id]
+                needs["weights"] = trainings[-1].id
                 # What was trained from a checkpoint is not the checkpoint itself.
-                start = [resolved.checkpoint] if resolved.checkpoint else trainings[-1].needs[:1]
-                identity |= {"start": start[0]} if start else {}
+                start = resolved.checkpoint or trainings[-1].needs.get("start")
+                identity |= {"start": start} if start else {}
             for verb in (verb for verb in row["verbs"] if verb != "train"):
-                needed, part = list(needs), [identity, counted(given, verb)]
+                needed, part = dict(needs), [identity, counted(given, verb)]
                 if verb == "sample":
                     judges = [] if resolved.judge.name == "none" else judge_jobs(known, config, resolved.judge)
                     part += [given["judge"], given["quality"]]
                     jobs |= {job.id: job for job in judges if job.id not in jobs}
-                    needed += [job.id for job in judges[-1:] if job.id not in needed]
-                    part += [job.id for job in judges[-1:]]
+                    if judges:
+                        needed["scorer"] = judges[-1].id
+                        part.append(judges[-1].id)
                     part += [content(resolved.sample.source)] if resolved.sample.source else []
                 job = Job(job_id(verb, row["name"], part), verb, row["name"], seed, needed, given)
                 jobs[job.id] = job

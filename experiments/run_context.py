@@ -1,131 +1,130 @@
-"""What every verb needs of a job: its data, its network, its mesh and its weights."""
+"""A run: one job with everything that its verb uses, built once and checked before anything is computed."""
 
 import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from diffusion.data import Dataset, load_dataset
 from diffusion.data.pair_sources import SOURCES as PAIRS
 from diffusion.data.pairs import PairDataset, PairSettings, load_pairs
-from diffusion.train.mesh import check_batch, make_mesh, put_key
+from diffusion.train.mesh import make_mesh, put_key
 from diffusion.train.weights import load_weights, weights_exist
 from diffusion.types import Params
 from experiments import families
-from experiments.families.seq2seq import NET as PAIR_NET
-from experiments.families.text_to_image import EXACT
-from experiments.families.text_to_image import NETS as GAUSSIAN_NETS
-from experiments.plan import Job
+from experiments.families import Family, System
+from experiments.plan import Job, read_config
 
 
 @dataclass(frozen=True)
-class Context:
-    """The objects of one job."""
+class Run:
+    """A job with its config, data, network and mesh."""
 
+    job: Job
     config: ConfigDict
-    folder: Path
     workdir: Path
     dataset: Dataset | PairDataset
-    system: families.System
+    system: System
     mesh: Mesh
+
+    @property
+    def folder(self) -> Path:
+        """Where the job's files live."""
+        return self.job.folder(self.workdir)
+
+    @property
+    def family(self) -> Family:
+        """The kind of model."""
+        return families.family_of(self.config)
 
     @property
     def root(self) -> jax.Array:
         """The key from which every other is derived, on all devices."""
         return put_key(jax.random.key(self.config.seed), self.mesh)
 
+    def weights_of(self, need: str) -> Path:
+        """The folder of the weights that another job trained."""
+        return self.workdir / "jobs" / self.job.needs[need] / "weights"
+
+    def load(self, need: str) -> tuple[ConfigDict, System, Params]:
+        """The config, the network and the averaged weights of another job."""
+        config = read_config(self.workdir / "jobs" / self.job.needs[need])
+        system = families.system(config, self.dataset.tokenizer.vocab_size)
+        return config, system, load_weights(self.weights_of(need), system.init, self.mesh)
+
+    def weights(self) -> Params:
+        """The averaged weights to evaluate or sample with: those of `config.checkpoint`, or of the job's training.
+
+        A row that starts from another one is trained, from the checkpoint where there is one.
+        """
+        given = self.config.checkpoint and not self.config.start
+        folder = Path(self.config.checkpoint) if given else self.weights_of("weights")
+        return load_weights(folder, self.system.init, self.mesh)
+
+
+def in_batches(count: int, size: int) -> Iterator[Int[np.ndarray, " size"]]:
+    """Indices 0 .. count - 1 in batches of `size`, the last one filled up with the last index."""
+    for start in range(0, count, size):
+        yield np.minimum(np.arange(start, start + size), count - 1)
+
 
 def read_data(config: ConfigDict, workdir: Path) -> Dataset | PairDataset:
     """The data set of a config, cached under the work directory unless the config says where."""
-    told = config.data.to_dict()
-    told["cache_dir"] = told["cache_dir"] or str(workdir / "cache")
-    return opened(tuple(told.items()))
+    settings = config.data.to_dict()
+    settings["cache_dir"] = settings["cache_dir"] or str(workdir / "cache")
+    return open_data(tuple(settings.items()))
 
 
 @functools.lru_cache(maxsize=4)
-def opened(told: tuple) -> Dataset | PairDataset:
-    """A data set stays open for the jobs that share it."""
-    given = dict(told)
-    return pair_dataset(given) if given["source"] in PAIRS else load_dataset(ConfigDict(given))
+def open_data(settings: tuple) -> Dataset | PairDataset:
+    """A data set, which stays open for the jobs that share it."""
+    by_name = dict(settings)
+    return pair_dataset(by_name) if by_name["source"] in PAIRS else load_dataset(ConfigDict(by_name))
 
 
-def pair_dataset(given: dict) -> PairDataset:
-    """Pairs from the folder `data.path`, or from a folder below it that is called as the source."""
-    below = Path(given["path"]).expanduser() / given["source"]
-    path = str(below) if given["path"] and below.is_dir() else given["path"]
-    known: dict[str, Any] = {each.name: given[each.name] for each in fields(PairSettings)}
+def pair_dataset(settings: dict) -> PairDataset:
+    """Pairs from the folder `data.path`, or from the folder below it with the name of the source."""
+    below = Path(settings["path"]).expanduser() / settings["source"]
+    path = str(below) if settings["path"] and below.is_dir() else settings["path"]
+    known: dict[str, Any] = {each.name: settings[each.name] for each in fields(PairSettings)}
     known["path"] = path
     return load_pairs(PairSettings(**known))
 
 
-def check(job: Job, workdir: Path) -> Context:
-    """Build everything that a job will use, short of arrays, and return it.
+def build(job: Job, workdir: Path) -> Run:
+    """Read the data and build the network of a job.
+
+    Raises:
+      ValueError: naming the first field that is wrong.
+    """
+    config = ConfigDict(job.config)
+    dataset = read_data(config, workdir)
+    families.check_domain(config, dataset.domain)
+    system = families.system(config, dataset.tokenizer.vocab_size)
+    if isinstance(dataset, PairDataset):
+        system = replace(system, end=dataset.tokenizer.eos_id)
+    return Run(job, config, workdir, dataset, system, make_mesh(**config.mesh))
+
+
+def prepare(job: Job, workdir: Path, check: Callable[[Run], None]) -> Run:
+    """Build what a job uses, short of arrays, and check it, its verb's part by `check`.
 
     Raises:
       ValueError: naming the first field that is wrong, before anything was computed or written.
     """
-    made = context(job, workdir)
-    config = made.config
-    if config.model.net not in EXACT:
-        families.objective(config, made.system)
-    settings = families.settings(config)
-    families.optimizer(config)
-    if job.verb == "train":
-        check_batch(settings.batch, made.mesh, settings.accumulate)
-        for split in ("train", "validation"):
-            made.dataset.split(split)
-        if made.system.base and not (config.start or config.checkpoint):
-            raise ValueError("start: an error predictor learns from a trained denoiser; set it, or pass a checkpoint")
-    if job.verb == "evaluate":
-        if config.model.net == PAIR_NET:
-            raise ValueError("evaluate: sequence-to-sequence models are measured by what they write; use sample")
-        if config.model.net != "reward":
-            for name in families.estimators(config):
-                families.estimate(config, made.system, name)
-        check_batch(config.evaluate.batch, made.mesh, field="evaluate.batch")
-        for name, fields in config.evaluate.zero_shot.items():
-            path = fields.get("path", "")
-            if config.evaluate.zero_shot_required and not (path and Path(path).expanduser().exists()):
-                field = f"evaluate.zero_shot.{name}.path"
-                raise ValueError(
-                    f"{field}: {path!r} does not exist; pass --config.{field}=FILE_OR_FOLDER, or "
-                    "--config.evaluate.zero_shot_required=False to leave empty cells"
-                )
-    own = config.model.net in GAUSSIAN_NETS or made.dataset.domain == "pairs"  # checked with what they sample
-    if job.verb == "sample" and config.sample.policy != "data" and not own:
-        families.sampler(config, made.system)
-        check_batch(config.sample.batch, made.mesh, field="sample.batch")
-    if config.checkpoint:
-        weights_exist(Path(config.checkpoint))
-    return made
-
-
-def context(job: Job, workdir: Path) -> Context:
-    """Read the data and build the network of a job."""
-    config = ConfigDict(job.config)
-    dataset = read_data(config, workdir)
-    pairs, translates = dataset.domain == "pairs", config.model.net == PAIR_NET
-    if (pairs and not translates) or (translates and dataset.domain not in ("pairs", "text")):
-        raise ValueError(
-            f"model.net: {PAIR_NET} goes with pairs ({', '.join(sorted(PAIRS))}), which no other does, and with text, "
-            "where it has no source"
-        )
-    system = families.system(config, dataset.tokenizer.vocab_size)
-    if dataset.domain == "pairs":
-        system = replace(system, end=dataset.tokenizer.eos_id)
-    mesh = make_mesh(**config.mesh)
-    return Context(config, job.folder(workdir), workdir, dataset, system, mesh)
-
-
-def trained_weights(job: Job, config: ConfigDict, system: families.System, mesh: Mesh, workdir: Path) -> Params:
-    """The averaged weights that a job evaluates: those of the training that it needs, or of `config.checkpoint`.
-
-    A row that starts from another one is trained, from the checkpoint where there is one.
-    """
-    given = config.checkpoint and not config.start
-    folder = Path(config.checkpoint) if given else workdir / "jobs" / job.needs[0] / "weights"
-    return load_weights(folder, system.init, mesh)
+    run = build(job, workdir)
+    if run.family.TRAINED:
+        families.objective(run.config, run.system)
+    families.settings(run.config)
+    families.optimizer(run.config)
+    check(run)
+    if run.config.checkpoint:
+        weights_exist(Path(run.config.checkpoint))
+    return run

@@ -1,4 +1,4 @@
-"""The system of a config: its network, and beside it the error predictor of G-Star where the config asks for one."""
+"""The error predictor of G-Star beside a denoiser: its network, its parameters and its objective."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,37 +11,30 @@ from diffusion.nets.dit import DiT
 from diffusion.nets.error_predictor import ErrorPredictor
 from diffusion.objectives.error_labels import Augment
 from diffusion.objectives.error_prediction import ErrorPrediction
-from diffusion.objectives.self_conditioning import randomly_self_conditioned
+from diffusion.objectives.self_conditioning import SoftEmbedding, randomly_self_conditioned
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.subtokens import DigitDraw
 from diffusion.types import Params
-from experiments.families import seq2seq, text_to_image
-from experiments.families.base import pick
-from experiments.families.masked import System, denoising_system
+from experiments.families.base import ErrorHead, System, lookup
 
 KINDS = ("none", "full", "block", "head")
 
 
-def system(config: ConfigDict, vocabulary: int) -> System:
-    """The network and process of a config; parameters are {"denoiser", "errors"} where it has an error predictor.
+def extended(config: ConfigDict, base: System, judge: System | None) -> System:
+    """The system `base` with the error predictor of `predictor.kind` beside it; itself where that is none.
 
     Raises:
-      ValueError: for a predictor of a network that is no bidirectional transformer.
+      ValueError: for a predictor of a network that is not a bidirectional transformer.
     """
-    if config.model.net in text_to_image.NETS:
-        return text_to_image.gaussian_system(config, vocabulary)
-    if config.model.net == seq2seq.NET:
-        return seq2seq.pair_system(config, vocabulary)
-    base = denoising_system(config, vocabulary)
-    pick(dict.fromkeys(KINDS), config.predictor.kind, "predictor.kind")
+    lookup(dict.fromkeys(KINDS), config.predictor.kind, "predictor.kind")
     if config.predictor.kind == "none":
         if config.objective.name == "errors":
             raise ValueError("objective.name: errors trains a predictor; set predictor.kind to full, block or head")
         return base
     if not isinstance(base.net, DiT) or config.model.causal:
         raise ValueError("predictor.kind: goes with model.net=dit and model.causal=False; set it to none")
-    predictor, judge = ErrorPredictor(config.predictor.kind, base.net), judge_system(config, vocabulary)
+    predictor = ErrorPredictor(config.predictor.kind, base.net)
 
     def extend(key, denoiser, judged=None):
         parts = {"denoiser": denoiser, "errors": predictor.init(key, denoiser)}
@@ -54,22 +47,20 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     def denoiser(params, *inputs, **options):
         return base.denoiser(params["denoiser"], *inputs, **options)
 
-    def errors(params, state, label=None):
-        told = label if config.model.labels else None
-        return predictor(params["denoiser"], params["errors"], state, told)
+    def predict(params, tokens, label=None):
+        return predictor(params["denoiser"], params["errors"], tokens, label if config.model.labels else None)
 
-    self_conditioning = base.self_conditioning and replace(
-        base.self_conditioning, table=of_denoiser(base.self_conditioning.table)
-    )
+    conditioning = base.self_conditioning
+    if conditioning is not None:
+        assert isinstance(conditioning, SoftEmbedding)
+        conditioning = replace(conditioning, table=of_denoiser(conditioning.table))
+    flops = predictor.flops(config.data.length)
     return replace(
         base,
         denoiser=denoiser,
         init=init,
-        self_conditioning=self_conditioning,
-        base=base,
-        extend=extend,
-        errors=errors,
-        error_flops=predictor.flops(config.data.length),
+        self_conditioning=conditioning,
+        errors=ErrorHead(base=base, judge=judge, extend=extend, predict=predict, flops=flops),
     )
 
 
@@ -78,29 +69,18 @@ def of_denoiser(table: Callable[[Params], Array]) -> Callable[[Params], Array]:
     return lambda params: table(params["denoiser"])
 
 
-def judge_system(config: ConfigDict, vocabulary: int) -> System | None:
-    """The left-to-right network whose likelihoods are labels: of this config's sizes, on whole tokens; mostly none."""
-    if config.predictor.labels != "likelihood":
-        return None
-    causal = config.copy_and_resolve_references()
-    causal.model.update(causal=True, adaln=False, labels=0)
-    causal.codec.digits, causal.memory.adapter = 1, "none"
-    return denoising_system(causal, vocabulary)
-
-
-def error_prediction(config: ConfigDict, system: System) -> ErrorPrediction:
-    """The predictor's objective: its denoiser is frozen, and reads its own prediction where it remembers."""
-    options, base = config.predictor, system.base
-    assert base is not None and isinstance(base.net, DiT)
-    denoiser = (
-        randomly_self_conditioned(base.denoiser, base.self_conditioning) if base.self_conditioning else base.denoiser
-    )
-    process = base.masking
+def objective(config: ConfigDict, system: System) -> ErrorPrediction:
+    """The predictor's objective; its denoiser is frozen, and self-conditioned where it has an adapter."""
+    options, head = config.predictor, system.errors
+    assert head is not None and isinstance(head.base.net, DiT)
+    denoiser = head.base.denoiser
+    if head.base.self_conditioning:
+        denoiser = randomly_self_conditioned(denoiser, head.base.self_conditioning)
+    process = head.base.masking
     draw = Draw(process.vocabulary)
-    judge = judge_system(config, process.vocabulary)
     return ErrorPrediction(
         denoiser,
-        ErrorPredictor(options.kind, base.net),
+        ErrorPredictor(options.kind, head.base.net),
         process,
         DigitDraw(process, draw) if isinstance(process, PartialMaskedDiffusion) else draw,
         labels=options.labels,
@@ -112,5 +92,5 @@ def error_prediction(config: ConfigDict, system: System) -> ErrorPrediction:
         corruption=options.corruption,
         threshold=options.threshold,
         steps=options.steps,
-        judge=judge.denoiser if judge else None,
+        judge=head.judge.denoiser if head.judge else None,
     )

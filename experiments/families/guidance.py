@@ -14,9 +14,8 @@ from diffusion.sampling.gaussian.sampler import Guide, Predict, guided, network,
 from diffusion.sampling.gaussian.steering import Steering, best
 from diffusion.schedules.gaussian import Betas
 from diffusion.types import Params
-from experiments.families.base import pick
-from experiments.families.masked import System
-from experiments.families.text_to_image import exact_pictures
+from experiments.families.base import Call, System, keys_like, lookup, rows_like
+from experiments.families.exact_models import ExactModel, exact_images
 
 METHODS = ("plain", "best_of", "gradient", "condition", "steering", "lidar", "lidar_steering")
 SOLVERS: dict[str, Callable[[float], solvers.Solver]] = {
@@ -26,11 +25,11 @@ SOLVERS: dict[str, Callable[[float], solvers.Solver]] = {
     "dpm_solver": lambda eta: solvers.dpm_solver,
     "consistency": lambda eta: solvers.consistency,
 }
-# What prompts are to a model, [P, ...]: ids of words, or the pictures that an exact model consists of.
-Told = Any
+# What a model reads of P prompts, [P, ...]: ids of words, or the images of which an exact model consists.
+Conditioning = Any
 Slots = Key[Array, "P N"]  # one key for each sample of each prompt
-# reward(parameters, clean data [P N, ...], told): one number a sample; consecutive samples are of one prompt.
-Reward = Callable[[Params, Array, Told], Float[Array, " B"]]
+# reward(parameters, clean data [P N, ...], conditioning): one number per sample; consecutive samples share a prompt.
+Reward = Callable[[Params, Array, Conditioning], Float[Array, " B"]]
 
 
 class Cost(NamedTuple):
@@ -42,44 +41,47 @@ class Cost(NamedTuple):
 
 
 class Method(NamedTuple):
-    """`draw(params, reward_params, keys, told, ahead, forces)` gives the kept samples [P, images, ...] of P prompts.
+    """A sampler of P prompts with `images` samples each, [P, images, ...].
 
-    `keys` are [P, draws]. `look(params, keys, told)` gives cheap samples [P, particles, ...] for `ahead`; None for a
-    method that does not look ahead. `forces` are numbers that the program takes as inputs, so that a sweep over them
-    compiles it once.
+    `draw(params, reward_params, keys, conditioning, ahead, strengths)` reads keys [P, draws], lookahead samples (None
+    without), and the strengths of its guides, which are inputs so that a sweep over them compiles the program once.
+    `lookahead(params, keys, conditioning)` gives cheap samples [P, particles, ...] for `ahead`; None for other methods.
     """
 
     draw: Callable[..., Array]
-    forces: dict[str, float]
+    strengths: dict[str, float]
     draws: int
-    look: Callable[..., Array] | None
+    lookahead: Callable[..., Array] | None
     particles: int
+    lookahead_evaluations: int
     cost: Cost
 
 
-def bound(config: ConfigDict, system: System, params: Params, told: Told, count: int) -> tuple[Predict, Any]:
+def conditional_prediction(
+    config: ConfigDict, system: System, params: Params, conditioning: Conditioning, count: int
+) -> tuple[Predict, Any]:
     """The prediction for P prompts with `count` samples each, under classifier-free guidance, and its carry."""
-    if config.model.net == "picture_oracle":
-        return exact_pictures(told[0], config.sample.gaussian.deviation), None
+    if isinstance(system.net, ExactModel):
+        return exact_images(conditioning[0], config.sample.gaussian.deviation), None
     net, scale = system.net, config.sample.gaussian.guidance
-    context: Any = net.apply({"params": params}, told, method="embed")
-    nothing: Any = net.apply({"params": params}, jnp.full_like(told[:1], net.nothing), method="embed")
+    context: Any = net.apply({"params": params}, conditioning, method="embed")
+    null: Any = net.apply({"params": params}, jnp.full_like(conditioning[:1], net.nothing), method="embed")
     predict = network(system.denoiser, system.diffusing, params)
     if scale != 1:
-        # Only where the condition is differentiated is the call for nothing worth being apart, for it has no gradient.
-        predict = guides.classifier_free(nothing[0], scale, apart=config.sample.gaussian.method == "condition")(predict)
+        # A separate call for the null conditioning pays only where the conditional one alone has a gradient.
+        predict = guides.classifier_free(null[0], scale, apart=config.sample.gaussian.method == "condition")(predict)
     return predict, jnp.repeat(context, count, axis=0)
 
 
-def calls(config: ConfigDict) -> int:
-    """Evaluations of the network for one prediction."""
-    return 1 if config.model.net == "picture_oracle" or config.sample.gaussian.guidance == 1 else 2
+def evaluations_per_prediction(config: ConfigDict, system: System) -> int:
+    """Evaluations of the network for one prediction: two under classifier-free guidance."""
+    return 1 if isinstance(system.net, ExactModel) or config.sample.gaussian.guidance == 1 else 2
 
 
-def check_guided(config: ConfigDict) -> None:
+def check_guided(config: ConfigDict, system: System) -> None:
     """Raise ValueError for a count, a strength or a name that no method can work with."""
     options = config.sample.gaussian
-    pick(dict.fromkeys(METHODS), options.method, "sample.gaussian.method")
+    lookup(dict.fromkeys(METHODS), options.method, "sample.gaussian.method")
     counts = {"images": options.images, "per_task": options.per_task, "best_of": options.best_of}
     counts |= {"condition.period": options.condition.period, "gradient.period": options.gradient.period}
     counts |= {"lookahead.particles": options.lookahead.particles, "lookahead.steps": options.lookahead.steps}
@@ -88,12 +90,12 @@ def check_guided(config: ConfigDict) -> None:
             raise ValueError(f"sample.gaussian.{name}: must be at least 1, not {value}")
     if not 0 <= options.lookahead.stop <= 1:
         raise ValueError(f"sample.gaussian.lookahead.stop: must lie in [0, 1], not {options.lookahead.stop}")
-    if config.model.net == "picture_oracle" and options.method in ("gradient", "condition"):
+    if isinstance(system.net, ExactModel) and options.method in ("gradient", "condition"):
         raise ValueError(
             f"sample.gaussian.method: {options.method} needs a reward with a gradient, and a network; the picture "
             "oracle has the rules themselves"
         )
-    # It checks its own fields when it is made, and `draw` makes it too late: while it is traced.
+    # Its fields are checked when it is made, which `draw` does only while it is traced.
     Steering(
         lambda clean, carry: jnp.zeros(len(clean)),
         options.images,
@@ -105,14 +107,14 @@ def check_guided(config: ConfigDict) -> None:
 def path_of(config: ConfigDict, system: System, name: str, steps: int) -> solvers.TimeGrid:
     """The points in time of a sampler; raises ValueError for a path that the schedule does not have."""
     schedule = system.diffusing.schedule
-    make = pick(solvers.PATHS, name, "sample.gaussian.path")
+    make = lookup(solvers.PATHS, name, "sample.gaussian.path")
     if name != "uniform" and not isinstance(schedule, Betas):
         raise ValueError(f"sample.gaussian.path: {name} is for schedules that are chains; set it to uniform")
     return make(schedule, steps)
 
 
-def windows(config: ConfigDict, path: solvers.TimeGrid) -> tuple[np.ndarray, np.ndarray]:
-    """In which steps guides act, and after which particles are weighed."""
+def active_steps(config: ConfigDict, path: solvers.TimeGrid) -> tuple[np.ndarray, np.ndarray]:
+    """Steps in which guides act, and steps after which particles are resampled."""
     options, steps = config.sample.gaussian, len(path.time) - 1
     acting = {
         "gradient": lambda: solvers.every(steps, options.gradient.period),
@@ -128,86 +130,89 @@ def method(config: ConfigDict, system: System, reward: Reward) -> Method:
     Raises:
       ValueError: see `check_guided`.
     """
-    check_guided(config)
+    check_guided(config, system)
     options, ahead_options = config.sample.gaussian, config.sample.gaussian.lookahead
-    solver = pick(SOLVERS, options.solver, "sample.gaussian.solver")(options.eta)
+    solver = lookup(SOLVERS, options.solver, "sample.gaussian.solver")(options.eta)
     path = path_of(config, system, options.path, config.sample.steps)
-    acting, weighed = windows(config, path)
+    acting, weighed = active_steps(config, path)
     grid = solvers.gaussian_grid(path, solver, acting, weighed)
     draws = options.images * (options.best_of if options.method == "best_of" else 1)
-    looks = options.method.startswith("lidar")
-    shape = system.levels.image
+    uses_lookahead = options.method.startswith("lidar")
+    shape = system.pixels.image
     assert shape is not None
 
     def draw(
         params: Params,
         reward_params: Params,
         keys: Slots,
-        told: Told,
+        conditioning: Conditioning,
         ahead: Lookahead | None,
-        forces: dict[str, Array],
+        strengths: dict[str, Array],
     ) -> Array:
         count = keys.shape[1]
-        predict, carry = bound(config, system, params, told, count)
+        predict, carry = conditional_prediction(config, system, params, conditioning, count)
 
         def value(clean: Array, carry: Any = None) -> Array:
-            return reward(reward_params, clean, told)
+            return reward(reward_params, clean, conditioning)
 
         steering = options.steering
         resample = None
         if "steering" in options.method:
-            resample = Steering(value, count, forces["steering"], steering.potential, steering.adaptive)
-        predict = guided(predict, chain(options.method, value, ahead, forces))
+            resample = Steering(value, count, strengths["steering"], steering.potential, steering.adaptive)
+        predict = guided(predict, chain(options.method, value, ahead, strengths))
         x, _ = sample_gaussian(predict, keys.reshape(-1), shape, grid, carry, resample)
         if options.method == "best_of":
             x = best(x, value(x), len(keys), options.images)
         return x.reshape(len(keys), -1, *shape)
 
-    look = looking(config, system, shape) if looks else None
-    forces = {
+    ahead_sampler = lookahead_sampler(config, system, shape) if uses_lookahead else None
+    strengths = {
         "gradient": options.gradient.scale,
         "rate": options.condition.rate,
         "steering": options.steering.strength,
         "strength": ahead_options.strength,
         "scale": ahead_options.scale,
     }
-    return Method(draw, forces, draws, look, ahead_options.particles if looks else 0, cost(config, grid))
+    per = evaluations_per_prediction(config, system)
+    particles = ahead_options.particles if uses_lookahead else 0
+    ahead_evaluations = particles * ahead_options.steps * per
+    return Method(draw, strengths, draws, ahead_sampler, particles, ahead_evaluations, cost(config, grid, per))
 
 
 def chain(
-    name: str, value: Callable[[Array], Array], ahead: Lookahead | None, forces: dict[str, Array]
+    name: str, value: Callable[[Array], Array], ahead: Lookahead | None, strengths: dict[str, Array]
 ) -> tuple[Guide, ...]:
     """The guides of a method, in x_0-space, after classifier-free guidance."""
     if name == "gradient":
-        return (guides.reward_gradient(value, forces["gradient"]),)
+        return (guides.reward_gradient(value, strengths["gradient"]),)
     if name == "condition":
-        return (guides.condition_ascent(value, forces["rate"]),)
+        return (guides.condition_ascent(value, strengths["rate"]),)
     if ahead is not None:
-        return (lookahead_guide(ahead, forces["strength"], forces["scale"]),)
+        return (lookahead_guide(ahead, strengths["strength"], strengths["scale"]),)
     return ()
 
 
-def looking(config: ConfigDict, system: System, shape: tuple[int, ...]) -> Callable[..., Array]:
-    """The cheap sampler of LiDAR's first phase."""
+def lookahead_sampler(config: ConfigDict, system: System, shape: tuple[int, ...]) -> Callable[..., Array]:
+    """The cheap sampler of LiDAR's first phase (specification of LiDAR, section 3)."""
     options = config.sample.gaussian.lookahead
     path = path_of(config, system, options.path, options.steps)
-    grid = solvers.gaussian_grid(path, pick(SOLVERS, options.solver, "sample.gaussian.lookahead.solver")(0.0))
+    grid = solvers.gaussian_grid(path, lookup(SOLVERS, options.solver, "sample.gaussian.lookahead.solver")(0.0))
 
-    def look(params: Params, keys: Slots, told: Told) -> Array:
-        predict, carry = bound(config, system, params, told, keys.shape[1])
+    def draw(params: Params, keys: Slots, conditioning: Conditioning) -> Array:
+        predict, carry = conditional_prediction(config, system, params, conditioning, keys.shape[1])
         x, _ = sample_gaussian(predict, keys.reshape(-1), shape, grid, carry)
         return x.reshape(*keys.shape, *shape)
 
-    return look
+    return draw
 
 
-def cost(config: ConfigDict, grid: solvers.GaussianGrid) -> Cost:
-    """Evaluations, backward passes and rewards of one prompt; guidance by a null prompt doubles the first two.
+def cost(config: ConfigDict, grid: solvers.GaussianGrid, per: int) -> Cost:
+    """Evaluations, backward passes and rewards of one prompt, with `per` evaluations per prediction.
 
-    (The gradient by the condition, not by the state, has one backward pass.)
-    Rewards that only rank what was made (best of several, lookahead samples) count too; those that measure do not.
+    The gradient by the conditioning, in contrast to that by the state, has one backward pass. Rewards that rank samples
+    (best of several, lookahead samples) count; those that measure them do not.
     """
-    options, per = config.sample.gaussian, calls(config)
+    options = config.sample.gaussian
     steps, images = len(grid.index), options.images
     plain = steps * per * images
     if options.method == "best_of":
@@ -222,3 +227,43 @@ def cost(config: ConfigDict, grid: solvers.GaussianGrid) -> Cost:
         ahead = options.lookahead
         return Cost(plain + ahead.particles * ahead.steps * per, 0, ahead.particles + rewards)
     return Cost(plain, 0, rewards)
+
+
+def calls(config: ConfigDict, made: Method, init: Any, reward_init: Any, conditioning: Any, flops: float) -> list[Call]:
+    """The sampler of a batch of prompts by shapes, and before it the lookahead sampler where the method has one.
+
+    `flops` are those of one evaluation of the network for one image.
+    """
+    size, length, options = config.sample.batch, config.data.length, config.sample.gaussian
+    programs, ahead = [], None
+    if made.lookahead:
+        ahead = Lookahead._make(
+            [
+                rows_like(size, made.particles, length, dtype=jnp.float32),
+                rows_like(size, made.particles, dtype=jnp.float32),
+            ]
+        )
+        ahead_call = Call(
+            name=f"lookahead, {made.particles} x {options.lookahead.steps} steps",
+            function=made.lookahead,
+            params=(init,),
+            rows=(keys_like(size, made.particles), conditioning),
+            flops=size * made.lookahead_evaluations * flops,
+            turns=options.lookahead.steps,
+            rows_out=True,
+        )
+        programs.append(ahead_call)
+    strengths = {name: jnp.float32(value) for name, value in made.strengths.items()}
+    # A backward pass takes twice the operations of a forward pass.
+    work = size * (made.cost.evaluations - made.lookahead_evaluations + 2 * made.cost.backward) * flops
+    call = Call(
+        name=f"sampler by {options.method}, {config.sample.steps} steps",
+        function=made.draw,
+        params=(init, reward_init),
+        rows=(keys_like(size, made.draws), conditioning, ahead),
+        scalars=(strengths,),
+        flops=work,
+        turns=config.sample.steps,
+        rows_out=True,
+    )
+    return [*programs, call]

@@ -1,30 +1,32 @@
-"""The network and the process of a config."""
+"""Masked diffusion over tokens or sub-tokens: process, denoiser, objectives, estimators and sampler of a config."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from diffusion.codecs.embedding import Embedding
-from diffusion.codecs.subtokens import PixelCodec, SubtokenCodec, shuffled
-from diffusion.data.arrays import image_shape, label_count
-from diffusion.nets import classifier, discrete_unet, mlp
-from diffusion.nets.dit import DiT
+from diffusion.codecs.subtokens import SubtokenCodec, shuffled
+from diffusion.data.arrays import label_count
+from diffusion.likelihood.estimators import CAUSAL as CAUSAL_ESTIMATORS
+from diffusion.likelihood.estimators import Estimate, estimator, split_passes
 from diffusion.nets.self_conditioning_adapter import check_kind
-from diffusion.nets.subtoken_embedding import DigitEmbedding, check_embedding
-from diffusion.objectives.self_conditioning import SoftEmbedding
-from diffusion.processes.gaussian import GaussianDiffusion
+from diffusion.objectives.cross_entropy import CrossEntropy
+from diffusion.objectives.elbo import Nelbo
+from diffusion.objectives.reveal import RevealNelbo
+from diffusion.objectives.self_conditioning import SoftEmbedding, randomly_self_conditioned
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.schedules import masking as schedules
-from diffusion.types import Denoiser, MaskedProcess, Params
-from experiments.families.base import pick
+from diffusion.types import MaskedProcess
+from experiments.families import error_prediction, masked_sampling
+from experiments.families.base import Call, System, keys_like, lookup, rows_like
+from experiments.families.networks import NETWORKS
 
+TRAINED, CAUSAL, REWARDED, MEASURED_BY = True, False, False, "likelihood"
+DOMAINS = ("text", "image", "molecules", "genomes", "values")
 SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
     "log_linear": lambda config: schedules.LogLinear(config.epsilon),
     "linear": lambda config: schedules.Linear(),
@@ -32,68 +34,26 @@ SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
     "polynomial": lambda config: schedules.Polynomial(config.power),
     "geometric": lambda config: schedules.Geometric(config.low, config.high),
 }
-
-
-@dataclass(frozen=True)
-class System:
-    """A network, its process, and how to start it; `self_conditioning` makes its memory where it has one.
-
-    `codec` says which values tokens are where the noise is Gaussian; `end` is the token that ends targets of pairs.
-
-    With an error predictor beside it `base` is the system without, `extend(key, denoiser, judge)` makes the parameters
-    of both from those of the base (and of the judge whose likelihoods it learns from), and `errors(params, state,
-    label)` predicts, in `error_flops` an example.
-    """
-
-    net: nn.Module
-    process: MaskedProcess | GaussianDiffusion
-    denoiser: Denoiser
-    init: Callable[[jax.Array], Params]
-    length: int
-    classes: int
-    self_conditioning: SoftEmbedding | None = None
-    base: "System | None" = None
-    extend: Callable[..., Params] | None = None
-    errors: Callable[..., Array] | None = None
-    error_flops: float = 0.0
-    codec: PixelCodec | Embedding | None = None
-    end: int = 0
-
-    @property
-    def masking(self) -> MaskedProcess:
-        """The process of a model of masked tokens."""
-        assert not isinstance(self.process, GaussianDiffusion)
-        return self.process
-
-    @property
-    def diffusing(self) -> GaussianDiffusion:
-        """The process of a model with Gaussian noise."""
-        assert isinstance(self.process, GaussianDiffusion)
-        return self.process
-
-    @property
-    def levels(self) -> PixelCodec:
-        """The codec of a model of pictures."""
-        assert isinstance(self.codec, PixelCodec)
-        return self.codec
-
-    @property
-    def embedding(self) -> Embedding:
-        """The codec of embedding diffusion."""
-        assert isinstance(self.codec, Embedding)
-        return self.codec
+OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
+    "nelbo": lambda config, system: Nelbo(
+        system.denoiser, system.masking, config.objective.minimum_time, config.objective.target
+    ),
+    "nelbo_reveal": lambda config, system: RevealNelbo(system.denoiser, system.masking, config.objective.target),
+    "cross_entropy": lambda config, system: CrossEntropy(system.denoiser, system.masking, system.masking.vocabulary),
+    "errors": error_prediction.objective,
+}
 
 
 def codec(config: ConfigDict, vocabulary: int) -> SubtokenCodec:
-    """The digits of tokens, in the order of the vocabulary or shuffled; raises ValueError when they do not fit."""
+    """The sub-tokens of tokens, in the vocabulary's order or shuffled; raises ValueError when they do not fit."""
     if config.shuffle:
         return shuffled(vocabulary, config.digits, config.shuffle, config.shuffle_codes)
     return SubtokenCodec(vocabulary, config.digits)
 
 
 def process(config: ConfigDict, vocabulary: int) -> MaskedProcess:
-    """Masking of tokens, or of their digits."""
-    schedule = pick(SCHEDULES, config.process.schedule, "process.schedule")(config.process)
+    """Masking of tokens, or of their sub-tokens."""
+    schedule = lookup(SCHEDULES, config.process.schedule, "process.schedule")(config.process)
     if config.codec.digits == 1:
         return MaskedDiffusion(vocabulary, schedule)
     if config.model.causal or config.data.packing == "padded":
@@ -102,100 +62,55 @@ def process(config: ConfigDict, vocabulary: int) -> MaskedProcess:
     return PartialMaskedDiffusion(codec(fields, vocabulary), schedule, fields.carry_over, fields.chunk_point)
 
 
-def transformer(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Module:
-    """The DiT, behind an embedding of digits where tokens have several."""
-    fields = {name: value for name, value in config.model.items() if name not in ("net", "time_conditioning")}
-    fields["memory"] = config.memory.adapter
-    embedder = None
-    if process.subtokens > 1:
-        merge, shared, hidden = config.codec.merge, config.codec.shared, config.model.hidden
-        check_embedding(process.subtokens, hidden, merge)
-        embedder = DigitEmbedding(process.mask_id, process.subtokens, hidden, merge, shared)
-    return DiT(vocab_size=classes, embedder=embedder, **fields)
-
-
-def image_net(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Module:
-    """The U-Net over the pictures of `data.source`."""
-    return discrete_unet.UNet(
-        image_shape(config.data.source),
-        classes,
-        process.mask_id,
-        process.subtokens,
-        **plain_fields(config.unet),
-        dtype=config.model.dtype,
-        remat=config.model.remat,
-        unroll=config.model.unroll,
-        attention=config.model.attention,
-        merge=config.codec.merge,
-        shared=config.codec.shared,
-        memory=config.memory.adapter,
-    )
-
-
-def perceptron(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Module:
-    """The MLP over all positions at once; its layers are the model's blocks."""
-    model = config.model
-    return mlp.Mlp(
-        positions=config.data.length,
-        classes=classes,
-        base=process.mask_id,
-        digits=process.subtokens,
-        hidden=model.hidden,
-        layers=model.blocks,
-        dropout=model.dropout,
-        time=model.time_conditioning,
-        dtype=model.dtype,
-    )
-
-
-def image_classifier(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Module:
-    """The classifier of the pictures of `data.source` by its labels; it reads whole tokens."""
-    if process.subtokens > 1:
-        raise ValueError("codec.digits: a classifier reads whole tokens; its row sets codec.digits=1")
-    del classes
-    source, fields = config.data.source, plain_fields(config.classifier)
-    shape, labels = image_shape(source), label_count(source)
-    return classifier.Classifier(shape, process.mask_id, labels, **fields, dtype=config.model.dtype)
-
-
-def plain_fields(section: ConfigDict) -> dict[str, Any]:
-    """A section's fields; lists, which is what tuples become in a stored plan, as tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
-
-
-NETS: dict[str, Callable[[ConfigDict, int, MaskedProcess], nn.Module]] = {
-    "dit": transformer,
-    "unet": image_net,
-    "mlp": perceptron,
-    "classifier": image_classifier,
-}
-
-
 def denoising_system(config: ConfigDict, vocabulary: int) -> System:
     """The network and process of a config over `vocabulary` tokens, without an error predictor.
 
-    With one symbol a token the mask comes after the tokens, then padding; digits have a mask of their own, and the
-    network's classes are the tokens alone.
+    Whole tokens are followed by the mask and then by padding among the network's classes; sub-tokens have a mask of
+    their own, and the classes are the tokens alone.
     """
     noise = process(config, vocabulary)
     classes = vocabulary if noise.subtokens > 1 else vocabulary + (2 if config.data.packing == "padded" else 1)
-    check_memory(config)
-    net = pick(NETS, config.model.net, "model.net")(config, classes, noise)
+    check_conditioning(config)
+    net = lookup(NETWORKS, config.model.net, "model.net").make(config, classes, noise)
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         sigma = schedules.sigma(noise.schedule, time) if config.model.time_conditioning else None
-        inputs = {"label": cond} if config.model.labels else {}
+        inputs: dict[str, Any] = {"label": cond} if config.model.labels else {}
         inputs |= {"memory": memory} if config.memory.adapter != "none" else {}
         return net.apply({"params": params}, noisy, sigma, **inputs, keys=keys)
 
     def init(key):
         return net.init(key, jnp.zeros((1, config.data.length * noise.subtokens), jnp.int32))["params"]
 
-    return System(net, noise, denoiser, init, config.data.length, classes, self_conditioning(config, net, noise))
+    return System(
+        net=net,
+        process=noise,
+        denoiser=denoiser,
+        init=init,
+        length=config.data.length,
+        classes=classes,
+        self_conditioning=self_conditioning(config, net, noise),
+    )
 
 
-def check_memory(config: ConfigDict) -> None:
-    """Raise ValueError where a network has no place for a memory or for labels."""
+def system(config: ConfigDict, vocabulary: int) -> System:
+    """The denoiser of a config, and the error predictor beside it where `predictor.kind` names one."""
+    judge = judge_system(config, vocabulary) if config.predictor.kind != "none" else None
+    return error_prediction.extended(config, denoising_system(config, vocabulary), judge)
+
+
+def judge_system(config: ConfigDict, vocabulary: int) -> System | None:
+    """The autoregressive network, of this config's sizes, whose likelihoods are a predictor's labels."""
+    if config.predictor.labels != "likelihood":
+        return None
+    causal = config.copy_and_resolve_references()
+    causal.model.update(causal=True, adaln=False, labels=0)
+    causal.codec.digits, causal.memory.adapter = 1, "none"
+    return denoising_system(causal, vocabulary)
+
+
+def check_conditioning(config: ConfigDict) -> None:
+    """Raise ValueError where a network has no place for a self-conditioning input or for labels."""
     check_kind(config.memory.adapter)
     if config.memory.adapter != "none" and (config.model.causal or config.model.net not in ("dit", "unet")):
         raise ValueError("memory.adapter: goes with model.net=dit or unet and model.causal=False; set it to none")
@@ -207,13 +122,101 @@ def check_memory(config: ConfigDict) -> None:
 
 
 def self_conditioning(config: ConfigDict, net: nn.Module, process: MaskedProcess) -> SoftEmbedding | None:
-    """How this network remembers a prediction; None for one that does not."""
+    """The self-conditioning input that a prediction leaves for this network; None without an adapter."""
     if config.memory.adapter == "none":
         return None
     codes = process.encode(jnp.arange(process.vocabulary)[None])
     width = config.model.hidden if config.model.net == "dit" else config.unet.channels
 
-    def table(params) -> Any:
+    def table(params):
         return net.apply({"params": params}, codes, method="token_table")
 
     return SoftEmbedding(process, table, width, config.memory.rows, config.model.dtype)
+
+
+def objective(config: ConfigDict, system: System) -> Callable:
+    """The training objective, over two passes at the rate `memory.rate` where the network is self-conditioned."""
+    if system.errors and config.objective.name != "errors":
+        raise ValueError("predictor.kind: a predictor learns by objective.name=errors; set it, or the kind to none")
+    lookup({"marginal": 0, "joint": 0}, config.objective.target, "objective.target")
+    if system.self_conditioning and config.memory.rate != 0 and not system.errors:
+        denoiser = randomly_self_conditioned(system.denoiser, system.self_conditioning, config.memory.rate)
+        system = replace(system, denoiser=denoiser)
+    return OBJECTIVES[config.objective.name](config, system)
+
+
+def estimators(config: ConfigDict) -> list[str]:
+    """Names of the estimators to run, first the one of the table's plain columns (self-conditioned: of two passes).
+
+    Raises:
+      ValueError: for one that does not fit the network.
+    """
+    noise = "bound_marginal" if config.codec.digits > 1 else "bound_continuous"
+    return named_estimators(config, noise + ("_passes_2" if config.memory.adapter != "none" else ""))
+
+
+def named_estimators(config: ConfigDict, default: str) -> list[str]:
+    """The estimators of `evaluate`, "auto" being `default`; raises ValueError for one that does not fit."""
+    first = default if config.evaluate.estimator == "auto" else config.evaluate.estimator
+    names = list(dict.fromkeys([first, *config.evaluate.also]))
+    for name in names:
+        base, passes = split_passes(name)
+        estimator(base)
+        if passes > 1 and config.memory.adapter == "none":
+            raise ValueError(f"evaluate.estimator: {name} is for a self-conditioned network; set memory.adapter")
+        if (name in CAUSAL_ESTIMATORS) != config.model.causal:
+            raise ValueError(f"evaluate.estimator: {name} does not fit model.causal={config.model.causal}; use auto")
+    return names
+
+
+def estimate(config: ConfigDict, system: System, name: str) -> Estimate:
+    """The estimator of that name; its passes are those of the denoiser."""
+    return estimator(split_passes(name)[0])
+
+
+def batch(config: ConfigDict) -> dict:
+    """Shapes of one training batch."""
+    size = config.train.batch
+    rows = {"tokens": rows_like(size, config.data.length, dtype=jnp.int32)}
+    rows["weights"] = rows_like(size, config.data.length, dtype=jnp.float32)
+    return rows | ({"label": rows_like(size, dtype=jnp.int32)} if config.model.labels else {})
+
+
+def forward_flops(config: ConfigDict, system: System) -> float:
+    """Floating-point operations of one example's forward pass, the self-conditioning input left out."""
+    return NETWORKS[config.model.net].flops(config, system.errors.base.net if system.errors else system.net)
+
+
+def training_flops(config: ConfigDict, system: System) -> float:
+    """Floating-point operations of one optimizer step.
+
+    Three forward passes per example, and one more at the rate of the self-conditioning pass. An error predictor takes
+    three of its own (with kind=head one, for the blocks are frozen) beside the denoiser's passes without gradients.
+    """
+    forward, conditioned = forward_flops(config, system), config.memory.adapter != "none"
+    if system.errors:
+        own = system.errors.flops * (1 if config.predictor.kind == "head" else 3)
+        return (own + forward * (2 if conditioned else 1)) * config.train.batch
+    return (3 + (config.memory.rate if conditioned else 0)) * forward * config.train.batch
+
+
+def sampler(config: ConfigDict, system: System) -> Callable:
+    """`sample(params, keys, prompt, label=None)` for prompts [B, sample.length or data.length]."""
+    return masked_sampling.windowed_sampler(config, system)
+
+
+def calls(config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
+    """The sampler of one batch, with all its steps."""
+    size, length = config.sample.batch, config.sample.length or config.data.length
+    turns = masked_sampling.network_evaluations(config)
+    asked = masked_sampling.predictor_evaluations(config, system) * system.errors.flops if system.errors else 0.0
+    label = rows_like(size, dtype=jnp.int32) if config.model.labels else None
+    call = Call(
+        name=f"sampler, {turns} evaluations",
+        function=sampler(config, system),
+        params=(system.init,),
+        rows=(keys_like(size), rows_like(size, length, dtype=jnp.int32), label),
+        flops=size * (forward_flops(config, system) * turns + asked),
+        turns=turns,
+    )
+    return [call]

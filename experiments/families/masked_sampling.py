@@ -1,4 +1,4 @@
-"""The sampler of a config."""
+"""The sampler of masked diffusion that a config describes: policy, remasking rule, grid and windows."""
 
 import math
 from collections.abc import Callable
@@ -16,13 +16,9 @@ from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import Grid, Window, grid, kept_masks, warped
 from diffusion.sampling.masked.sampler import MaskedSampler, Samples
 from diffusion.sampling.masked.subtokens import DigitDraw, ancestral_digits, rate_corrector, sample_tokens
-from diffusion.sampling.sequences.autoregressive import AutoregressiveSampler
 from diffusion.schedules.masking import Loop
 from diffusion.types import MaskedProcess, Schedule
-from experiments.families.base import pick
-from experiments.families.masked import System
-from experiments.families.seq2seq import NET
-from experiments.families.translation import text_sampler
+from experiments.families.base import System, lookup
 
 POLICIES: dict[str, Callable[[ConfigDict, MaskedProcess], policies.Policy]] = {
     "ancestral": lambda config, process: policies.Policy(ancestral(config, process)),
@@ -40,6 +36,12 @@ POLICIES: dict[str, Callable[[ConfigDict, MaskedProcess], policies.Policy]] = {
     ),
     "p2": lambda config, process: policies.Policy(star.path_planning(config.remask.eta, config.remask.planner)),
 }
+DRAWS = {
+    "precision": ("exact", "mdlm_float32"),
+    "nucleus_rule": ("off", "inclusive", "standard"),
+    "final": ("argmax", "draw", "none"),
+    "digits_draw": ("token", "marginal"),
+}
 RULES: dict[str, Callable[[float], remasking.Rule]] = {
     "cap": remasking.cap,
     "rescale": remasking.rescale,
@@ -50,7 +52,7 @@ RULES: dict[str, Callable[[float], remasking.Rule]] = {
 
 
 def coins(config: ConfigDict, process: MaskedProcess) -> Callable:
-    """A coin for every position: a token, or a digit."""
+    """A coin for every position of the state."""
     return ancestral_digits(process.subtokens, config.chunk_point) if process.subtokens > 1 else policies.ancestral_step
 
 
@@ -60,23 +62,21 @@ def ancestral(config: ConfigDict, process: MaskedProcess) -> Callable:
     return policies.race_step if racing else coins(config, process)
 
 
-def sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
-    """`sample(params, keys, prompt, label=None)` for prompts [B, sample.length or data.length], as the config says.
+def check_draws(options: ConfigDict) -> None:
+    """Raise ValueError for an unknown rule of the token draws."""
+    for name, known in DRAWS.items():
+        lookup(dict.fromkeys(known), options[name], f"sample.{name}")
 
-    A network with model.labels is told `label` [B] of every example.
+
+def windowed_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
+    """`sample(params, keys, prompt, label=None)` for prompts [B, sample.length or data.length].
+
+    Longer sequences than data.length are drawn window by window. A class-conditional network reads `label` [B].
     """
     options, length = config.sample, config.data.length
-    if config.model.net == NET:
-        return text_sampler(config, system)
-    pick(dict.fromkeys(("exact", "mdlm_float32")), options.precision, "sample.precision")
-    pick(dict.fromkeys(("off", "inclusive", "standard")), options.nucleus_rule, "sample.nucleus_rule")
-    pick(dict.fromkeys(("argmax", "draw", "none")), options.final, "sample.final")
-    pick(dict.fromkeys(("token", "marginal")), options.digits_draw, "sample.digits_draw")
-    total = options.length or length
-    if config.model.causal:
-        return causal_sampler(config, system, total)
+    check_draws(options)
     window = masked_sampler(config, system)
-    if total == length:
+    if (options.length or length) == length:
         return window
     stride = options.stride or length // 2
 
@@ -85,25 +85,11 @@ def sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
             return window(params, keys, piece, label)
 
         samples = semi_autoregressive(one, keys, prompt, length, stride)
-        # A code of no token is drawn anew where the next window overlaps: those that are left count.
+        # A code of no token is drawn again where the next window overlaps; those that are left count.
         left = jnp.sum(samples.tokens == system.masking.vocabulary, axis=1)
         return samples._replace(invalid=left if system.masking.subtokens > 1 else samples.invalid)
 
     return windows
-
-
-def causal_sampler(config: ConfigDict, system: System, total: int) -> Callable:
-    """Left to right, with a cache."""
-    options = config.sample
-    if total != config.data.length:
-        raise ValueError(f"sample.length: an autoregressive model writes data.length = {config.data.length} tokens")
-    causal = AutoregressiveSampler(
-        lambda size: system.net.init_cache(size, total),
-        lambda params, *inputs: system.net.apply({"params": params}, *inputs, method="decode"),
-        Draw(system.masking.mask_id, options.precision, options.nucleus_rule),
-        system.masking.mask_id,
-    )
-    return lambda params, keys, prompt, label=None: causal(params, keys, prompt, options.temperature, options.nucleus)
 
 
 def masked_sampler(config: ConfigDict, system: System) -> Callable:
@@ -112,9 +98,9 @@ def masked_sampler(config: ConfigDict, system: System) -> Callable:
     for name in ("eta", "temperature"):
         if options.remask[name] < 0:
             raise ValueError(f"sample.remask.{name}: must not be negative, not {options.remask[name]}")
-    policy = pick(POLICIES, options.policy, "sample.policy")(options, process)
+    policy = lookup(POLICIES, options.policy, "sample.policy")(options, process)
     steps, end, final = sampling_steps(config), options.end, options.final
-    pick(dict.fromkeys(("reuse", "null")), options.memory, "sample.memory")
+    lookup(dict.fromkeys(("reuse", "null")), options.memory, "sample.memory")
     self_conditioning = system.self_conditioning if options.memory == "reuse" else None
     if options.cache and config.model.time_conditioning:
         raise ValueError("sample.cache: a network that reads time predicts anew at every step; set it to False")
@@ -128,7 +114,7 @@ def masked_sampler(config: ConfigDict, system: System) -> Callable:
         times = warped(np.linspace(1.0, end, steps + 1), options.warp)
         scale, power = options.corrector
         policy = replace(policy, correct=rate_corrector(process.schedule, times, scale, power, process.mask_id))
-    errors = asked(config, system)
+    errors = error_predictor(config, system)
     if not isinstance(process, PartialMaskedDiffusion):
         # P2's confidence is that of the noised logits.
         draw = Draw(process.mask_id, options.precision, options.nucleus_rule, noised=options.policy == "p2")
@@ -153,8 +139,16 @@ def sampling_steps(config: ConfigDict) -> int:
     return positions if config.sample.policy == "first_hitting" else config.sample.steps
 
 
-def asked(config: ConfigDict, system: System) -> Callable | None:
-    """The error predictor, for a policy that asks it; raises ValueError where there is none to ask."""
+def network_evaluations(config: ConfigDict) -> int:
+    """Evaluations of the network for one sequence, over all windows."""
+    options, window = config.sample, config.data.length
+    steps = sampling_steps(config) + (options.policy != "first_hitting" and options.final != "none")
+    windows = 1 + -(-((options.length or window) - window) // (options.stride or window // 2))
+    return windows * steps
+
+
+def error_predictor(config: ConfigDict, system: System) -> Callable | None:
+    """The error predictor, for a policy that reads its logits; raises ValueError where there is none."""
     options = config.sample
     if not (options.policy == "gstar" or (options.policy == "p2" and options.remask.planner)):
         return None
@@ -163,12 +157,12 @@ def asked(config: ConfigDict, system: System) -> Callable | None:
             "sample.policy: gstar, and p2 with remask.planner, ask an error predictor; set predictor.kind, and sample "
             "from the row that trains it"
         )
-    return system.errors
+    return system.errors.predict
 
 
-def questions(config: ConfigDict, system: System) -> int:
-    """How often a sampler asks the error predictor for one sequence."""
-    if config.model.causal or asked(config, system) is None:
+def predictor_evaluations(config: ConfigDict, system: System) -> int:
+    """Evaluations of the error predictor for one sequence."""
+    if error_predictor(config, system) is None:
         return 0
     steps = sampling_steps(config)
     return int(sampling_grid(config, system.masking, steps, config.sample.end).guided.sum())
@@ -182,13 +176,13 @@ def rule(config: ConfigDict) -> remasking.Rule:
         return remasking.none
     if not 0 <= config.remask.eta <= 1:
         raise ValueError(f"sample.remask.eta: must lie in [0, 1], not {config.remask.eta}")
-    return pick(RULES, config.remask.rule, "sample.remask.rule")(config.remask.eta)
+    return lookup(RULES, config.remask.rule, "sample.remask.rule")(config.remask.eta)
 
 
 def sampling_schedule(config: ConfigDict, process: MaskedProcess) -> Schedule:
     """The mask level over sampling time: the process's own, or G-Star's loop with its plateau in the window."""
     options = config.remask
-    if pick({"process": False, "loop": True}, options.schedule, "sample.remask.schedule"):
+    if lookup({"process": False, "loop": True}, options.schedule, "sample.remask.schedule"):
         if config.policy == "first_hitting":
             raise ValueError("sample.remask.schedule: first_hitting follows the process; set it to process")
         if not (0 < options.off < options.on < 1 and 0 < options.level < 1):

@@ -21,9 +21,8 @@ from diffusion.sampling.sequences.beam import BeamSearch
 from diffusion.sampling.sequences.embedding import PATHS, Diagnosis, EmbeddingSampler, noisier
 from diffusion.schedules.gaussian import Betas
 from diffusion.types import EncodedSource, Keys, Params, SequenceCondition, Tokens
-from experiments.families.base import pick
-from experiments.families.masked import System
-from experiments.families.seq2seq import NET, method, pair_flops
+from experiments.families.base import System, lookup
+from experiments.families.pair_network import network_call, pair_flops
 
 LENGTHS = ("around", "likeliest", "drawn", "known")
 RERANK = ("mbr", "judge")
@@ -72,7 +71,7 @@ def beam_search(config: ConfigDict, system: System) -> Translator:
     """Beam search of the autoregressive model, which keeps the best hypothesis alone."""
     options, length, vocabulary = config.sample.translation, longest(config), system.embedding.vocabulary
     search = BeamSearch(
-        method(system, "step"),
+        network_call(system, "step"),
         system.net.init_cache,
         vocabulary,
         start_id=vocabulary,
@@ -81,7 +80,7 @@ def beam_search(config: ConfigDict, system: System) -> Translator:
         beam=options.beam,
         penalty=options.penalty,
     )
-    encode = method(system, "encode")
+    encode = network_call(system, "encode")
 
     def translate(params, keys, source, mask, known):
         tokens, _ = search(params, encode(params, source, mask), length)
@@ -97,7 +96,7 @@ def embedding_sampler(config: ConfigDict, system: System, diagnose: bool) -> Tra
     check_counts(config)
     sampler, grid = steps_of(config, system)
     sampler = replace(sampler, diagnose=diagnose)
-    encode, beam = method(system, "encode"), options.length_beam
+    encode, beam = network_call(system, "encode"), options.length_beam
 
     def chosen(keys: Keys, encoded: EncodedSource, known: Int[Array, " B"]) -> Int[Array, "B b"]:
         if filled:
@@ -116,7 +115,7 @@ def embedding_sampler(config: ConfigDict, system: System, diagnose: bool) -> Tra
         shape = (len(source), -1, length)
         return Candidates(made.tokens.reshape(shape), condition.target.reshape(shape), made.steps)
 
-    evaluations = calls(config)
+    evaluations = evaluations_per_candidate(config)
     count = options.seeds * (1 if filled or options.lengths == "known" else beam)
     encoder, decoder = pair_flops(config, system.classes)
     return Translator(translate, count, evaluations, encoder + count * evaluations * decoder)
@@ -125,16 +124,16 @@ def embedding_sampler(config: ConfigDict, system: System, diagnose: bool) -> Tra
 def steps_of(config: ConfigDict, system: System) -> tuple[EmbeddingSampler, GaussianGrid]:
     """The sampler of one candidate, and its grid; raises ValueError for names that do not fit."""
     options, schedule = config.sample.translation, system.diffusing.schedule
-    path = pick(PATHS, options.path, "sample.translation.path")
+    path = lookup(PATHS, options.path, "sample.translation.path")
     if options.path == "spaced" and not isinstance(schedule, Betas):
         raise ValueError("sample.translation.path: spaced is for schedules that are chains; set it to even")
-    solver = pick(SOLVERS, options.solver, "sample.translation.solver")(options.factor)
-    mode = pick({mode: mode for mode in ("reuse", "recompute", "none")}, options.memory, "sample.translation.memory")
+    solver = lookup(SOLVERS, options.solver, "sample.translation.solver")(options.factor)
+    mode = lookup({mode: mode for mode in ("reuse", "recompute", "none")}, options.memory, "sample.translation.memory")
     sampler = EmbeddingSampler(system.denoiser, system.embedding, system.embedding.vocabulary + 1, mode, options.clamp)
     return sampler, solvers.gaussian_grid(path(schedule, config.sample.steps), solver)
 
 
-def calls(config: ConfigDict) -> int:
+def evaluations_per_candidate(config: ConfigDict) -> int:
     """Of the network, one after the other, for one candidate."""
     return config.sample.steps * (2 if config.sample.translation.memory == "recompute" else 1)
 
@@ -149,13 +148,15 @@ def text_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
     """
     options, nothing = config.sample, system.embedding.vocabulary
     if options.policy != "embedding":
-        raise ValueError(f"sample.policy: {options.policy} is for masked tokens; {NET} samples with policy=embedding")
+        raise ValueError(
+            f"sample.policy: {options.policy} is for masked tokens; encoder_decoder samples with policy=embedding"
+        )
     if longest(config) != config.data.length:
         raise ValueError(f"sample.length: embedding diffusion writes data.length = {config.data.length} tokens")
     if options.translation.factor <= 0:
         raise ValueError(f"sample.translation.factor: must be positive, not {options.translation.factor}")
     sampler, grid = steps_of(config, system)
-    encode = method(system, "encode")
+    encode = network_call(system, "encode")
 
     def sample(params, keys, prompt, label=None):
         given, size = prompt != nothing, len(prompt)
@@ -164,7 +165,9 @@ def text_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
         keeping = replace(sampler, guides=(keep(known, given[..., None]),))
         made = keeping(params, keys, condition, grid, options.translation.factor)
         none = jnp.zeros(size, jnp.int32)
-        return Samples(jnp.where(given, prompt, made.tokens), jnp.full(size, calls(config)), none, none, none)
+        return Samples(
+            jnp.where(given, prompt, made.tokens), jnp.full(size, evaluations_per_candidate(config)), none, none, none
+        )
 
     return sample
 
@@ -172,9 +175,9 @@ def text_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
 def check_counts(config: ConfigDict) -> None:
     """Raise ValueError for lengths, numbers of candidates, and choices among them that do not fit."""
     options = config.sample.translation
-    pick(dict.fromkeys(LENGTHS), options.lengths, "sample.translation.lengths")
-    pick(dict.fromkeys(RERANK), options.rerank, "sample.translation.rerank")
-    pick(dict.fromkeys(("reference", "hypothesis")), options.role, "sample.translation.role")
+    lookup(dict.fromkeys(LENGTHS), options.lengths, "sample.translation.lengths")
+    lookup(dict.fromkeys(RERANK), options.rerank, "sample.translation.rerank")
+    lookup(dict.fromkeys(("reference", "hypothesis")), options.role, "sample.translation.role")
     for name in ("length_beam", "seeds"):
         if options[name] < 1:
             raise ValueError(f"sample.translation.{name}: must be at least 1, not {options[name]}")
@@ -190,8 +193,8 @@ def check_counts(config: ConfigDict) -> None:
 def mean_log_likelihood(system: System) -> Callable[..., Float[Array, " B"]]:
     """(params, source, its mask, tokens, weights) -> log p(target | source) / tokens of a causal system, in nats."""
     encode, next_logits, vocabulary = (
-        method(system, "encode"),
-        method(system, "next_logits"),
+        network_call(system, "encode"),
+        network_call(system, "next_logits"),
         system.embedding.vocabulary,
     )
 

@@ -1,4 +1,4 @@
-"""What the verb `sample` makes of pictures: a grid to look at, and distances from real ones in a judge's features."""
+"""Samples of images: a grid to look at, and distances from real images in the features of a judge."""
 
 import re
 import shutil
@@ -13,62 +13,61 @@ from diffusion.data.arrays import as_pixels, label_count
 from diffusion.metrics.frechet import classifier_statistics, frechet_distance, moments
 from diffusion.metrics.inception import check_inception, inception_features
 from diffusion.report.images import image_grid, pictures
-from diffusion.train.weights import load_weights
-from experiments import families
-from experiments.plan import Job, read_config
-from experiments.run_context import Context
+from experiments.run_context import Run, in_batches
+from experiments.tasks import token_sampling
+from experiments.tasks.token_sampling import SampleSet, TokenTask
 
-COLUMNS, SHOWN = 8, 64
+LINES, COLUMNS, SHOWN = False, 8, 64
 Classify = Callable[[Int[np.ndarray, "N L"]], tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N K"]]]
 
 
-def check(job: Context) -> None:
-    """Raise ValueError for a judge that cannot judge pictures, before anything is trained."""
-    options = job.config.judge
+def check_judge(run: Run) -> None:
+    """Raise ValueError for a judge that cannot judge images."""
+    options = run.config.judge
     if options.name not in ("none", "classifier", "inception"):
         raise ValueError(f"judge.name: {options.name!r} cannot judge images; known: none, classifier, inception")
     if options.name == "none":
         return
-    job.dataset.split(options.reference)
+    run.dataset.split(options.reference)
     if options.name == "classifier":
-        label_count(job.dataset.source)
+        label_count(run.dataset.source)
         if not options.row:
             raise ValueError("judge.row: empty; name the row of the table whose model is the classifier")
     else:
         check_inception(options.checkpoint)
 
 
-def held_out(job: Context, count: int) -> Int[np.ndarray, "N L"]:
-    """Real images that are not among the reference's: what perfect samples would score."""
-    split = job.dataset.split("validation" if job.config.judge.reference == "test" else "test")
-    return split.rows(range(min(count, len(split))))["tokens"]
+def held_out(run: Run, count: int) -> tuple[Int[np.ndarray, "N L"], None]:
+    """Real images that are not among the reference, which score what perfect samples would."""
+    split = run.dataset.split("validation" if run.config.judge.reference == "test" else "test")
+    return split.rows(range(min(count, len(split))))["tokens"], None
 
 
-def measure(job: Context, spec: Job, sets: list[Int[np.ndarray, "_ L"]]) -> list[dict[str, float]]:
+def measure(run: Run, sets: list[SampleSet], cost: dict[str, float]) -> list[dict[str, float]]:
     """Write samples.png of the first set and compare each with all images of `judge.reference`.
 
     The judge is a classifier trained here (its Fréchet distance is no FID), or Inception (FID).
     """
-    options, source = job.config.judge, job.dataset.source
-    values = job.dataset.tokenizer.vocab_size
+    options, source = run.config.judge, run.dataset.source
+    values = run.dataset.tokenizer.vocab_size
     # Digits that are no value read as `values`; the sampler has counted them, here they show as the brightest.
-    pairs = [as_pixels(source, np.minimum(tokens, values - 1)) for tokens in sets]
+    pairs = [as_pixels(source, np.minimum(each.tokens, values - 1)) for each in sets]
     pixels, shape = pairs[0]
     values = 256 if source.endswith("_pairs") else values
     if jax.process_index() == 0:
-        image_grid(job.folder / "samples.png", pixels[:SHOWN], shape, COLUMNS, values)
-    counts: list[dict[str, float]] = [{"samples": len(tokens)} for tokens in sets]
+        image_grid(run.folder / "samples.png", pixels[:SHOWN], shape, COLUMNS, values)
+    counts: list[dict[str, float]] = [{"samples": len(each.tokens)} for each in sets]
     if options.name == "none":
         return counts
-    split = job.dataset.split(options.reference)
+    split = run.dataset.split(options.reference)
     if options.name == "classifier":
-        classify = trained_classifier(job, spec.needs[-1])
+        classify = trained_classifier(run)
         reference = split.rows(range(len(split)))
         real, known = classify(reference["tokens"])
         accuracy = {"classifier_accuracy": float((known.argmax(axis=1) == reference["label"]).mean())}
         return [
-            count | classifier_scores(*classify(tokens), real) | accuracy
-            for count, tokens in zip(counts, sets, strict=True)
+            count | classifier_scores(*classify(each.tokens), real) | accuracy
+            for count, each in zip(counts, sets, strict=True)
         ]
     features = inception_features(options.checkpoint, options.batch)
 
@@ -91,13 +90,9 @@ def classifier_scores(
     return {"classifier_frechet": frechet_distance(moments(features), moments(real)), **classifier_statistics(logits)}
 
 
-def trained_classifier(job: Context, needed: str) -> Classify:
-    """Features and logits of a classifier row of the same table, `judge.batch` pictures at a time."""
-    folder = job.workdir / "jobs" / needed
-    config = read_config(folder)
-    system = families.system(config, job.dataset.tokenizer.vocab_size)
-    params = load_weights(folder / "weights", system.init, job.mesh)
-    size = job.config.judge.batch
+def trained_classifier(run: Run) -> Classify:
+    """Features and logits of a classifier row of the same table, `judge.batch` images at a time."""
+    _, system, params = run.load("scorer")
 
     @jax.jit
     def judge(params, tokens):
@@ -105,9 +100,7 @@ def trained_classifier(job: Context, needed: str) -> Classify:
         return features, system.net.apply({"params": params}, features, method="classify")
 
     def classify(tokens):
-        # The last batch is filled up, so that one program serves all.
-        filled = np.concatenate([tokens, np.repeat(tokens[-1:], -len(tokens) % size, axis=0)])
-        parts = [jax.device_get(judge(params, filled[start : start + size])) for start in range(0, len(filled), size)]
+        parts = [jax.device_get(judge(params, tokens[at])) for at in in_batches(len(tokens), run.config.judge.batch)]
         features, logits = (np.concatenate(columns)[: len(tokens)] for columns in zip(*parts, strict=True))
         return features, logits
 
@@ -130,3 +123,17 @@ def grid_name(row: dict) -> str:
     """The file of a row's sample grid in a table's folder."""
     slug = re.sub(r"[^a-z0-9]+", "-", f"{row['row']} seed {row['seed']}".lower()).strip("-")
     return f"samples-{slug}.png"
+
+
+TASK = TokenTask(many_sets=True, held_out=held_out, measure=measure)
+
+
+def check(run: Run) -> None:
+    """Raise ValueError for a sampler, prompts, counts or a judge that do not fit."""
+    token_sampling.check(run, TASK)
+    check_judge(run)
+
+
+def sample(run: Run) -> dict:
+    """Draw and measure images."""
+    return token_sampling.draw_and_measure(run, TASK)

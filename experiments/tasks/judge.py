@@ -21,9 +21,7 @@ from diffusion.objectives.autoregressive import shift_right
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights
 from diffusion.types import Params
-from experiments import families
-from experiments.plan import Job, read_config
-from experiments.run_context import Context
+from experiments.run_context import Run
 
 
 @dataclass(frozen=True)
@@ -55,25 +53,22 @@ def check_judge(options: ConfigDict) -> None:
         )
 
 
-def make_judge(job: Context, spec: Job) -> Judge | None:
+def make_judge(run: Run) -> Judge | None:
     """The judge that a config names, or none.
 
     Raises:
       ValueError: for an unknown kind, or a checkpoint that is not there.
     """
-    options = job.config.judge
+    options = run.config.judge
     check_judge(options)
     if options.name == "none":
         return None
-    return trained_judge(spec.needs[-1], job) if options.name == "row" else gpt2_judge(options, job.config)
+    return trained_judge(run) if options.name == "row" else gpt2_judge(options, run.config)
 
 
-def trained_judge(needed: str, job: Context) -> Judge:
+def trained_judge(run: Run) -> Judge:
     """A causal row of the same table; it reads the samples' own tokens, so nothing is tokenized anew."""
-    folder = job.workdir / "jobs" / needed
-    config = read_config(folder)
-    system = families.system(config, job.dataset.tokenizer.vocab_size)
-    params = load_weights(folder / "weights", system.init, job.mesh)
+    _, system, params = run.load("scorer")
     mask_id = system.masking.mask_id
 
     @jax.jit
@@ -87,8 +82,8 @@ def trained_judge(needed: str, job: Context) -> Judge:
         return system.net.apply(variables, system.net.apply(variables, tokens, method="embed"), method="trunk")
 
     return Judge(
-        name=f"AR trained here ({needed})",
-        eos=job.dataset.tokenizer.eos_id,
+        name=f"AR trained here ({run.job.needs['scorer']})",
+        eos=run.dataset.tokenizer.eos_id,
         log_probs=lambda tokens: log_probs(params, tokens),
         features=lambda tokens: features(params, tokens),
         tokens=lambda tokens, texts: (tokens, None),

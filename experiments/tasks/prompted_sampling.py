@@ -18,8 +18,8 @@ from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.sampling.gaussian.sampler import rows_of
 from diffusion.train.mesh import batch_sharding, shards
 from experiments.families.guidance import Method
-from experiments.plan import Job, digest, plain
-from experiments.run_context import Context
+from experiments.plan import digest, to_json
+from experiments.run_context import Run
 from experiments.tasks.prompted_models import Model, Slot
 
 
@@ -30,116 +30,119 @@ class Drawing:
     Programs are compiled, and run once, before the clock starts. A picture is the same for every batch size.
     """
 
-    job: Context
-    spec: Job
+    run: Run
     model: Model
-    asked: list[Slot]
+    slots: list[Slot]
     made: Method
     programs: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, number: int) -> tuple[Float[np.ndarray, "P N H W C"], dict[str, float]]:
         """Set `number`, with the seconds of all phases and of looking ahead alone."""
-        ahead, before = self.looked_up(number) if self.made.look is not None else (None, 0.0)
-        pictures, seconds = [], 0.0
-        rows = batch_sharding(self.job.mesh)
+        ahead, before = self.load_lookahead(number) if self.made.lookahead is not None else (None, 0.0)
+        images, seconds = [], 0.0
+        rows = batch_sharding(self.run.mesh)
 
         def placed(tree, chosen):
             return jax.device_put(rows_of(tree, chosen), rows)
 
         for chosen, share in self.batches("sampling"):
             drawn = jax.device_put(self.keys("target", number, chosen, self.made.draws), rows)
-            told, given = placed(self.model.told, chosen), placed(ahead, chosen)
-            forces = {name: jnp.float32(value) for name, value in self.made.forces.items()}
-            inputs = (self.model.params, self.model.reward_params, drawn, told, given, forces)
+            conditioning, given = placed(self.model.conditioning, chosen), placed(ahead, chosen)
+            strengths = {name: jnp.float32(value) for name, value in self.made.strengths.items()}
+            inputs = (self.model.params, self.model.reward_params, drawn, conditioning, given, strengths)
             made, spent = self.timed("draw", self.made.draw, inputs)
-            pictures.append(np.asarray(made))
+            images.append(np.asarray(made))
             seconds += spent * share
-        pictures = np.concatenate(pictures)[: len(self.asked)]
-        return pictures, {"seconds_per_prompt": seconds + before, "lookahead_seconds_per_prompt": before}
+        images = np.concatenate(images)[: len(self.slots)]
+        return images, {"seconds_per_prompt": seconds + before, "lookahead_seconds_per_prompt": before}
 
     def batches(self, what: str) -> Iterator[tuple[Int[np.ndarray, " P"], float]]:
         """The slots of every batch, the last one filled up, and the share of it that is wanted."""
-        count = len(self.asked)
+        count = len(self.slots)
         # A few prompts are no reason to compute a whole batch.
-        size = min(self.job.config.sample.batch, -(-count // shards(self.job.mesh)) * shards(self.job.mesh))
+        size = min(self.run.config.sample.batch, -(-count // shards(self.run.mesh)) * shards(self.run.mesh))
         for start in tqdm(range(0, count, size), desc=what, disable=not sys.stderr.isatty(), leave=False):
             yield np.minimum(np.arange(start, start + size), count - 1), min(size, count - start) / size
 
     def keys(self, purpose: str, number: int, chosen: Int[np.ndarray, " P"], draws: int) -> Array:
         """One key for each sample of each slot: equal slots of equal sets start from equal noise in every method."""
-        root = jax.random.fold_in(named(self.job.root, purpose), number)
+        root = jax.random.fold_in(named(self.run.root, purpose), number)
         slot_keys = example_keys(root, jnp.asarray(chosen))
         return jax.vmap(lambda key: example_keys(key, jnp.arange(draws)))(slot_keys)
 
     def timed(self, name: str, function: Any, inputs: tuple) -> tuple[Array, float]:
         """What a function gives, and how long it took once it was compiled and warm."""
         if name not in self.programs:
-            rows = batch_sharding(self.job.mesh)
-            with jax.set_mesh(self.job.mesh):
+            rows = batch_sharding(self.run.mesh)
+            with jax.set_mesh(self.run.mesh):
                 self.programs[name] = jax.jit(function, out_shardings=rows).lower(*inputs).compile()
             jax.block_until_ready(self.programs[name](*inputs))
         clock = time.perf_counter()
         made = jax.block_until_ready(self.programs[name](*inputs))
         return made, time.perf_counter() - clock
 
-    def judged(self, pictures: Array, told: Any) -> tuple[Float[np.ndarray, "P n"], float]:
+    def judged(self, images: Array, conditioning: Any) -> tuple[Float[np.ndarray, "P n"], float]:
         """The rewards of pictures, and how long they took once the judge was warm."""
         if "judge" not in self.programs:
             self.programs["judge"] = self.model.judge
-            self.model.judge(pictures, told)
+            self.model.judge(images, conditioning)
         clock = time.perf_counter()
-        return self.model.judge(pictures, told), time.perf_counter() - clock
+        return self.model.judge(images, conditioning), time.perf_counter() - clock
 
-    def looked_up(self, number: int) -> tuple[Lookahead, float]:
+    def load_lookahead(self, number: int) -> tuple[Lookahead, float]:
         """The lookahead samples of all slots with their rewards, and the seconds that they took when they were made.
 
         They are kept in the cache under the hash of all that decides them; scale, strength and stop do not.
         """
-        config, options = self.job.config, self.job.config.sample.gaussian
-        decides = {name: plain(options)["lookahead"][name] for name in ("particles", "steps", "path", "solver")}
-        decides |= {"weights": [config.checkpoint, *self.spec.needs], "model": plain(config.model), "set": number}
-        decides |= {"guidance": options.guidance, "prompts": self.asked, "seed": config.seed}
+        config, options = self.run.config, self.run.config.sample.gaussian
+        decides = {name: to_json(options)["lookahead"][name] for name in ("particles", "steps", "path", "solver")}
+        decides |= {
+            "weights": [config.checkpoint, *self.run.job.needs.values()],
+            "model": to_json(config.model),
+            "set": number,
+        }
+        decides |= {"guidance": options.guidance, "prompts": self.slots, "seed": config.seed}
         decides |= {"pool": [options.pool, options.pool_correct, options.deviation]}
-        file = self.job.workdir / "cache" / "lookahead" / f"{digest(decides)}.npz"
+        file = self.run.workdir / "cache" / "lookahead" / f"{digest(decides)}.npz"
         if not file.exists():
             self.write_lookahead(number, file)
         with np.load(file) as stored:
-            if list(stored["prompts"]) != [slot.prompt for slot in self.asked]:
+            if list(stored["prompts"]) != [slot.prompt for slot in self.slots]:
                 raise ValueError(f"sample: {file} holds lookahead samples of other prompts; delete it and run again")
             samples, rewards, seconds = stored["samples"], stored["rewards"], float(stored["seconds"])
         # The public code's "top" is a random subset, the same ranks for every prompt.
         kept = np.random.default_rng(42).permutation(self.made.particles)[: options.lookahead.top or None]
-        return Lookahead(samples[:, kept].reshape(len(self.asked), len(kept), -1), rewards[:, kept]), seconds
+        return Lookahead(samples[:, kept].reshape(len(self.slots), len(kept), -1), rewards[:, kept]), seconds
 
     def write_lookahead(self, number: int, file: Path) -> None:
         """Draw and judge the lookahead samples of all slots, and write them whole or not at all."""
         samples, rewards, seconds = [], [], 0.0
         for chosen, share in self.batches("looking ahead"):
-            told = jax.tree.map(jnp.asarray, rows_of(self.model.told, chosen))
-            inputs = (self.model.params, self.keys("lookahead", number, chosen, self.made.particles), told)
-            x, spent = self.timed("look", self.made.look, inputs)
-            worth, judging = self.judged(x, told)
+            conditioning = jax.tree.map(jnp.asarray, rows_of(self.model.conditioning, chosen))
+            inputs = (self.model.params, self.keys("lookahead", number, chosen, self.made.particles), conditioning)
+            x, spent = self.timed("look", self.made.lookahead, inputs)
+            worth, judging = self.judged(x, conditioning)
             rewards.append(worth)
             seconds += (spent + judging) * share
             samples.append(np.asarray(x))
-        count = len(self.asked)
-        rewards = finite(np.concatenate(rewards)[:count], self.asked)
+        count = len(self.slots)
+        rewards = finite(np.concatenate(rewards)[:count], self.slots)
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
         with partial.open("wb") as stream:
-            names = [slot.prompt for slot in self.asked]
+            names = [slot.prompt for slot in self.slots]
             samples = np.concatenate(samples)[:count]
             np.savez(stream, samples=samples, rewards=rewards, seconds=seconds, prompts=names)
         partial.replace(file)
 
 
-def finite(rewards: Float[np.ndarray, "P n"], asked: list[Slot]) -> Float[np.ndarray, "P n"]:
+def finite(rewards: Float[np.ndarray, "P n"], slots: list[Slot]) -> Float[np.ndarray, "P n"]:
     """The rewards; raises ValueError naming the first prompt of which one is no number."""
     broken = np.argwhere(~np.isfinite(rewards))
     if len(broken):
         slot, sample = (int(index) for index in broken[0])
         raise ValueError(
-            f"judge.row: the reward of sample {sample} of {asked[slot].prompt!r} is {rewards[slot, sample]}; train the "
+            f"judge.row: the reward of sample {sample} of {slots[slot].prompt!r} is {rewards[slot, sample]}; train the "
             "reward anew, or name another row"
         )
     return rewards

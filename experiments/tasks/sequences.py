@@ -1,4 +1,4 @@
-"""What the verb `sample` makes of molecules and genomes: a text file, a picture of molecules, and their measures."""
+"""Samples of molecules and genomes: a text file, an image of molecules, and their metrics."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,47 +15,52 @@ from diffusion.metrics.molecules import canonical_set, chemistry, molecule_score
 from diffusion.metrics.text import sample_entropy
 from diffusion.report import plots
 from experiments.plan import atomic_write
-from experiments.run_context import Context
+from experiments.run_context import Run
+from experiments.tasks import images, token_sampling
+from experiments.tasks.token_sampling import TokenTask
 
-SCIENCES = ("molecules", "genomes")  # the domains that are measured here
-WORDS = (3, 6)  # lengths of the published k-mer spectra
-# Letters from which reference spectra and the species model are counted: enough for 4,096 words.
-LETTERS = 50_000_000
+LINES = True
+KMER_SIZES = (3, 6)  # of the published spectra
+# Bases from which reference spectra and the species model are counted: enough for 4,096 k-mers.
+MAX_REFERENCE_BASES = 50_000_000
 # Sources whose examples are exon, intron, exon.
 SPLICED = ("splice_sites", "simple_introns")
 Labels = Int[np.ndarray, " _"] | None  # one a sample, of sets that differ in size
 
 
-def check(job: Context) -> None:
-    """Raise ValueError for what cannot be measured, before anything is trained."""
-    dataset, options = job.dataset, job.config.judge
-    if dataset.domain not in SCIENCES:
-        raise ValueError(f"data.source: {dataset.source} holds {dataset.domain}, neither molecules nor genomes")
+def check_reference(run: Run) -> None:
+    """Raise ValueError for splits or a judge by which samples cannot be measured."""
+    dataset, options = run.dataset, run.config.judge
     if options.name != "none":
         raise ValueError(f"judge.name: {options.name!r} cannot judge {dataset.domain}; pass --config.judge.name=none")
     dataset.split("train")
-    if dataset.domain == "molecules":
+    if holds_molecules(run):
         chemistry()
     else:
         dataset.split(options.reference)
-    if job.config.sample.policy == "data":
-        dataset.split(held_out_split(job))
+    if run.config.sample.policy == "data":
+        dataset.split(held_out_split(run))
 
 
-def held_out_split(job: Context) -> str:
+def holds_molecules(run: Run) -> bool:
+    """Whether the sequences are SMILES, not bases."""
+    return run.dataset.domain == "molecules"
+
+
+def held_out_split(run: Run) -> str:
     """Where held-out samples come from: not the training split, nor the reference's."""
-    return "validation" if job.config.judge.reference == "test" else "test"
+    return "validation" if run.config.judge.reference == "test" else "test"
 
 
-def held_out(job: Context, count: int) -> tuple[Int[np.ndarray, "N L"], Int[np.ndarray, " N"] | None]:
+def held_out(run: Run, count: int) -> tuple[Int[np.ndarray, "N L"], Int[np.ndarray, " N"] | None]:
     """Real examples in place of generated ones, with their labels: what perfect samples would score."""
-    split = job.dataset.split(held_out_split(job))
+    split = run.dataset.split(held_out_split(run))
     rows = split.rows(range(min(count, len(split))))
     return rows["tokens"], rows.get("label")
 
 
-def measure(job: Context, sets: Sequence[tuple[Int[np.ndarray, "_ L"], Labels]]) -> list[dict[str, float]]:
-    """Write samples.txt, one sample a line, and samples.png of molecules; return all measures of each set of samples.
+def measure(run: Run, sets: Sequence[tuple[Int[np.ndarray, "_ L"], Labels]], cost: dict) -> list[dict[str, float]]:
+    """Write samples.txt, one sample per line, and samples.png of molecules; return all metrics of each set of samples.
 
     A set is its tokens and the species that were asked for, if any: none in all sets, or some in each.
 
@@ -65,11 +70,11 @@ def measure(job: Context, sets: Sequence[tuple[Int[np.ndarray, "_ L"], Labels]])
     for tokens, labels in sets:
         if labels is not None and len(labels) != len(tokens):
             raise ValueError(f"sample: {len(tokens)} samples cannot have {len(labels)} labels")
-    texts = [as_texts(job.dataset.tokenizer, tokens) for tokens, _ in sets]
-    if job.dataset.domain == "molecules":
-        scores = measure_molecules(job, texts)
+    texts = [as_texts(run.dataset.tokenizer, tokens) for tokens, _ in sets]
+    if holds_molecules(run):
+        scores = measure_molecules(run, texts)
     else:
-        scores = measure_genomes(job, texts, [labels for _, labels in sets])
+        scores = measure_genomes(run, texts, [labels for _, labels in sets])
     counts = [{"samples": len(tokens), "entropy": float(sample_entropy(tokens).mean())} for tokens, _ in sets]
     return [count | score for count, score in zip(counts, scores, strict=True)]
 
@@ -80,17 +85,17 @@ def as_texts(tokenizer: Tokenizer, tokens: Int[np.ndarray, "N L"]) -> list[str]:
     return ["".join(pieces[row]) for row in tokens]
 
 
-def measure_molecules(job: Context, sets: list[list[str]]) -> list[dict[str, float]]:
+def measure_molecules(run: Run, sets: list[list[str]]) -> list[dict[str, float]]:
     """Of each set: validity, uniqueness, novelty against the training split, and properties of the novel molecules."""
-    split = job.dataset.split("train")
-    training = as_texts(job.dataset.tokenizer, split.rows(range(len(split)))["tokens"])
-    cache = Path(job.config.data.cache_dir or job.workdir / "cache").expanduser() / "molecules"
+    split = run.dataset.split("train")
+    training = as_texts(run.dataset.tokenizer, split.rows(range(len(split)))["tokens"])
+    cache = Path(run.config.data.cache_dir or run.workdir / "cache").expanduser() / "molecules"
     known = canonical_set(training, cache)
     strings = known | set(training)
     scores = [molecule_scores(texts, known, strings) for texts in sets]
     if jax.process_index() == 0:
-        atomic_write(job.folder / "samples.txt", "".join(f"{text}\n" for texts in sets for text in texts))
-        draw(job.folder / "samples.png", sets[0], scores[0])
+        atomic_write(run.folder / "samples.txt", "".join(f"{text}\n" for texts in sets for text in texts))
+        draw(run.folder / "samples.png", sets[0], scores[0])
     return scores
 
 
@@ -108,22 +113,22 @@ def draw(path: Path, texts: list[str], scores: dict[str, float]) -> None:
     plots.save(figure, path)
 
 
-def measure_genomes(job: Context, sets: list[list[str]], labels: list[Labels]) -> list[dict[str, float]]:
+def measure_genomes(run: Run, sets: list[list[str]], labels: list[Labels]) -> list[dict[str, float]]:
     """Of each set: distances of k-mer spectra from `judge.reference`, the splice rule, species, and the discriminator.
 
     With labels every species is compared with its own, and distances are also given by species.
     """
-    dataset = job.dataset
+    dataset = run.dataset
     assert isinstance(dataset, Dataset)
     names = dataset.label_names or tuple(map(str, range(dataset.labels)))
     if jax.process_index() == 0:
-        atomic_write(job.folder / "samples.txt", "".join(map(as_lines, sets, labels, [names] * len(sets))))
-    real_texts, real_labels = real(job, job.config.judge.reference)
+        atomic_write(run.folder / "samples.txt", "".join(map(as_lines, sets, labels, [names] * len(sets))))
+    real_texts, real_labels = real(run, run.config.judge.reference)
     labeled = labels[0] is not None
     reference = grouped(real_texts, real_labels if labeled else None, names)
     known = {}
     if labeled:
-        training = grouped(*real(job, "train"), names)
+        training = grouped(*real(run, "train"), names)
         model = genomes.species_model({name: training.get(name, []) for name in names})
         right = genomes.predict_species(real_texts, model) == real_labels
         known["species_accuracy_real"] = float(np.mean(right))
@@ -151,7 +156,7 @@ def as_lines(texts: list[str], labels: Labels, names: tuple[str, ...]) -> str:
 def spectra(generated: genomes.Groups, reference: genomes.Groups) -> dict[str, float]:
     """Distances of k-mer spectra: of each species, and weighted over them."""
     metrics: dict[str, float] = {}
-    for k in WORDS:
+    for k in KMER_SIZES:
         mean, each = genomes.species_distances(generated, reference, k)
         metrics |= {f"kmer{k}_distance": mean} | by_species(f"kmer{k}_distance", each)
     return metrics
@@ -180,11 +185,11 @@ def discriminator(generated: genomes.Groups, reference: genomes.Groups) -> dict[
     return {"kmer_auroc": genomes.kmer_auroc(some(reference), some(generated))}
 
 
-def real(job: Context, name: str) -> tuple[list[str], Int[np.ndarray, " N"] | None]:
-    """Sequences of a split with their labels; of a long one the first `LETTERS` letters."""
-    split = job.dataset.split(name)
-    rows = split.rows(range(min(len(split), max(1, LETTERS // job.dataset.length))))
-    return as_texts(job.dataset.tokenizer, rows["tokens"]), rows.get("label")
+def real(run: Run, name: str) -> tuple[list[str], Int[np.ndarray, " N"] | None]:
+    """Sequences of a split with their labels; of a long one the first `MAX_REFERENCE_BASES` bases."""
+    split = run.dataset.split(name)
+    rows = split.rows(range(min(len(split), max(1, MAX_REFERENCE_BASES // run.dataset.length))))
+    return as_texts(run.dataset.tokenizer, rows["tokens"]), rows.get("label")
 
 
 def grouped(texts: list[str], labels: Labels, names: tuple[str, ...]) -> dict[str, list[str]]:
@@ -200,3 +205,20 @@ def grouped(texts: list[str], labels: Labels, names: tuple[str, ...]) -> dict[st
 def by_species(metric: str, each: dict[str, float]) -> dict[str, float]:
     """One metric a species; none for the group without a name."""
     return {f"{metric}/{name}": value for name, value in each.items() if name}
+
+
+TASK = TokenTask(many_sets=True, held_out=held_out, measure=measure)
+
+
+def check(run: Run) -> None:
+    """Raise ValueError for a sampler, prompts, counts or a judge that do not fit."""
+    token_sampling.check(run, TASK)
+    check_reference(run)
+
+
+def sample(run: Run) -> dict:
+    """Draw and measure sequences."""
+    return token_sampling.draw_and_measure(run, TASK)
+
+
+collect = images.collect

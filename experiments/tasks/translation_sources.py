@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffusion.data.pairs import PairSplit
-from experiments.run_context import Context
+from experiments.run_context import Run
 
 SHOWN = 10  # lines named in a warning
 
@@ -26,18 +26,18 @@ class Task(NamedTuple):
     cut: int  # sources that are longer than data.source_length
 
 
-def held_out(job: Context) -> Task:
+def held_out(run: Run) -> Task:
     """The first `sample.count` pairs of a split, with all references of each."""
-    options = job.config.sample
-    split = job.dataset.split(options.translation.split)
+    options = run.config.sample
+    split = run.dataset.split(options.translation.split)
     assert isinstance(split, PairSplit)
     indices = range(min(options.count, len(split)))
     if not indices:
-        raise ValueError(f"data.source: the {split.name} split of {job.dataset.source} is empty")
+        raise ValueError(f"data.source: the {split.name} split of {run.dataset.source} is empty")
     rows, (sources, references) = split.rows(indices), split.texts(indices)
     lengths = rows["weights"].sum(axis=1).astype(np.int32)
-    limit = job.config.data.source_length - 1
-    cut = sum(len(ids) > limit for ids in job.dataset.tokenizer.encode_batch(sources))
+    limit = run.config.data.source_length - 1
+    cut = sum(len(ids) > limit for ids in run.dataset.tokenizer.encode_batch(sources))
     return Task(sources, rows["source"], rows["source_weights"], lengths, references, list(indices), cut)
 
 
@@ -55,10 +55,10 @@ def user_lines(file: str) -> list[str]:
     return lines
 
 
-def own(job: Context) -> Task:
+def own(run: Run) -> Task:
     """A user's file; lines that are too long are cut, and empty ones stay empty. Both are said."""
-    data, tokenizer = job.config.data, job.dataset.tokenizer
-    lines = user_lines(job.config.sample.source)
+    data, tokenizer = run.config.data, run.dataset.tokenizer
+    lines = user_lines(run.config.sample.source)
     kept = [number for number, line in enumerate(lines) if line.strip()]
     texts = [lines[number].strip() for number in kept]
     texts = [text.lower() for text in texts] if data.lower else texts

@@ -12,8 +12,8 @@ from diffusion.build.systems import System, plain_fields
 from diffusion.codecs.embedding import Embedding
 from diffusion.data.pair_sources import SOURCES
 from diffusion.nets.encoder_decoder import EncoderDecoder
+from diffusion.objectives.autoregressive import NextTarget
 from diffusion.objectives.embedding import EmbeddingDiffusion
-from diffusion.objectives.next_target import NextTarget
 from diffusion.objectives.noise_scaling import NoiseScaling
 from diffusion.objectives.perturbation import Perturbation
 from diffusion.processes.gaussian import GaussianDiffusion

@@ -18,9 +18,8 @@ from diffusion.objectives.cross_entropy import CrossEntropy
 from diffusion.objectives.elbo import Nelbo
 from diffusion.objectives.gaussian import Denoising
 from diffusion.objectives.reveal import RevealNelbo
-from diffusion.objectives.reward import ScoreRegression
 from diffusion.objectives.self_conditioning import randomly_self_conditioned
-from diffusion.objectives.supervised import Classification
+from diffusion.objectives.supervised import Classification, ScoreRegression
 from diffusion.sampling.gaussian import solvers
 from diffusion.schedules.gaussian import Betas
 from diffusion.train.loop import Settings

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from diffusion.codecs.embedding import Embedding
+from diffusion.objectives.autoregressive import NextTarget
 from diffusion.objectives.embedding import (
     EmbeddingDiffusion,
     cross_entropy,
@@ -17,7 +18,6 @@ from diffusion.objectives.embedding import (
     length_loss,
     sources,
 )
-from diffusion.objectives.next_target import NextTarget
 from diffusion.objectives.noise_scaling import NoiseScaling
 from diffusion.objectives.perturbation import Perturbation
 from diffusion.processes.gaussian import GaussianDiffusion

@@ -7,7 +7,7 @@ import pytest
 
 from diffusion.codecs.subtokens import PixelCodec
 from diffusion.objectives.gaussian import Denoising
-from diffusion.objectives.reward import ScoreRegression
+from diffusion.objectives.supervised import ScoreRegression
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import draws
 from diffusion.schedules.gaussian import CosineSignal, ScaledLinear

@@ -8,7 +8,7 @@ import pytest
 from diffusion.codecs.embedding import Embedding
 from diffusion.objectives.noise_scaling import NoiseScaling, rescaled_time, shifted, shuffled
 from diffusion.rng import example_keys
-from diffusion.schedules.gaussian import CosineSignal, ScaledLinear, SigmaIsTime, SquareRoot, rescaled
+from diffusion.schedules.gaussian import CosineSignal, ScaledLinear, SigmaIsTime, SquareRoot, rescale_signal
 
 CODEC = Embedding(lambda params: params, 2)
 TABLE = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
@@ -53,7 +53,7 @@ def test_scaled_noise_as_a_time():
     assert float(moved[0, 3]) == float(time[0, 3])
     for schedule in (CosineSignal(), SquareRoot(), ScaledLinear()):
         moved = rescaled_time(schedule, time, factor)
-        np.testing.assert_allclose(schedule.signal(moved), rescaled(schedule.signal(time), factor), atol=1e-5)
+        np.testing.assert_allclose(schedule.signal(moved), rescale_signal(schedule.signal(time), factor), atol=1e-5)
     # The same by the map: scale 1 at no confidence, 4 at all of it, and what the anchors say between.
     np.testing.assert_allclose(times([[0.5]], [[1.0]], map="scale", largest=4.0), 0.917662935, rtol=1e-5)
     anchors = ((0.0, 1.0), (0.5, 2.0), (1.0, 4.0))

@@ -86,7 +86,7 @@ def weighted_cross_entropy(
 def shared_coins(process: MaskedProcess, time: Times, target: Target) -> Bool[Array, " B"] | None:
     """Where a token's digits are masked together and the marginals are not what is revealed; None: nowhere."""
     if isinstance(process, PartialMaskedDiffusion) and process.chunk_point < 1 and target == "marginal":
-        return process.grouped(time)
+        return process.masks_together(time)
     return None
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.processes.gaussian import GaussianDiffusion, spread
+from diffusion.processes.gaussian import GaussianDiffusion, expand_level
 from diffusion.rng import fold, normal, uniform
 from diffusion.types import Keys
 
@@ -93,10 +93,10 @@ def coupled(couple: str, keys: Keys, process: GaussianDiffusion, now: Noised, la
     if couple == "markov":
         ratio, deviation = markov(process, now.time, later)
         fresh = process.factor * normal(keys, clean.shape[1:])
-        return spread(ratio, clean) * now.noisy + spread(deviation, clean) * fresh
+        return expand_level(ratio, clean) * now.noisy + expand_level(deviation, clean) * fresh
     if couple == "independent":
         return process.corrupt(keys, clean, later)[0]
-    return spread(schedule.alpha(later), clean) * clean + spread(schedule.sigma(later), clean) * now.noise
+    return expand_level(schedule.alpha(later), clean) * clean + expand_level(schedule.sigma(later), clean) * now.noise
 
 
 def markov(process: GaussianDiffusion, time: TokenTimes, later: TokenTimes) -> tuple[TokenTimes, TokenTimes]:

@@ -44,7 +44,7 @@ def test_states_are_flat_token_by_token_and_most_significant_digit_first():
     np.testing.assert_array_equal(PROCESS.decode(state), tokens)
     np.testing.assert_array_equal(PROCESS.decode(state.at[0, 2].set(M).at[1, 0].set(2)), [[3, 5], [5, 2]])
     assert (PROCESS.prior(2, 3) == M).all() and PROCESS.prior(2, 3).shape == (2, 6)
-    assert (PROCESS.digits, PROCESS.mask_id) == (2, 3)
+    assert (PROCESS.subtokens, PROCESS.mask_id) == (2, 3)
 
 
 @pytest.mark.parametrize("codec", [CODEC, shuffled(5, 3, 2), shuffled(5, 2, 2, every_code=True)], ids=repr)
@@ -88,7 +88,7 @@ def test_one_coin_a_token_at_chunk_point_zero():
         np.testing.assert_array_equal(hidden.any(axis=-1), hidden.all(axis=-1))
         level = 0.999 * time
         assert abs(hidden[..., 0].mean() - level) <= 4 * np.sqrt(level * (1 - level) / hidden[..., 0].size)
-    assert grouped.grouped(jnp.zeros(1)).all() and not PROCESS.grouped(jnp.ones(1)).any()
+    assert grouped.masks_together(jnp.zeros(1)).all() and not PROCESS.masks_together(jnp.ones(1)).any()
 
 
 def test_mixed_noise_shares_coins_above_the_chunk_point_alone():
@@ -118,7 +118,7 @@ def test_noise_of_an_example_does_not_depend_on_the_batch():
 
 def test_one_digit_a_token_is_masking_bit_for_bit():
     whole, digits = MaskedDiffusion(5, LOG_LINEAR), PartialMaskedDiffusion(SubtokenCodec(5, 1), LOG_LINEAR)
-    assert whole.mask_id == digits.mask_id and whole.digits == digits.digits
+    assert whole.mask_id == digits.mask_id and whole.subtokens == digits.subtokens
     time = jnp.full(SIZE, 0.4)
     np.testing.assert_array_equal(corrupt(whole, keys(), TOKENS, time), corrupt(digits, keys(), TOKENS, time))
 

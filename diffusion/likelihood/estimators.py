@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 from diffusion.categorical import target_log_probs
 from diffusion.likelihood.any_order import nll_any_order
 from diffusion.objectives.autoregressive import shift_right
-from diffusion.objectives.elbo import cross_entropy
-from diffusion.objectives.reveal import final_level, mean_over_hidden, reveal_bound, revealed
+from diffusion.objectives.elbo import masked_nll
+from diffusion.objectives.reveal import draw_levels, final_level, mean_over_hidden, reveal_bound
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import Draws
 from diffusion.schedules.masking import inverse
@@ -55,7 +55,7 @@ def bound_grouped(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weig
     """
     if isinstance(process, PartialMaskedDiffusion):
         process = replace(process, chunk_point=0.0)
-    noise, level = revealed(process, tokens, draws)
+    noise, level = draw_levels(process, tokens, draws)
     time = inverse(process.schedule, 1 - level * final_level(process.schedule))
     hidden = noise <= level[:, None]
     masked = jnp.any(hidden.reshape(*tokens.shape, process.subtokens), axis=-1)
@@ -100,7 +100,7 @@ class BoundSteps:
         self, denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: LossMask, draws: Draws
     ) -> Nats:
         process = every_digit(process)
-        noise, level = revealed(process, tokens, draws)
+        noise, level = draw_levels(process, tokens, draws)
         times = np.arange(1, self.steps + 1) / self.steps
         levels = np.asarray((1 - process.schedule.alpha(times)) / final_level(process.schedule), np.float32)
         step = jnp.searchsorted(jnp.asarray(levels), level, side="right")
@@ -131,7 +131,7 @@ def masked_ce(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights:
     Every test that a bound passes must fail for this number; it is what BERT's loss would report.
     """
     noisy = process.corrupt(draws.keys, tokens, draws.uniform)
-    return cross_entropy(process, denoise(noisy, draws.uniform), noisy, process.encode(tokens), weights)
+    return masked_nll(process, denoise(noisy, draws.uniform), noisy, process.encode(tokens), weights)
 
 
 ESTIMATORS: dict[str, Estimate] = {

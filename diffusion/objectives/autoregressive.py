@@ -1,4 +1,4 @@
-"""Next-token cross-entropy, the baseline whose likelihood is exact."""
+"""Next-token cross-entropy of autoregressive models, whose likelihood is exact."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from diffusion.types import Batch, Denoiser, Logits, Metrics, Params, Tokens
 
 
 def shift_right(tokens: Tokens, start: int) -> Tokens:
-    """Inputs that predict `tokens`: the start symbol, then all but the last token."""
+    """Shift tokens right by one position: the symbol `start`, then all but the last token."""
     return jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=start)
 
 
 @dataclass(frozen=True)
 class NextToken:
-    """-sum_i log p(x^i | x^{<i}), in nats: an exact likelihood.
+    """Mean over tokens of -log p(x^i | x^{<i}), in nats per token: an exact likelihood.
 
-    The mask symbol serves as the start symbol, so that every token of a window is predicted, and AR and diffusion
-    models are scored on the same positions.
+    The mask is the start symbol, so that every token of a window is predicted, and autoregressive and diffusion models
+    are evaluated on the same positions.
     """
 
     denoiser: Denoiser
@@ -42,9 +42,10 @@ class NextToken:
 
 @dataclass(frozen=True)
 class NextTarget:
-    """-log p(y_i | y_<i, x) in nats a token, smoothed in training; without smoothing an exact likelihood.
+    """Mean over target tokens of -log p(y_i | y_<i, x) given a source x, in nats per token.
 
-    `next_logits(params, tokens, encoded, keys)` comes from a causal decoder. The mask symbol `start_id` starts targets.
+    Without label smoothing, which acts in training only, this is an exact likelihood. `next_logits(params, tokens,
+    encoded, keys=keys)` are the logits of a causal decoder; `start_id` is its start symbol.
     """
 
     encode: Encode

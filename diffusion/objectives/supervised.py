@@ -1,4 +1,4 @@
-"""Classification of clean examples by their labels: how the classifier that judges pictures is trained."""
+"""Supervised objectives: a classifier of clean examples, and a reward model of images and prompts."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,12 @@ from diffusion.types import Batch, Denoiser, Metrics, Params
 
 @dataclass(frozen=True)
 class Classification:
-    """-log p(label | x) in nats an example, and the share of labels that the most probable class hits.
+    """Mean over examples of -log p(label | x), in nats per example, and the accuracy of the most probable class.
 
-    The classifier is called as a denoiser is, on tokens without noise, and gives logits [B, labels].
+    The classifier has the signature of a denoiser; it reads clean tokens and returns logits [B, labels].
+
     Raises:
-      ValueError: when the data have no labels.
+      ValueError: for data without labels.
     """
 
     denoiser: Denoiser
@@ -39,12 +40,13 @@ class Classification:
 
 @dataclass(frozen=True)
 class ScoreRegression:
-    """(r(picture, prompt) - score)^2 an example.
+    """Mean over examples of (r(image, prompt) - score)^2.
 
-    While training the picture has Gaussian noise of a standard deviation uniform on [0, noise], so that the reward
-    means something on the blurred estimates that guidance asks it about. It is called as a denoiser is.
+    In training Gaussian noise is added to the image, with a standard deviation uniform on [0, noise], because guidance
+    evaluates the reward on blurred estimates. The reward model has the signature of a denoiser.
+
     Raises:
-      ValueError: when the data have no scores.
+      ValueError: for data without scores.
     """
 
     denoiser: Denoiser
@@ -56,12 +58,12 @@ class ScoreRegression:
     ) -> tuple[Float[Array, ""], Metrics]:
         if "score" not in batch:
             raise ValueError("objective.name: reward needs a source with scores, such as data.source=shapes_rewards")
-        picture = self.codec.encode(batch["tokens"])
+        image = self.codec.encode(batch["tokens"])
         if train:
             level = jax.vmap(jax.random.uniform)(fold(draws.keys, "level")) * self.noise
-            picture = picture + level[:, None, None, None] * normal(fold(draws.keys, "noise"), picture.shape[1:])
+            image = image + level[:, None, None, None] * normal(fold(draws.keys, "noise"), image.shape[1:])
         keys = fold(draws.keys, "dropout") if train else None
-        reward = self.denoiser(params, picture, jnp.zeros(len(picture)), batch["prompt"], keys=keys)
+        reward = self.denoiser(params, image, jnp.zeros(len(image)), batch["prompt"], keys=keys)
         weights = batch["weights"][:, 0]
         total = jnp.sum((reward - batch["score"]) ** 2 * weights)
         return total, {"loss": (total, jnp.sum(weights))}

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from diffusion.categorical import EXCLUDED
 from diffusion.codecs.subtokens import SubtokenCodec
-from diffusion.objectives.elbo import Target, cross_entropy
+from diffusion.objectives.elbo import Target, masked_nll
 from diffusion.oracles.enumerable import Enumerable
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.types import Denoise, Logits, Symbols, Times
@@ -61,7 +61,7 @@ def expected_nats(
     def nats(hidden):
         noisy = jnp.where(hidden[None], process.mask_id, clean)
         logits = denoise(noisy, jnp.zeros(len(noisy)))
-        return cross_entropy(process, logits, noisy, clean, jnp.ones(tokens.shape), target)
+        return masked_nll(process, logits, noisy, clean, jnp.ones(tokens.shape), target)
 
     terms = (weight * np.asarray(nats(hidden), np.float64) for hidden, weight in zip(sets, weights, strict=True))
     return sum(terms, start=np.zeros(len(clean)))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.categorical import exclude, target_log_probs
-from diffusion.objectives.embedding import Encode, cross_entropy, sources
+from diffusion.objectives.embedding import Encode, cross_entropy, source_of
 from diffusion.rng import Draws, fold
 from diffusion.types import Batch, Denoiser, Logits, Metrics, Params, Tokens
 
@@ -59,7 +59,7 @@ class NextTarget:
     ) -> tuple[Float[Array, ""], Metrics]:
         tokens, weights = batch["tokens"], batch["weights"]
         encoder_keys, keys = (fold(draws.keys, name) if train else None for name in ("encoder", "dropout"))
-        encoded = self.encode(params, *sources(batch, none_id=None), encoder_keys)
+        encoded = self.encode(params, *source_of(batch, none_id=None), encoder_keys)
         logits = self.next_logits(params, shift_right(tokens, self.start_id), encoded, keys=keys)
         smoothing = self.label_smoothing if train else 0.0
         nats = cross_entropy(exclude(logits, self.vocabulary), tokens, self.vocabulary, smoothing)

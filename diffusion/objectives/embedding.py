@@ -218,7 +218,7 @@ def lowest_time(codec: Embedding, params: Params, floor: str) -> Float[Array, ""
     """
     if floor == "none":
         return jnp.zeros(())
-    distance = jax.lax.stop_gradient(codec.neighbor_distance(params)) + (floor == "clipped_s")
+    distance = jax.lax.stop_gradient(codec.neighbor_distance(params)) + float(floor == "clipped_s")
     return jnp.sqrt(distance / (1 + distance))
 
 

@@ -1,1 +1,1 @@
-"""Codecs between tokens or pixels and what a process corrupts: sub-tokens, embeddings, levels."""
+"""Codecs between tokens and the states that a process corrupts: sub-tokens, embeddings and pixel values."""

@@ -1,7 +1,8 @@
-"""Digit marginals of a softmax over tokens: log-masses of sets of tokens that agree on some digits.
+"""Sub-token marginals of a softmax over tokens: log-masses of the sets of tokens that agree on some sub-tokens.
 
-A token's code is one integer of bit fields, so the carry-over filter is one exclusive-or, one mask and one comparison
-for any number of digits, fused into the sums: no gather, and no [B, L, C] array beside the logits and their gradient.
+The code of a token is one integer of bit fields. For any number of sub-tokens the carry-over filter is therefore one
+exclusive-or, one mask and one comparison, which are fused into the sums: there is no gather, and no array of shape
+[B, L, C] besides the logits and their gradient.
 """
 
 import jax
@@ -13,20 +14,20 @@ from diffusion.categorical import EXCLUDED
 from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.types import Logits
 
-# Sums below this have left float32's normal range.
+# Smaller sums are outside float32's normal range.
 SMALLEST = 1e-37
 
 
 def agrees(codes: UInt32[Array, " C"], value: UInt32[Array, "..."], bits: UInt32[Array, "..."]) -> Bool[Array, "... C"]:
-    """Which codes have the given value in the given bits."""
+    """Whether each code equals `value` in the bits of the mask `bits`."""
     codes = codes.reshape((1,) * value.ndim + codes.shape)
     return ((codes ^ value[..., None]) & bits[..., None]) == 0
 
 
-def carry_over(logits: Logits, codec: SubtokenCodec, digits: Int[Array | np.ndarray, "B L l"]) -> Float[Array, "B L C"]:
-    """Float32 logits [B, L, C] in which tokens that contradict a known digit have no mass (MDM-Prime, carry-over)."""
+def carry_over(logits: Logits, codec: SubtokenCodec, known: Int[Array | np.ndarray, "B L l"]) -> Float[Array, "B L C"]:
+    """Return float32 logits in which tokens that contradict an unmasked sub-token have no mass (MDM-Prime)."""
     logits = logits[..., : codec.vocabulary].astype(jnp.float32)
-    return jnp.where(agrees(jnp.asarray(codec.packed), *codec.pack(digits)), logits, EXCLUDED)
+    return jnp.where(agrees(jnp.asarray(codec.packed), *codec.pack(known)), logits, EXCLUDED)
 
 
 def log_masses(
@@ -36,11 +37,12 @@ def log_masses(
     clean: Int[Array | np.ndarray, "B L l"],
     fields: UInt32[Array, "#B #L M"],
 ) -> Float[Array, "B L M"]:
-    """log p(tokens that agree with `clean` on the bits fields[m]) in float32 nats, M sets a position.
+    """Compute log p(tokens that agree with `clean` on the bits fields[m]), in nats, float32, for M sets per position.
 
-    p is the softmax over the tokens that agree with the digits of `known` that are not masked. A set is a digit's
-    marginal (that digit's bits), the token itself (all bits), or any subset of digits; some token must be in it. The
-    gradient with respect to logit v is p(v | set) - p(v), and 0 for a token that `known` rules out.
+    p is the softmax over the tokens that agree with the unmasked sub-tokens of `known`. The bits of one sub-token give
+    its marginal, all bits give the token itself, and other subsets of sub-tokens are allowed as well; every set must
+    contain a token. The gradient with respect to logit v is p(v | set) - p(v), and 0 for a token that contradicts
+    `known`.
     """
     tokens = codec.decode(clean)
     return _log_masses(
@@ -58,46 +60,46 @@ def _log_masses(logits, codes, value, known, target, token, fields):
     return _forward(logits, codes, value, known, target, token, fields)[0]
 
 
-def _weights(logits, codes, value, known):
-    """exp(z - max) of the tokens that are left, in float32, and the maximum."""
-    kept = jnp.where(agrees(codes, value, known), logits.astype(jnp.float32), EXCLUDED)
-    top = jax.lax.stop_gradient(jnp.max(kept, axis=-1))
-    return jnp.exp(kept - top[..., None]), top
+def _shifted_exp(logits, codes, value, known):
+    """exp(logits - maximum) of the tokens that agree with the known sub-tokens, in float32, and the maximum."""
+    filtered = jnp.where(agrees(codes, value, known), logits.astype(jnp.float32), EXCLUDED)
+    top = jax.lax.stop_gradient(jnp.max(filtered, axis=-1))
+    return jnp.exp(filtered - top[..., None]), top
 
 
 def _forward(logits, codes, value, known, target, token, fields):
-    weights, top = _weights(logits, codes, value, known)
-    total = jnp.sum(weights, axis=-1)
+    exps, top = _shifted_exp(logits, codes, value, known)
+    total = jnp.sum(exps, axis=-1)
     sets = [
-        jnp.sum(jnp.where(agrees(codes, target, fields[..., index]), weights, 0), axis=-1)
+        jnp.sum(jnp.where(agrees(codes, target, fields[..., index]), exps, 0), axis=-1)
         for index in range(fields.shape[-1])
     ]
     masses = jnp.stack(sets, axis=-1)
-    # Where a sum underflows the clean token alone stands for its set: a lower bound on the mass.
-    alone = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0].astype(jnp.float32) - top
-    logs = jnp.where(masses > SMALLEST, jnp.log(jnp.maximum(masses, SMALLEST)), alone[..., None])
+    # Where a sum underflows, the mass of the clean token replaces that of its set: a lower bound.
+    token_logs = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0].astype(jnp.float32) - top
+    logs = jnp.where(masses > SMALLEST, jnp.log(jnp.maximum(masses, SMALLEST)), token_logs[..., None])
     residuals = (logits, codes, value, known, target, token, fields, top, total, masses)
     return logs - jnp.log(total)[..., None], residuals
 
 
 def _backward(residuals, cotangent):
     logits, codes, value, known, target, token, fields, top, total, masses = residuals
-    kept = agrees(codes, value, known)
-    weights = jnp.where(kept, jnp.exp(logits.astype(jnp.float32) - top[..., None]), 0)
-    sound = masses > SMALLEST
-    shares = jnp.where(sound, cotangent / jnp.maximum(masses, SMALLEST), 0)
+    allowed = agrees(codes, value, known)
+    exps = jnp.where(allowed, jnp.exp(logits.astype(jnp.float32) - top[..., None]), 0)
+    in_range = masses > SMALLEST
+    shares = jnp.where(in_range, cotangent / jnp.maximum(masses, SMALLEST), 0)
     factor = -(jnp.sum(cotangent, axis=-1) / total)[..., None]
     for index in range(fields.shape[-1]):
         factor = factor + jnp.where(agrees(codes, target, fields[..., index]), shares[..., index, None], 0)
-    own = _is(token, logits.shape[-1])
-    rest = jnp.sum(jnp.where(sound, 0, cotangent), axis=-1)[..., None]
-    gradient = weights * factor + jnp.where(own, rest, 0)
+    one_hot = _one_hot(token, logits.shape[-1])
+    token_cotangent = jnp.sum(jnp.where(in_range, 0, cotangent), axis=-1)[..., None]
+    gradient = exps * factor + jnp.where(one_hot, token_cotangent, 0)
     zeros = [np.zeros(array.shape, jax.dtypes.float0) for array in (codes, value, known, target, token, fields)]
     return (gradient.astype(logits.dtype), *zeros)
 
 
-def _is(token, classes):
-    """One-hot of tokens, as a comparison."""
+def _one_hot(token, classes):
+    """One-hot tokens as booleans."""
     return jnp.arange(classes).reshape((1,) * token.ndim + (classes,)) == token[..., None]
 
 

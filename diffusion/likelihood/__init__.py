@@ -1,1 +1,1 @@
-"""Likelihood estimators: bounds and exact values in nats, and their summary over a data set."""
+"""Likelihood estimators: bounds and exact values in nats, and their summary over data sets."""

@@ -1,4 +1,4 @@
-"""The variational bound of Gaussian diffusion, on continuous data and on their levels, in nats an example."""
+"""The variational bound of Gaussian diffusion, for continuous data and for discrete pixel values, in nats."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from diffusion.types import Keys, Times, Tokens
 def gaussian_bound(
     predict: Predict, keys: Keys, clean: Data, path: TimeGrid, carry: Carry = None
 ) -> Float[Array, " B"]:
-    """One draw of a bound on -log p(x_0), a density, by ancestral sampling over the path's noisy points.
+    """Draw a bound on -log p(x_0), with p the density of ancestral sampling along `path`, in nats per example.
 
-    KL(q(x_1 | x_0) || N(0, I)) + sum_k (SNR_{k+1} - SNR_k) / 2 ||x_0 - x_0(x_k)||^2 - log N(x_0; x_0(x_N), sigma_N^2 /
-    alpha_N^2 I) with SNR = alpha^2 / sigma^2 (Kingma et al., arXiv 2107.00630, Eq. 13). Each term has noise of its own;
-    in expectation it is a bound for every prediction, and tight for the exact one as points become many and the last
-    noise small. The path's last point, which is clean, is not used.
+    The bound is KL(q(x_1 | x_0) || N(0, I)) + sum_k (SNR_{k+1} - SNR_k) / 2 ||x_0 - x_0(x_k)||^2 - log N(x_0; x_0(x_N),
+    sigma_N^2 / alpha_N^2 I) with SNR = alpha^2 / sigma^2 (Kingma et al., arXiv 2107.00630, Eq. 13). The noise of the
+    terms is independent. In expectation this is a bound for every prediction; for the exact one it is tight in the
+    limit of many points and a small last noise level. The last point of the path is clean, and is not used.
     """
     alpha, sigma = path.alpha[:-1], path.sigma[:-1]
     ratio = (alpha / sigma) ** 2
@@ -45,11 +45,12 @@ def gaussian_bound(
 
 @dataclass(frozen=True)
 class LevelBound:
-    """One draw of a bound on -log P(tokens) of a network with Gaussian noise, an estimator like those of tokens.
+    """An estimator that draws a bound on -log P(tokens) of Gaussian diffusion, in nats per example.
 
-    -log P(x) <= E_u[-log p(x + w u)] - L log w, with P the density's mass on the cells of width w about the levels
-    and u uniform in [-1/2, 1/2]^L (Theis et al., arXiv 1511.01844). Valid for every network, and loose by the last
-    noise of the path where that is wider than a cell: of Stable Diffusion's chain it covers 7 of 256 levels.
+    -log P(x) <= E_u[-log p(x + w u)] - L log w, where P is the mass of the density on the cells of width w around the
+    values of the tokens, and u is uniform in [-1/2, 1/2]^L (Theis et al., arXiv 1511.01844). The bound is valid for
+    every network, and loose if the last noise of the path is wider than a cell: in Stable Diffusion's chain it covers
+    7 of 256 values.
     """
 
     codec: PixelCodec
@@ -63,7 +64,7 @@ class LevelBound:
         weights: Float[Array, "B L"],
         draws: Draws,
     ) -> Float[Array, " B"]:
-        """Every token counts; `weights` are read by whoever takes means over examples."""
+        """Draw the bound; all tokens count, whatever their weights."""
         del weights
 
         def predict(x: Data, row, carry: Carry) -> tuple[Data, Carry]:
@@ -71,6 +72,6 @@ class LevelBound:
             return process.clean(prediction, x, row.alpha, row.sigma), carry
 
         clean = self.codec.encode(tokens)
-        cells = uniform(fold(draws.keys, "cell"), clean.shape[1:], -0.5, 0.5)
-        spread = clean + self.codec.step * cells
-        return gaussian_bound(predict, draws.keys, spread, self.path) - tokens.shape[1] * np.log(self.codec.step)
+        offsets = uniform(fold(draws.keys, "cell"), clean.shape[1:], -0.5, 0.5)
+        dequantized = clean + self.codec.step * offsets
+        return gaussian_bound(predict, draws.keys, dequantized, self.path) - tokens.shape[1] * np.log(self.codec.step)

@@ -1,4 +1,4 @@
-"""From nats per sequence to the numbers of a table; only an estimator that is a likelihood gets a perplexity."""
+"""Evaluation of likelihood estimators over data sets, and their summary as nats, bits and perplexity per token."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ Evaluator = Callable[
 
 
 class Scores(NamedTuple):
-    """Host arrays in float64, one entry a sequence."""
+    """Nats and number of scored tokens of each sequence, as float64 host arrays."""
 
     nats: Float[np.ndarray, " N"]
     tokens: Float[np.ndarray, " N"]
@@ -30,13 +30,13 @@ class Scores(NamedTuple):
 def make_evaluator(
     estimate: Estimate, denoiser: Denoiser, process: MaskedProcess | GaussianDiffusion, draws_per_example: int = 1
 ) -> Evaluator:
-    """Compile (params, batch, key, step) -> (nats [B], tokens [B]), the mean of several draws for each sequence.
+    """Compile (params, batch, key, step) -> (nats [B], scored tokens [B]), with nats averaged over several draws.
 
-    The draws of an example are spread evenly over the unit interval from a random start, which costs nothing and
-    removes most of their variance; dropout is off.
+    The uniform numbers of an example's draws are evenly spaced from a random start, which removes most of the variance
+    at no cost. Dropout is off.
 
     Raises:
-      ValueError: for a number of draws below 1.
+      ValueError: for fewer than one draw per example.
     """
     if draws_per_example < 1:
         raise ValueError(f"evaluate.draws: must be at least 1, not {draws_per_example}")
@@ -60,12 +60,12 @@ def make_evaluator(
 
 
 def evaluate_likelihood(evaluator: Evaluator, params: Params, batches: Iterable[Batch], key: Key[Array, ""]) -> Scores:
-    """Score every batch; sequences without a scored token (fill of the last batch) are left out.
+    """Evaluate all batches; sequences without scored tokens, such as those that fill the last batch, are dropped.
 
     Raises:
-      ValueError: when no sequence is left.
+      ValueError: if no sequence has scored tokens.
     """
-    # Kept on the device until the end, so that the host never waits between batches.
+    # Results stay on the device until the end, so that the host does not wait between batches.
     results = [evaluator(params, batch, key, step) for step, batch in enumerate(batches)]
     rows = [tuple(_to_host(array) for array in result) for result in results]
     nats, tokens = (np.concatenate(column) for column in zip(*rows, strict=True)) if rows else (np.zeros(0),) * 2
@@ -75,7 +75,7 @@ def evaluate_likelihood(evaluator: Evaluator, params: Params, batches: Iterable[
 
 
 def is_likelihood(name: str) -> bool:
-    """Whether an estimator of this name may be turned into bits or a perplexity."""
+    """Return whether an estimator of this name is a likelihood, so that it has bits and a perplexity."""
     return name.startswith(LIKELIHOODS)
 
 
@@ -88,13 +88,13 @@ def summarize(
     *,
     perplexity: bool = True,
 ) -> dict[str, float]:
-    """Nats per token, bits per token, character and byte, and perplexity; every key starts with the estimator's name.
+    """Compute nats per token, bits per token, character and byte, and perplexity, with keys "name/...".
 
     Means are pooled (total nats over total tokens); `_sem` is the standard error of that ratio over sequences, which
-    includes the estimator's own noise. `perplexity=False` gives the nats alone.
+    includes the noise of the estimator. With `perplexity=False` only nats are computed.
 
     Raises:
-      ValueError: when a perplexity is asked for a name that does not start with "bound_" or "nll_".
+      ValueError: for a perplexity of an estimator whose name does not start with "bound_" or "nll_".
     """
     if perplexity and not is_likelihood(name):
         raise ValueError(
@@ -116,7 +116,7 @@ def summarize(
 
 
 def _to_host(array: Array) -> Float[np.ndarray, "..."]:
-    """Float64 on the host, also when other processes hold parts of the array."""
+    """Copy an array to the host as float64, also if other processes hold parts of it."""
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         array = multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(array, np.float64)

@@ -1,4 +1,4 @@
-"""The continuous-time negative ELBO of masked diffusion, MDLM's training loss, and Prime's two versions of it."""
+"""The continuous-time negative ELBO of masked diffusion, and the two losses of MDM-Prime."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -23,42 +23,42 @@ from diffusion.types import (
     Tokens,
 )
 
-# What is predicted: every masked digit by its marginal (a bound), or every token at once (MDM-Prime's loss, which is
-# not). With whole tokens for positions the two are one.
+# The likelihood in the loss: of every masked sub-token by its marginal (a bound), or of every token jointly (the
+# loss of MDM-Prime, not a bound). For whole tokens the two are equal.
 Target = Literal["marginal", "joint"]
 
 
 def sample_times(uniform: Float[Array, " B"], minimum: float) -> Times:
-    """Map uniforms to times in [minimum, 1), away from the pole of the weight at t = 0."""
+    """Map uniform numbers to times in [minimum, 1), away from the pole of the weight at t = 0."""
     return minimum + (1 - minimum) * uniform
 
 
-def cross_entropy(
+def masked_nll(
     process: MaskedProcess,
     logits: Logits,
     noisy: Symbols,
     clean: Symbols,
     weights: LossMask,
     target: Target = "marginal",
-    grouped: Bool[Array, " B"] | None = None,
+    together: Bool[Array, " B"] | None = None,
 ) -> Float[Array, " B"]:
-    """-log p of what the noisy state hides, in nats a sequence; `weights` count tokens.
+    """Compute -log p of the masked positions of a state, in nats per sequence.
 
-    "marginal": sum over masked digits of -log p(digit | state), whose weighted mean over time is a bound. "joint": sum
-    over tokens of -log p(token | state), MDM-Prime's loss; it leaves out the total correlation of a token's masked
-    digits and falls below the entropy. Where the digits of a token are masked together (`grouped`), -log p(token) is
-    what is revealed, and a bound too.
+    "marginal" is the sum over masked sub-tokens of -log p(sub-token | state), whose weighted mean over time is a bound.
+    "joint" is the sum over tokens of -log p(token | state), the loss of MDM-Prime: it lacks the total correlation of a
+    token's masked sub-tokens and can be lower than the entropy. In examples whose sub-tokens are masked together
+    (`together`), "marginal" uses -log p(token | state) as well, which is a bound for them.
     """
     hidden = noisy == process.mask_id
     if target == "joint" and process.subtokens > 1:
         return jnp.sum(-process.token_log_prob(logits, noisy, clean) * weights, axis=1)
     marginal = -process.log_prob(logits, noisy, clean) * hidden * jnp.repeat(weights, process.subtokens, axis=1)
     marginal = jnp.sum(marginal, axis=1)
-    if grouped is None:
+    if together is None:
         return marginal
-    part = jnp.any(hidden.reshape(*weights.shape, process.subtokens), axis=-1)
-    whole = jnp.sum(-process.token_log_prob(logits, noisy, clean) * weights * part, axis=1)
-    return jnp.where(grouped, whole, marginal)
+    masked_tokens = jnp.any(hidden.reshape(*weights.shape, process.subtokens), axis=-1)
+    joint = jnp.sum(-process.token_log_prob(logits, noisy, clean) * weights * masked_tokens, axis=1)
+    return jnp.where(together, joint, marginal)
 
 
 def weighted_cross_entropy(
@@ -70,29 +70,29 @@ def weighted_cross_entropy(
     draws: Draws,
     target: Target = "marginal",
 ) -> Float[Array, " B"]:
-    """One draw of -alpha'(t)/(1 - alpha(t)) sum_{masked i} -log p(x^i | z_t), in nats a sequence.
+    """Draw -alpha'(t) / (1 - alpha(t)) sum_{masked i} -log p(x^i | z_t), in nats per sequence.
 
-    Its mean over t ~ U(0, 1) and z_t is the NELBO (MDLM; arXiv 2406.07524), on digits Prime's bound or its joint
-    cross-entropy. Carry-over is exact: positions that are not masked contribute nothing.
+    Its mean over t ~ U(0, 1) and z_t is the NELBO (MDLM, arXiv 2406.07524); for sub-tokens it is the marginal bound or
+    the joint cross-entropy of MDM-Prime. Unmasked positions contribute exactly 0.
     """
     noisy = process.corrupt(draws.keys, tokens, time)
     logits = denoise(noisy, time)
-    nats = cross_entropy(
-        process, logits, noisy, process.encode(tokens), weights, target, shared_coins(process, time, target)
+    nats = masked_nll(
+        process, logits, noisy, process.encode(tokens), weights, target, masked_together(process, time, target)
     )
     return rate(process.schedule, time) * nats
 
 
-def shared_coins(process: MaskedProcess, time: Times, target: Target) -> Bool[Array, " B"] | None:
-    """Where a token's digits are masked together and the marginals are not what is revealed; None: nowhere."""
+def masked_together(process: MaskedProcess, time: Times, target: Target) -> Bool[Array, " B"] | None:
+    """Return whether each example's sub-tokens are masked together, so that marginals are not a bound; None: never."""
     if isinstance(process, PartialMaskedDiffusion) and process.chunk_point < 1 and target == "marginal":
-        return process.grouped(time)
+        return process.masks_together(time)
     return None
 
 
 @dataclass(frozen=True)
 class Nelbo:
-    """Mean over tokens of the NELBO integrand at one stratified time an example, in nats per token."""
+    """The loss of MDLM: the NELBO's integrand at one stratified time per example, in nats per token."""
 
     denoiser: Denoiser
     process: MaskedProcess

@@ -1,4 +1,4 @@
-"""Training G-Star's error predictor on a frozen denoiser's own mistakes (arXiv 2510.08369)."""
+"""The objective of G-Star's error predictor, on the errors of a frozen denoiser (arXiv 2510.08369)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ from diffusion.objectives.elbo import sample_times
 from diffusion.objectives.error_labels import (
     Augment,
     check_fraction,
-    corrupted,
-    fill,
-    fill_in_steps,
+    corrupt_tokens,
+    fill_masks,
+    fill_masks_in_steps,
     replace_tokens,
-    unlikely,
+    unlikely_tokens,
 )
 from diffusion.rng import Draws, fold, gumbel
 from diffusion.types import (
@@ -44,32 +44,42 @@ Scores = Float[Array, "B L"]
 Errors = Callable[..., Scores]
 
 
-def cross_entropy(logits: Scores, wrong: Scores, weights: LossMask) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Binary cross-entropy, -log sigmoid(e) of errors and -log sigmoid(-e) of the others, in nats; and of how many."""
-    return jnp.sum(weights * _nats(logits, wrong)), jnp.sum(weights)
+def cross_entropy(logits: Scores, labels: Scores, weights: LossMask) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Binary cross-entropy, the sum of -log sigmoid(e) over errors and -log sigmoid(-e) over other tokens.
+
+    Returns:
+      The sum in nats, and the number of tokens.
+    """
+    return jnp.sum(weights * _nats(logits, labels)), jnp.sum(weights)
 
 
 def balanced_cross_entropy(
-    logits: Scores, wrong: Scores, weights: LossMask
+    logits: Scores, labels: Scores, weights: LossMask
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Binary cross-entropy in which n errors of N tokens weigh N / (2 n), and the others N / (2 (N - n)).
+    """Binary cross-entropy with weight N / (2 n) for the n errors of N tokens and N / (2 (N - n)) for the others.
 
-    The numbers are those of this batch: cut in micro-batches, each has its own.
+    The counts are those of the batch, or of each micro-batch.
+
+    Returns:
+      The sum in nats, and the number of tokens.
     """
-    count, errors = jnp.sum(weights), jnp.sum(weights * wrong)
-    balance = jnp.where(wrong > 0, 1 / jnp.maximum(errors, 1), 1 / jnp.maximum(count - errors, 1))
-    return jnp.sum(weights * balance * _nats(logits, wrong)) * count / 2, count
+    count, errors = jnp.sum(weights), jnp.sum(weights * labels)
+    balance = jnp.where(labels > 0, 1 / jnp.maximum(errors, 1), 1 / jnp.maximum(count - errors, 1))
+    return jnp.sum(weights * balance * _nats(logits, labels)) * count / 2, count
 
 
-def rank_loss(logits: Scores, wrong: Scores, weights: LossMask) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """RankNet: the mean of softplus(e_j - e_i) over errors i and correct tokens j of a sequence, and of how many.
+def rank_loss(logits: Scores, labels: Scores, weights: LossMask) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """RankNet, the mean of softplus(e_j - e_i) over errors i and correct tokens j of a sequence.
 
-    Sequences that lack one of the two count for nothing. Only the order of the logits is learned.
+    Sequences without errors or without correct tokens do not count. Only the order of the logits is learned.
+
+    Returns:
+      The sum over sequences, and the number of sequences.
     """
-    errors, others = weights * wrong, weights * (1 - wrong)
+    errors, others = weights * labels, weights * (1 - labels)
     losses = jax.nn.softplus(logits[:, None, :] - logits[:, :, None])
     pairs = jnp.sum(errors, axis=1) * jnp.sum(others, axis=1)
-    # Sums, not a matrix product, whose default precision is low on accelerators.
+    # Sums, because the default precision of a matrix product is low on accelerators.
     totals = jnp.sum(losses * errors[:, :, None] * others[:, None, :], axis=(1, 2))
     return jnp.sum(totals / jnp.maximum(pairs, 1)), jnp.sum(pairs > 0, dtype=jnp.float32)
 
@@ -77,43 +87,44 @@ def rank_loss(logits: Scores, wrong: Scores, weights: LossMask) -> tuple[Float[A
 LOSSES = {"bce": cross_entropy, "balanced": balanced_cross_entropy, "ranknet": rank_loss}
 
 
-def quality(logits: Scores, wrong: Scores, weights: LossMask) -> Metrics:
-    """Of predicting an error where its probability exceeds 1/2: ratios whose parts add up over batches."""
+def quality(logits: Scores, labels: Scores, weights: LossMask) -> Metrics:
+    """Compute metrics of the rule that predicts an error where its probability exceeds 1/2, as (total, count)."""
     predicted = (logits > 0).astype(jnp.float32)
-    hits, found, errors = (jnp.sum(weights * x) for x in (predicted * wrong, predicted, wrong))
+    hits, predictions, errors = (jnp.sum(weights * x) for x in (predicted * labels, predicted, labels))
     count = jnp.sum(weights)
     return {
-        "accuracy": (jnp.sum(weights * (predicted == wrong)), count),
+        "accuracy": (jnp.sum(weights * (predicted == labels)), count),
         "error_rate": (errors, count),
-        "precision": (hits, found),
+        "precision": (hits, predictions),
         "recall": (hits, errors),
-        "f1": (2 * hits, found + errors),
+        "f1": (2 * hits, predictions + errors),
     }
 
 
 class Examples(NamedTuple):
-    """What the predictor reads, and what it should say."""
+    """Inputs and labels of an error predictor."""
 
     state: Symbols  # without masks
-    wrong: Scores  # 1 where the token is an error
-    filled: TokenMask  # tokens of which this step filled anything
+    labels: Scores  # 1 where the token is an error
+    drawn: TokenMask  # tokens of which the denoiser drew any symbol
 
 
 @dataclass(frozen=True)
 class ErrorPrediction:
-    """-log p(error | y) over tokens of y, a masked text that the frozen denoiser filled in one step, in nats a token.
+    """Mean over tokens of -log p(error label | y), in nats per token (G-Star, arXiv 2510.08369).
 
-    `params` hold "denoiser", "errors" (the predictor's) and with a judge "judge"; "errors" alone has a gradient. What
-    is an error: "one_step", a token that is not the text's; "consistency", one that is not what `steps` ancestral steps
-    from the same masked text give; "likelihood", one that the autoregressive `judge` gives less than
-    exp(-`threshold`); "corruption", a token of the text that was exchanged (a fraction `corruption` is drawn anew), for
-    which the denoiser is not run. Times are stratified over the batch where the published code draws them
-    independently. `scope` "filled" counts the tokens that the step filled alone. With `own_masks` the masked text is
-    filled, and the predictor as it stands chooses which tokens are masked again before the step: it then sees the
-    states that it leads to. Padding (weight 0) keeps its symbol and is not counted.
+    y is a masked text whose masks the frozen denoiser draws in one step. `params` has the entries "denoiser", "errors"
+    (the predictor) and, with a judge, "judge"; only "errors" has a gradient. A token is an error if it differs from the
+    text ("one_step"); if it differs from the result of `steps` ancestral steps from the same masked text
+    ("consistency"); if its probability under the autoregressive `judge` is below exp(-`threshold`) ("likelihood"); or
+    if it was replaced: a fraction `corruption` of the text's tokens is redrawn, and the denoiser does not run
+    ("corruption"). With `scope` "filled" only tokens that the step draws count. With `own_masks` the masks are drawn
+    twice: after the first draw the current predictor selects the tokens that are masked again, so that it is trained
+    on states to which it leads. Times are stratified over the batch; the published code draws them independently.
+    Padding (weight 0) keeps its symbol and does not count.
 
     Raises:
-      ValueError: for settings that are unknown, out of range or do not go together.
+      ValueError: for options that are unknown, out of range or incompatible.
     """
 
     denoiser: Denoiser
@@ -152,22 +163,22 @@ class ErrorPrediction:
     def __call__(
         self, params: Params, batch: Batch, draws: Draws, train: bool = True
     ) -> tuple[Float[Array, ""], Metrics]:
-        state, wrong, filled = self.examples(params, batch, draws)
-        weights = batch["weights"] * filled if self.scope == "filled" else batch["weights"]
+        state, labels, drawn = self.examples(params, batch, draws)
+        weights = batch["weights"] * drawn if self.scope == "filled" else batch["weights"]
         keys = fold(draws.keys, "dropout") if train else None
         frozen = jax.lax.stop_gradient(params["denoiser"])
         logits = self.errors(frozen, params["errors"], state, batch.get("label"), keys=keys)
-        total, count = LOSSES[self.loss](logits, wrong, weights)
-        return total, {"loss": (total, count), **quality(logits, wrong, weights)}
+        total, count = LOSSES[self.loss](logits, labels, weights)
+        return total, {"loss": (total, count), **quality(logits, labels, weights)}
 
     def examples(self, params: Params, batch: Batch, draws: Draws) -> Examples:
-        """A full state for every text, and its errors; no gradient passes, and no network has dropout."""
+        """Draw a full state for every text, and compute its error labels; without gradients and without dropout."""
         params = jax.lax.stop_gradient(dict(params))
         process, keys = self.process, draws.keys
         tokens, counted, label = batch["tokens"], batch["weights"] > 0, batch.get("label")
         clean, truth = process.encode(tokens), tokens
         if self.labels == "corruption":
-            state, filled = corrupted(fold(keys, "exchange"), clean, counted, process, self.corruption), counted
+            state, drawn = corrupt_tokens(fold(keys, "exchange"), clean, counted, process, self.corruption), counted
         else:
             time = sample_times(draws.uniform, self.minimum_time)
 
@@ -176,46 +187,51 @@ class ErrorPrediction:
 
             noisy = process.corrupt(keys, tokens, time)
             if self.own_masks:
-                noisy = self.mask_again(params, batch, denoise, fold(keys, "own masks"), noisy, time)
+                noisy = self.remask(params, batch, denoise, fold(keys, "own masks"), noisy, time)
             logits = denoise(noisy, time)
-            state = fill(self.draw, fold(keys, "token"), logits, noisy, process.mask_id)
-            filled = any_symbol(noisy == process.mask_id, tokens)
+            state = fill_masks(self.draw, fold(keys, "token"), logits, noisy, process.mask_id)
+            drawn = any_symbol(noisy == process.mask_id, tokens)
             if self.labels == "consistency":
-                chain = fill_in_steps(denoise, process, self.draw, fold(keys, "chain"), logits, noisy, time, self.steps)
+                chain = fill_masks_in_steps(
+                    denoise, process, self.draw, fold(keys, "chain"), logits, noisy, time, self.steps
+                )
                 truth = process.decode(chain)
         state = replace_tokens(state, ~counted, clean)
         state = self.augment(fold(keys, "augment"), state, counted, process, params["denoiser"])
-        known = process.decode(state)
+        drawn_tokens = process.decode(state)
         if self.labels == "likelihood":
             assert self.judge is not None
-            wrong = unlikely(self.judge, params["judge"], known, label, process.vocabulary, self.threshold)
+            errors = unlikely_tokens(
+                self.judge, params["judge"], drawn_tokens, label, process.vocabulary, self.threshold
+            )
         else:
-            wrong = known != truth
-        return Examples(state, (wrong & counted).astype(jnp.float32), filled)
+            errors = drawn_tokens != truth
+        return Examples(state, (errors & counted).astype(jnp.float32), drawn)
 
-    def mask_again(
+    def remask(
         self, params: Params, batch: Batch, denoise: Denoise, keys: Keys, noisy: Symbols, time: Times
     ) -> Symbols:
-        """Fill `noisy` and mask ceil((1 - alpha(t)) n) of its n counted positions, by their odds of being errors.
+        """Draw the masks of `noisy`, and mask ceil((1 - alpha(t)) n) of its n counted positions by their error logits.
 
-        Without replacement: the largest of error logits plus Gumbel noise, G-Star's guided step at temperature 1 that
-        stays at its time. Digits are positions of their own, each with its token's logit, as in sampling.
+        The positions are those of the largest error logits plus Gumbel noise, hence without replacement: the guided
+        step of G-Star at temperature 1, at constant time. Sub-tokens are selected separately, each with its token's
+        error logit, as in sampling.
         """
         process, counted = self.process, batch["weights"] > 0
-        full = fill(self.draw, fold(keys, "token"), denoise(noisy, time), noisy, process.mask_id)
+        full = fill_masks(self.draw, fold(keys, "token"), denoise(noisy, time), noisy, process.mask_id)
         full = replace_tokens(full, ~counted, process.encode(batch["tokens"]))
-        scores = self.errors(params["denoiser"], params["errors"], full, batch.get("label"))
-        scores, free = (jnp.repeat(array, process.subtokens, axis=1) for array in (scores, counted))
-        noise = gumbel(fold(keys, "select"), scores.shape[1:])
-        number = jnp.ceil(process.schedule.masked(time) * jnp.sum(free, axis=1)).astype(jnp.int32)
-        chosen = lowest(jnp.where(free, -(scores + noise), jnp.inf), number) & free
-        return jnp.where(chosen, process.mask_id, full)
+        error_logits = self.errors(params["denoiser"], params["errors"], full, batch.get("label"))
+        error_logits, allowed = (jnp.repeat(array, process.subtokens, axis=1) for array in (error_logits, counted))
+        noise = gumbel(fold(keys, "select"), error_logits.shape[1:])
+        number = jnp.ceil(process.schedule.masked(time) * jnp.sum(allowed, axis=1)).astype(jnp.int32)
+        selected = lowest(jnp.where(allowed, -(error_logits + noise), jnp.inf), number) & allowed
+        return jnp.where(selected, process.mask_id, full)
 
 
 def any_symbol(masked: Bool[Array, "B N"], tokens: Tokens) -> TokenMask:
-    """Tokens of which any symbol is masked."""
+    """Return whether any symbol of each token is masked."""
     return jnp.any(masked.reshape(*tokens.shape, -1), axis=-1)
 
 
-def _nats(logits: Scores, wrong: Scores) -> Scores:
-    return jax.nn.softplus(logits) - wrong * logits
+def _nats(logits: Scores, labels: Scores) -> Scores:
+    return jax.nn.softplus(logits) - labels * logits

@@ -1,7 +1,8 @@
-"""Model-aware noise scaling (FastDiSS, arXiv 2604.05551): tokens that the model is sure of get more noise.
+"""Model-aware noise scaling (MANS; FastDiSS, arXiv 2604.05551): confident tokens get more noise.
 
-Known are the idea, that it acts on single tokens, and that sure tokens are moved to a later time. Formulas were not to
-be had: confidence and maps here are inferred. Two controls show what confidence itself is worth.
+The paper scales the noise per token, and moves tokens of which the model is confident to a later time. Its formulas
+were not available to us: the measures of confidence and the maps are inferred. Two controls measure the effect of the
+confidence itself.
 """
 
 from dataclasses import dataclass
@@ -12,15 +13,15 @@ from jaxtyping import Array, Float
 
 from diffusion.categorical import target_log_probs
 from diffusion.codecs.embedding import Embedding
-from diffusion.objectives.perturbation import uniforms
+from diffusion.objectives.perturbation import uniform_per_example
 from diffusion.rng import fold, uniform
 from diffusion.schedules.gaussian import GaussianSchedule
 from diffusion.types import Keys, Params, TokenMask, Tokens
 
 MEASURES = ("likelihood", "distance")
-# "shift": t + strength c (1 - t). "scale": noise over signal times 1 + (largest - 1) c. "table": times what `anchors`
-# say of c, linear between them. Controls, no methods: "random", the shift with u ~ U(0, 1) for c; "shuffled", the shift
-# with the confidence of another token of the sentence, which keeps its distribution, mean included, and not its sense.
+# "shift": t + strength c (1 - t). "scale": sigma / alpha times 1 + (largest - 1) c. "table": sigma / alpha times a
+# factor interpolated between the `anchors` (c, factor). "random" and "shuffled" are controls: the shift with
+# c ~ U(0, 1), and with the confidence of a random token of the same sentence, which has the same distribution.
 MAPS = ("off", "shift", "scale", "table", "random", "shuffled")
 TokenTimes = Float[Array, "B L"]
 HALVINGS = 30
@@ -28,10 +29,11 @@ HALVINGS = 30
 
 @dataclass(frozen=True)
 class NoiseScaling:
-    """Per-token times t_theta >= t from the model's own estimate at t; where `aware` the network is told them.
+    """Times per token t_theta >= t, from the confidence of the model's estimate at t (FastDiSS, arXiv 2604.05551).
 
-    A share `off_probability` of the examples keeps one time for all of its tokens, as inference has it. Strength 0 and
-    largest 1 leave the times as they are, bit for bit.
+    With `aware` the network reads t_theta, else t. A fraction `off_probability` of the examples keeps one time for all
+    tokens, as in inference. Strength 0 or largest 1 do not change times, bit for bit.
+
     Raises:
       ValueError: for unknown names, and numbers out of range.
     """
@@ -60,9 +62,10 @@ class NoiseScaling:
     def confidence(
         self, codec: Embedding, params: Params, estimate: Float[Array, "B L d"], tokens: Tokens
     ) -> Float[Array, "B L"]:
-        """c in [0, 1]: p(y_i) under the estimate's logits, or exp(-||estimate - e(y_i)||^2 / (d temperature m)).
+        """Compute the confidence c in [0, 1] of every token.
 
-        m is the mean square of an embedding's coordinate, 1 where embeddings are normalized.
+        c is p(y_i) under the estimate's logits ("likelihood"), or exp(-||estimate - e(y_i)||^2 / (d temperature m))
+        with m the mean square of the embeddings' coordinates ("distance").
         """
         if self.measure == "likelihood":
             return jnp.exp(target_log_probs(codec.logits(params, estimate), tokens, codec.vocabulary))
@@ -77,43 +80,43 @@ class NoiseScaling:
         confidence: Float[Array, "B L"],
         mask: TokenMask,
     ) -> TokenTimes:
-        """t_theta."""
+        """Compute t_theta from t and the confidence; without a gradient."""
         if self.map == "off":
             return time
         if self.map == "random":
             confidence = uniform(fold(keys, "random"), time.shape[1:])
         if self.map == "shuffled":
-            confidence = shuffled(fold(keys, "shuffled"), confidence, mask)
+            confidence = shuffle_within(fold(keys, "shuffled"), confidence, mask)
         if self.map == "scale":
-            moved = rescaled_time(schedule, time, 1 + (self.largest - 1) * confidence)
+            token_time = rescale_time(schedule, time, 1 + (self.largest - 1) * confidence)
         elif self.map == "table":
-            at, scales = (jnp.asarray(column, jnp.float32) for column in zip(*self.anchors, strict=True))
-            moved = rescaled_time(schedule, time, jnp.interp(confidence, at, scales))
+            points, factors = (jnp.asarray(column, jnp.float32) for column in zip(*self.anchors, strict=True))
+            token_time = rescale_time(schedule, time, jnp.interp(confidence, points, factors))
         else:
-            moved = shifted(time, confidence, self.strength)
-        off = uniforms(fold(keys, "homogeneous")) < self.off_probability
-        return jax.lax.stop_gradient(jnp.where(off, time, moved))
+            token_time = shift_time(time, confidence, self.strength)
+        off = uniform_per_example(fold(keys, "homogeneous")) < self.off_probability
+        return jax.lax.stop_gradient(jnp.where(off, time, token_time))
 
 
 UNSCALED = NoiseScaling()
 
 
-def shifted(time: TokenTimes, confidence: Float[Array, "B L"], strength: float) -> TokenTimes:
-    """t + strength c (1 - t): from t for c = 0 to t + strength (1 - t) for c = 1."""
+def shift_time(time: TokenTimes, confidence: Float[Array, "B L"], strength: float) -> TokenTimes:
+    """Compute t + strength c (1 - t)."""
     return time + strength * confidence * (1 - time)
 
 
-def rescaled_time(schedule: GaussianSchedule, time: TokenTimes, factor: Float[Array, "B L"]) -> TokenTimes:
-    """The time at which sigma / alpha is `factor` times what it is at `time`, by bisection; `time` where that is 1.
+def rescale_time(schedule: GaussianSchedule, time: TokenTimes, factor: Float[Array, "B L"]) -> TokenTimes:
+    """Find the time at which sigma / alpha is `factor` times its value at `time`, by bisection.
 
-    Its alpha^2 is `gaussian_schedules.rescaled`. For sigma = t it is s t / sqrt(1 - t^2 + s^2 t^2).
+    Where the factor is 1 this is `time` exactly. For sigma = t it is s t / sqrt(1 - t^2 + s^2 t^2) with s the factor.
     """
     signal, variance = schedule.signal(time), factor**2 * schedule.variance(time)
 
     def halve(_, ends):
         low, high = ends
         middle = (low + high) / 2
-        # Noise over signal, cross-multiplied: there is no signal at time 1.
+        # The ratios are compared by cross-multiplication, as the signal is 0 at time 1.
         below = schedule.variance(middle) * signal < variance * schedule.signal(middle)
         return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
@@ -121,8 +124,8 @@ def rescaled_time(schedule: GaussianSchedule, time: TokenTimes, factor: Float[Ar
     return jnp.where(factor == 1, time, (low + high) / 2)
 
 
-def shuffled(keys: Keys, values: Float[Array, "B L"], mask: TokenMask) -> Float[Array, "B L"]:
-    """The values of the real positions, which come first, in a random order."""
+def shuffle_within(keys: Keys, values: Float[Array, "B L"], mask: TokenMask) -> Float[Array, "B L"]:
+    """Permute the values of each example's tokens at random; padding must be last."""
     ranks = uniform(keys, values.shape[1:])
     order = jnp.argsort(jnp.where(mask, ranks, 2.0), axis=-1)
     return jnp.take_along_axis(values, order, axis=-1)

@@ -1,8 +1,8 @@
-"""Self-conditioning perturbation (FastDiSS, arXiv 2604.05551): the estimate to be remembered is made at more noise.
+"""Self-conditioning perturbation (SCP; FastDiSS, arXiv 2604.05551): estimates at a higher noise level in training.
 
-At inference a network is served the estimate of the step before, which was made at a higher noise level than its own.
-So in training, too, the estimate is made at t' = min(1, t + g) > t. That much is known; how g is drawn and how z_t'
-goes with z_t was not to be had, and every option here is inferred.
+In inference the self-conditioning input is the estimate of the previous step, at a higher noise level than that of the
+current step. In training the estimate is therefore computed at t' = min(1, t + g) > t. The paper's distribution of g
+and its joint distribution of z_t' and z_t were not available to us: all options are inferred.
 """
 
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.processes.gaussian import GaussianDiffusion, spread
+from diffusion.processes.gaussian import GaussianDiffusion, expand_level
 from diffusion.rng import fold, normal, uniform
 from diffusion.types import Keys
 
-# "fixed": g = size, the step of a grid of 1 / size steps. "randk": g = 1 / k, k one of `steps`. "uniform": t' ~
-# U(t, 1). "uniform_gap": g ~ U(0, size).
+# "fixed": g = size, the step of a grid of 1 / size steps. "randk": g = 1 / k with k drawn from `steps`. "uniform":
+# t' ~ U(t, 1). "uniform_gap": g ~ U(0, size).
 GAPS = ("off", "fixed", "randk", "uniform", "uniform_gap")
-# "independent": fresh noise, which gives the network a second look at the data. "markov": z_t' ~ q(z_t' | z_t), as in
-# an ideal ancestral sampler: no second look. "shared": the noise of z_t; the two states then give the data away, and it
-# is here to show that.
+# "independent": new noise, so that z_t' has information on the data that z_t lacks. "markov": z_t' ~ q(z_t' | z_t), as
+# in an ideal ancestral sampler, without such information. "shared": the noise of z_t, so that the two states determine
+# the data; a negative control.
 COUPLES = ("independent", "markov", "shared")
 TokenTimes = Float[Array, "B L"]
 Latents = Float[Array, "B L d"]
 
 
-class Noised(NamedTuple):
-    """z_t with what it was made of."""
+class NoisyState(NamedTuple):
+    """z_t with its clean data, noise and times."""
 
     clean: Latents
     noisy: Latents
@@ -37,10 +37,11 @@ class Noised(NamedTuple):
 
 @dataclass(frozen=True)
 class Perturbation:
-    """How far ahead of its own time a network's memory is made, and from which noise; one gap an example.
+    """The gap between the time of the self-conditioning estimate and that of the network, and the noise at that time.
 
-    A share `probability` of the examples is perturbed. Where there is no gap the state is the network's own, so that
-    gap "off", size 0 and probability 0 are standard self-conditioning, bit for bit.
+    There is one gap per example, and a fraction `probability` of the examples is perturbed. Without a gap the state is
+    the network's own, so that gap "off", size 0 and probability 0 are standard self-conditioning, bit for bit.
+
     Raises:
       ValueError: for unknown names, and numbers out of range.
     """
@@ -62,51 +63,56 @@ class Perturbation:
             raise ValueError(f"scp.steps: must be counts of at least 1, not {self.steps}")
 
     def gaps(self, keys: Keys, time: TokenTimes) -> TokenTimes:
-        """g, before t + g is cut at 1."""
+        """Draw g, one per example; t + g may exceed 1."""
         if self.gap == "off":
             return jnp.zeros_like(time)
-        uniform = uniforms(fold(keys, "gap"))
+        uniforms = uniform_per_example(fold(keys, "gap"))
         if self.gap == "uniform":
-            gap = uniform * (1 - time)
+            gap = uniforms * (1 - time)
         elif self.gap == "randk":
-            chosen = jnp.minimum((uniform * len(self.steps)).astype(jnp.int32), len(self.steps) - 1)
-            gap = jnp.take(1 / jnp.asarray(self.steps, jnp.float32), chosen)
+            index = jnp.minimum((uniforms * len(self.steps)).astype(jnp.int32), len(self.steps) - 1)
+            gap = jnp.take(1 / jnp.asarray(self.steps, jnp.float32), index)
         else:
-            gap = jnp.full_like(uniform, self.size) if self.gap == "fixed" else uniform * self.size
-        perturbed = uniforms(fold(keys, "perturbed")) < self.probability
+            gap = jnp.full_like(uniforms, self.size) if self.gap == "fixed" else uniforms * self.size
+        perturbed = uniform_per_example(fold(keys, "perturbed")) < self.probability
         return jnp.broadcast_to(jnp.where(perturbed, gap, 0.0), time.shape)
 
-    def state(self, keys: Keys, process: GaussianDiffusion, now: Noised, later: TokenTimes) -> Latents:
-        """z_t' given z_t; z_t itself wherever t' = t."""
+    def state(self, keys: Keys, process: GaussianDiffusion, current: NoisyState, later: TokenTimes) -> Latents:
+        """Draw z_t' given z_t; where t' = t it is z_t exactly."""
         if self.gap == "off":
-            return now.noisy
-        ahead = coupled(self.couple, fold(keys, "ahead"), process, now, later)
-        return jnp.where((later > now.time)[..., None], ahead, now.noisy)
+            return current.noisy
+        later_noisy = draw_later(self.couple, fold(keys, "ahead"), process, current, later)
+        return jnp.where((later > current.time)[..., None], later_noisy, current.noisy)
 
 
 STANDARD = Perturbation()
 
 
-def coupled(couple: str, keys: Keys, process: GaussianDiffusion, now: Noised, later: TokenTimes) -> Latents:
-    """z_t' = alpha' z_0 + sigma' F e' (independent, shared), or N(rho z_t, (sigma'^2 - rho^2 sigma^2) F^2) (markov)."""
-    schedule, clean = process.schedule, now.clean
+def draw_later(couple: str, keys: Keys, process: GaussianDiffusion, current: NoisyState, later: TokenTimes) -> Latents:
+    """Draw z_t' given z_t.
+
+    z_t' is alpha' z_0 + sigma' F e' with new noise e' (independent) or that of z_t (shared), or a draw from
+    N(rho z_t, (sigma'^2 - rho^2 sigma^2) F^2) (markov). F is the factor of the noise.
+    """
+    schedule, clean = process.schedule, current.clean
     if couple == "markov":
-        ratio, deviation = markov(process, now.time, later)
-        fresh = process.factor * normal(keys, clean.shape[1:])
-        return spread(ratio, clean) * now.noisy + spread(deviation, clean) * fresh
+        ratio, deviation = transition(process, current.time, later)
+        noise = process.factor * normal(keys, clean.shape[1:])
+        return expand_level(ratio, clean) * current.noisy + expand_level(deviation, clean) * noise
     if couple == "independent":
         return process.corrupt(keys, clean, later)[0]
-    return spread(schedule.alpha(later), clean) * clean + spread(schedule.sigma(later), clean) * now.noise
+    signal = expand_level(schedule.alpha(later), clean) * clean
+    return signal + expand_level(schedule.sigma(later), clean) * current.noise
 
 
-def markov(process: GaussianDiffusion, time: TokenTimes, later: TokenTimes) -> tuple[TokenTimes, TokenTimes]:
-    """rho = alpha(t') / alpha(t) and sqrt(sigma'^2 - rho^2 sigma^2), without the factor of the noise."""
+def transition(process: GaussianDiffusion, time: TokenTimes, later: TokenTimes) -> tuple[TokenTimes, TokenTimes]:
+    """Compute rho = alpha(t') / alpha(t) and sqrt(sigma'^2 - rho^2 sigma^2), without the factor of the noise."""
     schedule = process.schedule
     square = schedule.signal(later) / jnp.maximum(schedule.signal(time), 1e-12)
     variance = jnp.maximum(schedule.variance(later) - square * schedule.variance(time), 0)
     return jnp.sqrt(square), jnp.sqrt(variance)
 
 
-def uniforms(keys: Keys) -> Float[Array, "B 1"]:
-    """One uniform number an example."""
+def uniform_per_example(keys: Keys) -> Float[Array, "B 1"]:
+    """Draw one uniform number per example."""
     return uniform(keys, (1,))

@@ -1,4 +1,4 @@
-"""Classification of clean examples by their labels: how the classifier that judges pictures is trained."""
+"""Supervised objectives: a classifier of clean examples, and a reward model of images and prompts."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.rng import Draws, fold
+from diffusion.codecs.subtokens import PixelCodec
+from diffusion.rng import Draws, fold, normal
 from diffusion.types import Batch, Denoiser, Metrics, Params
 
 
 @dataclass(frozen=True)
 class Classification:
-    """-log p(label | x) in nats an example, and the share of labels that the most probable class hits.
+    """Mean over examples of -log p(label | x), in nats per example, and the accuracy of the most probable class.
 
-    The classifier is called as a denoiser is, on tokens without noise, and gives logits [B, labels].
+    The classifier has the signature of a denoiser; it reads clean tokens and returns logits [B, labels].
+
     Raises:
-      ValueError: when the data have no labels.
+      ValueError: for data without labels.
     """
 
     denoiser: Denoiser
@@ -34,3 +36,34 @@ class Classification:
         hits = jnp.sum((jnp.argmax(logits, axis=-1) == labels) * weights)
         count = jnp.sum(weights)
         return total, {"loss": (total, count), "accuracy": (hits, count)}
+
+
+@dataclass(frozen=True)
+class ScoreRegression:
+    """Mean over examples of (r(image, prompt) - score)^2.
+
+    In training Gaussian noise is added to the image, with a standard deviation uniform on [0, noise], because guidance
+    evaluates the reward on blurred estimates. The reward model has the signature of a denoiser.
+
+    Raises:
+      ValueError: for data without scores.
+    """
+
+    denoiser: Denoiser
+    codec: PixelCodec
+    noise: float = 0.5
+
+    def __call__(
+        self, params: Params, batch: Batch, draws: Draws, train: bool = True
+    ) -> tuple[Float[Array, ""], Metrics]:
+        if "score" not in batch:
+            raise ValueError("objective.name: reward needs a source with scores, such as data.source=shapes_rewards")
+        image = self.codec.encode(batch["tokens"])
+        if train:
+            level = jax.vmap(jax.random.uniform)(fold(draws.keys, "level")) * self.noise
+            image = image + level[:, None, None, None] * normal(fold(draws.keys, "noise"), image.shape[1:])
+        keys = fold(draws.keys, "dropout") if train else None
+        reward = self.denoiser(params, image, jnp.zeros(len(image)), batch["prompt"], keys=keys)
+        weights = batch["weights"][:, 0]
+        total = jnp.sum((reward - batch["score"]) ** 2 * weights)
+        return total, {"loss": (total, jnp.sum(weights))}

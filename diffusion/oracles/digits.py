@@ -1,4 +1,4 @@
-"""Exact answers for half-known tokens: the true posterior of an enumerable language, and expectations without draws."""
+"""Exact posteriors given partially masked tokens, and exact expectations of the losses and bounds of MDM-Prime."""
 
 from itertools import product
 from math import comb
@@ -10,16 +10,17 @@ from jaxtyping import Float, Int
 
 from diffusion.categorical import EXCLUDED
 from diffusion.codecs.subtokens import SubtokenCodec
-from diffusion.objectives.elbo import Target, cross_entropy
+from diffusion.objectives.elbo import Target, masked_nll
 from diffusion.oracles.enumerable import Enumerable
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.types import Denoise, Logits, Symbols, Times
 
 
 def digit_denoiser(language: Enumerable, codec: SubtokenCodec) -> Denoise:
-    """log p(x^i | known digits) [B, L, C] by summing over the sequences whose digits agree; time is ignored.
+    """The exact denoiser log p(x^i | unmasked sub-tokens), [B, L, C], a sum over the sequences that agree with them.
 
-    Tokens that no such sequence has at a position have no mass; where no sequence agrees, logits are uniform.
+    It ignores time. Tokens that no such sequence has at a position have no mass; if no sequence agrees, the logits are
+    uniform.
     """
     onehot = np.eye(codec.vocabulary, dtype=np.float32)[language.sequences].reshape(len(language.table), -1)
 
@@ -38,9 +39,10 @@ def digit_denoiser(language: Enumerable, codec: SubtokenCodec) -> Denoise:
 
 
 def state_sets(positions: int) -> tuple[np.ndarray, np.ndarray]:
-    """All nonempty sets of masked positions [2^N - 1, N] and their weights 1 / (|S| binom(N, |S|)).
+    """Enumerate all nonempty sets S of masked positions, [2^N - 1, N], and their weights 1 / (|S| binom(N, |S|)).
 
-    The weight is int_0^1 t^{|S| - 1} (1 - t)^{N - |S|} dt: the 1 / t of the bound times the chance of the set at t.
+    The weight is int_0^1 t^{|S| - 1} (1 - t)^{N - |S|} dt: the factor 1 / t of the bound times the probability of S at
+    t.
     """
     sets = np.array(list(product([False, True], repeat=positions)))[1:]
     sizes = sets.sum(axis=1)
@@ -50,9 +52,9 @@ def state_sets(positions: int) -> tuple[np.ndarray, np.ndarray]:
 def expected_nats(
     process: PartialMaskedDiffusion, denoise: Denoise, tokens: Int[np.ndarray, "B L"], target: Target
 ) -> Float[np.ndarray, " B"]:
-    """Prime's bound ("marginal") or its joint cross-entropy, in nats a sequence, summed over all states in float64.
+    """Sum the marginal bound or the joint cross-entropy of MDM-Prime over all states, in nats per sequence, float64.
 
-    Exact for a denoiser that ignores time, and one coin a digit.
+    The sum is exact for a denoiser that ignores time and a process that masks sub-tokens independently.
     """
     clean = process.encode(jnp.asarray(tokens))
     sets, weights = state_sets(clean.shape[1])
@@ -61,7 +63,7 @@ def expected_nats(
     def nats(hidden):
         noisy = jnp.where(hidden[None], process.mask_id, clean)
         logits = denoise(noisy, jnp.zeros(len(noisy)))
-        return cross_entropy(process, logits, noisy, clean, jnp.ones(tokens.shape), target)
+        return masked_nll(process, logits, noisy, clean, jnp.ones(tokens.shape), target)
 
     terms = (weight * np.asarray(nats(hidden), np.float64) for hidden, weight in zip(sets, weights, strict=True))
     return sum(terms, start=np.zeros(len(clean)))
@@ -70,10 +72,10 @@ def expected_nats(
 def expected_steps_nats(
     process: PartialMaskedDiffusion, denoise: Denoise, tokens: Int[np.ndarray, "B L"], levels: Float[np.ndarray, " T"]
 ) -> Float[np.ndarray, " B"]:
-    """The bound of a whole-token sampler with the mask levels l_1 < .. < l_T = 1, in nats, without draws.
+    """Compute the bound of the whole-token sampler with the mask levels l_1 < .. < l_T = 1 exactly, in nats.
 
-    sum_k E_{S_k, R_k}[sum_i -log p(y^{i, R_k} | y_{S_k})]: at level l_k each digit is masked, and each masked one is
-    revealed with probability (l_k - l_{k-1}) / l_k; -log of the joint mass of the revealed digits.
+    The bound is sum_k E_{S_k, R_k}[sum_i -log p(y^{i, R_k} | y_{S_k})]: each sub-token is in the masked set S_k with
+    probability l_k, and each masked one is in the revealed set R_k with probability (l_k - l_{k-1}) / l_k.
     """
     clean = process.encode(jnp.asarray(tokens))
     sets, _ = state_sets(clean.shape[1])
@@ -82,16 +84,16 @@ def expected_steps_nats(
     positions = clean.shape[1]
 
     @jax.jit
-    def nats(hidden, chosen):
+    def nats(hidden, revealed):
         noisy = jnp.where(hidden[None], process.mask_id, clean)
         logits = denoise(noisy, jnp.zeros(len(noisy)))
-        return -process.token_log_prob(logits, noisy, clean, jnp.broadcast_to(chosen[None], clean.shape)).sum(axis=1)
+        return -process.token_log_prob(logits, noisy, clean, jnp.broadcast_to(revealed[None], clean.shape)).sum(axis=1)
 
     total = np.zeros(len(clean))
     for hidden, size in zip(sets, sizes, strict=True):
-        for chosen, count in zip(sets, sizes, strict=True):
-            if np.all(hidden | ~chosen):
-                state = levels**size * (1 - levels) ** (positions - size)
-                reveal = (1 - before / levels) ** count * (before / levels) ** (size - count)
-                total += np.sum(state * reveal) * np.asarray(nats(hidden, chosen), np.float64)
+        for revealed, count in zip(sets, sizes, strict=True):
+            if np.all(hidden | ~revealed):
+                state_prob = levels**size * (1 - levels) ** (positions - size)
+                reveal_prob = (1 - before / levels) ** count * (before / levels) ** (size - count)
+                total += np.sum(state_prob * reveal_prob) * np.asarray(nats(hidden, revealed), np.float64)
     return total

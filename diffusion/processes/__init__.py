@@ -1,1 +1,1 @@
-"""Corruption processes: what noise does to data, and its reverse step."""
+"""Forward processes of masked and of Gaussian diffusion."""

@@ -1,4 +1,4 @@
-"""Gaussian noise on continuous data, and the three things that a network may predict of it."""
+"""Gaussian noise on continuous data, and conversions between the quantities that a network may predict."""
 
 from dataclasses import dataclass
 
@@ -10,19 +10,19 @@ from diffusion.schedules.gaussian import GaussianSchedule
 from diffusion.types import Keys
 
 Data = Float[Array, "B *shape"]
-Level = Float[Array, "..."]  # alpha or sigma: a scalar, or an array that starts like the data's shape
-# Noise (epsilon), the clean data (x_0), the velocity alpha epsilon - sigma x_0, and for flows epsilon - x_0.
+Level = Float[Array, "..."]  # alpha or sigma: a scalar, or one number per example or position
+# epsilon: the noise; clean: x_0; velocity: alpha epsilon - sigma x_0; flow: epsilon - x_0.
 PREDICTIONS = ("epsilon", "clean", "velocity", "flow")
 
 
-def spread(level: Level, like: Data) -> Level:
-    """A level of the first axes of `like`, with axes of length 1 for the others."""
+def expand_level(level: Level, like: Data) -> Level:
+    """Append axes of length 1 to `level` until it has as many axes as `like`."""
     return jnp.reshape(level, jnp.shape(level) + (1,) * (like.ndim - jnp.ndim(level)))
 
 
 def target(kind: str, clean: Data, noise: Data, alpha: Level, sigma: Level) -> Data:
-    """What a network of this kind is trained to predict."""
-    alpha, sigma = spread(alpha, clean), spread(sigma, clean)
+    """Compute the regression target of a network that predicts `kind`."""
+    alpha, sigma = expand_level(alpha, clean), expand_level(sigma, clean)
     if kind == "epsilon":
         return noise
     if kind == "clean":
@@ -31,12 +31,12 @@ def target(kind: str, clean: Data, noise: Data, alpha: Level, sigma: Level) -> D
 
 
 def to_clean(kind: str, prediction: Data, noisy: Data, alpha: Level, sigma: Level) -> Data:
-    """x_0 as a prediction of any kind implies it; the one place where kinds are converted.
+    """Convert a prediction of any kind to a clean estimate x_0.
 
-    epsilon: (x - sigma e) / alpha. velocity: (alpha x - sigma v) / (alpha^2 + sigma^2). flow: (x - sigma u) / (alpha +
-    sigma), which is x - t u on the path alpha = 1 - t, sigma = t.
+    epsilon: (x - sigma e) / alpha; velocity: (alpha x - sigma v) / (alpha^2 + sigma^2); flow: (x - sigma u) / (alpha +
+    sigma), which is x - t u for alpha = 1 - t and sigma = t.
     """
-    alpha, sigma = spread(alpha, noisy), spread(sigma, noisy)
+    alpha, sigma = expand_level(alpha, noisy), expand_level(sigma, noisy)
     if kind == "epsilon":
         return (noisy - sigma * prediction) / alpha
     if kind == "clean":
@@ -48,7 +48,10 @@ def to_clean(kind: str, prediction: Data, noisy: Data, alpha: Level, sigma: Leve
 
 @dataclass(frozen=True)
 class GaussianDiffusion:
-    """q(x_t | x_0) = N(alpha(t) x_0, (sigma(t) factor)^2) (factor: the noise rescaling of Difformer; else 1).
+    """Gaussian diffusion, q(x_t | x_0) = N(alpha(t) x_0, (sigma(t) factor)^2 I).
+
+    `factor` is the noise rescaling of Difformer (arXiv 2212.09412), and 1 elsewhere. `parameterization` is the kind of
+    prediction: one of `PREDICTIONS`.
 
     Raises:
       ValueError: for an unknown parameterization or a factor that is not positive.
@@ -66,15 +69,15 @@ class GaussianDiffusion:
             raise ValueError(f"process.factor: must be positive, not {self.factor}")
 
     def corrupt(self, keys: Keys, clean: Data, time: Level) -> tuple[Data, Data]:
-        """x_t and the noise in it; times [B], or [B, L] where each position has its own."""
+        """Draw x_t and return it with its noise, times `factor`; `time` is [B], or [B, L] for a time per position."""
         noise = self.factor * normal(fold(keys, "corrupt"), clean.shape[1:])
         alpha, sigma = self.schedule.alpha(time), self.schedule.sigma(time)
-        return spread(alpha, clean) * clean + spread(sigma, clean) * noise, noise
+        return expand_level(alpha, clean) * clean + expand_level(sigma, clean) * noise, noise
 
     def target(self, clean: Data, noise: Data, time: Level) -> Data:
-        """What the network is to predict."""
+        """Compute the regression target of the network."""
         return target(self.parameterization, clean, noise, self.schedule.alpha(time), self.schedule.sigma(time))
 
     def clean(self, prediction: Data, noisy: Data, alpha: Level, sigma: Level) -> Data:
-        """x_0 as a prediction implies it."""
+        """Convert the network's prediction to a clean estimate x_0."""
         return to_clean(self.parameterization, prediction, noisy, alpha, sigma)

@@ -1,7 +1,7 @@
 """Schedules of Gaussian diffusion: x_t = alpha(t) x_0 + sigma(t) noise, with alpha^2 + sigma^2 = 1.
 
-Time falls from 1 (noise) to 0 (data). A schedule states its signal alpha^2 and its variance sigma^2, each written so
-that small values keep their precision, in the array library and precision of the time that it is given.
+Generation runs from time 1 (noise) to time 0 (data). A schedule defines both its signal alpha^2 and its variance
+sigma^2, each without cancellation, in the array library and precision of `time`.
 """
 
 from abc import abstractmethod
@@ -20,17 +20,19 @@ class GaussianSchedule(Protocol):
     """Variance-preserving noise levels over time, for times of any shape."""
 
     def signal(self, time: Scalars) -> Scalars:
-        """alpha(t)^2."""
+        """alpha(t)^2, at times of any shape."""
         ...
 
     def variance(self, time: Scalars) -> Scalars:
-        """sigma(t)^2."""
+        """sigma(t)^2, at times of any shape."""
         ...
 
     def alpha(self, time: Scalars) -> Scalars:
+        """alpha(t), the factor of the data."""
         return self.signal(time) ** 0.5
 
     def sigma(self, time: Scalars) -> Scalars:
+        """sigma(t), the factor of the noise."""
         return self.variance(time) ** 0.5
 
 
@@ -47,7 +49,7 @@ class SigmaIsTime(GaussianSchedule):
 
 @dataclass(frozen=True)
 class CosineSignal(GaussianSchedule):
-    """alpha(t) = cos(pi t / 2) (Nichol and Dhariwal, arXiv 2102.09672, without their offset)."""
+    """alpha(t) = cos(pi t / 2) (Nichol and Dhariwal, arXiv 2102.09672, without the offset)."""
 
     def signal(self, time: Scalars) -> Scalars:
         numpy = time.__array_namespace__()
@@ -74,38 +76,39 @@ class SquareRoot(GaussianSchedule):
 
 @dataclass(frozen=True)
 class Betas(GaussianSchedule):
-    """A chain of `steps` small steps, alpha^2 = prod_{i < t steps} (1 - beta_i), between them linear in its logarithm.
+    """A Markov chain of `steps` steps, alpha(t)^2 = prod_{i < t steps} (1 - beta_i).
 
-    Time t = (i + 1) / steps is after beta_i, the index that Stable Diffusion's networks are told. Subclasses say what
-    the betas are.
+    Between steps log alpha^2 is linear in time. Time t = (i + 1) / steps follows beta_i; i is the timestep that
+    Stable Diffusion's networks read. Subclasses define the betas.
     """
 
     steps: int = 1000
 
     @abstractmethod
     def betas(self) -> Float[np.ndarray, " steps"]:
-        """What each step adds to the variance."""
+        """The variance that each step adds, in float64."""
 
     @cached_property
     def log_signal(self) -> Float[np.ndarray, " points"]:
         """log alpha^2 at t = 0, 1 / steps, ..., 1, in float64."""
         return np.concatenate([[0.0], np.cumsum(np.log1p(-self.betas()))])
 
-    def interpolated(self, time: Scalars) -> Scalars:
+    def log_signal_at(self, time: Scalars) -> Scalars:
+        """log alpha(t)^2, by linear interpolation."""
         numpy = time.__array_namespace__()
         points = np.arange(self.steps + 1.0)
         return numpy.interp(time * self.steps, numpy.asarray(points), numpy.asarray(self.log_signal))
 
     def signal(self, time: Scalars) -> Scalars:
-        return time.__array_namespace__().exp(self.interpolated(time))
+        return time.__array_namespace__().exp(self.log_signal_at(time))
 
     def variance(self, time: Scalars) -> Scalars:
-        return -time.__array_namespace__().expm1(self.interpolated(time))
+        return -time.__array_namespace__().expm1(self.log_signal_at(time))
 
 
 @dataclass(frozen=True)
 class ScaledLinear(Betas):
-    """sqrt(beta) grows linearly from sqrt(first) to sqrt(last): Stable Diffusion's schedule."""
+    """The schedule of Stable Diffusion: sqrt(beta) is linear from sqrt(first) to sqrt(last)."""
 
     first: float = 0.00085
     last: float = 0.012
@@ -116,9 +119,10 @@ class ScaledLinear(Betas):
 
 @dataclass(frozen=True)
 class SquareRootChain(Betas):
-    """The discrete form of `SquareRoot`: beta_i = min(1 - s(u_{i+1}) / s(u_i), limit) with u_i = i / steps.
+    """The chain of `SquareRoot`, beta_i = min(1 - s(u_{i+1}) / s(u_i), limit) with s = alpha^2 and u_i = i / steps.
 
-    As in the public code of Difformer (arXiv 2212.09412); for s(0) = 0.99 the product is s(u_{i+1}) / 0.99.
+    This is the schedule of Difformer's code (arXiv 2212.09412). As s(0) = 0.99, the product of the steps is
+    s(u_{i+1}) / 0.99.
     """
 
     steps: int = 2000
@@ -127,10 +131,10 @@ class SquareRootChain(Betas):
 
     def betas(self) -> Float[np.ndarray, " steps"]:
         signal = 1 - np.sqrt(np.arange(self.steps + 1) / self.steps + self.offset)
-        # The last signal is below 0, and its beta the limit.
+        # The last signal is negative, so that the last beta is the limit.
         return np.minimum(1 - signal[1:] / signal[:-1], self.limit)
 
 
-def rescaled(signal: Scalars, factor: float | Scalars) -> Scalars:
-    """alpha^2 after the noise-to-signal ratio grew by factor^2: alpha^2 / (factor^2 - (factor^2 - 1) alpha^2)."""
+def rescale_signal(signal: Scalars, factor: float | Scalars) -> Scalars:
+    """Divide alpha / sigma by `factor`: the new alpha^2 is alpha^2 / (factor^2 - (factor^2 - 1) alpha^2)."""
     return signal / (factor**2 - (factor**2 - 1) * signal)

@@ -1,7 +1,8 @@
-"""Noise schedules: alpha(t) is the probability that a position is still clean at time t.
+"""Schedules of masked diffusion: alpha(t) is the probability that a position is still clean at time t.
 
-alpha falls from 1 at t = 0 to 0 at t = 1 (log-linear and geometric: to a small number). A schedule states its mask
-level, 1 - alpha; the rate of the continuous-time bound follows by automatic differentiation, the inverse by bisection.
+alpha falls from 1 at t = 0 to 0 at t = 1 (log-linear and geometric: to a small number). A schedule defines its mask
+level 1 - alpha(t). The rate of the continuous-time bound follows by automatic differentiation, the inverse by
+bisection.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from diffusion.types import Scalars, Schedule
 
 @dataclass(frozen=True)
 class LogLinear(Schedule):
-    """alpha(t) = 1 - (1 - epsilon) t, whose rate is exactly 1 / t (MDLM; arXiv 2406.07524)."""
+    """alpha(t) = 1 - (1 - epsilon) t, whose rate is exactly 1 / t (MDLM, arXiv 2406.07524)."""
 
     epsilon: float = 1e-3
 
@@ -42,7 +43,7 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class Polynomial(Schedule):
-    """alpha(t) = (1 - t)^power (MDM-Prime: power 3 on images)."""
+    """alpha(t) = (1 - t)^power (MDM-Prime uses power 3 on images)."""
 
     power: float = 3.0
 
@@ -52,7 +53,7 @@ class Polynomial(Schedule):
 
 @dataclass(frozen=True)
 class Geometric(Schedule):
-    """alpha(t) = exp(-low^(1-t) high^t): the total noise grows geometrically (SEDD, MDLM's ablation)."""
+    """alpha(t) = exp(-low^(1-t) high^t), with total noise that grows geometrically (SEDD; an ablation of MDLM)."""
 
     low: float = 1e-3
     high: float = 20.0
@@ -63,10 +64,11 @@ class Geometric(Schedule):
 
 @dataclass(frozen=True)
 class Loop(Schedule):
-    """A mask level that falls to `level`, waits there from t_on to t_off, and falls to 0 (G-Star, arXiv 2510.08369).
+    """The loop schedule of G-Star (arXiv 2510.08369), whose mask level is constant between t_off and t_on.
 
     1 - alpha(t) is level t / t_off below t_off, level up to t_on, and level + (1 - level)(t - t_on)/(1 - t_on) above,
-    clipped to [0, 1 - 1e-6]. It is for samplers: its rate is 0 on the plateau, where nothing is learned.
+    clipped to [0, 1 - 1e-6]. The schedule is for sampling: on the plateau its rate is 0, so that training there
+    would have no effect.
     """
 
     t_off: float = 0.05
@@ -82,18 +84,18 @@ class Loop(Schedule):
 
 
 def rate(schedule: Schedule, time: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Weight of the continuous-time bound, -alpha'(t) / (1 - alpha(t)) (arXiv 2406.07524)."""
+    """Compute the weight of the continuous-time bound, -alpha'(t) / (1 - alpha(t)) (MDLM, arXiv 2406.07524)."""
     masked, slope = jax.jvp(schedule.masked, (time,), (jnp.ones_like(time),))
     return slope / masked
 
 
 def sigma(schedule: Schedule, time: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Total noise -log alpha(t), the number that a time-conditioned network is given."""
+    """Compute the total noise -log alpha(t), the input of a network with time conditioning."""
     return -jnp.log(jnp.maximum(schedule.alpha(time), 1e-6))
 
 
 def inverse(schedule: Schedule, alpha: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The time t in [0, 1] with alpha(t) = `alpha`, by bisection to float32 resolution."""
+    """Find the time t in [0, 1] with alpha(t) = `alpha`, by bisection to float32 resolution."""
 
     def halve(_, bounds):
         low, high = bounds

@@ -9,15 +9,15 @@ import optax
 import pytest
 
 from diffusion.codecs.embedding import Embedding
+from diffusion.objectives.autoregressive import NextTarget
 from diffusion.objectives.embedding import (
     EmbeddingDiffusion,
     cross_entropy,
-    filled,
+    fill_padding,
     length_classes,
     length_loss,
-    sources,
+    source_of,
 )
-from diffusion.objectives.next_target import NextTarget
 from diffusion.objectives.noise_scaling import NoiseScaling
 from diffusion.objectives.perturbation import Perturbation
 from diffusion.processes.gaussian import GaussianDiffusion
@@ -186,7 +186,7 @@ def test_examples_of_weight_zero_and_their_padding_count_for_nothing():
 def test_padding_to_fill_is_learned_as_a_token():
     _, metrics = jax.eval_shape(lambda: made(fill=0)(weights(), BATCH, NOISE, False))
     assert "length" not in metrics
-    tokens, counted = filled(BATCH | {"weights": BATCH["weights"].at[1].set(0.0)}, 0)
+    tokens, counted = fill_padding(BATCH | {"weights": BATCH["weights"].at[1].set(0.0)}, 0)
     mask = np.asarray(BATCH["weights"]) > 0
     np.testing.assert_array_equal(tokens[0], np.where(mask[0], BATCH["tokens"][0], 0))
     np.testing.assert_array_equal(counted, [[1] * 5, [0] * 5, [1] * 5])
@@ -194,13 +194,13 @@ def test_padding_to_fill_is_learned_as_a_token():
 
 def test_a_batch_without_a_source_reads_the_token_that_says_nothing():
     alone = {name: BATCH[name] for name in ("tokens", "weights")}
-    tokens, mask = sources(alone, VOCAB)
+    tokens, mask = source_of(alone, VOCAB)
     np.testing.assert_array_equal(tokens, [[VOCAB]] * 3)
     assert mask.all()
-    tokens, _ = sources(BATCH, VOCAB)
+    tokens, _ = source_of(BATCH, VOCAB)
     np.testing.assert_array_equal(tokens, [[VOCAB]] * 3)
     with pytest.raises(ValueError, match=r"data.source: the examples have no source text"):
-        sources(alone, None)
+        source_of(alone, None)
 
 
 def test_lengths_are_offsets_from_the_source():

@@ -13,7 +13,7 @@ import pytest
 
 from diffusion.categorical import exclude
 from diffusion.codecs.subtokens import SubtokenCodec
-from diffusion.objectives.error_labels import WINDOW, Augment, fill_in_steps, similar
+from diffusion.objectives.error_labels import WINDOW, Augment, fill_masks_in_steps, similar_tokens
 from diffusion.objectives.error_prediction import ErrorPrediction
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
@@ -87,9 +87,9 @@ def test_one_step_labels_of_a_denoiser_that_knows_one_token():
     hidden = (noisy == VOCAB) & (WEIGHTS > 0)
     assert 5 < hidden.sum() < WEIGHTS.sum() - 5
     np.testing.assert_array_equal(made.state, np.where(hidden, 2, TOKENS))
-    np.testing.assert_array_equal(made.wrong, hidden & (TOKENS != 2))
-    np.testing.assert_array_equal(made.filled, noisy == VOCAB)
-    assert made.wrong.sum() > 3 and (hidden & (TOKENS == 2)).any()
+    np.testing.assert_array_equal(made.labels, hidden & (TOKENS != 2))
+    np.testing.assert_array_equal(made.drawn, noisy == VOCAB)
+    assert made.labels.sum() > 3 and (hidden & (TOKENS == 2)).any()
 
 
 def test_a_denoiser_that_knows_the_text_makes_no_errors():
@@ -98,7 +98,7 @@ def test_a_denoiser_that_knows_the_text_makes_no_errors():
 
     made = examples(objective(oracle), NOTHING, BATCHES, at_time(1.0))
     np.testing.assert_array_equal(made.state, TOKENS)
-    assert not np.any(made.wrong) and made.filled.all()
+    assert not np.any(made.labels) and made.drawn.all()
 
 
 def test_hardly_any_errors_at_the_smallest_time():
@@ -111,8 +111,8 @@ def test_hardly_any_errors_at_the_smallest_time():
     task = ErrorPrediction(half, undecided, process, Draw(2))
     batch = {"tokens": tokens, "weights": jnp.ones(tokens.shape)}
     made = examples(task, NOTHING, batch, noise._replace(uniform=jnp.zeros(256)))
-    assert 0 < made.wrong.mean() < 1e-3 and made.state.max() < 2
-    assert examples(task, NOTHING, batch, noise._replace(uniform=jnp.ones(256))).wrong.mean() == pytest.approx(
+    assert 0 < made.labels.mean() < 1e-3 and made.state.max() < 2
+    assert examples(task, NOTHING, batch, noise._replace(uniform=jnp.ones(256))).labels.mean() == pytest.approx(
         0.5, abs=0.02
     )
 
@@ -143,7 +143,7 @@ def test_steps_reveal_what_the_schedule_says(schedule, digits):
             return by_quarter({}, jnp.zeros((BATCH, length)), time)
 
         start, time = process.prior(BATCH, length), jnp.ones(BATCH)
-        return fill_in_steps(denoise, process, draw, keys, denoise(start, time), start, time, 4)
+        return fill_masks_in_steps(denoise, process, draw, keys, denoise(start, time), start, time, 4)
 
     state = run(keys)
     assert state.max() < process.mask_id
@@ -162,13 +162,13 @@ def test_steps_reveal_what_the_schedule_says(schedule, digits):
 def test_consistency_asks_whether_more_steps_would_agree():
     """A denoiser that never changes its mind makes no errors, right or wrong; one that does, where it does."""
     noise = at_time(1.0)
-    assert not np.any(examples(objective(labels="consistency"), NOTHING, BATCHES, noise).wrong)
+    assert not np.any(examples(objective(labels="consistency"), NOTHING, BATCHES, noise).labels)
     made = examples(objective(by_quarter, labels="consistency"), NOTHING, BATCHES, noise)
-    hidden = made.filled & (WEIGHTS > 0)
+    hidden = made.drawn & (WEIGHTS > 0)
     assert (made.state[hidden] == 4).all()  # what one step fills in at t = 1
-    assert 0.5 < made.wrong[hidden].mean() < 0.95 and not np.any(made.wrong[~hidden])
+    assert 0.5 < made.labels[hidden].mean() < 0.95 and not np.any(made.labels[~hidden])
     single = examples(objective(by_quarter, labels="consistency", steps=1), NOTHING, BATCHES, noise)
-    assert not np.any(single.wrong)
+    assert not np.any(single.labels)
 
 
 def test_corruption_exchanges_a_fraction_of_the_text_and_runs_no_denoiser():
@@ -180,15 +180,15 @@ def test_corruption_exchanges_a_fraction_of_the_text_and_runs_no_denoiser():
     tokens = jnp.zeros((BATCH, LENGTH), jnp.int32)
     made = examples(task, NOTHING, BATCHES | {"tokens": tokens}, NOISE)
     np.testing.assert_array_equal((made.state != 0).sum(axis=1), [3, 2, 3, 1])
-    np.testing.assert_array_equal(made.wrong, made.state != 0)
+    np.testing.assert_array_equal(made.labels, made.state != 0)
     assert not np.any(made.state * (1 - WEIGHTS))
     made = examples(replace(task, corruption=0.0), NOTHING, BATCHES | {"tokens": tokens}, NOISE)
-    np.testing.assert_array_equal(made.wrong.sum(axis=1), [1, 1, 1, 1])
+    np.testing.assert_array_equal(made.labels.sum(axis=1), [1, 1, 1, 1])
     # An exchange for the same token is no error.
     task = objective(refuse, process=MaskedDiffusion(2, schedules.LogLinear()), labels="corruption", corruption=1.0)
     made = examples(task, NOTHING, {"tokens": TOKENS % 2, "weights": jnp.ones(TOKENS.shape)}, NOISE)
-    np.testing.assert_array_equal(made.wrong, made.state != TOKENS % 2)
-    assert 0.2 < made.wrong.mean() < 0.8
+    np.testing.assert_array_equal(made.labels, made.state != TOKENS % 2)
+    assert 0.2 < made.labels.mean() < 0.8
 
 
 def test_likelihood_asks_a_judge_that_reads_what_came_before():
@@ -206,14 +206,14 @@ def test_likelihood_asks_a_judge_that_reads_what_came_before():
     batch = BATCHES | {"weights": jnp.ones(TOKENS.shape)}
     task = objective(text, labels="likelihood", judge=judge, threshold=3.0)
     made = examples(task, params, batch, at_time(1.0))
-    rows = made.filled.all(axis=1)
+    rows = made.drawn.all(axis=1)
     assert rows.any()
     np.testing.assert_array_equal(made.state[rows], jnp.broadcast_to(line, (int(rows.sum()), LENGTH)))
     expected = np.array([0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 1, 0])  # 0 is the successor of 8
-    np.testing.assert_array_equal(made.wrong[rows], np.broadcast_to(expected, (int(rows.sum()), LENGTH)))
+    np.testing.assert_array_equal(made.labels[rows], np.broadcast_to(expected, (int(rows.sum()), LENGTH)))
     # -log 0.01 = 4.605 nats: at a threshold above it nothing is wrong.
-    assert not np.any(examples(replace(task, threshold=4.7), params, batch, at_time(1.0)).wrong)
-    assert np.all(examples(replace(task, threshold=0.01), params, batch, at_time(1.0)).wrong[:, 1:])
+    assert not np.any(examples(replace(task, threshold=4.7), params, batch, at_time(1.0)).labels)
+    assert np.all(examples(replace(task, threshold=0.01), params, batch, at_time(1.0)).labels[:, 1:])
 
 
 # Augmentations.
@@ -254,7 +254,7 @@ def test_unigram_replacements_are_the_sequences_own_tokens():
 def test_semantic_replacements_follow_the_cosines():
     table = jnp.array([[2.0, 0], [3, 0], [0, 1], [-5, 0]])
     tokens = jnp.zeros((20, 200), jnp.int32).at[:, 100:].set(2)
-    drawn = jax.jit(similar)(jax.random.split(jax.random.key(3), 20), tokens, table)
+    drawn = jax.jit(similar_tokens)(jax.random.split(jax.random.key(3), 20), tokens, table)
     chance = np.exp([1, 0, -1]) / np.exp([1, 0, -1]).sum()
     np.testing.assert_allclose([(drawn[:, :100] == token).mean() for token in (1, 2, 3)], chance, atol=0.035)
     np.testing.assert_allclose([(drawn[:, 100:] == token).mean() for token in (0, 1, 3)], [1 / 3] * 3, atol=0.035)
@@ -282,8 +282,8 @@ def test_labels_see_the_augmented_state_and_forgive_the_truth():
     task = objective(always(0, 3), process=process, augment=Augment(uniform=1.0))
     batch = BATCHES | {"tokens": TOKENS % 2}
     made = examples(task, NOTHING, batch, at_time(1e-3))
-    np.testing.assert_array_equal(made.wrong, (made.state != TOKENS % 2) & (WEIGHTS > 0))
-    assert 0.25 < made.wrong.sum() / WEIGHTS.sum() < 0.75
+    np.testing.assert_array_equal(made.labels, (made.state != TOKENS % 2) & (WEIGHTS > 0))
+    assert 0.25 < made.labels.sum() / WEIGHTS.sum() < 0.75
 
 
 def test_digits_of_a_token_are_spoilt_together():
@@ -315,7 +315,7 @@ def test_own_masks_are_as_many_as_the_schedule_says_and_fall_on_suspects(process
         def denoise(state, time):
             return task.denoiser({}, state, time)
 
-        return noisy, task.mask_again(NOTHING, BATCHES, denoise, NOISE.keys, noisy, time)
+        return noisy, task.remask(NOTHING, BATCHES, denoise, NOISE.keys, noisy, time)
 
     noisy, state = (np.asarray(array) for array in run())
     masked = state == process.mask_id
@@ -340,9 +340,9 @@ def test_own_masks_let_the_predictor_see_older_mistakes():
     """Tokens that a first filling got wrong and that were not masked again stay wrong."""
     plain = examples(objective(), NOTHING, BATCHES, at_time(0.5))
     again = examples(objective(own_masks=True), NOTHING, BATCHES, at_time(0.5))
-    assert not np.any(plain.wrong * ~plain.filled)
-    assert np.any(again.wrong * ~again.filled)
-    np.testing.assert_array_equal(again.filled.sum(axis=1), np.ceil(0.999 * 0.5 * WEIGHTS.sum(axis=1)))
+    assert not np.any(plain.labels * ~plain.drawn)
+    assert np.any(again.labels * ~again.drawn)
+    np.testing.assert_array_equal(again.drawn.sum(axis=1), np.ceil(0.999 * 0.5 * WEIGHTS.sum(axis=1)))
 
 
 # An example's own.

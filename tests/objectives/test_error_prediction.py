@@ -138,15 +138,15 @@ def test_padding_and_what_is_out_of_scope_do_not_count(process, scope):
 
     (total, metrics), (plain, _), made = run(jnp.zeros((BATCH, LENGTH)), NOISE)
     assert total == plain == metrics["loss"][0]
-    weights = WEIGHTS * made.filled if scope == "filled" else WEIGHTS
+    weights = WEIGHTS * made.drawn if scope == "filled" else WEIGHTS
     np.testing.assert_allclose(run(jnp.where(weights > 0, 0, 1e3), NOISE)[0][0], total, rtol=1e-6)
     assert metrics["loss"][1] == weights.sum() < BATCH * LENGTH
     tokens = np.asarray(process.decode(made.state))
-    np.testing.assert_array_equal(made.wrong, (tokens != TOKENS) & (WEIGHTS > 0))
+    np.testing.assert_array_equal(made.labels, (tokens != TOKENS) & (WEIGHTS > 0))
     logits = np.where(tokens == 2, 1.0, -1.0)
-    nats = np.log1p(np.exp(np.where(made.wrong > 0, -logits, logits)))
+    nats = np.log1p(np.exp(np.where(made.labels > 0, -logits, logits)))
     np.testing.assert_allclose(total, (nats * weights).sum(), rtol=1e-5)
-    said, wrong, kept = logits > 0, np.asarray(made.wrong) > 0, np.asarray(weights) > 0
+    said, wrong, kept = logits > 0, np.asarray(made.labels) > 0, np.asarray(weights) > 0
     hits = (said & wrong & kept).sum()
     expected = {
         "accuracy": ((said == wrong) & kept).sum() / kept.sum(),

@@ -7,14 +7,14 @@ import pytest
 
 from diffusion.codecs.subtokens import PixelCodec
 from diffusion.objectives.gaussian import Denoising
-from diffusion.objectives.reward import ScoreRegression
+from diffusion.objectives.supervised import ScoreRegression
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import draws
 from diffusion.schedules.gaussian import CosineSignal, ScaledLinear
 
 SHAPE = (2, 2, 3)
 CODEC = PixelCodec(256, image=SHAPE)
-NOTHING = 9
+NULL_ID = 9
 
 
 def batch(size, seed=0):
@@ -51,7 +51,7 @@ def test_a_network_that_knows_the_target_has_no_loss(kind):
         noise = (noisy - alpha * clean) / sigma
         return {"epsilon": noise, "clean": clean, "velocity": alpha * noise - sigma * clean}[kind] + params
 
-    objective = Denoising(knowing, process, CODEC, nothing=NOTHING, minimum_time=0.1)
+    objective = Denoising(knowing, process, CODEC, null_id=NULL_ID, minimum_time=0.1)
     noise = draws(jax.random.key(0), "train", 0, 6)
     total, metrics = objective(0.0, data, noise)
     assert float(total) == pytest.approx(0, abs=1e-6)
@@ -66,7 +66,7 @@ def test_examples_without_weight_do_not_count():
     def big(params, noisy, time, told, *, keys=None):
         return jnp.zeros_like(noisy).at[2:].set(1e3)
 
-    objective = Denoising(big, GaussianDiffusion(CosineSignal()), CODEC, nothing=NOTHING)
+    objective = Denoising(big, GaussianDiffusion(CosineSignal()), CODEC, null_id=NULL_ID)
     total, metrics = objective(0.0, data, draws(jax.random.key(0), "train", 0, 4))
     assert float(metrics["loss"][1]) == 2
     assert float(total) < 10
@@ -80,9 +80,9 @@ def test_prompts_are_dropped_in_training_alone():
         return jnp.zeros_like(noisy)
 
     data, noise = batch(2000), draws(jax.random.key(0), "train", 0, 2000)
-    objective = Denoising(listening, GaussianDiffusion(CosineSignal()), CODEC, prompt_dropout=0.1, nothing=NOTHING)
+    objective = Denoising(listening, GaussianDiffusion(CosineSignal()), CODEC, prompt_dropout=0.1, null_id=NULL_ID)
     objective(0.0, data, noise)
-    dropped = np.all(seen[0] == NOTHING, axis=1)
+    dropped = np.all(seen[0] == NULL_ID, axis=1)
     assert 0.07 < dropped.mean() < 0.13
     np.testing.assert_array_equal(seen[0][~dropped], data["prompt"][~dropped])
     objective(0.0, data, noise, train=False)

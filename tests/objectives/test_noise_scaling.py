@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from diffusion.codecs.embedding import Embedding
-from diffusion.objectives.noise_scaling import NoiseScaling, rescaled_time, shifted, shuffled
+from diffusion.objectives.noise_scaling import NoiseScaling, rescale_time, shift_time, shuffle_within
 from diffusion.rng import example_keys
-from diffusion.schedules.gaussian import CosineSignal, ScaledLinear, SigmaIsTime, SquareRoot, rescaled
+from diffusion.schedules.gaussian import CosineSignal, ScaledLinear, SigmaIsTime, SquareRoot, rescale_signal
 
 CODEC = Embedding(lambda params: params, 2)
 TABLE = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
@@ -48,12 +48,12 @@ def test_shift_by_hand():
 def test_scaled_noise_as_a_time():
     """s t / sqrt(1 - t^2 + s^2 t^2), and in general the alpha^2 of `rescaled`."""
     time, factor = jnp.array([[0.5, 0.5, 0.1, 0.3]]), jnp.array([[4.0, 2.0, 4.0, 1.0]])
-    moved = rescaled_time(SigmaIsTime(), time, factor)
+    moved = rescale_time(SigmaIsTime(), time, factor)
     np.testing.assert_allclose(moved, [[0.917662935, 0.755928946, 0.373001923, 0.3]], rtol=1e-5)
     assert float(moved[0, 3]) == float(time[0, 3])
     for schedule in (CosineSignal(), SquareRoot(), ScaledLinear()):
-        moved = rescaled_time(schedule, time, factor)
-        np.testing.assert_allclose(schedule.signal(moved), rescaled(schedule.signal(time), factor), atol=1e-5)
+        moved = rescale_time(schedule, time, factor)
+        np.testing.assert_allclose(schedule.signal(moved), rescale_signal(schedule.signal(time), factor), atol=1e-5)
     # The same by the map: scale 1 at no confidence, 4 at all of it, and what the anchors say between.
     np.testing.assert_allclose(times([[0.5]], [[1.0]], map="scale", largest=4.0), 0.917662935, rtol=1e-5)
     anchors = ((0.0, 1.0), (0.5, 2.0), (1.0, 4.0))
@@ -108,14 +108,14 @@ def test_the_controls_do_not_look_at_the_token():
     np.testing.assert_array_equal(drawn, times(time, 0 * confidence, map="random", strength=0.5))
     assert drawn.mean() == pytest.approx(0.2 + 0.5 * 0.5 * 0.8, abs=0.02)
     mask = jnp.arange(4)[None] < jnp.where(jnp.arange(SIZE) % 2 == 0, 3, 4)[:, None]
-    mixed = np.asarray(shuffled(keys_of(), jnp.asarray(confidence, jnp.float32), mask))
+    mixed = np.asarray(shuffle_within(keys_of(), jnp.asarray(confidence, jnp.float32), mask))
     # Each sentence keeps the confidences of its real positions, in another order.
     for row in range(8):
         real = np.asarray(mask[row])
         np.testing.assert_array_equal(np.sort(mixed[row][real]), confidence[row][real].astype(np.float32))
     orders = {tuple(np.argsort(row[:3])) for row in mixed[::2]}
     assert len(orders) == 6
-    np.testing.assert_allclose(shifted(jnp.full((1, 1), 0.2), jnp.zeros((1, 1)), 0.5), 0.2)
+    np.testing.assert_allclose(shift_time(jnp.full((1, 1), 0.2), jnp.zeros((1, 1)), 0.5), 0.2)
 
 
 def test_unknown_options_are_refused():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.objectives.perturbation import Noised, Perturbation, markov
+from diffusion.objectives.perturbation import NoisyState, Perturbation, transition
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import example_keys, normal
 from diffusion.schedules.gaussian import SigmaIsTime
@@ -48,10 +48,10 @@ def test_drawn_gaps():
 
 def test_markov_coupling_by_hand():
     """0.6 -> 0.8: rho = 0.75 and variance 0.4375."""
-    ratio, deviation = markov(PLAIN, jnp.array([[0.6]]), jnp.array([[0.8]]))
+    ratio, deviation = transition(PLAIN, jnp.array([[0.6]]), jnp.array([[0.8]]))
     assert float(ratio[0, 0]) == pytest.approx(0.75, rel=1e-6)
     assert float(deviation[0, 0]) ** 2 == pytest.approx(0.4375, rel=1e-5)
-    ratio, deviation = markov(PLAIN, jnp.array([[1.0]]), jnp.array([[1.0]]))
+    ratio, deviation = transition(PLAIN, jnp.array([[1.0]]), jnp.array([[1.0]]))
     assert np.isfinite(float(ratio[0, 0])) and np.isfinite(float(deviation[0, 0]))
 
 
@@ -61,7 +61,7 @@ def ahead(couple, process, time=0.6, later=0.8, width=250, gap="fixed"):
     times = (jnp.full((SIZE, 1), value) for value in (time, later))
     before, after = times
     noisy, noise = process.corrupt(keys, clean, before)
-    now = Noised(clean, noisy, noise, before)
+    now = NoisyState(clean, noisy, noise, before)
     state = Perturbation(gap=gap, couple=couple).state(keys_of(seed=1), process, now, after)
     return np.asarray(clean), np.asarray(noisy), np.asarray(state)
 

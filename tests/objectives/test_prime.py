@@ -13,7 +13,7 @@ import pytest
 
 from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.likelihood.estimators import BoundSteps, bound_continuous, bound_grouped, bound_marginal, joint_ce
-from diffusion.objectives.elbo import Nelbo, cross_entropy
+from diffusion.objectives.elbo import Nelbo, masked_nll
 from diffusion.objectives.reveal import RevealNelbo
 from diffusion.oracles.digits import expected_nats, state_sets
 from diffusion.processes.masking import MaskedDiffusion
@@ -98,7 +98,7 @@ def scaled(params, noisy, time, cond=None, memory=None, *, keys=None):
 
 
 logits_of = jax.jit(scaled)
-score = jax.jit(cross_entropy, static_argnums=(0, 5))
+score = jax.jit(masked_nll, static_argnums=(0, 5))
 
 
 @pytest.mark.parametrize("target", ["marginal", "joint"])
@@ -238,7 +238,7 @@ def test_gradients_at_the_smallest_time_are_finite_and_only_where_digits_hide(ta
     logits = scaled(20.0, noisy, time)[..., :5].astype(dtype)
 
     def loss(logits):
-        nats = cross_entropy(process, logits, noisy, process.encode(TOKENS), jnp.ones(TOKENS.shape), target)
+        nats = masked_nll(process, logits, noisy, process.encode(TOKENS), jnp.ones(TOKENS.shape), target)
         return jnp.sum(schedules.rate(SCHEDULE, time) * nats)
 
     gradient = jax.jit(jax.grad(loss))(logits)

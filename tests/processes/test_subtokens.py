@@ -88,7 +88,7 @@ def test_one_coin_a_token_at_chunk_point_zero():
         np.testing.assert_array_equal(hidden.any(axis=-1), hidden.all(axis=-1))
         level = 0.999 * time
         assert abs(hidden[..., 0].mean() - level) <= 4 * np.sqrt(level * (1 - level) / hidden[..., 0].size)
-    assert grouped.grouped(jnp.zeros(1)).all() and not PROCESS.grouped(jnp.ones(1)).any()
+    assert grouped.masks_together(jnp.zeros(1)).all() and not PROCESS.masks_together(jnp.ones(1)).any()
 
 
 def test_mixed_noise_shares_coins_above_the_chunk_point_alone():

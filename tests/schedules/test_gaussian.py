@@ -12,7 +12,7 @@ from diffusion.schedules.gaussian import (
     SigmaIsTime,
     SquareRoot,
     SquareRootChain,
-    rescaled,
+    rescale_signal,
 )
 
 SCHEDULES = {
@@ -63,13 +63,13 @@ def test_times_may_have_any_shape():
 
 
 def test_rescaled_noise_divides_the_ratio_of_signal_to_noise():
-    assert rescaled(np.float64(0.5), 4) == pytest.approx(0.0588235294)
+    assert rescale_signal(np.float64(0.5), 4) == pytest.approx(0.0588235294)
     signal = np.linspace(0.01, 0.99, 9)
-    made = rescaled(signal, 4)
+    made = rescale_signal(signal, 4)
     np.testing.assert_allclose(signal / (1 - signal) / (made / (1 - made)), 16)
     # For sigma = t the same as a time: s t / sqrt(1 - t^2 + s^2 t^2).
     for time, factor, expected in ((0.5, 4, 0.917662935), (0.5, 2, 0.755928946), (0.1, 4, 0.373001923), (0.5, 1, 0.5)):
-        assert np.sqrt(1 - rescaled(1 - np.float64(time) ** 2, factor)) == pytest.approx(expected)
+        assert np.sqrt(1 - rescale_signal(1 - np.float64(time) ** 2, factor)) == pytest.approx(expected)
 
 
 def test_a_chain_without_betas_is_none():

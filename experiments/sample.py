@@ -182,7 +182,7 @@ def generate(job: Context, spec: Job) -> tuple[list[Samples], dict[str, float]]:
     seconds = time.perf_counter() - clock
     tokens, evaluations, idle, invalid, predictor_evaluations = (
         np.concatenate([getattr(part, name) for part in parts])[:count]
-        for name in ("tokens", "evaluations", "idle", "invalid", "checks")
+        for name in ("tokens", "evaluations", "idle", "invalid", "predictor_evaluations")
     )
     # A causal network answers for one position at a time, and remembers the others.
     forward = build.forward_flops(job.config, job.system.classes) / (length if job.config.model.causal else 1)

@@ -87,7 +87,7 @@ def sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
         samples = semi_autoregressive(one, keys, prompt, length, stride)
         # A code of no token is drawn anew where the next window overlaps: those that are left count.
         left = jnp.sum(samples.tokens == system.masking.vocabulary, axis=1)
-        return samples._replace(invalid=left if system.masking.digits > 1 else samples.invalid)
+        return samples._replace(invalid=left if system.masking.subtokens > 1 else samples.invalid)
 
     return windows
 

@@ -178,7 +178,7 @@ def denoising_system(config: ConfigDict, vocabulary: int) -> System:
     network's classes are the tokens alone.
     """
     noise = process(config, vocabulary)
-    classes = vocabulary if noise.digits > 1 else vocabulary + (2 if config.data.packing == "padded" else 1)
+    classes = vocabulary if noise.subtokens > 1 else vocabulary + (2 if config.data.packing == "padded" else 1)
     check_memory(config)
     net = pick(NETS, config.model.net, "model.net")(config, classes, noise)
 
@@ -189,7 +189,7 @@ def denoising_system(config: ConfigDict, vocabulary: int) -> System:
         return net.apply({"params": params}, noisy, sigma, **inputs, keys=keys)
 
     def init(key):
-        return net.init(key, jnp.zeros((1, config.data.length * noise.digits), jnp.int32))["params"]
+        return net.init(key, jnp.zeros((1, config.data.length * noise.subtokens), jnp.int32))["params"]
 
     return System(net, noise, denoiser, init, config.data.length, classes, self_conditioning(config, net, noise))
 

@@ -44,7 +44,7 @@ def test_states_are_flat_token_by_token_and_most_significant_digit_first():
     np.testing.assert_array_equal(PROCESS.decode(state), tokens)
     np.testing.assert_array_equal(PROCESS.decode(state.at[0, 2].set(M).at[1, 0].set(2)), [[3, 5], [5, 2]])
     assert (PROCESS.prior(2, 3) == M).all() and PROCESS.prior(2, 3).shape == (2, 6)
-    assert (PROCESS.digits, PROCESS.mask_id) == (2, 3)
+    assert (PROCESS.subtokens, PROCESS.mask_id) == (2, 3)
 
 
 @pytest.mark.parametrize("codec", [CODEC, shuffled(5, 3, 2), shuffled(5, 2, 2, every_code=True)], ids=repr)
@@ -118,7 +118,7 @@ def test_noise_of_an_example_does_not_depend_on_the_batch():
 
 def test_one_digit_a_token_is_masking_bit_for_bit():
     whole, digits = MaskedDiffusion(5, LOG_LINEAR), PartialMaskedDiffusion(SubtokenCodec(5, 1), LOG_LINEAR)
-    assert whole.mask_id == digits.mask_id and whole.digits == digits.digits
+    assert whole.mask_id == digits.mask_id and whole.subtokens == digits.subtokens
     time = jnp.full(SIZE, 0.4)
     np.testing.assert_array_equal(corrupt(whole, keys(), TOKENS, time), corrupt(digits, keys(), TOKENS, time))
 

@@ -14,7 +14,8 @@ from diffusion.build.pairs import NET
 from diffusion.build.systems import System
 from diffusion.build.translation import text_sampler
 from diffusion.processes.subtokens import PartialMaskedDiffusion
-from diffusion.sampling.masked import policies, remasking, star
+from diffusion.sampling.masked import policies, remasking
+from diffusion.sampling.masked import policies as star
 from diffusion.sampling.masked.blocks import semi_autoregressive
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import Grid, Window, grid, kept_masks, warped

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
+from diffusion.nets.attention import attend_masked
 from diffusion.nets.dit import REMAT_POLICIES, written
 from diffusion.nets.encoder_decoder_io import Form, Join, Readout, TokenTime, scaled_rows
 from diffusion.nets.layers import LayerNorm, Linear, dropout, dropout_seeds, shard_batch, stacked
-from diffusion.nets.masked_attention import attend_masked
 from diffusion.types import EncodedSource, SequenceCondition
 
 Cache = tuple[Float[Array, "N B M H D"], Float[Array, "N B M H D"]]

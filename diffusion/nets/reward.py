@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffusion.nets.layers import Linear, shard_batch
-from diffusion.nets.prompts import PromptTable
 from diffusion.nets.sd.layers import Conv, GroupNorm
+from diffusion.nets.text_conditioned_unet import PromptTable
 
 # PyTorch's start, a third of this variance, leaves the pictures unread for 150 more steps of training.
 Convolution = partial(Conv, initializer="lecun")

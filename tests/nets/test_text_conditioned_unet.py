@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.nets.prompts import PromptTable
 from diffusion.nets.sd.unet import UNet
-from diffusion.nets.text_conditioned_unet import CaptionedUNet
+from diffusion.nets.text_conditioned_unet import CaptionedUNet, PromptTable
 from tests.weights import randomized
 
 WORDS, LENGTH, BATCH = 7, 4, 3

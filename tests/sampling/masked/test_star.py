@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffusion.rng import example_keys
-from diffusion.sampling.masked import remasking, star
+from diffusion.sampling.masked import policies, remasking
 from diffusion.sampling.masked.grid import Window, grid, kept_masks
 from diffusion.sampling.masked.policies import StepInputs
 from diffusion.schedules.masking import Linear, LogLinear, Loop
@@ -98,7 +98,7 @@ def chosen(temperature, logits=LOGITS, size=40_000, row=TWO_OF_FOUR, **options):
     """The masks after one guided step from a full text."""
     errors = jnp.broadcast_to(logits, (size, len(logits)))
     view = view_of(jnp.zeros(errors.shape, bool), errors, **options)
-    return np.asarray(star.guided_step(temperature)(keys_of(size), view, row, ())[0])
+    return np.asarray(policies.guided_step(temperature)(keys_of(size), view, row, ())[0])
 
 
 @pytest.mark.parametrize("temperature", list(PLACKETT_LUCE))
@@ -148,7 +148,7 @@ def test_the_adaptive_count_is_that_of_suspects():
     """Logits above -1, four or three of them; and none once the schedule wants none."""
     size = 16
     view = view_of(jnp.zeros((size, 4), bool), jnp.broadcast_to(LOGITS + 0.5, (size, 4)))
-    step = star.guided_step(1.0, adaptive=True)
+    step = policies.guided_step(1.0, adaptive=True)
     assert (step(keys_of(size), view, TWO_OF_FOUR, ())[0].sum(axis=1) == 4).all()
     view = view._replace(errors=view.errors - 1.0)
     assert (step(keys_of(size), view, TWO_OF_FOUR, ())[0].sum(axis=1) == 3).all()
@@ -160,7 +160,7 @@ def test_the_adaptive_count_is_that_of_suspects():
 def test_the_count_does_not_depend_on_what_was_masked(masked):
     before = jnp.broadcast_to(jnp.arange(8) < masked, (32, 8))
     row = row_of(grid(Linear(), 4, 8, end=0.3))
-    for step in (star.guided_step(1.0), star.guided_step(math.inf), star.confidence_star(1.0).select):
+    for step in (policies.guided_step(1.0), policies.guided_step(math.inf), policies.confidence_star(1.0).select):
         extra = jnp.full((32, 8), -0.5)
         masks, _ = step(keys_of(32), view_of(before, log_prob=jnp.full((32, 8), -1.0)), row, extra)
         assert (masks.sum(axis=1) == math.ceil(0.3 * 8)).all()
@@ -170,7 +170,7 @@ def test_the_count_does_not_depend_on_what_was_masked(masked):
 
 
 def test_confidence_is_that_of_the_time_of_revealing():
-    policy = star.confidence_star(1e-6)
+    policy = policies.confidence_star(1e-6)
     masked = jnp.array([[True, False, False, True]])
     remembered = jnp.array([[-jnp.inf, -0.9, -0.2, -jnp.inf]])
     view = view_of(masked, log_prob=jnp.log(jnp.array([[0.5, 0.01, 0.01, 0.1]])))
@@ -183,7 +183,7 @@ def test_confidence_is_that_of_the_time_of_revealing():
 
 def test_remdm_conf_deals_sigma_max_out():
     """Known positions share it by softmax(-p); one of them has it all; at the first step there is none."""
-    size, policy = 40_000, star.confidence_remdm()
+    size, policy = 40_000, policies.confidence_remdm()
     row = row_of(grid(Linear(), 10, 4, end=0.0, rule=remasking.shared), 5)._replace(stay=jnp.float32(1.0))
     masked = jnp.broadcast_to(jnp.array([True, False, False, True]), (size, 4))
     conf = jnp.broadcast_to(jnp.array([-jnp.inf, -0.9, -0.2, -jnp.inf]), (size, 4))
@@ -205,7 +205,7 @@ def test_remdm_conf_deals_sigma_max_out():
 
 def p2(eta, view, masks, planner=False):
     row = TWO_OF_FOUR._replace(masks=jnp.full(5, masks))
-    return np.asarray(star.path_planning(eta, planner)(keys_of(len(view.masked)), view, row, ())[0])
+    return np.asarray(policies.path_planning(eta, planner)(keys_of(len(view.masked)), view, row, ())[0])
 
 
 def test_p2_masks_the_lowest_scores():

@@ -10,9 +10,15 @@ from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import example_keys
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import grid
-from diffusion.sampling.masked.policies import Policy, confidence_step, first_hitting, random_order_step
+from diffusion.sampling.masked.policies import (
+    Policy,
+    confidence_step,
+    first_hitting,
+    guided_step,
+    path_planning,
+    random_order_step,
+)
 from diffusion.sampling.masked.sampler import MaskedSampler
-from diffusion.sampling.masked.star import guided_step, path_planning
 from diffusion.sampling.masked.subtokens import DigitDraw, ancestral_digits, rate_corrector
 from diffusion.schedules.masking import LogLinear
 

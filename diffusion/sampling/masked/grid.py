@@ -22,8 +22,8 @@ class Grid(NamedTuple):
     index: Int[Array, " N"]
     time: Float[Array, " N"]  # of the process, which the network is told
     next_time: Float[Array, " N"]
-    stay: Float[Array, " N"]  # probability that a mask is still one at s
-    remask: Float[Array, " N"]  # and that a known position is one
+    keep_mask_prob: Float[Array, " N"]  # probability that a mask is still one at s
+    remask_prob: Float[Array, " N"]  # and that a known position is one
     guided: Bool[Array, " N"]  # whether a policy that chooses among known positions may do so
     masks: Int[Array, "N M"]  # masks left at s when n positions are free, for n = 0 .. L
     temperature: Float[Array, " N"]
@@ -100,8 +100,8 @@ def grid(
         index=jnp.arange(steps),
         time=jnp.asarray(told[:-1], jnp.float32),
         next_time=jnp.asarray(told[1:], jnp.float32),
-        stay=jnp.asarray(rates.stay, jnp.float32),
-        remask=jnp.asarray(rates.remask, jnp.float32),
+        keep_mask_prob=jnp.asarray(rates.keep_mask_prob, jnp.float32),
+        remask_prob=jnp.asarray(rates.remask_prob, jnp.float32),
         guided=jnp.asarray(guided),
         masks=jnp.asarray(exact_masks(level[1:], length)),
         temperature=jnp.asarray(temperatures, jnp.float32),

@@ -32,7 +32,7 @@ class StepInputs(NamedTuple):
     proposal: Symbols  # the proposed token at masked positions, the current token elsewhere
     log_prob: Float[Array, "B N"]  # of the freshly drawn token at every position, in nats
     race: Float[Array, "B N"]
-    errors: Float[Array, "B N"]  # logits that a position of the proposal is wrong; 0 where nobody was asked
+    error_logits: Float[Array, "B N"]  # logits that a position of the proposal is wrong; 0 where nobody was asked
 
 
 def no_state(keys: Keys, fixed: Bool[Array, "B N"]) -> Extra:
@@ -47,7 +47,7 @@ def grid_time(extra: Extra, row: Grid, size: int) -> Times:
 
 @dataclass(frozen=True)
 class Policy:
-    """`select(keys, view, row, extra) -> (masks, extra)`, with its memory and the time that the network is told.
+    """`select(keys, inputs, row, extra) -> (masks, extra)`, with its memory and the time that the network is told.
 
     `correct(keys, state, proposal, row) -> state` may then revise what is known, which no choice of masks can.
     """
@@ -58,31 +58,31 @@ class Policy:
     correct: Callable[[Keys, Symbols, Symbols, Grid], Symbols] | None = None
 
 
-def ancestral_step(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+def ancestral_step(keys: Keys, inputs: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
     """A coin for every position: masks stay masks with probability `stay`, the others become some with `remask`.
 
     Without a rule of remasking this is MDLM's reverse step, stay = (1 - alpha_s)/(1 - alpha_t) (arXiv 2406.07524); with
     one it is ReMDM's (see `remask`).
     """
-    noise = uniform(keys, view.masked.shape[1:])
-    return jnp.where(view.masked, noise < row.stay, noise < row.remask), extra
+    noise = uniform(keys, inputs.masked.shape[1:])
+    return jnp.where(inputs.masked, noise < row.keep_mask_prob, noise < row.remask_prob), extra
 
 
-def race_step(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+def race_step(keys: Keys, inputs: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
     """The joint low-precision draw of the public MDLM code: the mask races against the tokens.
 
     Symbols carry p_v (alpha_s - alpha_t) and the mask 1 - alpha_s, each over its own truncated exponential noise, so
     that a token far below 1e-7 / steps can never win.
     """
-    stay = row.stay
-    noise = 1e-10 - jnp.log(uniform(keys, view.masked.shape[1:]) + 1e-10)
-    return view.masked & (stay / noise > view.race * (1 - stay)), extra
+    stay = row.keep_mask_prob
+    noise = 1e-10 - jnp.log(uniform(keys, inputs.masked.shape[1:]) + 1e-10)
+    return inputs.masked & (stay / noise > inputs.race * (1 - stay)), extra
 
 
-def exact_count(view: StepInputs, row: Grid) -> Int[Array, " B"]:
+def exact_count(inputs: StepInputs, row: Grid) -> Int[Array, " B"]:
     """How many masks the grid wants at s, never more than there are."""
-    free = jnp.sum(~view.fixed, axis=1)
-    return jnp.minimum(row.masks[free], jnp.sum(view.masked, axis=1))
+    free = jnp.sum(~inputs.fixed, axis=1)
+    return jnp.minimum(row.masks[free], jnp.sum(inputs.masked, axis=1))
 
 
 def confidence_step(noise_scale: float) -> Callable:
@@ -92,19 +92,19 @@ def confidence_step(noise_scale: float) -> Callable:
     is a uniformly random order.
     """
 
-    def select(keys, view, row, extra):
-        scores = view.log_prob
+    def select(keys, inputs, row, extra):
+        scores = inputs.log_prob
         if noise_scale > 0:
             scores = scores + noise_scale * gumbel(keys, scores.shape[1:], mode="low")
-        return lowest(jnp.where(view.masked, scores, jnp.inf), exact_count(view, row)), extra
+        return lowest(jnp.where(inputs.masked, scores, jnp.inf), exact_count(inputs, row)), extra
 
     return select
 
 
-def random_order_step(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+def random_order_step(keys: Keys, inputs: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
     """A uniformly random subset of the masks stays, exactly as many as the grid wants."""
-    scores = uniform(keys, view.masked.shape[1:])
-    return lowest(jnp.where(view.masked, scores, jnp.inf), exact_count(view, row)), extra
+    scores = uniform(keys, inputs.masked.shape[1:])
+    return lowest(jnp.where(inputs.masked, scores, jnp.inf), exact_count(inputs, row)), extra
 
 
 def first_hitting(schedule: Schedule) -> Policy:
@@ -125,8 +125,8 @@ def first_hitting(schedule: Schedule) -> Policy:
         top = 1 - schedule.alpha(jnp.ones(()))
         return inverse(schedule, 1 - level * top)
 
-    def select(keys, view, row, extra):
-        return view.masked & (extra[1] != row.index), extra
+    def select(keys, inputs, row, extra):
+        return inputs.masked & (extra[1] != row.index), extra
 
     return Policy(select, init, time)
 
@@ -145,21 +145,21 @@ def guided_step(temperature: float, adaptive: bool = False, plain: Callable = an
     once the schedule wants none. `plain` is the step outside the window.
     """
 
-    def select(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
-        free = ~view.fixed
+    def select(keys: Keys, inputs: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+        free = ~inputs.fixed
         counts = row.masks[jnp.sum(free, axis=1)]
         if adaptive:
-            suspects = jnp.sum(free & (view.errors > ERROR_THRESHOLD), axis=1)
+            suspects = jnp.sum(free & (inputs.error_logits > ERROR_THRESHOLD), axis=1)
             counts = jnp.where(counts > 0, suspects, 0)
-        chosen = gumbel_top(keys, view.errors / max(temperature, 1e-6), free, counts)
-        return jnp.where(row.guided, chosen, plain(keys, view, row, ())[0]), extra
+        chosen = gumbel_top(keys, inputs.error_logits / max(temperature, 1e-6), free, counts)
+        return jnp.where(row.guided, chosen, plain(keys, inputs, row, ())[0]), extra
 
     return select
 
 
-def remembered(view: StepInputs, known: Float[Array, "B N"]) -> Float[Array, "B N"]:
+def remembered(inputs: StepInputs, known: Float[Array, "B N"]) -> Float[Array, "B N"]:
     """-p of every position of the proposal: of its fresh token, or as it was when its token was revealed."""
-    return jnp.where(view.masked, -jnp.exp(view.log_prob), known)
+    return jnp.where(inputs.masked, -jnp.exp(inputs.log_prob), known)
 
 
 def forget(masks: Bool[Array, "B N"], confidence: Float[Array, "B N"]) -> Float[Array, "B N"]:
@@ -177,9 +177,9 @@ def confidence_star(temperature: float, plain: Callable = ancestral_step) -> Pol
 
     guided = guided_step(temperature, plain=plain)
 
-    def select(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
-        confidence = remembered(view, extra)
-        masks, _ = guided(keys, view._replace(errors=confidence), row, ())
+    def select(keys: Keys, inputs: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+        confidence = remembered(inputs, extra)
+        masks, _ = guided(keys, inputs._replace(error_logits=confidence), row, ())
         return masks, forget(masks, confidence)
 
     return Policy(select, unknown)
@@ -191,13 +191,13 @@ def confidence_remdm() -> Policy:
     At most one token a step is remasked in expectation. The grid's rule is `remask.shared`.
     """
 
-    def select(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
-        known = ~view.masked & ~view.fixed
+    def select(keys: Keys, inputs: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+        known = ~inputs.masked & ~inputs.fixed
         # A large negative number, not -inf: the softmax of a row of -inf, the first step's, is NaN.
         share = jax.nn.softmax(jnp.where(known, extra, -1e9), axis=1) * known
-        noise = uniform(keys, view.masked.shape[1:])
-        masks = noise < jnp.where(view.masked, row.stay, share * row.remask)
-        return masks, forget(masks, remembered(view, extra))
+        noise = uniform(keys, inputs.masked.shape[1:])
+        masks = noise < jnp.where(inputs.masked, row.keep_mask_prob, share * row.remask_prob)
+        return masks, forget(masks, remembered(inputs, extra))
 
     return Policy(select, unknown)
 
@@ -210,10 +210,10 @@ def path_planning(eta: float, planner: bool = False) -> Callable:
     so more. The grid's counts are `kept_masks`.
     """
 
-    def select(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
-        judged = jax.nn.log_sigmoid(-view.errors) if planner else view.log_prob
-        scores = jnp.where(view.masked, view.log_prob, eta * judged)
-        counts = row.masks[jnp.sum(~view.fixed, axis=1)]
-        return lowest(jnp.where(view.fixed, jnp.inf, scores), counts), extra
+    def select(keys: Keys, inputs: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+        judged = jax.nn.log_sigmoid(-inputs.error_logits) if planner else inputs.log_prob
+        scores = jnp.where(inputs.masked, inputs.log_prob, eta * judged)
+        counts = row.masks[jnp.sum(~inputs.fixed, axis=1)]
+        return lowest(jnp.where(inputs.fixed, jnp.inf, scores), counts), extra
 
     return select

@@ -23,8 +23,8 @@ class StepAlphas(NamedTuple):
 class Rates(NamedTuple):
     """Probabilities that a mask stays one, and that a known position becomes one."""
 
-    stay: Float[np.ndarray, " N"]
-    remask: Float[np.ndarray, " N"]
+    keep_mask_prob: Float[np.ndarray, " N"]
+    remask_prob: Float[np.ndarray, " N"]
 
 
 Rule = Callable[[StepAlphas], Rates]
@@ -64,7 +64,7 @@ def rescale(eta: float) -> Rule:
 
 def shared(levels: StepAlphas) -> Rates:
     """sigma_max in all, for a policy that deals it out among the known positions; masks are revealed as by MDLM."""
-    return Rates(none(levels).stay, np.where(levels.window, largest(levels), 0))
+    return Rates(none(levels).keep_mask_prob, np.where(levels.window, largest(levels), 0))
 
 
 def star(levels: StepAlphas) -> Rates:
@@ -90,4 +90,7 @@ def discrete_flow(levels: StepAlphas) -> Rates:
     width = np.minimum(levels.next_alpha - levels.alpha, 1 / (rates[0] + rates[1]))
     plain = none(levels)
     active = levels.window & (np.arange(len(level)) > 0)
-    return Rates(np.where(active, 1 - width * rates[0], plain.stay), np.where(active, width * rates[1], plain.remask))
+    return Rates(
+        np.where(active, 1 - width * rates[0], plain.keep_mask_prob),
+        np.where(active, width * rates[1], plain.remask_prob),
+    )

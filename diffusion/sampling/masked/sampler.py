@@ -72,8 +72,8 @@ class MaskedSampler:
             masked = state.tokens == self.process.mask_id
             filled = jnp.where(masked, proposal.tokens, state.tokens)
             errors = self.error_logits(params, filled, cond, row)
-            view = StepInputs(masked, fixed, filled, proposal.log_prob, proposal.race, errors)
-            masks, extra = self.policy.select(fold(step_keys, "select"), view, row, state.extra)
+            inputs = StepInputs(masked, fixed, filled, proposal.log_prob, proposal.race, errors)
+            masks, extra = self.policy.select(fold(step_keys, "select"), inputs, row, state.extra)
             tokens = jnp.where(masks & ~fixed, self.process.mask_id, filled)
             if self.policy.correct is not None:
                 corrected = self.policy.correct(fold(step_keys, "correct"), tokens, proposal.tokens, row)

@@ -51,13 +51,13 @@ class DigitDraw:
 def ancestral_digits(digits: int, chunk_point: float) -> Callable:
     """`ancestral_step` on digits; for t > `chunk_point` the digits of a token are revealed and remasked together."""
 
-    def select(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
-        positions = view.masked.shape[1]
+    def select(keys: Keys, inputs: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+        positions = inputs.masked.shape[1]
         noise = uniform(keys, (positions,))
         if chunk_point < 1:
             shared = jnp.repeat(uniform(fold(keys, "tokens"), (positions // digits,)), digits, axis=1)
             noise = jnp.where((row.time > chunk_point) | (chunk_point == 0), shared, noise)
-        return jnp.where(view.masked, noise < row.stay, noise < row.remask), extra
+        return jnp.where(inputs.masked, noise < row.keep_mask_prob, noise < row.remask_prob), extra
 
     return select
 

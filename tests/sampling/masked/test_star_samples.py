@@ -99,8 +99,8 @@ def test_errors_never_rise_under_the_oracle():
     for name in ("gstar", "star"):
         policy, _ = SAMPLERS[name]
         nobody, nothing = jnp.zeros(tokens.shape, bool), jnp.zeros(tokens.shape)
-        view = StepInputs(nobody, nobody, None, nothing, nothing, oracle(None, tokens, None))
-        masks, _ = policy.select(keys_of(size), view, row, ())
+        inputs = StepInputs(nobody, nobody, None, nothing, nothing, oracle(None, tokens, None))
+        masks, _ = policy.select(keys_of(size), inputs, row, ())
         noisy = jnp.where(masks, VOCABULARY, tokens)
         filled = Draw(VOCABULARY)(
             keys_of(size, 9), denoiser(None, noisy, jnp.zeros(size)), noisy, jnp.ones(()), jnp.ones(())

@@ -65,8 +65,8 @@ def policy_number(which):
     """The policy of this number, which may be traced, so that one program serves all."""
     names = list(POLICIES)
 
-    def select(keys, view, row, extra):
-        branches = [lambda policy=policy: policy.select(keys, view, row, extra)[0] for policy in POLICIES.values()]
+    def select(keys, inputs, row, extra):
+        branches = [lambda policy=policy: policy.select(keys, inputs, row, extra)[0] for policy in POLICIES.values()]
         return jax.lax.switch(which, branches), extra
 
     def time(extra, row, size):

@@ -73,7 +73,7 @@ def steps_of(steps, length=8, digits=2):
 def waiting(rows, count):
     """The same steps, then some in which masks stay, so that one program serves every number of steps."""
     last = jax.tree.map(lambda column: jnp.repeat(column[-1:], count - len(column), axis=0), rows)
-    last = last._replace(stay=jnp.ones_like(last.stay))
+    last = last._replace(keep_mask_prob=jnp.ones_like(last.keep_mask_prob))
     return jax.tree.map(lambda *columns: jnp.concatenate(columns), rows, last)
 
 
@@ -119,8 +119,8 @@ def test_one_digit_a_token_is_sampled_as_a_whole_token():
     whole, one = MaskedDiffusion(5, LogLinear()), PartialMaskedDiffusion(SubtokenCodec(5, 1), LogLinear())
     row = jax.tree.map(lambda column: column[2], steps_of(5, digits=1))
     state = jnp.full((50, 8), 5).at[:, ::3].set(2)
-    view = StepInputs(state == 5, jnp.zeros(state.shape, bool), state, None, None, None)
-    masks = [step(keys_of(50), view, row, ())[0] for step in (ancestral_digits(1, 1.0), ancestral_step)]
+    inputs = StepInputs(state == 5, jnp.zeros(state.shape, bool), state, None, None, None)
+    masks = [step(keys_of(50), inputs, row, ())[0] for step in (ancestral_digits(1, 1.0), ancestral_step)]
     np.testing.assert_array_equal(*masks)
     logits = jnp.sin(jnp.arange(50 * 8 * 6.0)).reshape(50, 8, 6)
     options = jnp.ones(()), jnp.ones(())

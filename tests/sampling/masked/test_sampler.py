@@ -21,7 +21,7 @@ from diffusion.sampling.masked.policies import (
     race_step,
     random_order_step,
 )
-from diffusion.sampling.masked.sampler import MaskedSampler, State
+from diffusion.sampling.masked.sampler import MaskedSampler, MaskedState
 from diffusion.schedules.masking import Cosine, Linear, LogLinear, Loop
 
 MASK, LENGTH, STEPS = 5, 12, 8

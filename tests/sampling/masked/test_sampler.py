@@ -241,5 +241,5 @@ def test_bad_grids_name_their_field(options, field):
 
 def test_state_carries_no_logits():
     """The cache alone would, and is nothing unless it is asked for."""
-    assert State._fields == ("tokens", "memory", "extra", "idle", "cached")
+    assert MaskedState._fields == ("tokens", "memory", "extra", "idle", "cached")
     assert MaskedSampler.cache is False

@@ -20,7 +20,7 @@ from diffusion.rng import example_keys
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import grid
 from diffusion.sampling.masked.policies import Policy, StepInputs, ancestral_step, first_hitting, random_order_step
-from diffusion.sampling.masked.sampler import MaskedSampler, State
+from diffusion.sampling.masked.sampler import MaskedSampler, MaskedState
 from diffusion.sampling.masked.subtokens import DigitDraw, ancestral_digits, sample_tokens
 from diffusion.schedules.masking import Linear, LogLinear
 
@@ -204,7 +204,7 @@ def test_samples_do_not_depend_on_the_batch_around_them(strict):
 def test_noise_removal_fills_the_digits_that_are_left(final):
     """From the network given what is known: token 4 but where its digits do not fit, or a draw from the softmax."""
     prompt = jnp.full((500, 8, 2), M).at[:, 0].set(jnp.array([[0, 2]])).at[:, 1, 0].set(0)
-    state = State(prompt.reshape(500, -1), None, (), None)
+    state = MaskedState(prompt.reshape(500, -1), None, (), None)
     sampler = sampler_of(ANCESTRAL, PROCESS, slope, False, final)
     run = jax.jit(lambda keys: sampler.finish(None, keys, state, steps_of(4), None))
     tokens = np.asarray(PROCESS.decode(run(keys_of(500))))

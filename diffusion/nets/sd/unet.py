@@ -133,9 +133,8 @@ class UNet(nn.Module):
                 f"unet.context_width: the context has {context.shape[-1]}, the network {self.context_width}"
             )
         if (self.addition is None) != (added is None):
-            raise ValueError(
-                f"unet.addition: is {self.addition}, but the conditioning is {'not ' * (added is None)}added"
-            )
+            passed = "not passed" if added is None else "passed"
+            raise ValueError(f"unet.addition: is {self.addition}, but an added conditioning is {passed}")
 
     @nn.compact
     def __call__(

@@ -10,7 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion.processes.subtokens import PartialMaskedDiffusion
-from diffusion.sampling.masked import policies, remasking, star
+from diffusion.sampling.masked import policies, remasking
+
 from diffusion.sampling.masked.blocks import semi_autoregressive
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import Grid, Window, grid, kept_masks, warped
@@ -26,15 +27,15 @@ POLICIES: dict[str, Callable[[ConfigDict, MaskedProcess], policies.Policy]] = {
     "confidence": lambda config, process: policies.Policy(policies.confidence_step(config.noise)),
     "first_hitting": lambda config, process: policies.first_hitting(process.schedule),
     "remdm": lambda config, process: policies.Policy(coins(config, process)),
-    "remdm_conf": lambda config, process: star.confidence_remdm(),
-    "star": lambda config, process: policies.Policy(star.guided_step(math.inf, plain=ancestral(config, process))),
+    "remdm_conf": lambda config, process: policies.confidence_remdm(),
+    "star": lambda config, process: policies.Policy(policies.guided_step(math.inf, plain=ancestral(config, process))),
     "gstar": lambda config, process: policies.Policy(
-        star.guided_step(config.remask.temperature, config.remask.adaptive, ancestral(config, process))
+        policies.guided_step(config.remask.temperature, config.remask.adaptive, ancestral(config, process))
     ),
-    "confidence_star": lambda config, process: star.confidence_star(
+    "confidence_star": lambda config, process: policies.confidence_star(
         config.remask.temperature, ancestral(config, process)
     ),
-    "p2": lambda config, process: policies.Policy(star.path_planning(config.remask.eta, config.remask.planner)),
+    "p2": lambda config, process: policies.Policy(policies.path_planning(config.remask.eta, config.remask.planner)),
 }
 DRAWS = {
     "precision": ("exact", "mdlm_float32"),

@@ -143,7 +143,9 @@ def test_what_is_masked_again_starts_from_nothing():
 
     self_conditioning = SoftEmbedding(process, lambda params: jnp.eye(tokens), tokens)
     sampler = MaskedSampler(denoiser, process, Policy(ancestral_step), Draw(tokens), "draw", self_conditioning)
-    steps = grid(Linear(), 2, 8, end=0.0)._replace(stay=jnp.array([0.5, 0.7]), remask=jnp.array([0, 0.1]))
+    steps = grid(Linear(), 2, 8, end=0.0)._replace(
+        keep_mask_prob=jnp.array([0.5, 0.7]), remask_prob=jnp.array([0, 0.1])
+    )
     samples = jax.block_until_ready(jax.jit(sampler)(None, keys_of(size), jnp.full((size, 8), tokens), steps))
     jax.effects_barrier()
     (_, before, after), memory = (np.stack(arrays) for arrays in zip(*seen, strict=True))

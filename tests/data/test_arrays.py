@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffusion.data import batches, evaluation_batches, load_dataset
-from diffusion.data.arrays import flipped
+from diffusion.data.arrays import mirror
 from diffusion.data.synthetic import density_table
 from diffusion.rng import draws
 from diffusion.train.mesh import make_mesh, put_batch
@@ -51,14 +51,14 @@ def test_the_label_of_a_blob_is_the_quarter_that_it_lies_in():
 
 def test_flipping_mirrors_each_row_of_each_color():
     tokens = np.arange(2 * 12).reshape(2, 12)  # (c, h, w) = (2, 2, 3)
-    mirrored = flipped(tokens, (2, 3, 2), np.array([True, False]))
+    mirrored = mirror(tokens, (2, 3, 2), np.array([True, False]))
     assert mirrored.tolist() == [[2, 1, 0, 5, 4, 3, 8, 7, 6, 11, 10, 9], list(range(12, 24))]
 
 
 def test_flips_are_a_function_of_seed_step_and_row_and_touch_training_alone():
     plain, mirrored = load_dataset(fields("blobs")), load_dataset(fields("blobs", flip=True))
     before, after = batches(plain, "train", 64, seed=1), batches(mirrored, "train", 64, seed=1)
-    all_flipped = flipped(before(3)["tokens"], plain.image, np.ones(64, bool))
+    all_flipped = mirror(before(3)["tokens"], plain.image, np.ones(64, bool))
     changed = (after(3)["tokens"] == all_flipped).all(1)
     np.testing.assert_array_equal(after(3)["tokens"][~changed], before(3)["tokens"][~changed])
     assert 16 < changed.sum() < 48
@@ -127,5 +127,5 @@ def test_fields_that_do_not_fit_are_named(source, change, message):
 
 def test_another_tokenizer_cannot_read_values():
     other = load_dataset(fields("blobs", vocab_size=8)).tokenizer
-    with pytest.raises(ValueError, match=r"data\.source: blobs is no text"):
+    with pytest.raises(ValueError, match=r"data\.source: blobs is not text"):
         load_dataset(fields("blobs"), tokenizer=other)

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from diffusion.data import load_dataset, loader
-from diffusion.data.arrays import LABELS, SHAPES, as_pixels, flipped
-from diffusion.data.images import pixel_pairs, pixels_of_pairs
+from diffusion.data.arrays import LABELS, SHAPES, as_pixels, mirror
+from diffusion.data.images import pack_pixel_pairs, unpack_pixel_pairs
 from tests.data.array_files import everything, fields
 
 RNG = np.random.default_rng(0)
 
 
-def pictures(count, pixels):
+def random_images(count, pixels):
     return RNG.integers(0, 256, (count, pixels), dtype=np.uint8), RNG.integers(0, 10, count)
 
 
@@ -31,7 +31,7 @@ def idx(array):
 def mnist_folder(tmp_path):
     made = {}
     for name, count in (("train", 6), ("t10k", 3)):
-        images, labels = pictures(count, 784)
+        images, labels = random_images(count, 784)
         (tmp_path / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images.reshape(-1, 28, 28))))
         (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(idx(labels))
         made[name] = (images, labels)
@@ -105,7 +105,7 @@ def tar(files):
 
 
 def test_cifar10_reads_the_same_from_either_version_in_folder_or_archive(tmp_path):
-    train, test = [pictures(3, 3072) for _ in range(2)], pictures(2, 3072)
+    train, test = [random_images(3, 3072) for _ in range(2)], random_images(2, 3072)
     versions = {
         "python2": ("", lambda images, labels: python_version(images, labels)),
         "python3": ("", lambda images, labels: python_version(images, labels, protocol=5)),
@@ -137,13 +137,13 @@ def test_cifar10_reads_the_same_from_either_version_in_folder_or_archive(tmp_pat
         np.testing.assert_array_equal(pixels, plain["tokens"])
         assert shape == (32, 32, 3)
         every = np.ones(len(rows["tokens"]), bool)
-        turned = pixels_of_pairs(flipped(rows["tokens"], pairs.image, every))
-        np.testing.assert_array_equal(turned, flipped(plain["tokens"], data.image, every))
+        turned = unpack_pixel_pairs(mirror(rows["tokens"], pairs.image, every))
+        np.testing.assert_array_equal(turned, mirror(plain["tokens"], data.image, every))
 
 
 def test_super_tokens_are_the_halves_of_a_pixels_24_bits():
     pixel = np.array([[0xAB, 0x01, 0xCD, 0x02, 0xEF, 0x03]])  # two pixels, ABCDEF and 010203, plane by plane
-    assert pixel_pairs(pixel).tolist() == [[0xABC, 0x010, 0xDEF, 0x203]]
+    assert pack_pixel_pairs(pixel).tolist() == [[0xABC, 0x010, 0xDEF, 0x203]]
 
 
 def test_a_pickle_that_could_run_code_is_refused(tmp_path):
@@ -152,15 +152,15 @@ def test_a_pickle_that_could_run_code_is_refused(tmp_path):
             return os.mkdir, (str(tmp_path / "attacked"),)
 
     (tmp_path / "data_batch_1").write_bytes(pickle.dumps({"data": Attack(), "labels": []}))
-    (tmp_path / "test_batch").write_bytes(python_version(*pictures(2, 3072)))
+    (tmp_path / "test_batch").write_bytes(python_version(*random_images(2, 3072)))
     with pytest.raises(ValueError, match=r"data\.path: data_batch_1 is damaged .* names posix\.mkdir") as caught:
         load_dataset(fields("cifar10", tmp_path))
     assert "\n" not in str(caught.value) and not (tmp_path / "attacked").exists()
 
 
 def test_imagenet32_is_packed_once_in_the_order_of_its_batches(tmp_path, monkeypatch):
-    parts = [pictures(2, 3072) for _ in range(3)]
-    held_out = pictures(3, 3072)
+    parts = [random_images(2, 3072) for _ in range(3)]
+    held_out = random_images(3, 3072)
     npz = tmp_path / "npz"
     (npz / "train").mkdir(parents=True)
     old = tmp_path / "pickles"
@@ -200,7 +200,7 @@ def test_damaged_mnist_files_are_named(mnist_folder):
     for file, damage, message in (
         (images, whole[: len(whole) // 2], "compressed file in .* is damaged"),
         (images, whole[:40] + b"\0" * 40 + whole[80:], "compressed file in .* is damaged"),
-        (images, gzip.compress(b"PNG"), "is no idx file of bytes"),
+        (images, gzip.compress(b"PNG"), "is not an idx file of bytes"),
         (labels, small[:-1], "holds 2 of 3 bytes"),
         (labels, idx(np.zeros(4)), r"have shapes \(3, 28, 28\) and \(4,\)"),
         (labels, idx(np.array([1, 2, 11])), "holds a label 11"),
@@ -214,7 +214,7 @@ def test_damaged_mnist_files_are_named(mnist_folder):
 
 
 def test_damaged_cifar_files_are_named(tmp_path):
-    images, labels = pictures(3, 3072)
+    images, labels = random_images(3, 3072)
     (tmp_path / "test_batch").write_bytes(python_version(images, labels))
     batch = tmp_path / "data_batch_1"
     for damage in (
@@ -225,12 +225,12 @@ def test_damaged_cifar_files_are_named(tmp_path):
         b"",
     ):
         batch.write_bytes(damage)
-        with pytest.raises(ValueError, match=r"data\.path: data_batch_1 .*get it anew") as caught:
+        with pytest.raises(ValueError, match=r"data\.path: data_batch_1 .*download it again") as caught:
             load_dataset(fields("cifar10", tmp_path))
         assert "\n" not in str(caught.value)
     batch.unlink()
     (tmp_path / "data_batch_1.bin").write_bytes(b"\0" * 5000)
-    with pytest.raises(ValueError, match=r"data\.path: data_batch_1\.bin has 5000 bytes, no multiple of 3073"):
+    with pytest.raises(ValueError, match=r"data\.path: data_batch_1\.bin has 5000 bytes, not a multiple of 3073"):
         load_dataset(fields("cifar10", tmp_path))
     broken = tmp_path / "broken.tar.gz"
     broken.write_bytes(tar({"data_batch_1": python_version(images, labels)})[:2000])

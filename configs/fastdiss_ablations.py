@@ -7,23 +7,24 @@ long, one seed. Given Tatoeba's files (--config.data.path=FOLDER) it has F for E
 
 from typing import Any
 
-from configs import fastdiss_translation, seq2seq
+from configs import fastdiss_translation
 from configs.fastdiss_translation import TATOEBA_PREFIX
+from configs.recipes import pairs
 
 FACTORS, STEPS = (1.0, 1.5, 2.0, 3.0, 4.0), (5, 20)
 FACTOR = 3.0  # of the other choices
 TATOEBA_FACTORS = {"standard": (2.0, 3.0, 4.0, 6.0), "MANS and SCP": (1.5, 2.0, 3.0, 4.0, 6.0)}
 TATOEBA_FACTORS["random shift, same mean"] = TATOEBA_FACTORS["MANS and SCP"]
 CHOICES: dict[str, dict[str, Any]] = {
-    "SCP, Markov noise": seq2seq.METHODS["SCP, Markov noise"],
-    "SCP, uniform gap": seq2seq.SCP | {"embedding.scp.gap": "uniform"},
-    "SCP, gaps of 2 to 20 steps": seq2seq.SCP | {"embedding.scp.gap": "randk"},
-    "SCP, shared noise": seq2seq.SCP | {"embedding.scp.couple": "shared"},
-    "MANS, strength 0.25": seq2seq.MANS | {"embedding.mans.strength": 0.25},
-    "MANS, strength 0.75": seq2seq.MANS | {"embedding.mans.strength": 0.75},
+    "SCP, Markov noise": pairs.METHODS["SCP, Markov noise"],
+    "SCP, uniform gap": pairs.SCP | {"embedding.scp.gap": "uniform"},
+    "SCP, gaps of 2 to 20 steps": pairs.SCP | {"embedding.scp.gap": "randk"},
+    "SCP, shared noise": pairs.SCP | {"embedding.scp.couple": "shared"},
+    "MANS, strength 0.25": pairs.MANS | {"embedding.mans.strength": 0.25},
+    "MANS, strength 0.75": pairs.MANS | {"embedding.mans.strength": 0.75},
     "MANS, scale": {"embedding.mans.map": "scale"},
-    "MANS, a quarter off": seq2seq.MANS | {"embedding.mans.off_probability": 0.25},
-    "MANS, untold": seq2seq.MANS | {"embedding.mans.aware": False},
+    "MANS, a quarter off": pairs.MANS | {"embedding.mans.off_probability": 0.25},
+    "MANS, untold": pairs.MANS | {"embedding.mans.aware": False},
 }
 
 
@@ -47,14 +48,14 @@ def by_factor(name: str, title: str, prefix: str, factors: dict, steps: int) -> 
 
 TABLE = dict(
     title="Choices of FastDiSS, on validation sentences",
-    columns=seq2seq.columns("bleu", "chrf", "exact"),
+    columns=pairs.columns("bleu", "chrf", "exact"),
     published={},
     comparable=(),
     plots=(
-        *(by_factor("", "Dialects", "", dict.fromkeys(seq2seq.SEVEN, FACTORS), steps) for steps in STEPS),
+        *(by_factor("", "Dialects", "", dict.fromkeys(pairs.SEVEN, FACTORS), steps) for steps in STEPS),
         *(by_factor("tatoeba_", "Tatoeba", TATOEBA_PREFIX, TATOEBA_FACTORS, steps) for steps in STEPS),
     ),
-    notes=seq2seq.NOTES + f" Where no F is named it is {FACTOR:g}.",
+    notes=pairs.NOTES + f" Where no F is named it is {FACTOR:g}.",
 )
 
 
@@ -69,25 +70,23 @@ def get_config(variant: str = "local"):
 
 def rows(config):
     if config.variant == "debug":
-        yield seq2seq.row(at("standard", FACTOR, 5), "standard", 5, FACTOR)
+        yield pairs.row(at("standard", FACTOR, 5), "standard", 5, FACTOR)
         return
     # The path is Tatoeba's; the made-up task needs none.
     own = {"data.path": ""} if config.data.source == "dialects" else {}
-    for method in seq2seq.SEVEN:
+    for method in pairs.SEVEN:
         for factor in FACTORS:
             for steps in STEPS:
-                yield seq2seq.row(at(method, factor, steps), method, steps, factor, shared=own)
+                yield pairs.row(at(method, factor, steps), method, steps, factor, shared=own)
     for method in ("standard", "MANS"):
         loud: dict[str, Any] = {"sample.translation.factor": FACTOR}
-        yield seq2seq.row(
-            f"{method}, decoding from noise of {FACTOR:g}, 5 steps", method, 5, FACTOR, shared=own, **loud
-        )
+        yield pairs.row(f"{method}, decoding from noise of {FACTOR:g}, 5 steps", method, 5, FACTOR, shared=own, **loud)
     for name, choice in CHOICES.items():
         for steps in STEPS:
-            yield seq2seq.row(f"{name}, {steps} steps", "standard", steps, FACTOR, shared=own, **choice)
+            yield pairs.row(f"{name}, {steps} steps", "standard", steps, FACTOR, shared=own, **choice)
     if own and config.data.path:
         shared = fastdiss_translation.TATOEBA | {"train.steps": 2000}
         for method, factors in TATOEBA_FACTORS.items():
             for factor in factors:
                 for steps in STEPS:
-                    yield seq2seq.row(TATOEBA_PREFIX + at(method, factor, steps), method, steps, factor, shared=shared)
+                    yield pairs.row(TATOEBA_PREFIX + at(method, factor, steps), method, steps, factor, shared=shared)

@@ -4,7 +4,8 @@ The network of `fastdiss_translation`, which reads for a source the one token th
 the quickstart's, with which `local` and `debug` share AR and MDLM. No paper prints these numbers.
 """
 
-from configs import quickstart, seq2seq
+from configs import quickstart
+from configs.recipes import pairs
 
 METHODS = ("standard", "MANS", "MANS and SCP", "random shift")
 STEPS = {"paper": (5, 20, 100, 1000), "gpu": (5, 20, 100), "local": (5, 20, 100), "debug": (2,)}
@@ -35,7 +36,7 @@ def get_config(variant: str = "local"):
 
 def rows(config):
     yield dict(name="Held-out text", overrides={"sample.policy": "data"}, verbs=("sample",))
-    yield dict(name=seq2seq.AR, overrides=quickstart.left_to_right(config), verbs=("sample",))
+    yield dict(name=pairs.AR, overrides=quickstart.left_to_right(config), verbs=("sample",))
     for count in STEPS[config.variant]:
         yield dict(
             name=f"MDLM, {count} step{'s' if count > 1 else ''}",
@@ -53,5 +54,5 @@ def rows(config):
     }
     for method in METHODS[:1] if config.variant == "debug" else METHODS:
         for count in STEPS[config.variant]:
-            each = seq2seq.row(f"{method}, {count} steps", method, count, FACTOR, shared=text)
+            each = pairs.row(f"{method}, {count} steps", method, count, FACTOR, shared=text)
             yield {name: each[name] for name in ("name", "overrides", "verbs")} | {"curve": method}

@@ -8,13 +8,13 @@ recipes of Difformer's and DINOISER's public code for IWSLT14 German-English and
 
 from typing import Any
 
-from configs import seq2seq
+from configs.recipes import pairs
 
 IWSLT, WMT, TATOEBA_PREFIX = "IWSLT14: ", "WMT14: ", "Tatoeba: "
 TATOEBA_METHODS = ("standard", "MANS and SCP", "random shift, same mean")
 TABLE = dict(
     title="Translation by embedding diffusion in few steps",
-    columns=seq2seq.columns("bleu", "chrf", "exact"),
+    columns=pairs.columns("bleu", "chrf", "exact"),
     published={},
     figures=(
         (
@@ -29,7 +29,7 @@ TABLE = dict(
         ),
         ("Difformer, sacreBLEU", {f"{IWSLT}Base-D, 20 steps": "33.5 [C]", f"{WMT}Base-D, 20 steps": "26.2 [C]"}),
     ),
-    plots=seq2seq.plots(
+    plots=pairs.plots(
         "bleu",
         "BLEU",
         dialects="Dialects",
@@ -37,10 +37,10 @@ TABLE = dict(
         iwslt14="IWSLT14, German to English",
         wmt14="WMT14, English to German",
     )
-    + seq2seq.courses("dialects", "Dialects, 20 steps", seq2seq.SEVEN)
-    + seq2seq.courses("tatoeba", "Tatoeba, 20 steps", TATOEBA_METHODS, prefix=TATOEBA_PREFIX)
-    + seq2seq.courses("iwslt14", "IWSLT14, 20 steps", seq2seq.SIX, prefix=IWSLT),
-    notes=seq2seq.NOTES
+    + pairs.courses("dialects", "Dialects, 20 steps", pairs.SEVEN)
+    + pairs.courses("tatoeba", "Tatoeba, 20 steps", TATOEBA_METHODS, prefix=TATOEBA_PREFIX)
+    + pairs.courses("iwslt14", "IWSLT14, 20 steps", pairs.SIX, prefix=IWSLT),
+    notes=pairs.NOTES
     + (
         " Published figures are unverified: [N] from third-party notes on the paper (the two figures of 29.70 may be "
         "one row taken for the other), [W] extracted by machine from a leaderboard, with unknown steps and candidates, "
@@ -83,12 +83,12 @@ WMT14 = {
     "sample.translation.tokenize": "intl",
 }
 # The published bases, with their own embeddings, schedules and samplers.
-BASE_D = seq2seq.fields("encoder_decoder", seq2seq.DIFFORMER) | {
+BASE_D = pairs.fields("encoder_decoder", pairs.DIFFORMER) | {
     "process.schedule": "sqrt_chain",
     "sample.translation.path": "spaced",
     "sample.translation.solver": "ancestral",
 }
-BASE_N = seq2seq.fields("encoder_decoder", seq2seq.DINOISER) | {
+BASE_N = pairs.fields("encoder_decoder", pairs.DINOISER) | {
     "embedding.alternate": "sum",
     "embedding.memory_rate": 1.0,
     "embedding.rounding": "round",
@@ -99,19 +99,19 @@ BASE_N = seq2seq.fields("encoder_decoder", seq2seq.DINOISER) | {
 
 
 def get_config(variant: str = "local"):
-    config = seq2seq.pairs("fastdiss_translation", variant)
+    config = pairs.pairs("fastdiss_translation", variant)
     if variant == "local":
         config.seeds = tuple(range(5))
     if variant == "gpu":
-        seq2seq.accelerated(config, length=24, vocabulary=4096)
+        pairs.accelerated(config, length=24, vocabulary=4096)
         config.data.source = "tatoeba"
-        seq2seq.one_accelerator(config, 20_000, 2000)
+        pairs.one_accelerator(config, 20_000, 2000)
         config.sample.count = 4000
         config.sample.translation.tokenize = "intl"
     if variant == "paper":
-        seq2seq.accelerated(config, length=128, vocabulary=10_000)
+        pairs.accelerated(config, length=128, vocabulary=10_000)
         config.data.update(source="iwslt14", lower=True)
-        seq2seq.published(config, 300_000, 256, 10_000)
+        pairs.published(config, 300_000, 256, 10_000)
         config.process.factor = FACTORS["paper"]
     return config
 
@@ -124,12 +124,12 @@ def rows(config):
 
 def all_rows(config):
     """The rows of a scale."""
-    factors = seq2seq.factors(config.variant, FACTORS)
+    factors = pairs.factors(config.variant, FACTORS)
     if config.variant == "debug":
         # Two trainings, for the smallest table is a test of all its parts.
-        yield from seq2seq.method_rows(("MANS and SCP",), (5,), factors, "dialects")
-        yield from seq2seq.best_rows("MANS and SCP", 3, factors, 3, 2)
-        yield seq2seq.causal_row("dialects")
+        yield from pairs.method_rows(("MANS and SCP",), (5,), factors, "dialects")
+        yield from pairs.best_rows("MANS and SCP", 3, factors, 3, 2)
+        yield pairs.causal_row("dialects")
         return
     if config.variant == "local":
         yield from ({"seeds": 3} | each for each in dialect_rows(config, factors))
@@ -137,53 +137,53 @@ def all_rows(config):
             yield from ({"seeds": 3} | each for each in tatoeba_rows())
         return
     if config.variant == "gpu":
-        yield from published_rows(config, factors, "tatoeba", "", {}, seq2seq.SIX, seq2seq.STEPS, 5, 2)
+        yield from published_rows(config, factors, "tatoeba", "", {}, pairs.SIX, pairs.STEPS, 5, 2)
         return
-    yield from published_rows(config, factors, "iwslt14", IWSLT, {}, seq2seq.SIX, seq2seq.STEPS, 7, 3)
-    wmt = dict.fromkeys(seq2seq.METHODS, 3.5)
+    yield from published_rows(config, factors, "iwslt14", IWSLT, {}, pairs.SIX, pairs.STEPS, 7, 3)
+    wmt = dict.fromkeys(pairs.METHODS, 3.5)
     yield from published_rows(
         config, wmt, "wmt14", WMT, WMT14, ("standard", "MANS and SCP", "random shift"), (5, 20), 7, 3
     )
     for prefix, shared, factor, floor in ((IWSLT, {}, 4.0, "clipped"), (WMT, WMT14, 3.5, "clipped_s")):
         base = shared | BASE_D | {name: shared[name] for name in shared if name.startswith("encoder_decoder.")}
-        yield seq2seq.row(f"{prefix}Base-D, 20 steps", "standard", 20, factor, shared=base)
+        yield pairs.row(f"{prefix}Base-D, 20 steps", "standard", 20, factor, shared=base)
         base = shared | BASE_N | {name: shared[name] for name in shared if name.startswith("encoder_decoder.")}
         base |= {"embedding.floor": floor, "encoder_decoder.latent": 64 if shared else 16}
-        yield seq2seq.row(f"{prefix}Base-N, 20 steps", "standard", 20, 1.0, shared=base)
+        yield pairs.row(f"{prefix}Base-N, 20 steps", "standard", 20, 1.0, shared=base)
 
 
 def dialect_rows(config, factors):
     """The made-up task: every method over steps, the base with many more; controls and other models at few."""
     # The path is Tatoeba's; the made-up task needs none.
     own = {"data.path": ""}
-    yield from seq2seq.method_rows(seq2seq.SEVEN, FEW, factors, "dialects", shared=own)
-    yield from seq2seq.method_rows(("standard", "MANS and SCP"), (100,), factors, "dialects", shared=own)
-    yield from seq2seq.method_rows(("standard",), (1000,), factors, "dialects", shared=own)
-    yield from seq2seq.method_rows(("SCP, Markov noise",), (5, 20), factors, "dialects", shared=own)
-    yield from seq2seq.memory_rows(("standard", "MANS and SCP"), factors, shared=own)
-    yield from seq2seq.best_rows("MANS and SCP", 5, factors, 3, 3, shared=own)
-    yield seq2seq.causal_row("dialects", shared=own)
-    for each in seq2seq.joint_rows(config, (20, 100), factors["standard"], "dialects", shared=own):
+    yield from pairs.method_rows(pairs.SEVEN, FEW, factors, "dialects", shared=own)
+    yield from pairs.method_rows(("standard", "MANS and SCP"), (100,), factors, "dialects", shared=own)
+    yield from pairs.method_rows(("standard",), (1000,), factors, "dialects", shared=own)
+    yield from pairs.method_rows(("SCP, Markov noise",), (5, 20), factors, "dialects", shared=own)
+    yield from pairs.memory_rows(("standard", "MANS and SCP"), factors, shared=own)
+    yield from pairs.best_rows("MANS and SCP", 5, factors, 3, 3, shared=own)
+    yield pairs.causal_row("dialects", shared=own)
+    for each in pairs.joint_rows(config, (20, 100), factors["standard"], "dialects", shared=own):
         yield each | {"seeds": 1}
 
 
 def tatoeba_rows():
     """English to German at a size that a CPU can train: the method, its base, and the control."""
     shared: dict[str, Any] = dict(prefix=TATOEBA_PREFIX, shared=TATOEBA)
-    for each in seq2seq.method_rows(TATOEBA_METHODS, FEW, TATOEBA_BEST, "tatoeba", **shared):
+    for each in pairs.method_rows(TATOEBA_METHODS, FEW, TATOEBA_BEST, "tatoeba", **shared):
         # Their difference is small beside the spread of seeds.
         yield each if "random" in each["name"] else each | {"seeds": 5}
-    yield from seq2seq.method_rows(("standard",), (100,), TATOEBA_BEST, "tatoeba", **shared)
-    yield from seq2seq.best_rows("MANS and SCP", 5, TATOEBA_BEST, 5, 2, **shared)
-    yield seq2seq.causal_row("tatoeba", **shared) | {"seeds": 1}
+    yield from pairs.method_rows(("standard",), (100,), TATOEBA_BEST, "tatoeba", **shared)
+    yield from pairs.best_rows("MANS and SCP", 5, TATOEBA_BEST, 5, 2, **shared)
+    yield pairs.causal_row("tatoeba", **shared) | {"seeds": 1}
 
 
 def published_rows(config, factors, plot, prefix, shared, methods, steps, beam, seeds):
     """A real data set: methods, memories, several candidates, and the autoregressive and the joint model."""
-    yield from seq2seq.method_rows(methods, steps, factors, plot, prefix, shared)
-    yield from seq2seq.memory_rows(("standard", "MANS and SCP"), factors, prefix, shared)
-    yield from seq2seq.best_rows("MANS and SCP", 5, factors, beam, seeds, prefix, shared)
-    yield seq2seq.causal_row(plot, prefix, shared)
-    yield from seq2seq.joint_rows(
+    yield from pairs.method_rows(methods, steps, factors, plot, prefix, shared)
+    yield from pairs.memory_rows(("standard", "MANS and SCP"), factors, prefix, shared)
+    yield from pairs.best_rows("MANS and SCP", 5, factors, beam, seeds, prefix, shared)
+    yield pairs.causal_row(plot, prefix, shared)
+    yield from pairs.joint_rows(
         config, (20, 2000) if config.variant == "paper" else (20, 100), factors["standard"], plot, prefix, shared
     )

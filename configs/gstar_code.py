@@ -7,7 +7,7 @@ the 64 steps and two perplexities are known. All samplers of a table spend the s
 """
 
 from configs.base import defaults, left_to_right, python_bytes, tiny
-from configs.gstar import BASE, GUIDED, NOTES, PLAIN, PREDICTOR_COLUMNS, cost, equal_steps, predictor
+from configs.recipes.gstar import BASE, GUIDED, NOTES, PLAIN, PREDICTOR_COLUMNS, cost, equal_steps, predictor
 
 BUDGETS = {"paper": (64,), "gpu": (16, 32, 64, 128, 256), "local": (16, 32, 64, 128), "debug": (8,)}
 # At which the settings of samplers and predictors are varied, and gaps filled.

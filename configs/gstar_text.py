@@ -8,8 +8,8 @@ quickstart.
 """
 
 from configs.base import defaults, left_to_right, small, tiny
-from configs.gstar import BASE, GUIDED, LATE, NOTES, PLAIN, PREDICTOR_COLUMNS, predictor
 from configs.mdlm_owt import openwebtext, wikipedia
+from configs.recipes.gstar import BASE, GUIDED, LATE, NOTES, PLAIN, PREDICTOR_COLUMNS, predictor
 
 STEPS = {"paper": (32, 64, 128, 256, 512, 1024), "gpu": (16, 64, 256), "local": (64,), "debug": (2, 4)}
 # At which windows, temperatures, predictors and labels are varied.

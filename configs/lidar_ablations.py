@@ -4,7 +4,7 @@ LiDAR's particles, reward strength (lambda), scale, stop and lookahead steps; th
 and FK steering; the steps of the sampler itself. It shares the trained model and the reward with `lidar_shapes`.
 """
 
-from configs.shapes import BASE, COLUMNS, NOTES, method, prompted, reward_row
+from configs.recipes.glyphs import BASE, COLUMNS, NOTES, method, prompted, reward_row
 
 # A field of `lookahead`: its label, what it is in the other rows, and its values.
 SWEEPS = {

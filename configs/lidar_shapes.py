@@ -6,7 +6,7 @@ prompts, with a learned reward, on test prompts that neither saw; strengths are 
 on validation prompts. `debug` has both at the smallest size.
 """
 
-from configs.shapes import BASE, COLUMNS, NOTES, method, prompted, reward_row
+from configs.recipes.glyphs import BASE, COLUMNS, NOTES, method, prompted, reward_row
 
 PLOTS = (
     ("time", "the trained model", "seconds_per_prompt", "seconds for the pictures of a prompt"),

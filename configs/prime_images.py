@@ -7,7 +7,7 @@ the features of a classifier that the same table trains, which is no FID.
 """
 
 from configs.base import defaults
-from configs.images import blobs, cifar10, classifier_row, mnist
+from configs.recipes.images import blobs, cifar10, classifier_row, mnist
 
 CIFAR, IMAGENET = "CIFAR-10", "ImageNet-32"
 PAIRS = "2/3"  # digits a color: a pixel's three bytes as two symbols, which is plain masking of those symbols

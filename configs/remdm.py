@@ -6,8 +6,8 @@ row, in windows of 1,024 tokens; it needs --config.data.path and --config.data.t
 """
 
 from configs.base import defaults, left_to_right, python_bytes, tiny
-from configs.gstar import BASE, LATE, LOOP, PLAIN, remdm
 from configs.mdlm_owt import openwebtext, wikipedia
+from configs.recipes.gstar import BASE, LATE, LOOP, PLAIN, remdm
 
 STEPS = {
     "paper": (128, 256, 512, 1024, 2048, 4096),

@@ -8,8 +8,8 @@ sequences itself.
 """
 
 from configs.base import defaults, small, tiny
-from configs.scmdm import BOUNDS, NOTES, after_training, models
-from configs.scmdm import rows as shared_rows
+from configs.recipes.scmdm import BOUNDS, NOTES, after_training, models
+from configs.recipes.scmdm import rows as shared_rows
 
 STEPS = {"paper": (128,), "gpu": (16, 64, 128), "local": (16, 64), "debug": (2, 4)}
 POST_TRAINING = {"paper": 600, "gpu": 400, "local": 200, "debug": 4}

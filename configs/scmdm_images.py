@@ -7,9 +7,9 @@ no FID. `debug` draws its pictures itself.
 """
 
 from configs.base import defaults
-from configs.images import blobs, cifar10, classifier_row, mnist
-from configs.scmdm import BASE, BOUNDS, FULL, NOTES, after_training, models
-from configs.scmdm import rows as shared_rows
+from configs.recipes.images import blobs, cifar10, classifier_row, mnist
+from configs.recipes.scmdm import BASE, BOUNDS, FULL, NOTES, after_training, models
+from configs.recipes.scmdm import rows as shared_rows
 
 STEPS = {"paper": (128,), "gpu": (16, 64, 256), "local": (16, 64), "debug": (2, 4)}
 POST_TRAINING = {"paper": 6000, "gpu": 600, "local": 250, "debug": 4}

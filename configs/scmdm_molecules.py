@@ -6,8 +6,8 @@ the same data at smaller sizes; `debug` makes its molecules itself.
 """
 
 from configs.base import defaults, small, tiny
-from configs.scmdm import BASE, BOUNDS, FULL, NOTES, after_training, models
-from configs.scmdm import rows as shared_rows
+from configs.recipes.scmdm import BASE, BOUNDS, FULL, NOTES, after_training, models
+from configs.recipes.scmdm import rows as shared_rows
 
 STEPS = {"paper": (8, 16, 32), "gpu": (8, 16, 32), "local": (8, 16, 32), "debug": (2, 4)}
 POST_TRAINING = {"paper": 1000, "gpu": 400, "local": 200, "debug": 4}

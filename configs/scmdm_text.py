@@ -13,7 +13,7 @@ from typing import Any
 
 from configs.base import defaults, left_to_right, python_bytes, tiny
 from configs.mdlm_owt import openwebtext, wikipedia, zero_shot
-from configs.scmdm import BASE, BOUNDS, FULL, NOTES, SAME_TOKENS, after_training, bounds, models
+from configs.recipes.scmdm import BASE, BOUNDS, FULL, NOTES, SAME_TOKENS, after_training, bounds, models
 
 TEMPERATURES = {"paper": (0.8, 0.9, 1.1), "gpu": (0.8, 0.9, 1.1), "local": (0.7, 0.8, 0.9, 1.1), "debug": (0.9,)}
 STEPS = {"paper": (32, 128, 1000), "gpu": (16, 64, 256), "local": (16, 128), "debug": (2, 4)}

@@ -5,10 +5,11 @@ Every variant but `debug` needs --config.data.path=FOLDER with the articles (sou
 `paper` keeps GPT-2's tokens.
 """
 
-from configs import scmdm, scmdm_text
+from configs import scmdm_text
 from configs.base import defaults, small, tiny
 from configs.mdlm_owt import openwebtext, wikipedia
 from configs.prime_wiki import ALPHABET
+from configs.recipes import scmdm
 
 LEFT_OUT = ("lambda 0.5", "lambda 0.9", "same FLOPs", "1024 steps")
 TABLE = dict(

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs import gstar_code
 from configs.base import left_to_right
-from configs.gstar import BASE, GUIDED, PLAIN, predictor
+from configs.recipes.gstar import BASE, GUIDED, PLAIN, predictor
 from diffusion import build
 from diffusion.build import samplers
 from diffusion.data import prefetch

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import lidar_mixture, lidar_shapes
-from configs.shapes import REWARD
+from configs.recipes.glyphs import REWARD
 from diffusion import build
 from diffusion.build.gaussian import SCHEDULES
 from diffusion.build.guided import METHODS, SOLVERS, method

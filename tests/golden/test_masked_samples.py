@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import remdm, scmdm_genomes
-from configs.gstar import GUIDED, PLAIN
+from configs.recipes.gstar import GUIDED, PLAIN
 from diffusion import build
 from diffusion.build.samplers import POLICIES, RULES
 from tests.golden.programs import debug, keys, letters, unoptimized

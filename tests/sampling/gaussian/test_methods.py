@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.shapes import prompted
+from configs.recipes.glyphs import prompted
 from diffusion.build.guided import Cost, method
 from diffusion.build.systems import System
 from diffusion.codecs.subtokens import PixelCodec

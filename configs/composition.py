@@ -7,10 +7,11 @@ is the one of its own table; the trainings are shared with those tables.
 
 from typing import Any
 
-from configs.base import defaults, left_to_right, python_bytes, tiny
+from configs.base import defaults
 from configs.mdlm_owt import openwebtext, wikipedia
 from configs.recipes.gstar import BASE, GUIDED, NOTES, PLAIN, cost, equal_steps, predictor
 from configs.recipes.scmdm import FULL, after_training, models
+from configs.recipes.small import left_to_right, python_bytes, tiny
 from configs.scmdm_text import POST_TRAINING
 
 BUDGETS = {"paper": (128, 512), "gpu": (32, 128), "local": (64,), "debug": (4,)}

@@ -6,8 +6,9 @@ whether it parses, whether its names are defined before use, and by gaps in held
 the 64 steps and two perplexities are known. All samplers of a table spend the same number of evaluations.
 """
 
-from configs.base import defaults, left_to_right, python_bytes, tiny
+from configs.base import defaults
 from configs.recipes.gstar import BASE, GUIDED, NOTES, PLAIN, PREDICTOR_COLUMNS, cost, equal_steps, predictor
+from configs.recipes.small import left_to_right, python_bytes, tiny
 
 BUDGETS = {"paper": (64,), "gpu": (16, 32, 64, 128, 256), "local": (16, 32, 64, 128), "debug": (8,)}
 # At which the settings of samplers and predictors are varied, and gaps filled.

@@ -7,9 +7,10 @@ is English Wikipedia of 2018, `local` the standard library's sources in tokens o
 quickstart.
 """
 
-from configs.base import defaults, left_to_right, small, tiny
+from configs.base import defaults
 from configs.mdlm_owt import openwebtext, wikipedia
 from configs.recipes.gstar import BASE, GUIDED, LATE, NOTES, PLAIN, PREDICTOR_COLUMNS, predictor
+from configs.recipes.small import left_to_right, small, tiny
 
 STEPS = {"paper": (32, 64, 128, 256, 512, 1024), "gpu": (16, 64, 256), "local": (64,), "debug": (2, 4)}
 # At which windows, temperatures, predictors and labels are varied.

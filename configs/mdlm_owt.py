@@ -6,7 +6,8 @@ million steps. It needs --config.data.path and --config.data.tokenizer_path, and
 of 2018. `local` is the same comparison at a million parameters on the standard library's sources.
 """
 
-from configs.base import defaults, left_to_right, small, tiny
+from configs.base import defaults
+from configs.recipes.small import left_to_right, small, tiny
 
 ZERO_SHOT = {
     "ptb": "ptb",

@@ -7,8 +7,9 @@ marginal bound, rather than on the joint cross-entropy, close Prime's gap to MDL
 --config.seeds="(0, 1, 2)"; the last three models take the first seed alone.
 """
 
-from configs.base import defaults, left_to_right, small, tiny
+from configs.base import defaults
 from configs.mdlm_owt import openwebtext, wikipedia
+from configs.recipes.small import left_to_right, small, tiny
 
 FIGURES = (
     (

@@ -4,7 +4,8 @@ Two tokens (x, y) of 1, 2 or 3 digits each: few enough to sum over all orders of
 pictures of such a model; here the exact likelihood, the bound and the joint cross-entropy stand side by side.
 """
 
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 
 # Of the density itself, in nats a coordinate: half the entropy of a point.
 ENTROPY = 5.786279

@@ -5,8 +5,9 @@
 the comparison at a million parameters on the standard library's sources, where a token has 12 binary digits, not 16.
 """
 
-from configs.base import defaults, left_to_right, small, tiny
+from configs.base import defaults
 from configs.mdlm_owt import openwebtext, wikipedia
+from configs.recipes.small import left_to_right, small, tiny
 
 V2 = "Prime-v2 (binary, shuffled)"
 MIXED = f"{V2}, sum, own tables, grouped mix"

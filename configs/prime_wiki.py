@@ -4,8 +4,9 @@ Every variant but `debug` needs --config.data.path=FOLDER with the articles (sou
 pair vocabulary of 4,096 trained on the text itself; `local` takes the 27 symbols, as prime_text:local takes bytes.
 """
 
-from configs.base import defaults, small, tiny
+from configs.base import defaults
 from configs.prime_text import ALSO, COLUMNS, NOTES, SAMPLING_STEPS, comparison, plots
+from configs.recipes.small import small, tiny
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
 DIGITS = {"paper": (2, 3, 4), "gpu": (2, 4), "local": (2, 4), "debug": (2,)}

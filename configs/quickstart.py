@@ -5,7 +5,8 @@ No paper prints these numbers; the table shows the whole machine at work on any 
 
 from typing import Any
 
-from configs.base import defaults, left_to_right, small, tiny
+from configs.base import defaults
+from configs.recipes.small import left_to_right, small, tiny
 
 TABLE: dict[str, Any] = dict(
     title="Quickstart: Python source, AR against masked diffusion",

@@ -5,9 +5,10 @@ row, in windows of 1,024 tokens; it needs --config.data.path and --config.data.t
 `configs/gstar_code.py`, whose best row of this table is the baseline to beat.
 """
 
-from configs.base import defaults, left_to_right, python_bytes, tiny
+from configs.base import defaults
 from configs.mdlm_owt import openwebtext, wikipedia
 from configs.recipes.gstar import BASE, LATE, LOOP, PLAIN, remdm
+from configs.recipes.small import left_to_right, python_bytes, tiny
 
 STEPS = {
     "paper": (128, 256, 512, 1024, 2048, 4096),

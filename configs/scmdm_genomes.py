@@ -7,9 +7,10 @@ genomes are --config.data.source=genomes_small --config.data.vocab_size=7 --conf
 sequences itself.
 """
 
-from configs.base import defaults, small, tiny
+from configs.base import defaults
 from configs.recipes.scmdm import BOUNDS, NOTES, after_training, models
 from configs.recipes.scmdm import rows as shared_rows
+from configs.recipes.small import small, tiny
 
 STEPS = {"paper": (128,), "gpu": (16, 64, 128), "local": (16, 64), "debug": (2, 4)}
 POST_TRAINING = {"paper": 600, "gpu": 400, "local": 200, "debug": 4}

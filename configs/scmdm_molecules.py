@@ -5,9 +5,10 @@ steps of 2,048 molecules, 32 sampling steps, five sets of 1,024 samples. Validit
 the same data at smaller sizes; `debug` makes its molecules itself.
 """
 
-from configs.base import defaults, small, tiny
+from configs.base import defaults
 from configs.recipes.scmdm import BASE, BOUNDS, FULL, NOTES, after_training, models
 from configs.recipes.scmdm import rows as shared_rows
+from configs.recipes.small import small, tiny
 
 STEPS = {"paper": (8, 16, 32), "gpu": (8, 16, 32), "local": (8, 16, 32), "debug": (2, 4)}
 POST_TRAINING = {"paper": 1000, "gpu": 400, "local": 200, "debug": 4}

@@ -11,9 +11,10 @@ perplexity against entropy is a gain.
 from collections.abc import Iterator
 from typing import Any
 
-from configs.base import defaults, left_to_right, python_bytes, tiny
+from configs.base import defaults
 from configs.mdlm_owt import openwebtext, wikipedia, zero_shot
 from configs.recipes.scmdm import BASE, BOUNDS, FULL, NOTES, SAME_TOKENS, after_training, bounds, models
+from configs.recipes.small import left_to_right, python_bytes, tiny
 
 TEMPERATURES = {"paper": (0.8, 0.9, 1.1), "gpu": (0.8, 0.9, 1.1), "local": (0.7, 0.8, 0.9, 1.1), "debug": (0.9,)}
 STEPS = {"paper": (32, 128, 1000), "gpu": (16, 64, 256), "local": (16, 128), "debug": (2, 4)}

@@ -6,10 +6,11 @@ Every variant but `debug` needs --config.data.path=FOLDER with the articles (sou
 """
 
 from configs import scmdm_text
-from configs.base import defaults, small, tiny
+from configs.base import defaults
 from configs.mdlm_owt import openwebtext, wikipedia
 from configs.prime_wiki import ALPHABET
 from configs.recipes import scmdm
+from configs.recipes.small import small, tiny
 
 LEFT_OUT = ("lambda 0.5", "lambda 0.9", "same FLOPs", "1024 steps")
 TABLE = dict(

@@ -5,7 +5,8 @@ test 5 M). `local` trains a million parameters on the first 6.9 million characte
 lie inside the official training part: its numbers compare rows with each other alone.
 """
 
-from configs.base import defaults, left_to_right, small, tiny
+from configs.base import defaults
+from configs.recipes.small import left_to_right, small, tiny
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
 

@@ -24,7 +24,7 @@ from diffusion.train.step import make_step
 from experiments.jobs import digest, plan, resolve, train_identity
 
 FILES = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.py"))
-TABLES = [name for name in FILES if name not in ("__init__", "base")]
+TABLES = [name for name in FILES if name not in ("__init__", "base", "sampling")]
 VARIANTS = ("paper", "gpu", "local", "debug")
 BUILT, SAMPLED = set(), set()  # digests of the trainings, and of the samplers, whose shapes are known to fit
 # How many of equal blocks follow each other.

@@ -3,7 +3,7 @@
 It is no table of its own.
 """
 
-from configs.base import tiny
+from configs.recipes.small import tiny
 
 
 def blobs(config) -> None:

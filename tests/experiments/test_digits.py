@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion import build
 from diffusion.rng import example_keys
 from diffusion.train.weights import save_weights

@@ -5,10 +5,10 @@ pair vocabulary of 4,096 trained on the text itself; `local` takes the 27 symbol
 """
 
 from configs.base import defaults
-from configs.prime_text import ALSO, COLUMNS, NOTES, SAMPLING_STEPS, comparison, plots
+from configs.recipes.prime import ALSO, COLUMNS, NOTES, comparison, plots
 from configs.recipes.small import small, tiny
+from configs.recipes.text import ALPHABET
 
-ALPHABET = " abcdefghijklmnopqrstuvwxyz"
 DIGITS = {"paper": (2, 3, 4), "gpu": (2, 4), "local": (2, 4), "debug": (2,)}
 TABLE = dict(
     title="MDM-Prime on 27-symbol Wikipedia: joint against marginal",
@@ -58,4 +58,4 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
-    yield from comparison(config, DIGITS[config.variant], SAMPLING_STEPS[config.variant])
+    yield from comparison(config, DIGITS[config.variant])

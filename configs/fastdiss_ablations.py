@@ -1,18 +1,18 @@
-"""What the choices of FastDiSS do, on validation sentences, by which `fastdiss_translation` is set.
+"""Choices of FastDiSS on validation sentences, which set those of `fastdiss_translation`.
 
 The noise factor F of every method, then the choices that were inferred: gap and coupling of SCP, map and strength of
-MANS, and the noise that decoding starts from. The scales are those of `fastdiss_translation`; `local` trains half as
-long, one seed. Given Tatoeba's files (--config.data.path=FOLDER) it has F for English to German too, after 2,000 steps.
+MANS, and the noise at the start of decoding. The scales are those of `fastdiss_translation`; `local` trains half as
+long, one seed. With the files of Tatoeba (--config.data.path=FOLDER) it has F for English to German too, after 2,000
+steps.
 """
 
 from typing import Any
 
-from configs import fastdiss_translation
-from configs.fastdiss_translation import TATOEBA_PREFIX
 from configs.recipes import pairs
+from configs.recipes.pairs import TATOEBA, TATOEBA_PREFIX
 
 FACTORS, STEPS = (1.0, 1.5, 2.0, 3.0, 4.0), (5, 20)
-FACTOR = 3.0  # of the other choices
+FACTOR = 3.0  # where F is not varied
 TATOEBA_FACTORS = {"standard": (2.0, 3.0, 4.0, 6.0), "MANS and SCP": (1.5, 2.0, 3.0, 4.0, 6.0)}
 TATOEBA_FACTORS["random shift, same mean"] = TATOEBA_FACTORS["MANS and SCP"]
 CHOICES: dict[str, dict[str, Any]] = {
@@ -34,7 +34,7 @@ def at(method: str, factor: float, steps: int) -> str:
 
 
 def by_factor(name: str, title: str, prefix: str, factors: dict, steps: int) -> dict:
-    """BLEU of so many steps against the F of training, a line a method."""
+    """A plot of BLEU at a number of steps against the F of training, one line per method."""
     lines = {method: tuple((prefix + at(method, each, steps), each) for each in factors[method]) for method in factors}
     return dict(
         name=f"{name}factor_{steps}",
@@ -60,8 +60,8 @@ TABLE = dict(
 
 
 def get_config(variant: str = "local"):
-    config = fastdiss_translation.get_config(variant)
-    config.table, config.seeds = "fastdiss_ablations", (0,)
+    config = pairs.translation("fastdiss_ablations", variant, factor=4.0)
+    config.seeds = (0,)
     config.sample.translation.split = "validation"
     if variant == "local":
         config.train.update(steps=1000, evaluate_every=1000, checkpoint_every=1000)
@@ -72,7 +72,7 @@ def rows(config):
     if config.variant == "debug":
         yield pairs.row(at("standard", FACTOR, 5), "standard", 5, FACTOR)
         return
-    # The path is Tatoeba's; the made-up task needs none.
+    # The path is that of Tatoeba; the synthetic task needs none.
     own = {"data.path": ""} if config.data.source == "dialects" else {}
     for method in pairs.SEVEN:
         for factor in FACTORS:
@@ -85,7 +85,7 @@ def rows(config):
         for steps in STEPS:
             yield pairs.row(f"{name}, {steps} steps", "standard", steps, FACTOR, shared=own, **choice)
     if own and config.data.path:
-        shared = fastdiss_translation.TATOEBA | {"train.steps": 2000}
+        shared = TATOEBA | {"train.steps": 2000}
         for method, factors in TATOEBA_FACTORS.items():
             for factor in factors:
                 for steps in STEPS:

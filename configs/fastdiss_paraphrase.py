@@ -1,7 +1,7 @@
 """FastDiSS in paraphrasing and simplification: QQP and Wiki-Auto, with ROUGE beside BLEU.
 
-`paper` and `gpu` read DiffuSeq's releases from folders `qqp` and `wiki_auto` below data.path; `local` and `debug` say
-the same thing in other words by the harder dialects, in which order changes too.
+`paper` and `gpu` read the releases of DiffuSeq from folders `qqp` and `wiki_auto` in data.path; `local` and `debug`
+rephrase with the harder dialects, which also change the order of words.
 """
 
 from configs.recipes import pairs

@@ -1,6 +1,6 @@
 """FastDiSS in summarization: headlines of Gigaword, by ROUGE.
 
-`paper` and `gpu` read Gigaword from data.path; `local` and `debug` shorten too, numbers in words to their digits.
+`paper` and `gpu` read Gigaword from data.path; `local` and `debug` shorten numbers in words to digits.
 """
 
 from configs.recipes import pairs

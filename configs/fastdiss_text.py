@@ -1,7 +1,7 @@
 """FastDiSS without a condition: text by embedding diffusion in few steps, beside masked diffusion.
 
-The network of `fastdiss_translation`, which reads for a source the one token that no text has. Data, and the judge, are
-the quickstart's, with which `local` and `debug` share AR and MDLM. No paper prints these numbers.
+The network of `fastdiss_translation`, whose source is the single token of an empty text. Data and judge are those of
+the quickstart, whose AR and MDLM rows `local` and `debug` share. No paper reports these numbers.
 """
 
 from configs.base import defaults

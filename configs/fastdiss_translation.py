@@ -1,16 +1,17 @@
-"""FastDiSS in translation: few steps against many, with self-conditioning perturbed and noise by confidence.
+"""FastDiSS in translation: few steps against many, with perturbed self-conditioning and noise scaled by confidence.
 
-`local` and `debug` are dialects, a made-up task in which words must agree with one another; given Tatoeba's files
+`local` and `debug` are dialects, a synthetic task in which words must agree with one another. With the files of Tatoeba
 (--config.data.path=FOLDER) `local` has English to German too, which `gpu` trains at a better size. `paper` has the
-recipes of Difformer's and DINOISER's public code for IWSLT14 German-English and WMT14 English-German, from folders
-`iwslt14` and `wmt14` below data.path.
+recipes of the public code of Difformer and DINOISER for IWSLT14 German-English and WMT14 English-German, from folders
+`iwslt14` and `wmt14` in data.path.
 """
 
 from typing import Any
 
 from configs.recipes import pairs
+from configs.recipes.pairs import TATOEBA, TATOEBA_PREFIX
 
-IWSLT, WMT, TATOEBA_PREFIX = "IWSLT14: ", "WMT14: ", "Tatoeba: "
+IWSLT, WMT = "IWSLT14: ", "WMT14: "
 TATOEBA_METHODS = ("standard", "MANS and SCP", "random shift, same mean")
 TABLE = dict(
     title="Translation by embedding diffusion in few steps",
@@ -50,27 +51,7 @@ TABLE = dict(
 )
 FACTORS = dict(debug=3.0, local=2.0, gpu=3.0, paper=4.0)
 FEW = (1, 2, 3, 5, 10, 20)
-TATOEBA = {
-    "data.source": "tatoeba",
-    "data.tokenizer": "bpe",
-    "data.vocab_size": 4096,
-    "data.source_length": 20,
-    "data.length": 20,
-    "encoder_decoder.latent": 32,
-    "encoder_decoder.hidden": 128,
-    "encoder_decoder.encoder_blocks": 2,
-    "encoder_decoder.decoder_blocks": 2,
-    "encoder_decoder.feed_forward": 512,
-    # More steps of fewer pairs than the dialects take, at their rate.
-    "optimizer.warmup": 200,
-    "train.batch": 32,
-    "train.steps": 4000,
-    "train.checkpoint_every": 2000,
-    "train.evaluate_every": 2000,
-    "sample.count": 2000,
-    "sample.translation.tokenize": "intl",
-}
-# F, of 1.5 to 6 the best for each of the three after 2,000 steps (`fastdiss_ablations`).
+# The best F in 1.5 .. 6 for each of the three after 2,000 steps (`fastdiss_ablations`).
 TATOEBA_BEST = dict.fromkeys(TATOEBA_METHODS, 6.0)
 WMT14 = {
     "data.source": "wmt14",
@@ -99,25 +80,14 @@ BASE_N = pairs.fields("encoder_decoder", pairs.DINOISER) | {
 
 
 def get_config(variant: str = "local"):
-    config = pairs.pairs("fastdiss_translation", variant)
+    config = pairs.translation("fastdiss_translation", variant, FACTORS["paper"])
     if variant == "local":
         config.seeds = tuple(range(5))
-    if variant == "gpu":
-        pairs.accelerated(config, length=24, vocabulary=4096)
-        config.data.source = "tatoeba"
-        pairs.one_accelerator(config, 20_000, 2000)
-        config.sample.count = 4000
-        config.sample.translation.tokenize = "intl"
-    if variant == "paper":
-        pairs.accelerated(config, length=128, vocabulary=10_000)
-        config.data.update(source="iwslt14", lower=True)
-        pairs.published(config, 300_000, 256, 10_000)
-        config.process.factor = FACTORS["paper"]
     return config
 
 
 def rows(config):
-    # What verbs take when no row is named comes first: the method itself, at few steps.
+    # The first row is what verbs use when no row is named: the method itself, at few steps.
     prefix = IWSLT if config.variant == "paper" else ""
     return sorted(all_rows(config), key=lambda each: each["name"] != f"{prefix}MANS and SCP, 5 steps")
 
@@ -126,7 +96,7 @@ def all_rows(config):
     """The rows of a scale."""
     factors = pairs.factors(config.variant, FACTORS)
     if config.variant == "debug":
-        # Two trainings, for the smallest table is a test of all its parts.
+        # Two trainings: the smallest table tests all of its parts.
         yield from pairs.method_rows(("MANS and SCP",), (5,), factors, "dialects")
         yield from pairs.best_rows("MANS and SCP", 3, factors, 3, 2)
         yield pairs.causal_row("dialects")
@@ -153,8 +123,8 @@ def all_rows(config):
 
 
 def dialect_rows(config, factors):
-    """The made-up task: every method over steps, the base with many more; controls and other models at few."""
-    # The path is Tatoeba's; the made-up task needs none.
+    """The synthetic task: every method by number of steps, the base with many; controls and other models with few."""
+    # The path is that of Tatoeba; the synthetic task needs none.
     own = {"data.path": ""}
     yield from pairs.method_rows(pairs.SEVEN, FEW, factors, "dialects", shared=own)
     yield from pairs.method_rows(("standard", "MANS and SCP"), (100,), factors, "dialects", shared=own)
@@ -171,7 +141,7 @@ def tatoeba_rows():
     """English to German at a size that a CPU can train: the method, its base, and the control."""
     shared: dict[str, Any] = dict(prefix=TATOEBA_PREFIX, shared=TATOEBA)
     for each in pairs.method_rows(TATOEBA_METHODS, FEW, TATOEBA_BEST, "tatoeba", **shared):
-        # Their difference is small beside the spread of seeds.
+        # The difference of the two is small compared with the spread over seeds.
         yield each if "random" in each["name"] else each | {"seeds": 5}
     yield from pairs.method_rows(("standard",), (100,), TATOEBA_BEST, "tatoeba", **shared)
     yield from pairs.best_rows("MANS and SCP", 5, TATOEBA_BEST, 5, 2, **shared)

@@ -1,9 +1,9 @@
-"""LiDAR against its baselines on pictures of glyphs: GenEval's six tasks with an exact checker, on a CPU.
+"""LiDAR against its baselines on images of glyphs: the six tasks of GenEval with an exact checker, on a CPU.
 
-The exact tier needs no training: the model of each prompt is a set of pictures with a little noise, of which a third
-fulfill it, and the reward is the share of the prompt that a picture fulfills. The trained tier is a U-Net that is told
-prompts, with a learned reward, on test prompts that neither saw; strengths are those that `lidar_ablations` found best
-on validation prompts. `debug` has both at the smallest size.
+The exact tier needs no training: the model of each prompt is a set of images with a little noise, of which a third
+fulfill it, and the reward is the share of the prompt that an image fulfills. The trained tier is a U-Net conditioned on
+prompts, with a learned reward, on test prompts that neither was trained on; strengths are the best of `lidar_ablations`
+on validation prompts. `debug` has both tiers at the smallest size.
 """
 
 from configs.recipes.glyphs import BASE, COLUMNS, NOTES, method, prompted, reward_row
@@ -37,7 +37,7 @@ TABLE = dict(
 )
 
 
-# By overall score on validation prompts, of the settings of `lidar_ablations` at local scale; many are within noise.
+# The best of `lidar_ablations` at local scale by overall score on validation prompts; many differ within noise.
 TUNED = {
     "gradient": {"gradient__scale": 3.0},
     "condition": {"condition__rate": 0.1},
@@ -107,7 +107,7 @@ def trained_rows(config):
         yield row("FK", "steering", steps=steps, **TUNED["steering"])
         for count in (3, 9, 25, 50, 100) if full else (3, 9, 50):
             yield row(f"LiDAR {count}", "lidar", "LiDAR", steps, lookahead__particles=count, **TUNED["lidar"])
-    # On validation prompts gradient guidance goes on gaining with steps.
+    # On validation prompts gradient guidance keeps improving with the number of steps.
     yield row("gradient", "gradient", "gradient (universal guidance)", 2 * usual, **TUNED["gradient"])
     yield row("LiDAR 9", "lidar", "LiDAR", 2 * usual, lookahead__particles=9, **TUNED["lidar"])
     if full:

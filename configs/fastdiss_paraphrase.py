@@ -63,8 +63,4 @@ def rows(config):
         return
     sets = [("qqp", QQP, {})] + ([("wiki_auto", WIKI, WIKI_AUTO)] if config.variant == "paper" else [])
     for plot, prefix, shared in sets:
-        yield from pairs.method_rows(pairs.SIX, (1, 2, 5, 20), factors, plot, prefix, shared)
-        yield from pairs.memory_rows(("standard",), factors, prefix, shared)
-        yield from pairs.best_rows("MANS and SCP", 5, factors, 5, 2, prefix, shared)
-        yield pairs.causal_row(plot, prefix, shared)
-        yield from pairs.joint_rows(config, (20, 2000), factors["standard"], plot, prefix, shared)
+        yield from pairs.dataset_rows(config, factors, plot, prefix, shared)

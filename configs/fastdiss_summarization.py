@@ -47,8 +47,4 @@ def rows(config):
         yield from pairs.method_rows(pairs.SIX, (1, 2, 5, 20), factors, "numbers")
         yield pairs.causal_row("numbers")
         return
-    yield from pairs.method_rows(pairs.SIX, (1, 2, 5, 20), factors, "gigaword")
-    yield from pairs.memory_rows(("standard",), factors)
-    yield from pairs.best_rows("MANS and SCP", 5, factors, 5, 2)
-    yield pairs.causal_row("gigaword")
-    yield from pairs.joint_rows(config, (20, 2000), factors["standard"], "gigaword")
+    yield from pairs.dataset_rows(config, factors, "gigaword")

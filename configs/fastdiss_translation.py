@@ -106,19 +106,23 @@ def all_rows(config):
         if config.data.path:
             yield from ({"seeds": 3} | each for each in tatoeba_rows())
         return
+    both: dict[str, Any] = dict(memory=("standard", "MANS and SCP"))
     if config.variant == "gpu":
-        yield from published_rows(config, factors, "tatoeba", "", {}, pairs.SIX, pairs.STEPS, 5, 2)
+        yield from pairs.dataset_rows(config, factors, "tatoeba", steps=pairs.STEPS, joint=(20, 100), **both)
         return
-    yield from published_rows(config, factors, "iwslt14", IWSLT, {}, pairs.SIX, pairs.STEPS, 7, 3)
-    wmt = dict.fromkeys(pairs.METHODS, 3.5)
-    yield from published_rows(
-        config, wmt, "wmt14", WMT, WMT14, ("standard", "MANS and SCP", "random shift"), (5, 20), 7, 3
-    )
+    both["candidates"] = (7, 3)
+    yield from pairs.dataset_rows(config, factors, "iwslt14", IWSLT, steps=pairs.STEPS, **both)
+    wmt, methods = dict.fromkeys(pairs.METHODS, 3.5), ("standard", "MANS and SCP", "random shift")
+    yield from pairs.dataset_rows(config, wmt, "wmt14", WMT, WMT14, methods, (5, 20), **both)
+    yield from base_rows()
+
+
+def base_rows():
+    """The published bases on both data sets of the scale `paper`."""
     for prefix, shared, factor, floor in ((IWSLT, {}, 4.0, "clipped"), (WMT, WMT14, 3.5, "clipped_s")):
-        base = shared | BASE_D | {name: shared[name] for name in shared if name.startswith("encoder_decoder.")}
-        yield pairs.row(f"{prefix}Base-D, 20 steps", "standard", 20, factor, shared=base)
-        base = shared | BASE_N | {name: shared[name] for name in shared if name.startswith("encoder_decoder.")}
-        base |= {"embedding.floor": floor, "encoder_decoder.latent": 64 if shared else 16}
+        sizes = {name: value for name, value in shared.items() if name.startswith("encoder_decoder.")}
+        yield pairs.row(f"{prefix}Base-D, 20 steps", "standard", 20, factor, shared=shared | BASE_D | sizes)
+        base = shared | BASE_N | sizes | {"embedding.floor": floor, "encoder_decoder.latent": 64 if shared else 16}
         yield pairs.row(f"{prefix}Base-N, 20 steps", "standard", 20, 1.0, shared=base)
 
 
@@ -146,14 +150,3 @@ def tatoeba_rows():
     yield from pairs.method_rows(("standard",), (100,), TATOEBA_BEST, "tatoeba", **shared)
     yield from pairs.best_rows("MANS and SCP", 5, TATOEBA_BEST, 5, 2, **shared)
     yield pairs.causal_row("tatoeba", **shared) | {"seeds": 1}
-
-
-def published_rows(config, factors, plot, prefix, shared, methods, steps, beam, seeds):
-    """A real data set: methods, memories, several candidates, and the autoregressive and the joint model."""
-    yield from pairs.method_rows(methods, steps, factors, plot, prefix, shared)
-    yield from pairs.memory_rows(("standard", "MANS and SCP"), factors, prefix, shared)
-    yield from pairs.best_rows("MANS and SCP", 5, factors, beam, seeds, prefix, shared)
-    yield pairs.causal_row(plot, prefix, shared)
-    yield from pairs.joint_rows(
-        config, (20, 2000) if config.variant == "paper" else (20, 100), factors["standard"], plot, prefix, shared
-    )

@@ -112,7 +112,7 @@ def at_temperatures(config, methods: dict):
     for budget in BUDGETS[config.variant]:
         for name, (method, overrides, share) in methods.items():
             steps = equal_steps(budget, method, share)
-            # At other budgets a curve extends far enough to be compared with that of the predictor.
+            # At other budgets, the temperatures that extend each curve far enough to be compared with the predictor's.
             near = {"G-Star-loop, one block": (1.1,), "G-Star-loop": ()}.get(name, (0.9,))
             for temperature in TEMPERATURES if budget == point else near:
                 settings = overrides | {"sample.steps": steps, "sample.temperature": temperature}

@@ -19,7 +19,7 @@ TABLE = dict(
         ("gradient_error", "error of its gradient", ".4f"),
         ("exact_mean", "exact mean", ".3f"),
     ),
-    # Mean and distance in float64 (specification of LiDAR, 8.1): computed, not published.
+    # Mean and distance, computed in float64 and not published.
     published={
         "none, DDPM": {"mean": -0.437, "wasserstein": 2.28},
         "exact, DDPM": {"mean": 1.847, "wasserstein": 0.022},

@@ -6,6 +6,8 @@ prompts, with a learned reward, on test prompts that neither was trained on; str
 on validation prompts. `debug` has both tiers at the smallest size.
 """
 
+import functools
+
 from configs.recipes.glyphs import BASE, COLUMNS, NOTES, method, prompted, reward_row
 
 PLOTS = (
@@ -52,7 +54,7 @@ def get_config(variant: str = "local"):
 
 
 def exact_rows(config):
-    """The exact tier, each method at the settings of the specification (8.2)."""
+    """The exact tier: every method with its default settings, unless its name states another."""
     debug = config.variant == "debug"
 
     def row(name, kind="plain", curve=None, **fields):
@@ -75,17 +77,20 @@ def exact_rows(config):
     yield row("LiDAR 50 and FK", "lidar_steering", "LiDAR and FK")
 
 
+def trained(config, name: str, kind="plain", curve=None, steps: int = 0, **fields) -> dict:
+    """A row of the trained tier, in the usual number of steps if `steps` is 0."""
+    other = (f"{steps} steps",) if steps not in (0, config.sample.steps) else ()
+    line = (curve or name, *other)
+    made = method(
+        ", ".join((name, *other)), kind, {"time": line, "evaluations": line}, steps=steps if other else 0, **fields
+    )
+    return made | {"pictured": not other}
+
+
 def trained_rows(config):
-    """Every method on the trained model, in the usual number of steps and in few."""
+    """The trained tier: every method in the usual number of steps and in few."""
     debug, full, usual = config.variant == "debug", config.variant != "local", config.sample.steps
-
-    def row(name, kind="plain", curve=None, steps=usual, **fields):
-        other = () if steps == usual else (f"{steps} steps",)
-        line = (curve or name, *other)
-        curves = {"time": line, "evaluations": line}
-        made = method(", ".join((name, *other)), kind, curves, steps=steps if other else 0, **fields)
-        return made | {"pictured": not other}
-
+    row = functools.partial(trained, config)
     yield row(BASE)
     if debug:
         yield row("gradient", "gradient")

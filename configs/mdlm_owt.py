@@ -2,7 +2,7 @@
 
 `paper` is the published recipe: GPT-2 tokens, windows of 1,024 between BOS and EOS, the small network, batch 512, one
 million steps. It needs --config.data.path and --config.data.tokenizer_path, and each zero-shot set's own path, such as
---config.evaluate.zero_shot.ptb.path=FOLDER. `gpu` keeps the tokens and shrinks the rest, on English Wikipedia articles
+--config.evaluate.zero_shot.ptb.path=FOLDER. `gpu` has the same tokens at smaller sizes, on English Wikipedia articles
 of 2018. `local` is the same comparison at a million parameters on the standard library's sources.
 """
 

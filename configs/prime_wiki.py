@@ -1,7 +1,7 @@
 """Prime's two objectives on a second data set: English Wikipedia articles of 2018 over 27 symbols (a-z and space).
 
 Every variant but `debug` needs --config.data.path=FOLDER with the articles (source "enwiki2018"). Tokens are a byte
-pair vocabulary of 4,096 trained on the text itself; `local` takes the 27 symbols, as prime_text:local takes bytes.
+pair vocabulary of 4,096 trained on the text itself; `local` uses the 27 symbols, as prime_text:local uses bytes.
 """
 
 from configs.base import defaults

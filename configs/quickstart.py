@@ -1,6 +1,6 @@
-"""The first table: an autoregressive baseline and MDLM on the standard library's own sources, sampled two ways.
+"""The first table: an autoregressive baseline and MDLM on the standard library's sources, with two samplers.
 
-No paper prints these numbers; the table shows the whole machine at work on any computer.
+No paper reports these numbers; the table runs every verb on any computer.
 """
 
 from configs.base import defaults

@@ -2,7 +2,7 @@
 
 `paper` and `gpu` need --config.data.path=FOLDER with the 100 million characters of text8 (train 90 M, validation 5 M,
 test 5 M). `local` trains a million parameters on the first 6.9 million characters ("text8_prefix", split 90/5/5), which
-lie inside the official training part: its numbers compare rows with each other alone.
+lie inside the official training part: its numbers compare rows of this table only.
 """
 
 from configs.base import defaults

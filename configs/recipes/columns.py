@@ -1,4 +1,4 @@
-"""Columns and plots that several tables share: the label of a metric is written in one place."""
+"""Columns and plots that several tables share, with the label of each metric."""
 
 # Metric: column label, format, and axis label where the metric is an axis of a plot.
 METRICS = {
@@ -31,7 +31,7 @@ METRICS = {
 }
 
 
-# What a judge and the samples themselves tell of text.
+# Measures of sampled text.
 TEXT = ("generative_perplexity", "entropy", "diversity")
 # Generative perplexity where the judge is always the row AR.
 JUDGED = ("generative_perplexity", "gen. perplexity (AR judge)", ".1f")
@@ -54,7 +54,7 @@ def quality(title: str = "Sample quality against cost", x: str = "evaluations", 
 
 
 def frontier(title: str) -> dict:
-    """Generative perplexity against entropy, which tells better samples from less diverse ones."""
+    """Generative perplexity against entropy, which separates better samples from less diverse ones."""
     return plot("frontier", "entropy", "generative_perplexity", title, log_x=False, log_y=True)
 
 

@@ -56,8 +56,7 @@ NOTES = (
     "without re-ranking. 'recompute' takes two calls a step. BLEU and chrF by sacreBLEU over all references; exact "
     "match with any of them."
 )
-
-
+# English to German at local scale, as a change of the dialects.
 TATOEBA = {
     "data.source": "tatoeba",
     "data.tokenizer": "bpe",
@@ -108,7 +107,7 @@ def pairs(table: str, variant: str):
 
 
 def accelerated(config, length: int, vocabulary: int):
-    """What scales for accelerators share: a BPE of both sides, and products in bfloat16."""
+    """Common settings of the scales for accelerators: a BPE of both sides, and products in bfloat16."""
     config.data.update(tokenizer="bpe", vocab_size=vocabulary, source_length=length, length=length)
     config.encoder_decoder.positions = length
     config.model.dtype = "bfloat16"
@@ -221,6 +220,32 @@ def best_rows(
     if judged:
         several |= {"sample.translation.rerank": "judge", "judge.name": "row", "judge.row": f"{prefix}{AR}"}
         yield row(f"{name}, judged by {AR}", method, steps, factors[method], shared=shared or {}, **several)
+
+
+def dataset_rows(
+    config,
+    factors: dict,
+    plot: str,
+    prefix: str = "",
+    shared: dict | None = None,
+    methods=SIX,
+    steps=(1, 2, 5, 20),
+    memory=("standard",),
+    candidates=(5, 2),
+    joint=(20, 2000),
+):
+    """One data set: methods, self-conditioning, several candidates, and the autoregressive and the joint model.
+
+    Args:
+      memory: the methods that are sampled with a recomputed estimate, and without one.
+      candidates: numbers of lengths and of noises per sentence.
+      joint: steps of the joint model.
+    """
+    yield from method_rows(methods, steps, factors, plot, prefix, shared)
+    yield from memory_rows(memory, factors, prefix, shared)
+    yield from best_rows("MANS and SCP", 5, factors, *candidates, prefix, shared)
+    yield causal_row(plot, prefix, shared)
+    yield from joint_rows(config, joint, factors["standard"], plot, prefix, shared)
 
 
 def plots(measure: str, label: str, **titles: str) -> tuple[dict, ...]:

@@ -92,7 +92,7 @@ def plots(digits: tuple[int, ...], extras: tuple[str, ...] = ()) -> tuple[dict, 
 
 
 def at_prime_scale(config) -> None:
-    """Data and sizes of a scale."""
+    """Data, sizes and sample settings of a scale."""
     at_scale(config, local=python)
     config.quality.parse = config.variant in ("local", "debug")
     if config.variant == "paper":

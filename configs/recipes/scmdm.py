@@ -8,7 +8,7 @@ ADAPTER = {"memory.adapter": "linear"}
 BASE = "MDLM"
 SAME_TOKENS = "MDLM, same tokens"
 FULL = "SCMDM, lambda 1"
-# (overrides beside those of the base, steps over those of the two-pass rows)
+# Overrides beside those of the base, and training steps relative to those of SCMDM.
 MODELS = {
     SAME_TOKENS: ({}, 1.0),
     "MDLM, same FLOPs": ({}, 4 / 3),

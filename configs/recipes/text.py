@@ -31,7 +31,7 @@ def wikipedia(config) -> None:
 
 
 def at_scale(config, local=small) -> None:
-    """OpenWebText (`paper`), Wikipedia (`gpu`) or the standard library's sources (`local`, as `local` sets it)."""
+    """OpenWebText (`paper`), Wikipedia (`gpu`), the standard library's sources or what `local` sets, or `tiny`."""
     {"paper": openwebtext, "gpu": wikipedia, "local": local, "debug": tiny}[config.variant](config)
 
 

@@ -79,11 +79,10 @@ def exact_rows(config):
 
 def trained(config, name: str, kind="plain", curve=None, steps: int = 0, **fields) -> dict:
     """A row of the trained tier, in the usual number of steps if `steps` is 0."""
-    other = (f"{steps} steps",) if steps not in (0, config.sample.steps) else ()
+    steps = 0 if steps == config.sample.steps else steps
+    other = (f"{steps} steps",) if steps else ()
     line = (curve or name, *other)
-    made = method(
-        ", ".join((name, *other)), kind, {"time": line, "evaluations": line}, steps=steps if other else 0, **fields
-    )
+    made = method(", ".join((name, *other)), kind, {"time": line, "evaluations": line}, steps=steps, **fields)
     return made | {"pictured": not other}
 
 

@@ -231,7 +231,7 @@ def dataset_rows(
     methods=SIX,
     steps=(1, 2, 5, 20),
     memory=("standard",),
-    candidates=(5, 2),
+    candidates: tuple[int, int] = (5, 2),
     joint=(20, 2000),
 ):
     """One data set: methods, self-conditioning, several candidates, and the autoregressive and the joint model.

@@ -1,5 +1,8 @@
 """SCMDM: rows that are trained further from a base row, with and without their own prediction as input."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from configs.recipes.columns import TEXT, columns, frontier, quality
 from configs.recipes.rows import evaluated, held_out, sampled
 from configs.recipes.text import references
@@ -92,7 +95,7 @@ def domain_rows(networks: dict, steps: tuple[int, ...], reference: str):
         yield sampled(f"{name}, {count} steps", null, count, curve=name, pictured=False)
 
 
-def text_rows(config):
+def text_rows(config) -> Iterator[dict[str, Any]]:
     """References, the bounds of all models, and their samples; the control and SCMDM are sampled in further ways."""
     variant = config.variant
     if variant != "paper":

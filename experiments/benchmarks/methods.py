@@ -17,7 +17,8 @@ from absl import app, flags
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from configs.base import defaults, small
+from configs.base import defaults
+from configs.recipes.small import small
 from diffusion.rng import example_keys
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step

@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.sampling.masked import policies, remasking
-
 from diffusion.sampling.masked.blocks import semi_autoregressive
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import Grid, Window, grid, kept_masks, warped

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.rng import example_keys
 from diffusion.train.weights import save_weights
 from experiments import evaluate, families, run_context, sample

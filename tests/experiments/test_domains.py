@@ -7,7 +7,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.data import load_dataset
 from diffusion.metrics.genomes import kmer_distance, predict_species, species_model
 from diffusion.metrics.molecules import canonical

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.rng import draws, example_keys
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step

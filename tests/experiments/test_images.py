@@ -6,7 +6,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.data import load_dataset
 from diffusion.metrics.frechet import frechet_distance, moments
 from experiments.plan import Job

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from configs import lidar_mixture, lidar_shapes, quickstart
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 from experiments import run
 from experiments.plan import (
     Job,

@@ -10,7 +10,8 @@ import pytest
 import safetensors.numpy
 from ml_collections import ConfigDict
 
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.data.subword import byte_alphabet, gpt2
 from diffusion.metrics.text import sample_entropy
 from diffusion.nets.gpt2 import GPT2

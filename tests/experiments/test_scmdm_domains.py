@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import quickstart, scmdm
+from configs import quickstart
+from configs.recipes import scmdm
 from diffusion.metrics.statistics import student
 from experiments import run, sample, table
 from experiments.plan import Job, plain, plan, resolve

@@ -10,7 +10,8 @@ import pytest
 import safetensors.numpy
 
 from configs import scmdm_text
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights, save_weights
 from experiments import convert, families, run

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from configs import lidar_mixture, lidar_shapes
-from configs.shapes import REWARD
+from configs.recipes.glyphs import REWARD
+from diffusion.build.gaussian import SCHEDULES
+from diffusion.build.guided import METHODS, SOLVERS, method
 from diffusion.data import Dataset
 from diffusion.data.tokenizers import bytes_tokenizer
 from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from configs import remdm, scmdm_genomes
-from configs.gstar import GUIDED, PLAIN
-from experiments import families
-from experiments.families.masked_sampling import POLICIES, RULES
+from configs.recipes.gstar import GUIDED, PLAIN
+from diffusion.build.samplers import POLICIES, RULES
 from tests.golden.programs import debug, keys, letters, unoptimized
 from tests.weights import randomized
 

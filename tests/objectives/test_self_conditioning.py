@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.likelihood.estimators import bound_continuous, bound_marginal, split_passes
 from diffusion.likelihood.summary import make_evaluator

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.categorical import EXCLUDED
 from diffusion.objectives.elbo import Nelbo, weighted_cross_entropy
 from diffusion.objectives.self_conditioning import randomly_self_conditioned

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.shapes import prompted
+from configs.recipes.glyphs import prompted
+from diffusion.build.guided import Cost, method
+from diffusion.build.systems import System
 from diffusion.codecs.subtokens import PixelCodec
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import example_keys

@@ -1,7 +1,7 @@
-"""What the tables of remasking samplers share: the samplers with their settings, and error predictors.
+"""Remasking samplers with their settings, and error predictors.
 
-It is no table of its own. "Loop" samplers draft down to a mask level of 0.1, revise the text at that level through
-half of their steps, and finish; "+" samplers draft until time 0.3 and revise to the end (arXiv 2510.08369).
+Loop samplers draft down to a mask level of 0.1, revise the text at that level for half of their steps, and finish. Plus
+samplers ("+") draft until time 0.3 and revise until the end (arXiv 2510.08369).
 """
 
 BASE = "MDLM"
@@ -39,15 +39,15 @@ PLAIN = {
     "Star-loop, coins": remdm("star") | LOOP,
     "confidence-star-loop": {"sample.policy": "confidence_star"} | LOOP,
 }
-# And those that ask the error predictor.
+# Samplers that evaluate the error predictor.
 GUIDED = {
     "G-Star+": {"sample.policy": "gstar"} | LATE,
     "G-Star-loop": {"sample.policy": "gstar"} | LOOP,
     "P2, planner": {"sample.policy": "p2", "sample.remask.planner": True, "sample.remask.eta": 1.0},
 }
-# The share of a sampler's steps in which it asks.
-ASKED = {"G-Star+": 0.3, "G-Star-loop": 0.5, "P2, planner": 1.0}
-# What a predictor's training row shows: shares of tokens on validation data, an error called where it is more likely.
+# Share of a sampler's steps that evaluate the predictor.
+PREDICTOR_SHARE = {"G-Star+": 0.3, "G-Star-loop": 0.5, "P2, planner": 1.0}
+# Measured when a predictor is trained: shares of tokens of validation data, where p > 1/2 predicts an error.
 PREDICTOR_COLUMNS = (
     ("validation_error_rate", "predictor: errors", ".3f"),
     ("validation_accuracy", "predictor: accuracy", ".3f"),
@@ -61,7 +61,7 @@ NOTES = (
 
 
 def predictor(config, kind: str, base: str = BASE, **fields) -> dict:
-    """Overrides of an error predictor that is trained on the row `base`, whose own overrides come on top."""
+    """Overrides of an error predictor that starts from the row `base`, without the overrides of that row."""
     training = {
         "paper": {"train.steps": 50_000, "optimizer.learning_rate": 1e-4},
         "gpu": {"train.steps": 2000, "optimizer.learning_rate": 3e-4, "optimizer.warmup": 100},
@@ -72,11 +72,11 @@ def predictor(config, kind: str, base: str = BASE, **fields) -> dict:
     return {"start": base, "objective.name": "errors", "predictor.kind": kind} | training | named
 
 
-def cost(config, kind: str) -> float:
-    """What one question to a predictor costs, in passes of the denoiser's blocks."""
+def predictor_cost(config, kind: str) -> float:
+    """Cost of one evaluation of a predictor, in passes of the denoiser's blocks."""
     return 1 / config.model.blocks if kind == "block" else 1.0
 
 
 def equal_steps(budget: int, method: str, share: float) -> int:
-    """Steps of a sampler that spends as much as `budget` denoiser evaluations, asking at `share` of one each time."""
-    return round(budget / (1 + ASKED.get(method, 0.0) * share))
+    """Steps of a sampler that costs `budget` denoiser evaluations, where its predictor costs `share` of one."""
+    return round(budget / (1 + PREDICTOR_SHARE.get(method, 0.0) * share))

@@ -1,21 +1,19 @@
-"""What the tables of sequence-to-sequence models share: scales, methods with their rows, columns and notes.
-
-It is no table of its own.
-"""
+"""Sequence-to-sequence models: scales, methods with their rows, columns, plots and notes."""
 
 from typing import Any
 
 from configs.base import defaults
+from configs.recipes.rows import sampled
 
 AR = "AR"
-# The two bases of the method, as their public code builds them for IWSLT14; larger data sets change the widths.
+# The networks of the two base methods in their public code for IWSLT14; larger data sets change the widths.
 DIFFORMER = dict(latent=128, hidden=512, feed_forward=1024, heads=4, encoder_blocks=6, decoder_blocks=6)
 DIFFORMER |= dict(scale="scaled", form="difformer", norm_first=False, activation="relu", dropout=0.3, table_std=0.02)
 DINOISER = dict(latent=16, hidden=512, feed_forward=1024, heads=4, encoder_blocks=6, decoder_blocks=6)
 DINOISER |= dict(scale="unit", form="dinoiser", norm_first=False, activation="relu", dropout=0.2, table_std=1e-3)
 DINOISER |= dict(input_norm=False, length_gradient=False)
-# How the network is made to read estimates and to see noise. Gap, coupling, map and strength are inferred; of each
-# `fastdiss_ablations` has the others.
+# Perturbation of estimates and of noise. Gap, coupling, map and strength are inferred; `fastdiss_ablations` has other
+# values of each.
 SCP = {"embedding.scp.gap": "fixed", "embedding.scp.size": 0.2, "embedding.scp.couple": "independent"}
 MANS = {"embedding.mans.map": "shift", "embedding.mans.strength": 0.5}
 METHODS = {
@@ -31,14 +29,14 @@ METHODS = {
 SIX = ("standard", "SCP", "MANS", "MANS and SCP", "random shift", "shuffled confidence")
 SEVEN = (*SIX, "random shift, same mean")
 STEPS = (1, 2, 3, 5, 10, 20, 100)
-# Where 2 is not the best F. By BLEU on validation sentences of the dialects, the mean of 5 and 20 steps, one seed that
-# trains half as long (`fastdiss_ablations`); each lies between others that were tried. Markov noise has SCP's, untuned.
+# Methods whose best F is not 2, by the mean BLEU of 5 and 20 steps on validation sentences of the dialects, one seed
+# trained half as long (`fastdiss_ablations`). Each is inside the range that was tried. Markov noise has SCP's, untuned.
 OTHER = dict.fromkeys(("standard", "SCP", "SCP, Markov noise"), 3.0) | {"random shift, same mean": 1.5}
 QUALITY = {
-    "bleu": ("bleu", "BLEU", ".2f"),
-    "chrf": ("chrf", "chrF", ".2f"),
-    "exact": ("exact", "exact match", ".3f"),
-    "bertscore": ("bertscore", "BERTScore", ".2f"),
+    "bleu": (("bleu", "BLEU", ".2f"),),
+    "chrf": (("chrf", "chrF", ".2f"),),
+    "exact": (("exact", "exact match", ".3f"),),
+    "bertscore": (("bertscore", "BERTScore", ".2f"),),
     "rouge": (("rouge1", "ROUGE-1", ".2f"), ("rouge2", "ROUGE-2", ".2f"), ("rougeL", "ROUGE-L", ".2f")),
 }
 COST = (
@@ -58,6 +56,28 @@ NOTES = (
     "without re-ranking. 'recompute' takes two calls a step. BLEU and chrF by sacreBLEU over all references; exact "
     "match with any of them."
 )
+# English to German at local scale, as a change of the dialects.
+TATOEBA = {
+    "data.source": "tatoeba",
+    "data.tokenizer": "bpe",
+    "data.vocab_size": 4096,
+    "data.source_length": 20,
+    "data.length": 20,
+    "encoder_decoder.latent": 32,
+    "encoder_decoder.hidden": 128,
+    "encoder_decoder.encoder_blocks": 2,
+    "encoder_decoder.decoder_blocks": 2,
+    "encoder_decoder.feed_forward": 512,
+    # More steps of smaller batches than the dialects, at the same learning rate.
+    "optimizer.warmup": 200,
+    "train.batch": 32,
+    "train.steps": 4000,
+    "train.checkpoint_every": 2000,
+    "train.evaluate_every": 2000,
+    "sample.count": 2000,
+    "sample.translation.tokenize": "intl",
+}
+TATOEBA_PREFIX = "Tatoeba: "
 
 
 def pairs(table: str, variant: str):
@@ -87,7 +107,7 @@ def pairs(table: str, variant: str):
 
 
 def accelerated(config, length: int, vocabulary: int):
-    """What scales for accelerators have in common: a BPE of both sides, and half the bits in products."""
+    """Common settings of the scales for accelerators: a BPE of both sides, and products in bfloat16."""
     config.data.update(tokenizer="bpe", vocab_size=vocabulary, source_length=length, length=length)
     config.encoder_decoder.positions = length
     config.model.dtype = "bfloat16"
@@ -100,9 +120,8 @@ def accelerated(config, length: int, vocabulary: int):
 
 
 def columns(*measures: str) -> tuple:
-    """The columns of a table: measures of quality, then what a sentence costs."""
-    found = (QUALITY[name] for name in measures)
-    return (*(each for part in found for each in (part if isinstance(part[0], tuple) else (part,))), *COST)
+    """The columns of a table: measures of quality, then the cost of a sentence."""
+    return (*(column for name in measures for column in QUALITY[name]), *COST)
 
 
 def one_accelerator(config, steps: int, every: int):
@@ -121,8 +140,25 @@ def published(config, steps: int, batch: int, every: int, **network):
     return config
 
 
+def translation(table: str, variant: str, factor: float):
+    """The config of a table of translation, from the dialects to IWSLT14, whose F at the scale `paper` is `factor`."""
+    config = pairs(table, variant)
+    if variant == "gpu":
+        accelerated(config, length=24, vocabulary=4096)
+        config.data.source = "tatoeba"
+        one_accelerator(config, 20_000, 2000)
+        config.sample.count = 4000
+        config.sample.translation.tokenize = "intl"
+    if variant == "paper":
+        accelerated(config, length=128, vocabulary=10_000)
+        config.data.update(source="iwslt14", lower=True)
+        published(config, 300_000, 256, 10_000)
+        config.process.factor = factor
+    return config
+
+
 def factors(variant: str, common: dict[str, float]) -> dict[str, float]:
-    """F by method: one number a variant, but for those for which validation sentences chose another."""
+    """F by method: one value per variant, except for methods with a value tuned on validation sentences."""
     return dict.fromkeys(METHODS, common[variant]) | (OTHER if variant == "local" else {})
 
 
@@ -132,30 +168,29 @@ def fields(section: str, values: dict) -> dict:
 
 
 def row(name: str, method: str, steps: int, factor: float, plot: str = "", line: str = "", **more) -> dict:
-    """A row of a method with its noise factor; `more` are its other overrides, and `shared` those of its data."""
+    """A row of a method with its noise factor; `more` has its other overrides, `shared` those of its data."""
     overrides = more.pop("shared", {}) | METHODS[method] | {"process.factor": factor, "sample.steps": steps} | more
     curves = {plot: line, f"{plot}_seconds": line} if line else {}
-    return dict(name=name, overrides=overrides, verbs=("sample",), curves=curves)
+    return sampled(name, overrides, curves=curves)
 
 
 def method_rows(methods, steps, factors: dict, plot: str, prefix: str = "", shared: dict | None = None):
-    """Every method at every number of steps, the steps of 5 and 20 written down; `factors` are F by method."""
+    """Every method at every number of steps; each step of 5 and of 20 is recorded. `factors` are F by method."""
     for method in methods:
         for count in steps:
-            watched: dict[str, Any] = {"sample.translation.diagnose": True} if count in (5, 20) else {}
+            recorded: dict[str, Any] = {"sample.translation.diagnose": True} if count in (5, 20) else {}
             name = f"{prefix}{method}, {count} step{'s' if count > 1 else ''}"
-            yield row(name, method, count, factors[method], plot, method, shared=shared or {}, **watched)
+            yield row(name, method, count, factors[method], plot, method, shared=shared or {}, **recorded)
 
 
 def causal_row(plot: str, prefix: str = "", shared: dict | None = None) -> dict:
-    """The autoregressive encoder-decoder of the same sizes, by beam search: a level in the plots."""
+    """The autoregressive encoder-decoder of the same sizes with beam search, a horizontal line in the plots."""
     overrides = {"encoder_decoder.kind": "causal", "objective.name": "next_target"}
-    curves = {plot: None, f"{plot}_seconds": None}
-    return dict(name=f"{prefix}{AR}", overrides=(shared or {}) | overrides, verbs=("sample",), curves=curves)
+    return sampled(f"{prefix}{AR}", (shared or {}) | overrides, curves={plot: None, f"{plot}_seconds": None})
 
 
 def joint_rows(config, steps, factor: float, plot: str, prefix: str = "", shared: dict | None = None):
-    """DiffuSeq's model: one sequence of source and target, padding generated too, no self-conditioning."""
+    """DiffuSeq's model: one sequence of source and target with padding generated, without self-conditioning."""
     shared = shared or {}
     parts = ("encoder_blocks", "decoder_blocks")
     blocks = sum(shared.get(f"encoder_decoder.{name}", config.encoder_decoder[name]) for name in parts)
@@ -167,7 +202,7 @@ def joint_rows(config, steps, factor: float, plot: str, prefix: str = "", shared
 
 
 def memory_rows(methods, factors: dict, prefix: str = "", shared: dict | None = None):
-    """Five steps with an estimate that is made anew (two calls a step), and with none."""
+    """Five steps with a recomputed estimate (two evaluations per step), and without an estimate."""
     for method in methods:
         for memory in ("recompute", "none"):
             more: dict[str, Any] = {"sample.translation.memory": memory}
@@ -178,13 +213,39 @@ def memory_rows(methods, factors: dict, prefix: str = "", shared: dict | None = 
 def best_rows(
     method: str, steps: int, factors: dict, beam: int, seeds: int, prefix: str = "", shared=None, judged=True
 ):
-    """Several lengths and noises of a sentence, of which agreement by BLEU, or the causal row, takes one."""
+    """Several lengths and noises per sentence, reranked by agreement in BLEU, or by the causal row."""
     several: dict[str, Any] = {"sample.translation.length_beam": beam, "sample.translation.seeds": seeds}
     name = f"{prefix}{method}, {steps} steps, {beam} x {seeds}"
     yield row(f"{name}, MBR", method, steps, factors[method], shared=shared or {}, **several)
     if judged:
         several |= {"sample.translation.rerank": "judge", "judge.name": "row", "judge.row": f"{prefix}{AR}"}
         yield row(f"{name}, judged by {AR}", method, steps, factors[method], shared=shared or {}, **several)
+
+
+def dataset_rows(
+    config,
+    factors: dict,
+    plot: str,
+    prefix: str = "",
+    shared: dict | None = None,
+    methods=SIX,
+    steps=(1, 2, 5, 20),
+    memory=("standard",),
+    candidates: tuple[int, int] = (5, 2),
+    joint=(20, 2000),
+):
+    """One data set: methods, self-conditioning, several candidates, and the autoregressive and the joint model.
+
+    Args:
+      memory: the methods that are sampled with a recomputed estimate, and without one.
+      candidates: numbers of lengths and of noises per sentence.
+      joint: steps of the joint model.
+    """
+    yield from method_rows(methods, steps, factors, plot, prefix, shared)
+    yield from memory_rows(memory, factors, prefix, shared)
+    yield from best_rows("MANS and SCP", 5, factors, *candidates, prefix, shared)
+    yield causal_row(plot, prefix, shared)
+    yield from joint_rows(config, joint, factors["standard"], plot, prefix, shared)
 
 
 def plots(measure: str, label: str, **titles: str) -> tuple[dict, ...]:
@@ -199,7 +260,7 @@ def plots(measure: str, label: str, **titles: str) -> tuple[dict, ...]:
 
 
 def courses(name: str, title: str, methods, steps: int = 20, prefix: str = "") -> tuple[dict, ...]:
-    """BLEU of every step of a sampler, and how far the estimate that it remembers is from its next one."""
+    """BLEU at every step of a sampler, and the distance of its self-conditioning estimate from the next one."""
     course = {method: f"{prefix}{method}, {steps} steps" for method in methods}
     shared = dict(course=course, xlabel="step", log_x=False)
     error = "the memory's error at every step"

@@ -1,13 +1,10 @@
-"""What the tables of images share: data, networks and sample counts of each scale, and the row of the classifier.
+"""Images: data, networks and sample counts of each scale, and the row of the classifier."""
 
-It is no table of its own.
-"""
-
-from configs.base import tiny
+from configs.recipes.small import tiny
 
 
 def blobs(config) -> None:
-    """The debug scale: pictures that are drawn on the spot."""
+    """The debug scale: synthetic images."""
     tiny(config)
     config.data.update(source="blobs", tokenizer="values", length=64, vocab_size=16)
     config.unet.update(channels=8, multipliers=(1, 2), res_blocks=1, attention_factors=(), head_channels=8, groups=4)
@@ -18,7 +15,7 @@ def cifar10(config) -> None:
     """The published scale: every training image, FID of 50,000 samples against them."""
     config.data.update(source="cifar10", tokenizer="values", length=3072, vocab_size=256)
     config.data.update(validation_images=0, flip=True)
-    # Micro-batches are what a chip of 16 GiB needs; they do not change a gradient.
+    # Micro-batches fit a chip of 16 GiB; they do not change a gradient.
     config.train.update(batch=512, accumulate=2, evaluate_every=5000, evaluate_batches=4, checkpoint_every=5000)
     config.evaluate.update(batch=64, draws=4)
     config.sample.update(count=50_000, batch=400)
@@ -49,7 +46,7 @@ def mnist(config) -> None:
 
 
 def classifier_row(config) -> dict:
-    """The classifier in whose features pictures are compared."""
+    """The classifier in whose features images are compared."""
     steps = {"gpu": 4000, "local": 800}.get(config.variant, config.train.steps)
     fields = {"model.net": "classifier", "objective.name": "classification", "train.steps": steps}
     fields |= {} if config.variant == "debug" else {"train.batch": 64, "optimizer.learning_rate": 1e-3}

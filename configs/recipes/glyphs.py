@@ -1,9 +1,7 @@
-"""What the tables of prompted pictures share: data, networks, training and sampling of each scale.
-
-It is no table of its own.
-"""
+"""Images from prompts: data, networks, training and sampling of each scale, and rows by method."""
 
 from configs.base import GAUSSIAN, defaults
+from configs.recipes.rows import evaluated, sampled
 
 REWARD, BASE = "Reward model", "base"
 COLUMNS = (
@@ -79,7 +77,7 @@ def prompted(table: str, variant: str):
 
 
 def reward_row(config) -> dict:
-    """The reward model: its training, and how well it ranks held-out pictures."""
+    """The reward model: its training, and its ranking of held-out images."""
     steps = {"local": 1500, "debug": 4}.get(config.variant, 10_000)
     overrides = {
         "data.source": "shapes_rewards",
@@ -92,20 +90,20 @@ def reward_row(config) -> dict:
         "optimizer.weight_decay": 0.01,
         "judge.name": "none",
     }
-    return dict(name=REWARD, overrides=overrides, verbs=("evaluate",))
+    return evaluated(REWARD, overrides)
 
 
 def method(
     name: str, kind: str = "plain", curve: str | dict | None = None, prefix: str = "", steps: int = 0, **fields
 ) -> dict:
-    """A row that samples by one method; `fields` are those of `sample.gaussian`, a__b for what lies in a section."""
+    """A row of samples by one method; `fields` are those of `sample.gaussian`, with a__b for field b of section a."""
     overrides = {"sample.gaussian.method": kind} | ({"sample.steps": steps} if steps else {})
     for key, value in fields.items():
         section, _, field = key.rpartition("__")
         if field not in (GAUSSIAN[section] if section else GAUSSIAN):
-            raise ValueError(f"{name}: {key} is no field of sample.gaussian")
+            raise ValueError(f"{name}: {key} is not a field of sample.gaussian")
         overrides[f"sample.gaussian.{key.replace('__', '.')}"] = value
-    row = dict(name=prefix + name, overrides=overrides, verbs=("sample",))
+    row = sampled(prefix + name, overrides)
     if isinstance(curve, dict):
         return row | {"curves": curve}
     return row | ({"curve": curve} if curve else {})

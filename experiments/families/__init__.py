@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ml_collections import ConfigDict
 
@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 
+@runtime_checkable
 class Family(Protocol):
     """What a module of this package defines for its kind of model."""
 

@@ -128,7 +128,7 @@ def self_conditioning(config: ConfigDict, net: nn.Module, process: MaskedProcess
     codes = process.encode(jnp.arange(process.vocabulary)[None])
     width = config.model.hidden if config.model.net == "dit" else config.unet.channels
 
-    def table(params):
+    def table(params) -> Any:
         return net.apply({"params": params}, codes, method="token_table")
 
     return SoftEmbedding(process, table, width, config.memory.rows, config.model.dtype)

@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from diffusion.data import Dataset
 from diffusion.data.pairs import PairDataset
@@ -12,10 +12,14 @@ from experiments.run_context import Run
 from experiments.tasks import images, mixture, prompted_images, sequences, text, translation
 
 
+@runtime_checkable
 class Task(Protocol):
     """What a module of this package defines for its kind of data."""
 
-    LINES: bool  # whether its samples are short texts, one per line or paragraph
+    @property
+    def LINES(self) -> bool:
+        """Whether its samples are short texts, one per line or paragraph."""
+        ...
 
     def check(self, run: Run) -> None:
         """Raise ValueError for what cannot be drawn or measured, before anything is trained."""

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from configs import gstar_code
 from configs.recipes.gstar import BASE, GUIDED, PLAIN, predictor
 from configs.recipes.small import left_to_right
-from diffusion.build import samplers
 from diffusion.data import prefetch
 from diffusion.train.loop import Interrupted
 from diffusion.train.mesh import make_mesh

@@ -9,7 +9,8 @@ import pytest
 
 from configs import remdm, scmdm_genomes
 from configs.recipes.gstar import GUIDED, PLAIN
-from diffusion.build.samplers import POLICIES, RULES
+from experiments import families
+from experiments.families.masked_sampling import POLICIES, RULES
 from tests.golden.programs import debug, keys, letters, unoptimized
 from tests.weights import randomized
 

@@ -7,7 +7,6 @@ import jax
 import pytest
 
 from experiments import families
-from experiments.families.text_to_image import EXACT
 from experiments.plan import digest, read_config
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "results"
@@ -23,7 +22,7 @@ def networks(file):
     for row in map(json.loads, file.read_text().splitlines()):
         config = row["config"]
         parts = [config.get(name) for name in SECTIONS + NETS], [config["data"].get(name) for name in SIZES]
-        if config["model"].get("net") not in EXACT:
+        if families.FAMILIES[config["model"].get("net", "dit")].TRAINED:
             found.setdefault(digest(parts), (row["row"], config))
     return dict(found.values())
 

@@ -20,7 +20,6 @@ from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
 from experiments import families
-from experiments.families.text_to_image import EXACT
 from experiments.plan import digest, resolve, train_identity
 from tests.golden.programs import unoptimized
 from tests.test_configs import TABLES
@@ -37,7 +36,7 @@ def trainings():
         config = module.get_config("debug")
         for row in module.rows(config):
             resolved = resolve(config, row["overrides"], 0)
-            if resolved.model.net not in EXACT:
+            if families.family_of(resolved).TRAINED:
                 found.setdefault(digest(train_identity(resolved)), (f"{table}: {row['name']}", resolved))
                 resolved.optimizer.epsilon = EPSILON
     return dict(found.values())

@@ -7,15 +7,13 @@ import numpy as np
 import pytest
 
 from configs.recipes.glyphs import prompted
-from diffusion.build.guided import Cost, method
-from diffusion.build.systems import System
 from diffusion.codecs.subtokens import PixelCodec
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import example_keys
 from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.schedules.gaussian import ScaledLinear
+from experiments.families.base import System
 from experiments.families.guidance import Cost, method
-from experiments.families.masked import System
 
 WORDS, IMAGE, PROMPTS, IMAGES = 5, (2, 2, 3), 3, 4
 
@@ -49,7 +47,12 @@ def denoiser(params, x, time, told=None, memory=None, *, keys=None):
 
 
 SYSTEM = System(
-    NET, GaussianDiffusion(ScaledLinear()), denoiser, lambda key: PARAMS, 12, 0, codec=PixelCodec(256, image=IMAGE)
+    net=NET,
+    process=GaussianDiffusion(ScaledLinear()),
+    denoiser=denoiser,
+    init=lambda key: PARAMS,
+    length=12,
+    codec=PixelCodec(256, image=IMAGE),
 )
 
 
@@ -75,11 +78,11 @@ def keys_of(purpose, draws, prompts=PROMPTS):
 
 def pictures(method, prompts=PROMPTS):
     told, ahead = TOLD[:prompts], None
-    if method.look:
-        samples = method.look(PARAMS, keys_of(1, method.particles, prompts), told)
+    if method.lookahead:
+        samples = method.lookahead(PARAMS, keys_of(1, method.particles, prompts), told)
         worth = reward(None, samples.reshape(-1, *IMAGE), None).reshape(samples.shape[:2])
         ahead = Lookahead(samples.reshape(*samples.shape[:2], -1), worth)
-    forces = {name: jnp.float32(value) for name, value in method.forces.items()}
+    forces = {name: jnp.float32(value) for name, value in method.strengths.items()}
     return np.asarray(method.draw(PARAMS, {}, keys_of(0, method.draws, prompts), told, ahead, forces))
 
 
@@ -147,7 +150,7 @@ def test_a_sweep_over_strengths_compiles_once():
     for scale in (1.0, 12.5):
         lidar = made("lidar", lookahead__scale=scale, lookahead__strength=scale * 100)
         ahead = Lookahead(jnp.zeros((PROMPTS, 8, 12)), jnp.zeros((PROMPTS, 8)))
-        forces = {name: jnp.float32(value) for name, value in lidar.forces.items()}
+        forces = {name: jnp.float32(value) for name, value in lidar.strengths.items()}
         assert forces["scale"] == scale
         texts.add(jax.jit(lidar.draw).lower(PARAMS, {}, keys_of(0, lidar.draws), TOLD, ahead, forces).as_text())
     assert len(texts) == 1

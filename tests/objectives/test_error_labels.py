@@ -4,16 +4,14 @@ Denoisers are given as functions whose draws are known, so that labels can be sa
 """
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.categorical import exclude
 from diffusion.codecs.subtokens import SubtokenCodec
-from diffusion.objectives.error_labels import WINDOW, Augment, fill_masks_in_steps, similar_tokens
+from diffusion.objectives.error_labels import Augment, fill_masks_in_steps
 from diffusion.objectives.error_prediction import ErrorPrediction
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
@@ -21,64 +19,27 @@ from diffusion.rng import Draws, draws, fold
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.subtokens import DigitDraw
 from diffusion.schedules import masking as schedules
-
-VOCAB, LENGTH, BATCH = 9, 12, 4
-PROCESS = MaskedDiffusion(VOCAB, schedules.LogLinear())
-PRIME = PartialMaskedDiffusion(SubtokenCodec(VOCAB, 2), schedules.LogLinear())
-TOKENS = jax.random.randint(jax.random.key(0), (BATCH, LENGTH), 0, VOCAB)
-WEIGHTS = jnp.ones((BATCH, LENGTH)).at[1, 9:].set(0).at[3, 4:].set(0)
-BATCHES = {"tokens": TOKENS, "weights": WEIGHTS}
-NOISE = draws(jax.random.key(5), "test", 0, BATCH)
-NOTHING = {"denoiser": {"embedding": jax.random.normal(jax.random.key(4), (VOCAB + 1, 6))}, "errors": {}}
-
-
-def point(tokens, classes=VOCAB + 1):
-    """Logits that leave one token."""
-    return 60.0 * jax.nn.one_hot(tokens, classes)
-
-
-def always(token, classes=VOCAB + 1):
-    """A denoiser that knows one token."""
-
-    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-        assert keys is None, "labels are made without dropout"
-        return point(jnp.full((len(noisy), LENGTH), token), classes)
-
-    return denoiser
-
-
-def undecided(denoiser, params, state, label=None, *, keys=None):
-    return jnp.zeros((len(state), LENGTH))
-
-
-class Sure(Draw):
-    """The most probable token: what a draw from one that is certain gives, at a tenth of its compile time."""
-
-    def tokens(self, keys, logits, temperature, nucleus):
-        logits = exclude(logits, self.vocabulary)
-        return jnp.argmax(logits, axis=-1), logits, jnp.zeros(logits.shape[:2])
-
-
-TWO = always(2)
-
-
-def objective(denoiser=TWO, errors=undecided, process=PROCESS, draw=Sure, **fields):
-    draw = draw(process.vocabulary)
-    draw = DigitDraw(process, draw) if process.subtokens > 1 else draw
-    return ErrorPrediction(denoiser, errors, process, draw, **fields)
-
-
-def at_time(time, noise=NOISE):
-    """The randomness with one time for all."""
-    return noise._replace(uniform=jnp.full(len(noise.keys), (time - 1e-3) / (1 - 1e-3)))
-
+from tests.objectives.error_examples import (
+    BATCH,
+    BATCHES,
+    LENGTH,
+    NOISE,
+    NOTHING,
+    PRIME,
+    PROCESS,
+    TOKENS,
+    VOCAB,
+    WEIGHTS,
+    Sure,
+    always,
+    at_time,
+    examples,
+    objective,
+    point,
+    undecided,
+)
 
 # Labels.
-
-
-@partial(jax.jit, static_argnums=0)
-def examples(task, params, batch, noise):
-    return task.examples(params, batch, noise)
 
 
 def test_one_step_labels_of_a_denoiser_that_knows_one_token():
@@ -216,85 +177,6 @@ def test_likelihood_asks_a_judge_that_reads_what_came_before():
     assert np.all(examples(replace(task, threshold=0.01), params, batch, at_time(1.0)).labels[:, 1:])
 
 
-# Augmentations.
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def spoil(augment, process, keys, tokens, weights, denoiser=None):
-    return augment(keys, process.encode(tokens), weights > 0, process, denoiser)
-
-
-def test_replacements_hit_the_share_they_are_given():
-    counts = WEIGHTS.sum(axis=1)
-    zeros = jnp.zeros((BATCH, LENGTH), jnp.int32)
-    state = spoil(Augment(uniform=0.3), MaskedDiffusion(10**6, PROCESS.schedule), NOISE.keys, zeros, WEIGHTS)
-    np.testing.assert_array_equal((state != 0).sum(axis=1), np.round(0.3 * counts))
-    assert not np.any(state * (1 - WEIGHTS))
-    state = spoil(Augment(semantic=0.3), PROCESS, NOISE.keys, TOKENS, WEIGHTS, NOTHING["denoiser"])
-    np.testing.assert_array_equal((state != TOKENS).sum(axis=1), np.round(0.3 * counts))
-    assert not np.any((state != TOKENS) & (WEIGHTS == 0)) and state.max() < VOCAB
-    np.testing.assert_array_equal(spoil(Augment(), PROCESS, NOISE.keys, TOKENS, WEIGHTS), TOKENS)
-
-
-def test_unigram_replacements_are_the_sequences_own_tokens():
-    """Drawn in proportion to their counts, from counted places alone, onto counted places alone."""
-    size = 500
-    row = jnp.array([0, 0, 0, 0, 0, 0, 1, 1, 2, 8, 8, 8])
-    keys = jax.random.split(jax.random.key(8), size)
-    weights = (row < 8).astype(jnp.float32)
-    tokens, weights = jnp.broadcast_to(row[None], (size, 12)), jnp.broadcast_to(weights[None], (size, 12))
-    state = spoil(Augment(unigram=1.0), PROCESS, keys, tokens, weights)
-    np.testing.assert_array_equal(state[:, 9:], tokens[:, 9:])
-    shares = [(state[:, :9] == token).mean() for token in (0, 1, 2)]
-    np.testing.assert_allclose(shares, [6 / 9, 2 / 9, 1 / 9], atol=0.03)
-    half = spoil(Augment(unigram=0.5), PROCESS, keys, tokens, weights)
-    assert ((half != tokens).sum(axis=1) <= 4).all() and ((half != tokens).sum(axis=1) == 4).any()
-
-
-def test_semantic_replacements_follow_the_cosines():
-    table = jnp.array([[2.0, 0], [3, 0], [0, 1], [-5, 0]])
-    tokens = jnp.zeros((20, 200), jnp.int32).at[:, 100:].set(2)
-    drawn = jax.jit(similar_tokens)(jax.random.split(jax.random.key(3), 20), tokens, table)
-    chance = np.exp([1, 0, -1]) / np.exp([1, 0, -1]).sum()
-    np.testing.assert_allclose([(drawn[:, :100] == token).mean() for token in (1, 2, 3)], chance, atol=0.035)
-    np.testing.assert_allclose([(drawn[:, 100:] == token).mean() for token in (0, 1, 3)], [1 / 3] * 3, atol=0.035)
-
-
-def test_shuffling_keeps_the_tokens_of_every_window():
-    length, size = 3 * WINDOW + 2, 40
-    tokens = jnp.broadcast_to(jnp.arange(length)[None], (size, length))
-    weights = jnp.ones((size, length)).at[1, WINDOW - 1].set(0)
-    keys = jax.random.split(jax.random.key(9), size)
-    process = MaskedDiffusion(length, PROCESS.schedule)
-    state = np.asarray(spoil(Augment(shuffle=0.6), process, keys, tokens, weights))  # round(0.6 * 20 / 6) = 2 windows
-    cut = state[:, : 3 * WINDOW].reshape(size, 3, WINDOW)
-    np.testing.assert_array_equal(np.sort(cut, axis=-1).reshape(size, -1), tokens[:, : 3 * WINDOW])
-    np.testing.assert_array_equal(state[:, 3 * WINDOW :], tokens[:, 3 * WINDOW :])
-    moved = (cut != np.arange(3 * WINDOW).reshape(1, 3, WINDOW)).any(axis=-1)
-    assert (moved.sum(axis=1) == 2).all() and moved.any(axis=0).all() and not moved.all(axis=0).any()
-    assert not moved[1, 0], "a window with padding stays"
-    short = tokens[:, :4]
-    np.testing.assert_array_equal(spoil(Augment(shuffle=1.0), process, keys, short, weights[:, :4]), short)
-
-
-def test_labels_see_the_augmented_state_and_forgive_the_truth():
-    process = MaskedDiffusion(2, schedules.LogLinear())
-    task = objective(always(0, 3), process=process, augment=Augment(uniform=1.0))
-    batch = BATCHES | {"tokens": TOKENS % 2}
-    made = examples(task, NOTHING, batch, at_time(1e-3))
-    np.testing.assert_array_equal(made.labels, (made.state != TOKENS % 2) & (WEIGHTS > 0))
-    assert 0.25 < made.labels.sum() / WEIGHTS.sum() < 0.75
-
-
-def test_digits_of_a_token_are_spoilt_together():
-    for augment in (Augment(uniform=0.5), Augment(unigram=0.5), Augment(shuffle=1.0)):
-        state = spoil(augment, PRIME, NOISE.keys, TOKENS, jnp.ones(TOKENS.shape))
-        tokens = PRIME.decode(state)
-        assert tokens.max() < VOCAB and 0 < (tokens != TOKENS).sum() < TOKENS.size
-        if not augment.shuffle:
-            assert (tokens != TOKENS).sum(axis=1).max() <= 6
-
-
 # Masks of its own.
 
 
@@ -377,9 +259,3 @@ def test_an_examples_noise_is_its_own(task):
     other = examples(task, NOTHING, BATCHES, NOISE._replace(keys=fold(NOISE.keys, 1)))
     assert np.any(whole.state != other.state)
     assert whole.state.max() < task.process.mask_id, "a full state has no masks"
-
-
-@pytest.mark.parametrize("name", ["uniform", "unigram", "semantic", "shuffle"])
-def test_fractions_are_checked(name):
-    with pytest.raises(ValueError, match=rf"predictor\.augment\.{name}: must lie in \[0, 1\], not 2"):
-        Augment(**{name: 2})

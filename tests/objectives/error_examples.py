@@ -26,15 +26,15 @@ NOTHING = {"denoiser": {"embedding": jax.random.normal(jax.random.key(4), (VOCAB
 
 
 def point(tokens, classes=VOCAB + 1):
-    """Logits that leave one token."""
+    """Logits of a nearly certain prediction."""
     return 60.0 * jax.nn.one_hot(tokens, classes)
 
 
 def always(token, classes=VOCAB + 1):
-    """A denoiser that knows one token."""
+    """A denoiser that always predicts one token."""
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-        assert keys is None, "labels are made without dropout"
+        assert keys is None, "labels are computed without dropout"
         return point(jnp.full((len(noisy), LENGTH), token), classes)
 
     return denoiser
@@ -45,7 +45,7 @@ def undecided(denoiser, params, state, label=None, *, keys=None):
 
 
 class Sure(Draw):
-    """The most probable token: what a draw from one that is certain gives, at a tenth of its compile time."""
+    """Draws the most probable token, for certain predictions at a tenth of the compile time of `Draw`."""
 
     def tokens(self, keys, logits, temperature, nucleus):
         logits = exclude(logits, self.vocabulary)
@@ -62,7 +62,7 @@ def objective(denoiser=TWO, errors=undecided, process=PROCESS, draw=Sure, **fiel
 
 
 def at_time(time, noise=NOISE):
-    """The randomness with one time for all."""
+    """The randomness with one time for all examples."""
     return noise._replace(uniform=jnp.full(len(noise.keys), (time - 1e-3) / (1 - 1e-3)))
 
 

@@ -1,6 +1,6 @@
-"""What a predictor is told are errors: every label by its definition, augmentations, and masks of its own.
+"""Labels of the error predictor, by their definitions, and the masks that it selects itself.
 
-Denoisers are given as functions whose draws are known, so that labels can be said beforehand.
+The draws of the denoisers are known, so that the expected labels are too.
 """
 
 from dataclasses import replace
@@ -42,27 +42,27 @@ from tests.objectives.error_examples import (
 # Labels.
 
 
-def test_one_step_labels_of_a_denoiser_that_knows_one_token():
-    made = examples(objective(), NOTHING, BATCHES, NOISE)
+def test_one_step_labels_of_a_denoiser_that_predicts_one_token():
+    batch_examples = examples(objective(), NOTHING, BATCHES, NOISE)
     noisy = PROCESS.corrupt(NOISE.keys, TOKENS, 1e-3 + (1 - 1e-3) * NOISE.uniform)
     hidden = (noisy == VOCAB) & (WEIGHTS > 0)
     assert 5 < hidden.sum() < WEIGHTS.sum() - 5
-    np.testing.assert_array_equal(made.state, np.where(hidden, 2, TOKENS))
-    np.testing.assert_array_equal(made.labels, hidden & (TOKENS != 2))
-    np.testing.assert_array_equal(made.drawn, noisy == VOCAB)
-    assert made.labels.sum() > 3 and (hidden & (TOKENS == 2)).any()
+    np.testing.assert_array_equal(batch_examples.state, np.where(hidden, 2, TOKENS))
+    np.testing.assert_array_equal(batch_examples.labels, hidden & (TOKENS != 2))
+    np.testing.assert_array_equal(batch_examples.drawn, noisy == VOCAB)
+    assert batch_examples.labels.sum() > 3 and (hidden & (TOKENS == 2)).any()
 
 
-def test_a_denoiser_that_knows_the_text_makes_no_errors():
+def test_a_denoiser_that_predicts_the_text_has_no_errors():
     def oracle(params, noisy, time, cond=None, memory=None, *, keys=None):
         return point(TOKENS)
 
-    made = examples(objective(oracle), NOTHING, BATCHES, at_time(1.0))
-    np.testing.assert_array_equal(made.state, TOKENS)
-    assert not np.any(made.labels) and made.drawn.all()
+    batch_examples = examples(objective(oracle), NOTHING, BATCHES, at_time(1.0))
+    np.testing.assert_array_equal(batch_examples.state, TOKENS)
+    assert not np.any(batch_examples.labels) and batch_examples.drawn.all()
 
 
-def test_hardly_any_errors_at_the_smallest_time():
+def test_errors_are_rare_at_the_smallest_time():
     def half(params, noisy, time, cond=None, memory=None, *, keys=None):
         return jnp.zeros((*noisy.shape, 3))
 
@@ -71,15 +71,15 @@ def test_hardly_any_errors_at_the_smallest_time():
     tokens = jnp.zeros((256, 64), jnp.int32)
     task = ErrorPrediction(half, undecided, process, Draw(2))
     batch = {"tokens": tokens, "weights": jnp.ones(tokens.shape)}
-    made = examples(task, NOTHING, batch, noise._replace(uniform=jnp.zeros(256)))
-    assert 0 < made.labels.mean() < 1e-3 and made.state.max() < 2
+    batch_examples = examples(task, NOTHING, batch, noise._replace(uniform=jnp.zeros(256)))
+    assert 0 < batch_examples.labels.mean() < 1e-3 and batch_examples.state.max() < 2
     assert examples(task, NOTHING, batch, noise._replace(uniform=jnp.ones(256))).labels.mean() == pytest.approx(
         0.5, abs=0.02
     )
 
 
 def by_quarter(params, noisy, time, cond=None, memory=None, *, keys=None):
-    """All mass on the number of quarters of a unit of time that are left."""
+    """A denoiser that predicts the number of quarters of a unit of time that are left."""
     return point(jnp.broadcast_to(jnp.round(4 * time).astype(jnp.int32)[:, None], (len(time), noisy.shape[1])))
 
 
@@ -88,8 +88,8 @@ def by_quarter(params, noisy, time, cond=None, memory=None, *, keys=None):
     [(schedules.LogLinear(), 2), (schedules.Polynomial(3.0), 1), (schedules.Geometric(0.5, 20.0), 1)],
     ids=["log-linear digits", "polynomial", "geometric"],
 )
-def test_steps_reveal_what_the_schedule_says(schedule, digits):
-    """From all masks at t = 1: the symbols that show which step they were revealed in follow the mask levels."""
+def test_steps_reveal_the_fractions_of_the_schedule(schedule, digits):
+    """From all masks at t = 1; the symbols tell the step in which they are revealed."""
     process = (
         MaskedDiffusion(VOCAB, schedule)
         if digits == 1
@@ -109,55 +109,55 @@ def test_steps_reveal_what_the_schedule_says(schedule, digits):
     state = run(keys)
     assert state.max() < process.mask_id
     level = np.asarray(schedule.masked(np.array([0, 0.25, 0.5, 0.75, 1])))
-    level[0] = 0  # the last step fills what is left, also where a schedule begins above 0
-    chance = np.diff(level) / level[-1]  # of symbols that are revealed with 1, 2, 3, 4 quarters left
-    # Of the lower digit of base 3: quarters 1, 2, 3 = (1, 0), 4 = (1, 1).
+    level[0] = 0  # the last step reveals all, also for a schedule with a level above 0 at t = 0
+    probs = np.diff(level) / level[-1]  # of being revealed with 1, 2, 3, 4 quarters left
+    # The last sub-tokens, in base 3, of the numbers of quarters: 1, 2, 3 = (1, 0), 4 = (1, 1).
     symbols = np.asarray(state) if digits == 1 else np.asarray(state)[:, 1::2]
-    expected = {1: chance[0], 2: chance[1], 3: chance[2], 4: chance[3]}
-    expected = expected if digits == 1 else {0: chance[2], 1: chance[0] + chance[3], 2: chance[1]}
+    expected = {1: probs[0], 2: probs[1], 3: probs[2], 4: probs[3]}
+    expected = expected if digits == 1 else {0: probs[2], 1: probs[0] + probs[3], 2: probs[1]}
     for symbol, share in expected.items():
         error = np.sqrt(share * (1 - share) / symbols.size)
         assert abs((symbols == symbol).mean() - share) < 4 * error + 1e-9, symbol
 
 
-def test_consistency_asks_whether_more_steps_would_agree():
-    """A denoiser that never changes its mind makes no errors, right or wrong; one that does, where it does."""
+def test_consistency_labels_are_differences_from_several_steps():
+    """A denoiser whose prediction is constant has no errors, even if it is wrong."""
     noise = at_time(1.0)
     assert not np.any(examples(objective(labels="consistency"), NOTHING, BATCHES, noise).labels)
-    made = examples(objective(by_quarter, labels="consistency"), NOTHING, BATCHES, noise)
-    hidden = made.drawn & (WEIGHTS > 0)
-    assert (made.state[hidden] == 4).all()  # what one step fills in at t = 1
-    assert 0.5 < made.labels[hidden].mean() < 0.95 and not np.any(made.labels[~hidden])
+    batch_examples = examples(objective(by_quarter, labels="consistency"), NOTHING, BATCHES, noise)
+    hidden = batch_examples.drawn & (WEIGHTS > 0)
+    assert (batch_examples.state[hidden] == 4).all()  # the prediction at t = 1
+    assert 0.5 < batch_examples.labels[hidden].mean() < 0.95 and not np.any(batch_examples.labels[~hidden])
     single = examples(objective(by_quarter, labels="consistency", steps=1), NOTHING, BATCHES, noise)
     assert not np.any(single.labels)
 
 
-def test_corruption_exchanges_a_fraction_of_the_text_and_runs_no_denoiser():
+def test_corruption_replaces_a_fraction_of_the_text_without_the_denoiser():
     def refuse(*args, **options):
-        raise AssertionError("no denoiser is needed")
+        raise AssertionError("the denoiser must not be called")
 
     many = MaskedDiffusion(10**6, schedules.LogLinear())
     task = objective(refuse, process=many, labels="corruption", corruption=0.25)
     tokens = jnp.zeros((BATCH, LENGTH), jnp.int32)
-    made = examples(task, NOTHING, BATCHES | {"tokens": tokens}, NOISE)
-    np.testing.assert_array_equal((made.state != 0).sum(axis=1), [3, 2, 3, 1])
-    np.testing.assert_array_equal(made.labels, made.state != 0)
-    assert not np.any(made.state * (1 - WEIGHTS))
-    made = examples(replace(task, corruption=0.0), NOTHING, BATCHES | {"tokens": tokens}, NOISE)
-    np.testing.assert_array_equal(made.labels.sum(axis=1), [1, 1, 1, 1])
-    # An exchange for the same token is no error.
+    batch_examples = examples(task, NOTHING, BATCHES | {"tokens": tokens}, NOISE)
+    np.testing.assert_array_equal((batch_examples.state != 0).sum(axis=1), [3, 2, 3, 1])
+    np.testing.assert_array_equal(batch_examples.labels, batch_examples.state != 0)
+    assert not np.any(batch_examples.state * (1 - WEIGHTS))
+    batch_examples = examples(replace(task, corruption=0.0), NOTHING, BATCHES | {"tokens": tokens}, NOISE)
+    np.testing.assert_array_equal(batch_examples.labels.sum(axis=1), [1, 1, 1, 1])
+    # Replacement by the same token is not an error.
     task = objective(refuse, process=MaskedDiffusion(2, schedules.LogLinear()), labels="corruption", corruption=1.0)
-    made = examples(task, NOTHING, {"tokens": TOKENS % 2, "weights": jnp.ones(TOKENS.shape)}, NOISE)
-    np.testing.assert_array_equal(made.labels, made.state != TOKENS % 2)
-    assert 0.2 < made.labels.mean() < 0.8
+    batch_examples = examples(task, NOTHING, {"tokens": TOKENS % 2, "weights": jnp.ones(TOKENS.shape)}, NOISE)
+    np.testing.assert_array_equal(batch_examples.labels, batch_examples.state != TOKENS % 2)
+    assert 0.2 < batch_examples.labels.mean() < 0.8
 
 
-def test_likelihood_asks_a_judge_that_reads_what_came_before():
-    """This judge expects the successor of every token; the mask, to which it gives nearly all, must not count."""
+def test_likelihood_labels_are_improbable_tokens_under_the_judge():
+    """This judge predicts the successor of every token; its mass on the mask must not count."""
 
     def judge(params, inputs, time, cond=None, memory=None, *, keys=None):
-        chances = jnp.log(jnp.where(jax.nn.one_hot((inputs + 1) % VOCAB, VOCAB + 1) > 0, params["right"], 0.01))
-        return jnp.where((jnp.arange(VOCAB + 1) == VOCAB)[None, None], 50.0, chances)
+        logits = jnp.log(jnp.where(jax.nn.one_hot((inputs + 1) % VOCAB, VOCAB + 1) > 0, params["right"], 0.01))
+        return jnp.where((jnp.arange(VOCAB + 1) == VOCAB)[None, None], 50.0, logits)
 
     def text(params, noisy, time, cond=None, memory=None, *, keys=None):
         return point(jnp.broadcast_to(line, noisy.shape))
@@ -166,29 +166,29 @@ def test_likelihood_asks_a_judge_that_reads_what_came_before():
     params = NOTHING | {"judge": {"right": jnp.array(0.92)}}
     batch = BATCHES | {"weights": jnp.ones(TOKENS.shape)}
     task = objective(text, labels="likelihood", judge=judge, threshold=3.0)
-    made = examples(task, params, batch, at_time(1.0))
-    rows = made.drawn.all(axis=1)
+    batch_examples = examples(task, params, batch, at_time(1.0))
+    rows = batch_examples.drawn.all(axis=1)
     assert rows.any()
-    np.testing.assert_array_equal(made.state[rows], jnp.broadcast_to(line, (int(rows.sum()), LENGTH)))
+    np.testing.assert_array_equal(batch_examples.state[rows], jnp.broadcast_to(line, (int(rows.sum()), LENGTH)))
     expected = np.array([0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 1, 0])  # 0 is the successor of 8
-    np.testing.assert_array_equal(made.labels[rows], np.broadcast_to(expected, (int(rows.sum()), LENGTH)))
-    # -log 0.01 = 4.605 nats: at a threshold above it nothing is wrong.
+    np.testing.assert_array_equal(batch_examples.labels[rows], np.broadcast_to(expected, (int(rows.sum()), LENGTH)))
+    # -log 0.01 = 4.605 nats: above this threshold there are no errors.
     assert not np.any(examples(replace(task, threshold=4.7), params, batch, at_time(1.0)).labels)
     assert np.all(examples(replace(task, threshold=0.01), params, batch, at_time(1.0)).labels[:, 1:])
 
 
-# Masks of its own.
+# Masks that the predictor selects.
 
 
 @pytest.mark.parametrize("process", [PROCESS, PRIME], ids=["tokens", "digits"])
-def test_own_masks_are_as_many_as_the_schedule_says_and_fall_on_suspects(process):
-    suspect = (jnp.arange(BATCH * LENGTH).reshape(BATCH, LENGTH) * 5) % 7 < 2
+def test_own_masks_follow_the_schedule_and_the_error_logits(process):
+    is_error = (jnp.arange(BATCH * LENGTH).reshape(BATCH, LENGTH) * 5) % 7 < 2
 
-    def suspicious(denoiser, params, state, label=None, *, keys=None):
-        return jnp.where(suspect, 50.0, 0.0)
+    def error_logits(denoiser, params, state, label=None, *, keys=None):
+        return jnp.where(is_error, 50.0, 0.0)
 
     time = jnp.array([0.05, 0.5, 0.8, 1.0])
-    task = objective(always(2, VOCAB), suspicious, process, own_masks=True)
+    task = objective(always(2, VOCAB), error_logits, process, own_masks=True)
 
     @jax.jit
     def run():
@@ -201,25 +201,25 @@ def test_own_masks_are_as_many_as_the_schedule_says_and_fall_on_suspects(process
 
     noisy, state = (np.asarray(array) for array in run())
     masked = state == process.mask_id
-    counted, suspects = (np.asarray(array).repeat(process.subtokens, axis=1) for array in (WEIGHTS > 0, suspect))
+    counted, errors = (np.asarray(array).repeat(process.subtokens, axis=1) for array in (WEIGHTS > 0, is_error))
     number = np.ceil(0.999 * np.asarray(time, np.float64) * counted.sum(axis=1))
     np.testing.assert_array_equal(masked.sum(axis=1), number)
     assert not (masked & ~counted).any()
-    suspects = suspects & counted
-    np.testing.assert_array_equal((masked & suspects).sum(axis=1), np.minimum(number, suspects.sum(axis=1)))
-    # What is not masked is the first filling.
-    known, clean = noisy != process.mask_id, np.asarray(process.encode(TOKENS))
-    kept = ~masked & (known | ~counted)
-    np.testing.assert_array_equal(state[kept], clean[kept])
-    filling = np.asarray(process.encode(jnp.full((BATCH, LENGTH), 2)))
-    hidden = (~known).reshape(BATCH, LENGTH, -1).all(axis=-1).repeat(process.subtokens, axis=1)
-    fresh = ~masked & hidden & counted
-    assert fresh.any()
-    np.testing.assert_array_equal(state[fresh], filling[fresh])
+    errors = errors & counted
+    np.testing.assert_array_equal((masked & errors).sum(axis=1), np.minimum(number, errors.sum(axis=1)))
+    # Positions that are not masked again have their clean value or the first draw.
+    unmasked, clean = noisy != process.mask_id, np.asarray(process.encode(TOKENS))
+    unchanged = ~masked & (unmasked | ~counted)
+    np.testing.assert_array_equal(state[unchanged], clean[unchanged])
+    prediction = np.asarray(process.encode(jnp.full((BATCH, LENGTH), 2)))
+    hidden = (~unmasked).reshape(BATCH, LENGTH, -1).all(axis=-1).repeat(process.subtokens, axis=1)
+    drawn = ~masked & hidden & counted
+    assert drawn.any()
+    np.testing.assert_array_equal(state[drawn], prediction[drawn])
 
 
-def test_own_masks_let_the_predictor_see_older_mistakes():
-    """Tokens that a first filling got wrong and that were not masked again stay wrong."""
+def test_own_masks_leave_errors_of_the_first_draw():
+    """Wrong tokens of the first draw that are not masked again remain errors."""
     plain = examples(objective(), NOTHING, BATCHES, at_time(0.5))
     again = examples(objective(own_masks=True), NOTHING, BATCHES, at_time(0.5))
     assert not np.any(plain.labels * ~plain.drawn)
@@ -227,11 +227,11 @@ def test_own_masks_let_the_predictor_see_older_mistakes():
     np.testing.assert_array_equal(again.drawn.sum(axis=1), np.ceil(0.999 * 0.5 * WEIGHTS.sum(axis=1)))
 
 
-# An example's own.
+# Independence of the batch.
 
 
 def flat(params, noisy, time, cond=None, memory=None, *, keys=None):
-    """Every token may be drawn."""
+    """A denoiser with equal logits for all tokens."""
     return jnp.zeros((len(noisy), LENGTH, VOCAB))
 
 
@@ -245,7 +245,7 @@ def settings():
 
 
 @pytest.mark.parametrize("task", list(settings()), ids=["one_step", "corruption", "consistency", "own_masks", "digits"])
-def test_an_examples_noise_is_its_own(task):
+def test_noise_of_an_example_does_not_depend_on_the_batch(task):
     whole = examples(task, NOTHING, BATCHES, NOISE)
     rows = jnp.array([2, 1])
     part = examples(

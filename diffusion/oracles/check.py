@@ -159,7 +159,7 @@ def check_estimator(
     surprise = -np.where(probs > 0, language.log_prob(tokens), 0)
 
     def randomized(table_key):
-        return random_denoiser(table_key, language.vocabulary, causal=causal, digits=process.subtokens)
+        return random_denoiser(table_key, language.vocabulary, causal=causal, subtokens=process.subtokens)
 
     run = repeated(estimate, process, tokens, each)
     draw_key, uniform = named(key, "draws"), uniform_denoiser(language.vocabulary, process.subtokens)

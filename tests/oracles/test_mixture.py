@@ -1,4 +1,4 @@
-"""Gaussian mixtures: scores, tilted mixtures and future rewards against worked numbers and automatic differentiation."""
+"""Gaussian mixtures: scores, tilted mixtures and future rewards; worked examples and automatic differentiation."""
 
 import jax
 import jax.numpy as jnp

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.nets.sd.unet import Added, UNet
+from diffusion.nets.sd.unet import AddedConditioning, UNet
 from tests.weights import randomized
 
 BATCH, HEIGHT, WIDTH, TOKENS = 2, 8, 4, 3
@@ -36,7 +36,9 @@ def inputs(net, height=HEIGHT, width=WIDTH, tokens=TOKENS, batch=BATCH, seed=0):
     time = jnp.asarray(rng.uniform(0, 999, batch), jnp.float32)
     added = None
     if net.addition is not None:
-        added = Added(normal(batch, net.addition[1]), jnp.asarray(rng.integers(0, 1024, (batch, 6)), jnp.float32))
+        added = AddedConditioning(
+            normal(batch, net.addition[1]), jnp.asarray(rng.integers(0, 1024, (batch, 6)), jnp.float32)
+        )
     return normal(batch, height, width, net.in_channels), time, normal(batch, tokens, net.context_width), added
 
 

@@ -7,24 +7,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from experiments.families.text_to_image import EXACT
 from ml_collections import ConfigDict
 
 from configs import prime_toy
-from diffusion import build
-from diffusion.build.gaussian import EXACT
-from diffusion.build.guided import method
-from diffusion.build.pairs import NET as PAIR_NET
-from diffusion.build.pairs import has_sources
-from diffusion.build.translation import longest, translator
 from diffusion.data.synthetic import density_table
 from diffusion.glyphs.prompts import PROMPT_LENGTH
 from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
-from experiments.jobs import digest, plan, resolve, train_identity
+from experiments import families
+from experiments.families.guidance import method
+from experiments.families.seq2seq import NET as PAIR_NET
+from experiments.families.seq2seq import has_sources
+from experiments.families.translation import longest, translator
+from experiments.plan import digest, plan, resolve, train_identity
 
 FILES = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.py"))
-TABLES = [name for name in FILES if name not in ("__init__", "base", "gstar", "images", "scmdm", "seq2seq", "shapes")]
+TABLES = [name for name in FILES if name not in ("__init__", "base", "sampling")]
 VARIANTS = ("paper", "gpu", "local", "debug")
 BUILT, SAMPLED = set(), set()  # digests of the trainings, and of the samplers, whose shapes are known to fit
 # How many of equal blocks follow each other.
@@ -82,8 +82,9 @@ def shape_identity(config):
 
 def abstract_step(config):
     """Shapes of one training step's results; raises when anything in the config does not fit."""
-    system = build.system(config, config.data.vocab_size)
-    objective, optimizer, settings = build.objective(config, system), build.optimizer(config), build.settings(config)
+    system = families.system(config, config.data.vocab_size)
+    objective, optimizer = families.objective(config, system), families.optimizer(config)
+    settings = families.settings(config)
     step = make_step(objective, optimizer, decay=settings.ema, accumulate=settings.accumulate)
     shape = (settings.batch, config.data.length)
     batch = {
@@ -109,7 +110,7 @@ def abstract_sampler(config, system):
     if config.model.net == PAIR_NET and has_sources(config):
         return abstract_translations(config, system, keys)
     prompt = jax.ShapeDtypeStruct((size, length), jnp.int32)
-    sampler = build.sampler(config, system)
+    sampler = families.sampler(config, system)
 
     def draw(params):
         assert jax.eval_shape(sampler, params, keys, prompt).tokens.shape == (size, length)
@@ -180,7 +181,7 @@ def test_every_row_builds(table, variant, depth):
             assert metrics["loss"][0].shape == ()
             BUILT.add(training)
         if resolved.sample.policy != "data" and resolved.model.net not in ("classifier", "reward"):
-            system = build.system(resolved, resolved.data.vocab_size)
+            system = families.system(resolved, resolved.data.vocab_size)
             draw, sampler = abstract_sampler(resolved, system), sampler_identity(resolved, depth)
             if sampler not in SAMPLED:
                 SAMPLED.add(sampler)
@@ -237,8 +238,8 @@ def test_a_tables_steps_scale_down():
         work = []
         for variant in VARIANTS:
             config = module.get_config(variant)
-            system = build.system(config, config.data.vocab_size)
-            work.append(build.training_flops(config, system) * config.train.steps)
+            system = families.system(config, config.data.vocab_size)
+            work.append(families.training_flops(config, system) * config.train.steps)
         assert work == sorted(work, reverse=True), name
         # Two CPU cores make about 1e11 FLOP/s, and a local base may take an hour.
         assert work[2] < 3600 * 1e11, name

@@ -12,7 +12,6 @@ LAYERS = (
     "objectives sampling",
     "likelihood",
     "oracles",
-    "build",
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 ROOT = Path(__file__).parents[1] / "diffusion"

@@ -1,4 +1,4 @@
-"""Packed examples as a TFDS builder: prepared once a recipe, stored as ArrayRecord, never half written."""
+"""TFDS builder of packed examples: prepared once per recipe, stored as ArrayRecord, and published atomically."""
 
 import contextlib
 import dataclasses
@@ -23,9 +23,9 @@ BuildSplit = Callable[[Statistics], Iterator[PackedBlock]]
 
 
 class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Rows {"tokens": [length]}, when padded {"weights": uint8 [length]}, and when labeled {"label": int32 []}.
+    """Rows {"tokens": [length]}, with {"weights": uint8 [length]} when padded and {"label": int32 []} when labeled.
 
-    In the order of the source, or when `shuffled` in TFDS's fixed order by the hash of their number.
+    Rows keep the order of the source or, when `shuffled`, follow TFDS's fixed order by the hash of their number.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -47,7 +47,7 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        # encoding="bytes": one memory copy a row, where the default writes every id as a varint.
+        # encoding="bytes": one memory copy per row, where the default writes every id as a varint.
         def feature(dtype: type) -> tfds.features.Tensor:
             return tfds.features.Tensor(shape=(self.length,), dtype=dtype, encoding="bytes")
 
@@ -77,7 +77,7 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether a finished preparation lies there; its statistics are written last, before the final rename."""
+    """Whether the folder holds a complete preparation, whose statistics are written last, before the final rename."""
     return (folder / STATISTICS_FILE).is_file()
 
 
@@ -92,10 +92,10 @@ def prepare(
     labeled: bool = False,
     shuffled: bool = False,
 ) -> None:
-    """Writes the examples of every split into `folder`, all or nothing; splits without an example are left out.
+    """Writes the examples of every split into `folder`, all or nothing; omits splits without examples.
 
-    The work is done in a folder of its own beside `folder` and renamed at the end, so a killed preparation is
-    never taken for a finished one and two processes may prepare the same recipe at once (the first one wins).
+    Examples are written to a temporary folder beside `folder`, which is renamed at the end: an interrupted preparation
+    is never mistaken for a complete one, and two processes may prepare the same recipe at once (the first one wins).
     Raises: ValueError when the train split has no example.
     """
     try:
@@ -130,7 +130,7 @@ def prepare(
             file_format="array_record",
         )
         tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(io.StringIO()):  # "Downloading and preparing": nothing is downloaded
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS would announce a download, and there is none
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
         record = {
             "recipe": dict(recipe),
@@ -144,7 +144,7 @@ def prepare(
 
 def _publish(work: Path, folder: Path) -> None:
     if folder.exists() and not is_prepared(folder):
-        shutil.rmtree(folder, ignore_errors=True)  # damaged by hand: no preparation leaves such a folder
+        shutil.rmtree(folder, ignore_errors=True)  # modified from outside: no preparation leaves such a folder
     try:
         os.replace(work, folder)
     except OSError:

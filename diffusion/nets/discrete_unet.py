@@ -1,7 +1,8 @@
-"""The discrete U-Net of MDM-Prime's image experiments: digits of pixels in, a softmax over pixel values out.
+"""The discrete U-Net of MDM-Prime, from the sub-tokens of pixels to logits over pixel values.
 
-The layout is ADM's (Dhariwal and Nichol, 2021, appendix C) without its first convolution: the digits' embeddings are
-the first feature map. Equal blocks in a row are a loop over stacked parameters: each distinct body is compiled once.
+The layout is that of ADM (Dhariwal and Nichol, 2021, appendix C) without its first convolution: the embeddings of the
+sub-tokens are the first feature map. Consecutive equal blocks are a loop over stacked parameters, so that each distinct
+block is compiled once.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 
 from diffusion.nets.attention import attend
 from diffusion.nets.layers import Linear, dropout, dropout_seeds, shard_batch, stacked
-from diffusion.nets.self_conditioning_adapter import MemoryAdapter
+from diffusion.nets.self_conditioning_adapter import SelfConditioningAdapter
 from diffusion.nets.subtoken_embedding import DigitEmbedding
 
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -22,7 +23,10 @@ torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of the network; `joins` of its `inputs` channels are the newest stored map's; `stores` adds its own."""
+    """A part of the network.
+
+    `joins` of its `inputs` channels come from the last stored feature map, and `stores` says that it stores its output.
+    """
 
     kind: Literal["block", "pool", "unpool"]
     level: int
@@ -36,10 +40,11 @@ class Part:
 def layout(
     first: int, channels: int, multipliers: tuple[int, ...], res_blocks: int, attention_factors: tuple[int, ...]
 ) -> list[Part]:
-    """All parts in order: per level `res_blocks` blocks down, two in the middle, and `res_blocks` + 1 up.
+    """Return the parts in order: `res_blocks` blocks per level down, two in the middle, `res_blocks` + 1 per level up.
 
-    `first` is the width of the first feature map, `channels * multipliers[i]` that of level i, whose pictures are
-    2^i times smaller; blocks attend where that factor is among `attention_factors`, and after the middle's first.
+    `first` is the width of the first feature map, and `channels * multipliers[i]` that of level i, whose feature maps
+    are smaller by 2^i. Blocks with this factor in `attention_factors`, and the first block of the middle, have
+    attention.
     """
     parts, stored, width = [], [first], first
     last = len(multipliers) - 1
@@ -68,12 +73,12 @@ def layout(
 
 
 def runs(parts: list[Part]) -> list[list[Part]]:
-    """Equal parts in a row, in order; all of a run find maps of one width, `inputs` - `joins`, before them."""
+    """Return the runs of consecutive equal parts; the input of every part of a run has the same width."""
     return [list(run) for _, run in groupby(parts)]
 
 
 class Conv(nn.Module):
-    """Convolution with "same" padding, kernel and bias in float32, computed in `dtype`."""
+    """A convolution with "same" padding, with kernel and bias in float32, computed in `dtype`."""
 
     features: int
     size: int = 3
@@ -92,9 +97,9 @@ class Conv(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """x + conv(drop(silu(scale * norm(conv(silu(norm(x)))) + shift))), with the last convolution starting at zero.
+    """x + conv(drop(silu((1 + scale) norm(conv(silu(norm(x)))) + shift))), with the last convolution zero at the start.
 
-    Scale and shift are ADM's, but constants that are learned: as published, the network is not told the time.
+    Scale and shift are those of ADM, but learned constants, because the published network has no time conditioning.
     """
 
     outputs: int
@@ -122,7 +127,7 @@ class ResBlock(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """x + attention over all pixels of norm(x), with the last projection starting at zero."""
+    """x + attention(norm(x)) over all pixels, with the last projection zero at the start."""
 
     head_channels: int
     groups: int
@@ -142,8 +147,8 @@ class SpatialAttention(nn.Module):
         return shard_batch(x + mixed.reshape(x.shape))
 
 
-class Block(nn.Module):
-    """One block of a run; `residual` and `spatial` are the fields of ResBlock and SpatialAttention, () for none."""
+class RunBlock(nn.Module):
+    """A block of a run; `residual` and `spatial` are the fields of ResBlock and of SpatialAttention, () for none."""
 
     residual: tuple
     spatial: tuple
@@ -160,22 +165,24 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """Logits over `classes` values for every pixel of a picture of `shape` (height, width, colors).
+    """A U-Net with logits over `classes` values for every pixel of an image of `shape` (height, width, colors).
 
-    One table of (base + 1) x (channels / l) embeds the digits of all colors; digit j of color c fills the feature
-    planes [(c l + j) channels / l, (c l + j + 1) channels / l), see DigitEmbedding for `merge` and `shared`. The
-    defaults are the published network for CIFAR-10 and ImageNet-32, but for `constant_init`: the official code draws
-    every block's scale and shift from U(-sqrt(384), sqrt(384)), which looks like a slip, since it drowns what the block
-    computes; 0 starts at plain normalization, and the published start is constant_init=19.6. `head_size` is the last
-    convolution's, whose cost grows with `classes`. Parameters are float32, convolutions and attention run in `dtype`,
-    norms and the residual stream in float32; `remat` ("none", "full") recomputes blocks in the backward pass. Block n's
-    parameters are `block{n}` and `attention{n}`; a run of two or more equal blocks from n on has them stacked along a
-    leading axis, as `block` and `attention` of `blocks{n}`; `unroll` of its blocks are compiled into each turn of the
-    loop (CPUs run convolutions in a loop ten times slower). With `memory` the network reads its own last prediction, a
-    soft embedding of every value, beside the embeddings.
+    One table of (base + 1) x (channels / l) embeds the sub-tokens of all colors. Sub-token j of color c fills the
+    feature planes [(c l + j) channels / l, (c l + j + 1) channels / l); see `DigitEmbedding` for `merge` and `shared`.
+
+    The defaults are the published network for CIFAR-10 and ImageNet-32, except for `constant_init`. The official code
+    draws the scale and shift of every block from U(-sqrt(384), sqrt(384)), probably by mistake, since they dominate the
+    output of the block; the published start is constant_init=19.6, and 0 starts at plain normalization. `head_size` is
+    the kernel size of the last convolution, whose cost grows with `classes`.
+
+    Parameters are float32. Convolutions and attention run in `dtype`, norms and the residual stream in float32. `remat`
+    ("none", "full") recomputes blocks in the backward pass. The parameters of block n are `block{n}` and
+    `attention{n}`; those of a run of two or more equal blocks from n on are stacked along a leading axis, as `block`
+    and `attention` of `blocks{n}`. Each iteration of the loop has `unroll` blocks (CPUs run convolutions in a loop ten
+    times slower). With `memory`, the network has a self-conditioning input, a soft embedding of its last prediction.
 
     Raises:
-      ValueError: naming the field, when sizes do not divide.
+      ValueError: with the name of the field, if sizes do not divide.
     """
 
     shape: tuple[int, int, int]
@@ -202,14 +209,18 @@ class UNet(nn.Module):
     def setup(self):
         self.embedding = DigitEmbedding(self.base, self.digits, self.channels, self.merge, self.shared)
         if self.memory != "none":
-            self.adapter = MemoryAdapter(self.memory, self.channels, self.classes, self.dtype)
+            self.adapter = SelfConditioningAdapter(self.memory, self.channels, self.classes, self.dtype)
 
     def token_table(self, codes: Int[Array, "1 N"]) -> Float[Array, "K D"]:
-        """The table in which a prediction is kept as memory: embeddings of all values' codes, or its own (see DiT)."""
+        """Return the table of self-conditioning: the embeddings of all values, or that of the adapter (see `DiT`)."""
         return self.adapter.table if self.memory == "table" else self.embedding(codes)[0]
 
     def parts(self) -> list[Part]:
-        """The network's layout; raises ValueError where it does not fit the picture."""
+        """Return the layout of the network.
+
+        Raises:
+          ValueError: with the name of the field, if the layout does not fit the image.
+        """
         height, width, colors = self.shape
         factor = 2 ** (len(self.multipliers) - 1)
         if height % factor or width % factor:
@@ -236,7 +247,10 @@ class UNet(nn.Module):
         memory: Float[Array, "B L D"] | None = None,
         keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B L K"]:
-        """Logits [B, (c h w), K] of digits [B, (c h w l)]; `sigma` is not read, `keys` turn dropout on."""
+        """Return logits [B, (c h w), K] for sub-tokens [B, (c h w l)].
+
+        `sigma` is not read, `memory` None is no self-conditioning input, and `keys`, one per example, turn on dropout.
+        """
         height, width, colors = self.shape
         parts = self.parts()
         blocks = sum(part.kind == "block" for part in parts)
@@ -259,7 +273,7 @@ class UNet(nn.Module):
                 residual = (part.outputs, self.dropout, self.groups, self.constant_init, self.dtype)
                 spatial = (self.head_channels, self.groups, self.dtype, self.attention) if part.attention else ()
                 if turns > 1:
-                    block = nn.remat(Block, prevent_cse=self.unroll > 1) if self.remat == "full" else Block
+                    block = nn.remat(RunBlock, prevent_cse=self.unroll > 1) if self.remat == "full" else RunBlock
                     loop = stacked(block, turns, unroll=min(self.unroll, turns))
                     loop = loop(residual, spatial, part.stores, name=f"blocks{number}")
                     x, maps = loop(x, jnp.stack(skips) if skips else None, words)
@@ -278,10 +292,10 @@ class UNet(nn.Module):
 
 
 def flops_per_example(net: UNet) -> float:
-    """Floating-point operations of one picture's forward pass; a training step takes three times as many.
+    """Return the floating-point operations of one forward pass per image; a training step takes three times as many.
 
-    Multiply-adds count two. Counted: convolutions (borders as if whole), projections, attention's products. Not
-    counted: norms, activations, pooling and the embedding.
+    A multiply-add counts as two. The count includes convolutions (without a correction at the borders), projections and
+    the products of attention, but not norms, activations, pooling and the embedding.
     """
     height, width, colors = net.shape
     total, out = 0.0, 0

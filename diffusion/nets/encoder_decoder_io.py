@@ -1,6 +1,6 @@
-"""How a denoiser of embeddings reads its input and writes its estimate: time, self-conditioning, and the way out.
+"""Input and output layers of a denoiser of embeddings: time embedding, self-conditioning input, and readout.
 
-Each comes in the form of Difformer (arXiv 2212.09412) and in that of DINOISER (arXiv 2302.10025).
+Each has the form of Difformer (arXiv 2212.09412) and that of DINOISER (arXiv 2302.10025).
 """
 
 from typing import Literal
@@ -18,13 +18,13 @@ FREQUENCIES = 128
 DEVIATION = 16.0
 
 Rows = Float[Array, "V d"]
-# "unit": rows of length sqrt(d), for latents and for logits (DINOISER). "scaled": sqrt(d) times the table for latents,
-# the table itself for logits (Difformer).
+# "unit": rows of norm sqrt(d), for latents and for logits (DINOISER). "scaled": sqrt(d) times the table for latents,
+# and the table for logits (Difformer).
 SCALES = ("unit", "scaled")
 
 
 def scaled_rows(table: Rows, scale: str) -> Rows:
-    """e(v) of every token: the table's rows normalized to length sqrt(d) ("unit"), or times sqrt(d) ("scaled")."""
+    """Return e(v) of all tokens: rows of the table scaled to norm sqrt(d) ("unit"), or times sqrt(d) ("scaled")."""
     table = table.astype(jnp.float32)
     width = table.shape[-1]
     if scale == "scaled":
@@ -33,11 +33,11 @@ def scaled_rows(table: Rows, scale: str) -> Rows:
 
 
 class TokenTime(nn.Module):
-    """The embedding of every token's own time.
+    """The embedding of the time of every token.
 
-    "difformer": W2 relu(W1 sinusoids(1000 t)), widths 4 D and D. "dinoiser": W2 silu(W1 [sin, cos](2 pi t w)) with
-    128 fixed frequencies w ~ N(0, 16^2), widths 512 and D. (Difformer's code tells index i of 2,000 as 1000 i / 2000;
-    here its time is (i + 1) / 2000, half a unit more.)
+    "difformer": W2 relu(W1 sinusoids(1000 t)) with widths 4 D and D. "dinoiser": W2 silu(W1 [sin, cos](2 pi t w)) with
+    128 fixed frequencies w ~ N(0, 16^2), and widths 512 and D. (Difformer's code embeds index i of 2,000 as
+    1000 i / 2000. Our time of this index is (i + 1) / 2000, so that the embedded value is larger by 0.5.)
     """
 
     form: Form
@@ -59,9 +59,9 @@ class TokenTime(nn.Module):
 
 
 class Join(nn.Module):
-    """Noisy latents and what is remembered of the last estimate, side by side, to the network's width.
+    """A projection of noisy latents z and the self-conditioning input s to the width of the network.
 
-    "difformer": W2 drop(relu(W1 [P z ; P s])), P without bias and the same for both. "dinoiser": W2 tanh(W1 [z ; s]).
+    "difformer": W2 drop(relu(W1 [P z ; P s])) with one projection P without bias. "dinoiser": W2 tanh(W1 [z ; s]).
     """
 
     form: Form
@@ -85,7 +85,10 @@ class Join(nn.Module):
 
 
 class Readout(nn.Module):
-    """The estimate of the clean latents, float32: "difformer" one map without bias, "dinoiser" W2 tanh(W1 x)."""
+    """The estimate of the clean latents, in float32.
+
+    "difformer": one linear map without bias. "dinoiser": W2 tanh(W1 x).
+    """
 
     form: Form
     latent: int

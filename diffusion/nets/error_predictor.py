@@ -1,4 +1,4 @@
-"""G-Star's error predictor: a network that reads a full sequence and says which of its tokens are wrong."""
+"""The error predictor of G-Star, which predicts the wrong tokens of a full sequence (arXiv 2510.08369)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +15,15 @@ KINDS = ("full", "block", "head")
 
 @dataclass(frozen=True)
 class ErrorPredictor:
-    """g(y): one logit a token of a sequence without masks, larger where the token looks wrong (arXiv 2510.08369).
+    """Error logits g(y), one per token of a sequence without masks: sigmoid(g) is the probability that it is wrong.
 
-    "full" is the denoiser's network with one output a position, every weight its own; "block" the same with the first
-    block alone; "head" puts a head of its own on the denoiser's network, which stays frozen. What it has from the
-    denoiser starts as a copy. The head starts at zero, so that every logit is 0 and the cross-entropy ln 2. The network
-    is told no noise level (sigma = 0), and has no memory.
+    "full" is the network of the denoiser with one output per position and separate parameters, "block" the same with
+    the first block only, and "head" a separate head on the frozen network of the denoiser. Parameters other than the
+    head start as copies of those of the denoiser. The head starts at zero, so that all logits are 0 and the
+    cross-entropy is ln 2 nats per token. The noise level is 0, and there is no self-conditioning input.
 
     Raises:
-      ValueError: for an unknown kind.
+      ValueError: if the kind is not known.
     """
 
     kind: str
@@ -35,18 +35,18 @@ class ErrorPredictor:
 
     @property
     def blocks(self) -> int:
-        """Blocks that a sequence passes."""
+        """Number of blocks."""
         return 1 if self.kind == "block" else self.trunk.blocks
 
     @property
     def net(self) -> DiT:
-        """The denoiser's network with one output a position."""
+        """The network of the denoiser with one output per position."""
         unroll = min(self.trunk.unroll, self.blocks)
         return self.trunk.clone(blocks=self.blocks, unroll=unroll, memory="none", outputs=1)
 
     def init(self, key: Key[Array, ""], denoiser: Params) -> Params:
-        """The predictor's own parameters: copies of the denoiser's, and a head."""
-        return self._own(denoiser) | {"head": self._head(key)}
+        """Return the parameters of the predictor: copies of those of the denoiser, and a head."""
+        return self._initial_trunk(denoiser) | {"head": self._initial_head(key)}
 
     def __call__(
         self,
@@ -57,9 +57,9 @@ class ErrorPredictor:
         *,
         keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B L"]:
-        """Float32 error logits of every token of a full `state` (tokens, or their flat digits).
+        """Return float32 error logits of every token of a full `state` (tokens, or flattened sub-tokens).
 
-        `keys` turn dropout on, in what is trained alone: the frozen network gives the features that it gives a sampler.
+        `keys`, one per example, turn on dropout, except in a frozen network, whose features must be those of sampling.
         """
         if self.kind == "head":
             params, keys = jax.lax.stop_gradient(self._trunk(denoiser)) | params, None
@@ -67,21 +67,22 @@ class ErrorPredictor:
         return logits[..., 0].astype(jnp.float32)
 
     def flops(self, length: int) -> float:
-        """Floating-point operations of one example of `length` tokens, counted as in `dit.flops_per_token`."""
+        """Return the floating-point operations per example of `length` tokens, counted as in `dit.flops_per_token`."""
         hidden, ratio = self.trunk.hidden, self.trunk.mlp_ratio
         token = flops_per_token(hidden=hidden, blocks=self.blocks, mlp_ratio=ratio, vocab_size=1, length=length)
         return length * token
 
-    def _own(self, denoiser: Params) -> Params:
+    def _initial_trunk(self, denoiser: Params) -> Params:
         if self.kind == "head":
             return {}
-        # Real copies: a training step that gives its old state away must not hold one buffer twice.
-        own = self._trunk(denoiser)
-        return jax.tree.map(jnp.copy, own | {"blocks": jax.tree.map(lambda leaf: leaf[: self.blocks], own["blocks"])})
+        # A training step donates its old state, which must not contain one buffer twice.
+        trunk = self._trunk(denoiser)
+        blocks = jax.tree.map(lambda leaf: leaf[: self.blocks], trunk["blocks"])
+        return jax.tree.map(jnp.copy, trunk | {"blocks": blocks})
 
     def _trunk(self, denoiser: Params) -> Params:
         return {name: part for name, part in denoiser.items() if name not in ("adapter", "head")}
 
-    def _head(self, key: Key[Array, ""]) -> Params:
+    def _initial_head(self, key: Key[Array, ""]) -> Params:
         head = Head(1, self.trunk.adaln, self.trunk.dtype)
         return head.init(key, jnp.zeros((1, 1, self.trunk.hidden)), jnp.zeros((1, self.trunk.cond_dim)))["params"]

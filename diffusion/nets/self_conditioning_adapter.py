@@ -1,4 +1,4 @@
-"""The way of a network's own last prediction into its input: SCMDM's adapter, zero at the start."""
+"""The adapter that adds the last prediction of a network to its input (SCMDM)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,18 +10,18 @@ KINDS = ("none", "linear", "norm_linear", "table", "concat", "direct")
 
 
 def check_kind(kind: str) -> None:
-    """Raise ValueError that lists the known kinds."""
+    """Raise ValueError, with the list of kinds, if the kind is not known."""
     if kind not in KINDS:
         raise ValueError(f"memory.adapter: unknown {kind!r}; known: {', '.join(KINDS)}")
 
 
-class MemoryAdapter(nn.Module):
-    """x + phi(memory), phi(0) = 0, where memory is a prediction c as a soft embedding, c E (SCMDM).
+class SelfConditioningAdapter(nn.Module):
+    """x + phi(c E) with phi(0) = 0, for a prediction c [V] and its soft embedding c E [D] (SCMDM).
 
-    How the paper feeds c in is not known; these are the readings. "linear": W c E with W [D, D] from zero, the default;
-    "norm_linear": W LN(c E); "table": c U with a table U [V, D] of its own, from zero; "concat": [x; c E] W' with W'
-    from [I; 0], exact only in exact arithmetic; "direct": c E itself, which moves a trained network at once. The first
-    three leave the network as it was, bit for bit, until they are trained.
+    The paper does not specify phi. "linear": W c E with W [D, D] zero at the start, the default. "norm_linear":
+    W LN(c E). "table": c U with a separate table U [V, D], zero at the start. "concat": [x; c E] W' with W' = [I; 0] at
+    the start. "direct": c E. With the first three, the network before training is bitwise equal to the base network;
+    with "concat" it is equal up to rounding, and with "direct" it differs.
     """
 
     kind: str
@@ -41,7 +41,7 @@ class MemoryAdapter(nn.Module):
             self.kernel = self.param("kernel", identity_first, (2 * self.hidden, self.hidden), jnp.float32)
 
     def __call__(self, x: Float[Array, "B L D"], memory: Float[Array, "B L D"] | None) -> Float[Array, "B L D"]:
-        """The embeddings with the memory; None is no memory, which is zeros."""
+        """Add the self-conditioning input to the embeddings; None is equal to zeros."""
         if memory is None and self.kind != "concat" and not self.is_initializing():
             return x
         memory = jnp.zeros_like(x) if memory is None else memory
@@ -56,6 +56,6 @@ class MemoryAdapter(nn.Module):
 
 
 def identity_first(key, shape, dtype=jnp.float32):
-    """[I; 0]: the embeddings as they are, nothing of the memory."""
+    """Return [I; 0], which keeps the embeddings and ignores the self-conditioning input."""
     del key
     return jnp.eye(*shape, dtype=dtype)

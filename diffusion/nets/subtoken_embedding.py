@@ -1,4 +1,4 @@
-"""Embedding of half-known tokens: Prime's input layer, in front of an unchanged backbone."""
+"""The embedding of partially masked tokens, the input layer of MDM-Prime."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ MERGES = ("concat", "sum")
 
 
 def check_embedding(digits: int, hidden: int, merge: str) -> None:
-    """Raise ValueError for an unknown merge, or digits that do not divide `hidden`."""
+    """Raise ValueError if the merge is not known, or if the number of sub-tokens must divide `hidden` and does not."""
     if merge not in MERGES:
         raise ValueError(f"codec.merge: unknown {merge!r}; known: {', '.join(MERGES)}")
     if merge == "concat" and hidden % digits:
@@ -18,14 +18,14 @@ def check_embedding(digits: int, hidden: int, merge: str) -> None:
 
 
 class DigitEmbedding(nn.Module):
-    """e(y^i) = concat_j E[y^{ij}], or their sum; row `base` of a table is the masked digit (MDM-Prime).
+    """e(y^i) = concat_j E[y^{ij}] or sum_j E[y^{ij}] over the l sub-tokens of token i (MDM-Prime).
 
-    "concat" gives digit j the columns [j hidden / l, (j + 1) hidden / l) and needs l to divide hidden; the published
-    code shares one table among the digit places. `shared=False` gives every place its own, packed as one table of
-    l (base + 1) rows (MDM-Prime-v2).
+    Row `base` of a table is the mask. With "concat", sub-token j fills the columns [j hidden / l, (j + 1) hidden / l),
+    and l must divide `hidden`. The published code shares one table among all j; with `shared=False` every j has its own
+    table, and all of them are stored as one of l (base + 1) rows (MDM-Prime-v2).
 
     Raises:
-      ValueError: when l does not divide hidden, or for an unknown merge.
+      ValueError: if l does not divide `hidden` with "concat", or if the merge is not known.
     """
 
     base: int
@@ -36,6 +36,7 @@ class DigitEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, state: Int[Array, "B N"]) -> Float[Array, "B L D"]:
+        """Embed flattened sub-tokens, N = L l."""
         check_embedding(self.digits, self.hidden, self.merge)
         width = self.hidden // self.digits if self.merge == "concat" else self.hidden
         rows = (self.base + 1) * (1 if self.shared else self.digits)

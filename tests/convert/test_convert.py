@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency: 
 
 import safetensors.torch  # noqa: E402
 
-from experiments import torch_reference as reference  # noqa: E402
+from experiments.benchmarks import torch_reference as reference  # noqa: E402
 
 VOCAB, LENGTH, SIZES = 23, 9, dict(hidden=32, blocks=3, heads=4)
 TOKENS = np.random.default_rng(0).integers(0, VOCAB, (2, LENGTH))

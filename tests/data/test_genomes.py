@@ -165,10 +165,10 @@ def test_tables_of_sequences_keep_the_splits_of_their_files(tmp_path):
     assert labeled(three, "validation") == expected("dev") and labeled(three, "test") == expected("test")
     assert three.fingerprint != two.fingerprint
     (tmp_path / "a/data/train-00000-of-00001.parquet").rename(tmp_path / "a/data/more.parquet")
-    with pytest.raises(ValueError, match=r"data\.path: data/more\.parquet does not tell its split"):
+    with pytest.raises(ValueError, match=r"data\.path: data/more\.parquet does not name its split"):
         load_dataset(settings)
     (tmp_path / "a/data/more.parquet").unlink()
-    with pytest.raises(ValueError, match=r"data\.path: no file tells that it is of the train split"):
+    with pytest.raises(ValueError, match=r"data\.path: no file names the train split"):
         load_dataset(settings)
 
 
@@ -207,7 +207,7 @@ def test_damaged_tables_are_named(tmp_path):
         ((["ACGT" * 4], [10]), "row 0 of .* names the species 10, which is not known"),
         ((["ACGT" * 4], ["Homo erectus"]), "names the species 'Homo erectus'"),
         (([None, "ACGT" * 4], [1, 1]), "row 0 of .* has None for a sequence"),
-        ((["hello world"], [1]), "is no file of nucleotides .*'e' is no nucleotide"),
+        ((["hello world"], [1]), "is not a file of nucleotides .*'e' is not a nucleotide"),
         ((["ACGT"], [1], "kind"), "has no column species_label or species or label"),
     ):
         parquet(tmp_path / "a.parquet", *content)
@@ -220,9 +220,9 @@ def test_damaged_genomes_are_named(genomes, tmp_path):
     for file in genomes[0].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     for name, content, message in (
-        ("C.elegans.fa", b"ACGT\n", r"C\.elegans\.fa is no FASTA: it begins with 'ACGT', not with '>'"),
-        ("C.elegans.fa", b"\n", "is no FASTA: it is empty"),
-        ("C.elegans.fa", b">p\nMEEPQSDPSV\n", "is no file of nucleotides .*'E' is no nucleotide"),
+        ("C.elegans.fa", b"ACGT\n", r"C\.elegans\.fa is not FASTA: it begins with 'ACGT', not with '>'"),
+        ("C.elegans.fa", b"\n", "is not FASTA: it is empty"),
+        ("C.elegans.fa", b">p\nMEEPQSDPSV\n", "is not a file of nucleotides .*'E' is not a nucleotide"),
         ("C.elegans.fa", b"\xff\xfe\x00", "is not UTF-8 text"),
         ("A.thaliana.fa.gz", gzip.compress(b">1\nACGT")[:-9], "a compressed file in .* is damaged"),
         ("D.melanogaster.fasta.xz", lzma.compress(b">1\nACGT")[:-9], "a compressed file in .* is damaged"),

@@ -126,7 +126,7 @@ def test_an_unfinished_preparation_is_not_used(settings, tmp_path, dataset):
     left = list((tmp_path / "packed").iterdir())
     assert len(left) == 1 and left[0].name.startswith(".")
     assert load_dataset(killed).statistics == dataset.statistics
-    # A folder without its statistics (damaged by hand) is replaced, not read.
+    # A folder without its statistics (modified from outside) is replaced, not read.
     (folder,) = (path for path in (tmp_path / "packed").iterdir() if not path.name.startswith("."))
     (folder / builder.STATISTICS_FILE).unlink()
     shutil.rmtree(folder / "packed_examples")

@@ -226,8 +226,8 @@ def test_a_set_too_small_to_hold_anything_out_says_so(tmp_path):
         (None, {}, r"data\.path: qm9 expects QM9_smiles\.txt or a table .*; pass --config\.data\.path=FOLDER"),
         (None, {"path": ""}, r"data\.path: qm9 expects .*\(data\.path is empty\)"),
         ("\n\n", {}, r"data\.path: .* holds no molecule"),
-        ("CCO\n" * 3 + "Hello world\n", {}, r"data\.path: .* holds 'Hello world', which is no SMILES"),
-        ("C[NH\n", {}, r"data\.path: .* holds 'C\[NH', which is no SMILES"),
+        ("CCO\n" * 3 + "Hello world\n", {}, r"data\.path: .* holds 'Hello world', which is not SMILES"),
+        ("C[NH\n", {}, r"data\.path: .* holds 'C\[NH', which is not SMILES"),
         (MOLECULES, {"vocab_size": 40}, rf"data\.vocab_size: 40 does not fit qm9; .*vocab_size={len(VOCABULARY) + 3}"),
         (MOLECULES, {"tokenizer": "bytes"}, r"data\.tokenizer: 'bytes' does not fit qm9; .*tokenizer=smiles"),
         (MOLECULES, {"tokenizer": "bpe", "vocab_size": 30}, r"data\.vocab_size: 30 .*molecules .* of their own"),
@@ -265,7 +265,7 @@ def test_damaged_files_are_named(tmp_path):
 
 def test_other_tokenizers_cannot_read_molecules(dataset, file, tmp_path):
     (tmp_path / "QM9_smiles.txt").write_text("CCO")
-    with pytest.raises(ValueError, match=r"data\.source: qm9 is no text, so tokenizer 'smiles' cannot read it"):
+    with pytest.raises(ValueError, match=r"data\.source: qm9 is not text, so tokenizer 'smiles' cannot read it"):
         load_dataset(fields(tmp_path, vocab_size=5), tokenizer=dataset.tokenizer)
     assert load_dataset(fields(file), tokenizer=dataset.tokenizer).fingerprint == dataset.fingerprint
 

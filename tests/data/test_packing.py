@@ -1,4 +1,4 @@
-"""Packing: layouts by hand, exact counts, and the text that comes back."""
+"""Packing: layouts computed manually, exact counts, and the text that comes back."""
 
 import numpy as np
 import pytest

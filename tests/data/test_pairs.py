@@ -12,7 +12,7 @@ import pytest
 
 from diffusion.data.batches import batches, evaluation_batches
 from diffusion.data.pair_sources import open_pairs
-from diffusion.data.pair_tasks import DIALECTS, SHARED, SOURCE_WORDS, dictionary, in_words, translations
+from diffusion.data.pair_tasks import DIALECTS, SHARED, SOURCE_WORDS, dictionary, spell_number, translations
 from diffusion.data.pairs import UNKNOWN, PairSettings, load_pairs, text_of, words_tokenizer
 from diffusion.data.splits import split_of
 
@@ -99,7 +99,7 @@ def test_batches_read_pairs_as_any_data_set(dialects):
     ],
 )  # fmt: skip
 def test_numbers_in_words(number, words):
-    assert in_words(int(number)) == words
+    assert spell_number(int(number)) == words
 
 
 def test_number_words_both_ways():
@@ -108,12 +108,12 @@ def test_number_words_both_ways():
     )
     sources, targets = one.split("test").texts(range(20))
     for words, (digits,) in zip(sources, targets, strict=True):
-        assert in_words(int(digits.replace(" ", ""))) == words
+        assert spell_number(int(digits.replace(" ", ""))) == words
     assert other.split("test").texts([0])[0] == [targets[0][0]]
     statistics = one.split("validation").statistics
     assert statistics.left_out == statistics.empty == 0 and statistics.examples > 1000
     with pytest.raises(ValueError, match=r"data.source: number_words knows numbers of up to 12 digits"):
-        in_words(10**12)
+        spell_number(10**12)
     with pytest.raises(ValueError, match=r"data.reverse: dialects are translated one way"):
         open_pairs("dialects", "", reverse=True)
 

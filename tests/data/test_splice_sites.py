@@ -87,7 +87,7 @@ def test_nucleotides_decode_to_what_stands_before_the_first_end(sites):
     bare = symbol_tokenizers.nucleotides()
     assert (bare.bos_id, bare.eos_id, bare.filler_id, bare.mask_id) == (None, 5, 6, 7)
     assert bare.fingerprint != tokenizer.fingerprint
-    with pytest.raises(ValueError, match=r"data\.tokenizer: 'E' is no nucleotide"):
+    with pytest.raises(ValueError, match=r"data\.tokenizer: 'E' is not a nucleotide"):
         tokenizer.encode("ACE")
 
 
@@ -96,7 +96,7 @@ def test_damaged_splice_sites_are_named(sites, tmp_path):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     for content, message in (
         (b"ACG GTAG ACG 3 gene\nACG GTAG ACG gene\n", r"line 2 of .*eie\.dm\.txt has 4 fields, not exon, intron"),
-        (b"ACG 12 ACG 3 gene\n", "is no file of nucleotides .*'1' is no nucleotide"),
+        (b"ACG 12 ACG 3 gene\n", "is not a file of nucleotides .*'1' is not a nucleotide"),
     ):
         (tmp_path / "eie.dm.txt").write_bytes(content)
         with pytest.raises(ValueError, match=rf"data\.path: .*{message}") as caught:

@@ -25,7 +25,7 @@ def test_simple_molecules_are_valid_and_of_three_kinds():
     assert (data.domain, data.labels) == ("molecules", 0)
     parts = {split: texts(data, split)[0] for split in ("train", "validation", "test")}
     everything = [text for part in parts.values() for text in part]
-    # 27 + 81 + 243 chains, as many rings, and a methyl group on every second atom that is no oxygen.
+    # 27 + 81 + 243 chains, as many rings, and a methyl group on every second atom that is not oxygen.
     assert len(everything) == len(set(everything)) == 351 * 2 + 351 * 2 // 3
     assert min(map(len, parts.values())) > 20
     assert all(molecule is not None for molecule in parse(everything))

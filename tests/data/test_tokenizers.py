@@ -167,5 +167,5 @@ def test_missing_vocabularies_say_what_and_where(tmp_path):
                 make(path)
             assert "\n" not in str(caught.value)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"is no tokenizer\.json"):
+    with pytest.raises(ValueError, match=r"is not a tokenizer\.json"):
         subword.from_file(str(tmp_path))

@@ -11,11 +11,11 @@ import pytest
 from absl import flags
 
 import launch
-from diffusion import build
 from diffusion.data import glyphs, pair_tasks, synthetic
 from diffusion.train.mesh import make_mesh
-from experiments import allocator
-from experiments.context import Context
+from experiments import families
+from experiments.benchmarks import allocator
+from experiments.run_context import Context
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 def two_devices():
     """Verbs run on two of the simulated devices: programs for eight take longer and show nothing more."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiments.context.make_mesh", partial(make_mesh, devices=jax.devices()[:2]))
+        patch.setattr("experiments.run_context.make_mesh", partial(make_mesh, devices=jax.devices()[:2]))
         yield
 
 
@@ -80,7 +80,7 @@ def cli(capsys, monkeypatch, tmp_path):
 
 def context(config, dataset, folder):
     """A job of this config and these data below a folder, whose network nothing reads."""
-    system = build.system(config, dataset.tokenizer.vocab_size)
+    system = families.system(config, dataset.tokenizer.vocab_size)
     return Context(config, folder / "job", folder, dataset, system, make_mesh())
 
 

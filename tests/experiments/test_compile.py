@@ -10,7 +10,7 @@ import pytest
 from configs import lidar_mixture, lidar_shapes, mdlm_owt, text8
 from diffusion.train import hardware
 from experiments import compile as ahead_of_time
-from experiments.programs import network_turns, refusal
+from experiments.aot.programs import network_turns, refusal
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu is an optional requirement: pip install libtpu"

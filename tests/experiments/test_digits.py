@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.base import defaults, tiny
-from diffusion import build
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.rng import example_keys
 from diffusion.train.weights import save_weights
-from experiments import context, evaluate, sample, texts
-from experiments.jobs import Job, plain, train_identity
+from experiments import evaluate, families, run_context, sample
+from experiments.plan import Job, plain, train_identity
+from experiments.tasks import text
 
 COUNT = 6
 
@@ -32,7 +33,7 @@ def config(folder):
     made.sample.update(count=COUNT, batch=8, steps=3)
     made.evaluate.update(batches=1, batch=8)
     made.checkpoint = str(folder / "weights")
-    system = build.system(made, 257)
+    system = families.system(made, 257)
     params = jax.jit(system.init)(jax.random.key(0))
     params["head"]["linear"]["bias"] = jax.random.normal(jax.random.key(1), (system.classes,))
     save_weights(folder / "weights", params)
@@ -55,7 +56,7 @@ def changed(config, **fields):
 def test_one_model_is_scored_by_several_estimators(config, folder):
     also = ("joint_ce", "bound_grouped", "bound_steps_2")
     job = job_of(changed(config, evaluate__also=also), "evaluate")
-    result = evaluate.run(context.check(job, folder), job)
+    result = evaluate.run(run_context.check(job, folder), job)
     metrics = result["metrics"]
     assert (result["estimator"], result["also"]) == ("bound_marginal", list(also))
     assert metrics["nats_per_token"] == metrics["bound_marginal/nats_per_token"]
@@ -66,17 +67,17 @@ def test_one_model_is_scored_by_several_estimators(config, folder):
 
 def test_given_digit_planes_are_those_of_held_out_examples(config, folder):
     job = job_of(changed(config, sample__planes=(0,)), "sample")
-    made = context.check(job, folder)
+    made = run_context.check(job, folder)
     ((tokens, _),), cost = sample.generate(made, job)
     table = made.system.process.codec.table
-    assert np.array_equal(table[0][tokens], table[0][texts.held_out(made, COUNT)])
-    assert np.mean(table[1][tokens] == table[1][texts.held_out(made, COUNT)]) < 0.5
+    assert np.array_equal(table[0][tokens], table[0][text.held_out(made, COUNT)])
+    assert np.mean(table[1][tokens] == table[1][text.held_out(made, COUNT)]) < 0.5
     assert (tokens.shape, cost["invalid_code_rate"], cost["evaluations"]) == ((COUNT, 32), 0.0, 4.0)
 
 
 @pytest.mark.parametrize("planes", [(0, 1), (2,), (-1,)])
 def test_planes_that_the_code_has_not_are_refused(config, folder, planes):
-    made = context.check(job_of(changed(config, sample__planes=planes), "sample"), folder)
+    made = run_context.check(job_of(changed(config, sample__planes=planes), "sample"), folder)
     with pytest.raises(ValueError, match=r"sample\.planes: .* must be some of 0\.\.1, not all"):
         sample.check(made)
 
@@ -96,10 +97,10 @@ def test_only_whole_tokens_under_the_filter_never_make_a_code_of_no_token(config
     # Four digits of base 5: of tokens 250..256, whose first digit is 2, few other digits follow it.
     fields = dict(codec__carry_over=carry_over, sample__digits_draw=draw, sample__steps=2, codec__digits=4)
     made = changed(config, **fields)
-    system = context.check(job_of(made, "sample"), folder).system
+    system = run_context.check(job_of(made, "sample"), folder).system
     keys = example_keys(jax.random.key(0), jnp.arange(16))
     params = jax.jit(system.init)(jax.random.key(2))
-    samples = jax.jit(build.sampler(made, system))(params, keys, jnp.full((16, 32), 257))
+    samples = jax.jit(families.sampler(made, system))(params, keys, jnp.full((16, 32), 257))
     assert np.array_equal(samples.invalid, (samples.tokens == 257).sum(axis=1))
     assert (int(samples.invalid.sum()) == 0) == (carry_over and draw == "token")
 
@@ -126,7 +127,7 @@ def test_bad_fields_are_one_line_that_names_them(config, folder, fields, message
     made = changed(config, **fields)
     with pytest.raises(ValueError, match=message) as caught:
         section = next(iter(fields)).split("__")[0]
-        context.check(job_of(made, section if section in ("evaluate", "sample") else "train"), folder)
+        run_context.check(job_of(made, section if section in ("evaluate", "sample") else "train"), folder)
     assert "\n" not in str(caught.value)
 
 

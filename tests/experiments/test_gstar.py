@@ -10,16 +10,17 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import gstar_code
-from configs.base import left_to_right
-from configs.gstar import BASE, GUIDED, PLAIN, predictor
-from diffusion import build
+from configs.recipes.gstar import BASE, GUIDED, PLAIN, predictor
+from configs.recipes.small import left_to_right
 from diffusion.build import samplers
 from diffusion.data import prefetch
 from diffusion.train.loop import Interrupted
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights
-from experiments import context, run, sample, texts, train
-from experiments.jobs import Job, plan, resolve
+from experiments import families, run, run_context, sample, train
+from experiments.families import masked_sampling
+from experiments.plan import Job, plan, resolve
+from experiments.tasks import text as texts
 
 DEBUG = "--config=configs/gstar_code.py:debug"
 HEAD, BLOCK = "predictor, head", "predictor, block"
@@ -93,7 +94,7 @@ def results(config, workdir, table, drawn):
 
 def system_of(result):
     """The network of a result's config."""
-    return build.system(ConfigDict(result["config"]), 257)
+    return families.system(ConfigDict(result["config"]), 257)
 
 
 def weights_of(result, workdir):
@@ -127,7 +128,7 @@ def test_a_predictor_is_trained_on_its_denoiser_and_asked_by_the_sampler(results
     cost, system = sampled["metrics"], system_of(sampled)
     assert (cost["predictor_evaluations"], cost["evaluations"]) == (4, STEPS + 1)
     assert system.error_flops == block_flops(blocks)
-    forward = build.forward_flops(ConfigDict(sampled["config"]), system.classes)
+    forward = families.forward_flops(ConfigDict(sampled["config"]), system.classes)
     assert cost["gigaflops"] == pytest.approx(((STEPS + 1) * forward + 4 * block_flops(blocks)) / 1e9)
     assert whole(drawn[row])
 
@@ -169,7 +170,7 @@ def test_gaps_are_filled_in_and_their_context_stays(results, workdir, drawn):
     hidden = []
     for name in names:
         result, tokens = found[name], drawn[name]
-        job = context.context(Job("gaps", "sample", name, 0, [], result["config"]), workdir)
+        job = run_context.context(Job("gaps", "sample", name, 0, [], result["config"]), workdir)
         truth, starts = texts.gaps(job)
         gap = (np.arange(32)[None] >= starts[:, None]) & (np.arange(32)[None] < starts[:, None] + GAP)
         assert whole(tokens) and np.all(gap.sum(axis=1) == GAP)
@@ -240,7 +241,7 @@ def test_every_guided_row_of_the_quick_table_asks():
     assert {"G-Star+, 8", "G-Star-loop, 8", "G-Star-loop, one block, 8"} <= {row["name"] for row in guided}
     for row in guided:
         asking = resolve(made, row["overrides"], 0)
-        assert samplers.questions(asking, build.system(asking, 257)) > 0, row["name"]
+        assert masked_sampling.questions(asking, families.system(asking, 257)) > 0, row["name"]
 
 
 ASKING, NOT = ("sample", "G-Star-loop, 8"), ("sample", "ancestral, 8")

@@ -6,11 +6,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.data import load_dataset
 from diffusion.metrics.frechet import frechet_distance, moments
-from experiments import images
-from experiments.jobs import Job
+from experiments.plan import Job
+from experiments.tasks import images
 from tests.experiments.conftest import context
 
 

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from configs import lidar_mixture, lidar_shapes, quickstart
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 from experiments import run
-from experiments.jobs import (
+from experiments.plan import (
     Job,
     atomic_write,
     digest,

@@ -10,15 +10,16 @@ import pytest
 import safetensors.numpy
 from ml_collections import ConfigDict
 
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.data.subword import byte_alphabet, gpt2
 from diffusion.metrics.text import sample_entropy
 from diffusion.nets.gpt2 import GPT2
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights, save_weights
 from experiments import convert, run, sample
-from experiments.context import context
-from experiments.jobs import Job, plain, plan
+from experiments.plan import Job, plain, plan
+from experiments.run_context import context
 from experiments.table import SEPARATOR
 
 LENGTH, CONTEXT, COUNT = 32, 16, 12

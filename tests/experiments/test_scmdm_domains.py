@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import quickstart, scmdm
+from configs import quickstart
+from configs.recipes import scmdm
 from diffusion.metrics.statistics import student
-from experiments import context, run, sample, table
-from experiments.jobs import Job, plain, plan, resolve
+from experiments import run, sample, table
+from experiments.plan import Job, plain, plan, resolve
+from experiments.run_context import check
 
 DOMAINS = ("images", "molecules", "genomes")
 # What each table measures by itself, and a column of its own data's name for held-out examples.
@@ -145,7 +147,7 @@ def drawn(genomes, workdir, monkeypatch):
 
     def make(denoise, **options):
         job = job_of(genomes, **options)
-        made = context.check(job, workdir)
+        made = check(job, workdir)
         sample.check(made)
 
         def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
@@ -211,19 +213,17 @@ def test_samples_that_are_left_out_take_their_classes_with_them():
 
 def test_held_out_examples_come_in_whole_sets(genomes, workdir):
     def sizes(**options):
-        return [
-            len(each.tokens) for each in sample.real(context.check(job_of(genomes, policy="data", **options), workdir))
-        ]
+        return [len(each.tokens) for each in sample.real(check(job_of(genomes, policy="data", **options), workdir))]
 
     held = sum(sizes(count=10_000))
     assert 30 < held < 100
     assert sizes(count=10, repeats=2) == [10, 10]
     assert sizes(count=20, repeats=100) == [20] * (held // 20)
-    (labeled,) = sample.real(context.check(job_of(genomes, policy="data", repeats=1), workdir))
+    (labeled,) = sample.real(check(job_of(genomes, policy="data", repeats=1), workdir))
     assert set(labeled.labels) <= {0, 1, 2} and len(labeled.labels) == 8
     other = genomes.copy_and_resolve_references()
     other.model.labels = 0
-    (plainly,) = sample.real(context.check(job_of(other, policy="data", repeats=1), workdir))
+    (plainly,) = sample.real(check(job_of(other, policy="data", repeats=1), workdir))
     assert plainly.labels is None, "what is told no species is compared as one set"
 
 

@@ -10,12 +10,12 @@ import pytest
 import safetensors.numpy
 
 from configs import scmdm_text
-from configs.base import defaults, tiny
-from diffusion import build
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights, save_weights
-from experiments import convert, run
-from experiments.jobs import plan, resolve
+from experiments import convert, families, run
+from experiments.plan import plan, resolve
 from tests.experiments import test_convert
 from tests.table_files import table_file
 
@@ -108,7 +108,9 @@ def network(**overrides):
     config = tiny(defaults("test", "debug"))
     config.model.update(hidden=16, blocks=1, heads=2, cond_dim=8)
     config.data.length = 8
-    return build.system(resolve(config, {name.replace("__", "."): value for name, value in overrides.items()}, 0), 13)
+    return families.system(
+        resolve(config, {name.replace("__", "."): value for name, value in overrides.items()}, 0), 13
+    )
 
 
 def random_tree(init, seed=0):
@@ -235,7 +237,7 @@ def test_a_public_checkpoint_is_trained_on(cli, fields, tmp_path, monkeypatch):
     # Before the first step: the public network, bit for bit, whatever it is told.
     made = resolve(scmdm_text.get_config("debug"), fields, 0)
     made.memory.adapter = "linear"
-    told, base = build.system(made, 257), build.system(resolve(made, {"memory.adapter": "none"}, 0), 257)
+    told, base = families.system(made, 257), families.system(resolve(made, {"memory.adapter": "none"}, 0), 257)
     grown = load_weights(weights, told.init, make_mesh(), added=("adapter",))
     old = load_weights(weights, base.init, make_mesh())
     state = jax.random.randint(jax.random.key(0), (2, 32), 0, 258)

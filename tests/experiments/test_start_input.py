@@ -3,8 +3,8 @@
 import pytest
 
 from configs import scmdm_text
-from experiments import context
-from experiments.jobs import Job, plain, resolve
+from experiments import run_context
+from experiments.plan import Job, plain, resolve
 
 DEBUG = "--config=configs/scmdm_text.py:debug"
 FULL = "SCMDM, lambda 1"
@@ -50,7 +50,7 @@ def test_bad_fields_are_one_line_that_names_them(config, tmp_path, case):
     verb, fields, said = BAD[case]
     job = Job("job", verb, "row", 0, [], plain(resolve(config, fields, 0)))
     with pytest.raises(ValueError, match=said) as caught:
-        context.check(job, tmp_path)
+        run_context.check(job, tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -61,7 +61,7 @@ def test_training_needs_something_to_validate_on(config, tmp_path):
     with pytest.raises(
         ValueError, match=r"^data\.source: text_files has no 'validation' examples.*data\.length"
     ) as said:
-        context.check(job, tmp_path)
+        run_context.check(job, tmp_path)
     assert "\n" not in str(said.value)
 
 

@@ -5,9 +5,9 @@ from ml_collections import ConfigDict
 
 from configs import mdlm_owt
 from diffusion.data import load_dataset
-from experiments import zero_shot
-from experiments.context import check
-from experiments.jobs import Job, plain
+from experiments.plan import Job, plain
+from experiments.run_context import check
+from experiments.tasks import zero_shot
 from tests.experiments.conftest import context
 
 TEXT = "the bank said it would not\n" * 60

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion.rng import example_keys
-from experiments.jobs import resolve
+from experiments.plan import resolve
 from tests.weights import randomized
 
 # Half of the time is XLA's optimization, and without it numbers agree to 3e-7 with those of the usual program.

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from configs import lidar_mixture, lidar_shapes
-from configs.shapes import REWARD
-from diffusion import build
+from configs.recipes.glyphs import REWARD
 from diffusion.build.gaussian import SCHEDULES
 from diffusion.build.guided import METHODS, SOLVERS, method
 from diffusion.data import Dataset
@@ -23,10 +22,13 @@ from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.sampling.gaussian.solvers import PATHS
 from diffusion.sampling.gaussian.steering import POTENTIALS
 from diffusion.train.mesh import make_mesh
-from experiments import mixtures
-from experiments.context import Context
-from experiments.jobs import Job, plain
-from experiments.picture_models import learned_reward
+from experiments import families
+from experiments.families.guidance import METHODS, SOLVERS, method
+from experiments.families.text_to_image import SCHEDULES
+from experiments.plan import Job, plain
+from experiments.run_context import Context
+from experiments.tasks import mixture
+from experiments.tasks.prompted_models import learned_reward
 from tests.golden.programs import debug, keys, summary, unoptimized
 from tests.weights import randomized
 
@@ -72,7 +74,7 @@ SAMPLERS = {
     "exact, LiDAR to the end": EXACT | options("lidar", lookahead__strength=3.0, lookahead__stop=0.0),
     "exact, LiDAR and FK": EXACT | options("lidar_steering", lookahead__scale=1.0),
 }
-MIXTURE = {f"mixture, {name}": name for name in mixtures.METHODS}
+MIXTURE = {f"mixture, {name}": name for name in mixture.METHODS}
 
 
 def config_of(name):
@@ -88,7 +90,7 @@ def exact_model():
 def trained_model(system):
     """A network and a reward of random weights, and prompts."""
     judged = debug(lidar_shapes, {}, REWARD)
-    judge = build.system(judged, judged.data.vocab_size)
+    judge = families.system(judged, judged.data.vocab_size)
     told = np.random.default_rng(0).integers(1, len(WORDS), (PROMPTS, PROMPT_LENGTH)).astype(np.int32)
     return randomized(system.init), randomized(judge.init, seed=1), told, learned_reward(judge)
 
@@ -96,7 +98,7 @@ def trained_model(system):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samples_of_pictures(golden, name):
     config = config_of(name)
-    system = build.system(config, config.data.vocab_size)
+    system = families.system(config, config.data.vocab_size)
     exact = config.model.net == "picture_oracle"
     params, reward_params, told, reward = exact_model() if exact else trained_model(system)
     made = method(config, system, reward)
@@ -123,9 +125,9 @@ def test_samples_of_the_mixture(golden, name, tmp_path):
     config = debug(lidar_mixture, {"sample.count": 64, "sample.repeats": 2} | options(MIXTURE[name]))
     # Exact models are measured against their own distribution: no example is read.
     data = Dataset({}, bytes_tokenizer(), 1, False, "", {}, "gaussian_mixture", "test", domain="mixture")
-    system, mesh = build.system(config, config.data.vocab_size), make_mesh(devices=jax.devices()[:1])
+    system, mesh = families.system(config, config.data.vocab_size), make_mesh(devices=jax.devices()[:1])
     job = Job("sample", "sample", name, 0, [], plain(config))
-    golden(name, mixtures.run(Context(config, tmp_path, tmp_path, data, system, mesh), job)["metrics"])
+    golden(name, mixture.run(Context(config, tmp_path, tmp_path, data, system, mesh), job)["metrics"])
 
 
 def test_every_solver_path_and_method_is_recorded(golden):

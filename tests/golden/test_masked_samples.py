@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from configs import remdm, scmdm_genomes
-from configs.gstar import GUIDED, PLAIN
-from diffusion import build
+from configs.recipes.gstar import GUIDED, PLAIN
 from diffusion.build.samplers import POLICIES, RULES
 from tests.golden.programs import debug, keys, letters, unoptimized
 from tests.weights import randomized
@@ -86,7 +85,7 @@ def config_of(name):
 @pytest.mark.parametrize("name", [*SAMPLERS, LABELS])
 def test_samples_of_masked_diffusion(golden, name):
     config = config_of(name)
-    system = build.system(config, config.data.vocab_size)
+    system = families.system(config, config.data.vocab_size)
     prompt = np.full((SIZE, config.sample.length or config.data.length), config.data.vocab_size, np.int32)
     prompt[::2, 0], prompt[1, 5] = 3, 4
     # A transformer of larger weights writes one token alone.
@@ -94,7 +93,7 @@ def test_samples_of_masked_diffusion(golden, name):
     inputs = randomized(system.init, scale), keys(SIZE), prompt
     if name == LABELS:
         inputs += (jnp.arange(SIZE) % config.model.labels,)
-    samples = unoptimized(build.sampler(config, system), *inputs)
+    samples = unoptimized(families.sampler(config, system), *inputs)
     counts = {field: np.asarray(counted).tolist() for field, counted in samples._asdict().items() if field != "tokens"}
     golden(name, {"tokens": letters(samples.tokens)} | counts)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from diffusion import build
-from diffusion.build.gaussian import EXACT
-from experiments.jobs import digest, read_config
+from experiments import families
+from experiments.families.text_to_image import EXACT
+from experiments.plan import digest, read_config
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "results"
 RESULTS = {file.name.partition(".")[0]: file for file in sorted(FOLDER.glob("*.jsonl"))}
@@ -32,7 +32,7 @@ def shapes(config, folder):
     """The shape of every array, and its type unless that is float32, by its path."""
     (folder / "config.json").write_text(json.dumps(config))
     config = read_config(folder)
-    params = jax.eval_shape(build.system(config, config.data.vocab_size).init, jax.random.key(0))
+    params = jax.eval_shape(families.system(config, config.data.vocab_size).init, jax.random.key(0))
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): "x".join(map(str, leaf.shape))
         + ("" if leaf.dtype == "float32" else f" {leaf.dtype}")

@@ -15,13 +15,13 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion import build
-from diffusion.build.gaussian import EXACT
 from diffusion.data.arrays import LABELS
 from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
-from experiments.jobs import digest, resolve, train_identity
+from experiments import families
+from experiments.families.text_to_image import EXACT
+from experiments.plan import digest, resolve, train_identity
 from tests.golden.programs import unoptimized
 from tests.test_configs import TABLES
 from tests.weights import randomized
@@ -80,8 +80,8 @@ def program_of(config):
 def numbers(program):
     """Loss, gradient norm and update norm, of a program that is compiled once for all trainings that share it."""
     config = next(each for each in TRAININGS.values() if program_of(each) == program)
-    system, settings = build.system(config, config.data.vocab_size), build.settings(config)
-    objective, optimizer = build.objective(config, system), build.optimizer(config)
+    system, settings = families.system(config, config.data.vocab_size), families.settings(config)
+    objective, optimizer = families.objective(config, system), families.optimizer(config)
     step = make_step(objective, optimizer, decay=settings.ema, accumulate=settings.accumulate)
 
     def two_steps(params, batch, root):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from experiments.benchmark import measure, spread
+from experiments.benchmarks.pytorch import measure, spread
 
 
 def test_sides_take_turns_and_the_first_turn_is_not_counted():
@@ -24,7 +24,15 @@ def test_sides_take_turns_and_the_first_turn_is_not_counted():
 def test_benchmark_writes_positive_ratios(tmp_path):
     pytest.importorskip("torch", reason="PyTorch is an optional dependency: pip install torch")
     output = tmp_path / "result.json"
-    command = [sys.executable, "-m", "experiments.benchmark", "--size=debug", "--repeats=1", "--steps=1", "--nomemory"]
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.benchmarks.pytorch",
+        "--size=debug",
+        "--repeats=1",
+        "--steps=1",
+        "--nomemory",
+    ]
     done = subprocess.run([*command, f"--output={output}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(output.read_text())

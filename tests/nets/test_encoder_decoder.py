@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.seq2seq import DIFFORMER, DINOISER
+from configs.recipes.pairs import DIFFORMER, DINOISER
 from diffusion.nets.encoder_decoder import EncoderDecoder
 from diffusion.rng import example_keys
 from diffusion.types import SequenceCondition

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.nets.reward import Modulated, RewardNet
+from diffusion.nets.reward import ModulatedBlock, RewardNet
 from tests.weights import randomized
 
 WORDS, LENGTH, BATCH = 5, 3, 4
@@ -82,7 +82,7 @@ def test_a_block_is_the_formula():
     """FiLM with coordinates, tap by tap in numpy."""
     rng = np.random.default_rng(2)
     x, text = rng.normal(size=(2, 3, 4, 6)), rng.normal(size=(2, 5))
-    block = Modulated(2, "float32")
+    block = ModulatedBlock(2, "float32")
     given = jnp.asarray(x, jnp.float32), jnp.asarray(text, jnp.float32)
     params = randomized(lambda key: block.init(key, *given), 0.4)
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])

@@ -10,7 +10,7 @@ import pytest
 
 from diffusion.nets.layers import sinusoids
 from diffusion.nets.sd import layers, unet
-from diffusion.nets.sd.unet import SD15, SDXL, TINY_SD, TINY_SDXL, Added
+from diffusion.nets.sd.unet import SD15, SDXL, TINY_SD, TINY_SDXL, AddedConditioning
 from tests.small_unets import BATCH, SMALL, apply, compiled, inputs, small_params
 
 
@@ -187,9 +187,9 @@ def test_operations_of_the_published_networks():
         ({"heads": (1, 5, 2)}, r"unet\.heads: 5 do not divide 12"),
         ({"heads": (1, 3)}, r"unet\.heads: .* 3 levels"),
         ({"transformer_layers": (0, 1, 1, 1)}, r"unet\.transformer_layers: .* 3 levels"),
-        ({"in_channels": 4}, r"unet\.in_channels: the picture has 3"),
+        ({"in_channels": 4}, r"unet\.in_channels: the image has 3"),
         ({"context_width": 6}, r"unet\.context_width: the context has 5"),
-        ({"addition": (8, 4)}, r"unet\.addition: is \(8, 4\), but what is added is not given"),
+        ({"addition": (8, 4)}, r"unet\.addition: is \(8, 4\), but an added conditioning is not passed"),
     ],
 )
 def test_bad_sizes_name_the_field(change, message):
@@ -200,5 +200,7 @@ def test_bad_sizes_name_the_field(change, message):
 def test_pictures_that_do_not_halve_are_refused():
     with pytest.raises(ValueError, match=r"unet\.channels: 3 levels halve 8 x 6"):
         SMALL.init(jax.random.key(0), *inputs(SMALL, 8, 6))
-    with pytest.raises(ValueError, match=r"unet\.addition: is None, but what is added is given"):
-        SMALL.init(jax.random.key(0), *inputs(SMALL)[:3], Added(jnp.zeros((BATCH, 4)), jnp.zeros((BATCH, 6))))
+    with pytest.raises(ValueError, match=r"unet\.addition: is None, but an added conditioning is passed"):
+        SMALL.init(
+            jax.random.key(0), *inputs(SMALL)[:3], AddedConditioning(jnp.zeros((BATCH, 4)), jnp.zeros((BATCH, 6)))
+        )

@@ -8,7 +8,7 @@ import pytest
 from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.nets.discrete_unet import UNet
 from diffusion.nets.dit import SIZES, DiT
-from diffusion.nets.self_conditioning_adapter import MemoryAdapter
+from diffusion.nets.self_conditioning_adapter import SelfConditioningAdapter
 from diffusion.nets.subtoken_embedding import DigitEmbedding
 from tests.weights import randomized
 
@@ -96,7 +96,7 @@ def test_adapters_start_as_they_are_described():
     x, memory = (jax.random.normal(jax.random.key(seed), (2, 3, 4)) for seed in (0, 1))
     made = {}
     for kind in ("linear", "norm_linear", "table", "concat", "direct"):
-        module = MemoryAdapter(kind, 4, 5)
+        module = SelfConditioningAdapter(kind, 4, 5)
         made[kind] = variables = module.init(jax.random.key(2), x, memory)
         start = module.apply(variables, x, memory)
         if kind not in ("table", "direct"):
@@ -109,13 +109,13 @@ def test_adapters_start_as_they_are_described():
     matrix = jax.random.normal(jax.random.key(3), (4, 4))
     linear = {"params": {"linear": {"kernel": matrix}}}
     np.testing.assert_allclose(
-        MemoryAdapter("linear", 4, 5).apply(linear, x, memory), x + memory @ matrix, rtol=1e-5, atol=1e-6
+        SelfConditioningAdapter("linear", 4, 5).apply(linear, x, memory), x + memory @ matrix, rtol=1e-5, atol=1e-6
     )
     scale = jnp.arange(1.0, 5.0)
     normed = (memory - memory.mean(-1, keepdims=True)) / jnp.sqrt(memory.var(-1, keepdims=True) + 1e-5)
     norm_linear = {"params": {"linear": {"kernel": matrix}, "norm": {"scale": scale}}}
     np.testing.assert_allclose(
-        MemoryAdapter("norm_linear", 4, 5).apply(norm_linear, x, memory),
+        SelfConditioningAdapter("norm_linear", 4, 5).apply(norm_linear, x, memory),
         x + (normed * scale[None, None]) @ matrix,
         rtol=1e-4,
         atol=1e-5,

@@ -27,7 +27,9 @@ def test_blocks_are_those_asked_for():
 
 def test_every_program_has_a_ratio_to_the_base():
     words = "--blocks=1 --batch=1 --repeats=2 --steps=1 --digits= --rates= --predictors=block".split()
-    done = subprocess.run([sys.executable, "-m", "experiments.step_cost", *words], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.benchmarks.methods", *words], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     head, *lines = [line for line in done.stdout.splitlines() if line]
     assert head.startswith("local, 1 blocks, batch 1, ")

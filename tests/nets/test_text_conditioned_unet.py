@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.nets.prompts import PromptTable
 from diffusion.nets.sd.unet import UNet
-from diffusion.nets.text_conditioned_unet import CaptionedUNet
+from diffusion.nets.text_conditioned_unet import CaptionedUNet, PromptTable
 from tests.weights import randomized
 
 WORDS, LENGTH, BATCH = 7, 4, 3
@@ -55,7 +54,7 @@ def test_contexts_start_with_unit_variance():
 
 
 def test_a_prompt_that_is_not_told_has_a_word_of_its_own(params):
-    assert NET.nothing == PromptTable(WORDS).nothing == WORDS
+    assert NET.nothing == PromptTable(WORDS).null_id == WORDS
     dropped = PROMPT.at[1].set(NET.nothing)
     told, untold = (apply(params, PICTURE, TIME, prompt) for prompt in (PROMPT, dropped))
     moved = np.abs(told - untold).max((1, 2, 3))

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.base import defaults, tiny
-from diffusion import build
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.objectives.self_conditioning import SoftEmbedding, randomly_self_conditioned
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.schedules.masking import LogLinear
+from experiments import families
 
 MASK = 3
 PROCESS = MaskedDiffusion(MASK, LogLinear())
@@ -103,7 +104,7 @@ def test_rows_of_the_table_after_the_tokens_are_not_used():
     config.data.update(source="mnist", length=784, tokenizer="values")
     config.model.net, config.memory.adapter = "unet", "table"
     config.unet.update(channels=8, multipliers=(1, 2), res_blocks=1, attention_factors=(), head_channels=4, groups=2)
-    system = build.system(config, 256)
+    system = families.system(config, 256)
     denoiser = randomly_self_conditioned(system.denoiser, system.self_conditioning)
     params = jax.eval_shape(system.init, jax.random.key(0))
     assert params["adapter"]["table"].shape == (257, 8)

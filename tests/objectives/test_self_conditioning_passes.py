@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.base import defaults, tiny
-from diffusion import build
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.likelihood.estimators import bound_continuous, bound_marginal, split_passes
 from diffusion.likelihood.summary import make_evaluator
 from diffusion.objectives.self_conditioning import SoftEmbedding, randomly_self_conditioned, self_conditioned
@@ -24,6 +24,7 @@ from diffusion.rng import example_keys
 from diffusion.schedules.masking import LogLinear
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
+from experiments import families
 from tests.weights import randomized
 
 
@@ -111,7 +112,7 @@ def small_network(digits=1, vocabulary=3, length=3):
     config = tiny(defaults("test", "debug"))
     config.model.update(hidden=16, blocks=1, heads=2, cond_dim=8)
     config.data.length, config.memory.adapter, config.codec.digits = length, "linear", digits
-    system = build.system(config, vocabulary)
+    system = families.system(config, vocabulary)
     params = randomized(system.init)
     return system, params | {"adapter": jax.tree.map(lambda leaf: 10 * leaf, params["adapter"])}
 
@@ -168,7 +169,7 @@ def test_a_network_learns_to_read_its_prediction(capsys):
     def learned(config, params, steps, peak, seed):
         config.train.steps, config.optimizer.learning_rate = steps, peak
         config.optimizer.update(warmup=steps // 10, decay="cosine")
-        optimizer, objective = build.optimizer(config), build.objective(config, build.system(config, 256))
+        optimizer, objective = families.optimizer(config), families.objective(config, families.system(config, 256))
         step = jax.jit(make_step(objective, optimizer, decay=0.99), donate_argnums=0)
         state, random = new_state(jax.tree.map(jnp.copy, params), optimizer), np.random.default_rng(seed)
         for _ in range(steps):
@@ -186,13 +187,13 @@ def test_a_network_learns_to_read_its_prediction(capsys):
             values.append(float(nats.sum() / tokens.sum()))
         return values
 
-    base = build.system(config, 256)
+    base = families.system(config, 256)
     params = learned(config, jax.jit(base.init)(jax.random.key(0)), first, 3e-3, 0)
     results = {"base": bounds(base, params)}
     plain_params = learned(config, params, more, 1e-3, 1)
     results["rate 0, no adapter"] = bounds(base, plain_params)
     config.memory.adapter = "linear"
-    extended = build.system(config, 256)
+    extended = families.system(config, 256)
     adapter = jax.tree.map(jnp.zeros_like, randomized(extended.init)["adapter"])
     for rate in (0.5, 1.0):
         config.memory.rate = rate

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.base import defaults, tiny
-from diffusion import build
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.categorical import EXCLUDED
 from diffusion.objectives.elbo import Nelbo, weighted_cross_entropy
 from diffusion.objectives.self_conditioning import randomly_self_conditioned
@@ -20,7 +20,8 @@ from diffusion.rng import draws, fold
 from diffusion.schedules.masking import LogLinear, rate
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
-from experiments.jobs import resolve
+from experiments import families
+from experiments.plan import resolve
 from tests.weights import randomized
 
 VOCABULARY, LENGTH, BATCH = 11, 8, 6
@@ -31,7 +32,7 @@ def system_of(**overrides):
     config.model.update(hidden=16, blocks=2, heads=2, cond_dim=8, dropout=0.3)
     config.data.length, config.train.batch, config.sample.steps = LENGTH, BATCH, 3
     config = resolve(config, {name.replace("__", "."): value for name, value in overrides.items()}, 0)
-    return config, build.system(config, VOCABULARY)
+    return config, families.system(config, VOCABULARY)
 
 
 TOKENS = jax.random.randint(jax.random.key(0), (BATCH, LENGTH), 0, VOCABULARY)
@@ -214,7 +215,7 @@ def test_low_precision_is_finite(rows):
 def test_partially_masked_tokens_are_trained_and_sampled_with_self_conditioning():
     """Training changes the adapter, and the sampler has as many evaluations as without self-conditioning."""
     config, system = system_of(memory__adapter="linear", codec__digits=2)
-    objective, optimizer = build.objective(config, system), build.optimizer(config)
+    objective, optimizer = families.objective(config, system), families.optimizer(config)
     params = randomized(system.init)
     batch = {"tokens": TOKENS, "weights": jnp.ones(TOKENS.shape)}
     step = jax.jit(make_step(objective, optimizer))
@@ -228,7 +229,7 @@ def test_partially_masked_tokens_are_trained_and_sampled_with_self_conditioning(
     prompt = jnp.full((BATCH, LENGTH), VOCABULARY)
     drawn = {}
     for memory in ("reuse", "null"):
-        sample = jax.jit(build.sampler(resolve(config, {"sample.memory": memory}, 0), system))
+        sample = jax.jit(families.sampler(resolve(config, {"sample.memory": memory}, 0), system))
         drawn[memory] = sample(state.params, KEYS, prompt)
         assert (drawn[memory].evaluations == config.sample.steps + 1).all()
         assert (drawn[memory].tokens < VOCABULARY).all() and not drawn[memory].invalid.any()
@@ -238,8 +239,8 @@ def test_partially_masked_tokens_are_trained_and_sampled_with_self_conditioning(
 def test_the_rate_is_that_of_the_config():
     """At rate 0 training has one pass, also for a network with self-conditioning."""
     config, system = system_of(memory__adapter="linear")
-    assert build.objective(config, system).denoiser is not system.denoiser
-    assert build.objective(resolve(config, {"memory.rate": 0.0}, 0), system).denoiser is system.denoiser
-    assert build.objective(config, BASE).denoiser is BASE.denoiser
+    assert families.objective(config, system).denoiser is not system.denoiser
+    assert families.objective(resolve(config, {"memory.rate": 0.0}, 0), system).denoiser is system.denoiser
+    assert families.objective(config, BASE).denoiser is BASE.denoiser
     with pytest.raises(ValueError, match=r"memory\.rate: must lie in \[0, 1\]"):
-        build.objective(resolve(config, {"memory.rate": 2.0}, 0), system)
+        families.objective(resolve(config, {"memory.rate": 2.0}, 0), system)

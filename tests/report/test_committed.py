@@ -8,7 +8,7 @@ import pytest
 from diffusion.report import plots
 from diffusion.report.rows import read_rows
 from experiments import table
-from experiments.jobs import plan
+from experiments.plan import plan
 
 COMMITTED = Path(table.__file__).parent
 NAMES = sorted(path.stem for path in (COMMITTED / "results").glob("*.jsonl"))
@@ -53,5 +53,5 @@ def test_committed_rows_carry_the_ids_of_their_plan(name):
     names = [f"{row['verb']} {row['row']!r}, seed {row['seed']}" for row in others]
     assert not names, (
         f"{name}: `plan` gives other ids for {len(names)} rows, such as {names[0]}; add the fields of configs/base.py "
-        "that came after them to LATER in experiments/jobs.py, or run rows again that other settings made"
+        "that came after them to LATER in experiments/plan.py, or run rows again that other settings made"
     )

@@ -1,1 +1,1 @@
-"""Sampling of Gaussian diffusion: solvers as tables of coefficients, guides in x_0-space."""
+"""Samplers of Gaussian diffusion: solvers as tables of coefficients, and guides that act on the clean estimate."""

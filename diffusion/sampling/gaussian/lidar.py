@@ -1,4 +1,4 @@
-"""LiDAR: lookahead samples and their rewards as a closed-form guide (arXiv 2602.03211, Theorem 3.3)."""
+"""LiDAR guidance: a closed-form guide from lookahead samples and their rewards (arXiv 2602.03211, Theorem 3.3)."""
 
 from typing import NamedTuple
 
@@ -14,9 +14,9 @@ HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class Lookahead(NamedTuple):
-    """Cheap clean samples of P prompts, n each, as vectors in the space of the diffusion, and what they are worth.
+    """Lookahead samples of P prompts, n per prompt, as vectors in the space of the diffusion, and their rewards.
 
-    What takes the states of one prompt takes its n alone.
+    Functions of the states of one prompt take the n samples of that prompt.
     """
 
     samples: Float[Array, "*P n D"]
@@ -26,9 +26,9 @@ class Lookahead(NamedTuple):
 def kernel_logits(
     samples: Float[Array, "n D"], x: Float[Array, "N D"], alpha: Number, sigma: Number
 ) -> Float[Array, "N n"]:
-    """-||x - alpha X_i||^2 / (2 sigma^2) [N, n] without the term that all i share, in float32 at full precision.
+    """Return k_i = -||x - alpha X_i||^2 / (2 sigma^2) in nats, up to a term equal for all i, in full float32 precision.
 
-    At D = 10^4 the terms are of the order of 10^4 nats: a product in bfloat16 or TF32 would change the weights.
+    At D = 10^4 the terms are of the order of 10^4 nats, and a product in bfloat16 or TF32 would change the weights.
     """
     inner = jnp.matmul(x, samples.T, precision=HIGHEST)
     squares = jnp.sum(samples**2, axis=1)
@@ -36,53 +36,54 @@ def kernel_logits(
 
 
 def future_reward(
-    ahead: Lookahead, strength: Number, x: Float[Array, "N D"], alpha: Number, sigma: Number
+    lookahead: Lookahead, strength: Number, x: Float[Array, "N D"], alpha: Number, sigma: Number
 ) -> Float[Array, " N"]:
-    """R(x) = LSE_i(k_i + strength r_i) - LSE_i(k_i), the lookahead estimate of log E[exp(strength r(x_0)) | x]."""
-    logits, best = kernel_logits(ahead.samples, x, alpha, sigma), jnp.max(ahead.rewards)
-    raised = logits + strength * (ahead.rewards - best)[None]
-    return strength * best + jax.nn.logsumexp(raised, axis=1) - jax.nn.logsumexp(logits, axis=1)
+    """Return R(x) = LSE_i(k_i + strength r_i) - LSE_i(k_i), an estimate of log E[exp(strength r(x_0)) | x]."""
+    logits, best = kernel_logits(lookahead.samples, x, alpha, sigma), jnp.max(lookahead.rewards)
+    tilted = logits + strength * (lookahead.rewards - best)[None]
+    return strength * best + jax.nn.logsumexp(tilted, axis=1) - jax.nn.logsumexp(logits, axis=1)
 
 
-def weights(
-    ahead: Lookahead, strength: Number, x: Float[Array, "N D"], alpha: Number, sigma: Number
+def particle_weights(
+    lookahead: Lookahead, strength: Number, x: Float[Array, "N D"], alpha: Number, sigma: Number
 ) -> tuple[Float[Array, "N n"], Float[Array, "N n"]]:
-    """softmax(k + strength r) and softmax(k), of each state over the lookahead samples.
+    """Return w^r = softmax(k + strength r) and w = softmax(k) over the lookahead samples, for each state.
 
-    Rewards count from the best one, so that equal rewards leave the very same numbers.
+    The largest reward is subtracted first, so that equal rewards give bitwise equal weights.
     """
-    logits = kernel_logits(ahead.samples, x, alpha, sigma)
-    raised = logits + strength * (ahead.rewards - jnp.max(ahead.rewards))[None]
-    return jax.nn.softmax(raised, axis=1), jax.nn.softmax(logits, axis=1)
+    logits = kernel_logits(lookahead.samples, x, alpha, sigma)
+    tilted = logits + strength * (lookahead.rewards - jnp.max(lookahead.rewards))[None]
+    return jax.nn.softmax(tilted, axis=1), jax.nn.softmax(logits, axis=1)
 
 
 def shift(
-    ahead: Lookahead, strength: Number, x: Float[Array, "N D"], alpha: Number, sigma: Number
+    lookahead: Lookahead, strength: Number, x: Float[Array, "N D"], alpha: Number, sigma: Number
 ) -> Float[Array, "N D"]:
-    """M = sum_i (w^r_i - w_i) X_i, which is sigma^2 / alpha times the gradient of R.
+    """Return M(x) = sum_i (w^r_i - w_i) X_i, which is sigma^2 / alpha times the gradient of R.
 
-    A difference of two means: of weights compilers take the difference before these are rounded.
+    It is computed as a difference of two means, because compilers may subtract the weights before rounding them.
     """
-    both = jnp.stack(weights(ahead, strength, x, alpha, sigma))
-    with_reward, without = jnp.matmul(both, ahead.samples, precision=HIGHEST)
-    return with_reward - without
+    both = jnp.stack(particle_weights(lookahead, strength, x, alpha, sigma))
+    tilted_mean, mean = jnp.matmul(both, lookahead.samples, precision=HIGHEST)
+    return tilted_mean - mean
 
 
-def lookahead_guide(ahead: Lookahead, strength: Number, scale: Number) -> Guide:
-    """x_0 <- x_0 + scale M(x) where the grid says so, for a batch of P groups of states, one group a prompt.
+def lookahead_guide(lookahead: Lookahead, strength: Number, scale: Number) -> Guide:
+    """Return the guide x_0 <- x_0 + scale M(x), for a batch of P groups of states, one group per prompt.
 
-    With scale s that is epsilon - s sigma gradient R, after classifier-free guidance and without back-propagation. One
-    sample or a scale of zero leave the prediction as it is, bit for bit; equal rewards or no strength, to rounding.
+    In epsilon this is epsilon - scale sigma grad R (arXiv 2602.03211, Theorem 3.3); it needs no gradient of a network,
+    and acts in the guided steps of the grid. With one sample or a scale of 0 the prediction is bitwise that of the
+    unguided sampler; with equal rewards or a strength of 0 it is equal up to rounding.
     """
 
     def guide(predict: Predict) -> Predict:
         def guided(x: Data, row, carry):
-            # The barrier keeps the compiler from mixing the two, so that a push of zero is no push at all.
+            # Without the barrier the compiler fuses prediction and shift, and a shift of 0 would change the rounding.
             clean, carry = jax.lax.optimization_barrier(predict(x, row, carry))
-            groups = flat(x).reshape(len(ahead.rewards), -1, ahead.samples.shape[-1]).astype(jnp.float32)
-            moved = jax.vmap(lambda own, x: shift(own, strength, x, row.alpha, row.sigma))(ahead, groups)
-            push = (scale * row.guided * moved).astype(clean.dtype)
-            return clean + push.reshape(clean.shape), carry
+            groups = flat(x).reshape(len(lookahead.rewards), -1, lookahead.samples.shape[-1]).astype(jnp.float32)
+            shifts = jax.vmap(lambda particles, x: shift(particles, strength, x, row.alpha, row.sigma))
+            delta = (scale * row.guided * shifts(lookahead, groups)).astype(clean.dtype)
+            return clean + delta.reshape(clean.shape), carry
 
         return guided
 

@@ -1,4 +1,4 @@
-"""The one Gaussian sampler: predict the clean data, guide, step; in one scan, under any solver."""
+"""The sampler of Gaussian diffusion: each step predicts the clean data, applies guides, and takes a solver step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -13,13 +13,13 @@ from diffusion.rng import fold, normal
 from diffusion.sampling.gaussian.solvers import GaussianGrid
 from diffusion.types import Denoiser, Keys, Number, Params
 
-# What a prediction reads besides the state, and may change: the condition (DATE moves it), a memory.
+# Inputs of a prediction besides the state, which it may change: the conditioning, or a self-conditioning input.
 Carry = Any
 
 
 @runtime_checkable
 class Predict(Protocol):
-    """The clean estimate at a state; a guide is a function from one of these to another."""
+    """A function from a state to its clean estimate and the new carry; a guide maps one such function to another."""
 
     def __call__(self, x: Data, row: GaussianGrid, carry: Carry) -> tuple[Data, Carry]: ...
 
@@ -29,9 +29,11 @@ Guide = Callable[[Predict], Predict]
 
 @runtime_checkable
 class Resample(Protocol):
-    """What happens to particles after a step: `init(size)`, and a call that may replace some by copies of others."""
+    """A rule that may replace particles with copies of other particles after a step."""
 
-    def init(self, size: int) -> Any: ...
+    def init(self, size: int) -> Any:
+        """Return the weights of `size` particles before the first step."""
+        ...
 
     def __call__(
         self, keys: Keys, x: Data, clean: Data, carry: Carry, weights: Any, row: GaussianGrid
@@ -39,7 +41,7 @@ class Resample(Protocol):
 
 
 class GaussianState(NamedTuple):
-    """What the scan carries."""
+    """Carry of the scan."""
 
     x: Data
     clean: Data
@@ -48,14 +50,14 @@ class GaussianState(NamedTuple):
 
 
 def guided(predict: Predict, guides: tuple[Guide, ...]) -> Predict:
-    """A prediction under guides, the first one applied first."""
+    """Apply guides to a prediction, in order."""
     for guide in guides:
         predict = guide(predict)
     return predict
 
 
 def network(denoiser: Denoiser, process: GaussianDiffusion, params: Params) -> Predict:
-    """The clean estimate of a network that is told the carry as its condition."""
+    """Return the prediction of a network whose conditioning is the carry."""
 
     def predict(x: Data, row: GaussianGrid, carry: Carry) -> tuple[Data, Carry]:
         prediction = denoiser(params, x, jnp.full(len(x), row.time), carry)
@@ -74,35 +76,34 @@ def sample_gaussian(
     summary: Callable[[Data, Data, Carry, GaussianGrid], Any] | None = None,
     scale: Number = 1.0,
 ) -> tuple[Data, Any]:
-    """From N(0, scale^2) noise of `shape` an example to the last state, and each step's summary.
+    """Sample from N(0, scale^2) noise, and return the last state and the summaries of all steps.
 
-    `summary(x, clean, carry, row)` sees the state before the step, the estimate at it, and the carry that it left.
-
-    Example i depends on keys[i] alone, unless particles are resampled.
+    `shape` is that of one example. `summary(x, clean, carry, row)` reads the state before the step, the clean estimate
+    at that state, and the carry after it. Example i depends on keys[i] only, unless particles are resampled.
     """
 
-    def step(walk: GaussianState, row: GaussianGrid) -> tuple[GaussianState, Any]:
-        # However a prediction was made, what follows is compiled alike.
-        clean, carry = jax.lax.optimization_barrier(predict(walk.x, row, walk.carry))
+    def step(state: GaussianState, row: GaussianGrid) -> tuple[GaussianState, Any]:
+        # The barrier makes the compiled step independent of the prediction.
+        clean, carry = jax.lax.optimization_barrier(predict(state.x, row, state.carry))
         noise = normal(fold(fold(keys, "step"), row.index), shape)
-        x = row.state * walk.x + row.clean * clean + row.slope * (clean - walk.clean) + row.noise * noise
-        seen = summary(walk.x, clean, carry, row) if summary else None
-        weights = walk.weights
+        x = row.state * state.x + row.clean * clean + row.slope * (clean - state.clean) + row.noise * noise
+        output = summary(state.x, clean, carry, row) if summary else None
+        weights = state.weights
         if resample is not None:
             x, clean, carry, weights = resample(fold(keys, row.index), x, clean, carry, weights, row)
-        return GaussianState(x, clean, carry, weights), seen
+        return GaussianState(x, clean, carry, weights), output
 
     x = scale * normal(fold(keys, "start"), shape)
     weights = resample.init(len(keys)) if resample is not None else None
-    walk, seen = jax.lax.scan(step, GaussianState(x, jnp.zeros_like(x), carry, weights), grid)
-    return walk.x, seen
+    state, outputs = jax.lax.scan(step, GaussianState(x, jnp.zeros_like(x), carry, weights), grid)
+    return state.x, outputs
 
 
 def rows_of(tree: Any, indices: Int[Array | np.ndarray, " N"]) -> Any:
-    """The chosen examples of every array of a tree."""
+    """Index every array of a tree along its first axis."""
     return jax.tree.map(lambda leaf: leaf[indices], tree)
 
 
 def flat(x: Data) -> Float[Array, "B D"]:
-    """Every example as one vector."""
+    """Flatten every example to a vector."""
     return x.reshape(len(x), -1)

@@ -1,1 +1,1 @@
-"""Sampling of masked diffusion: one scan, with a policy, a remasking rule and a grid of times."""
+"""Samplers of masked diffusion: one scan over a time grid, with a policy and a remasking rule."""

@@ -1,4 +1,4 @@
-"""Semi-autoregressive sampling: texts longer than the network's window, one window after another."""
+"""Semi-autoregressive sampling of texts that are longer than the window of the network."""
 
 from collections.abc import Callable
 
@@ -13,13 +13,12 @@ from diffusion.types import Keys, Tokens
 def semi_autoregressive(
     sample: Callable[[Keys, Tokens], Samples], keys: Keys, prompt: Tokens, window: int, stride: int
 ) -> Samples:
-    """Fill `prompt` [B, total] by windows of `window` positions that advance by `stride`.
+    """Fill `prompt` [B, total] with windows of `window` positions that advance by `stride` (MDLM, arXiv 2406.07524).
 
-    Each window conditions on the window - stride tokens that it shares with the one before (MDLM, section on
-    semi-autoregressive generation, arXiv 2406.07524).
+    Each window is conditioned on the window - stride tokens that it shares with the previous one.
 
     Raises:
-      ValueError: when windows of this stride do not end where the text ends.
+      ValueError: if the stride does not lie in 1 .. window, or does not divide total - window.
     """
     total = prompt.shape[1]
     if not 0 < stride <= window or total < window or (total - window) % stride:
@@ -29,8 +28,8 @@ def semi_autoregressive(
         )
 
     def fill(text: Tokens, start) -> tuple[Tokens, tuple]:
-        piece = jax.lax.dynamic_slice_in_dim(text, start, window, axis=1)
-        samples = sample(fold(keys, start), piece)
+        window_prompt = jax.lax.dynamic_slice_in_dim(text, start, window, axis=1)
+        samples = sample(fold(keys, start), window_prompt)
         text = jax.lax.dynamic_update_slice_in_dim(text, samples.tokens, start, axis=1)
         return text, samples[1:]
 

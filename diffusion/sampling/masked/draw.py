@@ -1,4 +1,4 @@
-"""Drawing tokens from logits: temperature, nucleus, and two precisions."""
+"""Draws of tokens from logits, with temperature, nucleus and a choice of precision."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,13 +17,13 @@ NucleusRule = Literal["off", "inclusive", "standard"]
 
 @dataclass(frozen=True)
 class Draw:
-    """How tokens are drawn from the first `vocabulary` classes.
+    """A categorical draw from the first `vocabulary` classes, independently at every position.
 
-    `precision="exact"` draws with Gumbel noise whose tail is not truncated. `"mdlm_float32"` is the rule of the public
-    MDLM code, argmax p / (1e-10 - log(u + 1e-10)) with u uniform in float32: its truncated tail removes rare tokens,
-    which lowers entropy and flatters generative perplexity (arXiv 2409.02908). It is here to be compared with. `noised`
-    draws by the largest of the logits with Gumbel noise on every class and takes the token's log-probability under
-    those, so that confidence is random (P2, arXiv 2502.03540).
+    `precision="exact"` draws with Gumbel noise without a truncated tail. `"mdlm_float32"` is the rule of the public
+    MDLM code, argmax p / (1e-10 - log(u + 1e-10)) with u uniform in float32. Its truncated tail removes rare tokens,
+    which lowers the entropy and the generative perplexity of samples (arXiv 2409.02908). `noised` adds Gumbel noise to
+    the logits of all classes, and takes the largest and its log-probability under the noised logits, so that confidence
+    is random (P2, arXiv 2502.03540). `nucleus` is the rule of `nucleus_set`.
     """
 
     vocabulary: int
@@ -39,21 +39,24 @@ class Draw:
         temperature: Float[Array, ""],
         nucleus: Float[Array, ""],
     ) -> Proposal:
-        """One token a position; the state is not looked at, for where it is known nobody asks."""
+        """Propose one token per position, with log p in nats before temperature and nucleus; `noisy` is not read."""
         del noisy
         tokens, logits, race = self.tokens(keys, logits, temperature, nucleus)
-        chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-        return Proposal(tokens, chosen - jax.nn.logsumexp(logits, axis=-1), race)
+        token_logits = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+        return Proposal(tokens, token_logits - jax.nn.logsumexp(logits, axis=-1), race)
 
     def best(self, logits: Logits, noisy: Tokens | None) -> Tokens:
-        """The most probable token of every position."""
+        """Return the most probable token of every position; `noisy` is not read."""
         del noisy
         return jnp.argmax(exclude(logits, self.vocabulary), axis=-1)
 
     def tokens(
         self, keys: Keys, logits: Logits, temperature: Float[Array, ""], nucleus: Float[Array, ""]
     ) -> tuple[Tokens, Logits, Float[Array, "B L"]]:
-        """The drawn tokens, the float32 logits before temperature and nucleus (or noised), and the winning race."""
+        """Return tokens, float32 logits before temperature and nucleus (or with noise), and the largest p / E.
+
+        The last is 0 unless the precision is "mdlm_float32".
+        """
         logits = exclude(logits, self.vocabulary)
         tempered = logits / jnp.maximum(temperature, 1e-6)
         if self.nucleus != "off":
@@ -73,14 +76,14 @@ class Draw:
 
 
 def nucleus_set(logits: Logits, threshold: Float[Array, ""], rule: NucleusRule) -> Array:
-    """Classes that stay: the most probable first, ties together, until their mass passes `threshold`.
+    """Return the mask of the most probable classes, with ties, up to a total probability of `threshold`.
 
-    "inclusive" (MDLM and its forks) drops the class that crosses the threshold, "standard" (top-p) keeps it; the most
-    probable class always stays.
+    "inclusive" (MDLM and its forks) excludes the class with which the total exceeds the threshold, and "standard"
+    (top-p) includes it. The most probable class is always included.
     """
     probs = jax.nn.softmax(logits, axis=-1)
     ordered = -jnp.sort(-probs, axis=-1)
     mass = jnp.cumsum(ordered, axis=-1)
     within = mass <= threshold if rule == "inclusive" else mass - ordered < threshold
-    kept = jnp.maximum(jnp.sum(within, axis=-1, keepdims=True), 1)
-    return probs >= jnp.take_along_axis(ordered, kept - 1, axis=-1)
+    count = jnp.maximum(jnp.sum(within, axis=-1, keepdims=True), 1)
+    return probs >= jnp.take_along_axis(ordered, count - 1, axis=-1)

@@ -1,6 +1,7 @@
-"""Time grids: everything that changes from step to step is an array, so that one program serves every policy.
+"""Time grids of masked samplers: all quantities that depend on the step, as arrays, one row per step.
 
-Tables are computed on the host in float64 and fed to the scan; windows and gates are contents, never branches.
+Tables are computed on the host in float64 and are inputs of the scan. Windows and gates are array contents, not Python
+branches, so that one compiled program serves every policy.
 """
 
 from collections.abc import Sequence
@@ -17,27 +18,27 @@ from diffusion.types import Schedule
 
 
 class Grid(NamedTuple):
-    """One row a step, from time t to the cleaner time s; a scan hands rows to the sampler one by one."""
+    """One row per step, from time t to time s < t; the sampler scans over the rows."""
 
     index: Int[Array, " N"]
-    time: Float[Array, " N"]  # of the process, which the network is told
-    next_time: Float[Array, " N"]
-    stay: Float[Array, " N"]  # probability that a mask is still one at s
-    remask: Float[Array, " N"]  # and that a known position is one
-    guided: Bool[Array, " N"]  # whether a policy that chooses among known positions may do so
-    masks: Int[Array, "N M"]  # masks left at s when n positions are free, for n = 0 .. L
+    time: Float[Array, " N"]  # t of the process, which is the input of the network
+    next_time: Float[Array, " N"]  # s
+    keep_mask_prob: Float[Array, " N"]  # probability that a masked position stays masked
+    remask_prob: Float[Array, " N"]  # probability that a known position is masked again
+    guided: Bool[Array, " N"]  # whether a policy may mask known positions again
+    masks: Int[Array, "N M"]  # number of masks at s for n = 0 .. L free positions
     temperature: Float[Array, " N"]
     nucleus: Float[Array, " N"]
 
 
 def kept_masks(steps: int, length: int) -> np.ndarray:
-    """floor(n (1 - j / steps)) masks after step j = 1 .. steps, for n = 0 .. length (P2, arXiv 2502.03540)."""
-    left = np.arange(steps - 1, -1, -1)
-    return (np.arange(length + 1)[None] * left[:, None] // steps).astype(np.int32)
+    """Return floor(n (1 - j / steps)) for step j = 1 .. steps and n = 0 .. length (P2, arXiv 2502.03540)."""
+    remaining = np.arange(steps - 1, -1, -1)
+    return (np.arange(length + 1)[None] * remaining[:, None] // steps).astype(np.int32)
 
 
 class Window(NamedTuple):
-    """The times off <= t <= on within which remasking is on; by default all."""
+    """The interval off <= t <= on of times in which known positions may be masked again; all times by default."""
 
     off: float = 0.0
     on: float = 1.0
@@ -47,7 +48,7 @@ ALWAYS = Window()
 
 
 def exact_masks(level: np.ndarray, length: int) -> np.ndarray:
-    """ceil(level * n) for n = 0 .. length, guarded against the last bit of float64 (G-Star, arXiv 2510.08369)."""
+    """Return ceil(level n) for n = 0 .. length, up to the rounding error of float64 (G-Star, arXiv 2510.08369)."""
     return np.ceil(level[:, None] * np.arange(length + 1) - 1e-9).clip(0, np.arange(length + 1)).astype(np.int32)
 
 
@@ -65,16 +66,18 @@ def grid(
     window: Window = ALWAYS,
     rule: Rule = remasking.none,
 ) -> Grid:
-    """`steps` steps from t = 1 to `end` (MDLM: 1e-5, the rest is left to noise removal) for `length` positions.
+    """Return the grid of `steps` steps from t = 1 to `end`, for `length` positions.
 
-    They are equal, or warped by `warp` = (a, p, c): tau = 1 - t becomes 1 - a (1 - tau)^p + c. The temperature of a
-    step that begins at tau is temperature + a tau^p with `ramp` = (a, p) (MDM-Prime's image sampler). `rule` says what
-    is masked again while t lies in `window`. Where `schedule` is not that of the process, the network is told the
-    time at which the `process` has the same level.
+    MDLM ends at 1e-5 and leaves the remaining masks to noise removal. Steps are equal in time, or warped by `warp` (see
+    `warped`). The temperature of a step that begins at tau = 1 - t is temperature + a tau^p with `ramp` = (a, p)
+    (MDM-Prime, image sampler). `rule` gives the probability that a known position is masked again while t lies in
+    `window`. If `schedule` is not that of the process, the network reads the time at which `process` has the same mask
+    level.
 
     Raises:
-      ValueError: for a step count below 1, an end outside [0, 1), a temperature or nucleus outside its range, a ramp
-        that makes one so, a warp whose times do not fall, or a window that is none.
+      ValueError: if the number of steps is below 1, if `end` does not lie in [0, 1), if a temperature is negative, if
+        the nucleus does not lie in (0, 1], if the warped times do not decrease, or if 0 <= off <= on <= 1 does not hold
+        for the window.
     """
     if steps < 1:
         raise ValueError(f"sample.steps: must be at least 1, not {steps}")
@@ -95,13 +98,13 @@ def grid(
     level = np.asarray(schedule.masked(times))
     guided = (window.off <= times[:-1]) & (times[:-1] <= window.on)
     rates = rule(remasking.StepAlphas(1 - level[:-1], 1 - level[1:], guided))
-    told = times if process in (None, schedule) else np.asarray(inverse(process, jnp.asarray(1 - level)))
+    network_times = times if process in (None, schedule) else np.asarray(inverse(process, jnp.asarray(1 - level)))
     return Grid(
         index=jnp.arange(steps),
-        time=jnp.asarray(told[:-1], jnp.float32),
-        next_time=jnp.asarray(told[1:], jnp.float32),
-        stay=jnp.asarray(rates.stay, jnp.float32),
-        remask=jnp.asarray(rates.remask, jnp.float32),
+        time=jnp.asarray(network_times[:-1], jnp.float32),
+        next_time=jnp.asarray(network_times[1:], jnp.float32),
+        keep_mask_prob=jnp.asarray(rates.keep_mask_prob, jnp.float32),
+        remask_prob=jnp.asarray(rates.remask_prob, jnp.float32),
         guided=jnp.asarray(guided),
         masks=jnp.asarray(exact_masks(level[1:], length)),
         temperature=jnp.asarray(temperatures, jnp.float32),
@@ -110,17 +113,19 @@ def grid(
 
 
 def warped(times: np.ndarray, warp: Sequence[float]) -> np.ndarray:
-    """Times under tau -> 1 - a (1 - tau)^p + c, that is t -> a t^p - c; an empty warp is the identity.
+    """Return the times a t^p - c for `warp` = (a, p, c); an empty warp is the identity.
+
+    In tau = 1 - t this is tau -> 1 - a (1 - tau)^p + c (MDM-Prime, image sampler).
 
     Raises:
-      ValueError: unless the warp is (a, p, c) and the times fall from at most 1 to at least 0.
+      ValueError: if the warp is neither empty nor (a, p, c), or if the warped times do not decrease within [0, 1].
     """
     if not len(warp):
         return times
     if len(warp) != 3:
         raise ValueError(f"sample.warp: must be empty or (a, p, c), not {tuple(warp)}")
     scale, power, shift = warp
-    moved = scale * times**power - shift
-    if np.any(np.diff(moved) >= 0) or moved[0] > 1 or moved[-1] < 0:
+    result = scale * times**power - shift
+    if np.any(np.diff(result) >= 0) or result[0] > 1 or result[-1] < 0:
         raise ValueError(f"sample.warp: {tuple(warp)} must make times fall within [0, 1]; (1, 1, 0) changes nothing")
-    return moved
+    return result

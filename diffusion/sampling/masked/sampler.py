@@ -1,4 +1,4 @@
-"""The one masked sampler: propose a full sequence, select what is masked next, compose; in one scan."""
+"""The sampler of masked diffusion: each step proposes a full sequence, selects the next masks, and composes both."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,35 +15,36 @@ from diffusion.types import Denoiser, Keys, Logits, MaskedProcess, Params, Propo
 
 
 class Samples(NamedTuple):
-    """Sequences and what they cost."""
+    """Sequences and their cost."""
 
     tokens: Symbols
-    evaluations: Int[Array, " B"]  # of the denoiser, the last one for noise removal included
-    idle: Int[Array, " B"]  # steps that changed nothing in this example
-    invalid: Int[Array, " B"]  # tokens whose digits are no token's (they read as the vocabulary's size)
+    evaluations: Int[Array, " B"]  # of the denoiser, including the one for noise removal
+    idle: Int[Array, " B"]  # number of steps that did not change the example
+    invalid: Int[Array, " B"]  # number of sub-token codes without a token (their token is the vocabulary size)
     predictor_evaluations: Int[Array, " B"]  # evaluations of the error predictor
 
 
 class MaskedState(NamedTuple):
-    """What the scan carries; no logits, unless a cache is asked for."""
+    """Carry of the scan; it contains logits only if the sampler has a cache."""
 
     tokens: Symbols
     memory: Any
     extra: Any
     idle: Int[Array, " B"]
-    cached: Any = None  # with a cache: the last logits, whether they still hold, and evaluations so far
+    cached: Any = None  # with a cache: the last logits, whether they are valid, and the number of evaluations
 
 
 @dataclass(frozen=True)
 class MaskedSampler:
-    """Sample by `grid` under a policy.
+    """A sampler of masked diffusion under a policy.
 
-    `final` fills the masks that are left after the last step with one more evaluation: "argmax" (MDLM), "draw", or
-    "none" for a grid that ends at 0. With `self_conditioning` every evaluation reads the prediction of the one before
-    it (SCMDM's prediction reuse); the first one reads none. With `cache` a step in which no example of the batch
-    changed is answered by the logits of the step before, as MDLM's fast sampler does; it costs an array of logits, is
-    right for a network that reads no time alone, and leaves the memory as it was. `errors(params, proposal, cond)`
-    gives one error logit a token of a full proposal (G-Star); it is asked in the grid's guided steps alone.
+    `final` fills the masks after the last step with one more evaluation: "argmax" (MDLM), "draw", or "none" for a grid
+    that ends at 0. With `self_conditioning` every evaluation reads the previous prediction (SCMDM's prediction reuse),
+    and the first evaluation has no self-conditioning input. With `cache`, a step after which no example of the batch
+    changed reuses its logits in the next step (MDLM's fast sampler, arXiv 2406.07524). The cache holds one array of
+    logits, is exact only for a network without time conditioning, and leaves the self-conditioning input unchanged.
+    `errors(params, proposal, cond)` returns one error logit per token of a full proposal (G-Star, arXiv 2510.08369),
+    and is evaluated only in the guided steps of the grid.
     """
 
     denoiser: Denoiser
@@ -56,10 +57,10 @@ class MaskedSampler:
     errors: Callable[[Params, Symbols, Any], Float[Array, "B L"]] | None = None
 
     def __call__(self, params: Params, keys: Keys, prompt: Symbols, grid: Grid, cond: Any = None) -> Samples:
-        """Fill the masks of `prompt` (all masks: unconditional); other positions are never touched.
+        """Fill the masks of `prompt` [B, N] (all masks: unconditional); other positions do not change.
 
-        Example i depends on keys[i] alone, not on the batch around it; with both a cache and a memory also on the steps
-        in which the others changed, for then its memory is made anew.
+        Example i depends on keys[i] and not on other examples. With both a cache and self-conditioning it also depends
+        on the steps in which other examples changed, because its self-conditioning input is then computed again.
         """
         size = len(prompt)
         fixed = prompt != self.process.mask_id
@@ -72,8 +73,8 @@ class MaskedSampler:
             masked = state.tokens == self.process.mask_id
             filled = jnp.where(masked, proposal.tokens, state.tokens)
             errors = self.error_logits(params, filled, cond, row)
-            view = StepInputs(masked, fixed, filled, proposal.log_prob, proposal.race, errors)
-            masks, extra = self.policy.select(fold(step_keys, "select"), view, row, state.extra)
+            inputs = StepInputs(masked, fixed, filled, proposal.log_prob, proposal.race, errors)
+            masks, extra = self.policy.select(fold(step_keys, "select"), inputs, row, state.extra)
             tokens = jnp.where(masks & ~fixed, self.process.mask_id, filled)
             if self.policy.correct is not None:
                 corrected = self.policy.correct(fold(step_keys, "correct"), tokens, proposal.tokens, row)
@@ -94,12 +95,12 @@ class MaskedSampler:
         steps = state.cached[2] if self.cache else len(grid.index)
         evaluations = jnp.full(size, steps + (self.final != "none"))
         tokens = self.finish(params, keys, state, grid, cond)
-        nothing = jnp.zeros(size, jnp.int32)
-        predictor_evaluations = nothing + jnp.sum(grid.guided) if self.errors else nothing
-        return Samples(tokens, evaluations, state.idle, nothing, predictor_evaluations)
+        zeros = jnp.zeros(size, jnp.int32)
+        predictor_evaluations = zeros + jnp.sum(grid.guided) if self.errors else zeros
+        return Samples(tokens, evaluations, state.idle, zeros, predictor_evaluations)
 
     def predict(self, params: Params, state: MaskedState, time: Times, cond: Any) -> tuple[Logits, Any]:
-        """The logits of a step, and the cache with them; the network runs unless the cache answers."""
+        """Return the logits of a step and the cache with them, without an evaluation if the cache is valid."""
 
         def evaluate():
             return self.denoiser(params, state.tokens, time, cond, state.memory)
@@ -111,34 +112,32 @@ class MaskedSampler:
         return logits, (logits, valid, count + ~valid)
 
     def error_logits(self, params: Params, proposal: Symbols, cond: Any, row: Grid) -> Float[Array, "B N"]:
-        """The error logit of every position of a proposal, that of its token; 0 where nobody is asked."""
+        """Return the error logit of the token of every position, and 0 in steps that are not guided."""
         errors = self.errors
         if errors is None:
             return jnp.zeros(proposal.shape)
 
-        def ask():
+        def evaluate():
             return jnp.repeat(errors(params, proposal, cond), self.process.subtokens, axis=1)
 
-        return jax.lax.cond(row.guided, ask, lambda: jnp.zeros(proposal.shape))
+        return jax.lax.cond(row.guided, evaluate, lambda: jnp.zeros(proposal.shape))
 
     def no_cache(self, params: Params, prompt: Symbols, cond: Any) -> tuple:
-        """A cache that holds nothing yet."""
-        memory, time = (
-            (self.self_conditioning.empty(prompt) if self.self_conditioning else None),
-            jnp.zeros(len(prompt)),
-        )
+        """Return an empty cache, which is not valid."""
+        memory = self.self_conditioning.empty(prompt) if self.self_conditioning else None
+        time = jnp.zeros(len(prompt))
         shape = jax.eval_shape(self.denoiser, params, prompt, time, cond, memory)
         return jnp.zeros(shape.shape, shape.dtype), jnp.zeros((), bool), jnp.zeros((), jnp.int32)
 
     def finish(self, params: Params, keys: Keys, state: MaskedState, grid: Grid, cond: Any) -> Symbols:
-        """Fill what is still masked after the last step."""
+        """Fill the masks after the last step, as `final` says."""
         if self.final == "none":
             return state.tokens
         time = jnp.full(len(state.tokens), grid.next_time[-1])
         logits = self.denoiser(params, state.tokens, time, cond, state.memory)
         if self.final == "draw":
-            whole = jnp.ones(())  # noise removal is never truncated
-            tokens = self.draw(fold(keys, "final"), logits, state.tokens, grid.temperature[-1], whole).tokens
+            nucleus = jnp.ones(())  # noise removal is not truncated
+            tokens = self.draw(fold(keys, "final"), logits, state.tokens, grid.temperature[-1], nucleus).tokens
         else:
             tokens = self.draw.best(logits, state.tokens)
         return jnp.where(state.tokens == self.process.mask_id, tokens, state.tokens)

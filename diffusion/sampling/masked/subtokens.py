@@ -1,4 +1,4 @@
-"""Sampling half-known tokens (MDM-Prime): proposals on digits, one coin a token, the rate corrector of its images."""
+"""Sampling of partially masked tokens (MDM-Prime): proposals, reveals per token, and the corrector for images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,10 +20,11 @@ from diffusion.types import Keys, Logits, Params, Proposal, Schedule, Symbols
 
 @dataclass(frozen=True)
 class DigitDraw:
-    """Propose digits: those of one token drawn at every position, or every digit by itself from its marginal.
+    """A draw of sub-tokens: those of one token per position, or each sub-token from its own marginal.
 
-    The first keeps the dependence between digits that one step reveals, and with the filter gives valid codes alone.
-    The second takes digit j from the j-th of l independent draws of the token, which is a draw from its marginal.
+    A draw of whole tokens keeps the dependence between the sub-tokens of a token, and with the filter of the process
+    its codes are those of tokens. With `independent`, sub-token j is that of the j-th of l independent draws of the
+    token, which is a draw from its marginal; the codes then may be those of no token.
     """
 
     process: PartialMaskedDiffusion
@@ -33,45 +34,46 @@ class DigitDraw:
     def __call__(
         self, keys: Keys, logits: Logits, noisy: Symbols, temperature: Float[Array, ""], nucleus: Float[Array, ""]
     ) -> Proposal:
+        """Propose sub-tokens [B, L l], with log p of each in nats given the sub-tokens known in `noisy`."""
         codec = self.process.codec
         filtered = self.process.filtered(logits, noisy)
         draws = [
             codec.encode(self.draw.tokens(fold(keys, place), filtered, temperature, nucleus)[0])
             for place in range(codec.digits if self.independent else 1)
         ]
-        digits = jnp.stack([draw[..., place] for place, draw in enumerate(draws)], axis=-1) if draws[1:] else draws[0]
-        state = digits.reshape(noisy.shape)
+        codes = jnp.stack([draw[..., place] for place, draw in enumerate(draws)], axis=-1) if draws[1:] else draws[0]
+        state = codes.reshape(noisy.shape)
         return Proposal(state, self.process.log_prob(logits, noisy, state), jnp.zeros(noisy.shape))
 
     def best(self, logits: Logits, noisy: Symbols) -> Symbols:
-        """The digits of the most probable token of every position."""
+        """Return the sub-tokens of the most probable token of every position."""
         return self.process.encode(jnp.argmax(self.process.filtered(logits, noisy), axis=-1))
 
 
 def ancestral_digits(digits: int, chunk_point: float) -> Callable:
-    """`ancestral_step` on digits; for t > `chunk_point` the digits of a token are revealed and remasked together."""
+    """Return `ancestral_step` on sub-tokens; for t > `chunk_point` those of a token share one draw (MDM-Prime)."""
 
-    def select(keys: Keys, view: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
-        positions = view.masked.shape[1]
+    def select(keys: Keys, inputs: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
+        positions = inputs.masked.shape[1]
         noise = uniform(keys, (positions,))
         if chunk_point < 1:
             shared = jnp.repeat(uniform(fold(keys, "tokens"), (positions // digits,)), digits, axis=1)
             noise = jnp.where((row.time > chunk_point) | (chunk_point == 0), shared, noise)
-        return jnp.where(view.masked, noise < row.stay, noise < row.remask), extra
+        return jnp.where(inputs.masked, noise < row.keep_mask_prob, noise < row.remask_prob), extra
 
     return select
 
 
 def rate_corrector(schedule: Schedule, times: Float[np.ndarray, " N"], scale: float, power: float, mask_id: int):
-    """The image sampler's corrector: after each step a jump of a continuous-time chain with the data's marginals.
+    """Return MDM-Prime's corrector for images: after each step, one jump of a chain that keeps the marginals.
 
-    With tau = 1 - t and kappa = scale tau^power (1 - tau)^power, a position moves to its step's proposal at the rate
-    (1 + kappa) alpha' / (1 - alpha) and to the mask at kappa alpha' / alpha, and jumps with probability
-    1 - exp(-h sum of rates) (MDM-Prime, image code; both exponents are its second parameter). Left out of the first
-    step, where the rate is 0 / 0, and of the last. `times` are the N + 1 ends of the steps.
+    With tau = 1 - t and kappa = scale tau^power (1 - tau)^power, a position moves to the proposal of the step with rate
+    (1 + kappa) alpha' / (1 - alpha) and to the mask with rate kappa alpha' / alpha. In a step of width h it jumps with
+    probability 1 - exp(-h (sum of rates)) (MDM-Prime, code for images, with one parameter for both exponents). The
+    first step, where the rate is 0 / 0, and the last have no jump. `times` are the N + 1 ends of the steps.
 
     Raises:
-      ValueError: for a negative scale or power.
+      ValueError: if the scale or the power is negative.
     """
     if scale < 0 or power < 0:
         raise ValueError(f"sample.corrector: scale and power must not be negative, not ({scale}, {power})")
@@ -104,9 +106,10 @@ def sample_tokens(
     cond: Any = None,
     **options,
 ) -> Samples:
-    """Run a sampler of digits on a prompt of tokens (C: free), or of digits (the mask: free), and decode.
+    """Run a sampler of sub-tokens and decode its samples.
 
-    Codes of no token read as C and are counted, an example's number in `Samples.invalid`.
+    `prompt` has tokens [B, L], with the vocabulary size at free positions, or sub-tokens [B, L, l], with masks at free
+    ones. A code without a token decodes to the vocabulary size; `Samples.invalid` has the number of them per example.
     """
     codec = process.codec
     if prompt.ndim == 2:

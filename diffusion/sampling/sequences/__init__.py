@@ -1,1 +1,1 @@
-"""Sampling of token sequences from translators and autoregressive models: decoding, lengths, candidates."""
+"""Samplers of translators and autoregressive models: decoding, target lengths, and re-ranking of candidates."""

@@ -1,4 +1,4 @@
-"""Left-to-right sampling with a key-value cache, in one scan."""
+"""Left-to-right sampling with a cache of keys and values, in one scan."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from diffusion.types import Keys, Params, Tokens
 
 @dataclass(frozen=True)
 class AutoregressiveSampler:
-    """Draw x^i ~ p(x^i | x^{<i}); prompted positions are read, not drawn.
+    """A sampler of x^i ~ p(x^i | x^{<i}) that keeps the tokens of a prompt.
 
-    `init_cache(size)` and `decode(params, token [B], position, cache) -> (logits [B, K], cache)` come from a causal
-    network; the mask symbol starts the sequence.
+    `init_cache(size)` and `decode(params, token [B], position, cache) -> (logits [B, K], cache)` are those of a causal
+    network. The mask symbol is the first input.
     """
 
     init_cache: Callable[[int], Any]
@@ -27,15 +27,16 @@ class AutoregressiveSampler:
     mask_id: int
 
     def __call__(self, params: Params, keys: Keys, prompt: Tokens, temperature=1.0, nucleus=1.0) -> Samples:
+        """Draw tokens at the masks of `prompt` [B, L]; example i depends on keys[i] and its prompt only."""
         size, length = prompt.shape
         temperature, nucleus = jnp.asarray(temperature, jnp.float32), jnp.asarray(nucleus, jnp.float32)
 
         def step(carry, column):
             token, cache = carry
-            position, given = column
+            position, prompt_token = column
             logits, cache = self.decode(params, token, position, cache)
             drawn = self.draw(fold(keys, position), logits[:, None, :], None, temperature, nucleus).tokens[:, 0]
-            token = jnp.where(given == self.mask_id, drawn, given)
+            token = jnp.where(prompt_token == self.mask_id, drawn, prompt_token)
             return (token, cache), token
 
         start = (jnp.full(size, self.mask_id, prompt.dtype), self.init_cache(size))

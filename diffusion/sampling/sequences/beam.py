@@ -13,11 +13,11 @@ from diffusion.types import EncodedSource, Params, Tokens
 
 
 class Beams(NamedTuple):
-    """What the scan carries: `beam` hypotheses a source, best first."""
+    """Carry of the scan: `beam` hypotheses per source, best first."""
 
-    tokens: Tokens  # [B beam, L], filled up with padding
+    tokens: Tokens  # [B beam, L], with padding after the end of a hypothesis
     last: Any
-    scores: Float[Array, "B beam"]  # log p in nats
+    scores: Float[Array, "B beam"]  # log p, in nats
     lengths: Float[Array, "B beam"]
     ended: Any
     cache: Any
@@ -25,14 +25,15 @@ class Beams(NamedTuple):
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """The hypothesis of the largest log p / length^penalty among `beam` that were kept by log p at every length.
+    """Beam search for the hypothesis with the largest log p / length^penalty.
 
-    `step(params, token [B], position, encoded, cache)` gives logits and the cache, whose second axis is the batch, as
-    `init_cache(size, length)` does. Hypotheses end with `eos_id`; one that has not ended at `longest` stands as it is.
-    A beam of 1 is greedy decoding.
+    Each step keeps the `beam` hypotheses with the largest log p per source. `step(params, token [B], position, encoded,
+    cache)` returns logits [B, V] and the cache, and `init_cache(size, length)` the empty cache; the second axis of
+    caches is the batch. A hypothesis ends with `eos_id`, or after `longest` tokens without it. A beam of 1 is greedy
+    decoding.
 
     Raises:
-      ValueError: for a beam below 1.
+      ValueError: if the beam is below 1.
     """
 
     step: Callable[..., tuple[Float[Array, "B V"], Any]]
@@ -49,7 +50,7 @@ class BeamSearch:
             raise ValueError(f"sample.beam: must be at least 1, not {self.beam}")
 
     def __call__(self, params: Params, encoded: EncodedSource, longest: int) -> tuple[Tokens, Float[Array, " B"]]:
-        """Tokens [B, longest] with their EOS, and log p of each."""
+        """Return tokens [B, longest] with EOS and padding, and log p in nats per sequence."""
         size, beam = len(encoded.mask), self.beam
         repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, beam, axis=0), encoded)
         first = jnp.arange(size)[:, None] * beam
@@ -58,9 +59,9 @@ class BeamSearch:
         def grow(beams: Beams, position: Array) -> tuple[Beams, None]:
             logits, cache = self.step(params, beams.last, position, repeated, beams.cache)
             nats = log_probs(logits, self.vocabulary)[:, : self.vocabulary]
-            # An ended hypothesis goes on as itself alone: its next token is free, and is written as padding.
-            waiting = jnp.where(classes == self.eos_id, 0.0, EXCLUDED)
-            nats = jnp.where(beams.ended[:, None], waiting[None], nats)
+            # An ended hypothesis has one continuation with log p = 0, which is written as padding.
+            end_only = jnp.where(classes == self.eos_id, 0.0, EXCLUDED)
+            nats = jnp.where(beams.ended[:, None], end_only[None], nats)
             total = beams.scores[..., None] + nats.reshape(size, beam, self.vocabulary)
             scores, index = jax.lax.top_k(total.reshape(size, -1), beam)
             parent = (first + index // self.vocabulary).reshape(-1)
@@ -75,7 +76,7 @@ class BeamSearch:
         start = Beams(
             jnp.full((size * beam, longest), self.pad_id),
             jnp.full(size * beam, self.start_id),
-            # Hypotheses are equal at the start: all but one would be copies.
+            # All hypotheses of a source are equal at the start, so that only one of them may be extended.
             jnp.broadcast_to(jnp.where(jnp.arange(beam) == 0, 0.0, EXCLUDED)[None], (size, beam)),
             jnp.zeros((size, beam)),
             jnp.zeros(size * beam, bool),
@@ -83,5 +84,5 @@ class BeamSearch:
         )
         beams, _ = jax.lax.scan(grow, start, jnp.arange(longest))
         best = jnp.argmax(beams.scores / beams.lengths**self.penalty, axis=1)
-        chosen = first[:, 0] + best
-        return beams.tokens[chosen], jnp.take_along_axis(beams.scores, best[:, None], axis=1)[:, 0]
+        index = first[:, 0] + best
+        return beams.tokens[index], jnp.take_along_axis(beams.scores, best[:, None], axis=1)[:, 0]

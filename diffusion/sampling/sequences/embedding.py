@@ -1,7 +1,8 @@
-"""Sampling of embedding diffusion: K calls of the network from noise to tokens, which remembers its last estimate.
+"""The sampler of embedding diffusion with self-conditioning: from noise to tokens in K steps.
 
-A prediction, paths and a guide for the one Gaussian sampler: DDIM and ancestral steps, clamping and other guides are
-its own. The carry is the memory.
+This is the Gaussian sampler with a prediction that reads a self-conditioning input, time grids, and a guide that stores
+the estimate. Solvers, clamping and other guides are those of Gaussian diffusion. The carry is the self-conditioning
+input.
 """
 
 from collections.abc import Callable
@@ -21,29 +22,29 @@ from diffusion.sampling.gaussian.solvers import GaussianGrid, Solver, Table, Tim
 from diffusion.schedules.gaussian import Betas, GaussianSchedule
 from diffusion.types import Denoiser, Keys, Number, Params, SequenceCondition, Tokens
 
-# What a network reads as its last estimate. "reuse": that of the step before, as in all public code. "recompute": one
-# made from the same state without a memory, so that there are two calls a step: as in training, and what FastDiSS is
-# taken to call correct self-conditioning (inferred). "none": nothing.
+# The self-conditioning input of a step. "reuse": the estimate of the previous step, as in all public code. "recompute":
+# an estimate at the same state without a self-conditioning input, as in training, at two calls of the network per step
+# (we infer that FastDiSS calls this correct self-conditioning). "none": zeros.
 MODES = ("reuse", "recompute", "none")
 
 
-class Memory(NamedTuple):
-    """What the next step reads, and what this one has read."""
+class SelfConditioningInputs(NamedTuple):
+    """Self-conditioning inputs of the next and of the current step."""
 
-    ahead: Float[Array, "B L d"]
-    read: Float[Array, "B L d"]
+    next: Float[Array, "B L d"]
+    current: Float[Array, "B L d"]
 
 
 class Diagnosis(NamedTuple):
-    """What is written down of every step."""
+    """Statistics of every step; means are over the positions of the target."""
 
-    tokens: Tokens  # of the clean estimate, rounded
-    confidence: Float[Array, " B"]  # mean largest probability over the target's real positions
-    error: Float[Array, " B"]  # ||memory that was read - clean estimate||^2 / d, a mean over real positions
+    tokens: Tokens  # the rounded clean estimate
+    confidence: Float[Array, " B"]  # mean of the largest token probability
+    error: Float[Array, " B"]  # mean of ||self-conditioning input - clean estimate||^2 / d
 
 
 class Translations(NamedTuple):
-    """Tokens [B, L], and every step's diagnosis where it was asked for."""
+    """Tokens [B, L], and the statistics of every step if the sampler has `diagnose`."""
 
     tokens: Tokens
     steps: Diagnosis | None
@@ -51,14 +52,14 @@ class Translations(NamedTuple):
 
 @dataclass(frozen=True)
 class EmbeddingSampler:
-    """`(params, keys, condition, grid, scale) -> Translations`; example i depends on keys[i] and its condition alone.
+    """A sampler of embedding diffusion.
 
-    The last step of a path ends on the clean estimate (alpha 1, sigma 0), which is then rounded. `clamping` puts every
-    estimate on the nearest embedding, before `guides`. `scale` is the deviation of the noise at the start, the factor
-    of decoding; ancestral noise takes it through `noisier`. Positions that are no target's hold token `pad_id`.
+    A time grid ends at alpha = 1 and sigma = 0, so that the last step returns the clean estimate, which is then rounded
+    to tokens. `clamping` replaces every estimate with the nearest embeddings, before `guides`. `mode` is one of
+    `MODES`. Positions outside of the target hold token `pad_id`.
 
     Raises:
-      ValueError: for an unknown mode.
+      ValueError: if the mode is not known.
     """
 
     denoiser: Denoiser
@@ -81,53 +82,58 @@ class EmbeddingSampler:
         grid: GaussianGrid,
         scale: Number = 1.0,
     ) -> Translations:
+        """Sample targets; example i depends on keys[i] and its conditioning only.
+
+        `scale` is the standard deviation of the noise at the start (the factor of decoding); `noisier` applies the same
+        factor to the noise of ancestral steps.
+        """
         size, length = condition.target.shape
         width = self.codec.table(params).shape[-1]
         nearest = (clamp(lambda clean: self.codec.clamp(params, clean)),) if self.clamping else ()
-        predict = remembering(self.denoiser, params, condition, self.mode)
-        predict = guided(predict, (*nearest, *self.guides, remember))
-        nothing = jnp.zeros((size, length, width))
+        predict = self_conditioned(self.denoiser, params, condition, self.mode)
+        predict = guided(predict, (*nearest, *self.guides, store_estimate))
+        zeros = jnp.zeros((size, length, width))
         summary = diagnosis(self.codec, params, condition) if self.diagnose else None
         clean, steps = sample_gaussian(
-            predict, keys, (length, width), grid, Memory(nothing, nothing), summary=summary, scale=scale
+            predict, keys, (length, width), grid, SelfConditioningInputs(zeros, zeros), summary=summary, scale=scale
         )
         tokens = self.codec.decode(params, clean)
         return Translations(jnp.where(condition.target, tokens, self.pad_id), steps)
 
 
-def remembering(denoiser: Denoiser, params: Params, condition: SequenceCondition, mode: str) -> Predict:
-    """The clean estimate of a network that reads a memory; the carry says which one it read."""
+def self_conditioned(denoiser: Denoiser, params: Params, condition: SequenceCondition, mode: str) -> Predict:
+    """Return the prediction of a network with self-conditioning; the new carry has the input that it read."""
 
-    def predict(x: Data, row: GaussianGrid, carry: Memory) -> tuple[Data, Memory]:
+    def predict(x: Data, row: GaussianGrid, carry: SelfConditioningInputs) -> tuple[Data, SelfConditioningInputs]:
         time = jnp.full(len(x), row.time)
-        read = jnp.zeros_like(x) if mode == "none" else carry.ahead
+        current = jnp.zeros_like(x) if mode == "none" else carry.next
         if mode == "recompute":
-            read = denoiser(params, x, time, condition, None)
-        return denoiser(params, x, time, condition, read), Memory(carry.ahead, read)
+            current = denoiser(params, x, time, condition, None)
+        return denoiser(params, x, time, condition, current), SelfConditioningInputs(carry.next, current)
 
     return predict
 
 
-def remember(predict: Predict) -> Predict:
-    """The guide that comes last: what the others have made of the estimate is what the next step reads."""
+def store_estimate(predict: Predict) -> Predict:
+    """Store the guided estimate as the self-conditioning input of the next step; this must be the last guide."""
 
-    def remembered(x: Data, row: GaussianGrid, carry: Memory) -> tuple[Data, Memory]:
+    def stored(x: Data, row: GaussianGrid, carry: SelfConditioningInputs) -> tuple[Data, SelfConditioningInputs]:
         clean, carry = predict(x, row, carry)
-        return clean, Memory(clean, carry.read)
+        return clean, SelfConditioningInputs(clean, carry.current)
 
-    return remembered
+    return stored
 
 
 def diagnosis(codec: Embedding, params: Params, condition: SequenceCondition) -> Callable[..., Diagnosis]:
-    """The summary of a step; what tokens changed follows from the tokens (`changed`)."""
+    """Return the function that computes the statistics of a step."""
     mask = condition.target
     count = jnp.maximum(jnp.sum(mask, axis=1), 1)
 
-    def summary(x: Data, clean: Data, carry: Memory, row: GaussianGrid) -> Diagnosis:
+    def summary(x: Data, clean: Data, carry: SelfConditioningInputs, row: GaussianGrid) -> Diagnosis:
         del x, row
         logits = codec.logits(params, clean)
         top = jnp.exp(jnp.max(logits, axis=-1) - jax.nn.logsumexp(logits, axis=-1))
-        error = jnp.mean((carry.read - clean) ** 2, axis=-1)
+        error = jnp.mean((carry.current - clean) ** 2, axis=-1)
         means = (jnp.sum(value * mask, axis=1) / count for value in (top, error))
         return Diagnosis(jnp.argmax(logits, axis=-1).astype(jnp.int32), *means)
 
@@ -135,33 +141,38 @@ def diagnosis(codec: Embedding, params: Params, condition: SequenceCondition) ->
 
 
 def changed(steps: Diagnosis, condition: SequenceCondition) -> Float[np.ndarray, " K"]:
-    """The share of real positions whose token is another one than at the step before, of all steps but the first."""
+    """Return the fraction of target positions with another token than at the previous step, for steps 2 to K."""
     tokens, mask = np.asarray(steps.tokens), np.asarray(condition.target)
     return ((tokens[1:] != tokens[:-1]) & mask[None]).sum((1, 2)) / max(mask.sum(), 1)
 
 
 def to_the_end(path: TimeGrid) -> TimeGrid:
-    """The same path, whose last point is the clean data."""
+    """Replace the last point with clean data, alpha = 1 and sigma = 0."""
     alpha, sigma = path.alpha.copy(), path.sigma.copy()
     alpha[-1], sigma[-1] = 1.0, 0.0
     return TimeGrid(path.time, alpha, sigma)
 
 
 def even(schedule: GaussianSchedule, steps: int) -> TimeGrid:
-    """t_k = 1 - k / K (inferred: the grid is not known), and the clean data at the end."""
+    """Return the times t_k = 1 - k / K, and clean data at the end; the published grid is not known."""
     return to_the_end(uniform(schedule, steps))
 
 
 def spaced(schedule: Betas, steps: int) -> TimeGrid:
-    """Indices round(j (n - 1) / (K - 1)) of a chain of n, falling: Difformer's grid. One step begins at the last."""
+    """Return Difformer's grid, indices round(j (n - 1) / (K - 1)) of a chain of n in decreasing order.
+
+    A single step begins at index n - 1 (arXiv 2212.09412).
+    """
     check_steps(steps, schedule.steps)
     indices = np.linspace(0, schedule.steps - 1, steps).round()[::-1] if steps > 1 else np.array([schedule.steps - 1])
     return at_indices(schedule, indices, (1.0, 0.0))
 
 
 def cedi(schedule: GaussianSchedule, steps: int) -> TimeGrid:
-    """DINOISER's: noise from time 1 to 1e-3, while the network is told times from 1 to 0.99, so that it heeds the
-    source."""
+    """Return DINOISER's grid: noise of times from 1 to 1e-3, and network times from 1 to 0.99 (arXiv 2302.10025).
+
+    At times close to 1 the network relies on the source rather than on the noisy target.
+    """
     path = uniform(schedule, steps, 1.0, 1e-3)
     return to_the_end(path._replace(time=np.linspace(1.0, 0.99, steps + 1)))
 
@@ -170,10 +181,10 @@ PATHS = {"even": even, "spaced": spaced, "cedi": cedi}
 
 
 def noisier(solver: Solver, factor: float) -> Solver:
-    """A solver whose noise is `factor` times as large: ancestral steps of a process with that factor."""
+    """Return a solver with `factor` times the noise, for ancestral steps of a process with that noise factor."""
 
     def table(path: TimeGrid) -> Table:
-        made = solver(path)
-        return made._replace(noise=factor * made.noise)
+        coefficients = solver(path)
+        return coefficients._replace(noise=factor * coefficients.noise)
 
     return table

@@ -1,4 +1,4 @@
-"""Choosing among candidates of one sentence: by their agreement with one another, or by a judge."""
+"""Re-ranking of candidates: minimum Bayes risk decoding with BLEU, or the scores of another model."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -7,46 +7,47 @@ from typing import Literal
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 
-# Which candidate is the reference: Difformer scores candidate i as the reference of the others, DINOISER as their
-# hypothesis.
+# The role of candidate i in the BLEU of two candidates: the reference in Difformer, the hypothesis in DINOISER.
 Role = Literal["reference", "hypothesis"]
 
 
 def agreement(candidates: Sequence[str], role: Role = "reference", tokenize: str = "none") -> np.ndarray:
-    """mean_{j != i} sentence BLEU of candidate i with candidate j, in points; -inf for an empty candidate.
+    """Return the mean over j != i of sentence BLEU between candidates i and j, in points, for every i.
 
-    Empty candidates are no partners either; the only one left has agreement 0.
+    Empty candidates are excluded from the mean and have -inf. If only one candidate is not empty, it has 0.
     """
     metric = BLEU(tokenize=tokenize, effective_order=True)
-    spoken = [index for index, text in enumerate(candidates) if text.strip()]
+    indices = [index for index, text in enumerate(candidates) if text.strip()]
     scores = np.full(len(candidates), -np.inf)
-    for mine in spoken:
-        found = []
-        for other in spoken:
-            if other != mine:
-                pair = (other, mine) if role == "reference" else (mine, other)
-                found.append(metric.sentence_score(candidates[pair[0]], [candidates[pair[1]]]).score)
-        scores[mine] = np.mean(found) if found else 0.0
+    for i in indices:
+        values = []
+        for j in indices:
+            if j != i:
+                hypothesis, reference = (j, i) if role == "reference" else (i, j)
+                values.append(metric.sentence_score(candidates[hypothesis], [candidates[reference]]).score)
+        scores[i] = np.mean(values) if values else 0.0
     return scores
 
 
 def bleu_mbr(groups: Sequence[Sequence[str]], role: Role = "reference", tokenize: str = "none") -> list[int]:
-    """For every sentence the candidate of the largest agreement, the first of equals (minimum Bayes risk)."""
+    """Return the index of the candidate with the largest agreement for every sentence (minimum Bayes risk)."""
     return [int(np.argmax(agreement(group, role, tokenize))) for group in groups]
 
 
 def judged(
     sources: Sequence[str], groups: Sequence[Sequence[str]], judge: Callable[[list[str], list[str]], Sequence[float]]
 ) -> list[int]:
-    """For every sentence the candidate that `judge(sources, candidates)` scores highest, empty ones last.
+    """Return the index of the candidate with the largest score of `judge(sources, candidates)`, for every sentence.
 
-    The judge scores all candidates of all sentences in one call, as log-likelihoods under another model.
+    The judge scores all candidates of all sentences in one call, for example with log-likelihoods under another model.
+    An empty candidate has -inf.
+
     Raises:
-      ValueError: when it does not give one score a candidate.
+      ValueError: if the judge does not return one score per candidate.
     """
     flat = [text for group in groups for text in group]
-    told = [source for source, group in zip(sources, groups, strict=True) for _ in group]
-    scores = np.asarray(judge(told, flat), np.float64)
+    repeated = [source for source, group in zip(sources, groups, strict=True) for _ in group]
+    scores = np.asarray(judge(repeated, flat), np.float64)
     if scores.shape != (len(flat),):
         raise ValueError(f"sample.rerank: the judge gave {scores.shape} scores for {len(flat)} candidates")
     scores = np.where([bool(text.strip()) for text in flat], scores, -np.inf)

@@ -45,7 +45,7 @@ def example(name):
 def test_worked_examples(name):
     (samples, rewards, x, alpha, sigma), plain, strengths = example(name)
     for strength, (tilted, value, slope) in strengths.items():
-        with_reward, without = lidar.weights(lidar.Lookahead(samples, rewards), strength, x, alpha, sigma)
+        with_reward, without = lidar.particle_weights(lidar.Lookahead(samples, rewards), strength, x, alpha, sigma)
         np.testing.assert_allclose(without[0], plain, atol=1e-6)
         np.testing.assert_allclose(with_reward[0], tilted, atol=1e-6)
         assert float(
@@ -73,7 +73,7 @@ def test_symmetries():
         lidar.shift(lidar.Lookahead(samples + offset, rewards), 3.0, x + alpha * offset, alpha, sigma),
     ):
         np.testing.assert_allclose(made, base, atol=3e-6)
-    with_reward, without = lidar.weights(lidar.Lookahead(samples, rewards), 3.0, x, alpha, sigma)
+    with_reward, without = lidar.particle_weights(lidar.Lookahead(samples, rewards), 3.0, x, alpha, sigma)
     variation = 0.5 * jnp.sum(jnp.abs(with_reward - without))
     diameter = jnp.max(jnp.linalg.norm(samples[:, None] - samples[None], axis=-1))
     assert float(jnp.linalg.norm(base)) <= float(variation * diameter) + 1e-6

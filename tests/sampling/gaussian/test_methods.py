@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.shapes import prompted
+from configs.recipes.glyphs import prompted
 from diffusion.build.guided import Cost, method
 from diffusion.build.systems import System
 from diffusion.codecs.subtokens import PixelCodec
@@ -14,6 +14,8 @@ from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import example_keys
 from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.schedules.gaussian import ScaledLinear
+from experiments.families.guidance import Cost, method
+from experiments.families.masked import System
 
 WORDS, IMAGE, PROMPTS, IMAGES = 5, (2, 2, 3), 3, 4
 

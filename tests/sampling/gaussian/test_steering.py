@@ -7,7 +7,7 @@ import pytest
 
 from diffusion.rng import example_keys
 from diffusion.sampling.gaussian import solvers
-from diffusion.sampling.gaussian.steering import LossMask, Steering, best, effective_size
+from diffusion.sampling.gaussian.steering import ParticleWeights, Steering, best, effective_size
 from diffusion.schedules.gaussian import ScaledLinear
 
 GRID = solvers.gaussian_grid(
@@ -34,7 +34,7 @@ def test_particles_are_weighed_at_four_marks_and_at_the_end():
 
 
 def test_potentials_by_hand():
-    reward, before = jnp.array([0.3, -0.2]), LossMask(jnp.array([0.1, 0.0]), jnp.array([2.0, 4.0]))
+    reward, before = jnp.array([0.3, -0.2]), ParticleWeights(jnp.array([0.1, 0.0]), jnp.array([2.0, 4.0]))
     expected = {
         "difference": ([0.3, -0.2], [np.exp(2 * 0.2), np.exp(2 * -0.2)]),
         "max": ([0.3, 0.0], [np.exp(0.6), 1.0]),
@@ -69,7 +69,7 @@ def test_the_weights_of_a_path_telescope(potential):
     # The effective size of one particle is 1, not below half: the last step leaves it as it is.
     if potential == "difference":
         np.testing.assert_allclose(weights.product, np.exp(1.5 * 1.3), rtol=1e-5)
-        before = LossMask(jnp.full(3, 1.3), weights.product)
+        before = ParticleWeights(jnp.full(3, 1.3), weights.product)
         made = weights.product * steering.potentials(jnp.full(3, final), before, jnp.array(True))[1]
     else:
         made = weights.product * steering.potentials(jnp.full(3, final), weights, jnp.array(True))[1]

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.base import defaults, tiny
-from diffusion import build
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.rng import example_keys
-from experiments.jobs import resolve
+from experiments import families
+from experiments.plan import resolve
 from tests.weights import randomized
 
 MASK, LENGTH, SIZE, STEPS = 7, 6, 2, 12
@@ -27,7 +28,7 @@ def config_of(**overrides):
     return resolve(config, {name.replace("__", "."): value for name, value in overrides.items()}, 0)
 
 
-SYSTEM = build.system(config_of(), MASK)
+SYSTEM = families.system(config_of(), MASK)
 PARAMS = randomized(SYSTEM.init, scale=0.3)
 # Loud enough that what is remembered changes what is drawn.
 PARAMS["adapter"] = jax.tree.map(lambda leaf: 5 * leaf, PARAMS["adapter"])
@@ -42,7 +43,7 @@ def record(seen, *arrays):
 
 def recorded(config, params=PARAMS, size=SIZE, seed=0, system=None):
     """A run, and what each evaluation saw and answered: (state, memory, logits), in order."""
-    system = system or build.system(config, MASK)
+    system = system or families.system(config, MASK)
     seen = []
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
@@ -52,7 +53,7 @@ def recorded(config, params=PARAMS, size=SIZE, seed=0, system=None):
         record(seen, noisy, told, logits)
         return logits
 
-    sample = jax.jit(build.sampler(config, replace(system, denoiser=denoiser)))
+    sample = jax.jit(families.sampler(config, replace(system, denoiser=denoiser)))
     samples = jax.block_until_ready(sample(params, keys_of(size, seed), jnp.full((size, LENGTH), MASK)))
     jax.effects_barrier()
     return samples, [np.stack(arrays) for arrays in zip(*seen, strict=True)]

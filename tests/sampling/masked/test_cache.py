@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import build
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.sampling.masked.grid import grid
 from diffusion.sampling.masked.policies import Policy, ancestral_step
 from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.schedules.masking import Linear
 from diffusion.types import Proposal
+from experiments import families
 from tests.sampling.masked.recording import LENGTH, MASK, PARAMS, STEPS, config_of, keys_of, recorded, remember
 
 
@@ -74,15 +74,15 @@ def test_cached_evaluations_are_as_many_as_expected(steps, size, length, runs, p
 
 def test_a_cache_changes_no_token_of_a_network_without_memory():
     """One that reads no time: idle steps would be answered the same; a network that reads time may not have one."""
-    base = build.system(config_of(memory__adapter="none"), MASK)
+    base = families.system(config_of(memory__adapter="none"), MASK)
     old = {name: part for name, part in PARAMS.items() if name != "adapter"}
     keys, drawn = keys_of(4), {}
     for cache in (False, True):
         config = config_of(memory__adapter="none", sample__cache=cache, sample__steps=3 * STEPS)
-        drawn[cache] = jax.jit(build.sampler(config, base))(old, keys, jnp.full((4, LENGTH), MASK))
+        drawn[cache] = jax.jit(families.sampler(config, base))(old, keys, jnp.full((4, LENGTH), MASK))
     np.testing.assert_array_equal(drawn[True].tokens, drawn[False].tokens)
     np.testing.assert_array_equal(drawn[True].idle, drawn[False].idle)
     assert drawn[True].evaluations.max() < drawn[False].evaluations.min() == 3 * STEPS + 1
     with pytest.raises(ValueError, match=r"sample\.cache: a network that reads time") as caught:
-        build.sampler(config_of(sample__cache=True, model__time_conditioning=True), base)
+        families.sampler(config_of(sample__cache=True, model__time_conditioning=True), base)
     assert "\n" not in str(caught.value)

@@ -128,7 +128,7 @@ def test_warped_grids_move_everything_that_depends_on_time():
     np.testing.assert_allclose(rows.time, times[:-1], atol=1e-7)
     np.testing.assert_allclose(rows.next_time, times[1:], atol=1e-7)
     levels = 1 - (1 - times) ** 3
-    np.testing.assert_allclose(rows.stay, levels[1:] / levels[:-1], atol=1e-6)
+    np.testing.assert_allclose(rows.keep_mask_prob, levels[1:] / levels[:-1], atol=1e-6)
     np.testing.assert_allclose(rows.temperature, 2 - times[:-1], rtol=1e-6)
     np.testing.assert_array_equal(rows.masks, exact_masks(1 - (1 - times[1:]) ** 3, 8))
     scaled = grid(CUBIC, 4, 8, end=0.2, warp=(0.9, 1.0, 0.1))

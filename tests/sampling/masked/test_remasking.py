@@ -40,8 +40,8 @@ def keys_of(size=SIZE, seed=0):
 def test_the_posterior_by_hand(sigma, unmask):
     """From alpha 0.5 to 0.6: a_t (1 - sigma) + (1 - a_t) unmask = a_s for every sigma."""
     rates = remasking.remdm(at(0.5, 0.6), np.array([sigma]))
-    assert 1 - rates.stay[0] == pytest.approx(unmask) and rates.remask[0] == sigma
-    assert 0.5 * (1 - rates.remask[0]) + 0.5 * (1 - rates.stay[0]) == pytest.approx(0.6)
+    assert 1 - rates.keep_mask_prob[0] == pytest.approx(unmask) and rates.remask_prob[0] == sigma
+    assert 0.5 * (1 - rates.remask_prob[0]) + 0.5 * (1 - rates.keep_mask_prob[0]) == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize(
@@ -69,29 +69,33 @@ def test_the_posterior_by_hand(sigma, unmask):
     ],
 )
 def test_rules_by_hand(rule, alpha, next_alpha, sigma):
-    assert rule(at(alpha, next_alpha)).remask[0] == pytest.approx(sigma, abs=1e-7)
-    assert rule(at(alpha, next_alpha, window=False)).remask[0] == 0
+    assert rule(at(alpha, next_alpha)).remask_prob[0] == pytest.approx(sigma, abs=1e-7)
+    assert rule(at(alpha, next_alpha, window=False)).remask_prob[0] == 0
 
 
 def test_the_loops_plateau_balances():
     """Level 0.1, eta 0.02: 0.9 x 0.02 of the positions go, 0.1 x 0.18 come back."""
     rates = remasking.cap(0.02)(at(0.9, 0.9))
-    assert 1 - rates.stay[0] == pytest.approx(0.18) and 0.9 * rates.remask[0] == pytest.approx(0.1 * 0.18)
+    assert 1 - rates.keep_mask_prob[0] == pytest.approx(0.18) and 0.9 * rates.remask_prob[0] == pytest.approx(
+        0.1 * 0.18
+    )
 
 
 def test_a_star_step_forgets_what_was_masked():
     """Known or not, a position is masked with 1 - alpha_s afterwards."""
     rates = remasking.star(at(0.5, 0.6))
-    assert rates.stay[0] == pytest.approx(0.4) and rates.remask[0] == pytest.approx(0.4)
+    assert rates.keep_mask_prob[0] == pytest.approx(0.4) and rates.remask_prob[0] == pytest.approx(0.4)
 
 
 def test_the_corrector_of_discrete_flow_by_hand():
     """At t = 0.5 with a step of 0.01: A = 10 sqrt(0.5) + 1 = 8.0711, unmask 2 A h, remask 2 (A - 1) h."""
     rates = remasking.discrete_flow(StepAlphas(np.array([0.0, 0.5]), np.array([0.5, 0.51]), np.array([True, True])))
-    assert 1 - rates.stay[1] == pytest.approx(0.1614214) and rates.remask[1] == pytest.approx(0.1414214)
-    assert (rates.stay[0], rates.remask[0]) == (0.5, 0), "the first step is MDLM's"
+    assert 1 - rates.keep_mask_prob[1] == pytest.approx(0.1614214) and rates.remask_prob[1] == pytest.approx(0.1414214)
+    assert (rates.keep_mask_prob[0], rates.remask_prob[0]) == (0.5, 0), "the first step is MDLM's"
     late = remasking.discrete_flow(StepAlphas(np.array([0.5, 0.5]), np.array([0.5, 1.0]), np.array([True, True])))
-    assert 1 - late.stay[1] + late.remask[1] == pytest.approx(1), "a long step is cut off where the rates sum to 1"
+    assert 1 - late.keep_mask_prob[1] + late.remask_prob[1] == pytest.approx(1), (
+        "a long step is cut off where the rates sum to 1"
+    )
 
 
 @pytest.mark.parametrize("schedule", [Linear(), LogLinear(), Cosine(), Loop()], ids=repr)
@@ -101,16 +105,18 @@ def test_every_rule_keeps_the_masked_fraction(name, schedule):
     rows = grid(schedule, 16, 8, end=1e-3, rule=RULES[name])
     times = np.linspace(1, 1e-3, 17)
     alpha = 1 - np.asarray(schedule.masked(times))
-    after = alpha[:-1] * (1 - np.asarray(rows.remask)) + (1 - alpha[:-1]) * (1 - np.asarray(rows.stay))
+    after = alpha[:-1] * (1 - np.asarray(rows.remask_prob)) + (1 - alpha[:-1]) * (1 - np.asarray(rows.keep_mask_prob))
     np.testing.assert_allclose(after, alpha[1:], atol=1e-6)
-    assert np.all((0 <= rows.stay) & (rows.stay <= 1) & (0 <= rows.remask) & (rows.remask <= 1))
+    assert np.all(
+        (0 <= rows.keep_mask_prob) & (rows.keep_mask_prob <= 1) & (0 <= rows.remask_prob) & (rows.remask_prob <= 1)
+    )
 
 
 def test_a_window_is_where_remasking_is_on():
     """`off` <= t <= `on`, at the time that a step begins; tau_i lies above its round value."""
     rows = grid(LogLinear(), 10, 10, window=Window(0.0, 0.3), rule=remasking.cap(0.05))
     np.testing.assert_array_equal(np.flatnonzero(rows.guided), [8, 9])
-    np.testing.assert_array_equal(np.flatnonzero(rows.remask), [8, 9])
+    np.testing.assert_array_equal(np.flatnonzero(rows.remask_prob), [8, 9])
     with pytest.raises(ValueError, match=r"sample\.remask: 0 <= off <= on <= 1"):
         grid(LogLinear(), 10, 10, window=Window(0.6, 0.5))
 
@@ -160,7 +166,7 @@ def test_a_star_step_masks_a_binomial_number():
     row = jax.tree.map(lambda column: column[-1], rows)
     for masked in (0, 20, 64):
         before = jnp.broadcast_to(jnp.arange(64) < masked, (4000, 64))
-        view = StepInputs(before, jnp.zeros_like(before), *(None,) * 4)
-        counts = ancestral_step(keys_of(4000, seed=masked), view, row, ())[0].sum(axis=1)
+        inputs = StepInputs(before, jnp.zeros_like(before), *(None,) * 4)
+        counts = ancestral_step(keys_of(4000, seed=masked), inputs, row, ())[0].sum(axis=1)
         assert counts.mean() == pytest.approx(0.3 * 64, abs=4 * (0.21 * 64 / 4000) ** 0.5)
         assert counts.var() == pytest.approx(0.21 * 64, rel=0.1)

@@ -21,7 +21,7 @@ from diffusion.sampling.masked.policies import (
     race_step,
     random_order_step,
 )
-from diffusion.sampling.masked.sampler import MaskedSampler, State
+from diffusion.sampling.masked.sampler import MaskedSampler, MaskedState
 from diffusion.schedules.masking import Cosine, Linear, LogLinear, Loop
 
 MASK, LENGTH, STEPS = 5, 12, 8
@@ -107,8 +107,8 @@ def test_masked_fraction_follows_the_schedule(name, schedule):
             )
             draw = Draw(MASK, "mdlm_float32" if name == "race" else "exact")
             proposal = draw(token_keys, jnp.zeros((size, length, MASK + 1)), None, row.temperature, row.nucleus)
-            view = StepInputs(state == MASK, jnp.zeros((size, length), bool), *proposal, None)
-            masks, _ = POLICIES[name].select(select_keys, view, row, ())
+            inputs = StepInputs(state == MASK, jnp.zeros((size, length), bool), *proposal, None)
+            masks, _ = POLICIES[name].select(select_keys, inputs, row, ())
             state = jnp.where(masks, MASK, jnp.where(state == MASK, proposal.tokens, state))
             levels.append((state == MASK).mean())
         return jnp.stack(levels)
@@ -132,8 +132,8 @@ def test_first_hitting_reveals_exactly_one_position_a_step_at_falling_times():
     for index in range(LENGTH):
         row = jax.tree.map(lambda column, index=index: column[index], rows)
         time = policy.time(extra, row, 3)
-        view = StepInputs(masked, fixed, jnp.zeros((3, LENGTH), jnp.int32), None, None, None)
-        after, extra = policy.select(None, view, row, extra)
+        inputs = StepInputs(masked, fixed, jnp.zeros((3, LENGTH), jnp.int32), None, None, None)
+        after, extra = policy.select(None, inputs, row, extra)
         revealed = np.asarray((masked & ~after).sum(1))
         np.testing.assert_array_equal(revealed, [1, 1 if index < LENGTH - 4 else 0, 1])
         assert (time <= last).all()
@@ -186,8 +186,8 @@ def test_low_precision_rule_cannot_draw_rare_tokens():
     masked, smallest_noise = jnp.ones((2, 4000), bool), -np.log1p(-(2.0**-23))
     revealed = {}
     for prob in (0.01, 0.5):
-        view = StepInputs(masked, ~masked, None, None, jnp.full(masked.shape, prob / smallest_noise), None)
-        stays, _ = race_step(keys_of(range(2)), view, row, ())
+        inputs = StepInputs(masked, ~masked, None, None, jnp.full(masked.shape, prob / smallest_noise), None)
+        stays, _ = race_step(keys_of(range(2)), inputs, row, ())
         revealed[prob] = 1 - float(stays.mean())
     assert revealed[0.01] < 1e-3 and revealed[0.5] > 0.5, revealed
 
@@ -241,5 +241,5 @@ def test_bad_grids_name_their_field(options, field):
 
 def test_state_carries_no_logits():
     """The cache alone would, and is nothing unless it is asked for."""
-    assert State._fields == ("tokens", "memory", "extra", "idle", "cached")
+    assert MaskedState._fields == ("tokens", "memory", "extra", "idle", "cached")
     assert MaskedSampler.cache is False

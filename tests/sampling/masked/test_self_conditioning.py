@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import build
 from diffusion.objectives.self_conditioning import SoftEmbedding
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.sampling.masked.draw import Draw
@@ -18,6 +17,7 @@ from diffusion.sampling.masked.grid import grid
 from diffusion.sampling.masked.policies import Policy, ancestral_step
 from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.schedules.masking import Linear
+from experiments import families
 from tests.sampling.masked.recording import (
     BLANK,
     LENGTH,
@@ -84,12 +84,12 @@ def test_an_idle_step_refines_the_prediction_where_the_adapter_is_not_zero(run):
 def test_a_new_adapter_samples_what_the_base_samples(rows):
     """Token by token for the same keys, and as often; a trained one, or one told nothing, does not."""
     config = config_of(memory__rows=rows)
-    system = build.system(config, MASK)
-    base = build.system(config_of(memory__adapter="none"), MASK)
+    system = families.system(config, MASK)
+    base = families.system(config_of(memory__adapter="none"), MASK)
     old = {name: part for name, part in PARAMS.items() if name != "adapter"}
     keys, prompt = keys_of(16), jnp.full((16, LENGTH), MASK)
-    expected = jax.jit(build.sampler(config, base))(old, keys, prompt)
-    sample = jax.jit(build.sampler(config, system))
+    expected = jax.jit(families.sampler(config, base))(old, keys, prompt)
+    sample = jax.jit(families.sampler(config, system))
     drawn = sample(ZERO, keys, prompt)
     np.testing.assert_array_equal(drawn.tokens, expected.tokens)
     np.testing.assert_array_equal(drawn.evaluations, expected.evaluations)
@@ -99,7 +99,7 @@ def test_a_new_adapter_samples_what_the_base_samples(rows):
     np.testing.assert_array_equal(told.evaluations, expected.evaluations)
     if rows == "masked":
         np.testing.assert_array_equal(sample(PARAMS, keys[::-1], prompt).tokens[::-1], told.tokens)
-        null = jax.jit(build.sampler(config_of(sample__memory="null"), system))(PARAMS, keys, prompt)
+        null = jax.jit(families.sampler(config_of(sample__memory="null"), system))(PARAMS, keys, prompt)
         np.testing.assert_array_equal(null.tokens, expected.tokens)
 
 
@@ -121,12 +121,12 @@ def denoiser_calls(jaxpr):
 @pytest.mark.parametrize("memory", ["linear", "none"])
 def test_a_step_holds_one_call_of_the_network(memory, final):
     config = config_of(memory__adapter=memory, sample__final=final, sample__end=0.0)
-    system = build.system(config, MASK)
+    system = families.system(config, MASK)
 
     def network(*inputs):
         return system.denoiser(*inputs)
 
-    sample = build.sampler(config, replace(system, denoiser=jax.jit(network)))
+    sample = families.sampler(config, replace(system, denoiser=jax.jit(network)))
     shapes = jax.eval_shape(system.init, jax.random.key(0))
     program = jax.make_jaxpr(sample)(shapes, keys_of(SIZE), BLANK)
     assert denoiser_calls(program.jaxpr) == (1 + (final != "none"), 1)
@@ -143,7 +143,9 @@ def test_what_is_masked_again_starts_from_nothing():
 
     self_conditioning = SoftEmbedding(process, lambda params: jnp.eye(tokens), tokens)
     sampler = MaskedSampler(denoiser, process, Policy(ancestral_step), Draw(tokens), "draw", self_conditioning)
-    steps = grid(Linear(), 2, 8, end=0.0)._replace(stay=jnp.array([0.5, 0.7]), remask=jnp.array([0, 0.1]))
+    steps = grid(Linear(), 2, 8, end=0.0)._replace(
+        keep_mask_prob=jnp.array([0.5, 0.7]), remask_prob=jnp.array([0, 0.1])
+    )
     samples = jax.block_until_ready(jax.jit(sampler)(None, keys_of(size), jnp.full((size, 8), tokens), steps))
     jax.effects_barrier()
     (_, before, after), memory = (np.stack(arrays) for arrays in zip(*seen, strict=True))

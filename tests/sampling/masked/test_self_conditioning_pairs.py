@@ -97,7 +97,7 @@ def test_a_trained_network_needs_no_memory_where_the_state_says_all(trained):
     assert worst(start_of_pairs())[0] > 0.5
 
 
-@pytest.mark.parametrize("recall", [PAIR_RECALL, None], ids=["memory", "none"])
+@pytest.mark.parametrize("self_conditioning", [PAIR_RECALL, None], ids=["memory", "none"])
 def test_memory_makes_no_dependence_within_a_step(trained, self_conditioning):
     """One step draws all four strings alike; one position a step draws 00 and 11 alone."""
     size = 8192

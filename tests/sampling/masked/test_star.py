@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffusion.rng import example_keys
-from diffusion.sampling.masked import remasking, star
+from diffusion.sampling.masked import policies, remasking
 from diffusion.sampling.masked.grid import Window, grid, kept_masks
 from diffusion.sampling.masked.policies import StepInputs
 from diffusion.schedules.masking import Linear, LogLinear, Loop
@@ -25,8 +25,8 @@ def row_of(rows, index=-1):
     return jax.tree.map(lambda column: column[index], rows)
 
 
-def view_of(masked, errors=None, log_prob=None, fixed=None):
-    """A view in which proposals are not looked at."""
+def inputs_of(masked, errors=None, log_prob=None, fixed=None):
+    """Inputs without a proposal, which these policies do not read."""
     nothing = jnp.zeros(masked.shape)
     errors, log_prob = (nothing if each is None else each for each in (errors, log_prob))
     return StepInputs(masked, jnp.zeros_like(masked) if fixed is None else fixed, None, log_prob, nothing, errors)
@@ -57,7 +57,7 @@ def test_counts_and_reveal_probabilities_of_the_loop():
     rows = grid(Loop(), 20, 20, process=LogLinear(), window=LOOP)
     np.testing.assert_array_equal(np.flatnonzero(rows.guided), np.arange(10, 20))
     np.testing.assert_array_equal(np.asarray(rows.masks)[10:, 20], [2] * 9 + [1])
-    draft = 1 - np.asarray(rows.stay[:10])
+    draft = 1 - np.asarray(rows.keep_mask_prob[:10])
     expected = [0.1, 0.1111, 0.125, 0.1429, 0.1667, 0.2, 0.25, 0.3333, 0.5, 0.00009]
     np.testing.assert_allclose(draft, expected, atol=6e-5)
 
@@ -97,8 +97,8 @@ TWO_OF_FOUR = row_of(grid(Linear(), 2, 4, end=0.5))
 def chosen(temperature, logits=LOGITS, size=40_000, row=TWO_OF_FOUR, **options):
     """The masks after one guided step from a full text."""
     errors = jnp.broadcast_to(logits, (size, len(logits)))
-    view = view_of(jnp.zeros(errors.shape, bool), errors, **options)
-    return np.asarray(star.guided_step(temperature)(keys_of(size), view, row, ())[0])
+    inputs = inputs_of(jnp.zeros(errors.shape, bool), errors, **options)
+    return np.asarray(policies.guided_step(temperature)(keys_of(size), inputs, row, ())[0])
 
 
 @pytest.mark.parametrize("temperature", list(PLACKETT_LUCE))
@@ -147,22 +147,22 @@ def test_the_ends_of_the_count(index, count):
 def test_the_adaptive_count_is_that_of_suspects():
     """Logits above -1, four or three of them; and none once the schedule wants none."""
     size = 16
-    view = view_of(jnp.zeros((size, 4), bool), jnp.broadcast_to(LOGITS + 0.5, (size, 4)))
-    step = star.guided_step(1.0, adaptive=True)
-    assert (step(keys_of(size), view, TWO_OF_FOUR, ())[0].sum(axis=1) == 4).all()
-    view = view._replace(errors=view.errors - 1.0)
-    assert (step(keys_of(size), view, TWO_OF_FOUR, ())[0].sum(axis=1) == 3).all()
+    inputs = inputs_of(jnp.zeros((size, 4), bool), jnp.broadcast_to(LOGITS + 0.5, (size, 4)))
+    step = policies.guided_step(1.0, adaptive=True)
+    assert (step(keys_of(size), inputs, TWO_OF_FOUR, ())[0].sum(axis=1) == 4).all()
+    inputs = inputs._replace(error_logits=inputs.error_logits - 1.0)
+    assert (step(keys_of(size), inputs, TWO_OF_FOUR, ())[0].sum(axis=1) == 3).all()
     last = TWO_OF_FOUR._replace(masks=jnp.zeros(5, jnp.int32))
-    assert not step(keys_of(size), view, last, ())[0].any()
+    assert not step(keys_of(size), inputs, last, ())[0].any()
 
 
 @pytest.mark.parametrize("masked", [0, 3, 8], ids=["full", "mixed", "empty"])
 def test_the_count_does_not_depend_on_what_was_masked(masked):
     before = jnp.broadcast_to(jnp.arange(8) < masked, (32, 8))
     row = row_of(grid(Linear(), 4, 8, end=0.3))
-    for step in (star.guided_step(1.0), star.guided_step(math.inf), star.confidence_star(1.0).select):
+    for step in (policies.guided_step(1.0), policies.guided_step(math.inf), policies.confidence_star(1.0).select):
         extra = jnp.full((32, 8), -0.5)
-        masks, _ = step(keys_of(32), view_of(before, log_prob=jnp.full((32, 8), -1.0)), row, extra)
+        masks, _ = step(keys_of(32), inputs_of(before, log_prob=jnp.full((32, 8), -1.0)), row, extra)
         assert (masks.sum(axis=1) == math.ceil(0.3 * 8)).all()
 
 
@@ -170,11 +170,11 @@ def test_the_count_does_not_depend_on_what_was_masked(masked):
 
 
 def test_confidence_is_that_of_the_time_of_revealing():
-    policy = star.confidence_star(1e-6)
+    policy = policies.confidence_star(1e-6)
     masked = jnp.array([[True, False, False, True]])
     remembered = jnp.array([[-jnp.inf, -0.9, -0.2, -jnp.inf]])
-    view = view_of(masked, log_prob=jnp.log(jnp.array([[0.5, 0.01, 0.01, 0.1]])))
-    masks, after = policy.select(keys_of(1), view, TWO_OF_FOUR, remembered)
+    inputs = inputs_of(masked, log_prob=jnp.log(jnp.array([[0.5, 0.01, 0.01, 0.1]])))
+    masks, after = policy.select(keys_of(1), inputs, TWO_OF_FOUR, remembered)
     # -p: fresh tokens -0.5 and -0.1, known ones -0.9 and -0.2: the two largest are the least confident.
     np.testing.assert_array_equal(masks, [[False, False, True, True]])
     np.testing.assert_allclose(after, [[-0.5, -0.9, -jnp.inf, -jnp.inf]])
@@ -183,37 +183,37 @@ def test_confidence_is_that_of_the_time_of_revealing():
 
 def test_remdm_conf_deals_sigma_max_out():
     """Known positions share it by softmax(-p); one of them has it all; at the first step there is none."""
-    size, policy = 40_000, star.confidence_remdm()
-    row = row_of(grid(Linear(), 10, 4, end=0.0, rule=remasking.shared), 5)._replace(stay=jnp.float32(1.0))
+    size, policy = 40_000, policies.confidence_remdm()
+    row = row_of(grid(Linear(), 10, 4, end=0.0, rule=remasking.shared), 5)._replace(keep_mask_prob=jnp.float32(1.0))
     masked = jnp.broadcast_to(jnp.array([True, False, False, True]), (size, 4))
     conf = jnp.broadcast_to(jnp.array([-jnp.inf, -0.9, -0.2, -jnp.inf]), (size, 4))
-    view = view_of(masked, log_prob=jnp.full((size, 4), -1.0))
-    masks, _ = policy.select(keys_of(size), view, row, conf)
-    total = float(row.remask)
+    inputs = inputs_of(masked, log_prob=jnp.full((size, 4), -1.0))
+    masks, _ = policy.select(keys_of(size), inputs, row, conf)
+    total = float(row.remask_prob)
     assert total == pytest.approx(0.4 / 0.5)
     weights = np.exp([-0.9, -0.2]) / np.exp([-0.9, -0.2]).sum()
     np.testing.assert_allclose(masks[:, 1:3].mean(axis=0), total * weights, atol=4.5 * (0.25 / size) ** 0.5)
-    alone = view._replace(masked=masked.at[:, 1].set(True))
+    alone = inputs._replace(masked=masked.at[:, 1].set(True))
     assert policy.select(keys_of(size), alone, row, conf)[0][:, 2].mean() == pytest.approx(total, abs=0.01)
-    first = view._replace(masked=jnp.ones_like(masked))
+    first = inputs._replace(masked=jnp.ones_like(masked))
     masks, _ = policy.select(keys_of(size), first, row, jnp.full((size, 4), -jnp.inf))
-    assert masks.all() and not jnp.isnan(row.remask)
+    assert masks.all() and not jnp.isnan(row.remask_prob)
 
 
 # P2.
 
 
-def p2(eta, view, masks, planner=False):
+def p2(eta, inputs, masks, planner=False):
     row = TWO_OF_FOUR._replace(masks=jnp.full(5, masks))
-    return np.asarray(star.path_planning(eta, planner)(keys_of(len(view.masked)), view, row, ())[0])
+    return np.asarray(policies.path_planning(eta, planner)(keys_of(len(inputs.masked)), inputs, row, ())[0])
 
 
 def test_p2_masks_the_lowest_scores():
-    view = view_of(jnp.array([[True, True, False, False]]), log_prob=jnp.array([[-1.0, -3.0, -2.0, -0.5]]))
-    np.testing.assert_array_equal(p2(1.0, view, 2), [[False, True, True, False]])
-    np.testing.assert_array_equal(p2(0.0, view, 2), [[True, True, False, False]], "0 never remasks")
-    np.testing.assert_array_equal(p2(10.0, view, 2), [[False, False, True, True]])
-    errors = view._replace(errors=jnp.array([[0.0, 0.0, -9.0, 9.0]]))
+    inputs = inputs_of(jnp.array([[True, True, False, False]]), log_prob=jnp.array([[-1.0, -3.0, -2.0, -0.5]]))
+    np.testing.assert_array_equal(p2(1.0, inputs, 2), [[False, True, True, False]])
+    np.testing.assert_array_equal(p2(0.0, inputs, 2), [[True, True, False, False]], "0 never remasks")
+    np.testing.assert_array_equal(p2(10.0, inputs, 2), [[False, False, True, True]])
+    errors = inputs._replace(error_logits=jnp.array([[0.0, 0.0, -9.0, 9.0]]))
     np.testing.assert_array_equal(p2(1.0, errors, 2, planner=True), [[False, True, False, True]])
 
 

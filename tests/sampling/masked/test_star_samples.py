@@ -12,7 +12,7 @@ import pytest
 from diffusion.oracles.enumerable import Enumerable
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.rng import example_keys
-from diffusion.sampling.masked import star
+from diffusion.sampling.masked import policies
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import Window, grid
 from diffusion.sampling.masked.policies import Policy, StepInputs, ancestral_step
@@ -57,8 +57,8 @@ def oracle(params, tokens, cond):
 
 SAMPLERS = {
     "ancestral": (Policy(ancestral_step), None),
-    "star": (Policy(star.guided_step(math.inf)), None),
-    "gstar": (Policy(star.guided_step(1.0)), oracle),
+    "star": (Policy(policies.guided_step(math.inf)), None),
+    "gstar": (Policy(policies.guided_step(1.0)), oracle),
 }
 
 
@@ -99,8 +99,8 @@ def test_errors_never_rise_under_the_oracle():
     for name in ("gstar", "star"):
         policy, _ = SAMPLERS[name]
         nobody, nothing = jnp.zeros(tokens.shape, bool), jnp.zeros(tokens.shape)
-        view = StepInputs(nobody, nobody, None, nothing, nothing, oracle(None, tokens, None))
-        masks, _ = policy.select(keys_of(size), view, row, ())
+        inputs = StepInputs(nobody, nobody, None, nothing, nothing, oracle(None, tokens, None))
+        masks, _ = policy.select(keys_of(size), inputs, row, ())
         noisy = jnp.where(masks, VOCABULARY, tokens)
         filled = Draw(VOCABULARY)(
             keys_of(size, 9), denoiser(None, noisy, jnp.zeros(size)), noisy, jnp.ones(()), jnp.ones(())

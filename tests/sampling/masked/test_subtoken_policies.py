@@ -10,9 +10,15 @@ from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import example_keys
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import grid
-from diffusion.sampling.masked.policies import Policy, confidence_step, first_hitting, random_order_step
+from diffusion.sampling.masked.policies import (
+    Policy,
+    confidence_step,
+    first_hitting,
+    guided_step,
+    path_planning,
+    random_order_step,
+)
 from diffusion.sampling.masked.sampler import MaskedSampler
-from diffusion.sampling.masked.star import guided_step, path_planning
 from diffusion.sampling.masked.subtokens import DigitDraw, ancestral_digits, rate_corrector
 from diffusion.schedules.masking import LogLinear
 
@@ -59,8 +65,8 @@ def policy_number(which):
     """The policy of this number, which may be traced, so that one program serves all."""
     names = list(POLICIES)
 
-    def select(keys, view, row, extra):
-        branches = [lambda policy=policy: policy.select(keys, view, row, extra)[0] for policy in POLICIES.values()]
+    def select(keys, inputs, row, extra):
+        branches = [lambda policy=policy: policy.select(keys, inputs, row, extra)[0] for policy in POLICIES.values()]
         return jax.lax.switch(which, branches), extra
 
     def time(extra, row, size):

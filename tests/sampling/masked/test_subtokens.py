@@ -20,7 +20,7 @@ from diffusion.rng import example_keys
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import grid
 from diffusion.sampling.masked.policies import Policy, StepInputs, ancestral_step, first_hitting, random_order_step
-from diffusion.sampling.masked.sampler import MaskedSampler, State
+from diffusion.sampling.masked.sampler import MaskedSampler, MaskedState
 from diffusion.sampling.masked.subtokens import DigitDraw, ancestral_digits, sample_tokens
 from diffusion.schedules.masking import Linear, LogLinear
 
@@ -73,7 +73,7 @@ def steps_of(steps, length=8, digits=2):
 def waiting(rows, count):
     """The same steps, then some in which masks stay, so that one program serves every number of steps."""
     last = jax.tree.map(lambda column: jnp.repeat(column[-1:], count - len(column), axis=0), rows)
-    last = last._replace(stay=jnp.ones_like(last.stay))
+    last = last._replace(keep_mask_prob=jnp.ones_like(last.keep_mask_prob))
     return jax.tree.map(lambda *columns: jnp.concatenate(columns), rows, last)
 
 
@@ -119,8 +119,8 @@ def test_one_digit_a_token_is_sampled_as_a_whole_token():
     whole, one = MaskedDiffusion(5, LogLinear()), PartialMaskedDiffusion(SubtokenCodec(5, 1), LogLinear())
     row = jax.tree.map(lambda column: column[2], steps_of(5, digits=1))
     state = jnp.full((50, 8), 5).at[:, ::3].set(2)
-    view = StepInputs(state == 5, jnp.zeros(state.shape, bool), state, None, None, None)
-    masks = [step(keys_of(50), view, row, ())[0] for step in (ancestral_digits(1, 1.0), ancestral_step)]
+    inputs = StepInputs(state == 5, jnp.zeros(state.shape, bool), state, None, None, None)
+    masks = [step(keys_of(50), inputs, row, ())[0] for step in (ancestral_digits(1, 1.0), ancestral_step)]
     np.testing.assert_array_equal(*masks)
     logits = jnp.sin(jnp.arange(50 * 8 * 6.0)).reshape(50, 8, 6)
     options = jnp.ones(()), jnp.ones(())
@@ -204,7 +204,7 @@ def test_samples_do_not_depend_on_the_batch_around_them(strict):
 def test_noise_removal_fills_the_digits_that_are_left(final):
     """From the network given what is known: token 4 but where its digits do not fit, or a draw from the softmax."""
     prompt = jnp.full((500, 8, 2), M).at[:, 0].set(jnp.array([[0, 2]])).at[:, 1, 0].set(0)
-    state = State(prompt.reshape(500, -1), None, (), None)
+    state = MaskedState(prompt.reshape(500, -1), None, (), None)
     sampler = sampler_of(ANCESTRAL, PROCESS, slope, False, final)
     run = jax.jit(lambda keys: sampler.finish(None, keys, state, steps_of(4), None))
     tokens = np.asarray(PROCESS.decode(run(keys_of(500))))

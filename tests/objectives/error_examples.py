@@ -22,7 +22,7 @@ TOKENS = jax.random.randint(jax.random.key(0), (BATCH, LENGTH), 0, VOCAB)
 WEIGHTS = jnp.ones((BATCH, LENGTH)).at[1, 9:].set(0).at[3, 4:].set(0)
 BATCHES = {"tokens": TOKENS, "weights": WEIGHTS}
 NOISE = draws(jax.random.key(5), "test", 0, BATCH)
-NOTHING = {"denoiser": {"embedding": jax.random.normal(jax.random.key(4), (VOCAB + 1, 6))}, "errors": {}}
+PARAMS = {"denoiser": {"embedding": jax.random.normal(jax.random.key(4), (VOCAB + 1, 6))}, "errors": {}}
 
 
 def point(tokens, classes=VOCAB + 1):

@@ -15,7 +15,7 @@ from tests.objectives.error_examples import (
     BATCHES,
     LENGTH,
     NOISE,
-    NOTHING,
+    PARAMS,
     PRIME,
     PROCESS,
     TOKENS,
@@ -39,7 +39,7 @@ def test_replacements_have_the_requested_fraction():
     state = corrupt(Augment(uniform=0.3), MaskedDiffusion(10**6, PROCESS.schedule), NOISE.keys, zeros, WEIGHTS)
     np.testing.assert_array_equal((state != 0).sum(axis=1), np.round(0.3 * counts))
     assert not np.any(state * (1 - WEIGHTS))
-    state = corrupt(Augment(semantic=0.3), PROCESS, NOISE.keys, TOKENS, WEIGHTS, NOTHING["denoiser"])
+    state = corrupt(Augment(semantic=0.3), PROCESS, NOISE.keys, TOKENS, WEIGHTS, PARAMS["denoiser"])
     np.testing.assert_array_equal((state != TOKENS).sum(axis=1), np.round(0.3 * counts))
     assert not np.any((state != TOKENS) & (WEIGHTS == 0)) and state.max() < VOCAB
     np.testing.assert_array_equal(corrupt(Augment(), PROCESS, NOISE.keys, TOKENS, WEIGHTS), TOKENS)
@@ -90,7 +90,7 @@ def test_labels_compare_the_augmented_state_with_the_text():
     process = MaskedDiffusion(2, schedules.LogLinear())
     task = objective(always(0, 3), process=process, augment=Augment(uniform=1.0))
     batch = BATCHES | {"tokens": TOKENS % 2}
-    batch_examples = examples(task, NOTHING, batch, at_time(1e-3))
+    batch_examples = examples(task, PARAMS, batch, at_time(1e-3))
     np.testing.assert_array_equal(batch_examples.labels, (batch_examples.state != TOKENS % 2) & (WEIGHTS > 0))
     assert 0.25 < batch_examples.labels.sum() / WEIGHTS.sum() < 0.75
 

@@ -24,7 +24,7 @@ from tests.objectives.error_examples import (
     BATCHES,
     LENGTH,
     NOISE,
-    NOTHING,
+    PARAMS,
     PRIME,
     PROCESS,
     TOKENS,
@@ -43,7 +43,7 @@ from tests.objectives.error_examples import (
 
 
 def test_one_step_labels_of_a_denoiser_that_predicts_one_token():
-    batch_examples = examples(objective(), NOTHING, BATCHES, NOISE)
+    batch_examples = examples(objective(), PARAMS, BATCHES, NOISE)
     noisy = PROCESS.corrupt(NOISE.keys, TOKENS, 1e-3 + (1 - 1e-3) * NOISE.uniform)
     hidden = (noisy == VOCAB) & (WEIGHTS > 0)
     assert 5 < hidden.sum() < WEIGHTS.sum() - 5
@@ -57,7 +57,7 @@ def test_a_denoiser_that_predicts_the_text_has_no_errors():
     def oracle(params, noisy, time, cond=None, memory=None, *, keys=None):
         return point(TOKENS)
 
-    batch_examples = examples(objective(oracle), NOTHING, BATCHES, at_time(1.0))
+    batch_examples = examples(objective(oracle), PARAMS, BATCHES, at_time(1.0))
     np.testing.assert_array_equal(batch_examples.state, TOKENS)
     assert not np.any(batch_examples.labels) and batch_examples.drawn.all()
 
@@ -71,9 +71,9 @@ def test_errors_are_rare_at_the_smallest_time():
     tokens = jnp.zeros((256, 64), jnp.int32)
     task = ErrorPrediction(half, undecided, process, Draw(2))
     batch = {"tokens": tokens, "weights": jnp.ones(tokens.shape)}
-    batch_examples = examples(task, NOTHING, batch, noise._replace(uniform=jnp.zeros(256)))
+    batch_examples = examples(task, PARAMS, batch, noise._replace(uniform=jnp.zeros(256)))
     assert 0 < batch_examples.labels.mean() < 1e-3 and batch_examples.state.max() < 2
-    assert examples(task, NOTHING, batch, noise._replace(uniform=jnp.ones(256))).labels.mean() == pytest.approx(
+    assert examples(task, PARAMS, batch, noise._replace(uniform=jnp.ones(256))).labels.mean() == pytest.approx(
         0.5, abs=0.02
     )
 
@@ -123,12 +123,12 @@ def test_steps_reveal_the_fractions_of_the_schedule(schedule, digits):
 def test_consistency_labels_are_differences_from_several_steps():
     """A denoiser whose prediction is constant has no errors, even if it is wrong."""
     noise = at_time(1.0)
-    assert not np.any(examples(objective(labels="consistency"), NOTHING, BATCHES, noise).labels)
-    batch_examples = examples(objective(by_quarter, labels="consistency"), NOTHING, BATCHES, noise)
+    assert not np.any(examples(objective(labels="consistency"), PARAMS, BATCHES, noise).labels)
+    batch_examples = examples(objective(by_quarter, labels="consistency"), PARAMS, BATCHES, noise)
     hidden = batch_examples.drawn & (WEIGHTS > 0)
     assert (batch_examples.state[hidden] == 4).all()  # the prediction at t = 1
     assert 0.5 < batch_examples.labels[hidden].mean() < 0.95 and not np.any(batch_examples.labels[~hidden])
-    single = examples(objective(by_quarter, labels="consistency", steps=1), NOTHING, BATCHES, noise)
+    single = examples(objective(by_quarter, labels="consistency", steps=1), PARAMS, BATCHES, noise)
     assert not np.any(single.labels)
 
 
@@ -139,15 +139,15 @@ def test_corruption_replaces_a_fraction_of_the_text_without_the_denoiser():
     many = MaskedDiffusion(10**6, schedules.LogLinear())
     task = objective(refuse, process=many, labels="corruption", corruption=0.25)
     tokens = jnp.zeros((BATCH, LENGTH), jnp.int32)
-    batch_examples = examples(task, NOTHING, BATCHES | {"tokens": tokens}, NOISE)
+    batch_examples = examples(task, PARAMS, BATCHES | {"tokens": tokens}, NOISE)
     np.testing.assert_array_equal((batch_examples.state != 0).sum(axis=1), [3, 2, 3, 1])
     np.testing.assert_array_equal(batch_examples.labels, batch_examples.state != 0)
     assert not np.any(batch_examples.state * (1 - WEIGHTS))
-    batch_examples = examples(replace(task, corruption=0.0), NOTHING, BATCHES | {"tokens": tokens}, NOISE)
+    batch_examples = examples(replace(task, corruption=0.0), PARAMS, BATCHES | {"tokens": tokens}, NOISE)
     np.testing.assert_array_equal(batch_examples.labels.sum(axis=1), [1, 1, 1, 1])
     # Replacement by the same token is not an error.
     task = objective(refuse, process=MaskedDiffusion(2, schedules.LogLinear()), labels="corruption", corruption=1.0)
-    batch_examples = examples(task, NOTHING, {"tokens": TOKENS % 2, "weights": jnp.ones(TOKENS.shape)}, NOISE)
+    batch_examples = examples(task, PARAMS, {"tokens": TOKENS % 2, "weights": jnp.ones(TOKENS.shape)}, NOISE)
     np.testing.assert_array_equal(batch_examples.labels, batch_examples.state != TOKENS % 2)
     assert 0.2 < batch_examples.labels.mean() < 0.8
 
@@ -163,7 +163,7 @@ def test_likelihood_labels_are_improbable_tokens_under_the_judge():
         return point(jnp.broadcast_to(line, noisy.shape))
 
     line = jnp.array([[5, 6, 7, 2, 3, 4, 8, 0, 1, 2, 2, 3]])
-    params = NOTHING | {"judge": {"right": jnp.array(0.92)}}
+    params = PARAMS | {"judge": {"right": jnp.array(0.92)}}
     batch = BATCHES | {"weights": jnp.ones(TOKENS.shape)}
     task = objective(text, labels="likelihood", judge=judge, threshold=3.0)
     batch_examples = examples(task, params, batch, at_time(1.0))
@@ -197,7 +197,7 @@ def test_own_masks_follow_the_schedule_and_the_error_logits(process):
         def denoise(state, time):
             return task.denoiser({}, state, time)
 
-        return noisy, task.remask(NOTHING, BATCHES, denoise, NOISE.keys, noisy, time)
+        return noisy, task.remask(PARAMS, BATCHES, denoise, NOISE.keys, noisy, time)
 
     noisy, state = (np.asarray(array) for array in run())
     masked = state == process.mask_id
@@ -220,8 +220,8 @@ def test_own_masks_follow_the_schedule_and_the_error_logits(process):
 
 def test_own_masks_leave_errors_of_the_first_draw():
     """Wrong tokens of the first draw that are not masked again remain errors."""
-    plain = examples(objective(), NOTHING, BATCHES, at_time(0.5))
-    again = examples(objective(own_masks=True), NOTHING, BATCHES, at_time(0.5))
+    plain = examples(objective(), PARAMS, BATCHES, at_time(0.5))
+    again = examples(objective(own_masks=True), PARAMS, BATCHES, at_time(0.5))
     assert not np.any(plain.labels * ~plain.drawn)
     assert np.any(again.labels * ~again.drawn)
     np.testing.assert_array_equal(again.drawn.sum(axis=1), np.ceil(0.999 * 0.5 * WEIGHTS.sum(axis=1)))
@@ -246,16 +246,16 @@ def settings():
 
 @pytest.mark.parametrize("task", list(settings()), ids=["one_step", "corruption", "consistency", "own_masks", "digits"])
 def test_noise_of_an_example_does_not_depend_on_the_batch(task):
-    whole = examples(task, NOTHING, BATCHES, NOISE)
+    whole = examples(task, PARAMS, BATCHES, NOISE)
     rows = jnp.array([2, 1])
     part = examples(
         task,
-        NOTHING,
+        PARAMS,
         {name: array[rows] for name, array in BATCHES.items()},
         Draws(NOISE.keys[rows], NOISE.uniform[rows]),
     )
     for all_rows, two in zip(whole, part, strict=True):
         np.testing.assert_array_equal(all_rows[rows], two)
-    other = examples(task, NOTHING, BATCHES, NOISE._replace(keys=fold(NOISE.keys, 1)))
+    other = examples(task, PARAMS, BATCHES, NOISE._replace(keys=fold(NOISE.keys, 1)))
     assert np.any(whole.state != other.state)
     assert whole.state.max() < task.process.mask_id, "a full state has no masks"

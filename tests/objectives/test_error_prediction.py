@@ -8,66 +8,29 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion.categorical import exclude
-from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.nets.dit import DiT
 from diffusion.nets.error_predictor import ErrorPredictor
 from diffusion.nets.subtoken_embedding import DigitEmbedding
 from diffusion.objectives.error_labels import Augment
-from diffusion.objectives.error_prediction import ErrorPrediction, balanced_cross_entropy, cross_entropy, rank_loss
-from diffusion.processes.masking import MaskedDiffusion
-from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.objectives.error_prediction import balanced_binary_cross_entropy, binary_cross_entropy, rank_loss
 from diffusion.rng import draws
 from diffusion.sampling.masked.draw import Draw
-from diffusion.sampling.masked.subtokens import DigitDraw
-from diffusion.schedules import masking as schedules
 from diffusion.train.step import gradients
-
-VOCAB, LENGTH, BATCH = 9, 12, 4
-PROCESS = MaskedDiffusion(VOCAB, schedules.LogLinear())
-PRIME = PartialMaskedDiffusion(SubtokenCodec(VOCAB, 2), schedules.LogLinear())
-TOKENS = jax.random.randint(jax.random.key(0), (BATCH, LENGTH), 0, VOCAB)
-WEIGHTS = jnp.ones((BATCH, LENGTH)).at[1, 9:].set(0).at[3, 4:].set(0)
-BATCHES = {"tokens": TOKENS, "weights": WEIGHTS}
-NOISE = draws(jax.random.key(5), "test", 0, BATCH)
-NOTHING = {"denoiser": {}, "errors": {}}
-
-
-def point(tokens, classes=VOCAB + 1):
-    """Logits of a nearly certain prediction."""
-    return 60.0 * jax.nn.one_hot(tokens, classes)
-
-
-def always(token, classes=VOCAB + 1):
-    """A denoiser that always predicts one token."""
-
-    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-        assert keys is None, "labels are computed without dropout"
-        return point(jnp.full((len(noisy), LENGTH), token), classes)
-
-    return denoiser
-
-
-def undecided(denoiser, params, state, label=None, *, keys=None):
-    return jnp.zeros((len(state), LENGTH))
-
-
-class Sure(Draw):
-    """Draws the most probable token, for certain predictions at a tenth of the compile time of `Draw`."""
-
-    def tokens(self, keys, logits, temperature, nucleus):
-        logits = exclude(logits, self.vocabulary)
-        return jnp.argmax(logits, axis=-1), logits, jnp.zeros(logits.shape[:2])
-
-
-TWO = always(2)
-
-
-def objective(denoiser=TWO, errors=undecided, process=PROCESS, draw=Sure, **fields):
-    draw = draw(process.vocabulary)
-    draw = DigitDraw(process, draw) if process.subtokens > 1 else draw
-    return ErrorPrediction(denoiser, errors, process, draw, **fields)
-
+from tests.objectives.error_examples import (
+    BATCH,
+    BATCHES,
+    LENGTH,
+    NOISE,
+    PARAMS,
+    PRIME,
+    PROCESS,
+    TOKENS,
+    VOCAB,
+    WEIGHTS,
+    always,
+    objective,
+    point,
+)
 
 # Losses.
 
@@ -81,11 +44,11 @@ def mean(pair):
 
 def test_worked_losses():
     assert mean(rank_loss(LOGITS, WRONG, ONES)) == pytest.approx(0.153926, abs=1e-6)
-    assert mean(cross_entropy(LOGITS, WRONG, ONES)) == pytest.approx(0.361650, abs=1e-6)
+    assert mean(binary_cross_entropy(LOGITS, WRONG, ONES)) == pytest.approx(0.361650, abs=1e-6)
     # At logit 0 the gradient is the weight times 1/2 - label.
-    slope = jax.grad(lambda e: balanced_cross_entropy(e, WRONG.at[0, 3].set(0), ONES)[0])(jnp.zeros((1, 4)))
+    slope = jax.grad(lambda e: balanced_binary_cross_entropy(e, WRONG.at[0, 3].set(0), ONES)[0])(jnp.zeros((1, 4)))
     np.testing.assert_allclose(slope[0], [-0.5 * 2.0, *[0.5 * 0.666667] * 3], atol=1e-6)
-    assert mean(balanced_cross_entropy(0 * LOGITS, WRONG, ONES)) == pytest.approx(np.log(2), abs=1e-6)
+    assert mean(balanced_binary_cross_entropy(0 * LOGITS, WRONG, ONES)) == pytest.approx(np.log(2), abs=1e-6)
 
 
 def test_rank_loss_depends_on_differences_within_a_sequence_only():
@@ -104,7 +67,7 @@ def test_rank_loss_depends_on_differences_within_a_sequence_only():
     assert total == 0 and count == 0
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, balanced_cross_entropy, rank_loss])
+@pytest.mark.parametrize("loss", [binary_cross_entropy, balanced_binary_cross_entropy, rank_loss])
 def test_losses_are_finite_and_tokens_of_weight_zero_do_not_count(loss):
     extreme = jnp.array([[200.0, -200, 90, -90]])
     for wrong in (WRONG, 1 - WRONG, jnp.ones((1, 4)), jnp.zeros((1, 4))):
@@ -132,7 +95,7 @@ def test_padding_and_tokens_out_of_scope_do_not_count(process, scope):
 
     @jax.jit
     def run(shift, noise):
-        params = NOTHING | {"errors": {"shift": shift}}
+        params = PARAMS | {"errors": {"shift": shift}}
         labeled = task(params, BATCHES | {"label": jnp.zeros(BATCH)}, noise, train=True)
         return labeled, task(params, BATCHES, noise, train=False), task.examples(params, BATCHES, noise)
 

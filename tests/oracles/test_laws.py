@@ -11,7 +11,7 @@ import pytest
 from diffusion.categorical import target_log_probs
 from diffusion.likelihood.estimators import BoundSteps, bound_continuous, estimator, masked_ce, nll_autoregressive
 from diffusion.objectives.elbo import weighted_cross_entropy
-from diffusion.oracles.check import check_estimator, cross_entropy, estimate_nats, kraft_sum
+from diffusion.oracles.check import check_estimator, estimate_cross_entropy, estimate_nats, kraft_sum
 from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.markov import random_chain
 from diffusion.oracles.tables import random_denoiser
@@ -39,7 +39,7 @@ def estimates(estimate, process=PROCESS, denoise=LANGUAGE.denoise, draws_each=20
 
 def excess(nats: np.ndarray) -> tuple[float, float]:
     """The mean of the estimate over the language minus the entropy, in standard errors and in nats."""
-    value, error = cross_entropy(nats, -np.log(LANGUAGE.table), LANGUAGE.table, LANGUAGE.entropy())
+    value, error = estimate_cross_entropy(nats, -np.log(LANGUAGE.table), LANGUAGE.table, LANGUAGE.entropy())
     return (value - LANGUAGE.entropy()) / max(error, 1e-9), value - LANGUAGE.entropy()
 
 

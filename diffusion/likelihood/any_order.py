@@ -19,14 +19,14 @@ from diffusion.categorical import EXCLUDED
 from diffusion.objectives.reveal import final_level
 from diffusion.rng import Draws
 from diffusion.schedules.masking import inverse
-from diffusion.types import Denoise, MaskedProcess, Tokens
+from diffusion.types import Denoise, LossMask, MaskedProcess, Tokens
 
 # The network is called on 2^N states, whose masses are stored.
 MAX_POSITIONS = 12
 
 
 def nll_any_order(
-    denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: Float[Array, "B L"], draws: Draws
+    denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: LossMask, draws: Draws
 ) -> Float[Array, " B"]:
     """Compute -log p(x) of the sampler that reveals one position at a time in random order, in nats per sequence.
 

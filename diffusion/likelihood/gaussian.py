@@ -13,7 +13,7 @@ from diffusion.processes.gaussian import Data, GaussianDiffusion
 from diffusion.rng import Draws, fold, normal, uniform
 from diffusion.sampling.gaussian.sampler import Carry, Predict, flat
 from diffusion.sampling.gaussian.solvers import TimeGrid, ddim, gaussian_grid
-from diffusion.types import Keys, Times, Tokens
+from diffusion.types import Keys, LossMask, Times, Tokens
 
 
 def gaussian_bound(
@@ -61,7 +61,7 @@ class LevelBound:
         denoise: Callable[[Data, Times], Data],
         process: GaussianDiffusion,
         tokens: Tokens,
-        weights: Float[Array, "B L"],
+        weights: LossMask,
         draws: Draws,
     ) -> Float[Array, " B"]:
         """Draw the bound; all tokens count, whatever their weights."""

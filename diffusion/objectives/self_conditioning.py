@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from diffusion.rng import bernoulli, fold
-from diffusion.types import Denoiser, Logits, MaskedProcess, Params, Symbols
+from diffusion.types import Denoiser, Logits, MaskedProcess, Params, SelfConditioning, Symbols
 
 ROWS = ("masked", "recarry", "raw")
 SelfConditioningInput = Float[Array, "B L D"]
@@ -75,7 +75,7 @@ class SoftEmbedding:
         return jnp.any(positions.reshape(len(positions), -1, self.process.subtokens), axis=-1)
 
 
-def randomly_self_conditioned(denoiser: Denoiser, self_conditioning: SoftEmbedding, rate: float = 1.0) -> Denoiser:
+def randomly_self_conditioned(denoiser: Denoiser, self_conditioning: SelfConditioning, rate: float = 1.0) -> Denoiser:
     """The training pass of SCMDM (arXiv 2604.26985), x_theta(z, b sg[x_theta(z, 0)]).
 
     b ~ Bernoulli(rate) for each example, and sg stops the gradient. The first pass uses the current weights, without
@@ -100,7 +100,7 @@ def randomly_self_conditioned(denoiser: Denoiser, self_conditioning: SoftEmbeddi
     return denoise
 
 
-def self_conditioned(denoiser: Denoiser, self_conditioning: SoftEmbedding | None, passes: int) -> Denoiser:
+def self_conditioned(denoiser: Denoiser, self_conditioning: SelfConditioning | None, passes: int) -> Denoiser:
     """The denoiser with `passes` passes at the same state, each conditioned on the prediction of the pass before it."""
 
     def denoise(params, noisy, time, cond=None, memory=None, *, keys=None):

@@ -104,9 +104,9 @@ class MaskedProcess(Protocol):
         logits: Logits,
         noisy: Symbols,
         clean: Symbols,
-        chosen: Bool[Array, "B N"] | None = None,
+        positions: Bool[Array, "B N"] | None = None,
     ) -> Float[Array, "B L"]:
-        """log p of every token's values at its `chosen` positions jointly (None: all positions), in nats per token."""
+        """Joint log p of every token's values at the selected `positions` (None: all), in nats per token."""
         ...
 
 

@@ -39,12 +39,14 @@ from diffusion.types import (
 
 LABELS = ("one_step", "corruption", "likelihood", "consistency")
 SCOPES = ("all", "filled")
-Scores = Float[Array, "B L"]
+PerToken = Float[Array, "B L"]
 # (denoiser's parameters, predictor's parameters, full state, label, *, keys) -> error logits, [B, L].
-Errors = Callable[..., Scores]
+PredictErrors = Callable[..., PerToken]
 
 
-def cross_entropy(logits: Scores, labels: Scores, weights: LossMask) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def binary_cross_entropy(
+    logits: PerToken, labels: PerToken, weights: LossMask
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Binary cross-entropy, the sum of -log sigmoid(e) over errors and -log sigmoid(-e) over other tokens.
 
     Returns:
@@ -53,8 +55,8 @@ def cross_entropy(logits: Scores, labels: Scores, weights: LossMask) -> tuple[Fl
     return jnp.sum(weights * _nats(logits, labels)), jnp.sum(weights)
 
 
-def balanced_cross_entropy(
-    logits: Scores, labels: Scores, weights: LossMask
+def balanced_binary_cross_entropy(
+    logits: PerToken, labels: PerToken, weights: LossMask
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Binary cross-entropy with weight N / (2 n) for the n errors of N tokens and N / (2 (N - n)) for the others.
 
@@ -68,7 +70,7 @@ def balanced_cross_entropy(
     return jnp.sum(weights * balance * _nats(logits, labels)) * count / 2, count
 
 
-def rank_loss(logits: Scores, labels: Scores, weights: LossMask) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def rank_loss(logits: PerToken, labels: PerToken, weights: LossMask) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """RankNet, the mean of softplus(e_j - e_i) over errors i and correct tokens j of a sequence.
 
     Sequences without errors or without correct tokens do not count. Only the order of the logits is learned.
@@ -84,10 +86,10 @@ def rank_loss(logits: Scores, labels: Scores, weights: LossMask) -> tuple[Float[
     return jnp.sum(totals / jnp.maximum(pairs, 1)), jnp.sum(pairs > 0, dtype=jnp.float32)
 
 
-LOSSES = {"bce": cross_entropy, "balanced": balanced_cross_entropy, "ranknet": rank_loss}
+LOSSES = {"bce": binary_cross_entropy, "balanced": balanced_binary_cross_entropy, "ranknet": rank_loss}
 
 
-def quality(logits: Scores, labels: Scores, weights: LossMask) -> Metrics:
+def quality(logits: PerToken, labels: PerToken, weights: LossMask) -> Metrics:
     """Compute metrics of the rule that predicts an error where its probability exceeds 1/2, as (total, count)."""
     predicted = (logits > 0).astype(jnp.float32)
     hits, predictions, errors = (jnp.sum(weights * x) for x in (predicted * labels, predicted, labels))
@@ -105,7 +107,7 @@ class Examples(NamedTuple):
     """Inputs and labels of an error predictor."""
 
     state: Symbols  # without masks
-    labels: Scores  # 1 where the token is an error
+    labels: PerToken  # 1 where the token is an error
     drawn: TokenMask  # tokens of which the denoiser drew any symbol
 
 
@@ -128,7 +130,7 @@ class ErrorPrediction:
     """
 
     denoiser: Denoiser
-    errors: Errors
+    errors: PredictErrors
     process: MaskedProcess
     draw: Propose
     labels: str = "one_step"
@@ -233,5 +235,5 @@ def any_symbol(masked: Bool[Array, "B N"], tokens: Tokens) -> TokenMask:
     return jnp.any(masked.reshape(*tokens.shape, -1), axis=-1)
 
 
-def _nats(logits: Scores, labels: Scores) -> Scores:
+def _nats(logits: PerToken, labels: PerToken) -> PerToken:
     return jax.nn.softplus(logits) - labels * logits

@@ -24,7 +24,7 @@ MEASURES = ("likelihood", "distance")
 # c ~ U(0, 1), and with the confidence of a random token of the same sentence, which has the same distribution.
 MAPS = ("off", "shift", "scale", "table", "random", "shuffled")
 TokenTimes = Float[Array, "B L"]
-HALVINGS = 30
+BISECTION_STEPS = 30
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def rescale_time(schedule: GaussianSchedule, time: TokenTimes, factor: Float[Arr
         below = schedule.variance(middle) * signal < variance * schedule.signal(middle)
         return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
-    low, high = jax.lax.fori_loop(0, HALVINGS, halve, (time, jnp.ones_like(time)))
+    low, high = jax.lax.fori_loop(0, BISECTION_STEPS, halve, (time, jnp.ones_like(time)))
     return jnp.where(factor == 1, time, (low + high) / 2)
 
 

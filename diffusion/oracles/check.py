@@ -112,7 +112,7 @@ def kraft_sum(nats: Float[np.ndarray, "R N"]) -> tuple[float, float]:
     return float(np.sum(probs * (1 - variance / 2))), float(change.std(ddof=1) / np.sqrt(repeats))
 
 
-def cross_entropy(
+def estimate_cross_entropy(
     nats: Float[np.ndarray, "R N"], surprise: Float[np.ndarray, " N"], probs: Float[np.ndarray, " N"], entropy: float
 ) -> tuple[float, float]:
     """Compute the mean of the estimate over the data, in nats per sequence, and its standard error.
@@ -159,7 +159,7 @@ def check_estimator(
     surprise = -np.where(probs > 0, language.log_prob(tokens), 0)
 
     def randomized(table_key):
-        return random_denoiser(table_key, language.vocabulary, causal=causal, digits=process.subtokens)
+        return random_denoiser(table_key, language.vocabulary, causal=causal, subtokens=process.subtokens)
 
     run = repeated(estimate, process, tokens, each)
     draw_key, uniform = named(key, "draws"), uniform_denoiser(language.vocabulary, process.subtokens)
@@ -175,7 +175,7 @@ def check_estimator(
     checks = []
     for name, result in results.items():
         nats = np.asarray(result, np.float64)
-        value, error = cross_entropy(nats, surprise, probs, language.entropy())
+        value, error = estimate_cross_entropy(nats, surprise, probs, language.entropy())
         checks.append(Check("cross-entropy", name, value, error, language.entropy(), at_most=False))
         if isinstance(language, Enumerable):
             checks.append(Check("Kraft sum", name, *kraft_sum(nats), limit=1.0, at_most=True))

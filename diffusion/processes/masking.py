@@ -64,8 +64,8 @@ class MaskedDiffusion:
         return target_log_probs(logits, clean, self.mask_id)
 
     def token_log_prob(
-        self, logits: Logits, noisy: Tokens, clean: Tokens, chosen: Bool[Array, "B L"] | None = None
+        self, logits: Logits, noisy: Tokens, clean: Tokens, positions: Bool[Array, "B L"] | None = None
     ) -> Float[Array, "B L"]:
-        """log p of every token at the `chosen` positions (None: all), in nats per token; 0 where it is not masked."""
+        """log p of every token at the selected `positions` (None: all), in nats per token; 0 where it is not masked."""
         hidden = noisy == self.mask_id
-        return self.log_prob(logits, noisy, clean) * (hidden if chosen is None else hidden & chosen)
+        return self.log_prob(logits, noisy, clean) * (hidden if positions is None else hidden & positions)

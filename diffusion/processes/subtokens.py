@@ -101,10 +101,10 @@ class PartialMaskedDiffusion:
         return masses.reshape(clean.shape)
 
     def token_log_prob(
-        self, logits: Logits, noisy: Symbols, clean: Symbols, chosen: Bool[Array, "B N"] | None = None
+        self, logits: Logits, noisy: Symbols, clean: Symbols, positions: Bool[Array, "B N"] | None = None
     ) -> Float[Array, "B L"]:
-        """log of the joint mass of every token's `chosen` sub-tokens (None: all, hence log p(token)), in nats."""
+        """Joint log p of every token's sub-tokens at the selected `positions` (None: all), in nats per token."""
         fields = jnp.broadcast_to(jnp.asarray(self.codec.fields)[None, None], self.split(clean).shape)
-        fields = fields if chosen is None else jnp.where(self.split(chosen), fields, 0)
+        fields = fields if positions is None else jnp.where(self.split(positions), fields, 0)
         bits = jnp.sum(fields, axis=-1, keepdims=True, dtype=jnp.uint32)
         return log_masses(logits, self.codec, self.visible(noisy), self.split(clean), bits)[..., 0]

@@ -1,4 +1,4 @@
-"""Masses of sets of tokens: the worked example, a plain reference, exact gradients, and logits that underflow."""
+"""Masses of sets of tokens: a worked example, a simple reference, exact gradients, and logits that underflow."""
 
 import itertools
 
@@ -11,11 +11,11 @@ from jax.test_util import check_grads
 from diffusion.codecs.subtoken_marginals import agrees, carry_over, log_masses
 from diffusion.codecs.subtokens import SubtokenCodec, shuffled
 
-# 0 (0,0), 1 (0,1), 2 (0,2), 3 (1,0), 4 (1,1); (1,2) and (2,.) are no token's.
+# 0 (0,0), 1 (0,1), 2 (0,2), 3 (1,0), 4 (1,1); (1,2) and (2,.) encode no token.
 CODEC = SubtokenCodec(5, 2)
 M = CODEC.mask_id
 LOGITS = jnp.arange(5.0)[None, None]
-KEPT = {
+ALLOWED = {
     (M, M): [0, 1, 2, 3, 4],
     (0, M): [0, 1, 2],
     (1, M): [3, 4],
@@ -36,36 +36,36 @@ SOFTMAX = {
 
 
 def state(*digits):
-    """One token's digits as a batch of one sequence of one token."""
+    """The sub-tokens of one token as a batch of one sequence of one token."""
     return jnp.array(digits)[None, None]
 
 
-def keep(codec, digits):
+def allowed_tokens(codec, digits):
     return np.asarray(agrees(jnp.asarray(codec.packed), *codec.pack(digits)))
 
 
-@pytest.mark.parametrize("digits", KEPT)
-def test_tokens_that_agree_with_what_is_known(digits):
-    np.testing.assert_array_equal(np.flatnonzero(keep(CODEC, state(*digits))), KEPT[digits])
+@pytest.mark.parametrize("digits", ALLOWED)
+def test_tokens_that_agree_with_the_unmasked_subtokens(digits):
+    np.testing.assert_array_equal(np.flatnonzero(allowed_tokens(CODEC, state(*digits))), ALLOWED[digits])
 
 
 @pytest.mark.parametrize("codec", [CODEC, SubtokenCodec(37, 3), shuffled(37, 2, 1), shuffled(37, 2, 1, True)], ids=repr)
-def test_the_filter_compares_every_digit_of_the_codes_own_table(codec):
-    """All states, those that no token reaches included."""
+def test_the_filter_compares_all_subtokens(codec):
+    """In all states, including those of no token."""
     states = jnp.array(list(itertools.product(range(codec.base + 1), repeat=codec.digits)))
     table = codec.table.T[None]
     expected = np.all((table == states[:, None]) | (np.asarray(states) == codec.mask_id)[:, None], axis=-1)
-    np.testing.assert_array_equal(keep(codec, states), expected)
+    np.testing.assert_array_equal(allowed_tokens(codec, states), expected)
 
 
 @pytest.mark.parametrize("digits", SOFTMAX)
 def test_filtered_softmax_of_the_worked_example(digits):
     probs = np.asarray(jax.nn.softmax(carry_over(LOGITS, CODEC, state(*digits))))[0, 0]
-    np.testing.assert_allclose(probs[KEPT[digits]], SOFTMAX[digits], atol=1e-6)
-    assert np.count_nonzero(probs) == len(KEPT[digits])
+    np.testing.assert_allclose(probs[ALLOWED[digits]], SOFTMAX[digits], atol=1e-6)
+    assert np.count_nonzero(probs) == len(ALLOWED[digits])
 
 
-def test_network_classes_past_the_vocabulary_have_no_mass():
+def test_classes_after_the_vocabulary_have_no_mass():
     padded = jnp.concatenate([LOGITS, jnp.full((1, 1, 2), 50.0)], axis=-1)
     assert carry_over(padded, CODEC, state(M, M)).shape == (1, 1, 5)
     every = [log_masses(logits, CODEC, state(M, M), state(1, 0), fields()) for logits in (LOGITS, padded)]
@@ -73,11 +73,11 @@ def test_network_classes_past_the_vocabulary_have_no_mass():
 
 
 def fields(codec=CODEC):
-    """Every digit's marginal, then the whole token."""
+    """The marginal of each sub-token, then the whole token."""
     return jnp.asarray([*codec.fields, codec.fields.sum(dtype=np.uint32)])[None, None]
 
 
-# Over the values that a token may have; the value 2 of digit 1 has none, and these sum to one without it.
+# Over the values that tokens have: no token has the value 2 of sub-token 1.
 MARGINALS = {
     (M, M): ([0.129470, 0.870530], [0.245778, 0.668094, 0.086129]),
     (0, M): ([1.0], [0.090031, 0.244728, 0.665241]),
@@ -87,31 +87,33 @@ MARGINALS = {
 
 
 @pytest.mark.parametrize("digits", MARGINALS)
-def test_marginals_of_every_digit_of_the_worked_example(digits):
-    found = [{}, {}]
-    for token in KEPT[digits]:
+def test_marginals_of_the_worked_example(digits):
+    marginals = [{}, {}]
+    for token in ALLOWED[digits]:
         clean = CODEC.encode(jnp.array([[token]]))
         masses = np.exp(log_masses(LOGITS, CODEC, state(*digits), clean, fields()))[0, 0]
-        assert masses[2] == pytest.approx(SOFTMAX[digits][KEPT[digits].index(token)], abs=1e-6)
+        assert masses[2] == pytest.approx(SOFTMAX[digits][ALLOWED[digits].index(token)], abs=1e-6)
         for place in range(2):
             value = int(clean[0, 0, place])
-            assert found[place].setdefault(value, masses[place]) == masses[place]
-    for place, expected in enumerate(MARGINALS[digits]):
-        np.testing.assert_allclose([found[place][value] for value in sorted(found[place])], expected, atol=1e-6)
-        assert sum(found[place].values()) == pytest.approx(1, abs=1e-6)
+            assert marginals[place].setdefault(value, masses[place]) == masses[place]
+    for marginal, expected in zip(marginals, MARGINALS[digits], strict=True):
+        np.testing.assert_allclose([marginal[value] for value in sorted(marginal)], expected, atol=1e-6)
+        assert sum(marginal.values()) == pytest.approx(1, abs=1e-6)
 
 
 def reference(logits, codec, known, clean, bits):
-    """log-sum-exp over the set and the filter, less that over the filter; `bits` [M, l] names the sets' digits."""
+    """log-sum-exp over the allowed tokens of each set minus that over all allowed ones; `bits` [M, l] define sets."""
     table = jnp.asarray(codec.table.T)[None, None]
-    kept = jnp.all((table == known[:, :, None]) | (known == codec.mask_id)[:, :, None], axis=-1)
+    allowed = jnp.all((table == known[:, :, None]) | (known == codec.mask_id)[:, :, None], axis=-1)
     logits = logits.astype(jnp.float32)
 
-    def total(inside):
-        return jax.nn.logsumexp(logits, axis=-1, where=inside)
+    def total(where):
+        return jax.nn.logsumexp(logits, axis=-1, where=where)
 
-    sets = [kept & jnp.all((table == clean[:, :, None]) | ~jnp.asarray(row)[None, None, None], axis=-1) for row in bits]
-    return jnp.stack([total(inside) for inside in sets], axis=-1) - total(kept)[..., None]
+    sets = [
+        allowed & jnp.all((table == clean[:, :, None]) | ~jnp.asarray(row)[None, None, None], axis=-1) for row in bits
+    ]
+    return jnp.stack([total(members) for members in sets], axis=-1) - total(allowed)[..., None]
 
 
 BIG = shuffled(37, 3, seed=5)
@@ -120,7 +122,7 @@ SETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [1, 0, 1], [0, 0, 0
 
 @pytest.fixture(scope="module")
 def example():
-    """Logits [4, 2, 37], a half-known state, the clean digits, and the bits of `SETS`."""
+    """Logits [4, 2, 37], a partially masked state, the clean sub-tokens, and the bits of `SETS`."""
     keys = jax.random.split(jax.random.key(0), 3)
     clean = BIG.encode(jax.random.randint(keys[0], (4, 2), 0, 37))
     known = jnp.where(jax.random.bernoulli(keys[1], 0.6, clean.shape), BIG.mask_id, clean)
@@ -128,8 +130,8 @@ def example():
     return 3 * jax.random.normal(keys[2], (4, 2, 37)), known, clean, bits
 
 
-def test_values_and_gradients_are_those_of_plain_log_sum_exp(example):
-    """Also example by example under jit, vmap and checkpoint."""
+def test_values_and_gradients_agree_with_log_sum_exp(example):
+    """Also under jit, vmap and checkpoint."""
     logits, known, clean, bits = example
     scale = jnp.arange(1.0, 1 + len(SETS))[None, None]
 
@@ -157,21 +159,21 @@ def test_gradients_agree_with_finite_differences(example):
     check_grads(jax.jit(lambda z: log_masses(z, BIG, known, clean, bits)), (logits,), 1, ["rev"], 2e-2, 2e-2, 1e-2)
 
 
-def test_gradients_vanish_exactly_for_tokens_ruled_out_and_for_known_tokens(example):
+def test_gradients_are_exactly_zero_for_excluded_tokens_and_for_unmasked_tokens(example):
     logits, known, clean, bits = example
     known = known.at[0].set(clean[0])
     gradient = np.asarray(jax.jit(jax.grad(lambda z: log_masses(z, BIG, known, clean, bits).sum()))(logits))
-    kept = keep(BIG, known)
-    assert not gradient[~kept].any() and not gradient[0].any()
-    half = kept.sum(axis=-1) > 1
-    assert half.any() and (np.abs(gradient).max(axis=-1) > 1e-3)[half].all()
+    allowed = allowed_tokens(BIG, known)
+    assert not gradient[~allowed].any() and not gradient[0].any()
+    undetermined = allowed.sum(axis=-1) > 1
+    assert undetermined.any() and (np.abs(gradient).max(axis=-1) > 1e-3)[undetermined].all()
     masses = np.asarray(log_masses(logits, BIG, known, clean, bits))
     np.testing.assert_array_equal(masses[0], 0)
     np.testing.assert_allclose(masses[..., -1], 0, atol=1e-6)  # the set of all tokens
 
 
-def test_what_is_ruled_out_does_not_matter():
-    """Not even where it has all the mass, at any size."""
+def test_logits_of_excluded_tokens_have_no_effect():
+    """This holds for logits of any size."""
     small = log_masses(LOGITS, CODEC, state(M, 1), state(1, 1), fields())
     for size in (50.0, 1e4, 1e30, -1e30):
         large = LOGITS.at[..., jnp.array([0, 2, 3])].set(size)
@@ -179,8 +181,8 @@ def test_what_is_ruled_out_does_not_matter():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_sets_whose_mass_underflows_keep_a_finite_bound_and_a_gradient(dtype):
-    """Token 0 lies 200 nats above all others: of a set the clean token alone is counted, less than its mass."""
+def test_sets_whose_mass_underflows_have_a_finite_lower_bound_and_a_gradient(dtype):
+    """The logit of token 0 is 200 nats above all others; the mass of a set is replaced by that of the clean token."""
     logits = jnp.array([200.0, 0, 0, 0, 0], dtype)[None, None]
 
     def masses(logits):
@@ -192,14 +194,14 @@ def test_sets_whose_mass_underflows_keep_a_finite_bound_and_a_gradient(dtype):
     gradient = jax.jacrev(masses)(logits)
     assert gradient.dtype == dtype
     np.testing.assert_allclose(gradient[:, 0, 0].astype(jnp.float32), [[-1, 0, 0, 0, 1]] * 3, atol=1e-6)
-    # Weighted as at t = 1e-3, and with the filter leaving the unlikely tokens alone.
+    # With the weight at t = 1e-3, and with a filter that leaves only improbable tokens.
     loss = jax.grad(lambda z: -1000 * masses(z).sum())(logits)
     assert jnp.isfinite(loss).all()
     filtered = log_masses(logits, CODEC, state(1, M), state(1, 1), fields())[0, 0]
     np.testing.assert_allclose(filtered, np.log([1, 0.5, 0.5]), atol=1e-6)
 
 
-def test_low_precision_logits_lose_their_own_rounding_alone(example):
+def test_bfloat16_logits_are_summed_in_float32(example):
     logits, known, clean, bits = example
     rounded = logits.astype(jnp.bfloat16)
     low, high = (

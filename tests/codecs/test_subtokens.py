@@ -1,4 +1,4 @@
-"""The code of tokens: its base, its order, its inverse, its bit fields, and what it refuses."""
+"""The sub-token codec: its base, order, inverse, bit fields, and invalid arguments."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ BASES = [
     (512, 2, 23),
     (5, 1, 5),
     (2, 1, 2),
-    # Where a float root is one too large.
+    # Here the floating-point root is too large.
     (3125, 5, 5),
     (7776, 5, 6),
     (16807, 5, 7),
@@ -44,13 +44,13 @@ def name(codec):
 
 
 @pytest.mark.parametrize(("vocabulary", "digits", "base"), BASES)
-def test_base_is_the_smallest_that_holds_the_vocabulary(vocabulary, digits, base):
+def test_base_is_the_smallest_that_encodes_the_vocabulary(vocabulary, digits, base):
     assert smallest_base(vocabulary, digits) == SubtokenCodec(vocabulary, digits).base == base
     assert SubtokenCodec(vocabulary, digits).mask_id == base
     assert base**digits >= vocabulary and (base == 2 or (base - 1) ** digits < vocabulary)
 
 
-def test_the_most_significant_digit_comes_first():
+def test_the_most_significant_subtoken_is_first():
     codes = SubtokenCodec(5, 2).encode(jnp.array([[0, 1, 2], [3, 4, 0]]))
     np.testing.assert_array_equal(codes, [[[0, 0], [0, 1], [0, 2]], [[1, 0], [1, 1], [0, 0]]])
     text = SubtokenCodec(50257, 4)
@@ -82,14 +82,14 @@ def test_bit_fields_agree_with_the_table(codec):
     assert value.dtype == bits.dtype == jnp.uint32 and (bits == codec.fields.sum(dtype=np.uint32)).all()
 
 
-def test_masked_digits_have_no_bits():
+def test_masked_subtokens_have_no_bits():
     value, bits = SubtokenCodec(50257, 4).pack(jnp.array([[1, 15, 14, 15], [15, 15, 15, 15]]))
     np.testing.assert_array_equal(value, [1 | 14 << 8, 0])
     np.testing.assert_array_equal(bits, [0x0F0F, 0])
 
 
 def test_all_32_bits_may_be_used():
-    """Sixteen base-3 digits of two bits: the last one's field holds the sign bit of a signed integer."""
+    """With sixteen base-3 sub-tokens of two bits, the field of the last one has the sign bit of a signed integer."""
     codec = SubtokenCodec(70_000, 16)
     assert codec.base == 3 and codec.bits * codec.digits == 32
     highest = int(codec.packed.argmax())
@@ -98,43 +98,43 @@ def test_all_32_bits_may_be_used():
     assert value[0] == codec.packed[highest]
 
 
-def test_codes_of_no_token_and_masked_ones_decode_to_the_vocabularys_size():
+def test_masked_codes_and_codes_of_no_token_decode_to_the_vocabulary_size():
     codec = SubtokenCodec(5, 2)
-    strings = jnp.array([[[first, second] for second in range(-1, 5)] for first in range(-1, 5)])
-    tokens = np.asarray(codec.decode(strings))
+    subtokens = jnp.array([[[first, second] for second in range(-1, 5)] for first in range(-1, 5)])
+    tokens = np.asarray(codec.decode(subtokens))
     expected = np.full((6, 6), 5)
     expected[1, 1:4], expected[2, 1:3] = [0, 1, 2], [3, 4]
     np.testing.assert_array_equal(tokens, expected)
-    np.testing.assert_array_equal(codec.valid(strings), expected < 5)
+    np.testing.assert_array_equal(codec.valid(subtokens), expected < 5)
 
 
 def test_a_permutation_of_tokens_permutes_their_codes():
-    plain, mixed = SubtokenCodec(37, 2), shuffled(37, 2, seed=3)
-    assert not np.array_equal(mixed.permutation, np.arange(37))
-    np.testing.assert_array_equal(mixed.table, plain.table[:, mixed.permutation])
-    np.testing.assert_array_equal(mixed.table, shuffled(37, 2, seed=3).table)
-    assert (mixed.table != shuffled(37, 2, seed=4).table).any()
+    plain, permuted = SubtokenCodec(37, 2), shuffled(37, 2, seed=3)
+    assert not np.array_equal(permuted.permutation, np.arange(37))
+    np.testing.assert_array_equal(permuted.table, plain.table[:, permuted.permutation])
+    np.testing.assert_array_equal(permuted.table, shuffled(37, 2, seed=3).table)
+    assert (permuted.table != shuffled(37, 2, seed=4).table).any()
 
 
 def test_a_permutation_of_all_codes_uses_codes_of_no_token():
-    """7^2 = 49 codes for 37 tokens."""
-    plain, mixed = SubtokenCodec(37, 2), shuffled(37, 2, seed=3, every_code=True)
-    assert len(mixed.permutation) == 49 and mixed.codes.max() >= 37
-    strings = jnp.stack(jnp.meshgrid(jnp.arange(7), jnp.arange(7), indexing="ij"), axis=-1)
-    for codec in (plain, mixed):
-        tokens = np.ravel(codec.decode(strings))
+    """There are 7^2 = 49 codes for 37 tokens."""
+    plain, permuted = SubtokenCodec(37, 2), shuffled(37, 2, seed=3, every_code=True)
+    assert len(permuted.permutation) == 49 and permuted.codes.max() >= 37
+    subtokens = jnp.stack(jnp.meshgrid(jnp.arange(7), jnp.arange(7), indexing="ij"), axis=-1)
+    for codec in (plain, permuted):
+        tokens = np.ravel(codec.decode(subtokens))
         np.testing.assert_array_equal(np.sort(tokens), [*range(37), *[37] * 12])
-    assert plain.valid(strings).ravel()[:37].all() and not mixed.valid(strings).ravel()[:37].all()
+    assert plain.valid(subtokens).ravel()[:37].all() and not permuted.valid(subtokens).ravel()[:37].all()
 
 
 def test_a_codec_is_a_constant_of_compiled_functions():
     codec = SubtokenCodec(5, 2)
-    through = jax.jit(lambda tokens: codec.decode(codec.encode(tokens)))
-    np.testing.assert_array_equal(through(jnp.arange(5)), np.arange(5))
+    round_trip = jax.jit(lambda tokens: codec.decode(codec.encode(tokens)))
+    np.testing.assert_array_equal(round_trip(jnp.arange(5)), np.arange(5))
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ((5, 0), r"codec\.digits: must be at least 1, not 0"),
         ((5, -2), r"codec\.digits: must be at least 1, not -2"),
@@ -146,14 +146,14 @@ def test_a_codec_is_a_constant_of_compiled_functions():
         ((5, 2, np.arange(1, 10)), r"codec\.permutation: must hold each of 0\.\.8 exactly once"),
     ],
 )
-def test_bad_codes_name_their_field(fields, said):
-    with pytest.raises(ValueError, match=said) as caught:
+def test_errors_name_the_invalid_field(fields, message):
+    with pytest.raises(ValueError, match=message) as caught:
         SubtokenCodec(*fields)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("wrong", [5, -1])
-def test_tokens_outside_the_vocabulary_are_named(wrong):
+@pytest.mark.parametrize("token", [5, -1])
+def test_errors_name_tokens_outside_the_vocabulary(token):
     SubtokenCodec(5, 2).check(np.array([[0, 4], [2, 3]]))
-    with pytest.raises(ValueError, match=rf"codec: token id {wrong} lies outside 0\.\.4"):
-        SubtokenCodec(5, 2).check(np.array([[0, 4], [wrong, 3]]))
+    with pytest.raises(ValueError, match=rf"codec: token id {token} lies outside 0\.\.4"):
+        SubtokenCodec(5, 2).check(np.array([[0, 4], [token, 3]]))

@@ -1,4 +1,4 @@
-"""The exact likelihood of any-order generation: the sum over all orders, a law that sums to one, below every bound."""
+"""The exact likelihood of any-order generation: a sum over all orders, normalized, and below every bound."""
 
 import itertools
 import math
@@ -28,7 +28,7 @@ TABLE = random_denoiser(jax.random.key(0), VOCABULARY, scale=1.5)
 
 
 def without_time(noisy, time):
-    """Arbitrary logits [B, 2, C + 1] of every state, the same at all times."""
+    """A denoiser with arbitrary logits [B, 2, C + 1] for every state, the same at all times."""
     return TABLE(noisy, jnp.zeros_like(time))[:, :2]
 
 
@@ -38,7 +38,7 @@ def score(estimate, process, denoise=without_time, tokens=PAIRS, weights=ONES, s
 
 
 def over_orders(process, tokens, weights=(1, 1)):
-    """-log of the mean over all orders of the product of conditionals, one order after another."""
+    """-log of the mean over all orders of the product of conditionals, by a loop over orders."""
     clean = np.asarray(process.encode(tokens[None]))
     count = clean.shape[1]
     weights = np.repeat(weights, count // 2)
@@ -57,14 +57,14 @@ def over_orders(process, tokens, weights=(1, 1)):
 
 
 @pytest.mark.parametrize("process", [TOKENS, PRIME, replace(PRIME, carry_over=False)], ids=["tokens", "digits", "free"])
-def test_it_is_the_sum_over_all_orders(process):
+def test_the_likelihood_is_the_sum_over_all_orders(process):
     nats = score(nll_any_order, process)
     for index in (0, 7, 24):
         assert nats[index] == pytest.approx(over_orders(process, PAIRS[index]), abs=1e-5)
 
 
 @pytest.mark.parametrize("process", [TOKENS, PRIME], ids=["tokens", "digits"])
-def test_probabilities_sum_to_one_and_no_bound_lies_below(process):
+def test_probabilities_sum_to_one_and_the_bound_is_above(process):
     nats = score(nll_any_order, process)
     assert np.exp(-nats).sum() == pytest.approx(1, abs=1e-5)
     repeats = 2048
@@ -72,11 +72,11 @@ def test_probabilities_sum_to_one_and_no_bound_lies_below(process):
     bound = score(bound_continuous, process, tokens=many, weights=ones).reshape(repeats, -1)
     gap, error = bound.mean(axis=0) - nats, bound.std(axis=0) / math.sqrt(repeats)
     assert np.all(gap > -4.5 * error)
-    assert gap.mean() > 0.05, "the orders of an arbitrary network disagree, so that its bound is not tight"
+    assert gap.mean() > 0.05, "the bound of an arbitrary network is not tight, as its orders disagree"
 
 
-def test_mass_of_digits_that_are_no_token_is_missing():
-    """Without the filter a network gives codes that are no token some mass."""
+def test_probabilities_without_the_filter_sum_to_less_than_one():
+    """The network gives mass to codes of no token."""
     assert np.exp(-score(nll_any_order, replace(PRIME, carry_over=False))).sum() < 0.99
 
 
@@ -88,27 +88,27 @@ def test_the_exact_posterior_gives_the_exact_likelihood():
     np.testing.assert_allclose(nats, -chain.log_prob(tokens), rtol=1e-5)
 
 
-def test_positions_of_no_weight_are_free():
+def test_positions_of_weight_zero_are_revealed_at_no_cost():
     weights = jnp.asarray([[1.0, 0.0]])
     nats = score(nll_any_order, PRIME, tokens=PAIRS[7:8], weights=weights)
     assert nats[0] == pytest.approx(over_orders(PRIME, PAIRS[7], (1, 0)), abs=1e-5)
     assert nats[0] < score(nll_any_order, PRIME)[7]
 
 
-def test_a_network_that_reads_time_is_told_the_time_of_its_state():
-    told = []
+def test_the_network_reads_the_time_of_its_state():
+    calls = []
 
     def denoise(noisy, time):
-        jax.debug.callback(lambda hidden, time: told.append((int(hidden), float(time))), (noisy[0] == 5).sum(), time[0])
+        jax.debug.callback(lambda masks, time: calls.append((int(masks), float(time))), (noisy[0] == 5).sum(), time[0])
         return jnp.zeros((*noisy.shape, VOCABULARY + 1))
 
     nats = score(nll_any_order, replace(TOKENS, schedule=schedules.Linear()), denoise)
     jax.effects_barrier()
-    np.testing.assert_allclose(sorted(told), [(1, 0.5), (1, 0.5), (2, 1.0)], rtol=1e-6)
+    np.testing.assert_allclose(sorted(calls), [(1, 0.5), (1, 0.5), (2, 1.0)], rtol=1e-6)
     np.testing.assert_allclose(nats, 2 * math.log(VOCABULARY), rtol=1e-6)
 
 
-def test_too_many_positions_are_refused_in_one_line():
+def test_too_many_positions_are_rejected():
     noise = draws(jax.random.key(1), "test", 0, 1)
     with pytest.raises(ValueError, match=r"^evaluate\.estimator: nll_any_order .* N = 14 .*at most 12.*$"):
         nll_any_order(without_time, PRIME, jnp.zeros((1, 7), jnp.int32), jnp.ones((1, 7)), noise)

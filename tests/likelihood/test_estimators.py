@@ -1,4 +1,4 @@
-"""From estimators to the numbers of a table."""
+"""Evaluation of estimators over a data set, and the summary of their values."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ PROCESS = MaskedDiffusion(4, schedules.LogLinear())
 
 
 def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-    """The chain's exact posterior, scaled by a parameter, so that parameters are known to arrive."""
+    """The exact posterior of the chain times a parameter, to test that parameters are passed."""
     assert keys is None
     return params["scale"] * CHAIN.denoise(noisy, time)
 
@@ -40,7 +40,7 @@ def batches(count: int, size: int = 4, seed: int = 0):
         yield {"tokens": tokens, "weights": jnp.ones(tokens.shape)}
 
 
-def test_evaluation_reaches_the_entropy():
+def test_the_mean_of_the_bound_is_the_entropy():
     scores = evaluate_likelihood(EVALUATOR, PARAMS, batches(60), jax.random.key(1))
     assert scores.nats.dtype == np.float64 and scores.nats.shape == (240,) and np.all(scores.tokens == 8)
     mean, error = ratio(scores.nats, scores.tokens)
@@ -48,14 +48,14 @@ def test_evaluation_reaches_the_entropy():
     assert error < 0.05
 
 
-def test_draws_of_an_example_are_spread_evenly():
-    """With as many draws as positions each number of masks comes once: constant logits leave no noise at all."""
-    blank = make_evaluator(bound_continuous, lambda _, noisy, *rest: jnp.zeros((*noisy.shape, 5)), PROCESS, 8)
-    peaked = make_evaluator(bound_continuous, denoiser, PROCESS, 1)
+def test_draws_of_an_example_are_evenly_spaced():
+    """With as many draws as positions every number of masks occurs once, so that constant logits have no noise."""
+    uniform = make_evaluator(bound_continuous, lambda _, noisy, *rest: jnp.zeros((*noisy.shape, 5)), PROCESS, 8)
+    single = make_evaluator(bound_continuous, denoiser, PROCESS, 1)
     batch = next(batches(1, size=4))
-    nats, _ = blank(PARAMS, batch, jax.random.key(0), 0)
+    nats, _ = uniform(PARAMS, batch, jax.random.key(0), 0)
     np.testing.assert_allclose(nats, 8 * np.log(4), rtol=1e-5)
-    one = np.stack([peaked(PARAMS, batch, jax.random.key(3), step)[0] for step in range(64)])
+    one = np.stack([single(PARAMS, batch, jax.random.key(3), step)[0] for step in range(64)])
     eight = np.stack([EVALUATOR(PARAMS, batch, jax.random.key(4), step)[0] for step in range(64)])
     assert eight.var(axis=0).mean() < one.var(axis=0).mean() / 8
 
@@ -91,7 +91,7 @@ def test_summary_of_a_bound():
     }
     for key, value in expected.items():
         assert summary[f"bound_continuous/{key}"] == pytest.approx(value)
-    # Two sequences of 2 and 4 bits a token: their mean is off by sqrt(2) / sqrt(2) = 1 bit.
+    # Two sequences have 2 and 4 bits per token, so that the error of the mean is sqrt(2) / sqrt(2) = 1 bit.
     assert summary["bound_continuous/bits_per_token_sem"] == pytest.approx(1)
     assert summary["bound_continuous/perplexity_sem"] == pytest.approx(8 * np.log(2))
     assert summary["bound_continuous/sequences"] == 2 and summary["bound_continuous/tokens"] == 8
@@ -100,7 +100,7 @@ def test_summary_of_a_bound():
     assert np.isnan(single["bound_continuous/nats_per_token_sem"])
 
 
-def test_no_perplexity_for_other_names():
+def test_only_likelihoods_have_a_perplexity():
     nats, tokens = np.array([1.0, 2.0]), np.array([1, 1])
     for name in ("masked_ce", "joint_ce", "loss", "unbound_x"):
         with pytest.raises(ValueError, match="no perplexity"):
@@ -119,6 +119,6 @@ def test_standard_error_of_a_ratio():
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.05)
 
 
-def test_bad_number_of_draws():
+def test_fewer_than_one_draw_is_rejected():
     with pytest.raises(ValueError, match=r"evaluate\.draws"):
         make_evaluator(bound_continuous, denoiser, PROCESS, 0)

@@ -1,4 +1,4 @@
-"""The training losses by hand, by gradient, and in expectation under exact and wrong denoisers."""
+"""The masked and the next-token loss: worked examples, gradients, and expectations under exact and wrong denoisers."""
 
 from functools import partial
 
@@ -22,22 +22,22 @@ CLEAN = jnp.array([[1, 2, 3, 4]])
 
 
 def table(params, noisy, time, cond=None, memory=None, *, keys=None):
-    """A network whose parameters are its logits."""
+    """A network whose parameters are its logits [1, L, K + 1]."""
     return jnp.broadcast_to(params, (len(noisy), *params.shape[1:]))
 
 
-def probable(chances):
-    """Logits [1, L, K + 1] that give the tokens of CLEAN these probabilities, and the mask class nearly all mass."""
-    rest = jnp.broadcast_to(((1 - jnp.array(chances)) / (MASK - 1))[:, None], (LENGTH, MASK))
-    probs = jnp.where(jax.nn.one_hot(CLEAN[0], MASK) > 0, jnp.array(chances)[:, None], rest)
+def logits_of(clean_probs):
+    """Logits [1, L, K + 1] that give the tokens of CLEAN these probabilities; the mask's class has nearly all mass."""
+    rest = jnp.broadcast_to(((1 - jnp.array(clean_probs)) / (MASK - 1))[:, None], (LENGTH, MASK))
+    probs = jnp.where(jax.nn.one_hot(CLEAN[0], MASK) > 0, jnp.array(clean_probs)[:, None], rest)
     return jnp.pad(jnp.log(probs), ((0, 0), (0, 1)), constant_values=20.0)[None]
 
 
-LOGITS = probable([0.9, 0.5, 0.7, 0.25])
+LOGITS = logits_of([0.9, 0.5, 0.7, 0.25])
 
 
-def noise_that_hides(hidden, time=0.5):
-    """Draws whose corruption at `time` masks exactly these positions."""
+def noise_that_masks(hidden, time=0.5):
+    """Find draws whose corruption at `time` masks exactly these positions."""
     for seed in range(1000):
         keys = example_keys(jax.random.key(seed), jnp.arange(1))
         if ((PROCESS.corrupt(keys, CLEAN, jnp.array([time]))[0] == MASK) == jnp.array(hidden)).all():
@@ -47,7 +47,7 @@ def noise_that_hides(hidden, time=0.5):
 
 @pytest.fixture(scope="module")
 def noise():
-    return noise_that_hides([False, True, False, True])
+    return noise_that_masks([False, True, False, True])
 
 
 @partial(jax.jit, static_argnames="objective")
@@ -66,24 +66,24 @@ def per_token(objective, params, batch, noise):
 
 
 def test_worked_example(noise):
-    """t = 1/2, two of four tokens hidden, p = 1/2 and 1/4: (ln 2 + ln 4) / (1/2) / 4 = 1.039721 nats a token."""
+    """At t = 1/2, two of four tokens masked, p = 1/2 and 1/4: (ln 2 + ln 4) / (1/2) / 4 = 1.039721 nats per token."""
     value = per_token(Nelbo(table, PROCESS, 0.0), LOGITS, batch_of(CLEAN), noise)
     assert value == pytest.approx(1.039721, abs=1e-6)
 
 
 @pytest.mark.parametrize("time", [0.25, 0.75])
 def test_weight_is_one_over_the_time_for_the_linear_and_log_linear_schedules(time):
-    noise = noise_that_hides([False, True, False, True], time)
+    noise = noise_that_masks([False, True, False, True], time)
     expected = np.log(8) / time / LENGTH
     assert per_token(Nelbo(table, PROCESS, 0.0), LOGITS, batch_of(CLEAN), noise) == pytest.approx(expected, rel=1e-5)
     log_linear = Nelbo(table, MaskedDiffusion(MASK, schedules.LogLinear()), 0.0)
     assert per_token(log_linear, LOGITS, batch_of(CLEAN), noise) == pytest.approx(expected, rel=1e-5)
 
 
-def test_gradient_is_zero_where_the_input_shows_the_token(noise):
+def test_gradient_is_zero_at_unmasked_positions(noise):
     grads, _ = jax.jit(jax.grad(Nelbo(table, PROCESS, 0.0), has_aux=True))(LOGITS, batch_of(CLEAN), noise)
     assert not grads[0, [0, 2]].any()
-    # Hidden: weight 2 times softmax minus one-hot; the mask class has no mass and no gradient.
+    # At masked positions it is the weight 2 times softmax minus one-hot; the mask's class has no gradient.
     probs = jnp.pad(jax.nn.softmax(LOGITS[0, :, :MASK]), ((0, 0), (0, 1)))
     expected = 2 * (probs - jax.nn.one_hot(CLEAN[0], MASK + 1))
     np.testing.assert_allclose(grads[0, jnp.array([1, 3])], expected[jnp.array([1, 3])], atol=1e-6)
@@ -91,7 +91,7 @@ def test_gradient_is_zero_where_the_input_shows_the_token(noise):
 
 @pytest.mark.parametrize("objective", [Nelbo(table, PROCESS, 0.0), NextToken(table, MASK)], ids=["nelbo", "next"])
 def test_padding_is_neither_scored_nor_counted(objective, noise):
-    """Whatever the padded token is, also the padding symbol behind the mask."""
+    """This holds for every token at padded positions, including the padding symbol after the mask."""
     weights = [[1.0, 1.0, 1.0, 0.0]]
     values = []
     for last in (4, 0, MASK + 1):
@@ -104,15 +104,15 @@ def test_padding_is_neither_scored_nor_counted(objective, noise):
     assert float(whole) - values[0] == pytest.approx(extra, rel=1e-5)
 
 
-def test_next_token_loss_by_hand(noise):
+def test_worked_example_of_the_next_token_loss(noise):
     expected = -np.log([0.9, 0.5, 0.7, 0.25]).mean()
     assert per_token(NextToken(table, MASK), LOGITS, batch_of(CLEAN), noise) == pytest.approx(expected, rel=1e-5)
     np.testing.assert_array_equal(shift_right(CLEAN, MASK), [[MASK, 1, 2, 3]])
 
 
 @pytest.mark.parametrize("objective", [Nelbo(table, PROCESS, 0.0), NextToken(table, MASK)], ids=["nelbo", "next"])
-def test_loss_is_float32_whatever_the_network_computes_in(objective, noise):
-    """bfloat16 logits lose only their own rounding; log-softmax in bfloat16 would be wrong in the second digit."""
+def test_loss_is_float32_for_bfloat16_logits(objective, noise):
+    """Only the logits are rounded; log-softmax in bfloat16 would be wrong in the second digit."""
     rounded = LOGITS.astype(jnp.bfloat16)
     total, metrics = loss(objective, rounded, batch_of(CLEAN), noise)
     again, _ = loss(objective, rounded.astype(jnp.float32), batch_of(CLEAN), noise)
@@ -123,11 +123,11 @@ def test_loss_is_float32_whatever_the_network_computes_in(objective, noise):
 @pytest.mark.parametrize(
     "kind", [lambda denoiser: Nelbo(denoiser, PROCESS), lambda denoiser: NextToken(denoiser, MASK)]
 )
-def test_dropout_keys_come_with_training_alone(kind):
-    given = []
+def test_dropout_keys_are_passed_in_training_only(kind):
+    keys_seen = []
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-        given.append(None if keys is None else jax.random.key_data(keys))
+        keys_seen.append(None if keys is None else jax.random.key_data(keys))
         return table(params, noisy, time)
 
     objective = kind(denoiser)
@@ -135,10 +135,10 @@ def test_dropout_keys_come_with_training_alone(kind):
     randomness = draws(jax.random.key(0), "train", 0, 3)
     objective(LOGITS, batch, randomness)
     objective(LOGITS, batch, randomness, train=False)
-    assert given[0].shape[0] == 3 and len(np.unique(given[0], axis=0)) == 3
-    assert given[1] is None
-    # The masks of training are drawn from other keys than its dropout.
-    assert not (given[0] == jax.random.key_data(fold(randomness.keys, "corrupt"))).all(axis=1).any()
+    assert keys_seen[0].shape[0] == 3 and len(np.unique(keys_seen[0], axis=0)) == 3
+    assert keys_seen[1] is None
+    # Masks and dropout have different keys.
+    assert not (keys_seen[0] == jax.random.key_data(fold(randomness.keys, "corrupt"))).all(axis=1).any()
 
 
 def test_times_stay_above_the_minimum_and_reach_the_network():
@@ -157,7 +157,7 @@ def test_times_stay_above_the_minimum_and_reach_the_network():
 LANGUAGE = random_language(0, vocabulary=3, length=3)
 
 
-def test_next_token_is_the_log_probability_under_the_oracle():
+def test_next_token_loss_is_the_negative_log_probability_under_the_oracle():
     def oracle(params, inputs, time, cond=None, memory=None, *, keys=None):
         return LANGUAGE.next_token(inputs, time)
 
@@ -171,8 +171,8 @@ def test_next_token_is_the_log_probability_under_the_oracle():
     np.testing.assert_allclose(-jax.jit(jax.vmap(one))(tokens), LANGUAGE.log_prob(tokens), rtol=1e-4)
 
 
-def test_the_reveal_loss_averages_to_the_bound():
-    """Law 1 for the objective as training calls it, padding included; its noise is less than the textbook draw's."""
+def test_mean_of_the_reveal_loss_is_the_bound():
+    """Law 1 for the objective as in training, with padding; its noise is smaller than that of `Nelbo`."""
     wrong = random_denoiser(jax.random.key(4), 3)
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
@@ -198,7 +198,7 @@ def test_the_reveal_loss_averages_to_the_bound():
 
 
 def exact_at_times_above(denoise, minimum, points=4000):
-    """E[loss] of every sequence [N] for alpha = 1 - t and t ~ U(minimum, 1), by summing over all mask sets."""
+    """E[loss] of every sequence [N] for alpha = 1 - t and t ~ U(minimum, 1), as a sum over all masked sets."""
     time = minimum + (1 - minimum) * (np.arange(points) + 0.5) / points
     total = np.zeros(len(LANGUAGE.table))
     for pattern in range(1, 8):
@@ -211,8 +211,8 @@ def exact_at_times_above(denoise, minimum, points=4000):
 
 
 @pytest.mark.parametrize("minimum", [1e-3, 0.3])
-def test_expected_training_loss_is_the_bound_but_for_times_below_the_minimum(minimum):
-    """Law 1 for the loss that is minimized: sequence by sequence, for a wrong denoiser, through `draws`."""
+def test_expected_training_loss_is_the_bound_except_for_times_below_the_minimum(minimum):
+    """Law 1 for the training loss: for each sequence, under a wrong denoiser, with the randomness of `draws`."""
     wrong = random_denoiser(jax.random.key(4), 3)
 
     def denoise(noisy, time):
@@ -235,7 +235,7 @@ def test_expected_training_loss_is_the_bound_but_for_times_below_the_minimum(min
     error = nats.std(axis=0, ddof=1) / np.sqrt(repeats)
     exact = exact_at_times_above(denoise, minimum)
     assert np.max(np.abs(nats.mean(axis=0) - exact) / error) < 4.5
-    # The bias: the mean over [minimum, 1] for that over [0, 1], less than a thousandth at the published minimum.
+    # The bias of the mean over [minimum, 1] is below a thousandth at the published minimum.
     bias = exact / LANGUAGE.expected_bound(denoise) - 1
     if minimum == 1e-3:
         assert np.abs(bias).max() < 1e-3

@@ -1,19 +1,17 @@
-"""What a predictor is told are errors: every label by its definition, augmentations, and masks of its own.
+"""Labels of the error predictor, by their definitions, and the masks that it selects itself.
 
-Denoisers are given as functions whose draws are known, so that labels can be said beforehand.
+The draws of the denoisers are known, so that the expected labels are too.
 """
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.categorical import exclude
 from diffusion.codecs.subtokens import SubtokenCodec
-from diffusion.objectives.error_labels import WINDOW, Augment, fill_masks_in_steps, similar_tokens
+from diffusion.objectives.error_labels import Augment, fill_masks_in_steps
 from diffusion.objectives.error_prediction import ErrorPrediction
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
@@ -21,87 +19,50 @@ from diffusion.rng import Draws, draws, fold
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.subtokens import DigitDraw
 from diffusion.schedules import masking as schedules
-
-VOCAB, LENGTH, BATCH = 9, 12, 4
-PROCESS = MaskedDiffusion(VOCAB, schedules.LogLinear())
-PRIME = PartialMaskedDiffusion(SubtokenCodec(VOCAB, 2), schedules.LogLinear())
-TOKENS = jax.random.randint(jax.random.key(0), (BATCH, LENGTH), 0, VOCAB)
-WEIGHTS = jnp.ones((BATCH, LENGTH)).at[1, 9:].set(0).at[3, 4:].set(0)
-BATCHES = {"tokens": TOKENS, "weights": WEIGHTS}
-NOISE = draws(jax.random.key(5), "test", 0, BATCH)
-NOTHING = {"denoiser": {"embedding": jax.random.normal(jax.random.key(4), (VOCAB + 1, 6))}, "errors": {}}
-
-
-def point(tokens, classes=VOCAB + 1):
-    """Logits that leave one token."""
-    return 60.0 * jax.nn.one_hot(tokens, classes)
-
-
-def always(token, classes=VOCAB + 1):
-    """A denoiser that knows one token."""
-
-    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-        assert keys is None, "labels are made without dropout"
-        return point(jnp.full((len(noisy), LENGTH), token), classes)
-
-    return denoiser
-
-
-def undecided(denoiser, params, state, label=None, *, keys=None):
-    return jnp.zeros((len(state), LENGTH))
-
-
-class Sure(Draw):
-    """The most probable token: what a draw from one that is certain gives, at a tenth of its compile time."""
-
-    def tokens(self, keys, logits, temperature, nucleus):
-        logits = exclude(logits, self.vocabulary)
-        return jnp.argmax(logits, axis=-1), logits, jnp.zeros(logits.shape[:2])
-
-
-TWO = always(2)
-
-
-def objective(denoiser=TWO, errors=undecided, process=PROCESS, draw=Sure, **fields):
-    draw = draw(process.vocabulary)
-    draw = DigitDraw(process, draw) if process.subtokens > 1 else draw
-    return ErrorPrediction(denoiser, errors, process, draw, **fields)
-
-
-def at_time(time, noise=NOISE):
-    """The randomness with one time for all."""
-    return noise._replace(uniform=jnp.full(len(noise.keys), (time - 1e-3) / (1 - 1e-3)))
-
+from tests.objectives.error_examples import (
+    BATCH,
+    BATCHES,
+    LENGTH,
+    NOISE,
+    PARAMS,
+    PRIME,
+    PROCESS,
+    TOKENS,
+    VOCAB,
+    WEIGHTS,
+    Sure,
+    always,
+    at_time,
+    examples,
+    objective,
+    point,
+    undecided,
+)
 
 # Labels.
 
 
-@partial(jax.jit, static_argnums=0)
-def examples(task, params, batch, noise):
-    return task.examples(params, batch, noise)
-
-
-def test_one_step_labels_of_a_denoiser_that_knows_one_token():
-    made = examples(objective(), NOTHING, BATCHES, NOISE)
+def test_one_step_labels_of_a_denoiser_that_predicts_one_token():
+    batch_examples = examples(objective(), PARAMS, BATCHES, NOISE)
     noisy = PROCESS.corrupt(NOISE.keys, TOKENS, 1e-3 + (1 - 1e-3) * NOISE.uniform)
     hidden = (noisy == VOCAB) & (WEIGHTS > 0)
     assert 5 < hidden.sum() < WEIGHTS.sum() - 5
-    np.testing.assert_array_equal(made.state, np.where(hidden, 2, TOKENS))
-    np.testing.assert_array_equal(made.labels, hidden & (TOKENS != 2))
-    np.testing.assert_array_equal(made.drawn, noisy == VOCAB)
-    assert made.labels.sum() > 3 and (hidden & (TOKENS == 2)).any()
+    np.testing.assert_array_equal(batch_examples.state, np.where(hidden, 2, TOKENS))
+    np.testing.assert_array_equal(batch_examples.labels, hidden & (TOKENS != 2))
+    np.testing.assert_array_equal(batch_examples.drawn, noisy == VOCAB)
+    assert batch_examples.labels.sum() > 3 and (hidden & (TOKENS == 2)).any()
 
 
-def test_a_denoiser_that_knows_the_text_makes_no_errors():
+def test_a_denoiser_that_predicts_the_text_has_no_errors():
     def oracle(params, noisy, time, cond=None, memory=None, *, keys=None):
         return point(TOKENS)
 
-    made = examples(objective(oracle), NOTHING, BATCHES, at_time(1.0))
-    np.testing.assert_array_equal(made.state, TOKENS)
-    assert not np.any(made.labels) and made.drawn.all()
+    batch_examples = examples(objective(oracle), PARAMS, BATCHES, at_time(1.0))
+    np.testing.assert_array_equal(batch_examples.state, TOKENS)
+    assert not np.any(batch_examples.labels) and batch_examples.drawn.all()
 
 
-def test_hardly_any_errors_at_the_smallest_time():
+def test_errors_are_rare_at_the_smallest_time():
     def half(params, noisy, time, cond=None, memory=None, *, keys=None):
         return jnp.zeros((*noisy.shape, 3))
 
@@ -110,15 +71,15 @@ def test_hardly_any_errors_at_the_smallest_time():
     tokens = jnp.zeros((256, 64), jnp.int32)
     task = ErrorPrediction(half, undecided, process, Draw(2))
     batch = {"tokens": tokens, "weights": jnp.ones(tokens.shape)}
-    made = examples(task, NOTHING, batch, noise._replace(uniform=jnp.zeros(256)))
-    assert 0 < made.labels.mean() < 1e-3 and made.state.max() < 2
-    assert examples(task, NOTHING, batch, noise._replace(uniform=jnp.ones(256))).labels.mean() == pytest.approx(
+    batch_examples = examples(task, PARAMS, batch, noise._replace(uniform=jnp.zeros(256)))
+    assert 0 < batch_examples.labels.mean() < 1e-3 and batch_examples.state.max() < 2
+    assert examples(task, PARAMS, batch, noise._replace(uniform=jnp.ones(256))).labels.mean() == pytest.approx(
         0.5, abs=0.02
     )
 
 
 def by_quarter(params, noisy, time, cond=None, memory=None, *, keys=None):
-    """All mass on the number of quarters of a unit of time that are left."""
+    """A denoiser that predicts the number of quarters of a unit of time that are left."""
     return point(jnp.broadcast_to(jnp.round(4 * time).astype(jnp.int32)[:, None], (len(time), noisy.shape[1])))
 
 
@@ -127,8 +88,8 @@ def by_quarter(params, noisy, time, cond=None, memory=None, *, keys=None):
     [(schedules.LogLinear(), 2), (schedules.Polynomial(3.0), 1), (schedules.Geometric(0.5, 20.0), 1)],
     ids=["log-linear digits", "polynomial", "geometric"],
 )
-def test_steps_reveal_what_the_schedule_says(schedule, digits):
-    """From all masks at t = 1: the symbols that show which step they were revealed in follow the mask levels."""
+def test_steps_reveal_the_fractions_of_the_schedule(schedule, digits):
+    """From all masks at t = 1; the symbols tell the step in which they are revealed."""
     process = (
         MaskedDiffusion(VOCAB, schedule)
         if digits == 1
@@ -148,165 +109,86 @@ def test_steps_reveal_what_the_schedule_says(schedule, digits):
     state = run(keys)
     assert state.max() < process.mask_id
     level = np.asarray(schedule.masked(np.array([0, 0.25, 0.5, 0.75, 1])))
-    level[0] = 0  # the last step fills what is left, also where a schedule begins above 0
-    chance = np.diff(level) / level[-1]  # of symbols that are revealed with 1, 2, 3, 4 quarters left
-    # Of the lower digit of base 3: quarters 1, 2, 3 = (1, 0), 4 = (1, 1).
+    level[0] = 0  # the last step reveals all, also for a schedule with a level above 0 at t = 0
+    probs = np.diff(level) / level[-1]  # of being revealed with 1, 2, 3, 4 quarters left
+    # The last sub-tokens, in base 3, of the numbers of quarters: 1, 2, 3 = (1, 0), 4 = (1, 1).
     symbols = np.asarray(state) if digits == 1 else np.asarray(state)[:, 1::2]
-    expected = {1: chance[0], 2: chance[1], 3: chance[2], 4: chance[3]}
-    expected = expected if digits == 1 else {0: chance[2], 1: chance[0] + chance[3], 2: chance[1]}
+    expected = {1: probs[0], 2: probs[1], 3: probs[2], 4: probs[3]}
+    expected = expected if digits == 1 else {0: probs[2], 1: probs[0] + probs[3], 2: probs[1]}
     for symbol, share in expected.items():
         error = np.sqrt(share * (1 - share) / symbols.size)
         assert abs((symbols == symbol).mean() - share) < 4 * error + 1e-9, symbol
 
 
-def test_consistency_asks_whether_more_steps_would_agree():
-    """A denoiser that never changes its mind makes no errors, right or wrong; one that does, where it does."""
+def test_consistency_labels_are_differences_from_several_steps():
+    """A denoiser whose prediction is constant has no errors, even if it is wrong."""
     noise = at_time(1.0)
-    assert not np.any(examples(objective(labels="consistency"), NOTHING, BATCHES, noise).labels)
-    made = examples(objective(by_quarter, labels="consistency"), NOTHING, BATCHES, noise)
-    hidden = made.drawn & (WEIGHTS > 0)
-    assert (made.state[hidden] == 4).all()  # what one step fills in at t = 1
-    assert 0.5 < made.labels[hidden].mean() < 0.95 and not np.any(made.labels[~hidden])
-    single = examples(objective(by_quarter, labels="consistency", steps=1), NOTHING, BATCHES, noise)
+    assert not np.any(examples(objective(labels="consistency"), PARAMS, BATCHES, noise).labels)
+    batch_examples = examples(objective(by_quarter, labels="consistency"), PARAMS, BATCHES, noise)
+    hidden = batch_examples.drawn & (WEIGHTS > 0)
+    assert (batch_examples.state[hidden] == 4).all()  # the prediction at t = 1
+    assert 0.5 < batch_examples.labels[hidden].mean() < 0.95 and not np.any(batch_examples.labels[~hidden])
+    single = examples(objective(by_quarter, labels="consistency", steps=1), PARAMS, BATCHES, noise)
     assert not np.any(single.labels)
 
 
-def test_corruption_exchanges_a_fraction_of_the_text_and_runs_no_denoiser():
+def test_corruption_replaces_a_fraction_of_the_text_without_the_denoiser():
     def refuse(*args, **options):
-        raise AssertionError("no denoiser is needed")
+        raise AssertionError("the denoiser must not be called")
 
     many = MaskedDiffusion(10**6, schedules.LogLinear())
     task = objective(refuse, process=many, labels="corruption", corruption=0.25)
     tokens = jnp.zeros((BATCH, LENGTH), jnp.int32)
-    made = examples(task, NOTHING, BATCHES | {"tokens": tokens}, NOISE)
-    np.testing.assert_array_equal((made.state != 0).sum(axis=1), [3, 2, 3, 1])
-    np.testing.assert_array_equal(made.labels, made.state != 0)
-    assert not np.any(made.state * (1 - WEIGHTS))
-    made = examples(replace(task, corruption=0.0), NOTHING, BATCHES | {"tokens": tokens}, NOISE)
-    np.testing.assert_array_equal(made.labels.sum(axis=1), [1, 1, 1, 1])
-    # An exchange for the same token is no error.
+    batch_examples = examples(task, PARAMS, BATCHES | {"tokens": tokens}, NOISE)
+    np.testing.assert_array_equal((batch_examples.state != 0).sum(axis=1), [3, 2, 3, 1])
+    np.testing.assert_array_equal(batch_examples.labels, batch_examples.state != 0)
+    assert not np.any(batch_examples.state * (1 - WEIGHTS))
+    batch_examples = examples(replace(task, corruption=0.0), PARAMS, BATCHES | {"tokens": tokens}, NOISE)
+    np.testing.assert_array_equal(batch_examples.labels.sum(axis=1), [1, 1, 1, 1])
+    # Replacement by the same token is not an error.
     task = objective(refuse, process=MaskedDiffusion(2, schedules.LogLinear()), labels="corruption", corruption=1.0)
-    made = examples(task, NOTHING, {"tokens": TOKENS % 2, "weights": jnp.ones(TOKENS.shape)}, NOISE)
-    np.testing.assert_array_equal(made.labels, made.state != TOKENS % 2)
-    assert 0.2 < made.labels.mean() < 0.8
+    batch_examples = examples(task, PARAMS, {"tokens": TOKENS % 2, "weights": jnp.ones(TOKENS.shape)}, NOISE)
+    np.testing.assert_array_equal(batch_examples.labels, batch_examples.state != TOKENS % 2)
+    assert 0.2 < batch_examples.labels.mean() < 0.8
 
 
-def test_likelihood_asks_a_judge_that_reads_what_came_before():
-    """This judge expects the successor of every token; the mask, to which it gives nearly all, must not count."""
+def test_likelihood_labels_are_improbable_tokens_under_the_judge():
+    """This judge predicts the successor of every token; its mass on the mask must not count."""
 
     def judge(params, inputs, time, cond=None, memory=None, *, keys=None):
-        chances = jnp.log(jnp.where(jax.nn.one_hot((inputs + 1) % VOCAB, VOCAB + 1) > 0, params["right"], 0.01))
-        return jnp.where((jnp.arange(VOCAB + 1) == VOCAB)[None, None], 50.0, chances)
+        logits = jnp.log(jnp.where(jax.nn.one_hot((inputs + 1) % VOCAB, VOCAB + 1) > 0, params["right"], 0.01))
+        return jnp.where((jnp.arange(VOCAB + 1) == VOCAB)[None, None], 50.0, logits)
 
     def text(params, noisy, time, cond=None, memory=None, *, keys=None):
         return point(jnp.broadcast_to(line, noisy.shape))
 
     line = jnp.array([[5, 6, 7, 2, 3, 4, 8, 0, 1, 2, 2, 3]])
-    params = NOTHING | {"judge": {"right": jnp.array(0.92)}}
+    params = PARAMS | {"judge": {"right": jnp.array(0.92)}}
     batch = BATCHES | {"weights": jnp.ones(TOKENS.shape)}
     task = objective(text, labels="likelihood", judge=judge, threshold=3.0)
-    made = examples(task, params, batch, at_time(1.0))
-    rows = made.drawn.all(axis=1)
+    batch_examples = examples(task, params, batch, at_time(1.0))
+    rows = batch_examples.drawn.all(axis=1)
     assert rows.any()
-    np.testing.assert_array_equal(made.state[rows], jnp.broadcast_to(line, (int(rows.sum()), LENGTH)))
+    np.testing.assert_array_equal(batch_examples.state[rows], jnp.broadcast_to(line, (int(rows.sum()), LENGTH)))
     expected = np.array([0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 1, 0])  # 0 is the successor of 8
-    np.testing.assert_array_equal(made.labels[rows], np.broadcast_to(expected, (int(rows.sum()), LENGTH)))
-    # -log 0.01 = 4.605 nats: at a threshold above it nothing is wrong.
+    np.testing.assert_array_equal(batch_examples.labels[rows], np.broadcast_to(expected, (int(rows.sum()), LENGTH)))
+    # -log 0.01 = 4.605 nats: above this threshold there are no errors.
     assert not np.any(examples(replace(task, threshold=4.7), params, batch, at_time(1.0)).labels)
     assert np.all(examples(replace(task, threshold=0.01), params, batch, at_time(1.0)).labels[:, 1:])
 
 
-# Augmentations.
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def spoil(augment, process, keys, tokens, weights, denoiser=None):
-    return augment(keys, process.encode(tokens), weights > 0, process, denoiser)
-
-
-def test_replacements_hit_the_share_they_are_given():
-    counts = WEIGHTS.sum(axis=1)
-    zeros = jnp.zeros((BATCH, LENGTH), jnp.int32)
-    state = spoil(Augment(uniform=0.3), MaskedDiffusion(10**6, PROCESS.schedule), NOISE.keys, zeros, WEIGHTS)
-    np.testing.assert_array_equal((state != 0).sum(axis=1), np.round(0.3 * counts))
-    assert not np.any(state * (1 - WEIGHTS))
-    state = spoil(Augment(semantic=0.3), PROCESS, NOISE.keys, TOKENS, WEIGHTS, NOTHING["denoiser"])
-    np.testing.assert_array_equal((state != TOKENS).sum(axis=1), np.round(0.3 * counts))
-    assert not np.any((state != TOKENS) & (WEIGHTS == 0)) and state.max() < VOCAB
-    np.testing.assert_array_equal(spoil(Augment(), PROCESS, NOISE.keys, TOKENS, WEIGHTS), TOKENS)
-
-
-def test_unigram_replacements_are_the_sequences_own_tokens():
-    """Drawn in proportion to their counts, from counted places alone, onto counted places alone."""
-    size = 500
-    row = jnp.array([0, 0, 0, 0, 0, 0, 1, 1, 2, 8, 8, 8])
-    keys = jax.random.split(jax.random.key(8), size)
-    weights = (row < 8).astype(jnp.float32)
-    tokens, weights = jnp.broadcast_to(row[None], (size, 12)), jnp.broadcast_to(weights[None], (size, 12))
-    state = spoil(Augment(unigram=1.0), PROCESS, keys, tokens, weights)
-    np.testing.assert_array_equal(state[:, 9:], tokens[:, 9:])
-    shares = [(state[:, :9] == token).mean() for token in (0, 1, 2)]
-    np.testing.assert_allclose(shares, [6 / 9, 2 / 9, 1 / 9], atol=0.03)
-    half = spoil(Augment(unigram=0.5), PROCESS, keys, tokens, weights)
-    assert ((half != tokens).sum(axis=1) <= 4).all() and ((half != tokens).sum(axis=1) == 4).any()
-
-
-def test_semantic_replacements_follow_the_cosines():
-    table = jnp.array([[2.0, 0], [3, 0], [0, 1], [-5, 0]])
-    tokens = jnp.zeros((20, 200), jnp.int32).at[:, 100:].set(2)
-    drawn = jax.jit(similar_tokens)(jax.random.split(jax.random.key(3), 20), tokens, table)
-    chance = np.exp([1, 0, -1]) / np.exp([1, 0, -1]).sum()
-    np.testing.assert_allclose([(drawn[:, :100] == token).mean() for token in (1, 2, 3)], chance, atol=0.035)
-    np.testing.assert_allclose([(drawn[:, 100:] == token).mean() for token in (0, 1, 3)], [1 / 3] * 3, atol=0.035)
-
-
-def test_shuffling_keeps_the_tokens_of_every_window():
-    length, size = 3 * WINDOW + 2, 40
-    tokens = jnp.broadcast_to(jnp.arange(length)[None], (size, length))
-    weights = jnp.ones((size, length)).at[1, WINDOW - 1].set(0)
-    keys = jax.random.split(jax.random.key(9), size)
-    process = MaskedDiffusion(length, PROCESS.schedule)
-    state = np.asarray(spoil(Augment(shuffle=0.6), process, keys, tokens, weights))  # round(0.6 * 20 / 6) = 2 windows
-    cut = state[:, : 3 * WINDOW].reshape(size, 3, WINDOW)
-    np.testing.assert_array_equal(np.sort(cut, axis=-1).reshape(size, -1), tokens[:, : 3 * WINDOW])
-    np.testing.assert_array_equal(state[:, 3 * WINDOW :], tokens[:, 3 * WINDOW :])
-    moved = (cut != np.arange(3 * WINDOW).reshape(1, 3, WINDOW)).any(axis=-1)
-    assert (moved.sum(axis=1) == 2).all() and moved.any(axis=0).all() and not moved.all(axis=0).any()
-    assert not moved[1, 0], "a window with padding stays"
-    short = tokens[:, :4]
-    np.testing.assert_array_equal(spoil(Augment(shuffle=1.0), process, keys, short, weights[:, :4]), short)
-
-
-def test_labels_see_the_augmented_state_and_forgive_the_truth():
-    process = MaskedDiffusion(2, schedules.LogLinear())
-    task = objective(always(0, 3), process=process, augment=Augment(uniform=1.0))
-    batch = BATCHES | {"tokens": TOKENS % 2}
-    made = examples(task, NOTHING, batch, at_time(1e-3))
-    np.testing.assert_array_equal(made.labels, (made.state != TOKENS % 2) & (WEIGHTS > 0))
-    assert 0.25 < made.labels.sum() / WEIGHTS.sum() < 0.75
-
-
-def test_digits_of_a_token_are_spoilt_together():
-    for augment in (Augment(uniform=0.5), Augment(unigram=0.5), Augment(shuffle=1.0)):
-        state = spoil(augment, PRIME, NOISE.keys, TOKENS, jnp.ones(TOKENS.shape))
-        tokens = PRIME.decode(state)
-        assert tokens.max() < VOCAB and 0 < (tokens != TOKENS).sum() < TOKENS.size
-        if not augment.shuffle:
-            assert (tokens != TOKENS).sum(axis=1).max() <= 6
-
-
-# Masks of its own.
+# Masks that the predictor selects.
 
 
 @pytest.mark.parametrize("process", [PROCESS, PRIME], ids=["tokens", "digits"])
-def test_own_masks_are_as_many_as_the_schedule_says_and_fall_on_suspects(process):
-    suspect = (jnp.arange(BATCH * LENGTH).reshape(BATCH, LENGTH) * 5) % 7 < 2
+def test_own_masks_follow_the_schedule_and_the_error_logits(process):
+    is_error = (jnp.arange(BATCH * LENGTH).reshape(BATCH, LENGTH) * 5) % 7 < 2
 
-    def suspicious(denoiser, params, state, label=None, *, keys=None):
-        return jnp.where(suspect, 50.0, 0.0)
+    def error_logits(denoiser, params, state, label=None, *, keys=None):
+        return jnp.where(is_error, 50.0, 0.0)
 
     time = jnp.array([0.05, 0.5, 0.8, 1.0])
-    task = objective(always(2, VOCAB), suspicious, process, own_masks=True)
+    task = objective(always(2, VOCAB), error_logits, process, own_masks=True)
 
     @jax.jit
     def run():
@@ -315,41 +197,41 @@ def test_own_masks_are_as_many_as_the_schedule_says_and_fall_on_suspects(process
         def denoise(state, time):
             return task.denoiser({}, state, time)
 
-        return noisy, task.remask(NOTHING, BATCHES, denoise, NOISE.keys, noisy, time)
+        return noisy, task.remask(PARAMS, BATCHES, denoise, NOISE.keys, noisy, time)
 
     noisy, state = (np.asarray(array) for array in run())
     masked = state == process.mask_id
-    counted, suspects = (np.asarray(array).repeat(process.subtokens, axis=1) for array in (WEIGHTS > 0, suspect))
+    counted, errors = (np.asarray(array).repeat(process.subtokens, axis=1) for array in (WEIGHTS > 0, is_error))
     number = np.ceil(0.999 * np.asarray(time, np.float64) * counted.sum(axis=1))
     np.testing.assert_array_equal(masked.sum(axis=1), number)
     assert not (masked & ~counted).any()
-    suspects = suspects & counted
-    np.testing.assert_array_equal((masked & suspects).sum(axis=1), np.minimum(number, suspects.sum(axis=1)))
-    # What is not masked is the first filling.
-    known, clean = noisy != process.mask_id, np.asarray(process.encode(TOKENS))
-    kept = ~masked & (known | ~counted)
-    np.testing.assert_array_equal(state[kept], clean[kept])
-    filling = np.asarray(process.encode(jnp.full((BATCH, LENGTH), 2)))
-    hidden = (~known).reshape(BATCH, LENGTH, -1).all(axis=-1).repeat(process.subtokens, axis=1)
-    fresh = ~masked & hidden & counted
-    assert fresh.any()
-    np.testing.assert_array_equal(state[fresh], filling[fresh])
+    errors = errors & counted
+    np.testing.assert_array_equal((masked & errors).sum(axis=1), np.minimum(number, errors.sum(axis=1)))
+    # Positions that are not masked again have their clean value or the first draw.
+    unmasked, clean = noisy != process.mask_id, np.asarray(process.encode(TOKENS))
+    unchanged = ~masked & (unmasked | ~counted)
+    np.testing.assert_array_equal(state[unchanged], clean[unchanged])
+    prediction = np.asarray(process.encode(jnp.full((BATCH, LENGTH), 2)))
+    hidden = (~unmasked).reshape(BATCH, LENGTH, -1).all(axis=-1).repeat(process.subtokens, axis=1)
+    drawn = ~masked & hidden & counted
+    assert drawn.any()
+    np.testing.assert_array_equal(state[drawn], prediction[drawn])
 
 
-def test_own_masks_let_the_predictor_see_older_mistakes():
-    """Tokens that a first filling got wrong and that were not masked again stay wrong."""
-    plain = examples(objective(), NOTHING, BATCHES, at_time(0.5))
-    again = examples(objective(own_masks=True), NOTHING, BATCHES, at_time(0.5))
+def test_own_masks_leave_errors_of_the_first_draw():
+    """Wrong tokens of the first draw that are not masked again remain errors."""
+    plain = examples(objective(), PARAMS, BATCHES, at_time(0.5))
+    again = examples(objective(own_masks=True), PARAMS, BATCHES, at_time(0.5))
     assert not np.any(plain.labels * ~plain.drawn)
     assert np.any(again.labels * ~again.drawn)
     np.testing.assert_array_equal(again.drawn.sum(axis=1), np.ceil(0.999 * 0.5 * WEIGHTS.sum(axis=1)))
 
 
-# An example's own.
+# Independence of the batch.
 
 
 def flat(params, noisy, time, cond=None, memory=None, *, keys=None):
-    """Every token may be drawn."""
+    """A denoiser with equal logits for all tokens."""
     return jnp.zeros((len(noisy), LENGTH, VOCAB))
 
 
@@ -363,23 +245,17 @@ def settings():
 
 
 @pytest.mark.parametrize("task", list(settings()), ids=["one_step", "corruption", "consistency", "own_masks", "digits"])
-def test_an_examples_noise_is_its_own(task):
-    whole = examples(task, NOTHING, BATCHES, NOISE)
+def test_noise_of_an_example_does_not_depend_on_the_batch(task):
+    whole = examples(task, PARAMS, BATCHES, NOISE)
     rows = jnp.array([2, 1])
     part = examples(
         task,
-        NOTHING,
+        PARAMS,
         {name: array[rows] for name, array in BATCHES.items()},
         Draws(NOISE.keys[rows], NOISE.uniform[rows]),
     )
     for all_rows, two in zip(whole, part, strict=True):
         np.testing.assert_array_equal(all_rows[rows], two)
-    other = examples(task, NOTHING, BATCHES, NOISE._replace(keys=fold(NOISE.keys, 1)))
+    other = examples(task, PARAMS, BATCHES, NOISE._replace(keys=fold(NOISE.keys, 1)))
     assert np.any(whole.state != other.state)
     assert whole.state.max() < task.process.mask_id, "a full state has no masks"
-
-
-@pytest.mark.parametrize("name", ["uniform", "unigram", "semantic", "shuffle"])
-def test_fractions_are_checked(name):
-    with pytest.raises(ValueError, match=rf"predictor\.augment\.{name}: must lie in \[0, 1\], not 2"):
-        Augment(**{name: 2})

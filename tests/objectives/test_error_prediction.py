@@ -1,4 +1,4 @@
-"""The error predictor's training: worked losses, what counts, what has a gradient, and a toy that it learns."""
+"""The objective of the error predictor: worked losses, tokens that count, gradients, and a toy example of learning."""
 
 from functools import partial
 
@@ -8,66 +8,29 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion.categorical import exclude
-from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.nets.dit import DiT
 from diffusion.nets.error_predictor import ErrorPredictor
 from diffusion.nets.subtoken_embedding import DigitEmbedding
 from diffusion.objectives.error_labels import Augment
-from diffusion.objectives.error_prediction import ErrorPrediction, balanced_cross_entropy, cross_entropy, rank_loss
-from diffusion.processes.masking import MaskedDiffusion
-from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.objectives.error_prediction import balanced_binary_cross_entropy, binary_cross_entropy, rank_loss
 from diffusion.rng import draws
 from diffusion.sampling.masked.draw import Draw
-from diffusion.sampling.masked.subtokens import DigitDraw
-from diffusion.schedules import masking as schedules
 from diffusion.train.step import gradients
-
-VOCAB, LENGTH, BATCH = 9, 12, 4
-PROCESS = MaskedDiffusion(VOCAB, schedules.LogLinear())
-PRIME = PartialMaskedDiffusion(SubtokenCodec(VOCAB, 2), schedules.LogLinear())
-TOKENS = jax.random.randint(jax.random.key(0), (BATCH, LENGTH), 0, VOCAB)
-WEIGHTS = jnp.ones((BATCH, LENGTH)).at[1, 9:].set(0).at[3, 4:].set(0)
-BATCHES = {"tokens": TOKENS, "weights": WEIGHTS}
-NOISE = draws(jax.random.key(5), "test", 0, BATCH)
-NOTHING = {"denoiser": {}, "errors": {}}
-
-
-def point(tokens, classes=VOCAB + 1):
-    """Logits that leave one token."""
-    return 60.0 * jax.nn.one_hot(tokens, classes)
-
-
-def always(token, classes=VOCAB + 1):
-    """A denoiser that knows one token."""
-
-    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-        assert keys is None, "labels are made without dropout"
-        return point(jnp.full((len(noisy), LENGTH), token), classes)
-
-    return denoiser
-
-
-def undecided(denoiser, params, state, label=None, *, keys=None):
-    return jnp.zeros((len(state), LENGTH))
-
-
-class Sure(Draw):
-    """The most probable token: what a draw from one that is certain gives, at a tenth of its compile time."""
-
-    def tokens(self, keys, logits, temperature, nucleus):
-        logits = exclude(logits, self.vocabulary)
-        return jnp.argmax(logits, axis=-1), logits, jnp.zeros(logits.shape[:2])
-
-
-TWO = always(2)
-
-
-def objective(denoiser=TWO, errors=undecided, process=PROCESS, draw=Sure, **fields):
-    draw = draw(process.vocabulary)
-    draw = DigitDraw(process, draw) if process.subtokens > 1 else draw
-    return ErrorPrediction(denoiser, errors, process, draw, **fields)
-
+from tests.objectives.error_examples import (
+    BATCH,
+    BATCHES,
+    LENGTH,
+    NOISE,
+    PARAMS,
+    PRIME,
+    PROCESS,
+    TOKENS,
+    VOCAB,
+    WEIGHTS,
+    always,
+    objective,
+    point,
+)
 
 # Losses.
 
@@ -81,14 +44,14 @@ def mean(pair):
 
 def test_worked_losses():
     assert mean(rank_loss(LOGITS, WRONG, ONES)) == pytest.approx(0.153926, abs=1e-6)
-    assert mean(cross_entropy(LOGITS, WRONG, ONES)) == pytest.approx(0.361650, abs=1e-6)
-    # At logit 0 the slope is the weight times 1/2 - label.
-    slope = jax.grad(lambda e: balanced_cross_entropy(e, WRONG.at[0, 3].set(0), ONES)[0])(jnp.zeros((1, 4)))
+    assert mean(binary_cross_entropy(LOGITS, WRONG, ONES)) == pytest.approx(0.361650, abs=1e-6)
+    # At logit 0 the gradient is the weight times 1/2 - label.
+    slope = jax.grad(lambda e: balanced_binary_cross_entropy(e, WRONG.at[0, 3].set(0), ONES)[0])(jnp.zeros((1, 4)))
     np.testing.assert_allclose(slope[0], [-0.5 * 2.0, *[0.5 * 0.666667] * 3], atol=1e-6)
-    assert mean(balanced_cross_entropy(0 * LOGITS, WRONG, ONES)) == pytest.approx(np.log(2), abs=1e-6)
+    assert mean(balanced_binary_cross_entropy(0 * LOGITS, WRONG, ONES)) == pytest.approx(np.log(2), abs=1e-6)
 
 
-def test_ranking_knows_differences_within_a_sequence_alone():
+def test_rank_loss_depends_on_differences_within_a_sequence_only():
     shifted = rank_loss(LOGITS + 3.7, WRONG, ONES)
     assert mean(shifted) == pytest.approx(0.153926, abs=1e-6)
     logits = jnp.concatenate([LOGITS, LOGITS + 1, LOGITS - 1, LOGITS])
@@ -104,56 +67,56 @@ def test_ranking_knows_differences_within_a_sequence_alone():
     assert total == 0 and count == 0
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, balanced_cross_entropy, rank_loss])
-def test_losses_stay_finite_and_weights_leave_tokens_out(loss):
-    wild = jnp.array([[200.0, -200, 90, -90]])
+@pytest.mark.parametrize("loss", [binary_cross_entropy, balanced_binary_cross_entropy, rank_loss])
+def test_losses_are_finite_and_tokens_of_weight_zero_do_not_count(loss):
+    extreme = jnp.array([[200.0, -200, 90, -90]])
     for wrong in (WRONG, 1 - WRONG, jnp.ones((1, 4)), jnp.zeros((1, 4))):
-        total, slope = jax.value_and_grad(lambda e, wrong=wrong: loss(e, wrong, ONES)[0])(wild)
+        total, slope = jax.value_and_grad(lambda e, wrong=wrong: loss(e, wrong, ONES)[0])(extreme)
         assert np.isfinite(total) and np.isfinite(slope).all()
     weights = ONES.at[0, 2].set(0)
-    kept = jnp.array([0, 1, 3])
-    for there, alone in zip(
-        loss(wild, WRONG, weights), loss(wild[:, kept], WRONG[:, kept], ONES[:, kept]), strict=True
+    counted = jnp.array([0, 1, 3])
+    for weighted, sliced in zip(
+        loss(extreme, WRONG, weights), loss(extreme[:, counted], WRONG[:, counted], ONES[:, counted]), strict=True
     ):
-        np.testing.assert_allclose(there, alone)
-    np.testing.assert_allclose(loss(wild, WRONG, weights)[0], loss(wild, WRONG.at[0, 2].set(1), weights)[0])
+        np.testing.assert_allclose(weighted, sliced)
+    np.testing.assert_allclose(loss(extreme, WRONG, weights)[0], loss(extreme, WRONG.at[0, 2].set(1), weights)[0])
 
 
 # The objective as a whole.
 
 
 @pytest.mark.parametrize(("process", "scope"), [(PROCESS, "all"), (PRIME, "filled")], ids=["tokens", "digits filled"])
-def test_padding_and_what_is_out_of_scope_do_not_count(process, scope):
-    def readable(denoiser, params, state, label=None, *, keys=None):
-        assert (keys is None) == (label is None), "dropout is for training alone"
+def test_padding_and_tokens_out_of_scope_do_not_count(process, scope):
+    def predictor(denoiser, params, state, label=None, *, keys=None):
+        assert (keys is None) == (label is None), "dropout is for training only"
         return jnp.where(process.decode(state) == 2, 1.0, -1.0) + params["shift"]
 
-    task = objective(always(2, VOCAB), readable, process, scope=scope)
+    task = objective(always(2, VOCAB), predictor, process, scope=scope)
 
     @jax.jit
     def run(shift, noise):
-        params = NOTHING | {"errors": {"shift": shift}}
-        told = task(params, BATCHES | {"label": jnp.zeros(BATCH)}, noise, train=True)
-        return told, task(params, BATCHES, noise, train=False), task.examples(params, BATCHES, noise)
+        params = PARAMS | {"errors": {"shift": shift}}
+        labeled = task(params, BATCHES | {"label": jnp.zeros(BATCH)}, noise, train=True)
+        return labeled, task(params, BATCHES, noise, train=False), task.examples(params, BATCHES, noise)
 
-    (total, metrics), (plain, _), made = run(jnp.zeros((BATCH, LENGTH)), NOISE)
+    (total, metrics), (plain, _), batch_examples = run(jnp.zeros((BATCH, LENGTH)), NOISE)
     assert total == plain == metrics["loss"][0]
-    weights = WEIGHTS * made.drawn if scope == "filled" else WEIGHTS
+    weights = WEIGHTS * batch_examples.drawn if scope == "filled" else WEIGHTS
     np.testing.assert_allclose(run(jnp.where(weights > 0, 0, 1e3), NOISE)[0][0], total, rtol=1e-6)
     assert metrics["loss"][1] == weights.sum() < BATCH * LENGTH
-    tokens = np.asarray(process.decode(made.state))
-    np.testing.assert_array_equal(made.labels, (tokens != TOKENS) & (WEIGHTS > 0))
+    tokens = np.asarray(process.decode(batch_examples.state))
+    np.testing.assert_array_equal(batch_examples.labels, (tokens != TOKENS) & (WEIGHTS > 0))
     logits = np.where(tokens == 2, 1.0, -1.0)
-    nats = np.log1p(np.exp(np.where(made.labels > 0, -logits, logits)))
+    nats = np.log1p(np.exp(np.where(batch_examples.labels > 0, -logits, logits)))
     np.testing.assert_allclose(total, (nats * weights).sum(), rtol=1e-5)
-    said, wrong, kept = logits > 0, np.asarray(made.labels) > 0, np.asarray(weights) > 0
-    hits = (said & wrong & kept).sum()
+    predicted, wrong, counted = logits > 0, np.asarray(batch_examples.labels) > 0, np.asarray(weights) > 0
+    hits = (predicted & wrong & counted).sum()
     expected = {
-        "accuracy": ((said == wrong) & kept).sum() / kept.sum(),
-        "error_rate": (wrong & kept).sum() / kept.sum(),
-        "precision": hits / (said & kept).sum(),
-        "recall": hits / (wrong & kept).sum(),
-        "f1": 2 * hits / ((said & kept).sum() + (wrong & kept).sum()),
+        "accuracy": ((predicted == wrong) & counted).sum() / counted.sum(),
+        "error_rate": (wrong & counted).sum() / counted.sum(),
+        "precision": hits / (predicted & counted).sum(),
+        "recall": hits / (wrong & counted).sum(),
+        "f1": 2 * hits / ((predicted & counted).sum() + (wrong & counted).sum()),
     }
     assert hits > 2
     for name, value in expected.items():
@@ -175,7 +138,7 @@ def test_padding_and_what_is_out_of_scope_do_not_count(process, scope):
         ({"process": PRIME, "augment": Augment(semantic=0.1)}, r"predictor\.augment\.semantic: "),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(fields, message):
+def test_invalid_options_are_rejected(fields, message):
     with pytest.raises(ValueError, match=message):
         objective(**fields)
 
@@ -184,13 +147,13 @@ def test_settings_that_make_no_sense_are_refused(fields, message):
 
 
 def randomized(shapes, seed):
-    """Weights away from the start, whose zeros hide what is behind them."""
+    """Random weights, as the zeros of the initial ones would hide the layers before them."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
 
 
 def network(process):
-    """A random denoiser and its predictor's trunk."""
+    """A network for the predictor, its random weights, and the denoiser that they define."""
     embedder = None if process.subtokens == 1 else DigitEmbedding(process.mask_id, process.subtokens, 16)
     net = DiT(VOCAB + (process.subtokens == 1), 16, 2, 2, 8, embedder=embedder, dropout=0.2)
     shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, LENGTH * process.subtokens), jnp.int32)))
@@ -204,7 +167,7 @@ def network(process):
 @pytest.mark.parametrize(
     ("kind", "process"), [("full", PROCESS), ("block", PRIME), ("head", PROCESS)], ids=["full", "block digits", "head"]
 )
-def test_training_starts_at_ln_2_and_leaves_the_denoiser_alone(kind, process):
+def test_the_initial_loss_is_ln_2_and_the_denoiser_has_no_gradient(kind, process):
     net, denoiser_params, denoiser = network(process)
     predictor = ErrorPredictor(kind, net)
     task = objective(denoiser, predictor, process, draw=Draw)
@@ -244,10 +207,10 @@ def test_micro_batches_leave_the_gradient_unchanged():
             np.testing.assert_allclose(pair, others[name], rtol=1e-5, err_msg=name)
 
 
-def test_a_predictor_learns_where_a_denoiser_errs():
-    """A cue 0 or 1, then as many 2 or 3; the denoiser, which knows the cue, fills in 2 always, so errs after cue 1.
+def test_a_predictor_learns_the_errors_of_a_denoiser():
+    """Texts are a cue 0 or 1, then only 2 or only 3; the denoiser predicts the cue and 2, an error after cue 1.
 
-    Half of the texts have a 2 that is right at every place, so that the token alone does not tell.
+    Whether a 2 is an error depends on the cue, and not on the token alone.
     """
     cues = jax.random.randint(jax.random.key(2), (32, 1), 0, 2)
     tokens = jnp.concatenate([cues, jnp.repeat(cues + 2, LENGTH - 1, axis=1)], axis=1)
@@ -273,7 +236,7 @@ def test_a_predictor_learns_where_a_denoiser_errs():
 
     metrics = train(predictor.init(jax.random.key(1), params))
     loss = np.asarray(metrics["loss"][0] / metrics["loss"][1])
-    # The loss of a predictor that reads each token by itself: a 2 is wrong, or right in the texts with cue 0.
+    # The loss of the best predictor that reads each token separately.
     wrong = float(jnp.sum(metrics["error_rate"][0]) / jnp.sum(metrics["error_rate"][1]))
     twos = wrong + float(jnp.mean(tokens == 2))
     chance = wrong / twos

@@ -1,4 +1,4 @@
-"""Partial masking: rates, independence, one coin a token, and the order of digits in the state."""
+"""Partial masking: rates, independence, sub-tokens that are masked together, and their order in the state."""
 
 from functools import partial
 
@@ -31,12 +31,12 @@ def keys(indices=None, seed=0):
 
 
 def hidden_at(time, process=PROCESS, tokens=TOKENS):
-    """Which digits are masked, [B, L, l], and the state."""
+    """Return whether each sub-token is masked, [B, L, l], and the state."""
     noisy = corrupt(process, keys(), tokens, jnp.full(SIZE, time))
     return np.asarray(process.split(noisy) == process.mask_id), noisy
 
 
-def test_states_are_flat_token_by_token_and_most_significant_digit_first():
+def test_states_are_flat_with_the_most_significant_subtoken_first():
     tokens = jnp.array([[3, 1], [4, 2]])
     state = PROCESS.encode(tokens)
     np.testing.assert_array_equal(state, [[1, 0, 0, 1], [1, 1, 0, 2]])
@@ -48,7 +48,7 @@ def test_states_are_flat_token_by_token_and_most_significant_digit_first():
 
 
 @pytest.mark.parametrize("codec", [CODEC, shuffled(5, 3, 2), shuffled(5, 2, 2, every_code=True)], ids=repr)
-def test_what_is_not_masked_is_the_code_of_the_token(codec):
+def test_unmasked_subtokens_are_those_of_the_code(codec):
     process = PartialMaskedDiffusion(codec, LOG_LINEAR)
     hidden, noisy = hidden_at(0.5, process)
     clean = process.split(process.encode(TOKENS))
@@ -57,21 +57,21 @@ def test_what_is_not_masked_is_the_code_of_the_token(codec):
 
 
 @pytest.mark.parametrize("time", [1e-3, 0.25, 0.7, 1.0])
-def test_digits_are_masked_independently_at_the_rate_of_the_schedule(time):
-    """At t = 1 the log-linear schedule masks 99.9 %."""
+def test_subtokens_are_masked_independently_at_the_level_of_the_schedule(time):
+    """The log-linear schedule masks 99.9 % at t = 1."""
     hidden, _ = hidden_at(time)
     level = 0.999 * time
-    for expected, seen in (
+    for expected, events in (
         (level, hidden),
         (level**2, hidden.all(axis=-1)),
         (level**2, hidden[:, 1:] & hidden[:, :-1]),
     ):
-        assert abs(seen.mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / seen.size)
-    each = hidden.mean(axis=(0, 1))
-    assert np.all(np.abs(each - level) < 4 * np.sqrt(level * (1 - level) / hidden[..., 0].size))
+        assert abs(events.mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / events.size)
+    fractions = hidden.mean(axis=(0, 1))
+    assert np.all(np.abs(fractions - level) < 4 * np.sqrt(level * (1 - level) / hidden[..., 0].size))
 
 
-def test_weight_is_one_over_the_time_whatever_epsilon():
+def test_weight_is_one_over_the_time_for_every_epsilon():
     with jax.enable_x64(True):
         time = jnp.asarray(np.linspace(1e-3, 1, 50))
         for epsilon in (1e-3, 1e-6, 0.2):
@@ -80,8 +80,8 @@ def test_weight_is_one_over_the_time_whatever_epsilon():
             np.testing.assert_allclose(weight * time, 1, atol=1e-12)
 
 
-def test_one_coin_a_token_at_chunk_point_zero():
-    """At all times, zero included; the rate stays."""
+def test_subtokens_are_masked_together_at_chunk_point_zero():
+    """This holds at all times, 0 included, at the level of the schedule."""
     grouped = PartialMaskedDiffusion(CODEC, LOG_LINEAR, chunk_point=0.0)
     for time in (0.0, 0.3, 1.0):
         hidden, _ = hidden_at(time, grouped)
@@ -91,8 +91,8 @@ def test_one_coin_a_token_at_chunk_point_zero():
     assert grouped.masks_together(jnp.zeros(1)).all() and not PROCESS.masks_together(jnp.ones(1)).any()
 
 
-def test_mixed_noise_shares_coins_above_the_chunk_point_alone():
-    """Example by example, by its own time."""
+def test_mixed_noise_masks_together_only_above_the_chunk_point():
+    """The time of each example decides for it."""
     mixed = PartialMaskedDiffusion(CODEC, LOG_LINEAR, chunk_point=0.5)
     time = jnp.where(jnp.arange(SIZE) % 2 == 0, 0.5, 0.6)
     hidden = np.asarray(mixed.split(corrupt(mixed, keys(), TOKENS, time)) == M)
@@ -102,9 +102,9 @@ def test_mixed_noise_shares_coins_above_the_chunk_point_alone():
     expected = 2 * level * (1 - level)
     assert abs(half[::2].mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / half[::2].size)
     assert abs(hidden[1::2, :, 0].mean() - 0.999 * 0.6) < 4 * np.sqrt(0.24 / half[::2].size)
-    # Below the chunk point the noise is Prime's, bit for bit.
-    _, alone = hidden_at(0.5)
-    np.testing.assert_array_equal(corrupt(mixed, keys(), TOKENS, time)[::2], alone[::2])
+    # At the chunk point and below it the noise is that of MDM-Prime, bit for bit.
+    _, prime = hidden_at(0.5)
+    np.testing.assert_array_equal(corrupt(mixed, keys(), TOKENS, time)[::2], prime[::2])
 
 
 def test_noise_of_an_example_does_not_depend_on_the_batch():
@@ -116,14 +116,14 @@ def test_noise_of_an_example_does_not_depend_on_the_batch():
         assert (together[0] != together[2]).any()
 
 
-def test_one_digit_a_token_is_masking_bit_for_bit():
-    whole, digits = MaskedDiffusion(5, LOG_LINEAR), PartialMaskedDiffusion(SubtokenCodec(5, 1), LOG_LINEAR)
-    assert whole.mask_id == digits.mask_id and whole.subtokens == digits.subtokens
+def test_one_subtoken_per_token_is_masked_diffusion_bit_for_bit():
+    masked, prime = MaskedDiffusion(5, LOG_LINEAR), PartialMaskedDiffusion(SubtokenCodec(5, 1), LOG_LINEAR)
+    assert masked.mask_id == prime.mask_id and masked.subtokens == prime.subtokens
     time = jnp.full(SIZE, 0.4)
-    np.testing.assert_array_equal(corrupt(whole, keys(), TOKENS, time), corrupt(digits, keys(), TOKENS, time))
+    np.testing.assert_array_equal(corrupt(masked, keys(), TOKENS, time), corrupt(prime, keys(), TOKENS, time))
 
 
 @pytest.mark.parametrize("point", [-0.1, 1.5])
-def test_chunk_points_lie_between_zero_and_one(point):
+def test_chunk_points_outside_zero_to_one_are_rejected(point):
     with pytest.raises(ValueError, match=r"codec\.chunk_point: must lie in \[0, 1\]"):
         PartialMaskedDiffusion(CODEC, LOG_LINEAR, chunk_point=point)

@@ -1,4 +1,4 @@
-"""Gaussian schedules: published levels, their inverses in float32, and the rescaling of noise."""
+"""Gaussian schedules: published values, precision in float32, and rescaling of the noise."""
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +24,14 @@ SCHEDULES = {
 }
 
 
-def test_stable_diffusions_levels():
+def test_published_values_of_stable_diffusion():
     indices = np.array([0, 1, 201, 501, 991, 999])
     signal = ScaledLinear().signal((indices + 1) / 1000)
     expected = [0.99915, 0.99829603, 0.7521434, 0.27499907, 0.00513007, 0.0046601]
     np.testing.assert_allclose(signal, expected, atol=5e-8)
 
 
-def test_diffusion_lms_levels():
+def test_published_values_of_diffusion_lm():
     np.testing.assert_allclose(
         SquareRoot().signal(np.array([0, 0.25, 0.5])), [0.99, 0.499900010, 0.292822512], atol=1e-9
     )
@@ -41,19 +41,19 @@ def test_diffusion_lms_levels():
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_signal_and_variance_sum_to_one_and_fall_with_time(name):
+def test_signal_and_variance_sum_to_one_and_signal_decreases(name):
     schedule, time = SCHEDULES[name], np.linspace(0, 1, 500)
     np.testing.assert_allclose(schedule.signal(time) + schedule.variance(time), 1, atol=1e-12)
     assert np.all(np.diff(schedule.signal(time)) <= 0)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_float32_on_the_device_is_float64_on_the_host(name):
+def test_float32_on_the_device_matches_float64_on_the_host(name):
     schedule, time = SCHEDULES[name], np.linspace(1e-3, 1, 97)
-    made = jax.jit(lambda time: (schedule.alpha(time), schedule.sigma(time)))(jnp.asarray(time, jnp.float32))
-    np.testing.assert_allclose(made[0], schedule.alpha(time), atol=3e-4 if name == "sqrt" else 2e-6)
-    # Small levels keep their relative precision.
-    np.testing.assert_allclose(made[1], schedule.sigma(time), rtol=1e-4)
+    alpha, sigma = jax.jit(lambda time: (schedule.alpha(time), schedule.sigma(time)))(jnp.asarray(time, jnp.float32))
+    np.testing.assert_allclose(alpha, schedule.alpha(time), atol=3e-4 if name == "sqrt" else 2e-6)
+    # The tolerance is relative, because small values must keep their precision.
+    np.testing.assert_allclose(sigma, schedule.sigma(time), rtol=1e-4)
 
 
 def test_times_may_have_any_shape():
@@ -62,16 +62,16 @@ def test_times_may_have_any_shape():
         assert schedule.alpha(time).shape == (2, 3)
 
 
-def test_rescaled_noise_divides_the_ratio_of_signal_to_noise():
+def test_rescaling_divides_the_signal_to_noise_ratio():
     assert rescale_signal(np.float64(0.5), 4) == pytest.approx(0.0588235294)
     signal = np.linspace(0.01, 0.99, 9)
-    made = rescale_signal(signal, 4)
-    np.testing.assert_allclose(signal / (1 - signal) / (made / (1 - made)), 16)
-    # For sigma = t the same as a time: s t / sqrt(1 - t^2 + s^2 t^2).
+    new_signal = rescale_signal(signal, 4)
+    np.testing.assert_allclose(signal / (1 - signal) / (new_signal / (1 - new_signal)), 16)
+    # For sigma = t the new time is s t / sqrt(1 - t^2 + s^2 t^2).
     for time, factor, expected in ((0.5, 4, 0.917662935), (0.5, 2, 0.755928946), (0.1, 4, 0.373001923), (0.5, 1, 0.5)):
         assert np.sqrt(1 - rescale_signal(1 - np.float64(time) ** 2, factor)) == pytest.approx(expected)
 
 
-def test_a_chain_without_betas_is_none():
+def test_a_chain_without_betas_cannot_be_created():
     with pytest.raises(TypeError, match="abstract"):
         Betas()

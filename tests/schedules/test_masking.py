@@ -1,4 +1,4 @@
-"""Schedules: end points, exact rates, inverses, and the worked numbers of the papers."""
+"""Masking schedules: end points, exact rates, inverses, and the values of the loop schedule."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def test_proper_schedules_run_from_clean_to_masked(schedule):
 
 
 @pytest.mark.parametrize("schedule", ALL, ids=repr)
-def test_alpha_never_rises_and_host_float64_agrees_with_device_float32(schedule):
+def test_alpha_is_non_increasing_and_host_float64_agrees_with_device_float32(schedule):
     times = np.linspace(0, 1, 101)
     alpha = np.asarray(schedule.alpha(times))
     assert alpha.dtype == np.float64
@@ -27,25 +27,25 @@ def test_alpha_never_rises_and_host_float64_agrees_with_device_float32(schedule)
 
 
 @pytest.mark.parametrize("schedule", [*PROPER, schedules.Geometric()], ids=repr)
-def test_rate_is_the_derivative(schedule):
+def test_rate_agrees_with_finite_differences(schedule):
     time, step = np.array([0.2, 0.5, 0.8]), 1e-6
     slope = (schedule.alpha(time + step) - schedule.alpha(time - step)) / (2 * step)
     expected = -slope / (1 - schedule.alpha(time))
     np.testing.assert_allclose(schedules.rate(schedule, jnp.asarray(time, jnp.float32)), expected, rtol=1e-4)
 
 
-def test_log_linear_weight_is_one_over_t():
+def test_log_linear_rate_is_one_over_t():
     time = jnp.array([1e-3, 0.25, 1.0])
     np.testing.assert_allclose(schedules.rate(schedules.LogLinear(1e-3), time), 1 / time, rtol=1e-6)
 
 
 @pytest.mark.parametrize("schedule", [*PROPER, schedules.Geometric()], ids=repr)
-def test_inverse(schedule):
+def test_inverse_recovers_the_time(schedule):
     time = jnp.array([0.1, 0.4, 0.9])
     np.testing.assert_allclose(schedules.inverse(schedule, schedule.alpha(time)), time, atol=1e-5)
 
 
-def test_loop_values():
+def test_values_of_the_loop_schedule():
     masked = 1 - schedules.Loop().alpha(np.array([0.025, 0.05, 0.3, 0.5499, 0.775, 1.0]))
     np.testing.assert_allclose(masked, [0.05, 0.1, 0.1, 0.1, 0.55, 1 - 1e-6], atol=1e-12)
 

@@ -65,7 +65,8 @@ def get_config(variant: str = "local"):
         config.sample.update(count=128, batch=128)
     else:
         python_source(config)
-        config.sample.count = 512 if variant == "gpu" else config.sample.count
+    if variant == "gpu":
+        config.sample.count = 512
     config.judge.update(name="row", row="AR")
     config.quality.update(parse=True, mauve=variant in ("gpu", "local"))
     config.sample.final = "argmax" if variant == "paper" else "draw"
@@ -112,7 +113,7 @@ def at_temperatures(config, methods: dict):
     for budget in BUDGETS[config.variant]:
         for name, (method, overrides, share) in methods.items():
             steps = equal_steps(budget, method, share)
-            # At other budgets, the temperatures that extend each curve far enough to be compared with the predictor's.
+            # At other budgets a curve only needs to overlap with the predictor's.
             near = {"G-Star-loop, one block": (1.1,), "G-Star-loop": ()}.get(name, (0.9,))
             for temperature in TEMPERATURES if budget == point else near:
                 settings = overrides | {"sample.steps": steps, "sample.temperature": temperature}

@@ -42,10 +42,7 @@ TEXT_COLUMNS = columns(
     *BOUNDS,
     *("evaluations", *TEXT, "mauve", "parse_rate", "seconds_per_sample"),
 )
-TEXT_PLOTS = (
-    frontier("Better text or sharper text: temperature sweeps at equal evaluations"),
-    quality(),
-)
+TEXT_PLOTS = (frontier("Better text or sharper text: temperature sweeps at equal evaluations"), quality())
 # Text: steps of training after the base.
 TEXT_STEPS = {"paper": 6200, "gpu": 600, "local": 400, "debug": 4}
 # Text: steps of samplers, and those at which temperatures, low precision and all controls are sampled.
@@ -60,10 +57,8 @@ def networks(config, steps: int, warmup: int) -> dict[str, dict]:
     Training after the base has a short warm-up, which is `warmup` at the published scale, and at small scale a smaller
     learning rate.
     """
-    shared = {
-        "paper": {"optimizer.warmup": warmup},
-        "debug": {},
-    }.get(config.variant, {"optimizer.warmup": 30, "optimizer.learning_rate": config.optimizer.learning_rate / 3})
+    small = {"optimizer.warmup": 30, "optimizer.learning_rate": config.optimizer.learning_rate / 3}
+    shared = {"paper": {"optimizer.warmup": warmup}, "gpu": small, "local": small, "debug": {}}[config.variant]
     further = {
         name: {"start": BASE, "train.steps": round(steps * factor)} | shared | overrides
         for name, (overrides, factor) in MODELS.items()

@@ -31,12 +31,12 @@ def wikipedia(config) -> None:
 
 
 def at_scale(config, local=small) -> None:
-    """OpenWebText (`paper`), Wikipedia (`gpu`), the standard library's sources or what `local` sets, or `tiny`."""
+    """OpenWebText (`paper`), Wikipedia (`gpu`), sources of the standard library (`local`, a recipe) or `tiny`."""
     {"paper": openwebtext, "gpu": wikipedia, "local": local, "debug": tiny}[config.variant](config)
 
 
 def judged(table: str, variant: str, local=python_bytes):
-    """The config of a table of samples: data by `at_scale`, MAUVE, and a judge, which is the row AR or GPT-2."""
+    """The config of a table of samples: data by `at_scale`, MAUVE, and a judge, the row AR or GPT-2 (`paper`)."""
     config = defaults(table, variant)
     at_scale(config, local)
     config.quality.mauve = variant != "debug"

@@ -49,7 +49,7 @@ FIGURE = re.compile(
 # Decimals that are settings, versions or parts of names, and no results.
 SETTINGS = re.compile(
     r"<!-- .*? -->|`[^`]*`|\]\([^)]*\)|arXiv \d+\.\d+|"
-    r"(?:eta|temperatures?|lambda|level|from|scale|rate|probability|strength|threshold|window|gap|F =|diffusion) \d+\.\d+",
+    r"(?:eta|temperatures?|lambda|level|from|F =|diffusion) \d+\.\d+",
     re.IGNORECASE,
 )
 

@@ -23,9 +23,9 @@ def test_gradients_are_those_of_the_plain_convolution(height, width, size, strid
     x = jax.random.normal(keys[0], (2, height, width, 3))
     kernel = jax.random.normal(keys[1], (size, size, 3, 4))
     expected, of_plain = jax.vjp(lambda x, kernel: plain(x, kernel, stride), x, kernel)
-    found, of_convolve = jax.vjp(lambda x, kernel: convolve(x, kernel, stride), x, kernel)
-    assert jnp.array_equal(found, expected)
-    slope = jax.random.normal(keys[2], found.shape)
+    result, of_convolve = jax.vjp(lambda x, kernel: convolve(x, kernel, stride), x, kernel)
+    assert jnp.array_equal(result, expected)
+    slope = jax.random.normal(keys[2], result.shape)
     for mine, theirs in zip(of_convolve(slope), of_plain(slope), strict=True):
         assert mine.shape == theirs.shape
         assert jnp.allclose(mine, theirs, rtol=1e-5, atol=1e-5)

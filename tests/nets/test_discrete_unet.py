@@ -46,8 +46,8 @@ def test_digit_j_of_color_c_fills_plane_c_l_plus_j(params, state):
     expected = ((groups - mean) / np.sqrt(deviation**2 + 1e-6)).reshape(planes.shape)
     norm = params["params"]["block0"]["norm1"]
     _, seen = NET.apply(params, state, capture_intermediates=lambda module, _: module.name == "norm1")
-    found = seen["intermediates"]["block0"]["norm1"]["__call__"][0]
-    np.testing.assert_allclose(found, expected * np.asarray(norm["scale"]) + np.asarray(norm["bias"]), atol=1e-4)
+    normalized = seen["intermediates"]["block0"]["norm1"]["__call__"][0]
+    np.testing.assert_allclose(normalized, expected * np.asarray(norm["scale"]) + np.asarray(norm["bias"]), atol=1e-4)
 
 
 def test_a_shift_by_the_coarsest_pixel_shifts_the_logits():
@@ -59,8 +59,8 @@ def test_a_shift_by_the_coarsest_pixel_shifts_the_logits():
     apply = jax.jit(net.apply)
     spot = jnp.array([[1, 2], [3, 1]])
     none, here, there = (
-        np.asarray(apply(params, picture.reshape(1, -1))).reshape(height, width, 5)
-        for picture in (blank, *(blank.at[0, 1:3, column : column + 2].set(spot) for column in (30, 32)))
+        np.asarray(apply(params, image.reshape(1, -1))).reshape(height, width, 5)
+        for image in (blank, *(blank.at[0, 1:3, column : column + 2].set(spot) for column in (30, 32)))
     )
     np.testing.assert_allclose(there[:, 22:44], here[:, 20:42], atol=1e-4)
     response = np.abs(here - none).max((0, 2))

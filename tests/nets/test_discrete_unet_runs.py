@@ -34,8 +34,8 @@ def test_logits_start_uniform(small):
         assert all((leaf == 0).all() for leaf in jax.tree.leaves(last))
     # Blocks begin as plain normalization; the published start may be asked for.
     assert (initial["params"]["block3"]["constant"] == 0).all() and (run["block"]["constant"] == 0).all()
-    block, picture = discrete_unet.ResBlock(16, 0.0, 2, 19.6, "float32"), jnp.ones((1, 2, 2, 4))
-    wide = jax.jit(block.init)(jax.random.key(0), picture, None)["params"]["constant"]
+    block, image = discrete_unet.ResBlock(16, 0.0, 2, 19.6, "float32"), jnp.ones((1, 2, 2, 4))
+    wide = jax.jit(block.init)(jax.random.key(0), image, None)["params"]["constant"]
     assert 10 < np.abs(wide).max() <= 19.6 and wide.min() < 0 < wide.max()
 
 
@@ -96,12 +96,12 @@ def test_a_run_of_blocks_is_the_blocks_one_after_the_other(small):
     keys = jax.random.split(jax.random.key(3), BATCH)
     seeds = dropout_seeds(keys, 16, 1)
     alone = jax.jit(partial(one_by_one, DEEP))
-    found = deep(params, small, keys)
-    np.testing.assert_allclose(found, alone(params, small, seeds), atol=1e-3, rtol=1e-4)
+    looped = deep(params, small, keys)
+    np.testing.assert_allclose(looped, alone(params, small, seeds), atol=1e-3, rtol=1e-4)
     # Each block drops other numbers: with the seeds of a run's first block in all of it the logits are others.
     for first, turns in ((0, 3), (8, 3), (13, 3)):
         same = seeds.at[first : first + turns].set(seeds[first][None])
-        assert np.abs(found - alone(params, small, same)).max() > 1e-1
+        assert np.abs(looped - alone(params, small, same)).max() > 1e-1
 
 
 def test_only_blocks_that_read_maps_of_equal_widths_are_a_run():

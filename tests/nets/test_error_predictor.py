@@ -52,10 +52,10 @@ def test_trainable_numbers_at_the_papers_size(kind, size):
     trunk = DiT(50259, **SIZES["small"])
     predictor = ErrorPredictor(kind, trunk)
     denoiser = shapes_of(trunk)
-    own = jax.eval_shape(lambda denoiser: predictor.init(jax.random.key(0), denoiser), denoiser)
-    assert count(denoiser) == 169_628_755 and count(own) == size
+    predictor_params = jax.eval_shape(lambda denoiser: predictor.init(jax.random.key(0), denoiser), denoiser)
+    assert count(denoiser) == 169_628_755 and count(predictor_params) == size
     tokens = jax.ShapeDtypeStruct((2, 512), jnp.int32)
-    assert jax.eval_shape(predictor, denoiser, own, tokens).shape == (2, 512)
+    assert jax.eval_shape(predictor, denoiser, predictor_params, tokens).shape == (2, 512)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,22 +70,22 @@ def test_new_predictors_are_undecided(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_copied(kind):
     """All but the head and the memory's adapter; the first block; its own arrays, for a step may give them away."""
-    own = ErrorPredictor(kind, TRUNK).init(jax.random.key(2), DENOISER)
-    head = own.pop("head")
+    predictor_params = ErrorPredictor(kind, TRUNK).init(jax.random.key(2), DENOISER)
+    head = predictor_params.pop("head")
     assert head["linear"]["kernel"].shape == (16, 1)
     assert not np.any(head["linear"]["kernel"]) and not np.any(head["linear"]["bias"])
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(head["modulation"]))
     np.testing.assert_array_equal(head["norm"]["scale"], np.ones(16))
     if kind == "head":
-        assert own == {}
+        assert predictor_params == {}
         return
     expected = {name: part for name, part in DENOISER.items() if name not in ("head", "adapter")}
     if kind == "block":
         expected["blocks"] = jax.tree.map(lambda leaf: leaf[:1], expected["blocks"])
-    chex.assert_trees_all_equal(own, expected)
+    chex.assert_trees_all_equal(predictor_params, expected)
     jitted = start(ErrorPredictor(kind, TRUNK), DENOISER)
     pointers = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(DENOISER)}
-    assert not pointers & {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((own, jitted))}
+    assert not pointers & {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((predictor_params, jitted))}
 
 
 def test_features_are_those_of_the_denoiser():
@@ -107,9 +107,9 @@ def test_features_are_those_of_the_denoiser():
     assert np.abs(small - expected).max() > 1e-1
     # What is there of a head reads these features.
     head = ErrorPredictor("head", TRUNK)
-    own = randomized(start(head, DENOISER))
-    read = head.net.apply({"params": DENOISER | own}, expected, label=LABEL, method="head")[..., 0]
-    np.testing.assert_allclose(logits(head, DENOISER, own, STATE, LABEL), read, atol=1e-5)
+    predictor_params = randomized(start(head, DENOISER))
+    read = head.net.apply({"params": DENOISER | predictor_params}, expected, label=LABEL, method="head")[..., 0]
+    np.testing.assert_allclose(logits(head, DENOISER, predictor_params, STATE, LABEL), read, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -150,10 +150,10 @@ def test_dropout_acts_in_what_is_trained():
 def test_labels_are_read_and_may_be_absent():
     predictor = ErrorPredictor("head", TRUNK)
     params = randomized(start(predictor, DENOISER))
-    told, untold = logits(predictor, DENOISER, params, STATE, LABEL), logits(predictor, DENOISER, params, STATE)
-    assert np.abs(told - untold).max() > 1e-2
+    labeled, unlabeled = logits(predictor, DENOISER, params, STATE, LABEL), logits(predictor, DENOISER, params, STATE)
+    assert np.abs(labeled - unlabeled).max() > 1e-2
     none = logits(predictor, DENOISER, params, STATE, jnp.full(BATCH, TRUNK.labels))
-    np.testing.assert_allclose(none, untold, atol=1e-6)
+    np.testing.assert_allclose(none, unlabeled, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -52,8 +52,8 @@ def test_order_of_words_and_places_of_things_matter(params):
 
 
 def test_convolutions_start_with_the_size_of_what_they_read():
-    picture = jnp.zeros((1, 4, 4, 3))
-    params = compiled(RewardNet(WORDS, LENGTH, channels=32, groups=4).init)(jax.random.key(0), picture, PROMPT[:1])
+    image = jnp.zeros((1, 4, 4, 3))
+    params = compiled(RewardNet(WORDS, LENGTH, channels=32, groups=4).init)(jax.random.key(0), image, PROMPT[:1])
     for leaves, fan in ((params["params"]["conv_in"], 75), (params["params"]["blocks_1"]["conv"], 288)):
         assert abs(np.std(leaves["kernel"]) * fan**0.5 - 1) < 0.1 and (leaves["bias"] == 0).all()
 
@@ -83,8 +83,8 @@ def test_a_block_is_the_formula():
     rng = np.random.default_rng(2)
     x, text = rng.normal(size=(2, 3, 4, 6)), rng.normal(size=(2, 5))
     block = ModulatedBlock(2, "float32")
-    given = jnp.asarray(x, jnp.float32), jnp.asarray(text, jnp.float32)
-    params = randomized(lambda key: block.init(key, *given), 0.4)
+    inputs = jnp.asarray(x, jnp.float32), jnp.asarray(text, jnp.float32)
+    params = randomized(lambda key: block.init(key, *inputs), 0.4)
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])
 
     def silu(x):
@@ -102,5 +102,5 @@ def test_a_block_is_the_formula():
     h = grouped.reshape(h.shape) * p["norm"]["scale"] + p["norm"]["bias"]
     scale, shift = np.split((text @ p["modulation"]["kernel"] + p["modulation"]["bias"])[:, None, None], 2, axis=-1)
     np.testing.assert_allclose(
-        compiled(block.apply)(params, *given), mixed + silu(h * (1 + scale) + shift), rtol=1e-4, atol=1e-5
+        compiled(block.apply)(params, *inputs), mixed + silu(h * (1 + scale) + shift), rtol=1e-4, atol=1e-5
     )

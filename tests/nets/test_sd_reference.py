@@ -137,13 +137,13 @@ class Reference:
         return self.torch.tensor(np.array(x))
 
 
-def close(found, expected, tolerance):
+def close(result, expected, tolerance):
     expected = np.asarray(expected)
-    assert found.shape == expected.shape
-    assert np.abs(np.asarray(found) - expected).max() < tolerance * np.abs(expected).max()
+    assert result.shape == expected.shape
+    assert np.abs(np.asarray(result) - expected).max() < tolerance * np.abs(expected).max()
 
 
-def picture(x):
+def image(x):
     """[B, C, H, W] to [B, H, W, C]."""
     return np.moveaxis(x.numpy(), 1, 3)
 
@@ -156,28 +156,28 @@ def test_every_block_is_the_formula(torch):
 
     def both(block, call, *args):
         variables = randomized(lambda key: block.init(key, *args), 0.4)
-        found = compiled(block.apply)(variables, *args)
+        result = compiled(block.apply)(variables, *args)
         with torch.no_grad():
-            close(found, call(Reference(torch, {"it": variables["params"]})), 2e-5)
+            close(result, call(Reference(torch, {"it": variables["params"]})), 2e-5)
 
     tensors = {"time": torch.tensor(time), "context": torch.tensor(context), "tokens": torch.tensor(tokens)}
     for outputs in (8, 12):
         block = layers.ResnetBlock(outputs, 4, "float32")
-        both(block, lambda r: picture(r.resnet("it/", channels_first, tensors["time"], 4)), x, time)
+        both(block, lambda r: image(r.resnet("it/", channels_first, tensors["time"], 4)), x, time)
     # Deviations as small as epsilon's root tell epsilons from one another.
     small = channels_first * 3e-3
     for epsilon in (1e-5, 1e-6):
-        both(layers.GroupNorm(2, epsilon), lambda r, e=epsilon: picture(r.group_norm("it", small, 2, e)), x * 3e-3)
+        both(layers.GroupNorm(2, epsilon), lambda r, e=epsilon: image(r.group_norm("it", small, 2, e)), x * 3e-3)
     attention = layers.Attention(2, "float32", "auto")
     both(attention, lambda r: r.attention("it/", tensors["tokens"], tensors["context"], 2).numpy(), tokens, context)
     both(attention, lambda r: r.attention("it/", tensors["tokens"], tensors["tokens"], 2).numpy(), tokens)
     both(layers.FeedForward("float32"), lambda r: r.feed_forward("it/", tensors["tokens"]).numpy(), tokens)
     for linear in (False, True):
         block = layers.SpatialTransformer(2, 2, 4, linear, "float32", "auto")
-        both(block, lambda r: picture(r.transformer("it/", channels_first, tensors["context"], 2, 4)), x, context)
+        both(block, lambda r: image(r.transformer("it/", channels_first, tensors["context"], 2, 4)), x, context)
     down, up = layers.Downsample("float32"), layers.Upsample("float32")
-    both(down, lambda r: picture(r.conv("it/conv", channels_first, 2)), x)
-    both(up, lambda r: picture(r.conv("it/conv", channels_first.repeat_interleave(2, 2).repeat_interleave(2, 3))), x)
+    both(down, lambda r: image(r.conv("it/conv", channels_first, 2)), x)
+    both(up, lambda r: image(r.conv("it/conv", channels_first.repeat_interleave(2, 2).repeat_interleave(2, 3))), x)
 
 
 @pytest.mark.parametrize("net", [SMALL, TINY_SD, TINY_SDXL], ids=["three_levels", "sd", "sdxl"])
@@ -185,6 +185,6 @@ def test_the_whole_is_the_formula(net, torch):
     """Pictures that are not square, another time, context and addition for every example."""
     args = inputs(net)
     params = small_params() if net is SMALL else randomized(lambda key: net.init(key, *args), 0.1)
-    found = apply(params, *args[:3]) if net is SMALL else compiled(net.apply)(params, *args)
+    result = apply(params, *args[:3]) if net is SMALL else compiled(net.apply)(params, *args)
     with torch.no_grad():
-        close(found, Reference(torch, params["params"])(net, *args), 1e-4)
+        close(result, Reference(torch, params["params"])(net, *args), 1e-4)

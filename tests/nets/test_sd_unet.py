@@ -38,7 +38,7 @@ def test_parameters_are_as_many_as_published(net, parameters, tensors):
 
 def test_names_and_shapes_are_those_of_the_checkpoints():
     """Samples from the published files' lists: dots before numbers become "_", kernels have inputs before outputs."""
-    found = shapes(SD15)
+    result = shapes(SD15)
     block = "down_blocks_0/attentions_1/transformer_blocks_0/"
     for name, shape in {
         "conv_in/kernel": (3, 3, 4, 320),
@@ -62,22 +62,22 @@ def test_names_and_shapes_are_those_of_the_checkpoints():
         "conv_norm_out/bias": (320,),
         "conv_out/kernel": (3, 3, 320, 4),
     }.items():
-        assert found[name] == shape, name
-    assert not any(name.startswith(("down_blocks_3/a", "up_blocks_0/a", "up_blocks_3/u", "add_")) for name in found)
-    found = shapes(SDXL)
-    assert found["down_blocks_2/attentions_1/transformer_blocks_9/attn2/to_k/kernel"] == (2048, 1280)
-    assert found["mid_block/attentions_0/transformer_blocks_9/attn1/to_k/kernel"] == (1280, 1280)
-    assert found["up_blocks_1/attentions_2/transformer_blocks_1/attn1/to_k/kernel"] == (640, 640)
-    assert found["add_embedding/linear_1/kernel"] == (2816, 1280)
-    assert found["mid_block/attentions_0/proj_in/kernel"] == (1280, 1280)
-    joined = [found[f"up_blocks_{level}/resnets_{block}/norm1/scale"][0] for level in range(3) for block in range(3)]
+        assert result[name] == shape, name
+    assert not any(name.startswith(("down_blocks_3/a", "up_blocks_0/a", "up_blocks_3/u", "add_")) for name in result)
+    result = shapes(SDXL)
+    assert result["down_blocks_2/attentions_1/transformer_blocks_9/attn2/to_k/kernel"] == (2048, 1280)
+    assert result["mid_block/attentions_0/transformer_blocks_9/attn1/to_k/kernel"] == (1280, 1280)
+    assert result["up_blocks_1/attentions_2/transformer_blocks_1/attn1/to_k/kernel"] == (640, 640)
+    assert result["add_embedding/linear_1/kernel"] == (2816, 1280)
+    assert result["mid_block/attentions_0/proj_in/kernel"] == (1280, 1280)
+    joined = [result[f"up_blocks_{level}/resnets_{block}/norm1/scale"][0] for level in range(3) for block in range(3)]
     before = [1280, 1280, 1280, 1280, 640, 640, 640, 320, 320]
     assert [sum(pair) for pair in zip(before, [1280, 1280, 640, 640, 640, 320, 320, 320, 320], strict=True)] == joined
 
 
 def test_parameters_start_as_pytorchs():
-    picture = jnp.zeros((1, 2, 2, 9))
-    params = compiled(layers.ResnetBlock(16, 1, "float32").init)(jax.random.key(0), picture, jnp.zeros((1, 25)))
+    image = jnp.zeros((1, 2, 2, 9))
+    params = compiled(layers.ResnetBlock(16, 1, "float32").init)(jax.random.key(0), image, jnp.zeros((1, 25)))
     params = params["params"]
     for name, fan in (("conv1", 81), ("conv2", 144), ("conv_shortcut", 9), ("time_emb_proj", 25)):
         for leaf in params[name].values():
@@ -87,9 +87,9 @@ def test_parameters_start_as_pytorchs():
 
 def test_times_sinusoids_are_cosines_then_sines():
     value = 321.5
-    found = np.asarray(sinusoids(jnp.array([value]), 320))[0]
+    result = np.asarray(sinusoids(jnp.array([value]), 320))[0]
     angles = value * 10000.0 ** (-np.arange(160) / 160)
-    np.testing.assert_allclose(found, np.concatenate([np.cos(angles), np.sin(angles)]), atol=2e-4)
+    np.testing.assert_allclose(result, np.concatenate([np.cos(angles), np.sin(angles)]), atol=2e-4)
 
 
 def test_gelu_is_exact():
@@ -133,10 +133,10 @@ def test_low_precision_is_near():
 
 
 def test_large_self_attention_goes_to_the_kernel(monkeypatch):
-    asked = []
+    calls = []
 
     def attend(query, key, value, *, causal, backend):
-        asked.append((query.shape, key.shape[1], causal, backend))
+        calls.append((query.shape, key.shape[1], causal, backend))
         return query
 
     monkeypatch.setattr(layers, "attend", attend)
@@ -149,7 +149,7 @@ def test_large_self_attention_goes_to_the_kernel(monkeypatch):
         args = [jax.ShapeDtypeStruct((1, length, width), jnp.float32)]
         args += [jax.ShapeDtypeStruct((1, context, 5), jnp.float32)] if context else []
         jax.eval_shape(layers.Attention(heads, "float32", "chosen").init, jax.random.key(0), *args)
-    assert asked == [((1, 1024, 1, 128), 1024, False, "chosen")]
+    assert calls == [((1, 1024, 1, 128), 1024, False, "chosen")]
 
 
 def counted(jaxpr):

@@ -50,7 +50,7 @@ def test_a_new_adapter_changes_no_bit_and_zeros_are_no_memory(name, kind):
     net = base.clone(memory=kind)
     params = weights_of(net, state)
     plain = jax.jit(lambda params, state: net.apply({"params": params}, state))
-    told = jax.jit(lambda params, state, memory: net.apply({"params": params}, state, memory=memory))
+    conditioned = jax.jit(lambda params, state, memory: net.apply({"params": params}, state, memory=memory))
     memory = soft_embedding(net, params, name)
 
     # As the base network, bit for bit, whatever it is told.
@@ -60,16 +60,16 @@ def test_a_new_adapter_changes_no_bit_and_zeros_are_no_memory(name, kind):
     del old["adapter"]
     expected = np.asarray(jax.jit(base.apply)({"params": old}, state))
     assert np.abs(expected).max() > 0.1
-    np.testing.assert_array_equal(told(zero, state, soft_embedding(net, zero, name)), expected)
+    np.testing.assert_array_equal(conditioned(zero, state, soft_embedding(net, zero, name)), expected)
     np.testing.assert_array_equal(plain(zero, state), expected)
     # Zeros are None for every adapter.
-    np.testing.assert_array_equal(told(params, state, jnp.zeros_like(memory)), plain(params, state))
+    np.testing.assert_array_equal(conditioned(params, state, jnp.zeros_like(memory)), plain(params, state))
     # What a trained one is told matters, to that example alone, in any order of the batch.
-    other = told(params, state, memory)
+    other = conditioned(params, state, memory)
     assert np.abs(other - expected).max() > 1e-3
     order = jnp.array([2, 0, 1])
-    np.testing.assert_allclose(told(params, state[order], memory[order]), other[order], rtol=1e-5, atol=1e-5)
-    one = told(params, state, memory.at[1:].set(0))
+    np.testing.assert_allclose(conditioned(params, state[order], memory[order]), other[order], rtol=1e-5, atol=1e-5)
+    one = conditioned(params, state, memory.at[1:].set(0))
     np.testing.assert_allclose(one[0], other[0], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(one[1:], expected[1:], rtol=1e-5, atol=1e-5)
 
@@ -79,32 +79,32 @@ def test_a_concatenation_is_a_no_op_up_to_rounding_and_a_direct_sum_is_none():
     params = weights_of(DIT, state)
     expected = jax.jit(DIT.apply)({"params": params}, state)
     memory = soft_embedding(DIT, params, "dit")
-    told = {}
+    conditioned = {}
     for kind, added in (("concat", {"adapter": {"kernel": jnp.eye(2 * HIDDEN, HIDDEN)}}), ("direct", {})):
         net = DIT.clone(memory=kind)
         shapes = jax.eval_shape(net.init, jax.random.key(0), state)["params"]
         assert jax.tree.map(jnp.shape, params | added) == jax.tree.map(jnp.shape, shapes)
-        told[kind] = jax.jit(net.apply)({"params": params | added}, state, memory=memory)
+        conditioned[kind] = jax.jit(net.apply)({"params": params | added}, state, memory=memory)
         none = jax.jit(net.apply)({"params": params | added}, state)
         np.testing.assert_allclose(none, expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(told["concat"], expected, rtol=1e-5, atol=1e-5)
-    assert np.abs(told["direct"] - expected).max() > 0.1
+    np.testing.assert_allclose(conditioned["concat"], expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(conditioned["direct"] - expected).max() > 0.1
 
 
 def test_adapters_start_as_they_are_described():
     """Linear and table from zero, the norm's scale from one, [I; 0] for the concatenation; read x + W c E by hand."""
     x, memory = (jax.random.normal(jax.random.key(seed), (2, 3, 4)) for seed in (0, 1))
-    made = {}
+    starts = {}
     for kind in ("linear", "norm_linear", "table", "concat", "direct"):
         module = SelfConditioningAdapter(kind, 4, 5)
-        made[kind] = variables = module.init(jax.random.key(2), x, memory)
+        starts[kind] = variables = module.init(jax.random.key(2), x, memory)
         start = module.apply(variables, x, memory)
         if kind not in ("table", "direct"):
             np.testing.assert_allclose(start, x, atol=1e-6)
-    assert not made["linear"]["params"]["linear"]["kernel"].any() and made["direct"] == {}
-    assert not made["table"]["params"]["table"].any() and made["table"]["params"]["table"].shape == (5, 4)
-    assert (made["norm_linear"]["params"]["norm"]["scale"] == 1).all()
-    np.testing.assert_array_equal(made["concat"]["params"]["kernel"], np.eye(8, 4))
+    assert not starts["linear"]["params"]["linear"]["kernel"].any() and starts["direct"] == {}
+    assert not starts["table"]["params"]["table"].any() and starts["table"]["params"]["table"].shape == (5, 4)
+    assert (starts["norm_linear"]["params"]["norm"]["scale"] == 1).all()
+    np.testing.assert_array_equal(starts["concat"]["params"]["kernel"], np.eye(8, 4))
 
     matrix = jax.random.normal(jax.random.key(3), (4, 4))
     linear = {"params": {"linear": {"kernel": matrix}}}

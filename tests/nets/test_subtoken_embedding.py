@@ -88,14 +88,14 @@ def test_initial_range_is_that_of_the_width():
 
 
 @pytest.mark.parametrize(
-    ("net", "said"),
+    ("net", "message"),
     [
         (DigitEmbedding(BASE, 3, HIDDEN), r"codec\.digits: 3 digits do not divide model\.hidden=8; set codec\.merge"),
         (DigitEmbedding(BASE, DIGITS, HIDDEN, "mean"), r"codec\.merge: unknown 'mean'; known: concat, sum"),
     ],
 )
-def test_bad_embeddings_name_their_field(net, said):
-    with pytest.raises(ValueError, match=said) as caught:
+def test_bad_embeddings_name_their_field(net, message):
+    with pytest.raises(ValueError, match=message) as caught:
         rows(net)
     assert "\n" not in str(caught.value)
     assert rows(DigitEmbedding(BASE, 3, HIDDEN, "sum")) == (BASE + 1, HIDDEN)

@@ -33,9 +33,9 @@ def test_committed_rows_give_the_committed_table(name, tmp_path, monkeypatch):
     module, config = loaded(name)
     table.regenerate(module, config, tmp_path, committed=True, publish=False)
     remedy = f"python launch.py table --config=configs/{name.replace('.', '.py:')} --results --publish"
-    made = (tmp_path / "tables" / name / "table.md").read_text()
+    generated = (tmp_path / "tables" / name / "table.md").read_text()
     committed = (COMMITTED / "tables" / f"{name}.md").read_text()
-    assert made == committed.replace(f"]({name}.", "]("), f"experiments/tables/{name}.md is stale; run `{remedy}`"
+    assert generated == committed.replace(f"]({name}.", "]("), f"experiments/tables/{name}.md is stale; run `{remedy}`"
     rows = (tmp_path / "tables" / name / "rows.jsonl").read_bytes()
     assert rows == (COMMITTED / "results" / f"{name}.jsonl").read_bytes(), f"rows are written otherwise; run `{remedy}`"
     links = [line[4:].split("](")[1][:-1] for line in committed.splitlines() if line.startswith("![")]

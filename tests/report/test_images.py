@@ -30,10 +30,10 @@ def test_a_grid_shows_every_picture_enlarged_in_reading_order(tmp_path, colors):
     read = np.round(matplotlib.image.imread(tmp_path / "new" / "grid.png")[..., :3] * 255).astype(int)
     down, right = 64 + GAP, 32 + GAP
     assert read.shape == (2 * down - GAP, 3 * right - GAP, 3)
-    for number, picture in enumerate(pictures(tokens, (32, 16, colors))):
+    for number, image in enumerate(pictures(tokens, (32, 16, colors))):
         top, left = number // 3 * down, number % 3 * right
         cell = read[top : top + 64, left : left + 32]
-        np.testing.assert_array_equal(cell[::2, ::2], np.broadcast_to(picture, (32, 16, 3)))
+        np.testing.assert_array_equal(cell[::2, ::2], np.broadcast_to(image, (32, 16, 3)))
         np.testing.assert_array_equal(cell[1::2, 1::2], cell[::2, ::2])
     assert (read[64:66] == 255).all() and (read[down:, 2 * right :] == 255).all()
 

@@ -103,10 +103,10 @@ def test_rows_survive_the_file(tmp_path):
 
 
 def test_provenance_names_commit_versions_and_devices():
-    made = rows.provenance()
-    assert made["device_count"] == 8 and made["device_kind"] == "cpu" and made["processes"] == 1
-    assert {"python", "jax", "jaxlib", "flax", "optax", "numpy"} == set(made["versions"])
-    assert all(version[0].isdigit() for version in made["versions"].values())
+    provenance = rows.provenance()
+    assert provenance["device_count"] == 8 and provenance["device_kind"] == "cpu" and provenance["processes"] == 1
+    assert {"python", "jax", "jaxlib", "flax", "optax", "numpy"} == set(provenance["versions"])
+    assert all(version[0].isdigit() for version in provenance["versions"].values())
 
 
 def test_commit_marks_changed_sources_and_survives_without_git(monkeypatch):

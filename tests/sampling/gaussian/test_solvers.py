@@ -19,8 +19,8 @@ def keys_of(size, seed=0):
     return example_keys(jax.random.key(seed), jnp.arange(size))
 
 
-def exact(law):
-    return lambda x, row, carry: (oracle.clean(law, x, row.alpha, row.sigma), carry)
+def exact(mixture):
+    return lambda x, row, carry: (oracle.clean(mixture, x, row.alpha, row.sigma), carry)
 
 
 def walk(path, solver, clean_at, start=1.0):
@@ -49,14 +49,14 @@ def gaussian_clean(x, alpha, sigma):
     ],
 )
 def test_dpm_solver_follows_the_published_numbers(steps, expected):
-    made = walk(solvers.linspace(STABLE, int(steps)), solvers.dpm_solver, gaussian_clean)
-    assert made == pytest.approx(expected, abs=2e-8)
+    result = walk(solvers.linspace(STABLE, int(steps)), solvers.dpm_solver, gaussian_clean)
+    assert result == pytest.approx(expected, abs=2e-8)
 
 
 def test_ddim_follows_the_published_numbers():
     for steps, expected in ((50, 1.24677562), (100, 1.25991134)):
-        made = walk(solvers.leading(STABLE, steps), solvers.ddim(0.0), gaussian_clean)
-        assert made == pytest.approx(expected, abs=2e-8)
+        result = walk(solvers.leading(STABLE, steps), solvers.ddim(0.0), gaussian_clean)
+        assert result == pytest.approx(expected, abs=2e-8)
 
 
 def test_deterministic_solvers_converge_to_the_exact_flow():
@@ -138,7 +138,7 @@ def test_the_consistency_solver_ends_on_its_estimate():
     np.testing.assert_allclose(table.noise[:-1], path.sigma[1:-1])
 
 
-LAW = oracle.mixture([0.5, 0.3, 0.2], [-2, 0.5, 2], np.array([0.5, 0.4, 0.6]) ** 2)
+MIXTURE = oracle.mixture([0.5, 0.3, 0.2], [-2, 0.5, 2], np.array([0.5, 0.4, 0.6]) ** 2)
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "dpm_solver"])
@@ -147,7 +147,7 @@ def test_samplers_reach_the_moments_of_a_mixture(name):
     solver = {"ddim": solvers.ddim(0.0), "ddpm": solvers.ddim(1.0), "dpm_solver": solvers.dpm_solver}[name]
     path = solvers.uniform(CosineSignal(), 60, first=0.999)
     grid = solvers.gaussian_grid(path, solver)
-    x, _ = jax.jit(lambda keys: sample_gaussian(exact(LAW), keys, (1,), grid))(keys_of(20_000))
+    x, _ = jax.jit(lambda keys: sample_gaussian(exact(MIXTURE), keys, (1,), grid))(keys_of(20_000))
     second = 0.5 * (4 + 0.25) + 0.3 * (0.25 + 0.16) + 0.2 * (4 + 0.36)
     assert float(x.mean()) == pytest.approx(-0.45, abs=0.06)
     assert float((x**2).mean()) == pytest.approx(second, rel=0.05)
@@ -155,14 +155,14 @@ def test_samplers_reach_the_moments_of_a_mixture(name):
 
 def test_examples_do_not_depend_on_their_batch():
     grid = solvers.gaussian_grid(solvers.leading(STABLE, 5), solvers.ddim(1.0))
-    sample = jax.jit(lambda keys: sample_gaussian(exact(LAW), keys, (1,), grid)[0])
+    sample = jax.jit(lambda keys: sample_gaussian(exact(MIXTURE), keys, (1,), grid)[0])
     # The same noise; programs for other shapes may round another way.
     np.testing.assert_allclose(sample(keys_of(9))[:4], sample(keys_of(4)), atol=1e-5)
 
 
 def test_summaries_are_what_each_step_saw():
     grid = solvers.gaussian_grid(solvers.leading(STABLE, 5), solvers.ddim(0.0))
-    x, seen = sample_gaussian(exact(LAW), keys_of(3), (1,), grid, summary=lambda x, clean, carry, row: (x, clean))
+    x, seen = sample_gaussian(exact(MIXTURE), keys_of(3), (1,), grid, summary=lambda x, clean, carry, row: (x, clean))
     assert seen[0].shape == (5, 3, 1)
     last = grid.state[-1] * seen[0][-1] + grid.clean[-1] * seen[1][-1]
     np.testing.assert_allclose(last, x, rtol=1e-6)

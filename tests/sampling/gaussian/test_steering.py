@@ -43,9 +43,9 @@ def test_potentials_by_hand():
     }
     for name, (running, potential) in expected.items():
         steering = Steering(first_value, 2, strength=2.0, potential=name)
-        made = steering.potentials(reward, before, jnp.array(False))
-        np.testing.assert_allclose(made[0], running, rtol=1e-6)
-        np.testing.assert_allclose(made[1], potential, rtol=1e-6)
+        result = steering.potentials(reward, before, jnp.array(False))
+        np.testing.assert_allclose(result[0], running, rtol=1e-6)
+        np.testing.assert_allclose(result[1], potential, rtol=1e-6)
         last = steering.potentials(reward, before, jnp.array(True))[1]
         divided = potential if name == "difference" else np.array(potential) / [2.0, 4.0]
         np.testing.assert_allclose(last, divided, rtol=1e-6)
@@ -53,8 +53,8 @@ def test_potentials_by_hand():
 
 def test_potentials_are_clamped():
     steering = Steering(first_value, 2, strength=1e4)
-    made = steering.potentials(jnp.array([1.0, jnp.nan]), steering.init(2), jnp.array(False))[1]
-    np.testing.assert_allclose(made, [1e10, 0.0])
+    result = steering.potentials(jnp.array([1.0, jnp.nan]), steering.init(2), jnp.array(False))[1]
+    np.testing.assert_allclose(result, [1e10, 0.0])
 
 
 @pytest.mark.parametrize("potential", ["difference", "max"])
@@ -70,10 +70,10 @@ def test_the_weights_of_a_path_telescope(potential):
     if potential == "difference":
         np.testing.assert_allclose(weights.product, np.exp(1.5 * 1.3), rtol=1e-5)
         before = ParticleWeights(jnp.full(3, 1.3), weights.product)
-        made = weights.product * steering.potentials(jnp.full(3, final), before, jnp.array(True))[1]
+        result = weights.product * steering.potentials(jnp.full(3, final), before, jnp.array(True))[1]
     else:
-        made = weights.product * steering.potentials(jnp.full(3, final), weights, jnp.array(True))[1]
-    np.testing.assert_allclose(made, np.exp(1.5 * final), rtol=1e-5)
+        result = weights.product * steering.potentials(jnp.full(3, final), weights, jnp.array(True))[1]
+    np.testing.assert_allclose(result, np.exp(1.5 * final), rtol=1e-5)
 
 
 def test_equal_rewards_draw_uniformly_and_a_great_strength_the_best():
@@ -92,17 +92,17 @@ def test_equal_rewards_draw_uniformly_and_a_great_strength_the_best():
 def test_steps_that_are_not_marked_change_nothing():
     steering = Steering(first_value, 2)
     x = jnp.arange(4.0)[:, None]
-    made = steering(keys_of(4), x, x, None, steering.init(4), row(3))
-    np.testing.assert_array_equal(made[0], x)
+    result = steering(keys_of(4), x, x, None, steering.init(4), row(3))
+    np.testing.assert_array_equal(result[0], x)
 
 
 def test_even_weights_are_left_alone_in_the_last_step_and_when_adaptive():
     x = jnp.arange(4.0)[:, None]
     even = Steering(lambda clean, carry: jnp.full(len(clean), 0.7), 4)
-    made = even(keys_of(4), x, x, None, even.init(4), row(9))
-    np.testing.assert_array_equal(made[0], x)
-    np.testing.assert_allclose(made[3].running, 0.7)
-    np.testing.assert_allclose(made[3].product, 1.0)
+    result = even(keys_of(4), x, x, None, even.init(4), row(9))
+    np.testing.assert_array_equal(result[0], x)
+    np.testing.assert_allclose(result[3].running, 0.7)
+    np.testing.assert_allclose(result[3].product, 1.0)
     adaptive = Steering(lambda clean, carry: jnp.full(len(clean), 0.7), 4, adaptive=True)
     np.testing.assert_array_equal(adaptive(keys_of(4), x, x, None, adaptive.init(4), row(2))[0], x)
     draws = {tuple(np.asarray(even(keys_of(4, seed), x, x, None, even.init(4), row(2))[0][:, 0])) for seed in range(5)}
@@ -117,8 +117,8 @@ def test_effective_sizes():
 def test_the_best_of_each_prompt_and_that_more_are_never_worse():
     rewards = jax.random.normal(jax.random.key(0), (3, 8))
     x = rewards.reshape(-1, 1)
-    chosen = best(x, x[:, 0], 3, 2).reshape(3, 2)
-    np.testing.assert_array_equal(chosen, -np.sort(-rewards, axis=1)[:, :2])
+    selected = best(x, x[:, 0], 3, 2).reshape(3, 2)
+    np.testing.assert_array_equal(selected, -np.sort(-rewards, axis=1)[:, :2])
     means = [
         float(best(rewards[:, :count].reshape(-1, 1), rewards[:, :count].reshape(-1), 3, 1).mean())
         for count in (1, 2, 4, 8)

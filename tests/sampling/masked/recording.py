@@ -35,27 +35,27 @@ ZERO = PARAMS | {"adapter": jax.tree.map(jnp.zeros_like, PARAMS["adapter"])}
 BLANK = jnp.full((SIZE, LENGTH), MASK)
 
 
-def record(seen, *arrays):
+def record(records, *arrays):
     """Append what these are at every evaluation."""
-    jax.debug.callback(lambda *values: seen.append([np.asarray(value) for value in values]), *arrays, ordered=True)
+    jax.debug.callback(lambda *values: records.append([np.asarray(value) for value in values]), *arrays, ordered=True)
 
 
 def recorded(config, params=PARAMS, size=SIZE, seed=0, system=None):
     """A run, and what each evaluation saw and answered: (state, memory, logits), in order."""
     system = system or build.system(config, MASK)
-    seen = []
+    records = []
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         assert keys is None
         logits = system.denoiser(params, noisy, time, cond, memory)
-        told = jnp.zeros((len(noisy), LENGTH, 16)) if memory is None else memory
-        record(seen, noisy, told, logits)
+        memory_or_zeros = jnp.zeros((len(noisy), LENGTH, 16)) if memory is None else memory
+        record(records, noisy, memory_or_zeros, logits)
         return logits
 
     sample = jax.jit(build.sampler(config, replace(system, denoiser=denoiser)))
     samples = jax.block_until_ready(sample(params, keys_of(size, seed), jnp.full((size, LENGTH), MASK)))
     jax.effects_barrier()
-    return samples, [np.stack(arrays) for arrays in zip(*seen, strict=True)]
+    return samples, [np.stack(arrays) for arrays in zip(*records, strict=True)]
 
 
-remember = jax.jit(SYSTEM.self_conditioning)
+next_memory = jax.jit(SYSTEM.self_conditioning)

@@ -14,7 +14,7 @@ from diffusion.sampling.masked.policies import Policy, ancestral_step
 from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.schedules.masking import Linear
 from diffusion.types import Proposal
-from tests.sampling.masked.recording import LENGTH, MASK, PARAMS, STEPS, config_of, keys_of, recorded, remember
+from tests.sampling.masked.recording import LENGTH, MASK, PARAMS, STEPS, config_of, keys_of, next_memory, recorded
 
 
 def test_a_cache_answers_idle_steps_and_keeps_the_memory():
@@ -26,7 +26,7 @@ def test_a_cache_answers_idle_steps_and_keeps_the_memory():
     assert not memories[0].any()
     # The fill at the end asks whether or not the last step was idle.
     for step in range(count - 1 - int((states[-1] == states[-2]).all())):
-        expected = remember(PARAMS, logits[step], states[step], states[step + 1])
+        expected = next_memory(PARAMS, logits[step], states[step], states[step + 1])
         np.testing.assert_array_equal(memories[step + 1], expected)
 
 

@@ -52,8 +52,8 @@ def jumps(index, scale, power, times=TIMES, size=400, length=300):
 
 @pytest.mark.parametrize("index", [0, 4])
 def test_the_corrector_leaves_the_first_and_the_last_step_alone(index):
-    found = jumps(index, 50.0, 0.0)
-    assert found == {"masked": (0, 1), "other": (0, 0), "same": (1, 0)}
+    frequencies = jumps(index, 50.0, 0.0)
+    assert frequencies == {"masked": (0, 1), "other": (0, 0), "same": (1, 0)}
 
 
 @pytest.mark.parametrize(("index", "scale", "power"), [(1, 4.0, 1.0), (2, 4.0, 0.5), (3, 1.0, 0.0), (3, 0.0, 1.0)])
@@ -63,7 +63,7 @@ def test_jumps_of_the_corrector_have_the_published_rates(index, scale, power):
     kappa, slope = scale * tau**power * (1 - tau) ** power, 3 * tau**2
     forward = width * (slope / (1 - tau**3) + kappa * slope / (1 - tau**3))
     backward = width * kappa * slope / tau**3
-    found = jumps(index, scale, power)
+    frequencies = jumps(index, scale, power)
     stay = np.exp(-forward - backward)
     share = forward / (forward + backward)
     for name, (proposed, masked) in {
@@ -71,16 +71,16 @@ def test_jumps_of_the_corrector_have_the_published_rates(index, scale, power):
         "other": ((1 - stay) * share, (1 - stay) * (1 - share)),
         "same": (np.exp(-backward), 1 - np.exp(-backward)),
     }.items():
-        for measured, expected in zip(found[name], (proposed, masked), strict=True):
+        for measured, expected in zip(frequencies[name], (proposed, masked), strict=True):
             assert abs(measured - expected) <= 4.5 * np.sqrt(expected * (1 - expected) / trials), name
 
 
 def test_the_corrector_follows_warped_times():
     """Its rates are those of the time at which a step begins, and of the step's width."""
     times = np.array([1.0, 0.5, 0.4, 0.3, 0.2, 0.0])
-    found = jumps(1, 0.0, 1.0, times)
+    frequencies = jumps(1, 0.0, 1.0, times)
     expected = 1 - np.exp(-0.1 * 3 * 0.5**2 / (1 - 0.5**3))
-    assert within(found["masked"][0], expected, 40_000)
+    assert within(frequencies["masked"][0], expected, 40_000)
 
 
 @pytest.mark.parametrize("options", [(-1.0, 1.0), (1.0, -0.5)])
@@ -138,7 +138,7 @@ def test_warped_grids_move_everything_that_depends_on_time():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"warp": (1.0, 2.0)}, r"sample\.warp: must be empty or \(a, p, c\)"),
         ({"warp": (1.0, 0.0, 0.0)}, r"sample\.warp: .* must make times fall"),  # the published codes' "off"
@@ -149,7 +149,7 @@ def test_warped_grids_move_everything_that_depends_on_time():
         ({"ramp": (0.5, -1.0)}, r"sample\.temperature_ramp: \(0\.5, -1\.0\)"),
     ],
 )
-def test_bad_tables_name_their_field(options, said):
-    with pytest.raises(ValueError, match=said) as caught:
+def test_bad_tables_name_their_field(options, message):
+    with pytest.raises(ValueError, match=message) as caught:
         grid(LogLinear(), 8, 8, end=0.0, **options)
     assert "\n" not in str(caught.value)

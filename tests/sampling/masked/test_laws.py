@@ -63,11 +63,11 @@ def blank(size=SIZE, length=LENGTH):
 def product_of_marginals(language, power=1.0):
     """The law of one step: every position by itself, from p(x^i)^power."""
     table = language.table.reshape((language.vocabulary,) * language.length)
-    law = np.ones(())
+    product = np.ones(())
     for position in range(language.length):
         marginal = table.sum(axis=tuple(axis for axis in range(language.length) if axis != position)) ** power
-        law = law[..., None] * marginal / marginal.sum()
-    return Enumerable(law.ravel() / law.sum(), language.vocabulary, language.length)
+        product = product[..., None] * marginal / marginal.sum()
+    return Enumerable(product.ravel() / product.sum(), language.vocabulary, language.length)
 
 
 def distance(language, other):
@@ -159,11 +159,11 @@ def test_left_to_right_is_exact():
 @pytest.mark.parametrize("policy", ["random_order", "first_hitting", "ancestral"])
 def test_infilling_draws_from_the_exact_conditional(policy):
     """Positions 1 and 2 are given; the law of the others is p(x^0, x^3 | x^1, x^2)."""
-    given = (2, 0)
-    prompt = blank().at[:, 1].set(given[0]).at[:, 2].set(given[1])
+    known = (2, 0)
+    prompt = blank().at[:, 1].set(known[0]).at[:, 2].set(known[1])
     tokens = np.asarray(compiled(policy, 64 if policy == "ancestral" else LENGTH)(keys_of(seed=3), prompt))
-    assert (tokens[:, 1] == given[0]).all() and (tokens[:, 2] == given[1]).all()
-    conditional = LANGUAGE.table.reshape((VOCABULARY,) * LENGTH)[:, given[0], given[1], :]
+    assert (tokens[:, 1] == known[0]).all() and (tokens[:, 2] == known[1]).all()
+    conditional = LANGUAGE.table.reshape((VOCABULARY,) * LENGTH)[:, known[0], known[1], :]
     rest = Enumerable(conditional.ravel() / conditional.sum(), VOCABULARY, 2)
     floor = rest.total_variation_floor(SIZE)
     assert rest.total_variation(tokens[:, [0, 3]]) < 2 * floor
@@ -175,9 +175,9 @@ def test_infilling_draws_from_the_exact_conditional(policy):
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_temperature_is_a_power_of_the_probabilities(temperature):
     tokens = compiled("ancestral", 1)(keys_of(), blank(), temperature)
-    law = product_of_marginals(LANGUAGE, 1 / temperature)
-    assert at_the_floor(law.total_variation(tokens), law.total_variation_floor(SIZE))
-    assert distance(law, PRODUCT) > 4 * FLOOR
+    product = product_of_marginals(LANGUAGE, 1 / temperature)
+    assert at_the_floor(product.total_variation(tokens), product.total_variation_floor(SIZE))
+    assert distance(product, PRODUCT) > 4 * FLOOR
 
 
 CHAIN = random_chain(2, vocabulary=4, length=256)

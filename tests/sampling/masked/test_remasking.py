@@ -132,10 +132,10 @@ def sampler():
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         return LANGUAGE.denoise(noisy, time)
 
-    made = MaskedSampler(
+    result = MaskedSampler(
         denoiser, MaskedDiffusion(VOCABULARY, Linear()), Policy(ancestral_step), Draw(VOCABULARY), "none"
     )
-    return jax.jit(made)
+    return jax.jit(result)
 
 
 SAMPLER = sampler()
@@ -150,8 +150,8 @@ def drawn(steps, **options):
 @pytest.mark.parametrize("name", ["cap", "rescale", "forward_backward"])
 def test_total_variation_falls_with_steps(name):
     """Law 3, with an error of the order of 1 / steps; with an exact denoiser there is nothing to correct."""
-    found = [LANGUAGE.total_variation(drawn(steps, rule=RULES[name])) for steps in (4, 16)]
-    assert found[0] > 2 * found[1] > 2 * FLOOR
+    distances = [LANGUAGE.total_variation(drawn(steps, rule=RULES[name])) for steps in (4, 16)]
+    assert distances[0] > 2 * distances[1] > 2 * FLOOR
 
 
 def test_sigma_0_is_mdlm_draw_for_draw():

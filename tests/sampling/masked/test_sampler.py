@@ -69,9 +69,9 @@ def keys_of(indices, seed=0):
 def test_samples_are_complete_and_leave_the_prompt_alone(run, name):
     prompt = jnp.full((4, LENGTH), MASK).at[:, ::3].set(2).at[3].set(1)
     samples = run(name, keys_of(range(4)), prompt)
-    given = np.asarray(prompt != MASK)
+    fixed = np.asarray(prompt != MASK)
     assert (samples.tokens < MASK).all()
-    np.testing.assert_array_equal(np.asarray(samples.tokens)[given], np.asarray(prompt)[given])
+    np.testing.assert_array_equal(np.asarray(samples.tokens)[fixed], np.asarray(prompt)[fixed])
     steps = len(make_grid(name).index)
     assert (samples.evaluations == steps).all()
     assert samples.idle[3] == steps  # everything was given

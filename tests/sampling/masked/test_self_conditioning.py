@@ -29,9 +29,9 @@ from tests.sampling.masked.recording import (
     ZERO,
     config_of,
     keys_of,
+    next_memory,
     record,
     recorded,
-    remember,
 )
 
 
@@ -48,7 +48,7 @@ def test_every_step_reads_the_prediction_of_the_step_before(run):
     assert not memories[0].any()
     for step in range(STEPS):
         before, after = states[step], states[step + 1]
-        np.testing.assert_array_equal(memories[step + 1], remember(PARAMS, logits[step], before, after))
+        np.testing.assert_array_equal(memories[step + 1], next_memory(PARAMS, logits[step], before, after))
         p = jax.nn.softmax(logits[step][..., :MASK].astype(np.float64), axis=-1)
         by_hand = (np.asarray(p) @ np.asarray(PARAMS["embedding"])[:MASK]) * (after == MASK)[..., None]
         np.testing.assert_allclose(memories[step + 1], by_hand, atol=1e-6)
@@ -94,11 +94,11 @@ def test_a_new_adapter_samples_what_the_base_samples(rows):
     np.testing.assert_array_equal(drawn.tokens, expected.tokens)
     np.testing.assert_array_equal(drawn.evaluations, expected.evaluations)
     np.testing.assert_array_equal(drawn.idle, expected.idle)
-    told = sample(PARAMS, keys, prompt)
-    assert (told.tokens != expected.tokens).any()
-    np.testing.assert_array_equal(told.evaluations, expected.evaluations)
+    conditioned = sample(PARAMS, keys, prompt)
+    assert (conditioned.tokens != expected.tokens).any()
+    np.testing.assert_array_equal(conditioned.evaluations, expected.evaluations)
     if rows == "masked":
-        np.testing.assert_array_equal(sample(PARAMS, keys[::-1], prompt).tokens[::-1], told.tokens)
+        np.testing.assert_array_equal(sample(PARAMS, keys[::-1], prompt).tokens[::-1], conditioned.tokens)
         null = jax.jit(build.sampler(config_of(sample__memory="null"), system))(PARAMS, keys, prompt)
         np.testing.assert_array_equal(null.tokens, expected.tokens)
 
@@ -160,15 +160,19 @@ def test_what_is_masked_again_starts_from_nothing():
     ):
         assert abs(share - expected) < 4.5 * (0.25 / (size * 4)) ** 0.5
     for rows in ("masked", "recarry", "raw"):
-        remembered = np.asarray(
+        stored = np.asarray(
             replace(self_conditioning, rows=rows)(None, jnp.zeros((size, 8, tokens + 1)), before, after)
         )
         if rows == "masked":
-            np.testing.assert_allclose(memory, remembered, rtol=1e-6)
-        assert not remembered[now & ~was].any()
-        np.testing.assert_allclose(remembered[now & was], 1 / tokens, rtol=1e-6)
-        own = np.eye(tokens)[after % tokens]
-        kept, fresh = {"masked": (0 * own, 0 * own), "recarry": (own, own), "raw": (own, 0 * own + 1 / tokens)}[rows]
-        np.testing.assert_allclose(remembered[~now & ~was], kept[~now & ~was], rtol=1e-6)
-        np.testing.assert_allclose(remembered[~now & was], fresh[~now & was], rtol=1e-6)
+            np.testing.assert_allclose(memory, stored, rtol=1e-6)
+        assert not stored[now & ~was].any()
+        np.testing.assert_allclose(stored[now & was], 1 / tokens, rtol=1e-6)
+        one_hot = np.eye(tokens)[after % tokens]
+        unchanged, fresh = {
+            "masked": (0 * one_hot, 0 * one_hot),
+            "recarry": (one_hot, one_hot),
+            "raw": (one_hot, 0 * one_hot + 1 / tokens),
+        }[rows]
+        np.testing.assert_allclose(stored[~now & ~was], unchanged[~now & ~was], rtol=1e-6)
+        np.testing.assert_allclose(stored[~now & was], fresh[~now & was], rtol=1e-6)
     assert (samples.tokens < tokens).all()

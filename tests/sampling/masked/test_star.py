@@ -27,9 +27,9 @@ def row_of(rows, index=-1):
 
 def inputs_of(masked, errors=None, log_prob=None, fixed=None):
     """Inputs without a proposal, which these policies do not read."""
-    nothing = jnp.zeros(masked.shape)
-    errors, log_prob = (nothing if each is None else each for each in (errors, log_prob))
-    return StepInputs(masked, jnp.zeros_like(masked) if fixed is None else fixed, None, log_prob, nothing, errors)
+    zero = jnp.zeros(masked.shape)
+    errors, log_prob = (zero if each is None else each for each in (errors, log_prob))
+    return StepInputs(masked, jnp.zeros_like(masked) if fixed is None else fixed, None, log_prob, zero, errors)
 
 
 # Tables.
@@ -94,7 +94,7 @@ LOGITS = jnp.array([2.0, 1.0, 0.0, -1.0])
 TWO_OF_FOUR = row_of(grid(Linear(), 2, 4, end=0.5))
 
 
-def chosen(temperature, logits=LOGITS, size=40_000, row=TWO_OF_FOUR, **options):
+def guided_masks(temperature, logits=LOGITS, size=40_000, row=TWO_OF_FOUR, **options):
     """The masks after one guided step from a full text."""
     errors = jnp.broadcast_to(logits, (size, len(logits)))
     inputs = inputs_of(jnp.zeros(errors.shape, bool), errors, **options)
@@ -103,11 +103,11 @@ def chosen(temperature, logits=LOGITS, size=40_000, row=TWO_OF_FOUR, **options):
 
 @pytest.mark.parametrize("temperature", list(PLACKETT_LUCE))
 def test_positions_are_drawn_without_replacement_by_their_odds(temperature):
-    masks = chosen(temperature)
+    masks = guided_masks(temperature)
     assert (masks.sum(axis=1) == 2).all()
     error = 4.5 * (0.25 / len(masks)) ** 0.5
     np.testing.assert_allclose(masks.mean(axis=0), PLACKETT_LUCE[temperature], atol=error)
-    np.testing.assert_array_equal(chosen(temperature, LOGITS + 7.0), masks, "a constant changes nothing")
+    np.testing.assert_array_equal(guided_masks(temperature, LOGITS + 7.0), masks, "a constant changes nothing")
     if temperature == 1.0:
         for pair, probability in PAIRS.items():
             assert masks[:, list(pair)].all(axis=1).mean() == pytest.approx(probability, abs=error)
@@ -115,15 +115,15 @@ def test_positions_are_drawn_without_replacement_by_their_odds(temperature):
 
 def test_the_limits_of_temperature():
     """Infinite: every subset is as likely. Zero: the most suspicious."""
-    masks = chosen(math.inf)
+    masks = guided_masks(math.inf)
     shares = [masks[:, list(pair)].all(axis=1).mean() for pair in itertools.combinations(range(4), 2)]
     np.testing.assert_allclose(shares, 1 / 6, atol=4.5 * (5 / 36 / len(masks)) ** 0.5)
-    assert (chosen(0.0) == np.array([True, True, False, False])).all()
+    assert (guided_masks(0.0) == np.array([True, True, False, False])).all()
 
 
 def test_permuted_errors_give_permuted_masks():
     order = jnp.array([2, 0, 3, 1])
-    masks = chosen(1.0, LOGITS[order])
+    masks = guided_masks(1.0, LOGITS[order])
     expected = np.array(PLACKETT_LUCE[1.0])[np.asarray(order)]
     np.testing.assert_allclose(masks.mean(axis=0), expected, atol=4.5 * (0.25 / len(masks)) ** 0.5)
 
@@ -131,7 +131,7 @@ def test_permuted_errors_give_permuted_masks():
 def test_what_is_given_is_never_chosen_and_does_not_count():
     """Of 4 positions 2 are given: ceil(0.5 x 2) = 1 of the others is masked."""
     fixed = jnp.broadcast_to(jnp.array([True, False, True, False]), (64, 4))
-    masks = chosen(1.0, size=64, fixed=fixed)
+    masks = guided_masks(1.0, size=64, fixed=fixed)
     assert not masks[:, [0, 2]].any() and (masks.sum(axis=1) == 1).all()
 
 
@@ -140,7 +140,7 @@ def test_the_ends_of_the_count(index, count):
     """k = L masks everything, k = 0 nothing, whatever the logits."""
     rows = grid(Linear(), 2, 8, end=0.0)
     rows = rows._replace(masks=jnp.stack([jnp.arange(9), jnp.zeros(9, jnp.int32)]))
-    masks = chosen(1.0, jnp.linspace(-20, 20, 8), size=16, row=row_of(rows, index))
+    masks = guided_masks(1.0, jnp.linspace(-20, 20, 8), size=16, row=row_of(rows, index))
     assert (masks.sum(axis=1) == count).all()
 
 
@@ -172,9 +172,9 @@ def test_the_count_does_not_depend_on_what_was_masked(masked):
 def test_confidence_is_that_of_the_time_of_revealing():
     policy = policies.confidence_star(1e-6)
     masked = jnp.array([[True, False, False, True]])
-    remembered = jnp.array([[-jnp.inf, -0.9, -0.2, -jnp.inf]])
+    scores = jnp.array([[-jnp.inf, -0.9, -0.2, -jnp.inf]])
     inputs = inputs_of(masked, log_prob=jnp.log(jnp.array([[0.5, 0.01, 0.01, 0.1]])))
-    masks, after = policy.select(keys_of(1), inputs, TWO_OF_FOUR, remembered)
+    masks, after = policy.select(keys_of(1), inputs, TWO_OF_FOUR, scores)
     # -p: fresh tokens -0.5 and -0.1, known ones -0.9 and -0.2: the two largest are the least confident.
     np.testing.assert_array_equal(masks, [[False, False, True, True]])
     np.testing.assert_allclose(after, [[-0.5, -0.9, -jnp.inf, -jnp.inf]])

@@ -98,8 +98,8 @@ def test_errors_never_rise_under_the_oracle():
     process, counts = MaskedDiffusion(VOCABULARY, LogLinear()), {}
     for name in ("gstar", "star"):
         policy, _ = SAMPLERS[name]
-        nobody, nothing = jnp.zeros(tokens.shape, bool), jnp.zeros(tokens.shape)
-        inputs = StepInputs(nobody, nobody, None, nothing, nothing, oracle(None, tokens, None))
+        none, zero = jnp.zeros(tokens.shape, bool), jnp.zeros(tokens.shape)
+        inputs = StepInputs(none, none, None, zero, zero, oracle(None, tokens, None))
         masks, _ = policy.select(keys_of(size), inputs, row, ())
         noisy = jnp.where(masks, VOCABULARY, tokens)
         filled = Draw(VOCABULARY)(
@@ -147,8 +147,8 @@ def test_the_bound_is_a_weighted_cross_entropy():
     alpha, probs, mask = 0.7, np.array([0.5, 0.3, 0.2]), 3
     truth = np.append(alpha * np.eye(3)[1], 1 - alpha)
     model = np.append(alpha * probs, 1 - alpha)
-    kept = truth > 0
-    divergence = (truth[kept] * np.log(truth[kept] / model[kept])).sum()
+    support = truth > 0
+    divergence = (truth[support] * np.log(truth[support] / model[support])).sum()
     process, logits = MaskedDiffusion(mask, Linear()), jnp.log(jnp.append(jnp.asarray(probs), 0.5))[None, None]
     nats = [
         -alpha * process.token_log_prob(logits, jnp.array([[state]]), jnp.array([[1]]))[0, 0] for state in (mask, 1)

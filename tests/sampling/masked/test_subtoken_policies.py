@@ -36,7 +36,7 @@ def busy(noisy):
     return 4 * jnp.sin(context[..., None] + 2.0 * jnp.arange(5.0)[None, None])
 
 
-def suspicious(params, state, cond):
+def error_logits(params, state, cond):
     """Error logits of tokens that depend on the whole proposal."""
     return jnp.sin(jnp.cumsum(state, axis=1)[:, ::2] + jnp.sum(state, axis=1, keepdims=True))
 
@@ -93,15 +93,15 @@ def paths():
     @jax.jit
     def run(which):
         policy = policy_number(which)
-        return MaskedSampler(recording, PROCESS, policy, draw, "none", errors=suspicious)(None, keys, prompt, rows)
+        return MaskedSampler(recording, PROCESS, policy, draw, "none", errors=error_logits)(None, keys, prompt, rows)
 
-    found = {}
+    results = {}
     for which, name in enumerate(POLICIES):
         seen.clear()
         samples = run(which)
         jax.effects_barrier()
-        found[name] = np.stack([*seen, samples.tokens]).reshape(STEPS + 1, SIZE, LENGTH, 2), samples
-    return found
+        results[name] = np.stack([*seen, samples.tokens]).reshape(STEPS + 1, SIZE, LENGTH, 2), samples
+    return results
 
 
 @pytest.mark.parametrize("name", POLICIES)

@@ -70,7 +70,7 @@ def steps_of(steps, length=8, digits=2):
     return grid(PROCESS.schedule, steps, length * digits, end=0.0)
 
 
-def waiting(rows, count):
+def padded_grid(rows, count):
     """The same steps, then some in which masks stay, so that one program serves every number of steps."""
     last = jax.tree.map(lambda column: jnp.repeat(column[-1:], count - len(column), axis=0), rows)
     last = last._replace(keep_mask_prob=jnp.ones_like(last.keep_mask_prob))
@@ -134,16 +134,16 @@ def test_one_digit_a_token_is_sampled_as_a_whole_token():
 # The laws of the two draws.
 
 
-def chi_square(tokens, law):
+def chi_square(tokens, probs):
     """In standard deviations above its mean."""
-    expected = law * np.size(tokens)
-    statistic = ((np.bincount(np.ravel(tokens), minlength=len(law)) - expected) ** 2 / expected).sum()
-    return (statistic - (len(law) - 1)) / (2 * (len(law) - 1)) ** 0.5
+    expected = probs * np.size(tokens)
+    statistic = ((np.bincount(np.ravel(tokens), minlength=len(probs)) - expected) ** 2 / expected).sum()
+    return (statistic - (len(probs) - 1)) / (2 * (len(probs) - 1)) ** 0.5
 
 
 @pytest.mark.parametrize("steps", [1, 2, 8])
 def test_whole_token_draws_have_the_law_of_the_network_at_any_number_of_steps(steps):
-    samples = compiled(ANCESTRAL)(keys_of(2000, steps), blank(2000), waiting(steps_of(steps), 8))
+    samples = compiled(ANCESTRAL)(keys_of(2000, steps), blank(2000), padded_grid(steps_of(steps), 8))
     assert chi_square(samples.tokens, SOFTMAX) < 5
     assert not samples.invalid.any()
 
@@ -242,12 +242,12 @@ def test_total_variation_of_the_ancestral_sampler_falls_to_the_floor():
     """One step is the product of the tokens' marginals, for a token's digits are drawn together."""
     variations = []
     for steps in (1, 4, 16, 64):
-        tokens = drawn(ANCESTRAL, waiting(grid(PAIR.schedule, steps, 6, end=0.0), 64), seed=2).tokens
+        tokens = drawn(ANCESTRAL, padded_grid(grid(PAIR.schedule, steps, 6, end=0.0), 64), seed=2).tokens
         variations.append(LANGUAGE.total_variation(tokens))
         if steps == 1:
             table = LANGUAGE.table.reshape(3, 3, 3)
-            law = [table.sum(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
-            product = Enumerable(np.einsum("i,j,k->ijk", *law).ravel() / np.prod([p.sum() for p in law]), 3, 3)
+            probs = [table.sum(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
+            product = Enumerable(np.einsum("i,j,k->ijk", *probs).ravel() / np.prod([p.sum() for p in probs]), 3, 3)
             assert at_the_floor(product.total_variation(tokens), product.total_variation_floor(SAMPLES))
     assert variations[0] > 1.5 * variations[1] > 3 * variations[2]
     assert variations[0] > 10 * FLOOR

@@ -49,8 +49,8 @@ def without_cache(params, keys, prompt, temperature, nucleus):
         logits = NET.apply({"params": params}, shift_right(tokens, MASK))
         row = jax.lax.dynamic_slice_in_dim(logits, position, 1, axis=1)
         drawn = DRAW(fold(keys, position), row, None, temperature, nucleus).tokens
-        given = jax.lax.dynamic_slice_in_dim(prompt, position, 1, axis=1)
-        return jax.lax.dynamic_update_slice(tokens, jnp.where(given == MASK, drawn, given), (0, position))
+        known = jax.lax.dynamic_slice_in_dim(prompt, position, 1, axis=1)
+        return jax.lax.dynamic_update_slice(tokens, jnp.where(known == MASK, drawn, known), (0, position))
 
     return jax.lax.fori_loop(0, LENGTH, step, jnp.zeros_like(prompt))
 
@@ -69,9 +69,9 @@ def test_cached_sampling_is_sampling_from_full_forward_passes(params, name, prom
 
 def test_prompt_is_kept_and_changes_what_follows_it_alone(params):
     free = sample(params, keys_of(range(SIZE)), blank(), 1.0, 1.0).tokens
-    given = (free[:, 4] + 1) % MASK
-    changed = sample(params, keys_of(range(SIZE)), blank().at[:, 4].set(given), 1.0, 1.0).tokens
-    np.testing.assert_array_equal(changed[:, 4], given)
+    known = (free[:, 4] + 1) % MASK
+    changed = sample(params, keys_of(range(SIZE)), blank().at[:, 4].set(known), 1.0, 1.0).tokens
+    np.testing.assert_array_equal(changed[:, 4], known)
     np.testing.assert_array_equal(changed[:, :4], free[:, :4])
     assert (changed[:, 5:] != free[:, 5:]).any()
     whole = sample(params, keys_of(range(SIZE)), free, 1.0, 1.0).tokens

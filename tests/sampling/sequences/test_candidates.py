@@ -37,13 +37,13 @@ def test_a_beam_of_lengths():
 
 def test_candidates_are_lengths_times_seeds_each_with_its_own_noise():
     keys = example_keys(jax.random.key(0), jnp.arange(2))
-    many, condition = lengths.candidates(keys, encoded(), jnp.array([[4, 5, 6], [2, 3, 4]]), 2, 8)
+    candidate_keys, condition = lengths.candidates(keys, encoded(), jnp.array([[4, 5, 6], [2, 3, 4]]), 2, 8)
     np.testing.assert_array_equal(condition.target.sum(1), [4, 4, 5, 5, 6, 6, 2, 2, 3, 3, 4, 4])
     np.testing.assert_array_equal(condition.encoded.mask.sum(1), [10] * 6 + [3] * 6)
-    assert len({tuple(row) for row in np.asarray(jax.random.key_data(many)).tolist()}) == 12
+    assert len({tuple(row) for row in np.asarray(jax.random.key_data(candidate_keys)).tolist()}) == 12
     second = example_keys(jax.random.key(0), jnp.array([1]))
     alone, _ = lengths.candidates(second, encoded((3,), (131,)), jnp.array([[2, 3, 4]]), 2, 8)
-    np.testing.assert_array_equal(jax.random.key_data(alone), jax.random.key_data(many)[6:])
+    np.testing.assert_array_equal(jax.random.key_data(alone), jax.random.key_data(candidate_keys)[6:])
 
 
 def test_agreement_by_hand():
@@ -67,14 +67,14 @@ def test_the_measure_is_the_known_one():
 
 
 def test_a_judge_chooses():
-    asked = []
+    queries = []
 
     def judge(sources, texts):
-        asked.extend(zip(sources, texts, strict=True))
+        queries.extend(zip(sources, texts, strict=True))
         return [len(text) for text in texts]
 
     assert judged(["a", "b"], [["x", "xxx"], ["yy", "", "y"]], judge) == [1, 0]
-    assert asked == [("a", "x"), ("a", "xxx"), ("b", "yy"), ("b", ""), ("b", "y")]
+    assert queries == [("a", "x"), ("a", "xxx"), ("b", "yy"), ("b", ""), ("b", "y")]
     assert judged(["a"], [["", "x"]], lambda sources, texts: [0.0, -9.0]) == [1]
     with pytest.raises(ValueError, match=r"sample.rerank: the judge gave \(1,\) scores for 2 candidates"):
         judged(["a"], [["x", "y"]], lambda sources, texts: [0.0])
@@ -92,19 +92,19 @@ def markov_step(params, token, position, encoded, cache):
 @pytest.mark.parametrize("penalty", ["0.0", "1.0"])
 def test_a_wide_beam_finds_the_best_of_all_sequences(penalty):
     params = jnp.asarray(np.random.default_rng(3).normal(0, 2, (LONGEST, TOKENS + 1, TOKENS + 1, TOKENS)), jnp.float32)
-    law = np.asarray(jax.nn.log_softmax(params, axis=-1))
+    log_probs = np.asarray(jax.nn.log_softmax(params, axis=-1))
     scores = {}
     for count in range(1, LONGEST + 1):
         for sequence in itertools.product(range(TOKENS), repeat=count):
             if END in sequence[:-1] or (sequence[-1] != END and count < LONGEST):
                 continue
             padded = (START, START, *sequence)
-            nats = sum(law[i, padded[i], padded[i + 1], padded[i + 2]] for i in range(count))
+            nats = sum(log_probs[i, padded[i], padded[i + 1], padded[i + 2]] for i in range(count))
             scores[sequence] = nats
     best = max(scores, key=lambda sequence: scores[sequence] / len(sequence) ** float(penalty))
 
     def search(beam):
-        found = BeamSearch(
+        beam_search = BeamSearch(
             markov_step,
             lambda size, length: jnp.full((1, size), START),
             TOKENS,
@@ -114,12 +114,12 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(penalty):
             beam,
             float(penalty),
         )
-        return jax.jit(lambda params, encoded: found(params, encoded, LONGEST))(params, encoded())
+        return jax.jit(lambda params, encoded: beam_search(params, encoded, LONGEST))(params, encoded())
 
     tokens, nats = search(81)
     for row in range(2):
-        kept = tuple(token for token in np.asarray(tokens[row]).tolist() if token != 9)
-        assert kept == best
+        hypothesis = tuple(token for token in np.asarray(tokens[row]).tolist() if token != 9)
+        assert hypothesis == best
         assert float(nats[row]) == pytest.approx(scores[best], rel=1e-4)
     # One hypothesis is greedy decoding, which is no better.
     assert float(search(1)[1][0]) <= max(scores.values()) + 1e-5

@@ -52,10 +52,10 @@ def test_one_step_has_no_memory():
 
 def test_without_weights_for_the_memory_all_modes_agree():
     params = weights() | {"memory": jnp.zeros_like(weights()["memory"])}
-    made = [sample(mode, 4, params) for mode in ("reuse", "recompute", "none")]
-    for other in made[1:]:
-        np.testing.assert_array_equal(other.steps.tokens, made[0].steps.tokens)
-        np.testing.assert_allclose(other.steps.confidence, made[0].steps.confidence, rtol=1e-5)
+    result = [sample(mode, 4, params) for mode in ("reuse", "recompute", "none")]
+    for other in result[1:]:
+        np.testing.assert_array_equal(other.steps.tokens, result[0].steps.tokens)
+        np.testing.assert_allclose(other.steps.confidence, result[0].steps.confidence, rtol=1e-5)
     # With them the first step tells two calls from one, and the second a memory from none.
     reuse, twice, none = (np.asarray(sample(mode, 4).steps.confidence) for mode in ("reuse", "recompute", "none"))
     np.testing.assert_allclose(reuse[0], none[0], rtol=1e-5)
@@ -86,10 +86,10 @@ def test_a_perfect_estimate_is_what_comes_out():
 
     mask = np.asarray(BATCH["weights"]) > 0
     for grid in (grid_of(1), grid_of(5, 1.0), grid_of(5, path=cedi), grid_of(5, path=lambda _, k: spaced(CHAIN, k))):
-        made = sample(grid=grid, denoiser=perfect)
-        np.testing.assert_array_equal(np.asarray(made.tokens)[mask], np.asarray(BATCH["tokens"])[mask])
-        assert changed(made.steps, condition_of(BATCH)).sum() == 0
-        np.testing.assert_allclose(made.steps.error[1:], 0, atol=1e-6)
+        result = sample(grid=grid, denoiser=perfect)
+        np.testing.assert_array_equal(np.asarray(result.tokens)[mask], np.asarray(BATCH["tokens"])[mask])
+        assert changed(result.steps, condition_of(BATCH)).sum() == 0
+        np.testing.assert_allclose(result.steps.error[1:], 0, atol=1e-6)
 
 
 def test_clamped_estimates_are_embeddings_also_in_the_memory():
@@ -97,11 +97,11 @@ def test_clamped_estimates_are_embeddings_also_in_the_memory():
     rows = np.asarray(CODEC.rows(weights()))[:VOCAB]
     memories = []
 
-    def noted(params, noisy, time, cond=None, memory=None, *, keys=None):
+    def recorded(params, noisy, time, cond=None, memory=None, *, keys=None):
         jax.debug.callback(lambda value: memories.append(np.asarray(value)), memory)
         return denoise(params, noisy, time, cond, memory)
 
-    jax.block_until_ready(sample(clamping=True, denoiser=noted))
+    jax.block_until_ready(sample(clamping=True, denoiser=recorded))
     distances = np.abs(memories[1].reshape(-1, 1, seen[1]) - rows[None]).max(-1).min(-1)
     np.testing.assert_array_equal(memories[0], 0)
     np.testing.assert_allclose(distances, 0, atol=1e-5)
@@ -122,22 +122,22 @@ def test_paths():
     path = cedi(SCHEDULE, 20)
     np.testing.assert_allclose(path.sigma[:-1], np.linspace(1, 1e-3, 21)[:-1])
     assert path.time[0] == 1 and path.time.min() == 0.99
-    for made in (path, even(SquareRoot(), 4), spaced(CHAIN, 4)):
-        assert (made.alpha[-1], made.sigma[-1]) == (1.0, 0.0)
+    for result in (path, even(SquareRoot(), 4), spaced(CHAIN, 4)):
+        assert (result.alpha[-1], result.sigma[-1]) == (1.0, 0.0)
     assert len(even(SCHEDULE, 2000).time) == 2001
     with pytest.raises(ValueError, match=r"sample.steps: must lie in 1 .. 2000, not 0"):
         spaced(CHAIN, 0)
 
 
 def test_the_network_is_told_the_time_of_the_path():
-    told = []
+    times = []
 
-    def noted(params, noisy, time, cond=None, memory=None, *, keys=None):
-        jax.debug.callback(lambda value: told.append(float(value[0])), time)
+    def recorded(params, noisy, time, cond=None, memory=None, *, keys=None):
+        jax.debug.callback(lambda value: times.append(float(value[0])), time)
         return denoise(params, noisy, time, cond, memory)
 
-    jax.block_until_ready(sample(grid=grid_of(4, path=cedi), denoiser=noted))
-    np.testing.assert_allclose(told, np.linspace(1, 0.99, 5)[:-1], rtol=1e-6)
+    jax.block_until_ready(sample(grid=grid_of(4, path=cedi), denoiser=recorded))
+    np.testing.assert_allclose(times, np.linspace(1, 0.99, 5)[:-1], rtol=1e-6)
 
 
 def test_ancestral_noise_keeps_the_factor():

@@ -1,4 +1,4 @@
-"""A small network that remembers, and runs of its sampler of which every evaluation is recorded."""
+"""A small network with self-conditioning, and runs of its sampler with a record of every evaluation."""
 
 from dataclasses import replace
 
@@ -29,19 +29,19 @@ def config_of(**overrides):
 
 SYSTEM = build.system(config_of(), MASK)
 PARAMS = randomized(SYSTEM.init, scale=0.3)
-# Loud enough that what is remembered changes what is drawn.
+# The adapter is scaled up, so that the self-conditioning input changes the samples.
 PARAMS["adapter"] = jax.tree.map(lambda leaf: 5 * leaf, PARAMS["adapter"])
 ZERO = PARAMS | {"adapter": jax.tree.map(jnp.zeros_like, PARAMS["adapter"])}
 BLANK = jnp.full((SIZE, LENGTH), MASK)
 
 
 def record(records, *arrays):
-    """Append what these are at every evaluation."""
+    """Append the values of `arrays` in every evaluation."""
     jax.debug.callback(lambda *values: records.append([np.asarray(value) for value in values]), *arrays, ordered=True)
 
 
 def recorded(config, params=PARAMS, size=SIZE, seed=0, system=None):
-    """A run, and what each evaluation saw and answered: (state, memory, logits), in order."""
+    """Return the samples of a run, and (state, self-conditioning input, logits) of all evaluations in order."""
     system = system or build.system(config, MASK)
     records = []
 

@@ -1,4 +1,4 @@
-"""Token draws: the two-stage draw has the law of softmax; nucleus sets; the low-precision rule."""
+"""Draws of tokens: the distribution of the two-stage draw, nucleus sets, and the low-precision rule."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def keys(count, seed=0):
 
 
 @pytest.mark.parametrize("classes", [2, 5, 37])
-def test_two_stage_draw_has_the_law_of_softmax(classes):
+def test_two_stage_draw_has_the_softmax_distribution(classes):
     logits = 2 * jax.random.normal(jax.random.key(3), (classes,))
     draws = 40_000
     tokens = jax.jit(draw_two_stage)(keys(4), jnp.broadcast_to(logits, (4, draws // 4, classes)))

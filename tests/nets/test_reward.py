@@ -1,4 +1,4 @@
-"""The reward network: one number an example, moved by prompt, places and picture, and the block that does it."""
+"""The reward network: independence of examples, effects of prompt, position and image, and the modulated block."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ RNG = np.random.default_rng(0)
 PICTURE = jnp.asarray(RNG.uniform(-1, 1, (BATCH, 8, 6, 3)), jnp.float32)
 PROMPT = jnp.asarray(RNG.integers(0, WORDS, (BATCH, LENGTH)), jnp.int32)
 
-# Programs this small run once: compiling them is all that they cost.
+# Small programs run once, so that compilation is most of their cost.
 compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 apply = compiled(NET.apply)
 
@@ -26,7 +26,7 @@ def params():
     return randomized(lambda key: NET.init(key, PICTURE, PROMPT), 0.4)
 
 
-def test_a_reward_is_its_examples_own(params):
+def test_reward_does_not_depend_on_other_examples(params):
     first = apply(params, PICTURE, PROMPT)
     assert first.shape == (BATCH,) and first.dtype == jnp.float32
     for moved in (
@@ -39,11 +39,11 @@ def test_a_reward_is_its_examples_own(params):
     np.testing.assert_allclose(apply(params, PICTURE[order], PROMPT[order]), first[order], atol=1e-5)
 
 
-def test_order_of_words_and_places_of_things_matter(params):
+def test_order_of_words_and_positions_of_objects_have_an_effect(params):
     first = apply(params, PICTURE, PROMPT.at[:].set(jnp.array([[0, 1, 2]])))
     assert np.abs(apply(params, PICTURE, PROMPT.at[:].set(jnp.array([[2, 1, 0]]))) - first).min() > 1e-3
     assert np.abs(apply(params, PICTURE[:, :, ::-1], PROMPT) - apply(params, PICTURE, PROMPT)).min() > 1e-3
-    # The same thing twice as far from the borders as the network looks: only coordinates can tell its places.
+    # The object is twice as far from the borders as the receptive field, so that only coordinates show its position.
     net = NET.clone(blocks=1)
     wide = randomized(lambda key: net.init(key, jnp.zeros((2, 8, 48, 3)), PROMPT[:2]), 0.4)
     thing = jnp.zeros((2, 8, 48, 3)).at[0, 2:5, 14:17].set(1.0).at[1, 2:5, 30:33].set(1.0)
@@ -51,14 +51,14 @@ def test_order_of_words_and_places_of_things_matter(params):
     assert np.abs(rewards[0] - rewards[1]) > 1e-3
 
 
-def test_convolutions_start_with_the_size_of_what_they_read():
+def test_convolutions_preserve_the_variance_at_initialization():
     image = jnp.zeros((1, 4, 4, 3))
     params = compiled(RewardNet(WORDS, LENGTH, channels=32, groups=4).init)(jax.random.key(0), image, PROMPT[:1])
     for leaves, fan in ((params["params"]["conv_in"], 75), (params["params"]["blocks_1"]["conv"], 288)):
         assert abs(np.std(leaves["kernel"]) * fan**0.5 - 1) < 0.1 and (leaves["bias"] == 0).all()
 
 
-def test_gradient_in_the_picture_is_the_slope(params):
+def test_gradient_with_respect_to_the_image(params):
     def total(x):
         return NET.apply(params, x, PROMPT).sum()
 
@@ -71,15 +71,15 @@ def test_gradient_in_the_picture_is_the_slope(params):
     np.testing.assert_allclose((ahead - behind) / (2 * step), slopes, rtol=0.05, atol=0.05)
 
 
-def test_low_precision_is_near(params):
+def test_low_precision_is_close_to_float32(params):
     exact = apply(params, PICTURE, PROMPT)
     low = compiled(NET.clone(dtype="bfloat16").apply)(params, PICTURE, PROMPT)
     assert low.dtype == jnp.float32
     assert 1e-6 < np.abs(low - exact).max() < 0.1 * np.abs(exact).max()
 
 
-def test_a_block_is_the_formula():
-    """FiLM with coordinates, tap by tap in numpy."""
+def test_block_agrees_with_its_formula():
+    """FiLM with coordinates, in numpy."""
     rng = np.random.default_rng(2)
     x, text = rng.normal(size=(2, 3, 4, 6)), rng.normal(size=(2, 5))
     block = ModulatedBlock(2, "float32")

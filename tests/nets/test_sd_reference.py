@@ -1,4 +1,4 @@
-"""Stable Diffusion's U-Nets, block by block and whole, against their formulas in PyTorch."""
+"""The U-Nets of Stable Diffusion and their blocks, compared with their formulas in PyTorch."""
 
 import math
 
@@ -10,7 +10,7 @@ from diffusion.nets.sd.unet import TINY_SD, TINY_SDXL
 from tests.small_unets import SMALL, apply, compiled, inputs, small_params
 from tests.weights import randomized
 
-# PyTorch's functions, in its layout: an implementation of every block that shares nothing with ours but the names.
+# An independent implementation with the functions and the layout of PyTorch, which shares only parameter names.
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def torch():
 
 
 class Reference:
-    """The published forward pass, written with torch.nn.functional, reading parameters by their tree paths."""
+    """The published forward pass in torch.nn.functional, with parameters by their tree paths."""
 
     def __init__(self, torch, params):
         self.torch, self.f, self.params = torch, torch.nn.functional, params
@@ -144,11 +144,11 @@ def close(result, expected, tolerance):
 
 
 def image(x):
-    """[B, C, H, W] to [B, H, W, C]."""
+    """Transpose [B, C, H, W] to [B, H, W, C]."""
     return np.moveaxis(x.numpy(), 1, 3)
 
 
-def test_every_block_is_the_formula(torch):
+def test_blocks_agree_with_their_formulas(torch):
     rng = np.random.default_rng(1)
     x, time, context = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 6, 4, 8), (2, 10), (2, 3, 5)))
     tokens = x.reshape(2, 24, 8)
@@ -164,7 +164,7 @@ def test_every_block_is_the_formula(torch):
     for outputs in (8, 12):
         block = layers.ResnetBlock(outputs, 4, "float32")
         both(block, lambda r: image(r.resnet("it/", channels_first, tensors["time"], 4)), x, time)
-    # Deviations as small as epsilon's root tell epsilons from one another.
+    # Standard deviations of the size of sqrt(epsilon) make the value of epsilon visible.
     small = channels_first * 3e-3
     for epsilon in (1e-5, 1e-6):
         both(layers.GroupNorm(2, epsilon), lambda r, e=epsilon: image(r.group_norm("it", small, 2, e)), x * 3e-3)
@@ -181,8 +181,8 @@ def test_every_block_is_the_formula(torch):
 
 
 @pytest.mark.parametrize("net", [SMALL, TINY_SD, TINY_SDXL], ids=["three_levels", "sd", "sdxl"])
-def test_the_whole_is_the_formula(net, torch):
-    """Pictures that are not square, another time, context and addition for every example."""
+def test_networks_agree_with_their_formulas(net, torch):
+    """Images are not square; time, context and added conditioning differ between examples."""
     args = inputs(net)
     params = small_params() if net is SMALL else randomized(lambda key: net.init(key, *args), 0.1)
     result = apply(params, *args[:3]) if net is SMALL else compiled(net.apply)(params, *args)

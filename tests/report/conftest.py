@@ -1,4 +1,4 @@
-"""What the tests of plots share: figures as they are when they are written, and pixels that are not blank."""
+"""Fixtures for tests of plots: figures before they are closed, and pixels of PNG files."""
 
 import matplotlib.image
 import pytest
@@ -20,7 +20,7 @@ def picture():
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Figures, as they are when they are written."""
+    """Return the list of figures, as they are when they are written."""
     figures, write = [], plots.save
 
     def save(figure, path):

@@ -1,4 +1,4 @@
-"""Plots: every run has its curve, every point its error, and lines stay apart."""
+"""Plots: curves of all runs, error bars of all points, and distinct lines."""
 
 from diffusion.report import plots
 
@@ -6,7 +6,7 @@ HISTORY = [{"step": 0, "loss": 3.0}, {"step": 10, "loss": 2.0, "validation_loss"
 
 
 def test_loss_curves_show_every_run_in_the_color_of_its_row(tmp_path, drawn, picture):
-    # A run that stopped before its first validation, and one without a record.
+    # One run stopped before its first validation, and one has no record.
     runs = {"AR": [HISTORY, HISTORY[:1]], "MDLM": [HISTORY], "none": [[]]}
     plots.loss_curves(tmp_path / "loss.png", "title", runs, "bits per byte")
     picture(tmp_path / "loss.png")
@@ -34,7 +34,7 @@ def test_lines_show_points_errors_and_references(tmp_path, drawn, picture):
     assert axes.get_legend() and not drawn[0].legends
     plots.lines(tmp_path / "b.png", "t", {"ancestral": curve}, "NFE", "perplexity", log_x=False)
     assert drawn[1].axes[0].get_xscale() == drawn[1].axes[0].get_yscale() == "linear"
-    # What is no count has round numbers at the axis, not its own.
+    # An axis that is not a count has round numbers.
     plots.lines(tmp_path / "c.png", "t", {"ancestral": [(3.917, 3.0, 0.1), (31.21, 2.0, 0.1)]}, "GFLOP", "perplexity")
     axis = drawn[2].axes[0].xaxis
     labels = [label.get_text() for which in (False, True) for label in axis.get_ticklabels(minor=which)]

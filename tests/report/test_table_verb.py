@@ -1,4 +1,4 @@
-"""The verb `table`: its text, its plots, and what is said of a job."""
+"""The verb `table`: its text, its plots, and its descriptions of jobs."""
 
 import math
 import statistics
@@ -81,7 +81,7 @@ def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypat
     assert f"](mine.{variant}.quality.png)" in published
     assert "17.00" in capsys.readouterr().out
 
-    # From the committed rows alone comes the same table.
+    # The committed rows alone give the same table.
     other = tmp_path / "other"
     verb.regenerate(MODULE, config, other, committed=True, publish=False)
     assert (other / "tables" / f"mine.{variant}" / "table.md").read_text() == written
@@ -90,7 +90,7 @@ def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypat
 
 
 def test_every_training_has_its_own_curve(tmp_path, monkeypatch):
-    """Also those of rows whose names begin alike, and of several seeds."""
+    """This includes rows whose names begin equally, and several seeds."""
     seen = {}
     monkeypatch.setattr(curves.plots, "loss_curves", lambda path, title, runs, y, log_y: seen.update(runs, y=y))
     names = ("AR", "MDLM, cosine", "MDLM, linear")
@@ -105,7 +105,7 @@ def test_every_training_has_its_own_curve(tmp_path, monkeypatch):
         "loss": pytest.approx(1 / math.log(2)),
         "validation_loss": pytest.approx(2.1 / 4 / math.log(2)),
     }
-    # A predictor's loss is no text's, and stands in a plot of its own.
+    # The loss of a predictor has a different unit, and therefore a separate plot.
     seen.clear()
     selected = job_row("predictor", "train", 0, HISTORY, **sizes)
     selected["config"] = {"objective": {"name": "errors"}}
@@ -116,8 +116,8 @@ def test_every_training_has_its_own_curve(tmp_path, monkeypatch):
     assert seen["y"] == "objective, bits per token"
 
 
-def test_a_plot_of_named_rows_at_named_places(tmp_path, drawn):
-    """A bound above and a number that is none below it, against the number of digits."""
+def test_plot_of_named_rows_at_named_positions(tmp_path, drawn):
+    """A bound, and a lower value that is not a bound, against the number of sub-tokens."""
     places = (("MDLM", 1), ("Prime, 2 digits", 2), ("not run", 4))
     plot = dict(
         name="digits",
@@ -152,7 +152,7 @@ def test_a_plot_of_named_rows_at_named_places(tmp_path, drawn):
     assert heights == [2.0, 1.5]
 
 
-def test_a_job_is_described_by_its_metrics_and_samples(tmp_path):
+def test_description_of_a_job_has_its_metrics_and_samples(tmp_path):
     (tmp_path / "jobs" / "sample-AR").mkdir(parents=True)
     (tmp_path / "jobs" / "sample-AR" / "samples.txt").write_text("a text\n")
     message = verb.describe(job_row("AR", perplexity=17.123456789, samples=8), tmp_path)
@@ -160,8 +160,8 @@ def test_a_job_is_described_by_its_metrics_and_samples(tmp_path):
     assert "a text" not in verb.describe(job_row("AR", "evaluate", perplexity=1.0), tmp_path)
 
 
-def test_a_row_whose_line_is_none_is_a_level_of_a_plot_though_it_has_no_place_in_it():
-    """Beam search has no steps: its level stands in a plot against steps all the same; unnamed rows need a place."""
+def test_row_without_a_line_is_a_level_of_a_plot():
+    """Beam search has no steps and is a level in a plot against steps; other rows need a position."""
     selected = [
         dict(name="AR", curves={"pairs": None}),
         dict(name="base, 5 steps", curves={"pairs": "base"}),
@@ -175,7 +175,7 @@ def test_a_row_whose_line_is_none_is_a_level_of_a_plot_though_it_has_no_place_in
     assert lines == {"base": [(5.0, 20.0, 0.0)]} and levels == {"AR": 30.0}
 
 
-def test_the_course_of_a_sampler_is_the_mean_of_its_seeds_step_by_step():
+def test_course_of_a_sampler_is_the_mean_over_seeds_per_step():
     first, second = ([{"step": 1, "bleu": 10.0 + seed}, {"step": 2, "bleu": 30.0, "changed": 0.5}] for seed in (0, 2))
     results = [job_row("base, 2 steps", seed=seed) | {"by_step": trace} for seed, trace in enumerate((first, second))]
     results.append(job_row("not watched"))

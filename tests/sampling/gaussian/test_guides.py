@@ -1,4 +1,4 @@
-"""Guides in x_0-space: against formulas for a linear network, and each other."""
+"""Guides of Gaussian samplers, compared with formulas for a linear network and with each other."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def row(step):
 
 
 def linear(x, row, cond):
-    """A clean estimate that is linear in state and condition."""
+    """Return a clean estimate that is linear in the state and in the conditioning."""
     return 0.5 * x + cond, cond
 
 
@@ -52,8 +52,8 @@ def test_guidance_of_the_clean_estimate_is_guidance_of_the_noise():
     np.testing.assert_allclose(predict(X, now, cond)[0], expected, rtol=1e-4)
 
 
-def test_the_gradient_of_the_reward_goes_through_the_network():
-    """r(x_0) = a . x_0 and x_0 = x / 2 + e: the gradient is a / 2 for every state."""
+def test_reward_gradient_passes_through_the_network():
+    """With r(x_0) = a . x_0 and x_0 = x / 2 + e the gradient is a / 2 for every state."""
     slope = jnp.array([2.0, -1.0])
     predict = guides.reward_gradient(lambda clean: clean @ slope, 1.5)(linear)
     cond, now = jnp.zeros((2, 2)), row(0)
@@ -62,7 +62,7 @@ def test_the_gradient_of_the_reward_goes_through_the_network():
     np.testing.assert_array_equal(predict(X, row(1), cond)[0], linear(X, row(1), cond)[0])
 
 
-def test_the_condition_climbs_by_unit_steps_and_keeps_its_gain():
+def test_conditioning_ascends_by_unit_steps_and_keeps_its_value():
     slope = jnp.array([3.0, 4.0])
     predict = guides.condition_ascent(lambda clean: clean @ slope, 0.1)(linear)
     cond = jnp.zeros((2, 2))
@@ -73,7 +73,7 @@ def test_the_condition_climbs_by_unit_steps_and_keeps_its_gain():
     np.testing.assert_allclose(predict(X, row(2), after)[1], [[0.12, 0.16]] * 2, rtol=1e-5)
 
 
-def test_without_a_gradient_nothing_climbs():
+def test_conditioning_does_not_change_without_a_gradient():
     predict = guides.condition_ascent(lambda clean: jnp.zeros(len(clean)), 0.1)(linear)
     np.testing.assert_array_equal(predict(X, row(0), jnp.ones((2, 2)))[1], jnp.ones((2, 2)))
 
@@ -84,7 +84,7 @@ def test_clamping_moves_to_the_nearest_point():
     np.testing.assert_array_equal(predict(X, row(1), jnp.zeros((2, 2)))[0], 0.5 * X)
 
 
-def test_a_scale_of_zero_is_plain_sampling():
+def test_zero_scale_is_unguided_sampling():
     cond = jnp.ones((2, 2))
 
     def sample(*chain):

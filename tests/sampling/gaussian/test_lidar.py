@@ -1,4 +1,4 @@
-"""LiDAR's guide: worked numbers, its limits and symmetries, and convergence to the exact tilted score."""
+"""The guide of LiDAR: worked examples, limits, symmetries, and convergence to the exact tilted score."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from diffusion.sampling.gaussian.lidar import Lookahead, lookahead_guide
 from diffusion.sampling.gaussian.sampler import guided, sample_gaussian
 from diffusion.schedules.gaussian import ScaledLinear
 
-# samples, rewards, x, alpha, sigma^2; then weights without reward, and for strengths: weights, R, gradient.
+# Samples, rewards, x, alpha, sigma^2; weights without rewards; weights, R and gradient by strength.
 EXAMPLES = {
     "one dimension": (
         ([[-1.0], [1.0]], [0.0, 1.0], [0.2], 0.8, 0.36),
@@ -91,8 +91,8 @@ GRID = solvers.gaussian_grid(solvers.leading(ScaledLinear(), 10), solvers.ddim(1
 
 
 @pytest.mark.parametrize("case", ["one sample", "equal rewards", "no strength", "no scale"])
-def test_without_information_the_guide_does_nothing(case):
-    """Two prompts of three images each; bit for bit, where compilers do not fuse the two means differently."""
+def test_guide_without_information_does_not_change_samples(case):
+    """With two prompts of three images each; bitwise in the cases where compilers cannot fuse the two means."""
     count = 1 if case == "one sample" else 4
     samples = jax.random.normal(jax.random.key(0), (2, count, 1))
     rewards = jnp.ones((2, count)) if case == "equal rewards" else jax.random.normal(jax.random.key(1), (2, count))
@@ -124,8 +124,8 @@ def test_each_prompt_is_guided_by_its_own_samples():
     np.testing.assert_allclose(both[:2], first, atol=5e-5)
 
 
-def test_steps_outside_the_window_are_untouched():
-    """With the window shut early a guided step equals a plain one, and an open one does not."""
+def test_guide_acts_in_its_window_only():
+    """Outside of the window a guided prediction equals an unguided one, and inside it does not."""
     path = solvers.leading(ScaledLinear(), 10)
     grid = solvers.gaussian_grid(path, solvers.ddim(0.0), solvers.guided_until(path, 0.201))
     assert int(grid.guided.sum()) == 8
@@ -138,8 +138,8 @@ def test_steps_outside_the_window_are_untouched():
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "velocity"])
-def test_every_parameterization_is_corrected_alike(kind):
-    """The published corrections: epsilon - s (alpha / sigma) M, and v - (s / sigma) M."""
+def test_guide_agrees_with_the_published_corrections(kind):
+    """These are epsilon - s (alpha / sigma) M, and v - (s / sigma) M."""
     x, clean, scale = jnp.array([[0.4]]), jnp.array([[0.1]]), 3.0
     alpha, sigma = jnp.float32(0.8), jnp.float32(0.6)
     moved = lidar.shift(jax.tree.map(lambda leaf: leaf[0], LOOKAHEAD), 5.0, x, alpha, sigma)
@@ -151,7 +151,7 @@ def test_every_parameterization_is_corrected_alike(kind):
 
 
 def test_the_guide_converges_to_the_exact_tilted_score():
-    """Root mean square errors fall as n^(-1/2), with the constants of the delta method (specification, 8.1)."""
+    """Root mean square errors fall as n^(-1/2), with the constants of the delta method."""
     points, alpha, sigma, repeats = jnp.array([[-1.5], [0.0], [1.5]]), 0.8, 0.6, 600
     value = oracle.future_reward(MIXTURE, LINEAR, 1.0, points, alpha, sigma)
     slope = jax.grad(lambda x: jnp.sum(oracle.future_reward(MIXTURE, LINEAR, 1.0, x, alpha, sigma)))(points)
@@ -174,8 +174,8 @@ def test_the_guide_converges_to_the_exact_tilted_score():
         assert np.all((slopes > -0.56) & (slopes < -0.44)), slopes
 
 
-def test_guided_sampling_reaches_the_tilted_law():
-    """Mean 1.845 of the exact tilted law, base mean -0.45; 256 lookahead samples, DDPM on Stable Diffusion's grid."""
+def test_guided_sampling_reaches_the_tilted_distribution():
+    """The exact tilted mean is 1.845, and the base mean -0.45; DDPM with 256 lookahead samples."""
     grid = solvers.gaussian_grid(solvers.leading(ScaledLinear(), 100), solvers.ddim(1.0))
     tilted, _ = oracle.tilted(MIXTURE, LINEAR, 1.0)
     assert float(jnp.sum(jnp.exp(tilted.log_weights) * tilted.means[:, 0])) == pytest.approx(1.8452423972, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Methods of sampling from prompts, on a network small enough to see through: limits, costs, and that rewards rise."""
+"""Methods of sampling from prompts with a small network: limits, costs, and increased rewards."""
 
 import flax.linen as nn
 import jax
@@ -19,7 +19,7 @@ WORDS, IMAGE, PROMPTS, IMAGES = 5, (2, 2, 3), 3, 4
 
 
 class Small(nn.Module):
-    """Noise from a state and the mean of a prompt's vectors."""
+    """A noise prediction from the state and the mean of the word vectors of a prompt."""
 
     @property
     def nothing(self):
@@ -52,7 +52,7 @@ SYSTEM = System(
 
 
 def reward(reward_params, clean, cond):
-    """Bright pictures are good."""
+    """Return the mean brightness."""
     return jnp.mean(clean, axis=(1, 2, 3))
 
 
@@ -96,8 +96,8 @@ def plain():
     ],
     ids=["one particle", "no scale", "no gradient", "no ascent"],
 )
-def test_methods_without_force_are_plain_sampling(plain, kind, fields):
-    """LiDAR's bit for bit; the others compile their gradient, too."""
+def test_methods_of_zero_strength_are_unguided_sampling(plain, kind, fields):
+    """LiDAR bitwise, the others up to the rounding of programs with a gradient."""
     result = draw_images(method_of(kind, **fields))
     if kind == "lidar":
         np.testing.assert_array_equal(result, plain)
@@ -127,20 +127,20 @@ def test_the_best_are_among_what_was_drawn_and_come_in_order():
     assert np.all(np.diff(brightness, axis=1) <= 0)
 
 
-def test_a_prompts_pictures_do_not_depend_on_the_other_prompts(plain):
+def test_images_do_not_depend_on_other_prompts(plain):
     np.testing.assert_allclose(draw_images(method_of("plain"), 2), plain[:2], atol=1e-5)
     guided = method_of("lidar", lookahead__particles=6, lookahead__scale=3.0)
     np.testing.assert_allclose(draw_images(guided, 2), draw_images(guided)[:2], atol=1e-4)
 
 
-def test_prompts_matter_and_guidance_by_nothing_doubles_the_cost(plain):
+def test_prompts_have_an_effect_and_classifier_free_guidance_doubles_the_cost(plain):
     alone = method_of("plain", guidance=1.0)
     assert (method_of("plain").cost, alone.cost) == (Cost(80, 0, 0), Cost(40, 0, 0))
     assert np.abs(draw_images(alone) - plain).max() > 1e-3
 
 
-def test_a_sweep_over_strengths_compiles_once():
-    """The program takes them as inputs."""
+def test_sweep_over_strengths_compiles_once():
+    """Strengths are inputs of the program."""
     texts = set()
     for scale in (1.0, 12.5):
         lidar = method_of("lidar", lookahead__scale=scale, lookahead__strength=scale * 100)
@@ -152,7 +152,7 @@ def test_a_sweep_over_strengths_compiles_once():
 
 
 def test_costs_by_hand():
-    """10 steps, 4 pictures, two evaluations a prediction; FK weighs at steps 2, 4, 6, 8 and 9."""
+    """10 steps, 4 images, two evaluations per prediction; FK steering resamples at steps 2, 4, 6, 8 and 9."""
     costs = {
         "best_of": (method_of("best_of", best_of=3), Cost(240, 0, 12)),
         "gradient": (method_of("gradient"), Cost(80, 80, 40)),

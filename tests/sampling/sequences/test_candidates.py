@@ -1,4 +1,4 @@
-"""Length beams and the choice among candidates, against worked numbers; beam search against every sequence there is."""
+"""Length beams and re-ranking, compared with worked examples; beam search, compared with all sequences."""
 
 import itertools
 
@@ -24,8 +24,8 @@ def encoded(counts=(10, 3), favored=(128, 131), classes=256):
     return EncodedSource(jnp.zeros((len(counts), 12, 2)), mask, logits)
 
 
-def test_a_beam_of_lengths():
-    """Class 128 with a beam of 7: the source's length - 3 ... + 3; never below 2."""
+def test_length_beams():
+    """Class 128 with a beam of 7 is the length of the source - 3 ... + 3, at least 2."""
     beam = np.asarray(lengths.around(encoded(), 7, 20))
     np.testing.assert_array_equal(beam[0], np.arange(7, 14))
     np.testing.assert_array_equal(beam[1], np.arange(3, 10))
@@ -35,7 +35,7 @@ def test_a_beam_of_lengths():
     assert drawn.shape == (2, 50) and drawn.min() >= 2 and (drawn[0] == 10).mean() > 0.2
 
 
-def test_candidates_are_lengths_times_seeds_each_with_its_own_noise():
+def test_candidates_are_lengths_times_seeds_with_separate_keys():
     keys = example_keys(jax.random.key(0), jnp.arange(2))
     candidate_keys, condition = lengths.candidates(keys, encoded(), jnp.array([[4, 5, 6], [2, 3, 4]]), 2, 8)
     np.testing.assert_array_equal(condition.target.sum(1), [4, 4, 5, 5, 6, 6, 2, 2, 3, 3, 4, 4])
@@ -51,14 +51,14 @@ def test_agreement_by_hand():
     assert bleu_mbr([WORDS, WORDS[::-1]]) == [0, 1]
     pair = sacrebleu.sentence_bleu(WORDS[1], [WORDS[0]], tokenize="none").score
     assert pair == pytest.approx(66.874, abs=1e-3)
-    # The roles differ where lengths do; empty candidates are never chosen and judge nobody.
+    # Roles differ if lengths do; empty candidates are never selected, and are not references.
     uneven = [*WORDS[:2], "w1 w2"]
     assert not np.allclose(agreement(uneven), agreement(uneven, "hypothesis"))
     np.testing.assert_allclose(agreement([*WORDS, " "])[:3], agreement(WORDS))
     assert agreement(["", "w1"]).tolist() == [-np.inf, 0.0]
 
 
-def test_the_measure_is_the_known_one():
+def test_bleu_agrees_with_worked_examples():
     score = sacrebleu.corpus_bleu(["the cat sat on a mat"], [["the cat sat on the mat"]])
     assert score.score == pytest.approx(53.7285, abs=1e-4)
     swapped = sacrebleu.corpus_bleu(["w1 w2 w3 w4 w5 w6"], [["w1 w2 w3 w4 w6 w5"]], tokenize="none", force=True)
@@ -66,7 +66,7 @@ def test_the_measure_is_the_known_one():
     np.testing.assert_allclose(swapped.precisions, [100, 60, 50, 100 / 3], rtol=1e-6)
 
 
-def test_a_judge_chooses():
+def test_judge_selects_the_largest_score():
     queries = []
 
     def judge(sources, texts):
@@ -84,7 +84,7 @@ TOKENS, END, START, LONGEST = 4, 3, 4, 4
 
 
 def markov_step(params, token, position, encoded, cache):
-    """A law in which the next token depends on the last two: the cache holds the last but one."""
+    """Return logits that depend on the last two tokens; the cache has the earlier one."""
     before = cache[0]
     return params[position, before, token], token[None]
 
@@ -121,7 +121,7 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(penalty):
         hypothesis = tuple(token for token in np.asarray(tokens[row]).tolist() if token != 9)
         assert hypothesis == best
         assert float(nats[row]) == pytest.approx(scores[best], rel=1e-4)
-    # One hypothesis is greedy decoding, which is no better.
+    # A beam of 1 is greedy decoding, which is not better.
     assert float(search(1)[1][0]) <= max(scores.values()) + 1e-5
     with pytest.raises(ValueError, match=r"sample.beam: must be at least 1"):
         search(0)

@@ -32,15 +32,15 @@ def with_dropout(params, state, keys):
 
 def test_subtoken_j_of_color_c_fills_plane_c_l_plus_j(params, state):
     """The input of the first normalization has every sub-token in its planes."""
-    digits = np.asarray(state).reshape(BATCH, COLORS, HEIGHT, WIDTH, DIGITS)
+    subtokens = np.asarray(state).reshape(BATCH, COLORS, HEIGHT, WIDTH, DIGITS)
     table = np.asarray(params["params"]["embedding"]["table"])
     _, seen = NET.apply(params, state, capture_intermediates=lambda module, _: module.name == "embedding")
     assert seen["intermediates"]["embedding"]["__call__"][0].shape == (BATCH, LENGTH, 4)
     planes = np.zeros((BATCH, HEIGHT, WIDTH, COLORS * 4), np.float32)
     for color in range(COLORS):
-        for digit in range(DIGITS):
-            first = (color * DIGITS + digit) * 2
-            planes[..., first : first + 2] = table[digits[:, color, :, :, digit]]
+        for place in range(DIGITS):
+            first = (color * DIGITS + place) * 2
+            planes[..., first : first + 2] = table[subtokens[:, color, :, :, place]]
     groups = planes.reshape(BATCH, HEIGHT * WIDTH, 2, COLORS * 2)
     mean, deviation = groups.mean((1, 3), keepdims=True), groups.std((1, 3), keepdims=True)
     expected = ((groups - mean) / np.sqrt(deviation**2 + 1e-6)).reshape(planes.shape)

@@ -7,8 +7,8 @@ from diffusion.report import plots
 
 
 @pytest.fixture
-def picture():
-    """`picture(path)` gives the pixels of a PNG; fails for a blank one."""
+def pixels():
+    """Return `pixels(path)`, which reads a PNG and fails for a blank image."""
 
     def read(path):
         pixels = matplotlib.image.imread(path)
@@ -19,7 +19,7 @@ def picture():
 
 
 @pytest.fixture
-def drawn(monkeypatch):
+def figures(monkeypatch):
     """Return the list of figures, as they are when they are written."""
     figures, write = [], plots.save
 

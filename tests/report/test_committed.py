@@ -40,7 +40,7 @@ def test_committed_rows_give_the_committed_table(name, tmp_path, monkeypatch):
     assert rows == (COMMITTED / "results" / f"{name}.jsonl").read_bytes(), f"rows are written otherwise; run `{remedy}`"
     links = [line[4:].split("](")[1][:-1] for line in committed.splitlines() if line.startswith("![")]
     missing = [link for link in links if not (COMMITTED / "tables" / link).exists()]
-    assert not missing, f"experiments/tables/{name}.md links to pictures that are not there; run `{remedy}`"
+    assert not missing, f"experiments/tables/{name}.md links to missing images; run `{remedy}`"
 
 
 @pytest.mark.parametrize("name", NAMES)

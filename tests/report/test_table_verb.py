@@ -50,7 +50,7 @@ RESULTS = [
 
 
 @pytest.mark.parametrize(("variant", "difference"), [("paper", True), ("local", False)])
-def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypatch, capsys, picture):
+def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypatch, capsys, pixels):
     monkeypatch.setattr(verb, "PUBLISHED", tmp_path / "beside")
     config = ConfigDict(dict(table="mine", variant=variant, seeds=(0,), data=dict(path="")))
     text = "\n".join(["one"]) + verb.SEPARATOR + "two" + verb.SEPARATOR + "three"
@@ -72,7 +72,7 @@ def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypat
     ]
     assert "hidden" not in written
     for name in ("loss.png", "quality.png"):
-        picture(folder / name)
+        pixels(folder / name)
         assert f"]({name})" in written
         assert (tmp_path / "beside" / "tables" / f"mine.{variant}.{name}").read_bytes() == (folder / name).read_bytes()
     samples = (folder / "samples.md").read_text()
@@ -116,7 +116,7 @@ def test_every_training_has_its_own_curve(tmp_path, monkeypatch):
     assert seen["y"] == "objective, bits per token"
 
 
-def test_plot_of_named_rows_at_named_positions(tmp_path, drawn):
+def test_plot_of_named_rows_at_named_positions(tmp_path, figures):
     """A bound, and a lower value that is not a bound, against the number of sub-tokens."""
     places = (("MDLM", 1), ("Prime, 2 digits", 2), ("not run", 4))
     plot = dict(
@@ -141,7 +141,7 @@ def test_plot_of_named_rows_at_named_positions(tmp_path, drawn):
     ]
     paths = curves.draw(module, ConfigDict(dict(table="mine", variant="paper")), results, tmp_path)
     assert [path.name for path in paths] == ["digits.png"]
-    axes = drawn[0].axes[0]
+    axes = figures[0].axes[0]
     bound, below = (container.lines[0] for container in axes.containers)
     assert bound.get_xydata().tolist() == [[1, 4], [2, 6]] and below.get_xydata().tolist() == [[1, 4], [2, 3]]
     assert axes.containers[0].lines[2][0].get_segments()[1][:, 1].tolist() == [5, 7]

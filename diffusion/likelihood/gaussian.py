@@ -16,9 +16,7 @@ from diffusion.sampling.gaussian.solvers import TimeGrid, ddim, gaussian_grid
 from diffusion.types import Keys, Times, Tokens
 
 
-def gaussian_bound(
-    predict: Predict, keys: Keys, clean: Data, path: TimeGrid, carry: Carry = None
-) -> Float[Array, " B"]:
+def gaussian_bound(predict: Predict, keys: Keys, clean: Data, path: TimeGrid, carry: Carry = None) -> Float[Array, " B"]:
     """One draw of a bound on -log p(x_0), a density, by ancestral sampling over the path's noisy points.
 
     KL(q(x_1 | x_0) || N(0, I)) + sum_k (SNR_{k+1} - SNR_k) / 2 ||x_0 - x_0(x_k)||^2 - log N(x_0; x_0(x_N), sigma_N^2 /

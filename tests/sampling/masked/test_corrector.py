@@ -76,7 +76,7 @@ def test_jumps_of_the_corrector_have_the_published_rates(index, scale, power):
 
 
 def test_the_corrector_follows_warped_times():
-    """Rates are those at the begin of a step, times the width of the step."""
+    """Rates are those at the beginning of a step, times its width."""
     times = np.array([1.0, 0.5, 0.4, 0.3, 0.2, 0.0])
     frequencies = jumps(1, 0.0, 1.0, times)
     expected = 1 - np.exp(-0.1 * 3 * 0.5**2 / (1 - 0.5**3))

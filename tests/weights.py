@@ -1,4 +1,4 @@
-"""Weights for tests, away from the start of training."""
+"""Random weights for tests."""
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def randomized(init, scale=0.2, seed=0):
-    """N(0, scale^2) on every array of `init(key)`, around 1 for the scales of norms; made without compiling it.
+    """Return arrays of the shapes of `init(key)` from N(0, scale^2), or N(1, scale^2) for the scales of norms.
 
-    Most starts have a zero head, which hides everything behind it.
+    Unlike most initializations they have no zero head, which would hide errors before it; `init` is not compiled.
     """
     rng = np.random.default_rng(seed)
 

@@ -108,7 +108,7 @@ def _load_tensors(file, **options) -> Any:
 
 def _state(loaded: Any, path: Path) -> Tensors:
     if not isinstance(loaded, Mapping):
-        raise ValueError(f"checkpoint: '{path}' holds no mapping of names to tensors; save a state_dict")
+        raise ValueError(f"checkpoint: '{path}' is not a mapping of names to tensors; save a state_dict")
     state = dict(loaded.get("state_dict", loaded))
     shadow = loaded["ema"]["shadow_params"] if "state_dict" in loaded and loaded.get("ema") else None
     if shadow is not None:

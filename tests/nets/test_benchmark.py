@@ -1,4 +1,4 @@
-"""The benchmark runs both sides and reports their ratio; the allocator setting reports what it did."""
+"""The benchmark, which runs both sides and reports their ratio, and the setting of the allocator."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The classifier and the two objectives of images: what is summed, and what the filler rows of a batch count."""
+"""The classifier and the two objectives of images: sums, and the filler rows of a batch."""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def params():
     return jax.jit(NET.init)(jax.random.key(0), jnp.zeros((1, 64), jnp.int32))["params"]
 
 
-def test_a_short_training_tells_the_quarters_apart(data, params):
+def test_short_training_separates_the_quarters(data, params):
     tokens, labels = data
     objective, optimizer, root = Classification(denoiser), optax.adam(3e-3), jax.random.key(1)
 
@@ -61,7 +61,7 @@ def test_a_short_training_tells_the_quarters_apart(data, params):
     assert count == 512 and hits / count > 0.9 > 2 * np.mean(labels == 0)
 
 
-def test_filler_rows_count_nothing_and_dropout_belongs_to_the_example(data, params):
+def test_filler_rows_do_not_count_and_dropout_depends_on_the_key_of_the_example(data, params):
     tokens, labels = data
     objective, noise = Classification(denoiser), draws(jax.random.key(2), "x", 0, 4)
     weights = np.ones((4, 64), np.float32)
@@ -85,7 +85,7 @@ def test_filler_rows_count_nothing_and_dropout_belongs_to_the_example(data, para
         objective(params, {"tokens": tokens[:4], "weights": weights}, noise)
 
 
-def test_features_and_classify_make_the_logits(data, params):
+def test_logits_are_those_of_the_features(data, params):
     tokens, _ = data
     features = NET.apply({"params": params}, tokens[:4], method="features")
     assert features.shape == (4, 8) and features.dtype == jnp.float32

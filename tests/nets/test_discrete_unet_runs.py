@@ -1,4 +1,4 @@
-"""Runs of equal blocks in the discrete U-Net: order, start, gradients, precision, and sharding."""
+"""Runs of equal blocks in the discrete U-Net: order, initialization, gradients, precision, and sharding."""
 
 import itertools
 import re
@@ -24,7 +24,7 @@ def test_logits_start_uniform(small):
     initial = jax.jit(RUNS.init)(jax.random.key(0), small)
     first = jax.jit(RUNS.apply)(initial, small)
     assert first.shape == (BATCH, 16, CLASSES) and (first == 0).all()
-    # Every block of a run has its own start, with the fan of one block, and adds nothing.
+    # Every block of a run has a separate initialization, with the fan of one block, and is the identity.
     run = initial["params"]["blocks5"]
     kernels = np.asarray(run["block"]["conv1"]["conv"]["kernel"])
     assert kernels.shape == (4, 3, 3, 8, 4)
@@ -32,15 +32,15 @@ def test_logits_start_uniform(small):
         assert 0.9 / np.sqrt(72) < np.abs(one).max() <= 1 / np.sqrt(72) and np.abs(one - other).max() > 0.05
     for last in (run["block"]["conv2"], run["attention"]["out"]):
         assert all((leaf == 0).all() for leaf in jax.tree.leaves(last))
-    # Blocks begin as plain normalization; the published start may be asked for.
+    # Blocks start with plain normalization, unless the published initialization is requested.
     assert (initial["params"]["block3"]["constant"] == 0).all() and (run["block"]["constant"] == 0).all()
-    block, picture = discrete_unet.ResBlock(16, 0.0, 2, 19.6, "float32"), jnp.ones((1, 2, 2, 4))
-    wide = jax.jit(block.init)(jax.random.key(0), picture, None)["params"]["constant"]
+    block, image = discrete_unet.ResBlock(16, 0.0, 2, 19.6, "float32"), jnp.ones((1, 2, 2, 4))
+    wide = jax.jit(block.init)(jax.random.key(0), image, None)["params"]["constant"]
     assert 10 < np.abs(wide).max() <= 19.6 and wide.min() < 0 < wide.max()
 
 
 def one_by_one(net, params, state, seeds):
-    """The logits of a network whose every block is applied by itself, in the order of ADM's layout."""
+    """Return the logits of a network whose blocks are applied one by one, in the order of ADM."""
     height, width, colors = net.shape
     params, blocks = params["params"], {}
     for name, leaves in params.items():
@@ -89,23 +89,23 @@ def deep(params, state, keys):
     return DEEP.apply(params, state, keys=keys)
 
 
-def test_a_run_of_blocks_is_the_blocks_one_after_the_other(small):
-    """Stacked parameters, stored maps and dropout belong to the blocks in their order, over two levels."""
+def test_run_equals_its_blocks_one_by_one(small):
+    """Stacked parameters, stored maps and dropout seeds have the order of the blocks, over two levels."""
     params = random_params(DEEP, small)
     assert {"blocks0", "blocks4", "blocks8", "blocks13"} < params["params"].keys()
     keys = jax.random.split(jax.random.key(3), BATCH)
     seeds = dropout_seeds(keys, 16, 1)
     alone = jax.jit(partial(one_by_one, DEEP))
-    found = deep(params, small, keys)
-    np.testing.assert_allclose(found, alone(params, small, seeds), atol=1e-3, rtol=1e-4)
-    # Each block drops other numbers: with the seeds of a run's first block in all of it the logits are others.
+    looped = deep(params, small, keys)
+    np.testing.assert_allclose(looped, alone(params, small, seeds), atol=1e-3, rtol=1e-4)
+    # Blocks have different dropout: with the seeds of the first block in the whole run the logits differ.
     for first, turns in ((0, 3), (8, 3), (13, 3)):
         same = seeds.at[first : first + turns].set(seeds[first][None])
-        assert np.abs(found - alone(params, small, same)).max() > 1e-1
+        assert np.abs(looped - alone(params, small, same)).max() > 1e-1
 
 
-def test_only_blocks_that_read_maps_of_equal_widths_are_a_run():
-    """With 3 + 1 and 1 + 3 channels to read, the last two blocks have equal inputs, but not equal maps."""
+def test_blocks_of_a_run_have_maps_of_equal_widths():
+    """With 3 + 1 and 1 + 3 channels the last two blocks have equal inputs, but maps of different widths."""
     parts = discrete_unet.layout(12, 4, (1, 3), 1, ())
     assert (parts[-2].inputs, parts[-1].inputs) == (16, 16)
     assert [len(run) for run in discrete_unet.runs(parts)] == [1] * 10
@@ -116,7 +116,7 @@ def test_only_blocks_that_read_maps_of_equal_widths_are_a_run():
 
 @pytest.fixture(scope="module")
 def gradient(small):
-    """The gradient of a network with runs and single blocks, under changes of its fields."""
+    """Return the gradient of a network with runs and single blocks, as a function of changed fields."""
     params = random_params(RUNS, small)
     keys = jax.random.split(jax.random.key(3), BATCH)
 
@@ -134,7 +134,7 @@ def gradient(small):
     return under
 
 
-def test_every_block_of_a_run_learns(gradient):
+def test_every_block_of_a_run_has_a_gradient(gradient):
     for name in ("blocks0", "blocks5"):
         for path, leaf in jax.tree_util.tree_leaves_with_path(gradient()[name]):
             size = np.abs(np.asarray(leaf)).reshape(len(leaf), -1).max(1)
@@ -142,7 +142,7 @@ def test_every_block_of_a_run_learns(gradient):
 
 
 @pytest.mark.parametrize("change", [{"remat": "full"}, {"remat": "full", "unroll": 4}, {"dtype": "bfloat16"}])
-def test_rematerialization_changes_nothing_and_low_precision_little(change, gradient):
+def test_rematerialization_and_low_precision_preserve_gradients(change, gradient):
     exact, again = gradient(), gradient(**change)
     tolerance = 1e-4 if "remat" in change else 0.1
     for one, other in zip(jax.tree.leaves(exact), jax.tree.leaves(again), strict=True):

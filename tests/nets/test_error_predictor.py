@@ -1,4 +1,4 @@
-"""The error predictor: published sizes, what it copies, what stays frozen, and that it starts undecided."""
+"""The error predictor: published sizes, copied and frozen parameters, and its initial logits."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ LABEL = jnp.array([0, 3, 1])
 
 
 def randomized(shapes, scale=0.3):
-    """Weights away from the start, whose zeros hide what is behind them; made without compiling it."""
+    """Return random weights; the zeros of the initialization, which is not compiled, would hide errors."""
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, scale, leaf.shape), leaf.dtype), shapes)
 
@@ -48,18 +48,18 @@ def count(tree):
 
 
 @pytest.mark.parametrize(("kind", "size"), [("full", 130_980_353), ("block", 46_525_697), ("head", 199_681)])
-def test_trainable_numbers_at_the_papers_size(kind, size):
+def test_numbers_of_trained_parameters_at_the_published_size(kind, size):
     trunk = DiT(50259, **SIZES["small"])
     predictor = ErrorPredictor(kind, trunk)
     denoiser = shapes_of(trunk)
-    own = jax.eval_shape(lambda denoiser: predictor.init(jax.random.key(0), denoiser), denoiser)
-    assert count(denoiser) == 169_628_755 and count(own) == size
+    predictor_params = jax.eval_shape(lambda denoiser: predictor.init(jax.random.key(0), denoiser), denoiser)
+    assert count(denoiser) == 169_628_755 and count(predictor_params) == size
     tokens = jax.ShapeDtypeStruct((2, 512), jnp.int32)
-    assert jax.eval_shape(predictor, denoiser, own, tokens).shape == (2, 512)
+    assert jax.eval_shape(predictor, denoiser, predictor_params, tokens).shape == (2, 512)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_new_predictors_are_undecided(kind):
+def test_initial_error_logits_are_zero(kind):
     predictor = ErrorPredictor(kind, TRUNK)
     first = logits(predictor, DENOISER, start(predictor, DENOISER), STATE, LABEL)
     assert first.shape == (BATCH, LENGTH) and first.dtype == jnp.float32 and not np.any(first)
@@ -68,28 +68,28 @@ def test_new_predictors_are_undecided(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_copied(kind):
-    """All but the head and the memory's adapter; the first block; its own arrays, for a step may give them away."""
-    own = ErrorPredictor(kind, TRUNK).init(jax.random.key(2), DENOISER)
-    head = own.pop("head")
+def test_copied_parameters(kind):
+    """All except the head and the adapter, or those with the first block only; arrays are not shared, for donation."""
+    predictor_params = ErrorPredictor(kind, TRUNK).init(jax.random.key(2), DENOISER)
+    head = predictor_params.pop("head")
     assert head["linear"]["kernel"].shape == (16, 1)
     assert not np.any(head["linear"]["kernel"]) and not np.any(head["linear"]["bias"])
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(head["modulation"]))
     np.testing.assert_array_equal(head["norm"]["scale"], np.ones(16))
     if kind == "head":
-        assert own == {}
+        assert predictor_params == {}
         return
     expected = {name: part for name, part in DENOISER.items() if name not in ("head", "adapter")}
     if kind == "block":
         expected["blocks"] = jax.tree.map(lambda leaf: leaf[:1], expected["blocks"])
-    chex.assert_trees_all_equal(own, expected)
+    chex.assert_trees_all_equal(predictor_params, expected)
     jitted = start(ErrorPredictor(kind, TRUNK), DENOISER)
     pointers = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(DENOISER)}
-    assert not pointers & {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((own, jitted))}
+    assert not pointers & {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((predictor_params, jitted))}
 
 
 def test_features_are_those_of_the_denoiser():
-    """A new full predictor's are the denoiser's; a block's those of a denoiser that has that block alone."""
+    """Those of a new full predictor are equal to the denoiser's, and those of a block to a denoiser of one block."""
 
     @partial(jax.jit, static_argnums=0)
     def features(net, params):
@@ -105,15 +105,15 @@ def test_features_are_those_of_the_denoiser():
     small = features(block.net, start(block, DENOISER))
     np.testing.assert_allclose(small, features(TRUNK.clone(blocks=1), first), atol=1e-5)
     assert np.abs(small - expected).max() > 1e-1
-    # What is there of a head reads these features.
+    # The head of the denoiser reads these features.
     head = ErrorPredictor("head", TRUNK)
-    own = randomized(start(head, DENOISER))
-    read = head.net.apply({"params": DENOISER | own}, expected, label=LABEL, method="head")[..., 0]
-    np.testing.assert_allclose(logits(head, DENOISER, own, STATE, LABEL), read, atol=1e-5)
+    predictor_params = randomized(start(head, DENOISER))
+    read = head.net.apply({"params": DENOISER | predictor_params}, expected, label=LABEL, method="head")[..., 0]
+    np.testing.assert_allclose(logits(head, DENOISER, predictor_params, STATE, LABEL), read, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_reach_all_that_is_trained_and_nothing_that_is_not(kind):
+def test_gradients_reach_exactly_the_trained_parameters(kind):
     predictor = ErrorPredictor(kind, TRUNK)
     wrong = (STATE % 3 == 0).astype(jnp.float32)
 
@@ -128,7 +128,7 @@ def test_gradients_reach_all_that_is_trained_and_nothing_that_is_not(kind):
     new = start(predictor, DENOISER)
     frozen, gradient = slope(DENOISER, new)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(frozen))
-    # The zero output layer lets nothing past it at first.
+    # The zero output layer has no gradient with respect to its input at first.
     assert np.all(gradient["head"]["linear"]["kernel"]) and np.all(gradient["head"]["linear"]["bias"])
     gradient["head"].pop("linear")
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
@@ -138,7 +138,7 @@ def test_gradients_reach_all_that_is_trained_and_nothing_that_is_not(kind):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
-def test_dropout_acts_in_what_is_trained():
+def test_dropout_acts_in_trained_parts_only():
     keys = jax.random.split(jax.random.key(3), BATCH)
     for kind in KINDS:
         predictor = ErrorPredictor(kind, TRUNK)
@@ -150,14 +150,14 @@ def test_dropout_acts_in_what_is_trained():
 def test_labels_are_read_and_may_be_absent():
     predictor = ErrorPredictor("head", TRUNK)
     params = randomized(start(predictor, DENOISER))
-    told, untold = logits(predictor, DENOISER, params, STATE, LABEL), logits(predictor, DENOISER, params, STATE)
-    assert np.abs(told - untold).max() > 1e-2
+    labeled, unlabeled = logits(predictor, DENOISER, params, STATE, LABEL), logits(predictor, DENOISER, params, STATE)
+    assert np.abs(labeled - unlabeled).max() > 1e-2
     none = logits(predictor, DENOISER, params, STATE, jnp.full(BATCH, TRUNK.labels))
-    np.testing.assert_allclose(none, untold, atol=1e-6)
+    np.testing.assert_allclose(none, unlabeled, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_digits_give_one_logit_a_token(kind):
+def test_subtokens_have_one_logit_per_token(kind):
     predictor = ErrorPredictor(kind, DIGITS)
     denoiser = randomized(shapes_of(DIGITS, 2))
     new = start(predictor, denoiser)
@@ -171,7 +171,7 @@ def test_digits_give_one_logit_a_token(kind):
     assert np.abs(logits(predictor, denoiser, params, changed) - before).min() > 0
 
 
-def test_bfloat16_predictors_answer_in_float32():
+def test_bfloat16_predictors_have_float32_logits():
     predictor = ErrorPredictor("block", TRUNK.clone(dtype="bfloat16", unroll=2))
     exact = ErrorPredictor("block", TRUNK)
     params = randomized(start(exact, DENOISER))
@@ -180,7 +180,7 @@ def test_bfloat16_predictors_answer_in_float32():
 
 
 def test_costs_of_a_guided_step():
-    """One block is about 6 % of a denoiser's pass and a trunk about 69 % (matrix products alone)."""
+    """One block has about 6 % and a trunk about 69 % of the matrix products of a denoiser."""
     trunk = DiT(50259, **SIZES["small"])
     whole = flops_per_token(hidden=768, blocks=12, vocab_size=50259, length=1)
     share = {kind: ErrorPredictor(kind, trunk).flops(1) / whole for kind in KINDS}
@@ -190,6 +190,6 @@ def test_costs_of_a_guided_step():
     assert longer == 10 * flops_per_token(hidden=768, blocks=1, vocab_size=1, length=10)
 
 
-def test_unknown_kinds_are_refused():
+def test_unknown_kinds_raise():
     with pytest.raises(ValueError, match=r"predictor\.kind: unknown 'two'; known: full, block, head"):
         ErrorPredictor("two", TRUNK)

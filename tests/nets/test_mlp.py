@@ -11,7 +11,7 @@ from tests.nets.small_discrete_unets import random_params
 TOY = Mlp(positions=2, classes=9, base=3, digits=2, hidden=16, layers=2, time=True)
 
 
-def test_perceptron_reads_every_digit_and_the_time():
+def test_perceptron_reads_every_subtoken_and_the_time():
     state = jnp.array([[0, 1, 2, 3], [3, 3, 3, 3]])
     initial = jax.jit(TOY.init)(jax.random.key(0), state)
     assert (TOY.apply(initial, state) == 0).all()

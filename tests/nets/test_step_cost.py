@@ -1,4 +1,4 @@
-"""The tool that compares the costs of methods: networks of the size that is asked for, and a ratio for each program."""
+"""The tool that compares the costs of methods: sizes of networks, and a ratio per program."""
 
 import subprocess
 import sys
@@ -13,13 +13,13 @@ print(model.blocks, model.unroll, model.hidden)
 
 
 def sizes(*words):
-    """Blocks, blocks a turn and width; in a process of its own, for tools share names of flags."""
+    """Return blocks, blocks per iteration and width, from a separate process, because tools share names of flags."""
     done = subprocess.run([sys.executable, "-c", SIZES, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [int(word) for word in done.stdout.split()]
 
 
-def test_blocks_are_those_asked_for():
+def test_number_of_blocks_is_the_requested_one():
     assert sizes()[0] == 4
     assert sizes("--blocks=12") == [12, 12, 128]
     assert sizes("--size=small", "--blocks=6")[:2] == [6, 1]

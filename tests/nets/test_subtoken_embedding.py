@@ -1,4 +1,4 @@
-"""The embedding of half-known tokens: columns, shapes, sharing, and what it refuses."""
+"""The embedding of partially masked tokens: columns, shapes, sharing, and invalid sizes."""
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,12 @@ def rows(net, state=STATE):
 
 
 def table_of(net):
-    """Every entry different, and sums of different pairs too."""
+    """Return a table whose entries, and sums of pairs of entries, are all different."""
     shape = rows(net)
     return (np.arange(np.prod(shape), dtype=np.float32) ** 2).reshape(shape)
 
 
-def test_digit_j_fills_its_own_columns():
+def test_subtoken_j_fills_its_columns():
     net = DigitEmbedding(BASE, DIGITS, HIDDEN)
     table = table_of(net)
     out = embed(net, table)
@@ -44,7 +44,7 @@ def test_a_fully_masked_token_is_the_mask_row_repeated():
     np.testing.assert_array_equal(out[1, 1], out[0, 2])
 
 
-def test_sum_adds_the_embeddings_of_all_digits():
+def test_sum_adds_the_embeddings_of_all_subtokens():
     net = DigitEmbedding(BASE, DIGITS, HIDDEN, merge="sum")
     table = table_of(net)
     assert table.shape == (BASE + 1, HIDDEN)
@@ -53,7 +53,7 @@ def test_sum_adds_the_embeddings_of_all_digits():
 
 @pytest.mark.parametrize("merge", ["concat", "sum"])
 def test_separate_tables_are_packed_one_after_the_other(merge):
-    """With equal tables they are the shared one; with different ones the order of digits matters to the sum."""
+    """Equal tables are equivalent to a shared one; with different ones the sum depends on the order of sub-tokens."""
     net = DigitEmbedding(BASE, DIGITS, HIDDEN, merge, shared=False)
     table = table_of(net)
     assert table.shape == (DIGITS * (BASE + 1), HIDDEN // DIGITS if merge == "concat" else HIDDEN)
@@ -70,8 +70,8 @@ def test_separate_tables_are_packed_one_after_the_other(merge):
 
 
 @pytest.mark.parametrize(("digits", "parameters"), [(1, 50258 * 768), (2, 86_784), (4, 3_072), (8, 480)])
-def test_the_published_tables_have_as_many_parameters_as_counted(digits, parameters):
-    """GPT-2's vocabulary at width 768, one table for all places."""
+def test_parameter_counts_of_the_published_tables(digits, parameters):
+    """The vocabulary of GPT-2 at width 768, with one table for all sub-tokens."""
     base = SubtokenCodec(50257, digits).base
     state = jnp.zeros((1, 4 * digits), jnp.int32)
     net = DigitEmbedding(base, digits, 768)
@@ -88,14 +88,14 @@ def test_initial_range_is_that_of_the_width():
 
 
 @pytest.mark.parametrize(
-    ("net", "said"),
+    ("net", "message"),
     [
         (DigitEmbedding(BASE, 3, HIDDEN), r"codec\.digits: 3 digits do not divide model\.hidden=8; set codec\.merge"),
         (DigitEmbedding(BASE, DIGITS, HIDDEN, "mean"), r"codec\.merge: unknown 'mean'; known: concat, sum"),
     ],
 )
-def test_bad_embeddings_name_their_field(net, said):
-    with pytest.raises(ValueError, match=said) as caught:
+def test_bad_embeddings_name_their_field(net, message):
+    with pytest.raises(ValueError, match=message) as caught:
         rows(net)
     assert "\n" not in str(caught.value)
     assert rows(DigitEmbedding(BASE, 3, HIDDEN, "sum")) == (BASE + 1, HIDDEN)

@@ -1,4 +1,4 @@
-"""Prompts of known words: the table's places, prompts that are not told, and the U-Net that reads them."""
+"""Prompt tables, null conditioning, and the U-Net that reads prompts."""
 
 from functools import partial
 
@@ -26,24 +26,24 @@ UNET = UNet(
 NET = CaptionedUNet(UNET, WORDS, LENGTH)
 PROMPT = jnp.array([[1, 2, 3, 0], [6, 2, 5, 4], [1, 2, 3, 0]], jnp.int32)
 TIME = jnp.array([3.0, 500.5, 999.0])
-PICTURE = jnp.asarray(np.random.default_rng(0).normal(size=(BATCH, 4, 8, 3)), jnp.float32)
+IMAGE = jnp.asarray(np.random.default_rng(0).normal(size=(BATCH, 4, 8, 3)), jnp.float32)
 
-# Programs this small run once: compiling them is all that they cost.
+# Small programs run once, so that compilation is most of their cost.
 compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 apply = compiled(NET.apply)
 
 
 @pytest.fixture(scope="module")
 def params():
-    return randomized(lambda key: NET.init(key, PICTURE, TIME, PROMPT))
+    return randomized(lambda key: NET.init(key, IMAGE, TIME, PROMPT))
 
 
 def test_context_is_word_plus_position(params):
     tables = params["params"]["prompts"]
     assert tables["word"].shape == (WORDS + 1, 6) and tables["position"].shape == (LENGTH, 6)
-    found = NET.apply(params, PROMPT, method="embed")
-    np.testing.assert_array_equal(found, tables["word"][PROMPT] + tables["position"][None])
-    np.testing.assert_array_equal(found, PromptTable(WORDS, LENGTH, 6).apply({"params": tables}, PROMPT))
+    result = NET.apply(params, PROMPT, method="embed")
+    np.testing.assert_array_equal(result, tables["word"][PROMPT] + tables["position"][None])
+    np.testing.assert_array_equal(result, PromptTable(WORDS, LENGTH, 6).apply({"params": tables}, PROMPT))
 
 
 def test_contexts_start_with_unit_variance():
@@ -53,38 +53,38 @@ def test_contexts_start_with_unit_variance():
     assert abs(np.mean(np.square(context)) - 1) < 0.1
 
 
-def test_a_prompt_that_is_not_told_has_a_word_of_its_own(params):
+def test_null_conditioning_has_a_separate_id(params):
     assert NET.nothing == PromptTable(WORDS).null_id == WORDS
     dropped = PROMPT.at[1].set(NET.nothing)
-    told, untold = (apply(params, PICTURE, TIME, prompt) for prompt in (PROMPT, dropped))
-    moved = np.abs(told - untold).max((1, 2, 3))
+    conditional, unconditional = (apply(params, IMAGE, TIME, prompt) for prompt in (PROMPT, dropped))
+    moved = np.abs(conditional - unconditional).max((1, 2, 3))
     assert moved[1] > 1e-2 and (moved[[0, 2]] == 0).all()
 
 
-def test_a_context_takes_the_place_of_its_prompt(params):
+def test_context_replaces_its_prompt(params):
     context = NET.apply(params, PROMPT, method="embed")
-    found = apply(params, PICTURE, TIME, PROMPT)
-    np.testing.assert_allclose(apply(params, PICTURE, TIME, context), found, atol=1e-5)
+    result = apply(params, IMAGE, TIME, PROMPT)
+    np.testing.assert_allclose(apply(params, IMAGE, TIME, context), result, atol=1e-5)
     assert set(params["params"]) == {"unet", "prompts"}
-    alone = jax.eval_shape(UNET.init, jax.random.key(0), PICTURE, TIME, context)["params"]
+    alone = jax.eval_shape(UNET.init, jax.random.key(0), IMAGE, TIME, context)["params"]
     assert jax.tree.map(jnp.shape, params["params"]["unet"]) == jax.tree.map(jnp.shape, alone)
 
 
-def test_gradients_reach_the_words_that_are_read_and_every_context(params):
+def test_gradients_reach_the_words_of_the_prompts_and_every_context(params):
     def loss(tables, shift):
-        told = NET.apply({"params": params["params"] | {"prompts": tables}}, PROMPT, method="embed") + shift
-        return jnp.mean(jnp.square(NET.apply(params, PICTURE, TIME, told) - 1))
+        conditional = NET.apply({"params": params["params"] | {"prompts": tables}}, PROMPT, method="embed") + shift
+        return jnp.mean(jnp.square(NET.apply(params, IMAGE, TIME, conditional) - 1))
 
     shift = jnp.zeros((BATCH, LENGTH, 6))
     tables, contexts = compiled(jax.grad(loss, argnums=(0, 1)))(params["params"]["prompts"], shift)
     assert (np.abs(contexts).max(-1) > 1e-6).all()
-    # A word's gradient is the sum of those of the places where it stands.
+    # The gradient of a word is the sum over its positions in the prompts.
     expected = np.zeros_like(tables["word"])
     np.add.at(expected, np.asarray(PROMPT), np.asarray(contexts))
     np.testing.assert_allclose(tables["word"], expected, atol=1e-6)
     np.testing.assert_allclose(tables["position"], contexts.sum(0), atol=1e-6)
 
 
-def test_prompts_of_another_length_are_refused(params):
+def test_prompts_of_another_length_raise(params):
     with pytest.raises(ValueError, match=r"prompts\.length: is 4, but the prompts are \(3, 3\)"):
-        NET.apply(params, PICTURE, TIME, PROMPT[:, :3])
+        NET.apply(params, IMAGE, TIME, PROMPT[:, :3])

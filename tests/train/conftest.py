@@ -1,4 +1,4 @@
-"""A tiny language model and its data, shared by the tests of training."""
+"""A small language model and its data for tests of training."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def init(net):
 
 @pytest.fixture(scope="session")
 def params(init):
-    """Weights away from the zero initialization, where most gradients vanish."""
+    """Return random weights; with the zero initialization most gradients vanish."""
     fresh = jax.jit(init)(jax.random.key(1))
     leaves, tree = jax.tree.flatten(fresh)
     keys = jax.random.split(jax.random.key(2), len(leaves))
@@ -48,7 +48,7 @@ def optimizer():
 
 
 def batch_at(step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
-    """A batch as a pure function of its step, with some padding."""
+    """Return a batch with padding, as a pure function of the step."""
     random = np.random.default_rng(step)
     tokens = random.integers(0, MASK, (BATCH, LENGTH), dtype=np.int32)
     weights = np.ones((BATCH, LENGTH), np.float32)
@@ -57,7 +57,7 @@ def batch_at(step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
 
 
 def stream(step: int):
-    """Batches from a step on."""
+    """Yield batches from a step on."""
     while True:
         yield batch_at(step)
         step += 1

@@ -78,7 +78,7 @@ def lookahead_guide(lookahead: Lookahead, strength: Number, scale: Number) -> Gu
 
     def guide(predict: Predict) -> Predict:
         def guided(x: Data, row, carry):
-            # Without the barrier the compiler fuses prediction and shift, and a shift of 0 would change the rounding.
+            # The barrier keeps the compiler from fusing prediction and shift, which would round differently.
             clean, carry = jax.lax.optimization_barrier(predict(x, row, carry))
             groups = flat(x).reshape(len(lookahead.rewards), -1, lookahead.samples.shape[-1]).astype(jnp.float32)
             shifts = jax.vmap(lambda particles, x: shift(particles, strength, x, row.alpha, row.sigma))

@@ -1,4 +1,4 @@
-"""Methods of sampling from prompts, on a network small enough to see through: limits, costs, and that rewards rise."""
+"""Methods of sampling from prompts with a small network: limits, costs, and increased rewards."""
 
 import flax.linen as nn
 import jax
@@ -19,7 +19,7 @@ WORDS, IMAGE, PROMPTS, IMAGES = 5, (2, 2, 3), 3, 4
 
 
 class Small(nn.Module):
-    """Noise from a state and the mean of a prompt's vectors."""
+    """A noise prediction from the state and the mean of the word vectors of a prompt."""
 
     @property
     def nothing(self):
@@ -32,18 +32,18 @@ class Small(nn.Module):
     def embed(self, prompt):
         return self.table(prompt)
 
-    def __call__(self, x, time, told):
-        context = self.embed(told) if jnp.issubdtype(told.dtype, jnp.integer) else told
+    def __call__(self, x, time, cond):
+        context = self.embed(cond) if jnp.issubdtype(cond.dtype, jnp.integer) else cond
         return jnp.tanh(self.mix(x) + context.mean(axis=1)[:, None, None])
 
 
 NET = Small()
 PARAMS = NET.init(jax.random.key(0), jnp.zeros((1, *IMAGE)), jnp.zeros(1), jnp.zeros((1, 8), jnp.int32))["params"]
-TOLD = jnp.asarray(np.random.default_rng(0).integers(0, WORDS, (PROMPTS, 8)), jnp.int32)
+PROMPT_IDS = jnp.asarray(np.random.default_rng(0).integers(0, WORDS, (PROMPTS, 8)), jnp.int32)
 
 
-def denoiser(params, x, time, told=None, memory=None, *, keys=None):
-    return NET.apply({"params": params}, x, time, told)
+def denoiser(params, x, time, cond=None, memory=None, *, keys=None):
+    return NET.apply({"params": params}, x, time, cond)
 
 
 SYSTEM = System(
@@ -56,12 +56,12 @@ SYSTEM = System(
 )
 
 
-def reward(reward_params, clean, told):
-    """Bright pictures are good."""
+def reward(reward_params, clean, cond):
+    """Return the mean brightness."""
     return jnp.mean(clean, axis=(1, 2, 3))
 
 
-def made(kind, **fields):
+def method_of(kind, **fields):
     config = prompted("lidar_shapes", "debug")
     config.sample.steps = 10
     config.sample.gaussian.update(method=kind, images=IMAGES)
@@ -76,19 +76,19 @@ def keys_of(purpose, draws, prompts=PROMPTS):
     return jax.vmap(lambda key: example_keys(key, jnp.arange(draws)))(slot_keys)
 
 
-def pictures(method, prompts=PROMPTS):
-    told, ahead = TOLD[:prompts], None
+def draw_images(method, prompts=PROMPTS):
+    cond, ahead = PROMPT_IDS[:prompts], None
     if method.lookahead:
-        samples = method.lookahead(PARAMS, keys_of(1, method.particles, prompts), told)
+        samples = method.lookahead(PARAMS, keys_of(1, method.particles, prompts), cond)
         worth = reward(None, samples.reshape(-1, *IMAGE), None).reshape(samples.shape[:2])
         ahead = Lookahead(samples.reshape(*samples.shape[:2], -1), worth)
     forces = {name: jnp.float32(value) for name, value in method.strengths.items()}
-    return np.asarray(method.draw(PARAMS, {}, keys_of(0, method.draws, prompts), told, ahead, forces))
+    return np.asarray(method.draw(PARAMS, {}, keys_of(0, method.draws, prompts), cond, ahead, forces))
 
 
 @pytest.fixture(scope="module")
 def plain():
-    return pictures(made("plain"))
+    return draw_images(method_of("plain"))
 
 
 @pytest.mark.parametrize(
@@ -101,12 +101,12 @@ def plain():
     ],
     ids=["one particle", "no scale", "no gradient", "no ascent"],
 )
-def test_methods_without_force_are_plain_sampling(plain, kind, fields):
-    """LiDAR's bit for bit; the others compile their gradient, too."""
-    found = pictures(made(kind, **fields))
+def test_methods_of_zero_strength_are_unguided_sampling(plain, kind, fields):
+    """LiDAR bitwise, the others up to the rounding of programs with a gradient."""
+    result = draw_images(method_of(kind, **fields))
     if kind == "lidar":
-        np.testing.assert_array_equal(found, plain)
-    np.testing.assert_allclose(found, plain, rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(result, plain)
+    np.testing.assert_allclose(result, plain, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -122,50 +122,50 @@ def test_methods_without_force_are_plain_sampling(plain, kind, fields):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_every_method_raises_the_reward(plain, kind, fields):
-    assert pictures(made(kind, **fields)).mean() > plain.mean() + 0.02
+    assert draw_images(method_of(kind, **fields)).mean() > plain.mean() + 0.02
 
 
 def test_the_best_are_among_what_was_drawn_and_come_in_order():
-    two = made("best_of", best_of=2)
+    two = method_of("best_of", best_of=2)
     assert two.draws == 2 * IMAGES
-    kept = pictures(two).mean(axis=(2, 3, 4))
-    assert np.all(np.diff(kept, axis=1) <= 0)
+    brightness = draw_images(two).mean(axis=(2, 3, 4))
+    assert np.all(np.diff(brightness, axis=1) <= 0)
 
 
-def test_a_prompts_pictures_do_not_depend_on_the_other_prompts(plain):
-    np.testing.assert_allclose(pictures(made("plain"), 2), plain[:2], atol=1e-5)
-    guided = made("lidar", lookahead__particles=6, lookahead__scale=3.0)
-    np.testing.assert_allclose(pictures(guided, 2), pictures(guided)[:2], atol=1e-4)
+def test_images_do_not_depend_on_other_prompts(plain):
+    np.testing.assert_allclose(draw_images(method_of("plain"), 2), plain[:2], atol=1e-5)
+    guided = method_of("lidar", lookahead__particles=6, lookahead__scale=3.0)
+    np.testing.assert_allclose(draw_images(guided, 2), draw_images(guided)[:2], atol=1e-4)
 
 
-def test_prompts_matter_and_guidance_by_nothing_doubles_the_cost(plain):
-    alone = made("plain", guidance=1.0)
-    assert (made("plain").cost, alone.cost) == (Cost(80, 0, 0), Cost(40, 0, 0))
-    assert np.abs(pictures(alone) - plain).max() > 1e-3
+def test_prompts_have_an_effect_and_classifier_free_guidance_doubles_the_cost(plain):
+    alone = method_of("plain", guidance=1.0)
+    assert (method_of("plain").cost, alone.cost) == (Cost(80, 0, 0), Cost(40, 0, 0))
+    assert np.abs(draw_images(alone) - plain).max() > 1e-3
 
 
-def test_a_sweep_over_strengths_compiles_once():
-    """The program takes them as inputs."""
+def test_sweep_over_strengths_compiles_once():
+    """Strengths are inputs of the program."""
     texts = set()
     for scale in (1.0, 12.5):
-        lidar = made("lidar", lookahead__scale=scale, lookahead__strength=scale * 100)
+        lidar = method_of("lidar", lookahead__scale=scale, lookahead__strength=scale * 100)
         ahead = Lookahead(jnp.zeros((PROMPTS, 8, 12)), jnp.zeros((PROMPTS, 8)))
         forces = {name: jnp.float32(value) for name, value in lidar.strengths.items()}
         assert forces["scale"] == scale
-        texts.add(jax.jit(lidar.draw).lower(PARAMS, {}, keys_of(0, lidar.draws), TOLD, ahead, forces).as_text())
+        texts.add(jax.jit(lidar.draw).lower(PARAMS, {}, keys_of(0, lidar.draws), PROMPT_IDS, ahead, forces).as_text())
     assert len(texts) == 1
 
 
 def test_costs_by_hand():
-    """10 steps, 4 pictures, two evaluations a prediction; FK weighs at steps 2, 4, 6, 8 and 9."""
+    """10 steps, 4 images, two evaluations per prediction; FK steering resamples at steps 2, 4, 6, 8 and 9."""
     costs = {
-        "best_of": (made("best_of", best_of=3), Cost(240, 0, 12)),
-        "gradient": (made("gradient"), Cost(80, 80, 40)),
-        "every second": (made("gradient", gradient__period=2), Cost(80, 40, 20)),
-        "condition": (made("condition", condition__period=2), Cost(80 + 40, 20, 20)),
-        "steering": (made("steering"), Cost(80, 0, 20)),
-        "lidar": (made("lidar", lookahead__particles=7, lookahead__steps=3), Cost(80 + 42, 0, 7)),
-        "both": (made("lidar_steering", lookahead__particles=7, lookahead__steps=3), Cost(80 + 42, 0, 7 + 20)),
+        "best_of": (method_of("best_of", best_of=3), Cost(240, 0, 12)),
+        "gradient": (method_of("gradient"), Cost(80, 80, 40)),
+        "every second": (method_of("gradient", gradient__period=2), Cost(80, 40, 20)),
+        "condition": (method_of("condition", condition__period=2), Cost(80 + 40, 20, 20)),
+        "steering": (method_of("steering"), Cost(80, 0, 20)),
+        "lidar": (method_of("lidar", lookahead__particles=7, lookahead__steps=3), Cost(80 + 42, 0, 7)),
+        "both": (method_of("lidar_steering", lookahead__particles=7, lookahead__steps=3), Cost(80 + 42, 0, 7 + 20)),
     }
     for name, (one, expected) in costs.items():
         assert one.cost == expected, name

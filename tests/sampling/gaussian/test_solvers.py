@@ -1,4 +1,4 @@
-"""Solvers against worked numbers, exact flows, and the moments of a Gaussian mixture."""
+"""Solvers compared with worked examples, exact flows, and the moments of a Gaussian mixture."""
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,12 @@ def keys_of(size, seed=0):
     return example_keys(jax.random.key(seed), jnp.arange(size))
 
 
-def exact(law):
-    return lambda x, row, carry: (oracle.clean(law, x, row.alpha, row.sigma), carry)
+def exact(mixture):
+    return lambda x, row, carry: (oracle.clean(mixture, x, row.alpha, row.sigma), carry)
 
 
 def walk(path, solver, clean_at, start=1.0):
-    """A deterministic solver in float64, given the exact clean estimate."""
+    """Return the last state of a deterministic solver with the exact clean estimate, in float64."""
     table, x, before = solver(path), start, 0.0
     for step in range(len(path.time) - 1):
         clean = clean_at(x, path.alpha[step], path.sigma[step])
@@ -49,18 +49,18 @@ def gaussian_clean(x, alpha, sigma):
     ],
 )
 def test_dpm_solver_follows_the_published_numbers(steps, expected):
-    made = walk(solvers.linspace(STABLE, int(steps)), solvers.dpm_solver, gaussian_clean)
-    assert made == pytest.approx(expected, abs=2e-8)
+    result = walk(solvers.linspace(STABLE, int(steps)), solvers.dpm_solver, gaussian_clean)
+    assert result == pytest.approx(expected, abs=2e-8)
 
 
 def test_ddim_follows_the_published_numbers():
     for steps, expected in ((50, 1.24677562), (100, 1.25991134)):
-        made = walk(solvers.leading(STABLE, steps), solvers.ddim(0.0), gaussian_clean)
-        assert made == pytest.approx(expected, abs=2e-8)
+        result = walk(solvers.leading(STABLE, steps), solvers.ddim(0.0), gaussian_clean)
+        assert result == pytest.approx(expected, abs=2e-8)
 
 
 def test_deterministic_solvers_converge_to_the_exact_flow():
-    """x follows its quantile: from N(.5 a, .64 a^2 + s^2) at the start to N(.5, .64)."""
+    """The flow preserves quantiles, from N(.5 a, .64 a^2 + s^2) at the start to N(.5, .64)."""
     path = solvers.linspace(STABLE, 900)
     start = (1.0 - 0.5 * path.alpha[0]) / np.sqrt(0.64 * path.alpha[0] ** 2 + path.sigma[0] ** 2)
     flow = 0.5 + 0.8 * start
@@ -82,7 +82,7 @@ def test_grids_of_indices():
     assert indices(path) == [999, 890, 746, 549, 299, 90, 12, 0]
     expected = [14.6146, 7.9029, 4.0277, 1.9104, 0.8289, 0.3211, 0.1072, 0.0292]
     np.testing.assert_allclose((path.sigma / path.alpha)[:-1], expected, atol=5e-5)
-    # LiDAR guides at indices above 200: 80 of 100 steps, 40 of 50.
+    # LiDAR is guided at indices above 200, in 80 of 100 steps and in 40 of 50.
     for steps, count in ((100, 80), (50, 40)):
         path = solvers.leading(STABLE, steps)
         assert solvers.guided_until(path, 0.201).sum() == count
@@ -95,7 +95,7 @@ def test_the_variance_of_the_last_ancestral_step():
 
 
 def test_the_ancestral_posterior_of_the_square_root_chain():
-    """Five steps over the spaced chain: coefficients of the clean data and the state, and the variance."""
+    """Coefficients of the clean data and the state, and the variance, for five steps of the chain."""
     chain = SquareRootChain()
     path = solvers.at_indices(chain, np.linspace(0, 1999, 5).round()[::-1], (1.0, 0.0))
     np.testing.assert_allclose(
@@ -107,8 +107,8 @@ def test_the_ancestral_posterior_of_the_square_root_chain():
     np.testing.assert_allclose((table.noise**2)[::-1], [0, 0.01441985, 0.29143456, 0.44171270, 0.86472932], atol=1e-6)
 
 
-def test_a_perfect_estimate_is_reached_from_any_noise():
-    """DDIM keeps the noise it started with: x = alpha x_0 + sigma z at every point, and x_0 at the end."""
+def test_ddim_reaches_a_perfect_estimate():
+    """At every point x = alpha x_0 + sigma z with the noise z of the start, and x = x_0 at the end."""
     path = solvers.uniform(SigmaIsTime(), 5)
     table, noise, clean, x = solvers.ddim(0.0)(path), -1.7, 0.4, -1.7
     assert table.state[0] == pytest.approx(0.8)
@@ -122,7 +122,7 @@ def test_a_perfect_estimate_is_reached_from_any_noise():
 
 @pytest.mark.parametrize("eta", ["0.0", "0.5", "1.0"])
 def test_noise_keeps_the_marginals_under_a_perfect_estimate(eta):
-    """If x is N(alpha x_0, sigma^2) so is x' at the next level, for every eta."""
+    """If x has N(alpha x_0, sigma^2), then x' has that of the next level, for every eta."""
     path = solvers.uniform(CosineSignal(), 7, last=0.05)
     table = solvers.ddim(float(eta))(path)
     variance = (table.state * path.sigma[:-1]) ** 2 + table.noise**2
@@ -138,16 +138,16 @@ def test_the_consistency_solver_ends_on_its_estimate():
     np.testing.assert_allclose(table.noise[:-1], path.sigma[1:-1])
 
 
-LAW = oracle.mixture([0.5, 0.3, 0.2], [-2, 0.5, 2], np.array([0.5, 0.4, 0.6]) ** 2)
+MIXTURE = oracle.mixture([0.5, 0.3, 0.2], [-2, 0.5, 2], np.array([0.5, 0.4, 0.6]) ** 2)
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "dpm_solver"])
 def test_samplers_reach_the_moments_of_a_mixture(name):
-    """Law 5; the schedule ends at pure noise, so that the start is exact."""
+    """Law 5, with a schedule whose start is pure noise."""
     solver = {"ddim": solvers.ddim(0.0), "ddpm": solvers.ddim(1.0), "dpm_solver": solvers.dpm_solver}[name]
     path = solvers.uniform(CosineSignal(), 60, first=0.999)
     grid = solvers.gaussian_grid(path, solver)
-    x, _ = jax.jit(lambda keys: sample_gaussian(exact(LAW), keys, (1,), grid))(keys_of(20_000))
+    x, _ = jax.jit(lambda keys: sample_gaussian(exact(MIXTURE), keys, (1,), grid))(keys_of(20_000))
     second = 0.5 * (4 + 0.25) + 0.3 * (0.25 + 0.16) + 0.2 * (4 + 0.36)
     assert float(x.mean()) == pytest.approx(-0.45, abs=0.06)
     assert float((x**2).mean()) == pytest.approx(second, rel=0.05)
@@ -155,20 +155,20 @@ def test_samplers_reach_the_moments_of_a_mixture(name):
 
 def test_examples_do_not_depend_on_their_batch():
     grid = solvers.gaussian_grid(solvers.leading(STABLE, 5), solvers.ddim(1.0))
-    sample = jax.jit(lambda keys: sample_gaussian(exact(LAW), keys, (1,), grid)[0])
-    # The same noise; programs for other shapes may round another way.
+    sample = jax.jit(lambda keys: sample_gaussian(exact(MIXTURE), keys, (1,), grid)[0])
+    # The noise is equal, but programs for different shapes may round differently.
     np.testing.assert_allclose(sample(keys_of(9))[:4], sample(keys_of(4)), atol=1e-5)
 
 
-def test_summaries_are_what_each_step_saw():
+def test_summaries_read_the_inputs_of_each_step():
     grid = solvers.gaussian_grid(solvers.leading(STABLE, 5), solvers.ddim(0.0))
-    x, seen = sample_gaussian(exact(LAW), keys_of(3), (1,), grid, summary=lambda x, clean, carry, row: (x, clean))
+    x, seen = sample_gaussian(exact(MIXTURE), keys_of(3), (1,), grid, summary=lambda x, clean, carry, row: (x, clean))
     assert seen[0].shape == (5, 3, 1)
     last = grid.state[-1] * seen[0][-1] + grid.clean[-1] * seen[1][-1]
     np.testing.assert_allclose(last, x, rtol=1e-6)
 
 
-def test_steps_outside_their_range_are_refused():
+def test_invalid_numbers_of_steps_raise():
     for path in (solvers.leading, solvers.linspace, solvers.karras, solvers.uniform):
         with pytest.raises(ValueError, match=r"sample.steps: must lie in 1"):
             path(STABLE, 0)

@@ -1,4 +1,4 @@
-"""A small network that remembers, and runs of its sampler of which every evaluation is recorded."""
+"""A small network with self-conditioning, and runs of its sampler with a record of every evaluation."""
 
 from dataclasses import replace
 
@@ -30,33 +30,33 @@ def config_of(**overrides):
 
 SYSTEM = families.system(config_of(), MASK)
 PARAMS = randomized(SYSTEM.init, scale=0.3)
-# Loud enough that what is remembered changes what is drawn.
+# The adapter is scaled up, so that the self-conditioning input changes the samples.
 PARAMS["adapter"] = jax.tree.map(lambda leaf: 5 * leaf, PARAMS["adapter"])
 ZERO = PARAMS | {"adapter": jax.tree.map(jnp.zeros_like, PARAMS["adapter"])}
 BLANK = jnp.full((SIZE, LENGTH), MASK)
 
 
-def record(seen, *arrays):
-    """Append what these are at every evaluation."""
-    jax.debug.callback(lambda *values: seen.append([np.asarray(value) for value in values]), *arrays, ordered=True)
+def record(records, *arrays):
+    """Append the values of `arrays` in every evaluation."""
+    jax.debug.callback(lambda *values: records.append([np.asarray(value) for value in values]), *arrays, ordered=True)
 
 
 def recorded(config, params=PARAMS, size=SIZE, seed=0, system=None):
-    """A run, and what each evaluation saw and answered: (state, memory, logits), in order."""
+    """Return the samples of a run, and (state, self-conditioning input, logits) of all evaluations in order."""
     system = system or families.system(config, MASK)
-    seen = []
+    records = []
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         assert keys is None
         logits = system.denoiser(params, noisy, time, cond, memory)
-        told = jnp.zeros((len(noisy), LENGTH, 16)) if memory is None else memory
-        record(seen, noisy, told, logits)
+        memory_or_zeros = jnp.zeros((len(noisy), LENGTH, 16)) if memory is None else memory
+        record(records, noisy, memory_or_zeros, logits)
         return logits
 
     sample = jax.jit(families.sampler(config, replace(system, denoiser=denoiser)))
     samples = jax.block_until_ready(sample(params, keys_of(size, seed), jnp.full((size, LENGTH), MASK)))
     jax.effects_barrier()
-    return samples, [np.stack(arrays) for arrays in zip(*seen, strict=True)]
+    return samples, [np.stack(arrays) for arrays in zip(*records, strict=True)]
 
 
-remember = jax.jit(SYSTEM.self_conditioning)
+next_memory = jax.jit(SYSTEM.self_conditioning)

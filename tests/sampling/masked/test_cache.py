@@ -1,4 +1,4 @@
-"""The cache: a step in which nothing changed is answered by the step before, and evaluations are counted as made."""
+"""The cache: a step after one without changes reuses its logits, and evaluations are counted."""
 
 from dataclasses import dataclass
 
@@ -14,25 +14,25 @@ from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.schedules.masking import Linear
 from diffusion.types import Proposal
 from experiments import families
-from tests.sampling.masked.recording import LENGTH, MASK, PARAMS, STEPS, config_of, keys_of, recorded, remember
+from tests.sampling.masked.recording import LENGTH, MASK, PARAMS, STEPS, config_of, keys_of, next_memory, recorded
 
 
-def test_a_cache_answers_idle_steps_and_keeps_the_memory():
-    """Evaluations are counted as they are made; what comes after an idle stretch reads the last one made."""
+def test_cache_skips_idle_steps_and_preserves_the_self_conditioning_input():
+    """The count is that of actual evaluations; after idle steps the network reads its last prediction."""
     samples, (states, memories, logits) = recorded(config_of(sample__cache=True))
     count = len(states)
     assert (samples.evaluations == count).all() and 2 < count < STEPS + 1
     assert all((states[step + 1] != states[step]).any() for step in range(count - 2))
     assert not memories[0].any()
-    # The fill at the end asks whether or not the last step was idle.
+    # Noise removal evaluates the network even after an idle step.
     for step in range(count - 1 - int((states[-1] == states[-2]).all())):
-        expected = remember(PARAMS, logits[step], states[step], states[step + 1])
+        expected = next_memory(PARAMS, logits[step], states[step], states[step + 1])
         np.testing.assert_array_equal(memories[step + 1], expected)
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A proposal that costs nothing: token 0 everywhere."""
+    """A proposal of token 0 at all positions."""
 
     def __call__(self, keys, logits, noisy, temperature, nucleus):
         return Proposal(jnp.zeros(noisy.shape, jnp.int32), jnp.zeros(noisy.shape), jnp.zeros(noisy.shape))
@@ -42,7 +42,7 @@ class Constant:
 
 
 def counted(params, noisy, time, cond=None, memory=None, *, keys=None):
-    """A network that answers nothing."""
+    """A network with constant logits."""
     return jnp.zeros((len(noisy), 1, 1))
 
 
@@ -50,8 +50,8 @@ def counted(params, noisy, time, cond=None, memory=None, *, keys=None):
     ("steps", "size", "length", "runs", "published"),
     [(32, 1, 32, 600, 20.78), (4, 1, 2, 4000, 2.31), (16, 3, 4, 600, None), (1000, 1, 1024, 16, 641.4)],
 )
-def test_cached_evaluations_are_as_many_as_expected(steps, size, length, runs, published):
-    """1 + (T - 1)(1 - (1 - 1/T)^(B L)) for B sequences of L tokens: a step is idle when no sequence changed."""
+def test_number_of_cached_evaluations_matches_its_expectation(steps, size, length, runs, published):
+    """1 + (T - 1)(1 - (1 - 1/T)^(B L)) for B sequences of L tokens; a step is idle if no sequence changed."""
     sampler = MaskedSampler(
         counted, MaskedDiffusion(MASK, Linear()), Policy(ancestral_step), Constant(), "none", None, cache=True
     )
@@ -72,8 +72,8 @@ def test_cached_evaluations_are_as_many_as_expected(steps, size, length, runs, p
     assert abs(counts.mean() - expected) < min(0.03 * expected, 4.5 * error)
 
 
-def test_a_cache_changes_no_token_of_a_network_without_memory():
-    """One that reads no time: idle steps would be answered the same; a network that reads time may not have one."""
+def test_cache_does_not_change_samples_without_self_conditioning():
+    """Without time conditioning the logits of idle steps are equal; with time conditioning a cache is an error."""
     base = families.system(config_of(memory__adapter="none"), MASK)
     old = {name: part for name, part in PARAMS.items() if name != "adapter"}
     keys, drawn = keys_of(4), {}

@@ -1,4 +1,4 @@
-"""The rate corrector of Prime's image sampler, and the tables of its warped times and temperatures."""
+"""The corrector of MDM-Prime's image sampler, and its tables of warped times and temperatures."""
 
 from functools import partial
 
@@ -29,7 +29,7 @@ def keys_of(size, seed=0):
 
 
 def within(measured, expected, count, tolerance=4):
-    """A frequency of `count` trials."""
+    """Whether the mean of `count` trials is within `tolerance` standard errors of its expectation."""
     return abs(np.mean(measured) - expected) < tolerance * np.sqrt(expected * (1 - expected) / count)
 
 
@@ -38,7 +38,7 @@ def row_at(index):
 
 
 def jumps(index, scale, power, times=TIMES, size=400, length=300):
-    """Frequencies of (proposal, mask) after the corrector: for masked, other and agreeing positions."""
+    """Return the frequencies of (proposal, mask) after the corrector, for masked, different and equal positions."""
     correct = rate_corrector(CUBIC, times, scale, power, M)
     state = jnp.broadcast_to(jnp.arange(length)[None] % 3, (size, length))
     state = jnp.where(state == 0, M, state)
@@ -51,9 +51,9 @@ def jumps(index, scale, power, times=TIMES, size=400, length=300):
 
 
 @pytest.mark.parametrize("index", [0, 4])
-def test_the_corrector_leaves_the_first_and_the_last_step_alone(index):
-    found = jumps(index, 50.0, 0.0)
-    assert found == {"masked": (0, 1), "other": (0, 0), "same": (1, 0)}
+def test_corrector_does_not_act_in_the_first_and_the_last_step(index):
+    frequencies = jumps(index, 50.0, 0.0)
+    assert frequencies == {"masked": (0, 1), "other": (0, 0), "same": (1, 0)}
 
 
 @pytest.mark.parametrize(("index", "scale", "power"), [(1, 4.0, 1.0), (2, 4.0, 0.5), (3, 1.0, 0.0), (3, 0.0, 1.0)])
@@ -63,7 +63,7 @@ def test_jumps_of_the_corrector_have_the_published_rates(index, scale, power):
     kappa, slope = scale * tau**power * (1 - tau) ** power, 3 * tau**2
     forward = width * (slope / (1 - tau**3) + kappa * slope / (1 - tau**3))
     backward = width * kappa * slope / tau**3
-    found = jumps(index, scale, power)
+    frequencies = jumps(index, scale, power)
     stay = np.exp(-forward - backward)
     share = forward / (forward + backward)
     for name, (proposed, masked) in {
@@ -71,16 +71,16 @@ def test_jumps_of_the_corrector_have_the_published_rates(index, scale, power):
         "other": ((1 - stay) * share, (1 - stay) * (1 - share)),
         "same": (np.exp(-backward), 1 - np.exp(-backward)),
     }.items():
-        for measured, expected in zip(found[name], (proposed, masked), strict=True):
+        for measured, expected in zip(frequencies[name], (proposed, masked), strict=True):
             assert abs(measured - expected) <= 4.5 * np.sqrt(expected * (1 - expected) / trials), name
 
 
 def test_the_corrector_follows_warped_times():
-    """Its rates are those of the time at which a step begins, and of the step's width."""
+    """Rates are those at the beginning of a step, times its width."""
     times = np.array([1.0, 0.5, 0.4, 0.3, 0.2, 0.0])
-    found = jumps(1, 0.0, 1.0, times)
+    frequencies = jumps(1, 0.0, 1.0, times)
     expected = 1 - np.exp(-0.1 * 3 * 0.5**2 / (1 - 0.5**3))
-    assert within(found["masked"][0], expected, 40_000)
+    assert within(frequencies["masked"][0], expected, 40_000)
 
 
 @pytest.mark.parametrize("options", [(-1.0, 1.0), (1.0, -0.5)])
@@ -89,8 +89,8 @@ def test_bad_correctors_name_their_field(options):
         rate_corrector(CUBIC, TIMES, *options, M)
 
 
-def test_the_corrector_keeps_the_law():
-    """With the exact posterior re-masking and revealing again changes nothing but the number of changes."""
+def test_corrector_preserves_the_distribution():
+    """With the exact posterior the corrector changes only the number of changes."""
     language, process, size, steps = (
         random_language(0, 3, 3),
         PartialMaskedDiffusion(SubtokenCodec(3, 2), Linear()),
@@ -108,11 +108,11 @@ def test_the_corrector_keeps_the_law():
     assert not samples.invalid.any()
     floor = language.total_variation_floor(size)
     assert 0.6 * floor < language.total_variation(samples.tokens) < 1.4 * floor
-    # Without it (1 - 1/T)^(L l) of the steps are idle.
+    # Without the corrector a fraction (1 - 1/T)^(L l) of the steps is idle.
     assert samples.idle.mean() < steps * (1 - 1 / steps) ** 6 - 2
 
 
-# Time and temperature.
+# Time and temperature
 
 
 def test_temperature_ramps_with_the_data_time():
@@ -121,8 +121,8 @@ def test_temperature_ramps_with_the_data_time():
     np.testing.assert_allclose(grid(LogLinear(), 4, 8, temperature=0.7).temperature, 0.7, rtol=1e-6)
 
 
-def test_warped_grids_move_everything_that_depends_on_time():
-    """tau -> 1 - (1 - tau)^2, that is t -> t^2; the ramp reads the warped time."""
+def test_warps_apply_to_all_columns_that_depend_on_time():
+    """tau -> 1 - (1 - tau)^2 is t -> t^2, and the temperature ramp reads the warped time."""
     rows = grid(CUBIC, 4, 8, end=0.0, ramp=(1.0, 1.0), warp=(1.0, 2.0, 0.0))
     times = np.array([1, 9 / 16, 1 / 4, 1 / 16, 0])
     np.testing.assert_allclose(rows.time, times[:-1], atol=1e-7)
@@ -138,10 +138,10 @@ def test_warped_grids_move_everything_that_depends_on_time():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"warp": (1.0, 2.0)}, r"sample\.warp: must be empty or \(a, p, c\)"),
-        ({"warp": (1.0, 0.0, 0.0)}, r"sample\.warp: .* must make times fall"),  # the published codes' "off"
+        ({"warp": (1.0, 0.0, 0.0)}, r"sample\.warp: .* must make times fall"),  # "off" in the public code
         ({"warp": (-1.0, 1.0, -1.0)}, r"sample\.warp: .* must make times fall"),
         ({"warp": (1.2, 1.0, 0.0)}, r"sample\.warp: .* within \[0, 1\]"),
         ({"warp": (1.0, 1.0, 0.1)}, r"sample\.warp: .* within \[0, 1\]"),
@@ -149,7 +149,7 @@ def test_warped_grids_move_everything_that_depends_on_time():
         ({"ramp": (0.5, -1.0)}, r"sample\.temperature_ramp: \(0\.5, -1\.0\)"),
     ],
 )
-def test_bad_tables_name_their_field(options, said):
-    with pytest.raises(ValueError, match=said) as caught:
+def test_bad_tables_name_their_field(options, message):
+    with pytest.raises(ValueError, match=message) as caught:
         grid(LogLinear(), 8, 8, end=0.0, **options)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Token draws: the two-stage draw has the law of softmax; nucleus sets; the low-precision rule."""
+"""Draws of tokens: the distribution of the two-stage draw, nucleus sets, and the low-precision rule."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def keys(count, seed=0):
 
 
 @pytest.mark.parametrize("classes", [2, 5, 37])
-def test_two_stage_draw_has_the_law_of_softmax(classes):
+def test_two_stage_draw_has_the_softmax_distribution(classes):
     logits = 2 * jax.random.normal(jax.random.key(3), (classes,))
     draws = 40_000
     tokens = jax.jit(draw_two_stage)(keys(4), jnp.broadcast_to(logits, (4, draws // 4, classes)))
@@ -37,7 +37,7 @@ def test_classes_outside_the_vocabulary_are_never_drawn():
 
 
 @pytest.mark.parametrize(
-    ("probs", "rule", "kept"),
+    ("probs", "rule", "expected"),
     [
         ((0.5, 0.3, 0.15, 0.05), "inclusive", (1, 1, 0, 0)),
         ((0.5, 0.3, 0.15, 0.05), "standard", (1, 1, 1, 0)),
@@ -45,9 +45,9 @@ def test_classes_outside_the_vocabulary_are_never_drawn():
         ((0.03, 0.95, 0.02), "standard", (0, 1, 0)),
     ],
 )
-def test_nucleus_sets(probs, rule, kept):
-    found = nucleus_set(jnp.log(jnp.array(probs))[None, None], jnp.float32(0.9), rule)
-    np.testing.assert_array_equal(found[0, 0], np.array(kept, bool))
+def test_nucleus_sets(probs, rule, expected):
+    nucleus = nucleus_set(jnp.log(jnp.array(probs))[None, None], jnp.float32(0.9), rule)
+    np.testing.assert_array_equal(nucleus[0, 0], np.array(expected, bool))
 
 
 def test_nucleus_draws_only_from_the_set_and_reports_the_network_probability():

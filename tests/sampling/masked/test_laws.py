@@ -1,4 +1,4 @@
-"""Laws of samplers under exact denoisers: what they draw is compared with the language, in total variation."""
+"""Distributions of samplers with exact denoisers, compared with the language in total variation."""
 
 from functools import cache, partial
 
@@ -34,13 +34,13 @@ POLICIES = {
 
 
 def denoiser_of(language):
-    """The language's exact posterior as a network."""
+    """Return the exact posterior of a language as a denoiser."""
     return lambda params, noisy, time, cond=None, memory=None, *, keys=None: language.denoise(noisy, time)
 
 
 @cache
 def compiled(policy, steps, language=LANGUAGE):
-    """`run(keys, prompt, temperature=1.0)`; the grid's length is the only thing that is compiled in."""
+    """Return `run(keys, prompt, temperature=1.0)`, compiled once per number of steps."""
     process = MaskedDiffusion(language.vocabulary, Linear())
     sampler = MaskedSampler(denoiser_of(language), process, POLICIES[policy], Draw(language.vocabulary), "none")
     run = jax.jit(partial(sampler, None))
@@ -61,17 +61,17 @@ def blank(size=SIZE, length=LENGTH):
 
 
 def product_of_marginals(language, power=1.0):
-    """The law of one step: every position by itself, from p(x^i)^power."""
+    """Return the distribution of one step, with independent positions x^i drawn from p(x^i)^power."""
     table = language.table.reshape((language.vocabulary,) * language.length)
-    law = np.ones(())
+    product = np.ones(())
     for position in range(language.length):
         marginal = table.sum(axis=tuple(axis for axis in range(language.length) if axis != position)) ** power
-        law = law[..., None] * marginal / marginal.sum()
-    return Enumerable(law.ravel() / law.sum(), language.vocabulary, language.length)
+        product = product[..., None] * marginal / marginal.sum()
+    return Enumerable(product.ravel() / product.sum(), language.vocabulary, language.length)
 
 
 def distance(language, other):
-    """Total variation between two tables."""
+    """Return the total variation between two languages."""
     return 0.5 * np.abs(language.table - other.table).sum()
 
 
@@ -79,12 +79,12 @@ PRODUCT = product_of_marginals(LANGUAGE)
 
 
 def at_the_floor(variation, floor=FLOOR):
-    """Neither above what sampling noise explains, nor suspiciously far below it."""
+    """Whether a total variation is that of sampling noise, neither above nor far below it."""
     return 0.7 * floor < variation < 1.3 * floor
 
 
 def test_the_product_of_marginals_is_far_from_the_language():
-    """So that the floor means something: 0.02 of sampling noise against 0.47."""
+    """The difference is 0.47, and the sampling noise 0.02."""
     assert FLOOR < 0.025
     assert distance(LANGUAGE, PRODUCT) > 15 * FLOOR
 
@@ -97,13 +97,13 @@ def test_one_step_draws_the_product_of_marginals(policy):
 
 
 @pytest.mark.parametrize("policy", ["random_order", "first_hitting"])
-def test_one_position_a_step_in_random_order_is_exact(policy):
-    """Law 3 where it has no error term."""
+def test_one_position_per_step_in_random_order_is_exact(policy):
+    """Law 3 without an error term."""
     assert at_the_floor(LANGUAGE.total_variation(compiled(policy, LENGTH)(keys_of(seed=1), blank())))
 
 
 def test_total_variation_of_the_ancestral_sampler_falls_to_the_floor():
-    """Law 3; the error is of the order of 1 / steps, the chance that two positions fall into one step."""
+    """Law 3; the error is of order 1 / steps, the probability that one step reveals two positions."""
     variations = [
         LANGUAGE.total_variation(compiled("ancestral", steps)(keys_of(seed=2), blank())) for steps in (1, 4, 16, 64)
     ]
@@ -117,13 +117,13 @@ def test_total_variation_of_random_order_falls_with_steps():
     assert variations[0] > 1.3 * variations[1] > 2.6 * variations[2]
 
 
-def test_confidence_decoding_does_not_preserve_the_law():
-    """It makes no such claim: what is confident goes first, so the order depends on the tokens drawn."""
+def test_confidence_decoding_does_not_preserve_the_distribution():
+    """The order of positions depends on the drawn tokens."""
     assert LANGUAGE.total_variation(compiled("confidence", LENGTH)(keys_of(), blank())) > 5 * FLOOR
 
 
 def oracle_autoregressive(language, draw):
-    """A next-token sampler whose "cache" is the text so far."""
+    """Return an autoregressive sampler whose "cache" is the prefix."""
 
     def decode(params, token, position, inputs):
         inputs = jax.lax.dynamic_update_slice(inputs, token[:, None], (0, position))
@@ -137,7 +137,7 @@ def oracle_autoregressive(language, draw):
 
 
 def test_left_to_right_is_exact():
-    """In law, with a prompt, and at another temperature: one compiled program."""
+    """The distribution without and with a prompt, and at another temperature, with one compiled program."""
     size = 4096
     sampler = jax.jit(partial(oracle_autoregressive(LANGUAGE, Draw(VOCABULARY)), None))
     samples = sampler(keys_of(size), blank(size), 1.0)
@@ -158,16 +158,16 @@ def test_left_to_right_is_exact():
 
 @pytest.mark.parametrize("policy", ["random_order", "first_hitting", "ancestral"])
 def test_infilling_draws_from_the_exact_conditional(policy):
-    """Positions 1 and 2 are given; the law of the others is p(x^0, x^3 | x^1, x^2)."""
-    given = (2, 0)
-    prompt = blank().at[:, 1].set(given[0]).at[:, 2].set(given[1])
+    """With positions 1 and 2 in the prompt, samples follow p(x^0, x^3 | x^1, x^2)."""
+    known = (2, 0)
+    prompt = blank().at[:, 1].set(known[0]).at[:, 2].set(known[1])
     tokens = np.asarray(compiled(policy, 64 if policy == "ancestral" else LENGTH)(keys_of(seed=3), prompt))
-    assert (tokens[:, 1] == given[0]).all() and (tokens[:, 2] == given[1]).all()
-    conditional = LANGUAGE.table.reshape((VOCABULARY,) * LENGTH)[:, given[0], given[1], :]
+    assert (tokens[:, 1] == known[0]).all() and (tokens[:, 2] == known[1]).all()
+    conditional = LANGUAGE.table.reshape((VOCABULARY,) * LENGTH)[:, known[0], known[1], :]
     rest = Enumerable(conditional.ravel() / conditional.sum(), VOCABULARY, 2)
     floor = rest.total_variation_floor(SIZE)
     assert rest.total_variation(tokens[:, [0, 3]]) < 2 * floor
-    # What ignoring the prompt would give.
+    # A sampler that ignores the prompt would have this distribution.
     ends = LANGUAGE.table.reshape((VOCABULARY,) * LENGTH).sum(axis=(1, 2)).ravel()
     assert 0.5 * np.abs(ends - rest.table).sum() > 10 * floor
 
@@ -175,9 +175,9 @@ def test_infilling_draws_from_the_exact_conditional(policy):
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_temperature_is_a_power_of_the_probabilities(temperature):
     tokens = compiled("ancestral", 1)(keys_of(), blank(), temperature)
-    law = product_of_marginals(LANGUAGE, 1 / temperature)
-    assert at_the_floor(law.total_variation(tokens), law.total_variation_floor(SIZE))
-    assert distance(law, PRODUCT) > 4 * FLOOR
+    product = product_of_marginals(LANGUAGE, 1 / temperature)
+    assert at_the_floor(product.total_variation(tokens), product.total_variation_floor(SIZE))
+    assert distance(product, PRODUCT) > 4 * FLOOR
 
 
 CHAIN = random_chain(2, vocabulary=4, length=256)
@@ -198,7 +198,7 @@ def test_few_steps_break_the_bigrams_of_a_long_chain():
 
 
 def times_seen(policy, rows, final, prompt, schedule):
-    """Every (number of masks [B], time [B]) that a sampler hands to its network, in order."""
+    """Return (number of masks [B], time [B]) of all evaluations of a sampler, in order."""
     seen = []
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
@@ -213,8 +213,8 @@ def times_seen(policy, rows, final, prompt, schedule):
 
 
 @pytest.mark.parametrize("schedule", [LogLinear(epsilon=0.1), Cosine()], ids=str)
-def test_first_hitting_tells_the_network_the_time_of_each_event(schedule):
-    """Before event n there are F - n masks, at the level of the n-th largest of F uniforms, for F free positions."""
+def test_first_hitting_evaluates_the_network_at_the_time_of_each_event(schedule):
+    """Before event n of F free positions there are F - n masks, at the level of the n-th largest of F uniforms."""
     size, free = 2000, 5
     prompt = blank(size, 8).at[:, ::3].set(0)
     rows = grid(schedule, 8, 8, end=0.0)
@@ -226,22 +226,22 @@ def test_first_hitting_tells_the_network_the_time_of_each_event(schedule):
     mean = order / (free + 1)
     error = np.sqrt(mean * (1 - mean) / (free + 2) / size)
     assert np.all(np.abs(levels[:free].mean(axis=1) - mean) < 4.5 * error)
-    # No event is left: the network is told that all is clean.
+    # After the last event the time is that of clean data.
     np.testing.assert_allclose(times[free:], 0, atol=1e-6)
 
 
-def test_other_policies_tell_the_grids_time_and_noise_removal_its_end():
+def test_other_policies_use_the_times_of_the_grid_and_noise_removal_its_end():
     rows = grid(Linear(), 5, LENGTH, end=1e-3)
     masks, times = times_seen(POLICIES["random_order"], rows, "draw", blank(2), Linear())
     expected = np.linspace(1, 1e-3, 6)
     np.testing.assert_allclose(times, np.repeat(expected[:, None], 2, axis=1), rtol=1e-5)
-    # ceil(L t) masks: one is left for noise removal.
+    # There are ceil(L t) masks, of which one remains for noise removal.
     np.testing.assert_array_equal(masks[:, 0], np.ceil(expected * LENGTH - 1e-9))
 
 
 @pytest.mark.parametrize("policy", ["ancestral", "first_hitting"])
 def test_samples_are_the_same_on_eight_devices(policy):
-    """Law 7: keys and prompts spread over ("data", "fsdp")."""
+    """Law 7, with keys and prompts sharded over ("data", "fsdp")."""
     mesh = make_mesh(2, 4, 1)
     rows = NamedSharding(mesh, P(("data", "fsdp")))
     run = compiled(policy, LENGTH)
@@ -251,7 +251,7 @@ def test_samples_are_the_same_on_eight_devices(policy):
     np.testing.assert_array_equal(alone, spread)
 
 
-def test_a_compiled_sampler_moves_nothing_between_host_and_device():
+def test_compiled_sampler_has_no_transfer_between_host_and_device():
     """Law 8."""
     sampler = MaskedSampler(denoiser_of(LANGUAGE), MaskedDiffusion(MASK, Linear()), POLICIES["ancestral"], Draw(MASK))
     run = jax.jit(partial(sampler, None))

@@ -1,4 +1,4 @@
-"""ReMDM's rules and their relatives: worked coefficients, marginals that are kept, and laws under exact denoisers."""
+"""Remasking rules: worked examples, marginals, and distributions with exact denoisers."""
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ def test_the_posterior_by_hand(sigma, unmask):
         (remasking.rescale(0.015), 0.0, 0.1, 0.015),
         (remasking.star, 0.5, 0.6, 0.4),
         (remasking.forward_backward, 0.5, 0.6, 0.2),
-        # As much as keeps the masked fraction: (1 - 0.98) / 0.9.
+        # The probability (1 - 0.98) / 0.9 preserves the masked fraction.
         (remasking.forward_backward, 0.9, 0.98, 0.0222222),
     ],
     ids=[
@@ -74,15 +74,15 @@ def test_rules_by_hand(rule, alpha, next_alpha, sigma):
 
 
 def test_the_loops_plateau_balances():
-    """Level 0.1, eta 0.02: 0.9 x 0.02 of the positions go, 0.1 x 0.18 come back."""
+    """At level 0.1 with eta 0.02, 0.9 x 0.02 of the positions are masked and 0.1 x 0.18 revealed."""
     rates = remasking.cap(0.02)(at(0.9, 0.9))
     assert 1 - rates.keep_mask_prob[0] == pytest.approx(0.18) and 0.9 * rates.remask_prob[0] == pytest.approx(
         0.1 * 0.18
     )
 
 
-def test_a_star_step_forgets_what_was_masked():
-    """Known or not, a position is masked with 1 - alpha_s afterwards."""
+def test_star_step_does_not_depend_on_the_previous_masks():
+    """Every position is masked with probability 1 - alpha_s."""
     rates = remasking.star(at(0.5, 0.6))
     assert rates.keep_mask_prob[0] == pytest.approx(0.4) and rates.remask_prob[0] == pytest.approx(0.4)
 
@@ -101,7 +101,7 @@ def test_the_corrector_of_discrete_flow_by_hand():
 @pytest.mark.parametrize("schedule", [Linear(), LogLinear(), Cosine(), Loop()], ids=repr)
 @pytest.mark.parametrize("name", list(RULES))
 def test_every_rule_keeps_the_masked_fraction(name, schedule):
-    """Law 2 for the tables: alpha_t (1 - remask) + (1 - alpha_t)(1 - stay) = alpha_s at every step."""
+    """Law 2: alpha_t (1 - remask_prob) + (1 - alpha_t)(1 - keep_mask_prob) = alpha_s in every step."""
     rows = grid(schedule, 16, 8, end=1e-3, rule=RULES[name])
     times = np.linspace(1, 1e-3, 17)
     alpha = 1 - np.asarray(schedule.masked(times))
@@ -112,8 +112,8 @@ def test_every_rule_keeps_the_masked_fraction(name, schedule):
     )
 
 
-def test_a_window_is_where_remasking_is_on():
-    """`off` <= t <= `on`, at the time that a step begins; tau_i lies above its round value."""
+def test_remasking_is_limited_to_the_window():
+    """`off` <= t <= `on` for the time t at which a step begins, which is slightly above its rounded value."""
     rows = grid(LogLinear(), 10, 10, window=Window(0.0, 0.3), rule=remasking.cap(0.05))
     np.testing.assert_array_equal(np.flatnonzero(rows.guided), [8, 9])
     np.testing.assert_array_equal(np.flatnonzero(rows.remask_prob), [8, 9])
@@ -121,7 +121,7 @@ def test_a_window_is_where_remasking_is_on():
         grid(LogLinear(), 10, 10, window=Window(0.6, 0.5))
 
 
-def test_a_loop_tells_the_network_the_time_of_its_level():
+def test_network_time_of_a_loop_is_that_of_its_level():
     rows = grid(Loop(), 20, 20, process=Cosine())
     levels = np.asarray(Loop().masked(np.linspace(1, 1e-5, 21)))
     np.testing.assert_allclose(Cosine().masked(np.asarray(rows.time, np.float64)), levels[:-1], atol=1e-4)
@@ -132,26 +132,26 @@ def sampler():
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         return LANGUAGE.denoise(noisy, time)
 
-    made = MaskedSampler(
+    result = MaskedSampler(
         denoiser, MaskedDiffusion(VOCABULARY, Linear()), Policy(ancestral_step), Draw(VOCABULARY), "none"
     )
-    return jax.jit(made)
+    return jax.jit(result)
 
 
 SAMPLER = sampler()
 
 
 def drawn(steps, **options):
-    """Samples of the language: every rule runs the same program."""
+    """Return samples of the language; all rules share one program."""
     rows = grid(Linear(), steps, LENGTH, end=0.0, **options)
     return SAMPLER(None, keys_of(), jnp.full((SIZE, LENGTH), VOCABULARY), rows).tokens
 
 
 @pytest.mark.parametrize("name", ["cap", "rescale", "forward_backward"])
 def test_total_variation_falls_with_steps(name):
-    """Law 3, with an error of the order of 1 / steps; with an exact denoiser there is nothing to correct."""
-    found = [LANGUAGE.total_variation(drawn(steps, rule=RULES[name])) for steps in (4, 16)]
-    assert found[0] > 2 * found[1] > 2 * FLOOR
+    """Law 3; the error is of order 1 / steps, since an exact denoiser leaves no errors to correct."""
+    distances = [LANGUAGE.total_variation(drawn(steps, rule=RULES[name])) for steps in (4, 16)]
+    assert distances[0] > 2 * distances[1] > 2 * FLOOR
 
 
 def test_sigma_0_is_mdlm_draw_for_draw():
@@ -161,7 +161,7 @@ def test_sigma_0_is_mdlm_draw_for_draw():
 
 
 def test_a_star_step_masks_a_binomial_number():
-    """Mean u L and variance u (1 - u) L of the masks at s, from a state with any number of them."""
+    """From any state, the number of masks has mean u L and variance u (1 - u) L."""
     rows = grid(Linear(), 2, 64, end=0.3, rule=remasking.star)
     row = jax.tree.map(lambda column: column[-1], rows)
     for masked in (0, 20, 64):

@@ -1,4 +1,4 @@
-"""Laws of the one masked sampler that need no trained network: mask counts, prompts, independence, costs."""
+"""Properties of the masked sampler without a trained network: mask counts, prompts, independence, costs."""
 
 from functools import partial
 
@@ -38,7 +38,7 @@ POLICIES = {
 
 
 def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-    """Logits that depend on the whole sequence, position by position differently."""
+    """Return logits that depend on the whole sequence and differ between positions."""
     context = jnp.cumsum(noisy, axis=1) + jnp.sum(noisy, axis=1, keepdims=True)
     return jnp.sin(context[..., None] * params + jnp.arange(MASK + 1)[None, None, :])
 
@@ -53,7 +53,7 @@ def make_grid(policy, steps=STEPS, schedule=SCHEDULE):
 
 @pytest.fixture(scope="module")
 def run():
-    """Compiled once a policy: `run(name, keys, prompt)`."""
+    """Return `run(name, keys, prompt)`, compiled once per policy."""
     compiled = {
         name: jax.jit(partial(make(policy, precision="mdlm_float32" if name == "race" else "exact"), 0.3))
         for name, policy in POLICIES.items()
@@ -66,15 +66,15 @@ def keys_of(indices, seed=0):
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_samples_are_complete_and_leave_the_prompt_alone(run, name):
+def test_samples_have_no_masks_and_preserve_the_prompt(run, name):
     prompt = jnp.full((4, LENGTH), MASK).at[:, ::3].set(2).at[3].set(1)
     samples = run(name, keys_of(range(4)), prompt)
-    given = np.asarray(prompt != MASK)
+    fixed = np.asarray(prompt != MASK)
     assert (samples.tokens < MASK).all()
-    np.testing.assert_array_equal(np.asarray(samples.tokens)[given], np.asarray(prompt)[given])
+    np.testing.assert_array_equal(np.asarray(samples.tokens)[fixed], np.asarray(prompt)[fixed])
     steps = len(make_grid(name).index)
     assert (samples.evaluations == steps).all()
-    assert samples.idle[3] == steps  # everything was given
+    assert samples.idle[3] == steps  # all positions are in the prompt
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -92,7 +92,7 @@ def test_sample_does_not_depend_on_the_batch_around_it(run, name):
 @pytest.mark.parametrize("name", ["ancestral", "race", "random_order", "confidence"])
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(), Loop()], ids=repr)
 def test_masked_fraction_follows_the_schedule(name, schedule):
-    """Law 2, one step at a time from the state that the schedule prescribes at t."""
+    """Law 2, for single steps from a state with the mask level of the schedule at t."""
     rows, size, length = grid(schedule, 6, 64, end=0.0), 256, 64
     stop = rows.index.shape[0]
 
@@ -122,7 +122,7 @@ def test_masked_fraction_follows_the_schedule(name, schedule):
         np.testing.assert_allclose(np.asarray(measured) * length, np.ceil(expected * length - 1e-4), atol=1e-3)
 
 
-def test_first_hitting_reveals_exactly_one_position_a_step_at_falling_times():
+def test_first_hitting_reveals_one_position_per_step_at_decreasing_times():
     policy = POLICIES["first_hitting"]
     fixed = jnp.zeros((3, LENGTH), bool).at[1, :4].set(True)
     extra = policy.init(keys_of(range(3)), fixed)
@@ -141,7 +141,7 @@ def test_first_hitting_reveals_exactly_one_position_a_step_at_falling_times():
     assert not masked.any()
 
 
-def test_first_hitting_times_have_the_law_of_order_statistics():
+def test_first_hitting_times_are_order_statistics():
     """With alpha = 1 - t the first event of n positions is the largest of n uniforms: mean n / (n + 1)."""
     policy = POLICIES["first_hitting"]
     extra = policy.init(keys_of(range(4000)), jnp.zeros((4000, 3), bool))
@@ -150,7 +150,7 @@ def test_first_hitting_times_have_the_law_of_order_statistics():
     assert abs(time.mean() - 0.75) < 4 * time.std() / 4000**0.5
 
 
-def test_one_denoiser_call_a_step_and_one_for_noise_removal():
+def test_one_evaluation_per_step_and_one_for_noise_removal():
     calls = []
 
     def counting(params, noisy, time, cond=None, memory=None, *, keys=None):
@@ -166,7 +166,7 @@ def test_one_denoiser_call_a_step_and_one_for_noise_removal():
 
 
 def test_idle_steps_of_the_ancestral_sampler_match_their_expectation():
-    """(1 - 1/T)^L of the steps change nothing: L = T = 8 gives 0.343609 (Prime, idle-step ratio)."""
+    """The idle-step ratio of MDM-Prime is (1 - 1/T)^L, which is 0.343609 for L = T = 8."""
     size = 1500
     sampler = jax.jit(partial(make(POLICIES["ancestral"]), 0.3))
     samples = sampler(keys_of(range(size)), jnp.full((size, 8), MASK), grid(SCHEDULE, 8, 8, end=0.0))
@@ -181,7 +181,7 @@ def test_counts_are_exact_where_float32_would_round_up():
 
 
 def test_low_precision_rule_cannot_draw_rare_tokens():
-    """In the first of a million steps even the luckiest noise does not let a token of 1 % beat the mask; 50 % does."""
+    """In the first of a million steps the smallest noise can draw a token of 50 %, but not one of 1 %."""
     row = jax.tree.map(lambda column: column[0], grid(SCHEDULE, 1_000_000, 4, end=0.0))
     masked, smallest_noise = jnp.ones((2, 4000), bool), -np.log1p(-(2.0**-23))
     revealed = {}
@@ -192,7 +192,7 @@ def test_low_precision_rule_cannot_draw_rare_tokens():
     assert revealed[0.01] < 1e-3 and revealed[0.5] > 0.5, revealed
 
 
-def test_semi_autoregressive_windows_keep_what_was_written():
+def test_semi_autoregressive_windows_keep_previous_tokens():
     sample = partial(make(POLICIES["random_order"]), 0.3)
     prompt = jnp.full((2, 2 * LENGTH), MASK).at[:, 1].set(4)
     samples = jax.jit(
@@ -240,6 +240,6 @@ def test_bad_grids_name_their_field(options, field):
 
 
 def test_state_carries_no_logits():
-    """The cache alone would, and is nothing unless it is asked for."""
+    """Only a cache has logits, and it is None by default."""
     assert MaskedState._fields == ("tokens", "memory", "extra", "idle", "cached")
     assert MaskedSampler.cache is False

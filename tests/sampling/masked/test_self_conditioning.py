@@ -1,6 +1,6 @@
-"""Sampling with memory: every step reads the prediction of the step before, at no further evaluation.
+"""Sampling with self-conditioning: every step reads the previous prediction, without further evaluations.
 
-Most tests look at one recorded run: what the network was given at each evaluation, and what it answered.
+Most tests read one recorded run, with the inputs and the logits of all evaluations.
 """
 
 from dataclasses import replace
@@ -29,33 +29,33 @@ from tests.sampling.masked.recording import (
     ZERO,
     config_of,
     keys_of,
+    next_memory,
     record,
     recorded,
-    remember,
 )
 
 
 @pytest.fixture(scope="module")
 def run():
-    """A run without a cache: 12 steps of 6 positions leave idle ones."""
+    """Return a run without a cache; some of its 12 steps for 6 positions are idle."""
     return recorded(config_of())
 
 
 def test_every_step_reads_the_prediction_of_the_step_before(run):
-    """The first reads nothing, the last fill reads the last step; the soft embedding is p E of masked positions."""
+    """The first step reads zeros, and noise removal the last step; the soft embedding of masked positions is p E."""
     samples, (states, memories, logits) = run
     assert len(states) == STEPS + 1 and (samples.evaluations == STEPS + 1).all()
     assert not memories[0].any()
     for step in range(STEPS):
         before, after = states[step], states[step + 1]
-        np.testing.assert_array_equal(memories[step + 1], remember(PARAMS, logits[step], before, after))
+        np.testing.assert_array_equal(memories[step + 1], next_memory(PARAMS, logits[step], before, after))
         p = jax.nn.softmax(logits[step][..., :MASK].astype(np.float64), axis=-1)
         by_hand = (np.asarray(p) @ np.asarray(PARAMS["embedding"])[:MASK]) * (after == MASK)[..., None]
         np.testing.assert_allclose(memories[step + 1], by_hand, atol=1e-6)
     assert all(memories[step + 1].any() for step in range(STEPS) if (states[step + 1] == MASK).any())
 
 
-def test_what_is_revealed_stays_and_no_mask_is_left(run):
+def test_revealed_tokens_do_not_change_and_no_mask_remains(run):
     samples, (states, _, _) = run
     states = np.concatenate([states, np.asarray(samples.tokens)[None]])
     known = states[:-1] != MASK
@@ -65,7 +65,7 @@ def test_what_is_revealed_stays_and_no_mask_is_left(run):
 
 
 def test_an_idle_step_refines_the_prediction_where_the_adapter_is_not_zero(run):
-    """Without a cache: the same state and another memory; with a new adapter the same logits."""
+    """Without a cache only the self-conditioning input differs; with a new adapter the logits are equal."""
     _, (states, memories, logits) = run
     idle = [step for step in range(1, STEPS) if (states[step + 1] == states[step]).all()]
     idle = [step for step in idle if (states[step] == MASK).any()]
@@ -81,8 +81,8 @@ def test_an_idle_step_refines_the_prediction_where_the_adapter_is_not_zero(run):
 
 
 @pytest.mark.parametrize("rows", ["masked", "recarry", "raw"])
-def test_a_new_adapter_samples_what_the_base_samples(rows):
-    """Token by token for the same keys, and as often; a trained one, or one told nothing, does not."""
+def test_new_adapter_gives_the_samples_of_the_base_network(rows):
+    """Tokens and evaluations are equal for equal keys; with a trained adapter tokens differ."""
     config = config_of(memory__rows=rows)
     system = families.system(config, MASK)
     base = families.system(config_of(memory__adapter="none"), MASK)
@@ -94,17 +94,17 @@ def test_a_new_adapter_samples_what_the_base_samples(rows):
     np.testing.assert_array_equal(drawn.tokens, expected.tokens)
     np.testing.assert_array_equal(drawn.evaluations, expected.evaluations)
     np.testing.assert_array_equal(drawn.idle, expected.idle)
-    told = sample(PARAMS, keys, prompt)
-    assert (told.tokens != expected.tokens).any()
-    np.testing.assert_array_equal(told.evaluations, expected.evaluations)
+    conditioned = sample(PARAMS, keys, prompt)
+    assert (conditioned.tokens != expected.tokens).any()
+    np.testing.assert_array_equal(conditioned.evaluations, expected.evaluations)
     if rows == "masked":
-        np.testing.assert_array_equal(sample(PARAMS, keys[::-1], prompt).tokens[::-1], told.tokens)
+        np.testing.assert_array_equal(sample(PARAMS, keys[::-1], prompt).tokens[::-1], conditioned.tokens)
         null = jax.jit(families.sampler(config_of(sample__memory="null"), system))(PARAMS, keys, prompt)
         np.testing.assert_array_equal(null.tokens, expected.tokens)
 
 
 def denoiser_calls(jaxpr):
-    """How often the network is called in a program, and in the bodies of its scans."""
+    """Return the number of calls of the network in a program, including the bodies of its scans."""
     total, inside = 0, 0
     for equation in jaxpr.eqns:
         total += equation.params.get("name") == "network"
@@ -119,7 +119,7 @@ def denoiser_calls(jaxpr):
 
 @pytest.mark.parametrize("final", ["argmax", "draw", "none"])
 @pytest.mark.parametrize("memory", ["linear", "none"])
-def test_a_step_holds_one_call_of_the_network(memory, final):
+def test_step_has_one_call_of_the_network(memory, final):
     config = config_of(memory__adapter=memory, sample__final=final, sample__end=0.0)
     system = families.system(config, MASK)
 
@@ -132,8 +132,8 @@ def test_a_step_holds_one_call_of_the_network(memory, final):
     assert denoiser_calls(program.jaxpr) == (1 + (final != "none"), 1)
 
 
-def test_what_is_masked_again_starts_from_nothing():
-    """From alpha 0.5 to 0.6 with sigma 0.1: 0.9 of the known is kept, 0.3 of the masked revealed, 0.6 known after."""
+def test_self_conditioning_input_of_remasked_positions():
+    """From alpha 0.5 to 0.6 with sigma 0.1, 0.9 of known positions stay known and 0.3 of masked ones are revealed."""
     size, seen, tokens = 2000, [], 4
     process = MaskedDiffusion(tokens, Linear())
 
@@ -160,15 +160,19 @@ def test_what_is_masked_again_starts_from_nothing():
     ):
         assert abs(share - expected) < 4.5 * (0.25 / (size * 4)) ** 0.5
     for rows in ("masked", "recarry", "raw"):
-        remembered = np.asarray(
+        stored = np.asarray(
             replace(self_conditioning, rows=rows)(None, jnp.zeros((size, 8, tokens + 1)), before, after)
         )
         if rows == "masked":
-            np.testing.assert_allclose(memory, remembered, rtol=1e-6)
-        assert not remembered[now & ~was].any()
-        np.testing.assert_allclose(remembered[now & was], 1 / tokens, rtol=1e-6)
-        own = np.eye(tokens)[after % tokens]
-        kept, fresh = {"masked": (0 * own, 0 * own), "recarry": (own, own), "raw": (own, 0 * own + 1 / tokens)}[rows]
-        np.testing.assert_allclose(remembered[~now & ~was], kept[~now & ~was], rtol=1e-6)
-        np.testing.assert_allclose(remembered[~now & was], fresh[~now & was], rtol=1e-6)
+            np.testing.assert_allclose(memory, stored, rtol=1e-6)
+        assert not stored[now & ~was].any()
+        np.testing.assert_allclose(stored[now & was], 1 / tokens, rtol=1e-6)
+        one_hot = np.eye(tokens)[after % tokens]
+        unchanged, fresh = {
+            "masked": (0 * one_hot, 0 * one_hot),
+            "recarry": (one_hot, one_hot),
+            "raw": (one_hot, 0 * one_hot + 1 / tokens),
+        }[rows]
+        np.testing.assert_allclose(stored[~now & ~was], unchanged[~now & ~was], rtol=1e-6)
+        np.testing.assert_allclose(stored[~now & was], fresh[~now & was], rtol=1e-6)
     assert (samples.tokens < tokens).all()

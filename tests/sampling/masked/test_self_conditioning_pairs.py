@@ -1,4 +1,4 @@
-"""Memory on the two strings 00 and 11, which an optimal network knows from the state alone: all that can be reached."""
+"""Self-conditioning on the strings 00 and 11, where the state alone determines the optimal prediction."""
 
 from functools import partial
 
@@ -24,7 +24,7 @@ PAIR_PROCESS = MaskedDiffusion(2, LogLinear())
 
 
 def tabular(params, noisy, time, cond=None, memory=None, *, keys=None):
-    """Logits of its own for each of the nine states, and a linear map of what is remembered."""
+    """Return separate logits for each of the nine states, plus a linear map of the self-conditioning input."""
     logits = params["table"][noisy[:, 0] * 3 + noisy[:, 1]]
     memory = jnp.zeros((len(noisy), 2, 3)) if memory is None else memory
     return logits + (memory.reshape(len(noisy), -1) @ params["adapter"]).reshape(logits.shape)
@@ -41,7 +41,7 @@ def start_of_pairs():
 
 @pytest.fixture(scope="module")
 def trained():
-    """Trained by the two-pass objective at rate 1/2."""
+    """Return parameters after training with the two-pass objective at rate 1/2."""
     steps, size = 800, 64
     objective = RevealNelbo(randomly_self_conditioned(tabular, PAIR_RECALL, 0.5), PAIR_PROCESS)
     optimizer = optax.adam(optax.cosine_decay_schedule(0.1, steps))
@@ -63,7 +63,7 @@ def trained():
 
 
 def reachable(params, depth=4):
-    """Every (state, prediction) that a sampler can come to: idle steps and reveals of one of the two positions."""
+    """Return every (state, prediction) that a sampler can reach by idle steps and by reveals of one position."""
     frontier = [(jnp.array([[2, 2]]), PAIR_RECALL.empty(jnp.array([[2, 2]])))]
     for _ in range(depth):
         following = []
@@ -77,7 +77,7 @@ def reachable(params, depth=4):
 
 
 def worst(params):
-    """The largest distance of a reachable prediction from the exact posterior."""
+    """Return the largest distance of a reachable prediction from the exact posterior."""
     errors = []
     for state, p in reachable(params):
         for place in (0, 1):
@@ -88,8 +88,8 @@ def worst(params):
     return max(errors), len(errors)
 
 
-def test_a_trained_network_needs_no_memory_where_the_state_says_all(trained):
-    """Its bounds reach the entropy, ln 2, and on every reachable pair it answers the exact posterior."""
+def test_trained_network_reaches_the_exact_posterior(trained):
+    """Its bounds reach the entropy, ln 2 nats, and every reachable prediction is the exact posterior."""
     for passes in (1, 2, 3):
         bound = PAIRS.expected_bound(partial(self_conditioned(tabular, PAIR_RECALL, passes), trained))
         assert PAIRS.table @ bound == pytest.approx(np.log(2), abs=0.02)
@@ -98,8 +98,8 @@ def test_a_trained_network_needs_no_memory_where_the_state_says_all(trained):
 
 
 @pytest.mark.parametrize("self_conditioning", [PAIR_RECALL, None], ids=["memory", "none"])
-def test_memory_makes_no_dependence_within_a_step(trained, self_conditioning):
-    """One step draws all four strings alike; one position a step draws 00 and 11 alone."""
+def test_self_conditioning_adds_no_dependence_within_a_step(trained, self_conditioning):
+    """One step draws all four strings uniformly, and one position per step draws only 00 and 11."""
     size = 8192
     keys, prompt = example_keys(jax.random.key(0), jnp.arange(size)), jnp.full((size, 2), 2)
     for policy, steps, expected in (

@@ -1,4 +1,4 @@
-"""Star-shaped, G-Star, P2 and confidence-guided steps: exact counts, Plackett-Luce, gates."""
+"""Star-shaped, G-Star, P2 and confidence-guided steps: exact counts, Plackett-Luce draws, windows."""
 
 import itertools
 import math
@@ -27,12 +27,12 @@ def row_of(rows, index=-1):
 
 def inputs_of(masked, errors=None, log_prob=None, fixed=None):
     """Inputs without a proposal, which these policies do not read."""
-    nothing = jnp.zeros(masked.shape)
-    errors, log_prob = (nothing if each is None else each for each in (errors, log_prob))
-    return StepInputs(masked, jnp.zeros_like(masked) if fixed is None else fixed, None, log_prob, nothing, errors)
+    zero = jnp.zeros(masked.shape)
+    errors, log_prob = (zero if each is None else each for each in (errors, log_prob))
+    return StepInputs(masked, jnp.zeros_like(masked) if fixed is None else fixed, None, log_prob, zero, errors)
 
 
-# Tables.
+# Tables
 
 
 @pytest.mark.parametrize(
@@ -77,12 +77,12 @@ def test_levels_of_the_loop():
     levels = {0.05: 0.1, 0.3: 0.1, 0.5499: 0.1, 0.025: 0.05, 0.775: 0.55, 1.0: 1 - 1e-6}
     np.testing.assert_allclose(Loop().masked(np.array(list(levels))), list(levels.values()), atol=1e-12)
     assert LogLinear().masked(np.array(0.5)) == pytest.approx(0.4995)
-    # As visits, the table of the specification: how often a token is masked again on average.
+    # The average number of times that a token is masked again.
     rows = grid(Loop(), 128, 512, process=LogLinear(), window=LOOP)
     assert np.asarray(rows.masks)[np.asarray(rows.guided), 512].sum() / 512 == pytest.approx(6.49, abs=0.005)
 
 
-# The guided step.
+# The guided step
 
 PLACKETT_LUCE = {
     1.0: (0.926592, 0.695700, 0.274666, 0.103042),
@@ -94,8 +94,8 @@ LOGITS = jnp.array([2.0, 1.0, 0.0, -1.0])
 TWO_OF_FOUR = row_of(grid(Linear(), 2, 4, end=0.5))
 
 
-def chosen(temperature, logits=LOGITS, size=40_000, row=TWO_OF_FOUR, **options):
-    """The masks after one guided step from a full text."""
+def guided_masks(temperature, logits=LOGITS, size=40_000, row=TWO_OF_FOUR, **options):
+    """Return the masks after one guided step from a state without masks."""
     errors = jnp.broadcast_to(logits, (size, len(logits)))
     inputs = inputs_of(jnp.zeros(errors.shape, bool), errors, **options)
     return np.asarray(policies.guided_step(temperature)(keys_of(size), inputs, row, ())[0])
@@ -103,49 +103,49 @@ def chosen(temperature, logits=LOGITS, size=40_000, row=TWO_OF_FOUR, **options):
 
 @pytest.mark.parametrize("temperature", list(PLACKETT_LUCE))
 def test_positions_are_drawn_without_replacement_by_their_odds(temperature):
-    masks = chosen(temperature)
+    masks = guided_masks(temperature)
     assert (masks.sum(axis=1) == 2).all()
     error = 4.5 * (0.25 / len(masks)) ** 0.5
     np.testing.assert_allclose(masks.mean(axis=0), PLACKETT_LUCE[temperature], atol=error)
-    np.testing.assert_array_equal(chosen(temperature, LOGITS + 7.0), masks, "a constant changes nothing")
+    np.testing.assert_array_equal(guided_masks(temperature, LOGITS + 7.0), masks, "a constant changes nothing")
     if temperature == 1.0:
         for pair, probability in PAIRS.items():
             assert masks[:, list(pair)].all(axis=1).mean() == pytest.approx(probability, abs=error)
 
 
 def test_the_limits_of_temperature():
-    """Infinite: every subset is as likely. Zero: the most suspicious."""
-    masks = chosen(math.inf)
+    """Infinity draws subsets uniformly, and 0 selects the largest error logits."""
+    masks = guided_masks(math.inf)
     shares = [masks[:, list(pair)].all(axis=1).mean() for pair in itertools.combinations(range(4), 2)]
     np.testing.assert_allclose(shares, 1 / 6, atol=4.5 * (5 / 36 / len(masks)) ** 0.5)
-    assert (chosen(0.0) == np.array([True, True, False, False])).all()
+    assert (guided_masks(0.0) == np.array([True, True, False, False])).all()
 
 
 def test_permuted_errors_give_permuted_masks():
     order = jnp.array([2, 0, 3, 1])
-    masks = chosen(1.0, LOGITS[order])
+    masks = guided_masks(1.0, LOGITS[order])
     expected = np.array(PLACKETT_LUCE[1.0])[np.asarray(order)]
     np.testing.assert_allclose(masks.mean(axis=0), expected, atol=4.5 * (0.25 / len(masks)) ** 0.5)
 
 
-def test_what_is_given_is_never_chosen_and_does_not_count():
-    """Of 4 positions 2 are given: ceil(0.5 x 2) = 1 of the others is masked."""
+def test_prompts_are_not_masked_and_do_not_count():
+    """With 2 of 4 positions in the prompt, ceil(0.5 x 2) = 1 of the others is masked."""
     fixed = jnp.broadcast_to(jnp.array([True, False, True, False]), (64, 4))
-    masks = chosen(1.0, size=64, fixed=fixed)
+    masks = guided_masks(1.0, size=64, fixed=fixed)
     assert not masks[:, [0, 2]].any() and (masks.sum(axis=1) == 1).all()
 
 
 @pytest.mark.parametrize(("index", "count"), [(0, 8), (1, 0)], ids=["all", "none"])
 def test_the_ends_of_the_count(index, count):
-    """k = L masks everything, k = 0 nothing, whatever the logits."""
+    """k = L masks all positions and k = 0 none, for any logits."""
     rows = grid(Linear(), 2, 8, end=0.0)
     rows = rows._replace(masks=jnp.stack([jnp.arange(9), jnp.zeros(9, jnp.int32)]))
-    masks = chosen(1.0, jnp.linspace(-20, 20, 8), size=16, row=row_of(rows, index))
+    masks = guided_masks(1.0, jnp.linspace(-20, 20, 8), size=16, row=row_of(rows, index))
     assert (masks.sum(axis=1) == count).all()
 
 
-def test_the_adaptive_count_is_that_of_suspects():
-    """Logits above -1, four or three of them; and none once the schedule wants none."""
+def test_adaptive_count_is_that_of_logits_above_the_threshold():
+    """Four or three logits are above -1; the count is 0 once that of the grid is 0."""
     size = 16
     inputs = inputs_of(jnp.zeros((size, 4), bool), jnp.broadcast_to(LOGITS + 0.5, (size, 4)))
     step = policies.guided_step(1.0, adaptive=True)
@@ -157,7 +157,7 @@ def test_the_adaptive_count_is_that_of_suspects():
 
 
 @pytest.mark.parametrize("masked", [0, 3, 8], ids=["full", "mixed", "empty"])
-def test_the_count_does_not_depend_on_what_was_masked(masked):
+def test_count_does_not_depend_on_previous_masks(masked):
     before = jnp.broadcast_to(jnp.arange(8) < masked, (32, 8))
     row = row_of(grid(Linear(), 4, 8, end=0.3))
     for step in (policies.guided_step(1.0), policies.guided_step(math.inf), policies.confidence_star(1.0).select):
@@ -166,23 +166,23 @@ def test_the_count_does_not_depend_on_what_was_masked(masked):
         assert (masks.sum(axis=1) == math.ceil(0.3 * 8)).all()
 
 
-# Confidence in place of errors.
+# Confidence in place of error logits
 
 
-def test_confidence_is_that_of_the_time_of_revealing():
+def test_confidence_is_that_of_the_reveal():
     policy = policies.confidence_star(1e-6)
     masked = jnp.array([[True, False, False, True]])
-    remembered = jnp.array([[-jnp.inf, -0.9, -0.2, -jnp.inf]])
+    scores = jnp.array([[-jnp.inf, -0.9, -0.2, -jnp.inf]])
     inputs = inputs_of(masked, log_prob=jnp.log(jnp.array([[0.5, 0.01, 0.01, 0.1]])))
-    masks, after = policy.select(keys_of(1), inputs, TWO_OF_FOUR, remembered)
-    # -p: fresh tokens -0.5 and -0.1, known ones -0.9 and -0.2: the two largest are the least confident.
+    masks, after = policy.select(keys_of(1), inputs, TWO_OF_FOUR, scores)
+    # -p is -0.5 and -0.1 for new tokens, -0.9 and -0.2 for known ones; the two largest are the least confident.
     np.testing.assert_array_equal(masks, [[False, False, True, True]])
     np.testing.assert_allclose(after, [[-0.5, -0.9, -jnp.inf, -jnp.inf]])
     assert (policy.init(keys_of(1), masked) == -jnp.inf).all()
 
 
-def test_remdm_conf_deals_sigma_max_out():
-    """Known positions share it by softmax(-p); one of them has it all; at the first step there is none."""
+def test_remdm_conf_divides_sigma_max():
+    """Known positions share it by softmax(-p), a single one has all of it, and the first step has no known ones."""
     size, policy = 40_000, policies.confidence_remdm()
     row = row_of(grid(Linear(), 10, 4, end=0.0, rule=remasking.shared), 5)._replace(keep_mask_prob=jnp.float32(1.0))
     masked = jnp.broadcast_to(jnp.array([True, False, False, True]), (size, 4))
@@ -200,7 +200,7 @@ def test_remdm_conf_deals_sigma_max_out():
     assert masks.all() and not jnp.isnan(row.remask_prob)
 
 
-# P2.
+# P2
 
 
 def p2(eta, inputs, masks, planner=False):
@@ -218,7 +218,7 @@ def test_p2_masks_the_lowest_scores():
 
 
 def test_p2_counts_round_down():
-    """floor(n (1 - j / N)): 7 positions in 3 steps leave 4, 2, 0; at L = 512 and a level of 0.1 they are 51."""
+    """floor(n (1 - j / N)) is 4, 2, 0 for 7 positions in 3 steps, and 51 for 512 positions at a level of 0.1."""
     np.testing.assert_array_equal(kept_masks(3, 7)[:, 7], [4, 2, 0])
     assert kept_masks(10, 512)[8, 512] == 51
-    assert math.ceil(0.1 * 512) == 52, "where G-Star leaves one more"
+    assert math.ceil(0.1 * 512) == 52, "G-Star has one more"

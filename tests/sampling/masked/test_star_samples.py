@@ -1,4 +1,4 @@
-"""Star-shaped and guided sampling of an exact language: what parallel filling breaks, an error oracle mends."""
+"""Star-shaped and guided sampling of an exact language with an error oracle."""
 
 import itertools
 import math
@@ -34,7 +34,7 @@ VOCABULARY, LENGTH = 4, 6
 
 
 def tied_pairs():
-    """Sequences of three pairs of equal tokens, uniform over the vocabulary: what parallel filling breaks."""
+    """Return the uniform language of three pairs of equal tokens, in which parallel draws break pairs."""
     table = np.zeros((VOCABULARY,) * LENGTH)
     for pairs in itertools.product(range(VOCABULARY), repeat=LENGTH // 2):
         table[tuple(np.repeat(pairs, 2))] = 1
@@ -49,7 +49,7 @@ def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
 
 
 def oracle(params, tokens, cond):
-    """Which tokens are not their pair's; of a broken pair both."""
+    """Return the error logits of an oracle that marks both tokens of every unequal pair."""
     pairs = tokens.reshape(len(tokens), -1, 2)
     broken = pairs[..., 0] != pairs[..., 1]
     return jnp.where(jnp.repeat(broken, 2, axis=1), 20.0, -20.0)
@@ -75,13 +75,13 @@ def loop(steps):
 
 
 def broken(tokens):
-    """The share of pairs that are not tied."""
+    """Return the fraction of pairs with unequal tokens."""
     pairs = np.asarray(tokens).reshape(len(tokens), -1, 2)
     return (pairs[..., 0] != pairs[..., 1]).mean()
 
 
-def test_an_error_oracle_repairs_what_parallel_filling_breaks():
-    """At equal denoiser evaluations: fewer broken pairs than unguided revision, fewer than MDLM, and a closer law."""
+def test_error_oracle_repairs_broken_pairs():
+    """At equal evaluations of the denoiser it has fewer broken pairs than unguided revision and MDLM."""
     steps = 12
     plain = sampled("ancestral", grid(LogLinear(), steps, LENGTH)).tokens
     unguided, guided = (sampled(name, loop(steps)).tokens for name in ("star", "gstar"))
@@ -90,7 +90,7 @@ def test_an_error_oracle_repairs_what_parallel_filling_breaks():
 
 
 def test_errors_never_rise_under_the_oracle():
-    """In expectation, a guided step at a level that is enough for all errors; a random choice does worse."""
+    """In expectation, for a guided step whose level covers all errors; a random selection is worse."""
     size, row = 4096, row_of(grid(Linear(), 2, LENGTH, end=0.5))
     tokens = jax.random.randint(jax.random.key(3), (size, LENGTH), 0, VOCABULARY)
     few = jnp.repeat(jnp.arange(LENGTH // 2) > 1, 2)[None]
@@ -98,8 +98,8 @@ def test_errors_never_rise_under_the_oracle():
     process, counts = MaskedDiffusion(VOCABULARY, LogLinear()), {}
     for name in ("gstar", "star"):
         policy, _ = SAMPLERS[name]
-        nobody, nothing = jnp.zeros(tokens.shape, bool), jnp.zeros(tokens.shape)
-        inputs = StepInputs(nobody, nobody, None, nothing, nothing, oracle(None, tokens, None))
+        none, zero = jnp.zeros(tokens.shape, bool), jnp.zeros(tokens.shape)
+        inputs = StepInputs(none, none, None, zero, zero, oracle(None, tokens, None))
         masks, _ = policy.select(keys_of(size), inputs, row, ())
         noisy = jnp.where(masks, VOCABULARY, tokens)
         filled = Draw(VOCABULARY)(
@@ -115,14 +115,14 @@ def test_without_a_window_it_is_mdlm_draw_for_draw():
     chex.assert_trees_all_equal(sampled("gstar", never, 64).tokens, sampled("ancestral", rows, 64).tokens)
 
 
-def test_predictions_are_counted_and_asked_in_the_window_alone():
+def test_error_predictor_is_evaluated_and_counted_in_the_window_only():
     rows = loop(12)
     samples = sampled("gstar", rows, 8)
     assert (samples.evaluations == 13).all() and (samples.predictor_evaluations == int(rows.guided.sum())).all()
     assert not sampled("star", rows, 8).predictor_evaluations.any()
 
 
-def test_what_is_given_stays_and_no_mask_is_left():
+def test_prompts_do_not_change_and_no_mask_remains():
     prompt = jnp.full((64, LENGTH), VOCABULARY).at[:, 2:5].set(jnp.array([1, 2, 2]))
     for name in SAMPLERS:
         tokens = sampled(name, loop(8), prompt=prompt, size=64).tokens
@@ -130,8 +130,8 @@ def test_what_is_given_stays_and_no_mask_is_left():
 
 
 @pytest.mark.parametrize("name", ["star", "gstar"])
-def test_an_example_depends_on_its_key_alone(name):
-    """Not on the batch around it, and not on compilation."""
+def test_example_depends_on_its_key_only(name):
+    """It depends neither on other examples nor on compilation."""
     rows, size = loop(6), 6
     whole = sampled(name, rows, size).tokens
     policy, errors = SAMPLERS[name]
@@ -147,8 +147,8 @@ def test_the_bound_is_a_weighted_cross_entropy():
     alpha, probs, mask = 0.7, np.array([0.5, 0.3, 0.2]), 3
     truth = np.append(alpha * np.eye(3)[1], 1 - alpha)
     model = np.append(alpha * probs, 1 - alpha)
-    kept = truth > 0
-    divergence = (truth[kept] * np.log(truth[kept] / model[kept])).sum()
+    support = truth > 0
+    divergence = (truth[support] * np.log(truth[support] / model[support])).sum()
     process, logits = MaskedDiffusion(mask, Linear()), jnp.log(jnp.append(jnp.asarray(probs), 0.5))[None, None]
     nats = [
         -alpha * process.token_log_prob(logits, jnp.array([[state]]), jnp.array([[1]]))[0, 0] for state in (mask, 1)

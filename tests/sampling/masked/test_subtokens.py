@@ -1,6 +1,6 @@
-"""Sampling half-known tokens: the reverse kernel, the laws of both draws, and of samples under exact posteriors.
+"""Sampling of partially masked tokens: the reverse kernel, and the distributions of both draws and of samples.
 
-The running example has five tokens of two base-3 digits, so that four of nine codes are no token's.
+The running example has five tokens of two base-3 sub-tokens, so that four of nine codes have no token.
 """
 
 from dataclasses import replace
@@ -34,12 +34,12 @@ ANCESTRAL = Policy(ancestral_digits(2, 1.0))
 
 
 def slope(params, noisy, *rest, **options):
-    """Logits 0 .. 4 whatever the state."""
+    """Return logits 0 .. 4 for every state."""
     return jnp.broadcast_to(jnp.arange(5.0)[None, None], (len(noisy), noisy.shape[1] // 2, 5))
 
 
 def busy(params, noisy, *rest, **options):
-    """Logits that depend on the whole state, token by token differently."""
+    """Return logits that depend on the whole state and differ between tokens."""
     context = (jnp.cumsum(noisy, axis=1) + jnp.sum(noisy, axis=1, keepdims=True))[:, ::2]
     return 4 * jnp.sin(context[..., None] + 2.0 * jnp.arange(5.0)[None, None])
 
@@ -56,7 +56,7 @@ def sampler_of(policy, process=PROCESS, denoiser=slope, independent=False, final
 
 @cache
 def compiled(*options):
-    """`run(keys, prompt, grid)` from tokens or digits to tokens; one program a shape."""
+    """Return `run(keys, prompt, grid)` from tokens or sub-tokens to tokens, with one program per shape."""
     sampler = sampler_of(*options)
     run = jax.jit(sampler)
     return lambda keys, prompt, rows: sample_tokens(run, sampler.process, None, keys, prompt, grid=rows)
@@ -70,23 +70,23 @@ def steps_of(steps, length=8, digits=2):
     return grid(PROCESS.schedule, steps, length * digits, end=0.0)
 
 
-def waiting(rows, count):
-    """The same steps, then some in which masks stay, so that one program serves every number of steps."""
+def padded_grid(rows, count):
+    """Append steps in which masks stay, so that one program serves every number of steps."""
     last = jax.tree.map(lambda column: jnp.repeat(column[-1:], count - len(column), axis=0), rows)
     last = last._replace(keep_mask_prob=jnp.ones_like(last.keep_mask_prob))
     return jax.tree.map(lambda *columns: jnp.concatenate(columns), rows, last)
 
 
 def within(measured, expected, count, tolerance=4):
-    """A frequency of `count` trials."""
+    """Whether the mean of `count` trials is within four standard errors of its expectation."""
     return abs(np.mean(measured) - expected) < tolerance * np.sqrt(expected * (1 - expected) / count)
 
 
-# The reverse kernel.
+# The reverse kernel
 
 
 def test_one_step_of_the_reverse_kernel():
-    """From t = 0.8 to s = 0.6 a digit stays masked with probability 0.75, and both of a token's go with 0.0625."""
+    """From t = 0.8 to s = 0.6 a sub-token stays masked with probability 0.75, and both are revealed with 0.0625."""
     rows = jax.tree.map(lambda column: column[1:2], steps_of(5))
     np.testing.assert_allclose([rows.time[0], rows.next_time[0]], [0.8, 0.6], rtol=1e-6)
     run = jax.jit(partial(sampler_of(ANCESTRAL), None))
@@ -99,7 +99,7 @@ def test_one_step_of_the_reverse_kernel():
 
 @pytest.mark.parametrize("digits", [1, 2])
 def test_idle_steps_become_rare(digits):
-    """(1 - 1/T)^(L l) of the steps change nothing: L = T = 8 gives 0.343609 and 0.118067."""
+    """The fraction of idle steps is (1 - 1/T)^(L l), which is 0.343609 and 0.118067 for L = T = 8."""
     if digits == 1:
         policy, process = (
             Policy(ancestral_digits(1, 1.0)),
@@ -114,8 +114,8 @@ def test_idle_steps_become_rare(digits):
     assert (samples.evaluations == 8).all()
 
 
-def test_one_digit_a_token_is_sampled_as_a_whole_token():
-    """The same masks from the same keys, the same probabilities: MDLM's step."""
+def test_one_subtoken_per_token_is_mdlm():
+    """Masks for equal keys and probabilities are those of MDLM."""
     whole, one = MaskedDiffusion(5, LogLinear()), PartialMaskedDiffusion(SubtokenCodec(5, 1), LogLinear())
     row = jax.tree.map(lambda column: column[2], steps_of(5, digits=1))
     state = jnp.full((50, 8), 5).at[:, ::3].set(2)
@@ -131,33 +131,33 @@ def test_one_digit_a_token_is_sampled_as_a_whole_token():
     np.testing.assert_array_equal(proposal.tokens[~free], state[~free])
 
 
-# The laws of the two draws.
+# The distributions of the two draws
 
 
-def chi_square(tokens, law):
-    """In standard deviations above its mean."""
-    expected = law * np.size(tokens)
-    statistic = ((np.bincount(np.ravel(tokens), minlength=len(law)) - expected) ** 2 / expected).sum()
-    return (statistic - (len(law) - 1)) / (2 * (len(law) - 1)) ** 0.5
+def chi_square(tokens, probs):
+    """Return the chi-square statistic, in standard deviations above its mean."""
+    expected = probs * np.size(tokens)
+    statistic = ((np.bincount(np.ravel(tokens), minlength=len(probs)) - expected) ** 2 / expected).sum()
+    return (statistic - (len(probs) - 1)) / (2 * (len(probs) - 1)) ** 0.5
 
 
 @pytest.mark.parametrize("steps", [1, 2, 8])
-def test_whole_token_draws_have_the_law_of_the_network_at_any_number_of_steps(steps):
-    samples = compiled(ANCESTRAL)(keys_of(2000, steps), blank(2000), waiting(steps_of(steps), 8))
+def test_draws_of_whole_tokens_follow_the_network_for_any_number_of_steps(steps):
+    samples = compiled(ANCESTRAL)(keys_of(2000, steps), blank(2000), padded_grid(steps_of(steps), 8))
     assert chi_square(samples.tokens, SOFTMAX) < 5
     assert not samples.invalid.any()
 
 
-def test_independent_digits_of_one_step_lose_their_dependence():
-    """P(4) = 0.870530 x 0.668094 and 7.5 % of the codes are no token's."""
+def test_independent_draws_in_one_step_lose_the_dependence_of_subtokens():
+    """P(4) = 0.870530 x 0.668094, and 7.5 % of the codes have no token."""
     samples = compiled(ANCESTRAL, PROCESS, slope, True)(keys_of(2000), blank(2000), steps_of(1))
     assert within(samples.tokens == 4, 0.581596, 16_000)
     assert within(samples.tokens == FREE, 0.074978, 16_000)
     np.testing.assert_array_equal(samples.invalid, (samples.tokens == FREE).sum(axis=1))
 
 
-def test_proposals_are_read_from_what_the_filter_leaves():
-    """Known digits are proposed again, and the number reported is the digit's marginal before temperature."""
+def test_proposals_agree_with_known_subtokens():
+    """Known sub-tokens are proposed again, and log_prob is that of their marginals before temperature."""
     state = jnp.array([[0, M, M, 1, M, M, 1, 1]])
     draw = DigitDraw(PROCESS, Draw(VOCABULARY))
     logits = slope(None, state, None)
@@ -172,11 +172,11 @@ def test_proposals_are_read_from_what_the_filter_leaves():
 
 @pytest.fixture(scope="module")
 def strict():
-    """Samples of 200 examples with the filter, `run(keys, prompt)`."""
+    """Return `run(keys, prompt)` for 200 examples with the filter."""
     return lambda keys, prompt: compiled(ANCESTRAL, PROCESS, busy)(keys, prompt, steps_of(4))
 
 
-def test_codes_of_no_token_are_counted_and_the_filter_prevents_them(strict):
+def test_codes_without_a_token_are_counted_and_the_filter_prevents_them(strict):
     loose = compiled(ANCESTRAL, UNFILTERED, busy)(keys_of(200), blank(200), steps_of(4))
     assert loose.invalid.sum() > 50
     np.testing.assert_array_equal(loose.invalid, (loose.tokens == FREE).sum(axis=1))
@@ -184,7 +184,7 @@ def test_codes_of_no_token_are_counted_and_the_filter_prevents_them(strict):
     assert not samples.invalid.any() and len(np.unique(samples.tokens)) == VOCABULARY
 
 
-def test_a_prompt_of_tokens_is_one_of_digits(strict):
+def test_prompt_of_tokens_equals_prompt_of_subtokens(strict):
     tokens = blank(200).at[:, 1].set(3).at[:, 4].set(2)
     digits = jnp.full((200, 8, 2), M).at[:, 1].set(jnp.array([[1, 0]])).at[:, 4].set(jnp.array([[0, 2]]))
     first, second = (strict(keys_of(200), prompt).tokens for prompt in (tokens, digits))
@@ -193,16 +193,16 @@ def test_a_prompt_of_tokens_is_one_of_digits(strict):
     assert len(np.unique(first[:, 0])) == VOCABULARY
 
 
-def test_samples_do_not_depend_on_the_batch_around_them(strict):
-    """By key, not by place."""
+def test_samples_do_not_depend_on_other_examples(strict):
+    """An example depends on its key and not on its row."""
     np.testing.assert_array_equal(
         strict(keys_of(200)[::-1], blank(200)).tokens, strict(keys_of(200), blank(200)).tokens[::-1]
     )
 
 
 @pytest.mark.parametrize("final", ["argmax", "draw"])
-def test_noise_removal_fills_the_digits_that_are_left(final):
-    """From the network given what is known: token 4 but where its digits do not fit, or a draw from the softmax."""
+def test_noise_removal_fills_the_remaining_subtokens(final):
+    """It fills in the most probable token that agrees with known sub-tokens, or a draw from the softmax."""
     prompt = jnp.full((500, 8, 2), M).at[:, 0].set(jnp.array([[0, 2]])).at[:, 1, 0].set(0)
     state = MaskedState(prompt.reshape(500, -1), None, (), None)
     sampler = sampler_of(ANCESTRAL, PROCESS, slope, False, final)
@@ -216,7 +216,7 @@ def test_noise_removal_fills_the_digits_that_are_left(final):
         assert (tokens[:, 2:] == 4).all() and (tokens[:, 1] == 2).all()
 
 
-# The law of samples under the exact posterior.
+# The distribution of samples with the exact posterior
 
 LANGUAGE = random_language(0, vocabulary=3, length=3)
 SAMPLES = 8192
@@ -239,15 +239,15 @@ def at_the_floor(variation, floor=FLOOR):
 
 
 def test_total_variation_of_the_ancestral_sampler_falls_to_the_floor():
-    """One step is the product of the tokens' marginals, for a token's digits are drawn together."""
+    """One step draws the product of the marginals of tokens, because sub-tokens of a token are drawn jointly."""
     variations = []
     for steps in (1, 4, 16, 64):
-        tokens = drawn(ANCESTRAL, waiting(grid(PAIR.schedule, steps, 6, end=0.0), 64), seed=2).tokens
+        tokens = drawn(ANCESTRAL, padded_grid(grid(PAIR.schedule, steps, 6, end=0.0), 64), seed=2).tokens
         variations.append(LANGUAGE.total_variation(tokens))
         if steps == 1:
             table = LANGUAGE.table.reshape(3, 3, 3)
-            law = [table.sum(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
-            product = Enumerable(np.einsum("i,j,k->ijk", *law).ravel() / np.prod([p.sum() for p in law]), 3, 3)
+            probs = [table.sum(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
+            product = Enumerable(np.einsum("i,j,k->ijk", *probs).ravel() / np.prod([p.sum() for p in probs]), 3, 3)
             assert at_the_floor(product.total_variation(tokens), product.total_variation_floor(SAMPLES))
     assert variations[0] > 1.5 * variations[1] > 3 * variations[2]
     assert variations[0] > 10 * FLOOR
@@ -259,8 +259,8 @@ def test_total_variation_of_the_ancestral_sampler_falls_to_the_floor():
     [(Policy(random_order_step), True), (first_hitting(Linear()), False)],
     ids=["random order, marginal", "first hitting, token"],
 )
-def test_one_digit_a_step_in_random_order_is_exact(policy, independent):
-    """Both draws are then draws of single digits, and neither makes a code of no token."""
+def test_one_subtoken_per_step_in_random_order_is_exact(policy, independent):
+    """Both draws are then draws of single sub-tokens, and all codes have a token."""
     samples = drawn(policy, grid(PAIR.schedule, 6, 6, end=0.0), 1, independent)
     assert not samples.invalid.any() and not samples.idle.any()
     assert at_the_floor(LANGUAGE.total_variation(samples.tokens))

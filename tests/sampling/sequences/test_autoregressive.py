@@ -1,4 +1,4 @@
-"""Left-to-right sampling with a cache against full forward passes."""
+"""Left-to-right sampling with a cache, compared with full forward passes."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ OPTIONS = {"exact": (1.0, 1.0), "cold": (0.7, 1.0), "nucleus": (1.0, 0.6)}
 
 @pytest.fixture(scope="module")
 def params():
-    """Weights away from the zero head, under which every token would be equally likely."""
+    """Return random weights; with the zero head of the initialization all tokens would be equally likely."""
     fresh = jax.jit(NET.init)(jax.random.key(0), jnp.zeros((1, LENGTH), jnp.int32))["params"]
     leaves, tree = jax.tree.flatten(fresh)
     keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -43,14 +43,14 @@ def blank(size=SIZE):
 
 @jax.jit
 def without_cache(params, keys, prompt, temperature, nucleus):
-    """The definition: the whole prefix is read again for every token."""
+    """Draw every token from a forward pass over the whole prefix."""
 
     def step(position, tokens):
         logits = NET.apply({"params": params}, shift_right(tokens, MASK))
         row = jax.lax.dynamic_slice_in_dim(logits, position, 1, axis=1)
         drawn = DRAW(fold(keys, position), row, None, temperature, nucleus).tokens
-        given = jax.lax.dynamic_slice_in_dim(prompt, position, 1, axis=1)
-        return jax.lax.dynamic_update_slice(tokens, jnp.where(given == MASK, drawn, given), (0, position))
+        known = jax.lax.dynamic_slice_in_dim(prompt, position, 1, axis=1)
+        return jax.lax.dynamic_update_slice(tokens, jnp.where(known == MASK, drawn, known), (0, position))
 
     return jax.lax.fori_loop(0, LENGTH, step, jnp.zeros_like(prompt))
 
@@ -67,18 +67,18 @@ def test_cached_sampling_is_sampling_from_full_forward_passes(params, name, prom
     assert (samples.evaluations == LENGTH).all()
 
 
-def test_prompt_is_kept_and_changes_what_follows_it_alone(params):
+def test_prompt_is_preserved_and_changes_only_later_tokens(params):
     free = sample(params, keys_of(range(SIZE)), blank(), 1.0, 1.0).tokens
-    given = (free[:, 4] + 1) % MASK
-    changed = sample(params, keys_of(range(SIZE)), blank().at[:, 4].set(given), 1.0, 1.0).tokens
-    np.testing.assert_array_equal(changed[:, 4], given)
+    known = (free[:, 4] + 1) % MASK
+    changed = sample(params, keys_of(range(SIZE)), blank().at[:, 4].set(known), 1.0, 1.0).tokens
+    np.testing.assert_array_equal(changed[:, 4], known)
     np.testing.assert_array_equal(changed[:, :4], free[:, :4])
     assert (changed[:, 5:] != free[:, 5:]).any()
     whole = sample(params, keys_of(range(SIZE)), free, 1.0, 1.0).tokens
     np.testing.assert_array_equal(whole, free)
 
 
-def test_sample_does_not_depend_on_the_batch_around_it(params):
+def test_sample_does_not_depend_on_other_examples(params):
     together = sample(params, keys_of(range(SIZE)), blank(), 1.0, 1.0).tokens
     order = [2, 0, 3, 1]
     np.testing.assert_array_equal(sample(params, keys_of(order), blank(), 1.0, 1.0).tokens, together[jnp.array(order)])
@@ -87,6 +87,6 @@ def test_sample_does_not_depend_on_the_batch_around_it(params):
 
 def test_temperature_zero_is_the_most_probable_continuation(params):
     greedy = sample(params, keys_of(range(SIZE)), blank(), 0.0, 1.0).tokens
-    assert (greedy == greedy[:1]).all(), "no key matters"
+    assert (greedy == greedy[:1]).all(), "samples do not depend on keys"
     logits = jax.jit(NET.apply)({"params": params}, shift_right(greedy[:1], MASK))
     np.testing.assert_array_equal(jnp.argmax(logits[..., :MASK], axis=-1), greedy[:1])

@@ -87,8 +87,8 @@ def test_labels_go_through_filled_batches_meshes_and_micro_batches():
         return total, {"loss": (total, jax.numpy.float32(len(batch["label"])))}
 
     noise = draws(jax.random.key(0), "train", 0, 8)
-    whole, _ = gradients(objective, 1.0, placed, noise, 1)
-    parts, _ = gradients(objective, 1.0, placed, noise, 4)
+    whole, _ = gradients(objective, jax.numpy.float32(1), placed, noise, 1)
+    parts, _ = gradients(objective, jax.numpy.float32(1), placed, noise, 4)
     assert float(whole) == float(parts) == np.sum(batch["label"] * batch["tokens"].sum(1)) / 8
 
 

@@ -64,7 +64,7 @@ def genomes(tmp_path_factory):
 def test_windows_lie_side_by_side_and_blocks_of_them_in_one_split(genomes, monkeypatch):
     folder, made = genomes
     monkeypatch.setattr(sequences, "BLOCK", 64)
-    with pytest.warns(UserWarning, match=r"N by more than half") as caught:
+    with pytest.warns(UserWarning, match=r"more than half N") as caught:
         dataset = load_dataset(fields("genomes_small", folder, length=16))
     expected = {"train": [], "validation": [], "test": []}
     total = 0
@@ -173,7 +173,7 @@ def test_tables_of_sequences_keep_the_splits_of_their_files(tmp_path):
 
 
 def test_a_table_of_one_split_is_cut_by_runs_of_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(sequences, "RUN", 2)
+    monkeypatch.setattr(sequences, "ROWS_PER_BLOCK", 2)
     made = [random_sequence(20) for _ in range(400)]
     parquet(tmp_path / "default/train/0000.parquet", made, [3] * 400)
     dataset = load_dataset(fields("ten_species", tmp_path, cache_dir=str(tmp_path / "cache")))
@@ -204,8 +204,8 @@ def test_sequences_shorter_than_a_window_are_counted(tmp_path):
 def test_damaged_tables_are_named(tmp_path):
     settings = fields("ten_species", tmp_path, cache_dir=str(tmp_path / "cache"))
     for content, message in (
-        ((["ACGT" * 4], [10]), "row 0 of .* names the species 10, which is not known"),
-        ((["ACGT" * 4], ["Homo erectus"]), "names the species 'Homo erectus'"),
+        ((["ACGT" * 4], [10]), "row 0 of .* names the unknown species 10"),
+        ((["ACGT" * 4], ["Homo erectus"]), "names the unknown species 'Homo erectus'"),
         (([None, "ACGT" * 4], [1, 1]), "row 0 of .* has None for a sequence"),
         ((["hello world"], [1]), "is not a file of nucleotides .*'e' is not a nucleotide"),
         ((["ACGT"], [1], "kind"), "has no column species_label or species or label"),

@@ -1,4 +1,4 @@
-"""Sources of Gaussian diffusion: pictures with prompts and scores, and the mixture on a line."""
+"""Sources of Gaussian diffusion: images with prompts and scores, and the scalar mixture."""
 
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ def load(source, length=768, size=256):
     return load_dataset(SimpleNamespace(source=source, tokenizer="values", length=length, vocab_size=size))
 
 
-def test_pictures_come_with_the_prompt_that_they_fulfill(few):
+def test_images_come_with_the_prompt_that_they_fulfill(few):
     dataset = load("shapes")
     assert dataset.domain == "prompted" and dataset.image == (16, 16, 3)
     batch = batches(dataset, "train", 8, seed=0)(0)
@@ -40,7 +40,7 @@ def test_rewards_come_with_the_share_fulfilled(few):
     assert np.all((rows["score"] >= 0) & (rows["score"] <= 1)) and len(set(rows["score"])) > 2
 
 
-def test_what_is_told_decides_the_fingerprint(few, monkeypatch):
+def test_prompts_and_rewards_change_the_fingerprint(few, monkeypatch):
     before = load("shapes_rewards").fingerprint
     original = glyphs.world.reward_examples
     flipped = lambda *inputs: original(*inputs)._replace(rewards=1 - original(*inputs).rewards)  # noqa: E731

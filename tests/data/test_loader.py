@@ -240,7 +240,7 @@ def test_ready_made_arrays_are_checked():
     assert padded.fingerprint != data.fingerprint
     with pytest.raises(ValueError, match="token id 258"):
         dataset_from_arrays({"train": tokens}, bytes_tokenizer())
-    with pytest.raises(ValueError, match="must be arrays"):
+    with pytest.raises(ValueError, match="expected shapes"):
         dataset_from_arrays({"train": tokens, "test": tokens[:, :2]}, bytes_tokenizer())
 
 

@@ -252,7 +252,7 @@ def test_damaged_files_are_named(tmp_path):
         ("QM9_smiles.txt.xz", whole[: len(whole) // 2], "a compressed file in .* is damaged"),
         ("QM9_smiles.txt.gz", gzip.compress(b"C")[:-4], "a compressed file in .* is damaged"),
         ("QM9_smiles.txt", b"C\xff\xfe", "is not UTF-8 text"),
-        ("a.parquet", b"PAR1 but no more", r"a\.parquet is damaged or no Parquet file"),
+        ("a.parquet", b"PAR1 but no more", r"a\.parquet is damaged or not a Parquet file"),
         ("a.csv", b"index,name\n1,C\n", "has no column canonical_smiles or smiles"),
         ("a.jsonl", b'{"smiles": 3}\n', "holds 3 where a SMILES string is expected"),
     ):

@@ -1,4 +1,4 @@
-"""The checker of glyph pictures sees exactly what was drawn, through noise too, and refuses what is no picture."""
+"""The checker detects exactly the glyphs of a scene, also under noise, and refuses arrays that are not images."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def test_bytes_and_real_numbers_are_seen_alike():
 
 
 def test_values_out_of_range_count_as_the_nearest_within():
-    """As in a saved picture; without this, noise beyond white makes foreground."""
+    """As in a saved image; without clipping, noise beyond white would be foreground."""
     image = render(Scene((Thing("plus", "black", 3, 4),), 0.87))
     image[9:14, 9:14] = 1.4
     assert detect(image) == detect(np.clip(image, 0, 1)) and [each.name for each in detect(image)] == ["plus"]

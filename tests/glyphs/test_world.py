@@ -1,4 +1,4 @@
-"""Prompts about glyph pictures and their splits, scenes that fulfill or miss them, and what is trained on."""
+"""Prompts of glyph images and their splits, scenes that fulfill or miss them, and training examples."""
 
 import json
 
@@ -18,16 +18,16 @@ from diffusion.glyphs.prompts import (
 )
 from diffusion.glyphs.world import (
     GLYPHS,
-    MOST,
+    MAX_THINGS,
     PALETTE,
     Scene,
     Thing,
     correct_scene,
+    draw_places,
     examples,
     near_miss,
     objects,
-    pairs,
-    placed,
+    pair_places,
     pool,
     render,
     reward_examples,
@@ -144,23 +144,24 @@ def test_what_cannot_be_drawn_is_refused(thing):
 
 def test_things_are_apart_and_lie_as_asked():
     rng = np.random.default_rng(0)
-    for count in range(MOST + 1):
-        places = np.stack([placed(rng, count) for _ in range(100)])
+    for count in range(MAX_THINGS + 1):
+        places = np.stack([draw_places(rng, count) for _ in range(100)])
         assert places.shape == (100, count, 2) and separated(places).all()
         if count > 2:
             cells = places // 8 @ [2, 1]
             assert all(len(set(row)) == count for row in cells.tolist()) and np.all(places % 8 <= 3)
     assert not separated(np.array([[0, 0], [5, 5]])) and separated(np.array([[0, 0], [0, 6]]))
     for relation, (axis, sign) in {"above": (0, -1), "below": (0, 1), "left of": (1, -1), "right of": (1, 1)}.items():
-        offset = pairs(relation)[:, 1] - pairs(relation)[:, 0]
+        offset = pair_places(relation)[:, 1] - pair_places(relation)[:, 0]
         angles = np.rad2deg(np.arctan2(np.abs(offset[:, 1 - axis]), sign * offset[:, axis]))
         assert 38 < angles.max() <= 41
         boxes = [
-            [(column, row, column + 5, row + 5) for row, column in pair] for pair in pairs(relation)[::37].tolist()
+            [(column, row, column + 5, row + 5) for row, column in pair]
+            for pair in pair_places(relation)[::37].tolist()
         ]
         assert all(relation in geneval.relations(second, first) for first, second in boxes)
-    with pytest.raises(ValueError, match=r"scene\.things: 5 have no room; draw at most 4"):
-        placed(rng, 5)
+    with pytest.raises(ValueError, match=r"scene\.things: 5 exceed the cells; draw at most 4"):
+        draw_places(rng, 5)
 
 
 def test_correct_scenes_hold_just_what_is_asked_and_near_misses_one_thing_else():
@@ -204,7 +205,7 @@ def test_a_pool_has_the_share_asked_for_and_is_the_same_again():
     assert np.array_equal(first.images, again.images) and np.array_equal(first.correct, again.correct)
     assert not np.array_equal(first.images, pool(4, metadata).images)
     assert not np.array_equal(first.correct, pool(3, parse("a plus below a ring")).correct)
-    assert 20 < first.correct[:96].sum() < 47, "correct pictures are spread over the pool"
+    assert 20 < first.correct[:96].sum() < 47, "correct images are spread over the pool"
     assert pool(0, metadata, 8, 0).correct.sum() == 0 and pool(0, metadata, 8, 1).correct.sum() == 8
     for size, share in ((0, 0.5), (8, 1.5)):
         with pytest.raises(ValueError, match=r"^pool: size .* a share in \[0, 1\]$"):
@@ -222,7 +223,7 @@ def test_examples_have_equal_tasks_and_prompts_of_their_split_alone():
     assert np.array_equal(shorter.images, data.images[:50]) and shorter.prompts == data.prompts[:50]
     assert not np.array_equal(examples(6, 50).images, shorter.images)
     assert set(examples(5, 50, "test").prompts) <= {text for task in TASKS for text in prompts(task, "test")}
-    with pytest.raises(ValueError, match="split: 'dev' is no split; use one of train, validation, test"):
+    with pytest.raises(ValueError, match="split: unknown 'dev'; use one of train, validation, test"):
         examples(5, 1, "dev")
 
 
@@ -238,7 +239,7 @@ def test_reward_examples_are_right_nearly_right_and_unrelated():
 
 
 def test_unknown_tasks_and_splits_are_refused():
-    with pytest.raises(ValueError, match="task: 'count' is no task; use one of single_object, "):
+    with pytest.raises(ValueError, match="task: unknown 'count'; use one of single_object, "):
         prompts("count")
-    with pytest.raises(ValueError, match="split: 'dev' is no split"):
+    with pytest.raises(ValueError, match="split: unknown 'dev'"):
         prompts("colors", "dev")

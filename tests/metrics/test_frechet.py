@@ -85,16 +85,16 @@ def test_inception_is_given_bytes_of_three_colors_in_batches(tmp_path, monkeypat
         def to(self, device):
             return self
 
-        def __call__(self, pictures):
-            assert pictures.dtype == torch.uint8 and pictures.shape[1:] == (3, 4, 4)
-            seen.append(len(pictures))
-            return (pictures.float().mean((2, 3)),)
+        def __call__(self, images):
+            assert images.dtype == torch.uint8 and images.shape[1:] == (3, 4, 4)
+            seen.append(len(images))
+            return (images.float().mean((2, 3)),)
 
     module = ModuleType("torch_fidelity.feature_extractor_inceptionv3")
     module.FeatureExtractorInceptionV3 = Extractor
     monkeypatch.setitem(sys.modules, "torch_fidelity", SimpleNamespace())
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    pictures = RNG.integers(0, 256, (5, 1, 4, 4), dtype=np.uint8)
-    features = inception_features(str(weights), 2)(pictures)
-    np.testing.assert_allclose(features, np.tile(pictures.mean((2, 3)), (1, 3)), rtol=1e-6)
+    images = RNG.integers(0, 256, (5, 1, 4, 4), dtype=np.uint8)
+    features = inception_features(str(weights), 2)(images)
+    np.testing.assert_allclose(features, np.tile(images.mean((2, 3)), (1, 3)), rtol=1e-6)
     assert seen == [2, 2, 1]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion.metrics.geneval import TASKS, Detection, clauses, correct, kept, relations, reward, scores
+from diffusion.metrics.geneval import TASKS, Detection, best_detections, clauses, correct, relations, reward, scores
 
 AT = {"west": (0, 10, 10, 20), "east": (40, 10, 50, 20), "north": (20, 0, 30, 10), "south": (20, 40, 30, 50)}
 
@@ -146,7 +146,7 @@ def test_the_verdict_is_that_of_the_rules_step_by_step():
 def test_sixteen_of_a_class_are_kept():
     """A prompt cannot exclude a seventeenth."""
     many = [seen("dog", score=0.91 + 0.001 * index) for index in range(20)]
-    best = kept([*many, seen("cat")], 0.9)
+    best = best_detections([*many, seen("cat")], 0.9)
     assert [round(1000 * each.score) for each in best["dog"]] == list(range(929, 913, -1))
     assert best["cat"] == [seen("cat")]
     assert not correct(asks("counting", ("dog", 17, {})), many)
@@ -165,7 +165,7 @@ def test_overall_is_the_mean_of_tasks_and_names_those_without_images():
     [
         ([], [], "correct: 0 verdicts for 0 tags"),
         (["colors"], [True, False], "correct: 2 verdicts for 1 tags"),
-        (["colors"], [True], r"metadata\.tag: 'colors' is no task; use one of single_object, .*color_attr"),
+        (["colors"], [True], r"metadata\.tag: unknown 'colors'; use one of single_object, .*color_attr"),
     ],
 )
 def test_scores_need_a_known_tag_for_each_verdict(tags, verdicts, message):

@@ -48,10 +48,10 @@ def test_parts_change_nothing(monkeypatch):
     whole, each = kmer_counts(sequences, 3), kmer_frequencies(sequences, 2)
     model = species_model({"a": sequences[:9], "b": sequences[9:]}, 2)
     found = predict_species(sequences, model)
-    for name, limit in (("MOST_LETTERS", 70), ("MOST_SEQUENCES", 3)):
+    for name, limit in (("MAX_LETTERS", 70), ("MAX_SEQUENCES", 3)):
         with monkeypatch.context() as patch:
             patch.setattr(genomes, name, limit)
-            assert len(list(genomes.parts(sequences))) == 7
+            assert len(list(genomes.chunks(sequences))) == 7
             np.testing.assert_array_equal(kmer_counts(sequences, 3), whole)
             np.testing.assert_array_equal(kmer_frequencies(sequences, 2), each)
             np.testing.assert_array_equal(predict_species(sequences, model), found)
@@ -137,7 +137,7 @@ def test_discriminator_finds_differences_and_no_others():
     shuffled = ["".join(sorted(text)) for text in real[:200]]
     assert kmer_auroc(real[:200], shuffled, 3) > 0.97
     assert kmer_auroc(real[200:], shuffled, 1) == pytest.approx(0.5, abs=0.07)
-    with pytest.raises(ValueError, match="at least 4 sequences a side, not 2"):
+    with pytest.raises(ValueError, match="at least 4 sequences per set, not 2"):
         kmer_auroc(real, real[:3])
 
 

@@ -72,22 +72,22 @@ def test_one_whole_line_a_window():
         "\nxyz\n\n ab",  # from the first token on
     )
     found = infilling.lines(windows, NEWLINE, 3, seed=0, blank=(SPACE, TAB), special=(EOS,))
-    assert found.kept.tolist() == [0, 2, 5, 6]
+    assert found.rows.tolist() == [0, 2, 5, 6]
     assert found.starts.tolist() == [3, 5, 6, 1] and found.widths.tolist() == [2, 3, 1, 3]
-    prompts = infilling.masked(windows[found.kept], found.starts, found.widths, mask_id=ord("_"))
+    prompts = infilling.masked(windows[found.rows], found.starts, found.widths, mask_id=ord("_"))
     assert "".join(map(chr, prompts[0])) == "ab\n__\nefg" and "".join(map(chr, prompts[3])) == "\n___\n\n ab"
-    assert infilling.lines(windows, NEWLINE, 3, seed=0, special=(EOS,)).kept.tolist() == [0, 2, 5, 6]
-    assert infilling.lines(windows, NEWLINE, 8, seed=0).kept.tolist() == [0, 2, 4, 5, 6]
+    assert infilling.lines(windows, NEWLINE, 3, seed=0, special=(EOS,)).rows.tolist() == [0, 2, 5, 6]
+    assert infilling.lines(windows, NEWLINE, 8, seed=0).rows.tolist() == [0, 2, 4, 5, 6]
 
 
 def test_lines_are_drawn_evenly_and_by_index():
     windows = np.repeat(coded("a\nb\ncd\nefg\nh"), 300, axis=0)
     found = infilling.lines(windows, NEWLINE, 3, seed=1)
-    assert found.kept.tolist() == list(range(300))
+    assert found.rows.tolist() == list(range(300))
     assert set(found.starts) == {2, 4, 7} and all((found.starts == start).sum() > 70 for start in (2, 4, 7))
     assert (found.widths == found.starts // 3 + 1).all()
     again = infilling.lines(np.concatenate([coded("no line here"), windows[1:50]]), NEWLINE, 3, seed=1)
-    assert again.kept.tolist() == list(range(1, 50)) and (again.starts == found.starts[1:50]).all()
+    assert again.rows.tolist() == list(range(1, 50)) and (again.starts == found.starts[1:50]).all()
     assert (infilling.lines(windows, NEWLINE, 3, seed=2).starts != found.starts).any()
 
 

@@ -1,4 +1,4 @@
-"""Intervals over prompts, and the diversity of pictures, from numbers made by hand."""
+"""Intervals over prompts, and the diversity of images, from numbers computed manually."""
 
 import numpy as np
 import pytest
@@ -7,10 +7,10 @@ from diffusion.metrics.prompted_images import diversity, over_prompts
 
 
 def test_diversity_is_the_mean_over_pairs():
-    pictures = np.random.default_rng(0).normal(size=(3, 4, 2, 2, 3))
-    pairs = [((group[i] - group[j]) ** 2).mean() for group in pictures for i in range(4) for j in range(i)]
-    assert diversity(pictures) == pytest.approx(np.mean(pairs))
-    assert diversity(pictures[:, :1]) == 0
+    images = np.random.default_rng(0).normal(size=(3, 4, 2, 2, 3))
+    pairs = [((group[i] - group[j]) ** 2).mean() for group in images for i in range(4) for j in range(i)]
+    assert diversity(images) == pytest.approx(np.mean(pairs))
+    assert diversity(images[:, :1]) == 0
 
 
 def test_the_bootstrap_keeps_repetitions_of_a_prompt_together():

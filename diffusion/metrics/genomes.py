@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Integer
-from scipy.spatial.distance import jensenshannon
+from scipy.special import rel_entr
 from scipy.stats import rankdata
 
 # Lengths in a record of splice sites: exon, intron, exon.
@@ -70,7 +70,11 @@ def js_distance(first: Float[np.ndarray, " K"], second: Float[np.ndarray, " K"])
     """
     if not np.any(first) or not np.any(second):
         return float(np.sqrt(np.log(2)))
-    return float(jensenshannon(first, second))
+    p, q = first / np.sum(first), second / np.sum(second)
+    middle = (p + q) / 2
+    # SciPy's `jensenshannon` is NaN where rounding makes this sum negative.
+    total = rel_entr(p, middle).sum() + rel_entr(q, middle).sum()
+    return float(np.sqrt(max(total, 0) / 2))
 
 
 def kmer_distance(generated: Sequence[str], reference: Sequence[str], k: int) -> float:

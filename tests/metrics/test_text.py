@@ -16,12 +16,12 @@ from diffusion.metrics.text import (
     diversity,
     generative_perplexity,
     in_batches,
-    scored_targets,
     last_features,
     measure,
     repetition,
     retokenize,
     sample_entropy,
+    scored_targets,
 )
 
 EOS = 9

@@ -27,10 +27,10 @@ def test_images_come_with_the_prompt_that_they_fulfill(few):
     batch = batches(dataset, "train", 8, seed=0)(0)
     assert batch["tokens"].shape == (8, 768) and batch["tokens"].max() <= 255
     assert batch["prompt"].shape == (8, PROMPT_LENGTH) and batch["prompt"].max() < len(WORDS)
-    made = examples(0, 60, "train")
+    expected = examples(0, 60, "train")
     rows = dataset.split("train").rows(range(60))
-    np.testing.assert_array_equal(rows["prompt"], made.tokens)
-    np.testing.assert_array_equal(rows["tokens"].reshape(60, 3, 16, 16).transpose(0, 2, 3, 1), made.images)
+    np.testing.assert_array_equal(rows["prompt"], expected.tokens)
+    np.testing.assert_array_equal(rows["tokens"].reshape(60, 3, 16, 16).transpose(0, 2, 3, 1), expected.images)
     assert "score" not in rows and "label" not in rows
 
 

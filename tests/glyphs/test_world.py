@@ -51,7 +51,7 @@ RING, PLUS = {"class": "ring", "count": 1}, {"class": "plus", "count": 1}
         ("a red plus and a green ring", "color_attr", [PLUS | {"color": "red"}, RING | {"color": "green"}]),
     ],
 )
-def test_metadata_by_hand(prompt, tag, include):
+def test_metadata_of_known_prompts(prompt, tag, include):
     excluded = {"exclude": [{"class": "plus", "count": 4}]} if tag == "counting" else {}
     assert parse(prompt) == {"tag": tag, "include": include, **excluded, "prompt": prompt}
     assert json.loads(json.dumps(parse(f"  {prompt.upper()} "))) == parse(prompt)
@@ -73,22 +73,22 @@ OUTSIDE += ["a ring beside a plus", "a ring left a plus", "a red ring above a pl
 
 
 @pytest.mark.parametrize("prompt", OUTSIDE)
-def test_other_prompts_are_refused_with_what_is_allowed(prompt):
+def test_other_prompts_are_refused_with_the_grammar(prompt):
     with pytest.raises(ValueError, match=rf"^sample\.prompt: '{prompt}' is outside the grammar; .*'a purple ring'"):
         encode(prompt)
 
 
 def meaning(prompt):
-    """What a prompt asks for whatever its words: glyphs with colors, or the way from one glyph to another."""
-    asked = parse(prompt)["include"]
-    relation = asked[-1].get("position", [None])[0]
-    things = tuple((each["class"], each["count"], each.get("color")) for each in asked)
+    """Meaning of a prompt, independent of its words: glyphs with colors, or the relation between two glyphs."""
+    include = parse(prompt)["include"]
+    relation = include[-1].get("position", [None])[0]
+    things = tuple((each["class"], each["count"], each.get("color")) for each in include)
     if relation in ("right of", "below"):
         return OPPOSITES[relation], things[::-1]
     return relation, things if relation else frozenset(things)
 
 
-def test_held_out_prompts_ask_for_what_no_other_split_asks_for():
+def test_meanings_of_held_out_prompts_are_in_no_other_split():
     for task, counts in {
         "two_object": (8, 2, 2),
         "colors": (12, 6, 6),
@@ -98,13 +98,13 @@ def test_held_out_prompts_ask_for_what_no_other_split_asks_for():
         parts = [prompts(task, split) for split in SPLITS]
         assert tuple(map(len, parts)) == counts
         assert sorted(sum(parts, ())) == sorted(prompts(task))
-        asked = [{meaning(prompt) for prompt in part} for part in parts]
-        assert sum(map(len, asked)) == len(set.union(*asked)) == len(meanings(task))
+        part_meanings = [{meaning(prompt) for prompt in part} for part in parts]
+        assert sum(map(len, part_meanings)) == len(set.union(*part_meanings)) == len(meanings(task))
     for task in ("single_object", "counting"):
         assert all(prompts(task, split) == prompts(task) for split in SPLITS)
 
 
-def test_every_split_names_every_word_and_training_sees_every_glyph_on_every_side():
+def test_every_split_has_every_word_and_training_has_every_glyph_on_every_side():
     for task in ("colors", "position", "color_attr"):
         used = [{word for prompt in prompts(task, split) for word in prompt.split()} for split in SPLITS]
         assert all(each == {word for prompt in prompts(task) for word in prompt.split()} for each in used)
@@ -117,7 +117,7 @@ def test_every_split_names_every_word_and_training_sees_every_glyph_on_every_sid
     assert set(" ".join(prompts("two_object", "train")).split()) == {"a", "and", *GLYPHS}
 
 
-def test_a_scene_is_drawn_where_and_how_it_says():
+def test_a_scene_is_rendered_at_its_places_and_in_its_colors():
     image = render(Scene((Thing("plus", "red", 2, 9, (0.03, -0.03, 0.0)), Thing("ring", "black", 11, 0)), 0.85))
     assert image.shape == (16, 16, 3) and 0 <= image.min() and image.max() <= 1
     drawn = np.any(image != 0.85, axis=-1)
@@ -137,12 +137,12 @@ def test_a_scene_is_drawn_where_and_how_it_says():
         Thing("ring", "red", 0, -1),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(thing):
+def test_things_that_cannot_be_drawn_are_refused(thing):
     with pytest.raises(ValueError, match=r"^scene\.things: Thing.* cannot be drawn; use square, .* columns 0 to 11$"):
         render(Scene((thing,)))
 
 
-def test_things_are_apart_and_lie_as_asked():
+def test_things_are_separated_and_obey_the_relation():
     rng = np.random.default_rng(0)
     for count in range(MAX_THINGS + 1):
         places = np.stack([draw_places(rng, count) for _ in range(100)])
@@ -164,7 +164,7 @@ def test_things_are_apart_and_lie_as_asked():
         draw_places(rng, 5)
 
 
-def test_correct_scenes_hold_just_what_is_asked_and_near_misses_one_thing_else():
+def test_correct_scenes_match_the_prompt_exactly_and_near_misses_differ_in_one_thing():
     rng = np.random.default_rng(1)
     for prompt in ALL:
         metadata = parse(prompt)
@@ -177,7 +177,7 @@ def test_correct_scenes_hold_just_what_is_asked_and_near_misses_one_thing_else()
             assert all(np.abs(thing.jitter).max() <= 0.03 for thing in scene.things)
 
 
-def test_near_misses_miss_in_every_way():
+def test_near_misses_have_every_kind_of_change():
     rng = np.random.default_rng(2)
 
     def misses(prompt, count=60):
@@ -197,7 +197,7 @@ def test_near_misses_miss_in_every_way():
     assert [] in misses("a ring") and {len(things) for things in misses("four rings")} == {3, 4}
 
 
-def test_a_pool_has_the_share_asked_for_and_is_the_same_again():
+def test_a_pool_has_the_requested_share_and_is_reproducible():
     metadata = parse("a ring above a plus")
     first, again = pool(3, metadata), pool(3, metadata)
     assert first.images.shape == (192, 16, 16, 3) and first.images.dtype == np.float32
@@ -212,7 +212,7 @@ def test_a_pool_has_the_share_asked_for_and_is_the_same_again():
             pool(0, metadata, size, share)
 
 
-def test_examples_have_equal_tasks_and_prompts_of_their_split_alone():
+def test_examples_are_uniform_over_tasks_with_prompts_of_their_split_alone():
     data = examples(5, 1200)
     assert data.images.shape == (1200, 16, 16, 3) and data.images.dtype == np.uint8
     assert data.tokens.dtype == np.int32 and np.array_equal(data.tokens, [encode(text) for text in data.prompts])
@@ -227,7 +227,7 @@ def test_examples_have_equal_tasks_and_prompts_of_their_split_alone():
         examples(5, 1, "dev")
 
 
-def test_reward_examples_are_right_nearly_right_and_unrelated():
+def test_reward_examples_are_correct_near_misses_and_unrelated():
     data = reward_examples(7, 1200)
     assert data.rewards.dtype == np.float32 and 0 <= data.rewards.min() and data.rewards.max() == 1
     assert 0.40 < np.mean(data.rewards == 1) < 0.51 and len(set(data.rewards)) > 5

@@ -1,4 +1,4 @@
-"""Measures of samples on examples worked out by hand."""
+"""Measures of text samples on known examples."""
 
 import subprocess
 import sys
@@ -46,8 +46,8 @@ def uniform_judge(tokens):
 
 def test_mask_drops_all_but_the_first_eos():
     tokens = np.array([[1, EOS, 2, EOS, 3], [EOS, 1, 2, EOS, 3], [1, 2, 3, 4, 5], [1, EOS, EOS, EOS, EOS]])
-    kept = [[1, 1, 0, 1], [1, 1, 0, 1], [1, 1, 1, 1], [1, 0, 0, 0]]
-    np.testing.assert_array_equal(scored_targets(tokens, EOS), np.array(kept, bool))
+    scored = [[1, 1, 0, 1], [1, 1, 0, 1], [1, 1, 1, 1], [1, 0, 0, 0]]
+    np.testing.assert_array_equal(scored_targets(tokens, EOS), np.array(scored, bool))
     np.testing.assert_array_equal(scored_targets(tokens, None), np.ones((4, 4), bool))
     np.testing.assert_array_equal(scored_targets(tokens, None, np.array([5, 3, 1, 2])).sum(axis=1), [4, 2, 0, 1])
 
@@ -91,9 +91,9 @@ def test_retokenized_texts_are_as_wide_as_the_longest_of_their_batch():
     )
     np.testing.assert_array_equal(widths, [4, 4, 6, 6, 0])
     np.testing.assert_array_equal(tokens[:2], [[0, 1, EOS, EOS, EOS, EOS], [0, 1, 2, 3, EOS, EOS]])
-    kept = scored_targets(tokens, EOS, widths)
-    # The first pad of a text shorter than its batch is scored as its first EOS, of the longest one no pad is.
-    np.testing.assert_array_equal(kept.sum(axis=1), [2, 3, 5, 1, 0])
+    scored = scored_targets(tokens, EOS, widths)
+    # The first padding of a text shorter than its batch is scored as its first EOS; the longest text has none.
+    np.testing.assert_array_equal(scored.sum(axis=1), [2, 3, 5, 1, 0])
 
 
 def test_entropy_of_a_sample():
@@ -218,7 +218,7 @@ def test_parser_is_guarded():
         warnings.simplefilter("error")
         assert [parses(text) for text in hostile[:1]] == [False]
         assert parses("x = '\\d' is 3")
-    # In a process of its own: a parser that overflowed the stack would take the tests with it.
+    # In a separate process, since a parser that overflows the stack ends it.
     program = f"from diffusion.metrics.python_code import parses; print([parses(t) for t in {hostile!r}])"
     result = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, check=False)
     assert result.stdout.strip() == str([False] * len(hostile)), result.stderr

@@ -49,15 +49,15 @@ def parse(prompt: str) -> dict[str, Any]:
             )
         case ["a", color, glyph] if color in COLOR_NAMES and glyph in GLYPH_NAMES:
             tag, include = "colors", [{"class": glyph, "count": 1, "color": color}]
-        case ["a", first, "and", "a", second] if different(first, second, GLYPH_NAMES):
+        case ["a", first, "and", "a", second] if distinct(first, second, GLYPH_NAMES):
             tag, include = "two_object", [{"class": glyph, "count": 1} for glyph in (first, second)]
         case ["a", first, *between, "a", second] if (
-            different(first, second, GLYPH_NAMES) and (relation := " ".join(between)) in OPPOSITES
+            distinct(first, second, GLYPH_NAMES) and (relation := " ".join(between)) in OPPOSITES
         ):
             # The reference comes first, as in GenEval's own files.
             located = {"class": first, "count": 1, "position": [relation, 0]}
             tag, include = "position", [{"class": second, "count": 1}, located]
-        case ["a", paint, first, "and", "a", other, second] if different(first, second, GLYPH_NAMES) and different(
+        case ["a", paint, first, "and", "a", other, second] if distinct(first, second, GLYPH_NAMES) and distinct(
             paint, other, COLOR_NAMES
         ):
             pairs = ((first, paint), (second, other))
@@ -72,7 +72,7 @@ def parse(prompt: str) -> dict[str, Any]:
     return {"tag": tag, "include": include} | ({"exclude": exclude} if exclude else {}) | {"prompt": " ".join(words)}
 
 
-def different(first: str, second: str, names: tuple[str, ...]) -> bool:
+def distinct(first: str, second: str, names: tuple[str, ...]) -> bool:
     """Whether `first` and `second` are different and both in `names`."""
     return first != second and first in names and second in names
 

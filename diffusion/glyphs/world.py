@@ -88,7 +88,7 @@ def objects(scene: Scene) -> list[Detection]:
     ]
 
 
-def separated(places: Int[np.ndarray, "... N 2"]) -> Bool[np.ndarray | np.bool_, "..."]:
+def are_separated(places: Int[np.ndarray, "... N 2"]) -> Bool[np.ndarray | np.bool_, "..."]:
     """Whether at least one free row or column separates any two boxes."""
     distances = np.abs(places[..., :, None, :] - places[..., None, :, :]).max(axis=-1)
     return np.all((distances > EXTENT) | np.eye(places.shape[-2], dtype=bool), axis=(-1, -2))
@@ -99,7 +99,7 @@ def pair_places(relation: str | None) -> Int[np.ndarray, "P 2 2"]:
     """All separated places (row, column) of two things, the second within 41 degrees of the relation's direction."""
     line = np.arange(SIDE - EXTENT + 1)
     places = np.stack(np.meshgrid(line, line, line, line, indexing="ij"), axis=-1).reshape(-1, 2, 2)
-    places = places[separated(places)]
+    places = places[are_separated(places)]
     if relation is None:
         return places
     direction = {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": (1, 0)}[relation]
@@ -124,7 +124,7 @@ def draw_places(rng: np.random.Generator, count: int, relation: str | None = Non
     while True:
         cells = np.stack(np.divmod(rng.permutation(MAX_THINGS)[:count], SIDE // CELL), axis=1)
         places = cells * CELL + rng.integers(0, CELL - EXTENT + 1, (count, 2))
-        if separated(places):
+        if are_separated(places):
             return places
 
 

@@ -38,8 +38,8 @@ def ratio(totals: Float[np.ndarray, " N"], counts: Float[np.ndarray, " N"]) -> t
 def student(numbers: Sequence[float] | Float[np.ndarray, " N"], level: float = 0.95) -> Interval:
     """Student's interval mean +- t * s / sqrt(n), with t the quantile for n - 1 degrees of freedom.
 
-    Valid for independent, approximately normal numbers, such as a metric over seeds. t is 4.30 for 3 seeds and 2.78 for
-    5, so that half the interval is 3 to 4 times the standard error that tables print.
+    Valid for independent, approximately normal numbers, such as a metric over seeds. Half the interval is t times the
+    standard error that tables print, and t is 4.30 for 3 seeds and 2.78 for 5.
 
     Raises:
       ValueError: for fewer than two numbers, one that is not finite, or a level outside (0, 1).

@@ -22,6 +22,7 @@ from diffusion.glyphs.world import (
     PALETTE,
     Scene,
     Thing,
+    are_separated,
     correct_scene,
     draw_places,
     examples,
@@ -31,7 +32,6 @@ from diffusion.glyphs.world import (
     pool,
     render,
     reward_examples,
-    separated,
 )
 from diffusion.metrics import geneval
 from diffusion.metrics.geneval import OPPOSITES, TASKS
@@ -146,11 +146,11 @@ def test_things_are_separated_and_obey_the_relation():
     rng = np.random.default_rng(0)
     for count in range(MAX_THINGS + 1):
         places = np.stack([draw_places(rng, count) for _ in range(100)])
-        assert places.shape == (100, count, 2) and separated(places).all()
+        assert places.shape == (100, count, 2) and are_separated(places).all()
         if count > 2:
             cells = places // 8 @ [2, 1]
             assert all(len(set(row)) == count for row in cells.tolist()) and np.all(places % 8 <= 3)
-    assert not separated(np.array([[0, 0], [5, 5]])) and separated(np.array([[0, 0], [0, 6]]))
+    assert not are_separated(np.array([[0, 0], [5, 5]])) and are_separated(np.array([[0, 0], [0, 6]]))
     for relation, (axis, sign) in {"above": (0, -1), "below": (0, 1), "left of": (1, -1), "right of": (1, 1)}.items():
         offset = pair_places(relation)[:, 1] - pair_places(relation)[:, 0]
         angles = np.rad2deg(np.arctan2(np.abs(offset[:, 1 - axis]), sign * offset[:, axis]))

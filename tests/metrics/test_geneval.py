@@ -170,7 +170,7 @@ def test_overall_is_the_mean_of_tasks_and_names_those_without_images():
     [
         ([], [], "correct: 0 verdicts for 0 tags"),
         (["colors"], [True, False], "correct: 2 verdicts for 1 tags"),
-        (["colors"], [True], r"metadata\.tag: unknown 'colors'; use one of single_object, .*color_attr"),
+        (["shapes"], [True], r"metadata\.tag: unknown 'shapes'; use one of single_object, .*color_attr"),
     ],
 )
 def test_scores_need_a_known_tag_for_each_verdict(tags, verdicts, message):

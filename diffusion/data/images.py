@@ -167,7 +167,7 @@ def python_batch(name: str, data: bytes, pixels: int = 3072) -> LabeledImages:
     except Exception as error:  # a damaged pickle raises almost anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"data.path: {name} is damaged or not an image batch ({reason}); download it again") from None
-    return validated(name, images, labels, pixels)
+    return validate_images(name, images, labels, pixels)
 
 
 def binary_batch(name: str, data: bytes, pixels: int = 3072) -> LabeledImages:
@@ -178,10 +178,10 @@ def binary_batch(name: str, data: bytes, pixels: int = 3072) -> LabeledImages:
     if not data or len(data) % (pixels + 1):
         raise ValueError(f"data.path: {name} has {len(data)} bytes, not a multiple of {pixels + 1}; download it again")
     records = np.frombuffer(data, np.uint8).reshape(-1, pixels + 1)
-    return validated(name, records[:, 1:], records[:, 0], pixels)
+    return validate_images(name, records[:, 1:], records[:, 0], pixels)
 
 
-def validated(name: str, images: np.ndarray, labels: np.ndarray, pixels: int) -> LabeledImages:
+def validate_images(name: str, images: np.ndarray, labels: np.ndarray, pixels: int) -> LabeledImages:
     """Returns the images and their labels as int32.
 
     Raises: ValueError when shapes or dtypes are not those of images with one label each.
@@ -230,7 +230,7 @@ def image_blocks(files: list[Path]) -> Iterator[PackedBlock]:
         except Exception as error:  # a damaged archive raises almost anything
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"data.path: {file} is damaged ({reason}); download it again") from None
-        yield PackedBlock(validated(file.name, images, labels, 3072)[0], None)
+        yield PackedBlock(validate_images(file.name, images, labels, 3072)[0], None)
 
 
 def pack_pixel_pairs(tokens: Integer[np.ndarray, "N L"]) -> Int16[np.ndarray, "N M"]:

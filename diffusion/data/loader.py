@@ -114,12 +114,9 @@ def load_tokenizer(settings: DataSettings, source: Source) -> Tokenizer:
     """
     if settings.tokenizer == "bytes":
         return bytes_tokenizer()
-    if settings.tokenizer == "gpt2":
-        return subword.gpt2(settings.tokenizer_path)
-    if settings.tokenizer == "wordpiece":
-        return subword.wordpiece(settings.tokenizer_path)
-    if settings.tokenizer == "file":
-        return subword.from_file(settings.tokenizer_path)
+    saved = {"gpt2": subword.gpt2, "wordpiece": subword.wordpiece, "file": subword.from_file}
+    if settings.tokenizer in saved:
+        return saved[settings.tokenizer](settings.tokenizer_path)
     if settings.tokenizer not in TOKENIZERS:
         raise ValueError(f"data.tokenizer: unknown {settings.tokenizer!r}; known: {', '.join(TOKENIZERS)}")
     if settings.tokenizer == "characters" and settings.alphabet:

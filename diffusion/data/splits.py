@@ -6,7 +6,7 @@ NAMES = ("train", "validation", "test")
 
 
 def md5_number(key: str) -> int:
-    """md5 of the key as a number; in the order of it any first keys are a fair sample of all."""
+    """md5 of the key as a number; the first keys in its order are a fair sample of all."""
     return int(hashlib.md5(key.encode("utf-8", "surrogateescape")).hexdigest(), 16)
 
 

@@ -1,4 +1,4 @@
-"""What a glyph picture shows, by an exact program instead of a network, and whether that fulfills its prompt."""
+"""Detection of the glyphs in an image by template matching, and verdicts on whether it fulfills its prompt."""
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
@@ -8,19 +8,19 @@ from diffusion.glyphs.world import EXTENT, GLYPHS, PALETTE, SIDE
 from diffusion.metrics import geneval
 from diffusion.metrics.geneval import Detection, Metadata
 
-Picture = UInt8[np.ndarray, "16 16 3"] | Float[np.ndarray, "16 16 3"]
+Image = UInt8[np.ndarray, "16 16 3"] | Float[np.ndarray, "16 16 3"]
 
 THRESHOLD = 0.7
-# Of the distance from background to palette color, how much makes a pixel foreground.
+# Share of the distance from background to palette color beyond which a pixel is foreground.
 FOREGROUND = 0.45
-SMALLEST = 5
+MIN_AREA = 5
 SHIFT = 1
 
 NAMES, COLORS = tuple(GLYPHS), tuple(PALETTE)
 LEVELS = np.stack(list(PALETTE.values()))
 WINDOW = EXTENT + 2 * SHIFT
 # Every glyph at every shift of -1, 0, 1 in rows and columns, inside a window with one pixel to spare around it.
-SHIFTED = np.stack(
+SHIFTED_MASKS = np.stack(
     [
         np.pad(mask, ((down, 2 * SHIFT - down), (across, 2 * SHIFT - across))).reshape(-1)
         for mask in GLYPHS.values()
@@ -28,46 +28,49 @@ SHIFTED = np.stack(
         for across in range(2 * SHIFT + 1)
     ]
 ).astype(np.float64)
-AREAS = SHIFTED.sum(axis=1)
+AREAS = SHIFTED_MASKS.sum(axis=1)
 
 
 def detect(image: Shaped[np.ndarray, "..."]) -> list[Detection]:
-    """Every 4-connected patch of foreground of at least 5 pixels, as its likeliest glyph.
+    """Detects every 4-connected patch of foreground of at least 5 pixels, as the glyph that matches it best.
 
-    The background is the median of each channel. A pixel belongs to the palette color nearest to it, and to the
-    foreground if |pixel - background| > 0.45 |color - background|. The score of a patch is its best intersection over
-    union with a glyph's mask, shifted by up to one pixel from the patch's corner; its color is what most of its
-    pixels have, its box the tight one. Values are bytes, or real numbers in [0, 1], beyond which they are cut off as in
-    a saved picture.
+    The background is the median of each channel. A pixel has the nearest palette color, and is foreground if
+    |pixel - background| > 0.45 |color - background|. The score of a patch is its largest intersection over union with a
+    glyph's mask, shifted by up to one pixel from the patch's corner; its color is the most frequent color of its
+    pixels, and its box the bounding box. Values are bytes, or real numbers, which are clipped to [0, 1].
 
     Raises:
       ValueError: for an image of another shape, or with a value that is not finite.
     """
-    pixels = checked(image)
+    pixels = unit_pixels(image)
     background = np.median(pixels.reshape(-1, 3), axis=0)
     nearest = np.linalg.norm(pixels[:, :, None, :] - LEVELS, axis=-1).argmin(axis=-1)
     reach = FOREGROUND * np.linalg.norm(LEVELS - background, axis=-1)
     foreground = np.linalg.norm(pixels - background, axis=-1) > reach[nearest]
     patches, _ = ndimage.label(foreground)  # pyright: ignore[reportGeneralTypeIssues]  (a pair without `output`)
     padded = np.pad(patches, (SHIFT, WINDOW))
-    found = []
+    detections = []
     for index, (rows, columns) in enumerate(ndimage.find_objects(patches), start=1):
         patch = patches == index
         area = patch.sum()
-        if area < SMALLEST:
+        if area < MIN_AREA:
             continue
         window = padded[rows.start : rows.start + WINDOW, columns.start : columns.start + WINDOW] == index
-        shared = SHIFTED @ window.reshape(-1)
+        shared = SHIFTED_MASKS @ window.reshape(-1)
         overlap = shared / (AREAS + area - shared)
         best = int(overlap.argmax())
         color = COLORS[np.bincount(nearest[patch]).argmax()]
         box = (columns.start, rows.start, columns.stop, rows.stop)
-        found.append(Detection(NAMES[best // (2 * SHIFT + 1) ** 2], float(overlap[best]), box, color))
-    return found
+        detections.append(Detection(NAMES[best // (2 * SHIFT + 1) ** 2], float(overlap[best]), box, color))
+    return detections
 
 
-def checked(image: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "16 16 3"]:
-    """The image with values of unit scale, or ValueError when it is none."""
+def unit_pixels(image: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "16 16 3"]:
+    """Pixels of the image in [0, 1].
+
+    Raises:
+      ValueError: for an image of another shape, or with a value that is not finite.
+    """
     image = np.asarray(image)
     if image.shape != (SIDE, SIDE, 3):
         raise ValueError(f"image: shape {image.shape}, not {(SIDE, SIDE, 3)}; pass row, column, red-green-blue")
@@ -77,11 +80,11 @@ def checked(image: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "16 16 3"]:
     return np.clip(pixels, 0, 1)
 
 
-def check(image: Picture, metadata: Metadata) -> bool:
-    """Whether the picture shows what its prompt asks for, by GenEval's rules on detections above 0.7."""
+def check(image: Image, metadata: Metadata) -> bool:
+    """Whether the image fulfills its prompt, by GenEval's rules on detections with scores above 0.7."""
     return geneval.correct(metadata, detect(image), THRESHOLD, THRESHOLD)
 
 
-def graded(image: Picture, metadata: Metadata) -> float:
-    """The share of what its prompt asks for that the picture shows, in [0, 1]; 1 exactly where `check` is true."""
+def graded(image: Image, metadata: Metadata) -> float:
+    """GenEval's graded reward of the image for its prompt, in [0, 1]; 1 if and only if `check` is true."""
     return geneval.reward(metadata, detect(image), THRESHOLD, THRESHOLD)

@@ -1,4 +1,4 @@
-"""The prompts about glyph pictures: GenEval's six tasks over four glyphs and six colors, in 24 words."""
+"""Prompts of glyph images: GenEval's six tasks over four glyphs and six colors, in a vocabulary of 24 words."""
 
 import functools
 import hashlib
@@ -16,23 +16,23 @@ PLURALS = {"squares": "square", "pluses": "plus", "rings": "ring", "diamonds": "
 NUMBERS = {"two": 2, "three": 3, "four": 4}
 SPLITS = ("train", "validation", "test")
 
-# Ids are positions in this list; 0 fills up to PROMPT_LENGTH.
+# Ids are indices into this tuple; 0 pads to PROMPT_LENGTH.
 WORDS = ("<pad>", "a", "and", "above", "below", "left", "right", "of")
 WORDS += (*NUMBERS, *GLYPH_NAMES, *PLURALS, *COLOR_NAMES)
 PROMPT_LENGTH = 8
 
-# Meanings that validation and test each keep for themselves, out of 6, 24, 24 and 180.
+# Meanings in each of validation and test alone, out of 6, 24, 24 and 180.
 HELD_OUT = {"two_object": 1, "colors": 6, "position": 4, "color_attr": 30}
-# Hashed with every meaning: the first number with which each split of colors, position and color_attr names every word
-# of its task, and training sees every glyph on either side of every relation.
+# Hashed with every meaning: the least number for which each split of colors, position and color_attr contains every
+# word of its task, and training contains every glyph on either side of every relation.
 SALT = 8083
 
 
 def parse(prompt: str) -> dict[str, Any]:
-    """GenEval's metadata of a prompt; case and spaces do not matter.
+    """GenEval's metadata of a prompt, which is independent of case and spaces.
 
     Raises:
-      ValueError: for a prompt outside the grammar, with what it allows.
+      ValueError: for a prompt outside the grammar, with the grammar.
     """
     words = prompt.lower().split()
     include: list[dict[str, Any]] = []
@@ -49,15 +49,15 @@ def parse(prompt: str) -> dict[str, Any]:
             )
         case ["a", color, glyph] if color in COLOR_NAMES and glyph in GLYPH_NAMES:
             tag, include = "colors", [{"class": glyph, "count": 1, "color": color}]
-        case ["a", first, "and", "a", second] if different(first, second, GLYPH_NAMES):
+        case ["a", first, "and", "a", second] if distinct(first, second, GLYPH_NAMES):
             tag, include = "two_object", [{"class": glyph, "count": 1} for glyph in (first, second)]
         case ["a", first, *between, "a", second] if (
-            different(first, second, GLYPH_NAMES) and (relation := " ".join(between)) in OPPOSITES
+            distinct(first, second, GLYPH_NAMES) and (relation := " ".join(between)) in OPPOSITES
         ):
             # The reference comes first, as in GenEval's own files.
-            found = {"class": first, "count": 1, "position": [relation, 0]}
-            tag, include = "position", [{"class": second, "count": 1}, found]
-        case ["a", paint, first, "and", "a", other, second] if different(first, second, GLYPH_NAMES) and different(
+            located = {"class": first, "count": 1, "position": [relation, 0]}
+            tag, include = "position", [{"class": second, "count": 1}, located]
+        case ["a", paint, first, "and", "a", other, second] if distinct(first, second, GLYPH_NAMES) and distinct(
             paint, other, COLOR_NAMES
         ):
             pairs = ((first, paint), (second, other))
@@ -72,15 +72,18 @@ def parse(prompt: str) -> dict[str, Any]:
     return {"tag": tag, "include": include} | ({"exclude": exclude} if exclude else {}) | {"prompt": " ".join(words)}
 
 
-def different(first: str, second: str, names: tuple[str, ...]) -> bool:
-    """Whether these are two different ones of the names."""
+def distinct(first: str, second: str, names: tuple[str, ...]) -> bool:
+    """Whether `first` and `second` are different and both in `names`."""
     return first != second and first in names and second in names
 
 
 def meanings(task: str) -> list[tuple[str, ...]]:
-    """Every meaning of a task with the one or two prompts that say it, in a fixed order.
+    """All meanings of a task in a fixed order, each as the one or two prompts that express it.
 
     "a ring and a plus" is "a plus and a ring", and "a ring above a plus" is "a plus below a ring".
+
+    Raises:
+      ValueError: for an unknown task.
     """
     match task:
         case "single_object":
@@ -105,33 +108,33 @@ def meanings(task: str) -> list[tuple[str, ...]]:
                 for paint, other in itertools.permutations(COLOR_NAMES, 2)
             ]
             return [(f"{first} and {second}", f"{second} and {first}") for first, second in things]
-    raise ValueError(f"task: {task!r} is no task; use one of {', '.join(TASKS)}")
+    raise ValueError(f"task: unknown {task!r}; use one of {', '.join(TASKS)}")
 
 
 @functools.cache
 def prompts(task: str, split: str | None = None) -> tuple[str, ...]:
-    """Every prompt of a task, or those of one split, in a fixed order.
+    """All prompts of a task, or those of one split, in a fixed order.
 
-    Meanings, not prompts, are dealt out, in the order of their hash: what validation or test asks for is asked for in
-    no other split, in no other words either. single_object and counting are too few for that (4 and 12) and are
-    whole in all three splits.
+    Meanings are split, not prompts, in the order of their hash, so that no meaning of validation or test occurs in
+    another split in other words. single_object and counting have too few meanings (4 and 12) and are whole in all three
+    splits.
 
     Raises:
       ValueError: for an unknown task or split.
     """
     if split is not None and split not in SPLITS:
-        raise ValueError(f"split: {split!r} is no split; use one of {', '.join(SPLITS)}")
-    asked = meanings(task)
+        raise ValueError(f"split: unknown {split!r}; use one of {', '.join(SPLITS)}")
+    selected = meanings(task)
     size = HELD_OUT.get(task, 0)
     if split is not None and size:
-        hashed = sorted(asked, key=lambda ways: hashlib.sha256(f"{SALT} {ways[0]}".encode()).hexdigest())
+        hashed = sorted(selected, key=lambda synonyms: hashlib.sha256(f"{SALT} {synonyms[0]}".encode()).hexdigest())
         parts = {"test": hashed[:size], "validation": hashed[size : 2 * size], "train": hashed[2 * size :]}
-        asked = [ways for ways in asked if ways in parts[split]]
-    return tuple(way for ways in asked for way in ways)
+        selected = [synonyms for synonyms in selected if synonyms in parts[split]]
+    return tuple(prompt for synonyms in selected for prompt in synonyms)
 
 
 def encode(prompt: str) -> Int[np.ndarray, "8"]:
-    """The ids of a prompt's words, filled with 0.
+    """Ids of the words of a prompt, padded with 0.
 
     Raises:
       ValueError: for a prompt outside the grammar.

@@ -1,13 +1,14 @@
-"""Fréchet distance between two sets of features, and what a classifier's opinions say about generated pictures."""
+"""Fréchet distance between two sets of features, and statistics of a classifier's predictions on images."""
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import entr, softmax
 
 Moments = tuple[Float[np.ndarray, " D"], Float[np.ndarray, "D D"]]
 
 
 def moments(features: Float[np.ndarray, "N D"]) -> Moments:
-    """Mean and covariance (over N - 1) in float64.
+    """Mean and unbiased covariance (over N - 1) in float64.
 
     Raises:
       ValueError: for fewer than two rows, or numbers that are not finite.
@@ -23,11 +24,14 @@ def moments(features: Float[np.ndarray, "N D"]) -> Moments:
 
 
 def frechet_distance(first: Moments, second: tuple[Float[np.ndarray, " E"], Float[np.ndarray, "E E"]]) -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1^(1/2) C2 C1^(1/2))^(1/2)), squared 2-Wasserstein distance of two Gaussians.
+    """Squared 2-Wasserstein distance of two Gaussians, |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^(1/2) C2 C1^(1/2))^(1/2)).
 
-    With Inception's features this is FID (Heusel et al., arXiv 1706.08500, equation 6), where C1 C2 stands for the
-    similar, but symmetric, product here: its root comes from eigenvalues and is real for any rank. The estimate from N
-    samples is too large by a term that falls as 1/N: compare equal counts alone.
+    With Inception's features this is FID (Heusel et al., arXiv 1706.08500, equation 6, which has the similar product
+    C1 C2); the trace of the root of the symmetric product is the sum of the roots of its eigenvalues, and is real for
+    any rank. The estimate from N samples has a positive bias of order 1/N: compare equal counts alone.
+
+    Raises:
+      ValueError: when the features differ in number.
     """
     (mean1, cov1), (mean2, cov2) = first, second
     if mean1.shape != mean2.shape:
@@ -39,23 +43,20 @@ def frechet_distance(first: Moments, second: tuple[Float[np.ndarray, " E"], Floa
 
 
 def positive_root(matrix: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "D D"]:
-    """The symmetric root of a positive semidefinite matrix; eigenvalues below 0 are rounding."""
+    """Symmetric square root of a positive semidefinite matrix; negative eigenvalues are rounding errors."""
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
 
 
 def classifier_statistics(logits: Float[np.ndarray, "N K"]) -> dict[str, float]:
-    """What a classifier says of samples: how sure it is, and how evenly its choices use the classes.
+    """Confidence of a classifier on samples, and the diversity of its predictions.
 
-    `confidence` is the mean probability of the chosen class; `class_entropy` that of the choices' shares over log K: 1
-    is even, 0 a single class.
+    `confidence` is the mean probability of the predicted class; `class_entropy` is the entropy of the frequencies of
+    the K predicted classes over log K: 1 for equal frequencies, 0 for a single class.
     """
-    logits = np.asarray(logits, np.float64)
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probs = shifted / shifted.sum(axis=1, keepdims=True)
-    shares = np.bincount(probs.argmax(axis=1), minlength=probs.shape[1]) / len(probs)
-    used = shares[shares > 0]
+    probs = softmax(np.asarray(logits, np.float64), axis=1)
+    frequencies = np.bincount(probs.argmax(axis=1), minlength=probs.shape[1]) / len(probs)
     return {
         "confidence": float(probs.max(axis=1).mean()),
-        "class_entropy": float(-(used * np.log(used)).sum() / np.log(probs.shape[1])),
+        "class_entropy": float(entr(frequencies).sum() / np.log(probs.shape[1])),
     }

@@ -1,6 +1,6 @@
-"""GenEval's rules (Ghosh et al., arXiv 2310.11513) on detections, whoever detects.
+"""GenEval's rules (Ghosh et al., arXiv 2310.11513) on the detections of any detector.
 
-A prompt's metadata is GenEval's JSON: {"tag", "include": [{"class", "count", "color"?, "position"?}], "exclude"?,
+The metadata of a prompt is GenEval's JSON: {"tag", "include": [{"class", "count", "color"?, "position"?}], "exclude"?,
 "prompt"}. A position is [relation, index of the reference in "include"].
 """
 
@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 
 
 class Detection(NamedTuple):
-    """One object of an image. Box: left, top, right, bottom, y downwards; right and bottom are last index + 1."""
+    """An object of an image, with its box (left, top, right, bottom), where y points down and ends are exclusive."""
 
     name: str
     score: float
@@ -26,10 +26,10 @@ class Detection(NamedTuple):
 
 
 def relations(a_box: Box, b_box: Box, shrink: float = 0.1) -> set[str]:
-    """Where A lies as seen from B: none, one or two of "left of", "right of", "above", "below".
+    """Relations of A to B: none, one or two of "left of", "right of", "above", "below".
 
-    With centers c, sizes d and o = c_A - c_B, each axis keeps o' = sign(o) max(|o| - shrink (d_A + d_B), 0), and a
-    relation holds where o' / |o| exceeds 1/2 in its direction. The norm is that of the whole offset.
+    With centers c, sizes d and o = c_A - c_B, each axis becomes o' = sign(o) max(|o| - shrink (d_A + d_B), 0), and a
+    relation holds where o' / |o| exceeds 1/2 in its direction. The norm is that of the offset in both axes.
     """
     a, b = (np.asarray(box, np.float64).reshape(2, 2) for box in (a_box, b_box))
     offset = a.mean(axis=0) - b.mean(axis=0)
@@ -42,11 +42,11 @@ def relations(a_box: Box, b_box: Box, shrink: float = 0.1) -> set[str]:
     return {relation for relation, true in holds.items() if true}
 
 
-def kept(detections: Iterable[Detection], threshold: float, limit: int = 16) -> dict[str, list[Detection]]:
-    """Per class the `limit` best detections with a score above the threshold, best first.
+def best_detections(detections: Iterable[Detection], threshold: float, limit: int = 16) -> dict[str, list[Detection]]:
+    """The `limit` best detections of each class with a score above the threshold, in descending order of scores.
 
-    Of equal scores the later detection comes first. Boxes that overlap all stay: GenEval's suppression is off as
-    published (its limit on the overlap is 1).
+    The later of two equal scores comes first. Overlapping boxes are not suppressed, as in the published code (whose
+    limit on the overlap is 1).
     """
     ordered = sorted(reversed(list(detections)), key=lambda detection: -detection.score)
     groups: dict[str, list[Detection]] = {}
@@ -59,27 +59,27 @@ def kept(detections: Iterable[Detection], threshold: float, limit: int = 16) -> 
 def clauses(
     metadata: Metadata, detections: Iterable[Detection], threshold: float = 0.3, counting_threshold: float = 0.9
 ) -> list[float]:
-    """What a prompt asks for, one number in [0, 1] each, 1 where it is fulfilled.
+    """Clauses of a prompt as numbers in [0, 1], each 1 where it is fulfilled.
 
-    For every class: the found share of its count; with a color, the share of the count that has it among the `count`
-    best detections, on which alone colors and positions are tested; with a position, the share of pairs (found,
-    reference) for which the relation holds, 0 unless both are found in full. For every exclusion: 0 from `count`
-    detections on. Objects that nobody asked for do not matter. Counting prompts have a threshold of their own.
+    For each class: the detected share of its count; with a color, the share of the count that has it among the `count`
+    best detections, on which alone colors and positions are tested; with a position, the share of pairs (object,
+    reference) for which the relation holds, 0 unless both are detected in full. For each exclusion: 0 from `count`
+    detections on. Objects that the prompt does not name are ignored. Counting prompts use `counting_threshold`.
     """
-    groups = kept(detections, counting_threshold if metadata["tag"] == "counting" else threshold)
-    asked = metadata.get("include", [])
-    found = [groups.get(each["class"], [])[: each["count"]] for each in asked]
+    groups = best_detections(detections, counting_threshold if metadata["tag"] == "counting" else threshold)
+    include = metadata.get("include", [])
+    detected = [groups.get(each["class"], [])[: each["count"]] for each in include]
     results = []
-    for each, group in zip(asked, found, strict=True):
+    for each, group in zip(include, detected, strict=True):
         results.append(len(group) / each["count"])
         if "color" in each:
             results.append(sum(detection.color == each["color"] for detection in group) / each["count"])
         if "position" in each:
             relation, reference = each["position"]
-            pairs = [(a.box, b.box) for a in group for b in found[reference]]
-            complete = len(group) == each["count"] and len(found[reference]) == asked[reference]["count"]
-            held = sum(relation in relations(*pair) for pair in pairs)
-            results.append(held / len(pairs) if complete else 0.0)
+            pairs = [(a.box, b.box) for a in group for b in detected[reference]]
+            complete = len(group) == each["count"] and len(detected[reference]) == include[reference]["count"]
+            holding = sum(relation in relations(*pair) for pair in pairs)
+            results.append(holding / len(pairs) if complete else 0.0)
     for each in metadata.get("exclude", []):
         results.append(float(len(groups.get(each["class"], [])) < each["count"]))
     return results
@@ -88,10 +88,10 @@ def clauses(
 def correct(
     metadata: Metadata, detections: Iterable[Detection], threshold: float = 0.3, counting_threshold: float = 0.9
 ) -> bool:
-    """Whether an image shows what its prompt asks for: GenEval's verdict, which is that every clause is fulfilled.
+    """Whether an image fulfills its prompt by GenEval's verdict: every clause is fulfilled.
 
-    GenEval tests a position only where the object and its reference have passed so far; an image on which they have
-    not is wrong either way. The thresholds are those for its Mask2Former detector.
+    GenEval tests a position only if the object and its reference have passed all earlier tests; otherwise the image is
+    wrong in either case. The default thresholds are those of its Mask2Former detector.
     """
     return all(clause == 1 for clause in clauses(metadata, detections, threshold, counting_threshold))
 
@@ -99,12 +99,12 @@ def correct(
 def reward(
     metadata: Metadata, detections: Iterable[Detection], threshold: float = 0.3, counting_threshold: float = 0.9
 ) -> float:
-    """The mean of the clauses, in [0, 1]: 1 exactly where `correct` is true."""
+    """Mean of the clauses, in [0, 1]; 1 if and only if `correct` is true."""
     return float(np.mean(clauses(metadata, detections, threshold, counting_threshold)))
 
 
 class Scores(NamedTuple):
-    """Shares of correct images; `absent` names the tasks without a single image, which the overall mean leaves out."""
+    """Shares of correct images; `absent` names the tasks without images, which the overall mean omits."""
 
     tasks: dict[str, float]
     overall: float
@@ -112,19 +112,17 @@ class Scores(NamedTuple):
 
 
 def scores(tags: Sequence[str], correct: Sequence[bool]) -> Scores:
-    """The mean of every task over its images, and overall: the unweighted mean of the tasks.
+    """Mean verdict of each task over its images, and the unweighted mean over tasks.
 
     Raises:
-      ValueError: when there is no image, a tag is no task, or there are not as many verdicts as tags.
+      ValueError: without images, for an unknown tag, or when verdicts and tags differ in number.
     """
     if not len(tags) or len(tags) != len(correct):
-        raise ValueError(
-            f"correct: {len(correct)} verdicts for {len(tags)} tags; pass one for each image, at least one"
-        )
+        raise ValueError(f"correct: {len(correct)} verdicts for {len(tags)} tags; pass one per image, and at least one")
     unknown = sorted(set(tags) - set(TASKS))
     if unknown:
-        raise ValueError(f"metadata.tag: {unknown[0]!r} is no task; use one of {', '.join(TASKS)}")
+        raise ValueError(f"metadata.tag: unknown {unknown[0]!r}; use one of {', '.join(TASKS)}")
     verdicts = np.asarray(correct, np.float64)
-    named = np.asarray(tags)
-    means = {task: float(verdicts[named == task].mean()) for task in TASKS if task in tags}
+    tag_array = np.asarray(tags)
+    means = {task: float(verdicts[tag_array == task].mean()) for task in TASKS if task in tags}
     return Scores(means, float(np.mean(list(means.values()))), tuple(task for task in TASKS if task not in means))

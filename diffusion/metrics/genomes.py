@@ -1,6 +1,6 @@
 """Measures of generated nucleotide sequences: k-mer spectra, the splice rule, species, and a discriminator.
 
-Every finite set is some distance from its own source: compare equal counts, beside held-out sequences in their place.
+A finite set has a positive distance to its own distribution: compare equal counts, beside those of held-out sequences.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,80 +11,79 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Integer
+from scipy.special import rel_entr
+from scipy.stats import rankdata
 
-# A record of splice sites is exon, intron, exon; the introns of the data are of these lengths.
+# Lengths in a record of splice sites: exon, intron, exon.
 EXON, SHORTEST_INTRON, LONGEST_INTRON = 50, 40, 150
 LETTERS = "ACGT"
-# Windows are counted at most so many letters, and so many sequences, at a time.
-MOST_LETTERS, MOST_SEQUENCES = 2**22, 2**10
-# One species' sequences by its name.
+# Limits of a chunk in which windows are counted.
+MAX_LETTERS, MAX_SEQUENCES = 2**22, 2**10
+# Sequences of each species by its name.
 Groups = Mapping[str, Sequence[str]]
 
 
 def windows(sequences: Sequence[str], k: int) -> tuple[Int[np.ndarray, " W"], Int[np.ndarray, " W"]]:
-    """Every window of k letters A, C, G, T: the sequence it lies in, and its number in base 4 (A 0, C 1, G 2, T 3)."""
+    """Index of the sequence and number in base 4 (A 0, C 1, G 2, T 3) of each window of k letters A, C, G, T."""
     table = np.full(256, -1, np.int8)
     table[np.frombuffer((LETTERS + LETTERS.lower()).encode(), np.uint8)] = [0, 1, 2, 3, 0, 1, 2, 3]
-    # The line ends keep windows inside their sequence.
+    # Line ends separate the windows of different sequences.
     letters = np.frombuffer("\n".join(sequences).encode("ascii", "replace"), np.uint8)
     digits, owners = table[letters], np.cumsum(letters == ord("\n"))
     count = max(len(digits) - k + 1, 0)
-    codes, whole = np.zeros(count, np.int64), np.ones(count, bool)
+    codes, valid = np.zeros(count, np.int64), np.ones(count, bool)
     for offset in range(k):
         digit = digits[offset : offset + count]
         codes = 4 * codes + digit
-        whole &= digit >= 0
-    return owners[:count][whole], codes[whole]
+        valid &= digit >= 0
+    return owners[:count][valid], codes[valid]
 
 
-def parts(sequences: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
-    """Runs of consecutive sequences that bound what is held in memory, each with the index of its first."""
+def chunks(sequences: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
+    """Yields chunks of consecutive sequences, which bound memory, each with the index of its first sequence."""
     start, letters = 0, 0
     for end, sequence in enumerate(sequences, 1):
         letters += len(sequence)
-        if letters >= MOST_LETTERS or end - start >= MOST_SEQUENCES or end == len(sequences):
+        if letters >= MAX_LETTERS or end - start >= MAX_SEQUENCES or end == len(sequences):
             yield start, sequences[start:end]
             start, letters = end, 0
 
 
 def kmer_counts(sequences: Sequence[str], k: int) -> Int[np.ndarray, " K"]:
-    """How often each of the 4^k words occurs in all sequences together, in alphabetical order."""
+    """Counts of the 4^k words over all sequences, in alphabetical order."""
     counts = np.zeros(4**k, np.int64)
-    for _, part in parts(sequences):
-        counts += np.bincount(windows(part, k)[1], minlength=4**k)
+    for _, chunk in chunks(sequences):
+        counts += np.bincount(windows(chunk, k)[1], minlength=4**k)
     return counts
 
 
 def kmer_spectrum(sequences: Sequence[str], k: int) -> Float[np.ndarray, " K"]:
-    """Shares of the 4^k words among all windows of k letters of all sequences; zeros when there is no window.
-
-    Windows with another letter than A, C, G, T do not count.
-    """
+    """Frequencies of the 4^k words over all windows of k letters A, C, G, T of all sequences; zeros without windows."""
     counts = kmer_counts(sequences, k)
     return counts / max(counts.sum(), 1)
 
 
 def js_distance(first: Float[np.ndarray, " K"], second: Float[np.ndarray, " K"]) -> float:
-    """sqrt((KL(p | m) + KL(q | m)) / 2) with m = (p + q) / 2, in sqrt(nats): SciPy's `jensenshannon`, 0 to 0.8326.
+    """Jensen-Shannon distance sqrt((KL(p | m) + KL(q | m)) / 2) with m = (p + q) / 2, in [0, 0.8326] sqrt(nats).
 
-    Both are normalized first; one that is all zeros is as far from anything as can be.
+    p and q are `first` and `second`, normalized; a vector of zeros has the maximal distance to any other.
     """
-    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if not first.any() or not second.any():
+    if not np.any(first) or not np.any(second):
         return float(np.sqrt(np.log(2)))
-    p, q = first / first.sum(), second / second.sum()
+    p, q = first / np.sum(first), second / np.sum(second)
     middle = (p + q) / 2
-    total = sum(float(np.sum(part[part > 0] * np.log(part[part > 0] / middle[part > 0]))) for part in (p, q))
+    # SciPy's `jensenshannon` is NaN where rounding makes this sum negative.
+    total = rel_entr(p, middle).sum() + rel_entr(q, middle).sum()
     return float(np.sqrt(max(total, 0) / 2))
 
 
 def kmer_distance(generated: Sequence[str], reference: Sequence[str], k: int) -> float:
-    """Jensen-Shannon distance of two sets' k-mer spectra."""
+    """Jensen-Shannon distance of the k-mer spectra of two sets."""
     return js_distance(kmer_spectrum(generated, k), kmer_spectrum(reference, k))
 
 
 def species_distances(generated: Groups, reference: Groups, k: int) -> tuple[float, dict[str, float]]:
-    """Distance of each generated species' spectrum, and their mean weighted by the species' share of the reference.
+    """Mean over species of the spectrum distance, weighted by counts in the reference, and the distance of each.
 
     Raises:
       ValueError: when a generated species has no reference.
@@ -98,104 +97,102 @@ def species_distances(generated: Groups, reference: Groups, k: int) -> tuple[flo
 
 
 def splice_rule(sequence: str) -> bool:
-    """Exon (50), intron (40 to 150), exon (50), where the intron starts with GT and ends with AG.
+    """Whether a sequence is exon (50), intron (40 to 150), exon (50), with an intron that starts with GT, ends with AG.
 
-    It holds for every record of the data and, in random letters of a fitting length, for one in 256.
+    True for every record of the data, and for one in 256 random sequences of such a length.
     """
     fits = SHORTEST_INTRON <= len(sequence) - 2 * EXON <= LONGEST_INTRON
     return fits and donor(sequence) and acceptor(sequence)
 
 
 def donor(sequence: str) -> bool:
-    """Whether GT follows the first exon's 50 letters: a place counted from the start."""
+    """Whether GT follows the 50 letters of the first exon, a position relative to the start."""
     return sequence[EXON:].startswith("GT")
 
 
 def acceptor(sequence: str) -> bool:
-    """Whether AG precedes the last exon's 50 letters: a place counted from the end."""
+    """Whether AG precedes the 50 letters of the last exon, a position relative to the end."""
     return sequence[:-EXON].endswith("AG")
 
 
 def species_model(groups: Groups, k: int = 6) -> Float[np.ndarray, "S K"]:
-    """log p(word | species), in nats, of the groups in their order, one occurrence added to each word."""
+    """log p(word | species) in nats, in the order of the groups, with add-one smoothing."""
     counts = np.stack([kmer_counts(sequences, k) for sequences in groups.values()]) + 1
     return np.log(counts / counts.sum(axis=1, keepdims=True))
 
 
 def predict_species(sequences: Sequence[str], model: Float[np.ndarray, "S K"]) -> Int[np.ndarray, " N"]:
-    """argmax over species of sum log p(word | species) over a sequence's windows: naive Bayes, all species alike."""
+    """Naive Bayes with a uniform prior: argmax over species of sum log p(word | species) over a sequence's windows."""
     k = round(np.log(model.shape[1]) / np.log(4))
     scores = np.zeros((len(model), len(sequences)))
-    for start, part in parts(sequences):
-        owners, codes = windows(part, k)
+    for start, chunk in chunks(sequences):
+        owners, codes = windows(chunk, k)
         for row, log_prob in zip(scores, model, strict=True):
-            row[start : start + len(part)] = np.bincount(owners, log_prob[codes], minlength=len(part))
+            row[start : start + len(chunk)] = np.bincount(owners, log_prob[codes], minlength=len(chunk))
     return scores.argmax(axis=0)
 
 
-def macro_f1(asked: Int[np.ndarray, " N"], found: Int[np.ndarray, " N"]) -> float:
-    """Mean over the asked-for classes of 2 TP / (2 TP + FP + FN)."""
+def macro_f1(labels: Int[np.ndarray, " N"], predictions: Int[np.ndarray, " N"]) -> float:
+    """Mean over the classes of `labels` of F1 = 2 TP / (2 TP + FP + FN)."""
     scores = []
-    for label in np.unique(asked):
-        hits = np.sum((asked == label) & (found == label))
-        scores.append(2 * hits / (np.sum(asked == label) + np.sum(found == label)))
+    for label in np.unique(labels):
+        hits = np.sum((labels == label) & (predictions == label))
+        scores.append(2 * hits / (np.sum(labels == label) + np.sum(predictions == label)))
     return float(np.mean(scores))
 
 
 def kmer_frequencies(sequences: Sequence[str], k: int) -> Float[np.ndarray, "N K"]:
-    """Each sequence's own spectrum, zeros for one without a window."""
+    """Spectrum of each sequence; zeros for a sequence without windows."""
     counts = np.zeros((len(sequences), 4**k), np.float32)
-    for start, part in parts(sequences):
-        owners, codes = windows(part, k)
-        flat = np.bincount(owners * 4**k + codes, minlength=len(part) * 4**k)
-        counts[start : start + len(part)] = flat.reshape(len(part), 4**k)
+    for start, chunk in chunks(sequences):
+        owners, codes = windows(chunk, k)
+        flat = np.bincount(owners * 4**k + codes, minlength=len(chunk) * 4**k)
+        counts[start : start + len(chunk)] = flat.reshape(len(chunk), 4**k)
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
 def auroc(scores: Float[np.ndarray, " N"] | Integer[np.ndarray, " N"], positive: Bool[np.ndarray, " N"]) -> float:
-    """P(a positive scores above a negative) + P(equal) / 2, exactly, by ranks (Mann-Whitney).
+    """Area under the ROC curve, P(positive above negative) + P(equal) / 2, from ranks (Mann-Whitney).
 
     Raises:
-      ValueError: when one side is empty.
+      ValueError: without a positive or without a negative.
     """
-    scores, positive = np.asarray(scores), np.asarray(positive, bool)
+    positive = np.asarray(positive, bool)
     count, others = int(positive.sum()), int((~positive).sum())
     if not count or not others:
         raise ValueError(f"sample.count: {count} positives and {others} negatives have no AUROC")
-    ordered = np.sort(scores)
-    ranks = (np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right") + 1) / 2
-    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * others))
+    return float((rankdata(scores)[positive].sum() - count * (count + 1) / 2) / (count * others))
 
 
-def kmer_auroc(real: Sequence[str], generated: Sequence[str], k: int = 6, seed: int = 0) -> float:
-    """How well logistic regression on k-mer frequencies tells real from generated: 0.5 not at all, 1 always.
+def kmer_auroc(reference: Sequence[str], generated: Sequence[str], k: int = 6, seed: int = 0) -> float:
+    """AUROC of logistic regression between reference and generated sequences by their k-mer frequencies.
 
-    Trained on half of each set and tested on the other half, then the other way round; the mean of both. It is not
-    the published AUROC, whose discriminator is a HyenaDNA network that also sees where a word stands: a Markov chain of
-    the data's own (k-1)-letter contexts goes undetected here.
+    The mean over two halves of both sets, each tested with the other for training: 0.5 for indistinguishable sets. The
+    published AUROC has a HyenaDNA network as its discriminator, which also sees the positions of words; a Markov chain
+    with the contexts of k - 1 letters of the data is not detected here.
 
     Raises:
-      ValueError: for fewer than 4 sequences a side.
+      ValueError: for fewer than 4 sequences per set.
     """
-    count = min(len(real), len(generated)) // 2 * 2
+    count = min(len(reference), len(generated)) // 2 * 2
     if count < 4:
-        raise ValueError(f"sample.count: a discriminator needs at least 4 sequences a side, not {count}")
+        raise ValueError(f"sample.count: a discriminator needs at least 4 sequences per set, not {count}")
     random = np.random.default_rng(seed)
-    drawn = [[side[int(index)] for index in random.permutation(len(side))[:count]] for side in (real, generated)]
-    features = np.stack([kmer_frequencies(side, k) for side in drawn])
+    sets = [[each[int(index)] for index in random.permutation(len(each))[:count]] for each in (reference, generated)]
+    features = np.stack([kmer_frequencies(sequences, k) for sequences in sets])
     halves = features.reshape(2, 2, count // 2, -1).swapaxes(0, 1).reshape(2, count, -1)
-    truth = np.arange(count) < count // 2
+    labels = np.arange(count) < count // 2
     results = []
     for train, test in (halves, halves[::-1]):
         mean, scale = train.mean(axis=0), train.std(axis=0) + 1e-6
-        weights = np.asarray(logistic_regression((train - mean) / scale, truth))
-        results.append(auroc(((test - mean) / scale) @ weights, truth))
+        weights = np.asarray(logistic_regression((train - mean) / scale, labels))
+        results.append(auroc(((test - mean) / scale) @ weights, labels))
     return float(np.mean(results))
 
 
 @jax.jit
 def logistic_regression(features: Float[Array, "N K"], positive: Bool[Array, " N"]) -> Float[Array, " K"]:
-    """Weights that minimize the mean log loss + |w|^2 / 20, by 200 steps of Adam on centered features."""
+    """Weights after 200 steps of Adam on the mean log loss + |w|^2 / 20, for centered features."""
     optimizer = optax.adam(0.02)
     signs = jnp.where(positive, 1.0, -1.0)
 

@@ -1,4 +1,4 @@
-"""FID's features: torch-fidelity's Inception network with the original weights; requirements.txt has neither."""
+"""Inception features for FID, from torch-fidelity with the original weights; both are optional downloads."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,11 @@ WEIGHTS = "https://github.com/toshas/torch-fidelity/releases/tag/v0.2.0"
 
 
 def check_inception(weights: str) -> None:
-    """Raise ValueError in one line when the weights or the library are not there."""
+    """Checks that the weights and torch-fidelity are available.
+
+    Raises:
+      ValueError: when the weights or the library are missing.
+    """
     if not weights or not Path(weights).expanduser().is_file():
         raise ValueError(
             f"judge.checkpoint: {weights!r} is no file; pass --config.judge.checkpoint=FILE, "
@@ -25,10 +29,10 @@ def check_inception(weights: str) -> None:
 def inception_features(
     weights: str, batch_size: int
 ) -> Callable[[UInt8[np.ndarray, "N C H W"]], Float[np.ndarray, "N 2048"]]:
-    """The 2,048 pooled features of pictures of one or three colors, values 0 .. 255.
+    """Function from images of one or three colors, values 0 .. 255, to their 2,048 pooled features.
 
     Raises:
-      ValueError: when weights or library are missing.
+      ValueError: when the weights or the library are missing.
     """
     check_inception(weights)
     import torch  # pyright: ignore[reportMissingImports]
@@ -41,10 +45,10 @@ def inception_features(
     network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=path)
     network = network.to(device)
 
-    def features(pictures):
+    def features(images):
         parts = []
-        for start in range(0, len(pictures), batch_size):
-            part = np.ascontiguousarray(pictures[start : start + batch_size], np.uint8)
+        for start in range(0, len(images), batch_size):
+            part = np.ascontiguousarray(images[start : start + batch_size], np.uint8)
             part = np.repeat(part, 3, axis=1) if part.shape[1] == 1 else part
             with torch.no_grad():
                 parts.append(network(torch.from_numpy(part).to(device))[0].cpu().numpy())

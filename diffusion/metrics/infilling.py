@@ -1,4 +1,4 @@
-"""Infilling: hide a span or a line of held-out windows, and score what a sampler puts in its place."""
+"""Infilling: hides a span or a line of held-out windows, and scores the tokens that a sampler generates for it."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -10,18 +10,18 @@ Width = int | Int[np.ndarray, " W"]
 
 
 class Lines(NamedTuple):
-    """One hidden line a window: the windows that have one (their rows), where it starts, and its tokens."""
+    """One hidden line per window."""
 
-    kept: Int[np.ndarray, " M"]
+    rows: Int[np.ndarray, " M"]  # indices of the windows that have one
     starts: Int[np.ndarray, " M"]
     widths: Int[np.ndarray, " M"]
 
 
 def spans(count: int, length: int, width: int, seed: int) -> Int[np.ndarray, " N"]:
-    """Where the hidden span of `width` tokens starts in each of `count` windows of `length` tokens.
+    """Start of the hidden span of `width` tokens in each of `count` windows of `length` tokens.
 
-    Uniform over the starts that leave at least one token on both sides, drawn from (seed, index of the window) alone.
-    Raises: ValueError when a width leaves no context, or no token to fill in.
+    Uniform over the starts that leave at least one token on both sides; a function of (seed, index of the window).
+    Raises: ValueError when the width leaves no context, or no token to fill in.
     """
     if not 1 <= width <= length - 2:
         raise ValueError(
@@ -40,57 +40,57 @@ def lines(
     blank: Collection[int] = (),
     special: Collection[int] = (),
 ) -> Lines:
-    """One whole line of each window, for tokens that are bytes or characters, uniform over its lines that qualify.
+    """One whole line of each window of bytes or characters, uniform over the lines that qualify.
 
-    A line runs from behind one newline to the next one, has 1 to `width` tokens, one of them not in `blank`, and none
-    in `special` (the ends of documents). Windows without one are left out. A choice depends on the seed and the
-    window's index and tokens alone. A sampler that is shown the gap is told the line's length.
+    A line extends from after one newline to the next one, has 1 to `width` tokens, at least one of them not in `blank`,
+    and none in `special` (the ends of documents). Windows without such a line are omitted. The choice is a function of
+    the seed and of the window's index and tokens. A sampler that sees the gap knows the length of the line.
     Raises: ValueError when no window has such a line.
     """
-    kept, starts, widths = [], [], []
+    rows, starts, widths = [], [], []
     for index, window in enumerate(np.asarray(tokens)):
         ends = np.flatnonzero(window == newline)
-        ink = _before(~np.isin(window, [newline, *blank, *special]))
-        marks = _before(np.isin(window, list(special)))
+        visible = _count_before(~np.isin(window, [newline, *blank, *special]))
+        specials = _count_before(np.isin(window, list(special)))
         first, last = ends[:-1] + 1, ends[1:]
-        fits = (last - first <= width) & (ink[last] > ink[first]) & (marks[last] == marks[first])
+        fits = (last - first <= width) & (visible[last] > visible[first]) & (specials[last] == specials[first])
         if fits.any():
             line = np.random.default_rng([seed, index]).choice(np.flatnonzero(fits))
-            kept.append(index)
+            rows.append(index)
             starts.append(first[line])
             widths.append(last[line] - first[line])
-    if not kept:
+    if not rows:
         raise ValueError(
             f"sample.infill: none of {len(tokens)} windows holds a whole line of 1 to {width} tokens; pass a larger "
             "--config.sample.infill, or longer windows"
         )
-    return Lines(*(np.array(column, np.int64) for column in (kept, starts, widths)))
+    return Lines(*(np.array(column, np.int64) for column in (rows, starts, widths)))
 
 
-def _before(marked: Bool[np.ndarray, " L"]) -> Int[np.ndarray, " L"]:
-    """How many are marked before each position."""
-    return np.cumsum(marked) - marked
+def _count_before(flags: Bool[np.ndarray, " L"]) -> Int[np.ndarray, " L"]:
+    """Number of true flags before each position."""
+    return np.cumsum(flags) - flags
 
 
 def masked(
     tokens: Integer[np.ndarray, "N L"], starts: Int[np.ndarray, " S"], width: Width, mask_id: int
 ) -> Integer[np.ndarray, "N L"]:
-    """The windows with their span, of one width or one a window, replaced by masks.
+    """Windows with their span replaced by masks; `width` is common or one per window.
 
     Raises: ValueError when a span leaves no context on one side, or the numbers of windows differ.
     """
     tokens = np.asarray(tokens)
-    dtype = np.result_type(tokens, np.min_scalar_type(mask_id))  # bytes have no room for the mask
+    dtype = np.result_type(tokens, np.min_scalar_type(mask_id))  # the mask may exceed the dtype of the tokens
     return np.where(_inside(tokens.shape, starts, width), np.array(mask_id, dtype), tokens)
 
 
 def score(
     tokens: Integer[np.ndarray, "N L"], truth: Integer[np.ndarray, "M K"], starts: Int[np.ndarray, " S"], width: Width
 ) -> dict[str, float]:
-    """How well spans were filled in, beside the windows that they were cut from.
+    """Agreement of infilled spans with the windows from which they were cut.
 
-    `infill_exact`: share of windows whose whole span is reproduced; `infill_accuracy`: share of the tokens in all
-    spans that are the true ones. Text can be filled in well and otherwise: compare methods at equal width.
+    `infill_exact`: share of windows whose whole span is reproduced; `infill_accuracy`: share of tokens over all spans
+    that are reproduced. A span can have other good infillings: compare methods at equal width.
     Raises: ValueError as `masked` does, or when there is no window.
     """
     tokens, truth = np.asarray(tokens), np.asarray(truth)
@@ -99,15 +99,15 @@ def score(
     inside = _inside(tokens.shape, starts, width)
     if not len(tokens):
         raise ValueError("sample.infill: no window to score; pass a larger --config.sample.count")
-    wrong = (tokens != truth) & inside
+    errors = (tokens != truth) & inside
     return {
-        "infill_exact": float(np.mean(~wrong.any(axis=1))),
-        "infill_accuracy": float(1 - wrong.sum() / inside.sum()),
+        "infill_exact": float(np.mean(~errors.any(axis=1))),
+        "infill_accuracy": float(1 - errors.sum() / inside.sum()),
     }
 
 
 def _inside(shape: tuple[int, ...], starts: Int[np.ndarray, " S"], width: Width) -> Bool[np.ndarray, "N L"]:
-    """Which tokens belong to the span of their window."""
+    """Whether each token belongs to the span of its window."""
     count, length = shape
     starts = np.asarray(starts)
     if starts.shape != (count,) or np.shape(width) not in ((), (count,)):

@@ -1,18 +1,19 @@
 """MAUVE, the area under the divergence curve between two sets of texts, from their features (arXiv 2102.01454).
 
-NumPy alone, with the published defaults: rows scaled to unit length, principal components up to 90 % of the variance,
-k-means with n / 10 clusters (5 restarts, at most 500 rounds), scale 5, 25 points of the curve. Given the clusters the
-score is the public package's; k-means starts from other random centers, which moves the score as another seed does.
+With the published defaults: rows of unit length, principal components up to 90 % of the variance, k-means with n / 10
+clusters (5 restarts, at most 500 iterations), scale 5, and 25 points of the curve. Given the clusters the score equals
+that of the public package; k-means starts from different random centers, which has the effect of a different seed.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import rel_entr
 
 
 class Mauve(NamedTuple):
-    """The score in [0, 1] (1: same clusters), with the counts without which it cannot be compared."""
+    """Score in [0, 1] (1: equal histograms), with the counts that a comparison requires."""
 
     score: float
     references: int
@@ -27,12 +28,12 @@ def mauve(
     clusters: int | None = None,
     seed: int = 25,
     restarts: int = 5,
-    rounds: int = 500,
+    iterations: int = 500,
 ) -> Mauve:
-    """Score samples against references. It depends on both counts: use equal ones, and report them.
+    """Scores samples against references. The score depends on both counts: use equal ones, and report them.
 
     Raises:
-      ValueError: for fewer than 2 rows a side, different widths, features that are not finite, or too many clusters.
+      ValueError: for fewer than 2 rows per set, different widths, features that are not finite, or too many clusters.
     """
     references, samples = np.asarray(references, np.float64), np.asarray(samples, np.float64)
     if min(len(references), len(samples)) < 2 or references.shape[1:] != samples.shape[1:]:
@@ -43,7 +44,8 @@ def mauve(
     clusters = clusters or max(2, round(min(len(references), len(samples)) / 10))
     if clusters > len(points):
         raise ValueError(f"mauve: {clusters} clusters need at least as many rows, not {len(points)}")
-    labels = kmeans(principal(unit(points), 0.9), clusters, np.random.default_rng(seed), restarts, rounds)
+    components = principal_components(normalize_rows(points), 0.9)
+    labels = kmeans(components, clusters, np.random.default_rng(seed), restarts, iterations)
     histogram_p, histogram_q = (
         np.bincount(part, minlength=clusters) / len(part)
         for part in (labels[: len(references)], labels[len(references) :])
@@ -60,19 +62,18 @@ def curve_area(p: Float[np.ndarray, " C"], q: Float[np.ndarray, " C"], scale: fl
 
 
 def divergence(p: Float[np.ndarray, " C"], q: Float[np.ndarray, " C"]) -> float:
-    """KL(p | q) in nats, where q covers p."""
-    positive = p > 0
-    return float(np.sum(p[positive] * np.log(p[positive] / q[positive])))
+    """KL(p | q) in nats; infinite where q is 0 and p is not."""
+    return float(rel_entr(p, q).sum())
 
 
-def unit(points: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
-    """Rows of length 1; a zero row stays."""
+def normalize_rows(points: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+    """Scales rows to length 1, except rows of zeros."""
     norms = np.linalg.norm(points, axis=1, keepdims=True)
     return points / np.where(norms > 0, norms, 1)
 
 
-def principal(points: Float[np.ndarray, "N D"], explained: float) -> Float[np.ndarray, "N E"]:
-    """Projection on the fewest principal components that hold the share `explained` of the variance."""
+def principal_components(points: Float[np.ndarray, "N D"], explained: float) -> Float[np.ndarray, "N E"]:
+    """Projection onto the fewest principal components that explain the share `explained` of the variance."""
     centered = points - points.mean(axis=0)
     left, scale, _ = np.linalg.svd(centered, full_matrices=False)
     total = np.sum(scale**2)
@@ -83,27 +84,27 @@ def principal(points: Float[np.ndarray, "N D"], explained: float) -> Float[np.nd
 
 
 def kmeans(
-    points: Float[np.ndarray, "N E"], clusters: int, random: np.random.Generator, restarts: int, rounds: int
+    points: Float[np.ndarray, "N E"], clusters: int, random: np.random.Generator, restarts: int, iterations: int
 ) -> Int[np.ndarray, " N"]:
-    """Lloyd's algorithm from random points; the labels of the restart with the least squared distance."""
+    """Labels of Lloyd's algorithm from random points, for the restart with the least squared distance."""
     best, best_cost = np.zeros(len(points), int), np.inf
     for _ in range(restarts):
         centers = points[random.choice(len(points), clusters, replace=False)]
         labels = np.full(len(points), -1)
-        for _ in range(rounds):
+        for _ in range(iterations):
             distances = (centers**2).sum(axis=1) - 2 * points @ centers.T
             previous, labels = labels, distances.argmin(axis=1)
             if np.array_equal(previous, labels):
                 break
             counts = np.bincount(labels, minlength=clusters)
             order = np.argsort(labels, kind="stable")
-            filled = counts > 0
-            starts = (np.cumsum(counts) - counts)[filled]
+            occupied = counts > 0
+            starts = (np.cumsum(counts) - counts)[occupied]
             centers = centers.copy()
-            centers[filled] = np.add.reduceat(points[order], starts) / counts[filled, None]
-            # An empty cluster moves to the point that is served worst.
-            worst = np.argsort(-(distances.min(axis=1) + (points**2).sum(axis=1)))
-            centers[~filled] = points[worst[: np.sum(~filled)]]
+            centers[occupied] = np.add.reduceat(points[order], starts) / counts[occupied, None]
+            # An empty cluster moves to the point with the largest distance from its center.
+            farthest = np.argsort(-(distances.min(axis=1) + (points**2).sum(axis=1)))
+            centers[~occupied] = points[farthest[: np.sum(~occupied)]]
         cost = distances.min(axis=1).sum()
         if cost < best_cost:
             best, best_cost = labels, cost

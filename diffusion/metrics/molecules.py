@@ -1,4 +1,4 @@
-"""Are generated SMILES valid molecules, different ones, and new ones? By RDKit, as in UDLM (arXiv 2412.10193)."""
+"""Validity, uniqueness and novelty of generated SMILES by RDKit, as in UDLM (arXiv 2412.10193)."""
 
 import hashlib
 import os
@@ -12,10 +12,10 @@ import numpy as np
 
 
 def chemistry() -> ModuleType:
-    """RDKit's `Chem`, imported only where molecules are measured.
+    """RDKit's `Chem`, imported on demand.
 
     Raises:
-      ValueError: when RDKit, or a system library that it draws with, is not there.
+      ValueError: when RDKit, or a system library that it needs for drawing, is missing.
     """
     try:
         from rdkit import Chem
@@ -29,10 +29,10 @@ def chemistry() -> ModuleType:
 
 
 def parse(smiles: Sequence[str]) -> list[Any]:
-    """RDKit's molecule of every string, None for an invalid one: not parsed, not sanitized, or empty.
+    """RDKit's molecule of each string; None for an invalid one: not parsed, not sanitized, or empty.
 
-    RDKit takes the empty string for a molecule without atoms, and what follows a space for a name; neither is valid
-    here. What it says about the invalid ones is silenced for this call alone.
+    RDKit accepts the empty string as a molecule without atoms, and text after a space as a name; neither is valid here.
+    RDKit's messages are silenced during this call.
     """
     chem = chemistry()
     from rdkit import rdBase
@@ -42,16 +42,16 @@ def parse(smiles: Sequence[str]) -> list[Any]:
 
 
 def canonical(smiles: Iterable[str]) -> list[str | None]:
-    """RDKit's canonical SMILES of every string, None for an invalid one: equal exactly for equal molecules."""
+    """RDKit's canonical SMILES of each string, equal if and only if the molecules are; None for an invalid string."""
     chem = chemistry()
-    # One at a time: a training set's molecules would fill gigabytes.
+    # One at a time: the molecules of a training set would take gigabytes.
     return [None if molecule is None else chem.MolToSmiles(molecule) for text in smiles for molecule in parse([text])]
 
 
 def canonical_set(smiles: Iterable[str], folder: Path | None = None) -> frozenset[str]:
-    """The molecules of a training set, kept as a text file under `folder` by content and RDKit's version.
+    """Canonical SMILES of a training set, cached as a text file under `folder` by content and RDKit's version.
 
-    Canonicalizing QM9's 120,000 takes 8 to 20 s, reading them back 0.2 s. Invalid strings are left out.
+    The 120,000 molecules of QM9 take 8 to 20 s without and 0.2 s with the cache. Invalid strings are omitted.
     """
     chemistry()
     import rdkit
@@ -64,7 +64,7 @@ def canonical_set(smiles: Iterable[str], folder: Path | None = None) -> frozense
     known = frozenset(text for text in canonical(smiles) if text is not None)
     if folder is not None and path is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        # A name of its own: several processes may write the same set at once.
+        # A unique name: several processes may write the same set at once.
         handle, partial = tempfile.mkstemp(dir=folder, prefix=path.stem)
         with os.fdopen(handle, "w") as file:
             file.write("\n".join(sorted(known)) + "\n")
@@ -77,14 +77,14 @@ def molecule_scores(
 ) -> dict[str, float]:
     """Counts of N samples with their rates, and mean properties of the novel molecules.
 
-    `valid`: samples that RDKit parses. `unique`: different molecules among them. `novel`: those that are not in
-    `known`, the training set's canonical SMILES. `valid_rate` is of N, `unique_rate` of the valid, `novel_rate` of the
-    unique. The public code compares strings and not molecules, so that two spellings of one count twice and another
-    spelling of a training molecule counts as novel: `unique_strings` and `novel_strings` are its counts, the latter
-    against `known_strings` (default: `known`).
+    `valid`: samples that RDKit parses. `unique`: distinct molecules among them. `novel`: molecules that are not in
+    `known`, the canonical SMILES of the training set. `valid_rate` is relative to N, `unique_rate` to valid samples,
+    `novel_rate` to the unique molecules. The public code compares strings instead of molecules, so that two spellings
+    of a molecule count twice and another spelling of a training molecule counts as novel: `unique_strings` and
+    `novel_strings` are its counts, the latter relative to `known_strings` (default: `known`).
 
     `qed`, `rings` (smallest set of smallest rings) and `logp` (Crippen) are means over the novel molecules, absent
-    when there is none.
+    when there are none.
 
     Raises:
       ValueError: when there is no sample.
@@ -111,18 +111,18 @@ def molecule_scores(
 
 
 def properties(smiles: Sequence[str]) -> dict[str, float]:
-    """Mean drug-likeness QED in [0, 1], number of rings, and logP of valid molecules; nothing for none."""
+    """Mean drug-likeness QED in [0, 1], number of rings, and logP of valid molecules; empty without molecules."""
     chem = chemistry()
     from rdkit.Chem import QED, Crippen
 
-    log_p = Crippen.MolLogP  # pyright: ignore[reportAttributeAccessIssue]  (made on import)
+    log_p = Crippen.MolLogP  # pyright: ignore[reportAttributeAccessIssue]  (defined at import)
     rows = [(QED.qed(molecule), len(chem.GetSymmSSSR(molecule)), log_p(molecule)) for molecule in parse(smiles)]
     means = np.mean(rows, axis=0) if rows else ()
     return {name: float(mean) for name, mean in zip(("qed", "rings", "logp"), means, strict=False)}
 
 
 def picture(samples: Sequence[str], shown: int = 24, columns: int = 6) -> np.ndarray | None:
-    """The first valid molecules drawn in a grid, uint8 [H, W, 3] with their SMILES below; None when there is none."""
+    """Grid of drawings of the first valid molecules with their SMILES, uint8 [H, W, 3]; None when there are none."""
     chemistry()
     from rdkit.Chem import Draw
 

@@ -1,4 +1,4 @@
-"""Measures of pictures from prompts: intervals of scores over tasks and prompts, and how much pictures differ."""
+"""Measures of images from prompts: intervals of scores over tasks and prompts, and diversity of images."""
 
 from collections.abc import Iterable
 
@@ -9,9 +9,9 @@ from diffusion.metrics.statistics import Interval
 
 
 def over_prompts(values: Iterable[tuple[str, str, float]], draws: int = 2000) -> Interval:
-    """The unweighted mean of tasks of (task, prompt, value), and its 95 % bootstrap interval over prompts.
+    """Unweighted mean over tasks of (task, prompt, value), and its 95 % bootstrap interval over prompts.
 
-    Prompts are drawn anew within their tasks; all values of a prompt stay together.
+    Prompts are resampled within their tasks, with all values of a prompt.
     """
     tasks: dict[str, dict[str, list[float]]] = {}
     for task, prompt, value in values:
@@ -25,12 +25,12 @@ def over_prompts(values: Iterable[tuple[str, str, float]], draws: int = 2000) ->
     return Interval(mean, float(totals.std()), low, high, sum(map(len, tasks.values())))
 
 
-def diversity(pictures: Float[np.ndarray, "P N H W C"]) -> float:
-    """Mean squared difference of two pictures of one prompt, a value; 0 for one picture."""
-    count = pictures.shape[1]
+def diversity(images: Float[np.ndarray, "P N H W C"]) -> float:
+    """Mean squared difference per value of two images of one prompt; 0 for a single image."""
+    count = images.shape[1]
     if count < 2:
         return 0.0
-    flat = pictures.reshape(*pictures.shape[:2], -1)
+    flat = images.reshape(*images.shape[:2], -1)
     # The sum over pairs is n times the squared distance from the mean.
     spread = ((flat - flat.mean(axis=1, keepdims=True)) ** 2).mean(axis=2).sum(axis=1)
     return float((2 * spread / (count - 1)).mean())

@@ -1,4 +1,4 @@
-"""Which names of a Python program are bound before they are used, by reading it alone: nothing is run."""
+"""Static analysis of whether the names of a Python program are bound before they are used."""
 
 import ast
 import builtins
@@ -7,14 +7,14 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-# Of a module as well; "_" is bound in interactive sessions alone.
+# With the names of a module; "_" is bound in interactive sessions alone.
 BUILTINS = (frozenset(dir(builtins)) | {"__file__", "__path__", "__annotations__", "__builtins__"}) - {"_"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 
 
 class Names(NamedTuple):
-    """How many names a program uses, and those used where nothing has bound them, in the order of reading."""
+    """Number of uses of names in a program, and the names of unbound uses in the order of evaluation."""
 
     used: int
     undefined: list[str]
@@ -22,24 +22,23 @@ class Names(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class Scope:
-    """The names of a module, class, function or comprehension that are bound so far."""
+    """Names of a module, class, function or comprehension that are bound so far."""
 
-    kind: str  # module | class | function | comprehension | cell: what encloses methods or type parameters
+    kind: str  # module | class | function | comprehension | cell (encloses methods or type parameters)
     bound: set[str]
-    local: frozenset[str] = frozenset()  # of a function: all that it binds anywhere, which hide those outside
+    local: frozenset[str] = frozenset()  # names that a function binds anywhere, which hide those outside
     elsewhere: dict[str, "Scope"] = dataclasses.field(default_factory=dict)  # names declared global or nonlocal
 
 
 def names(program: ast.AST) -> Names:
-    """Count the uses of names in a parsed program, and which of them nothing has bound.
+    """Counts the uses of names in a parsed program, and collects those that are not bound.
 
-    A use is a name that is read, `x` in `x += 1` too; attributes are none. It counts as bound when it is a builtin or
-    when an import, assignment, parameter, loop, with, except, comprehension, match, def, class or global declaration
-    of a scope that it can see has bound it earlier in Python's order of evaluation. Functions, lambdas and annotations
-    are read when the scope around them is complete, for they run later. Branches are read as if all were taken, and
-    nothing is unbound by del or the end of an except clause. Names that an earlier `import *` may have bound, and
-    nothing else has, count neither way.
-    Raises: RecursionError for a program nested deeper than Python's own stack.
+    A use is a name that is read, including `x` in `x += 1` and excluding attributes. It is bound when it is a builtin,
+    or when an import, assignment, parameter, loop, with, except, comprehension, match, def, class or global declaration
+    of a visible scope has bound it earlier in Python's order of evaluation. Functions, lambdas and annotations run
+    later, and are read when the scope around them is complete. All branches are taken, and neither del nor the end of
+    an except clause unbinds a name. Names that only an earlier `import *` may have bound do not count.
+    Raises: RecursionError for a program whose nesting exceeds Python's stack.
     """
     reader = _Reader()
     reader.visit(program)
@@ -57,13 +56,13 @@ class _Reader(ast.NodeVisitor):
         self.used, self.undefined, self.star = 0, [], False
 
     def use(self, name: str) -> None:
-        found = self.is_bound(name)
-        if found or not self.star:
+        bound = self.is_bound(name)
+        if bound or not self.star:
             self.used += 1
-            self.undefined += [] if found else [name]
+            self.undefined += [] if bound else [name]
 
     def is_bound(self, name: str) -> bool:
-        in_class = True  # what a class binds is seen by its own body, not by functions and comprehensions in it
+        in_class = True  # names of a class are visible in its body, but not in functions and comprehensions inside
         for scope in reversed(self.scopes):
             if scope.kind != "class" or in_class:
                 if owner := scope.elsewhere.get(name):
@@ -115,10 +114,10 @@ class _Reader(ast.NodeVisitor):
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
         self.visit(node.value)
-        inside = self.scopes
-        self.scopes = tuple(scope for scope in inside if scope.kind != "comprehension")
+        scopes = self.scopes
+        self.scopes = tuple(scope for scope in scopes if scope.kind != "comprehension")
         self.bind(node.target.id)
-        self.scopes = inside
+        self.scopes = scopes
 
     def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
         self.read([node.iter, node.target, *node.body, *node.orelse])
@@ -177,7 +176,7 @@ class _Reader(ast.NodeVisitor):
         outside = self.scopes
         self.type_parameters(node)
         self.read_later([*(argument.annotation for argument in parameters), getattr(node, "returns", None)])
-        given, stored = {argument.arg for argument in parameters}, set(_stored(body))
+        arguments, stored = {argument.arg for argument in parameters}, set(_stored(body))
         declared = {
             name: owner
             for kind, name in _declarations(body)
@@ -185,12 +184,12 @@ class _Reader(ast.NodeVisitor):
         }
         for name in stored & set(declared):
             declared[name].bound.add(name)
-        # A nested function's global names too: it may run before the next line of the module is reached.
+        # Global names of nested functions as well: they may run before the next line of the module.
         for nested in ast.walk(node):
             if isinstance(nested, ast.FunctionDef | ast.AsyncFunctionDef) and nested is not node:
                 shared = {name for kind, name in _declarations(nested.body) if kind is ast.Global}
                 self.module.bound |= shared & set(_stored(nested.body)) if shared else set()
-        scope = Scope("function", given, frozenset((given | stored) - set(declared)), declared)
+        scope = Scope("function", arguments, frozenset((arguments | stored) - set(declared)), declared)
         self.scopes = (*self.scopes, scope)
         self.read_later(body)
         self.scopes = outside
@@ -217,7 +216,7 @@ class _Reader(ast.NodeVisitor):
         self.scopes = outside
 
     def type_parameters(self, node: ast.AST) -> None:
-        """Enters the scope of [T] in def, class and type of Python 3.12, whose bounds are read when asked for."""
+        """Enters the scope of [T] in def, class and type of Python 3.12, whose bounds are evaluated lazily."""
         if parameters := getattr(node, "type_params", None):
             self.scopes += (Scope("cell", {parameter.name for parameter in parameters}),)
             self.read_later(child for parameter in parameters for child in ast.iter_child_nodes(parameter))
@@ -228,7 +227,7 @@ def _imported(alias: ast.alias) -> str:
 
 
 def _children(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
-    """All nodes of a function's own scope: those of functions, classes and lambdas inside it are left out."""
+    """Yields the nodes of a function's scope, without those inside its functions, classes and lambdas."""
     waiting = list(nodes)
     while waiting:
         node = waiting.pop()
@@ -238,16 +237,16 @@ def _children(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
 
 
 def _declarations(body: Iterable[ast.AST]) -> Iterator[tuple[type[ast.AST], str]]:
-    """Names that a function declares global or nonlocal."""
+    """Yields the names that a function declares global or nonlocal."""
     for node in _children(body):
         if isinstance(node, ast.Global | ast.Nonlocal):
             yield from ((type(node), name) for name in node.names)
 
 
 def _stored(body: Iterable[ast.AST]) -> Iterator[str]:
-    """Names that a function's own statements bind or delete: its local ones, but for parameters and declarations."""
+    """Yields the names that the statements of a function bind or delete: its locals without parameters."""
     body = list(body)
-    inner = set()  # targets of comprehensions belong to these
+    inner = set()  # targets of comprehensions, which have their own scope
     for node in _children(body):
         if isinstance(node, Comprehension):
             inner |= {id(part) for generator in node.generators for part in ast.walk(generator.target)}

@@ -1,4 +1,4 @@
-"""Confidence intervals: over seeds, over sets of samples, and for the difference of two rows."""
+"""Means with errors, and confidence intervals over seeds, over sets of samples, and of differences of rows."""
 
 import math
 import statistics
@@ -21,13 +21,13 @@ class Interval(NamedTuple):
 
 
 def mean_and_error(numbers: list[float]) -> tuple[float, float]:
-    """The mean over seeds and its standard error, 0 for one seed."""
+    """Mean over seeds and its standard error; 0 for one seed."""
     error = statistics.stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else 0.0
     return statistics.fmean(numbers), error
 
 
 def ratio(totals: Float[np.ndarray, " N"], counts: Float[np.ndarray, " N"]) -> tuple[float, float]:
-    """sum(totals) / sum(counts) and its standard error over rows (delta method); NaN error for a single row."""
+    """sum(totals) / sum(counts) and its standard error over rows by the delta method; NaN error for a single row."""
     mean = totals.sum() / counts.sum()
     if len(totals) < 2:
         return float(mean), float("nan")
@@ -36,10 +36,10 @@ def ratio(totals: Float[np.ndarray, " N"], counts: Float[np.ndarray, " N"]) -> t
 
 
 def student(numbers: Sequence[float] | Float[np.ndarray, " N"], level: float = 0.95) -> Interval:
-    """mean +- t * s / sqrt(n), t the quantile of Student's distribution with n - 1 degrees of freedom.
+    """Student's interval mean +- t * s / sqrt(n), with t the quantile for n - 1 degrees of freedom.
 
-    Right for independent numbers that are about normal, such as one metric over seeds. With 3 seeds t is 4.30, with 5
-    2.78, so that such an interval is 2 to 4 times as wide as the standard error that tables print.
+    Valid for independent, approximately normal numbers, such as a metric over seeds. Half the interval is t times the
+    standard error that tables print, and t is 4.30 for 3 seeds and 2.78 for 5.
 
     Raises:
       ValueError: for fewer than two numbers, one that is not finite, or a level outside (0, 1).
@@ -48,18 +48,18 @@ def student(numbers: Sequence[float] | Float[np.ndarray, " N"], level: float = 0
     if len(numbers) < 2 or not np.isfinite(numbers).all():
         raise ValueError(f"seeds: an interval needs at least 2 finite numbers, not {numbers}; pass more --config.seeds")
     if not 0 < level < 1:
-        raise ValueError(f"level: {level} is no share between 0 and 1")
+        raise ValueError(f"level: {level} is not between 0 and 1")
     mean, error = mean_and_error(numbers)
     half = float(stdtrit(len(numbers) - 1, (1 + level) / 2)) * error
     return Interval(mean, error, mean - half, mean + half, len(numbers))
 
 
 def over_sets(sets: Sequence[Mapping[str, float | str]]) -> dict[str, float | str]:
-    """Metrics of several sets of samples of one model as means, each with half its 95 % interval: `<metric>_interval`.
+    """Means of metrics over sets of samples of a model, each with half its 95 % interval as `<metric>_interval`.
 
-    One set is returned as it is, names among its numbers too. A metric that some sets lack, such as properties of new
-    molecules where none is new, is the mean of the others; one that a single set has, or that is the same in all, gets
-    no interval.
+    A single set is returned unchanged, including entries that are not numbers. The mean of a metric that some sets
+    lack, such as properties of novel molecules, is over the others; a metric of one set alone, or with equal values in
+    all sets, has no interval.
     """
     if len(sets) == 1:
         return dict(sets[0])
@@ -75,7 +75,7 @@ def over_sets(sets: Sequence[Mapping[str, float | str]]) -> dict[str, float | st
 
 
 def paired(first: Mapping[int, float], second: Mapping[int, float], level: float = 0.95) -> Interval:
-    """Student's interval of first - second, both by seed: what rows of equal seeds have in common cancels.
+    """Student's interval of first - second by seed, in which effects common to rows of a seed cancel.
 
     Raises:
       ValueError: when the seeds differ, or as `student` does.
@@ -86,15 +86,15 @@ def paired(first: Mapping[int, float], second: Mapping[int, float], level: float
 
 
 def by_seed(rows: Iterable[dict], name: str, key: str) -> dict[int, float]:
-    """The metric `key` of the row called `name`, by seed: what `paired` takes.
+    """Metric `key` of the row `name`, by seed, for `paired`.
 
     Raises:
       ValueError: when a seed occurs twice.
     """
-    found: dict[int, float] = {}
+    values: dict[int, float] = {}
     for row in rows:
         if row["row"] == name and row["metrics"].get(key) is not None:
-            if row["seed"] in found:
+            if row["seed"] in values:
                 raise ValueError(f"seeds: row {name!r} has two results of seed {row['seed']}")
-            found[row["seed"]] = row["metrics"][key]
-    return found
+            values[row["seed"]] = row["metrics"][key]
+    return values

@@ -1,6 +1,6 @@
-"""Measures of samples: judge perplexity, entropy, diversity, repetition, and the record that keeps them together.
+"""Measures of text samples: generative perplexity, entropy, diversity and repetition, and their joint record.
 
-A generative perplexity alone rewards repetition and low temperature, so `Generation` cannot be built without the rest.
+Generative perplexity alone rewards repetition and low temperature, so that `Generation` requires the other measures.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 from diffusion.metrics.statistics import ratio
 from diffusion.types import Ids
 
-# log p of every token given those before it, [B, L] nats; entry 0 is not read.
+# log p of each token given those before it, [B, L] in nats; entry 0 is not read.
 Judge = Callable[[Integer[np.ndarray, "B L"]], Float[Array | np.ndarray, "B L"]]
 Features = Callable[[Integer[np.ndarray, "B L"]], Float[Array | np.ndarray, "B L D"]]
 Text = str | Sequence[Hashable]
@@ -21,7 +21,7 @@ Text = str | Sequence[Hashable]
 
 @dataclass(frozen=True)
 class Generation:
-    """What a set of samples scored, and everything needed to read that number.
+    """Generative perplexity of a set of samples, with the measures and settings that it must be reported with.
 
     Raises:
       ValueError: for a count that is too small, a missing name, or a measure that is not a finite number.
@@ -33,16 +33,16 @@ class Generation:
     diversity: float  # in [0, 1]
     repetition: float  # in [0, 1]
     samples: int
-    length: int  # tokens a sample
+    length: int  # tokens per sample
     steps: int  # of the time grid
-    evaluations: float  # of the denoiser, a sample
+    evaluations: float  # of the denoiser, per sample
     precision: str  # of the token draws
     evaluator: str  # the judge, with its tokenizer
     mauve: float | None = None
     parse_rate: float | None = None
 
     def __post_init__(self):
-        # Held-out text, the reference of a table, took no step and no evaluation.
+        # Held-out text, the reference of a table, has no steps and no evaluations.
         for name, least in (("samples", 1), ("length", 1), ("steps", 0), ("evaluations", 0)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name}: must be at least {least}, not {getattr(self, name)}")
@@ -72,10 +72,10 @@ def measure(
     mauve: float | None = None,
     parse_rate: float | None = None,
 ) -> Generation:
-    """Score samples: entropy from their tokens, diversity and repetition from their texts, perplexity from the judge.
+    """Scores samples: entropy of their tokens, diversity and repetition of their texts, perplexity by the judge.
 
-    `judge_tokens` are the samples in the judge's tokenizer (the samples themselves for a judge trained here; see
-    `retokenize` for another); `eos` is the judge's end-of-text symbol, None when it has none.
+    `judge_tokens` are the samples in the judge's tokenizer (equal to `tokens` if both share one; else see
+    `retokenize`); `eos` is the judge's end of text, None when it has none.
 
     Raises:
       ValueError: when tokens, judge tokens and texts differ in number, or as `Generation` does.
@@ -102,23 +102,23 @@ def measure(
     )
 
 
-def kept_targets(
+def scored_targets(
     tokens: Integer[np.ndarray, "N L"], eos: int | None, widths: Int[np.ndarray, " N"] | None = None
 ) -> Bool[np.ndarray, "N L-1"]:
-    """Which of the targets 2..L count, by the rule of the public MDLM code (arXiv 2406.07524).
+    """Whether each of the targets 2..L counts, by the rule of the public MDLM code (arXiv 2406.07524).
 
     Target j counts iff it is not EOS, or the number of EOS symbols up to and including j is 1: every EOS but the first
-    is dropped (also the closing one when the sequence opens with EOS), and text after it is kept. Targets at `widths`
-    and beyond never count.
+    is excluded (also the last one of a sequence that starts with EOS), and text after it is included. Targets at
+    `widths` and beyond never count.
     """
     tokens = np.asarray(tokens)
-    kept = np.ones(tokens.shape, bool)
+    scored = np.ones(tokens.shape, bool)
     if eos is not None:
         is_eos = tokens == eos
-        kept = ~is_eos | (np.cumsum(is_eos, axis=1) == 1)
+        scored = ~is_eos | (np.cumsum(is_eos, axis=1) == 1)
     if widths is not None:
-        kept &= np.arange(tokens.shape[1]) < np.asarray(widths)[:, None]
-    return kept[:, 1:]
+        scored &= np.arange(tokens.shape[1]) < np.asarray(widths)[:, None]
+    return scored[:, 1:]
 
 
 def generative_perplexity(
@@ -129,28 +129,29 @@ def generative_perplexity(
     batch_size: int,
     widths: Int[np.ndarray, " N"] | None = None,
 ) -> tuple[float, float]:
-    """exp(total NLL of kept targets / their number), pooled over samples, and its standard error over samples.
+    """exp(total NLL of the scored targets / their number), pooled over samples, and its standard error over samples.
 
-    No sample is dropped: the last batch is filled up and the fill ignored, where the public code drops the remainder.
+    All samples count: the last batch is filled and the fill ignored, where the public code drops the remainder.
 
     Raises:
-      ValueError: when no target is kept.
+      ValueError: when no target is scored.
     """
-    kept = kept_targets(tokens, eos, widths)
-    if not kept.any():
+    scored = scored_targets(tokens, eos, widths)
+    if not scored.any():
         raise ValueError("samples: no token to score; they are shorter than 2 tokens or hold nothing but EOS")
     nats = -in_batches(judge, np.asarray(tokens), batch_size)[:, 1:]
-    mean, error = ratio(np.where(kept, nats, 0).sum(axis=1), kept.sum(axis=1).astype(np.float64))
+    mean, error = ratio(np.where(scored, nats, 0).sum(axis=1), scored.sum(axis=1).astype(np.float64))
     return float(np.exp(mean)), float(np.exp(mean) * error)
 
 
 def retokenize(
     texts: Sequence[str], encode: Callable[[str], Ids], *, length: int, eos: int, batch_size: int
 ) -> tuple[Int[np.ndarray, "N L"], Int[np.ndarray, " N"]]:
-    """Texts as the judge's tokens: cut to `length`, padded on the right with EOS, no start symbol.
+    """Tokens of texts for the judge: cut to `length`, padded on the right with EOS, without start symbol.
 
-    Also the width that each row has in the public MDLM code, the longest text of its batch: the first pad of a shorter
-    text that holds no EOS is scored there as its first EOS. Columns beyond the width exist for a fixed shape alone.
+    Also returns the width of each row in the public MDLM code, which is that of the longest text of its batch: the
+    first padding of a shorter text without EOS is scored there as its first EOS. Columns beyond the width are padding
+    to a fixed shape.
     """
     rows = [list(encode(text))[:length] for text in texts]
     tokens = np.full((len(rows), length), eos, np.int32)
@@ -164,7 +165,7 @@ def retokenize(
 def last_features(
     hidden: Features, tokens: Integer[np.ndarray, "N L"], lengths: Int[np.ndarray, " N"], batch_size: int
 ) -> Float[np.ndarray, "N D"]:
-    """The judge's hidden state at the last token of each sequence, the features of MAUVE."""
+    """Hidden state of the judge at the last token of each sequence, the features of MAUVE."""
     tokens, last = np.asarray(tokens), np.maximum(np.asarray(lengths), 1) - 1
     parts = []
     for start in range(0, len(tokens), batch_size):
@@ -177,7 +178,7 @@ def last_features(
 def in_batches(
     function: Callable[[np.ndarray], Array | np.ndarray], array: np.ndarray, batch_size: int
 ) -> Float[np.ndarray, "..."]:
-    """Apply to batches of one fixed shape (the last one filled with copies of its first row), in float64."""
+    """Applies a function to batches of a fixed shape, the last one filled with copies of its first row, in float64."""
     parts = []
     for start in range(0, len(array), batch_size):
         batch = array[start : start + batch_size]
@@ -187,16 +188,16 @@ def in_batches(
 
 
 def sample_entropy(tokens: Integer[np.ndarray, "N L"]) -> Float[np.ndarray, " N"]:
-    """-sum_v f_v ln f_v of each sample's own token frequencies, in nats (ReMDM, arXiv 2503.00307)."""
+    """Entropy -sum_v f_v ln f_v of the token frequencies of each sample, in nats (ReMDM, arXiv 2503.00307)."""
     entropies = []
     for row in np.asarray(tokens):
         frequency = np.unique(row, return_counts=True)[1] / len(row)
         entropies.append(-np.sum(frequency * np.log(frequency)))
-    return np.abs(np.array(entropies))  # a constant row would read -0
+    return np.abs(np.array(entropies))  # avoids -0 for a constant row
 
 
 def ngrams(text: Text, order: int) -> list[tuple]:
-    """All n-grams of a text: of whitespace-separated words, or of the items of any other sequence."""
+    """All n-grams of the whitespace-separated words of a text, or of the items of any other sequence."""
     words = text.split() if isinstance(text, str) else list(text)
     return [tuple(words[start : start + order]) for start in range(len(words) - order + 1)]
 
@@ -204,7 +205,7 @@ def ngrams(text: Text, order: int) -> list[tuple]:
 def diversity(texts: Iterable[Text], orders: Sequence[int] = (2, 3, 4)) -> float:
     """Product over n of distinct / all n-grams of the whole set (G-Star, arXiv 2510.08369), in [0, 1].
 
-    It falls as a set grows: compare at equal number and length. A set without n-grams scores 0.
+    Decreases with the size of the set: compare at equal count and length. 0 for a set without n-grams.
     """
     texts, product = list(texts), 1.0
     for order in orders:
@@ -216,12 +217,12 @@ def diversity(texts: Iterable[Text], orders: Sequence[int] = (2, 3, 4)) -> float
 def repetition(texts: Iterable[Text], order: int = 4) -> float:
     """Mean over texts of 1 - distinct / all n-grams within the text, in [0, 1] (rep-n; arXiv 1908.04319).
 
-    A text shorter than n repeats nothing.
+    A text shorter than n has rate 0.
     """
     rates = [1 - len(set(grams)) / len(grams) if (grams := ngrams(text, order)) else 0.0 for text in texts]
     return float(np.mean(rates))
 
 
 def columns(record: Generation) -> dict[str, float | int | str | None]:
-    """The record as the columns of a result row."""
+    """Fields of the record as columns of a result row."""
     return {field.name: getattr(record, field.name) for field in fields(record)}

@@ -1,6 +1,6 @@
-"""How good outputs are against references: BLEU and chrF (sacreBLEU), exact matches, ROUGE (rouge-score), BERTScore.
+"""Agreement of outputs with references: BLEU and chrF (sacreBLEU), exact matches, ROUGE (rouge-score), BERTScore.
 
-rouge-score and bert-score are optional: the latter brings PyTorch and transformers, and reads a model from a folder.
+rouge-score and bert-score are optional; the latter requires PyTorch and transformers, and reads a model from a folder.
 """
 
 import importlib.util
@@ -23,7 +23,11 @@ class Scores(NamedTuple):
 
 
 def check_measures(tokenize: str, rouge: bool, bertscore: str = "") -> None:
-    """Raise ValueError for a tokenizer that sacreBLEU does not have, and for measures without package or model."""
+    """Checks that the tokenizer, the packages and the model of the measures are available.
+
+    Raises:
+      ValueError: for a tokenizer that sacreBLEU lacks, or a measure whose package or model is missing.
+    """
     if tokenize not in BLEU.TOKENIZERS:
         known = ", ".join(sorted(BLEU.TOKENIZERS))
         raise ValueError(f"sample.translation.tokenize: sacreBLEU knows no {tokenize!r}; known: {known}")
@@ -53,40 +57,35 @@ def scores(
     bertscore: str = "",
     layer: int = 40,
 ) -> Scores:
-    """Corpus BLEU and chrF in points, and the share of outputs that are one of their references word for word.
+    """Corpus BLEU and chrF in points, the share of outputs equal to a reference word by word, and the length ratio.
 
-    Every output has one reference or several. ROUGE, in points, is the mean over outputs of the best reference's F1,
-    and so is BERTScore, by the model in the folder `bertscore`.
+    Each output has one or more references. ROUGE and BERTScore, in points, are means over outputs of the F1 of the best
+    reference; BERTScore uses the model in the folder `bertscore`.
     """
     bleu, chrf = BLEU(tokenize=tokenize, force=True), CHRF()
-    # sacreBLEU wants the first references of all, the second ones, ...
+    # sacreBLEU takes the first references of all outputs, then the second ones, ...
     streams = [list(column) for column in itertools.zip_longest(*references)]
     outputs = list(outputs)
-    found = {"bleu": bleu.corpus_score(outputs, streams).score, "chrf": chrf.corpus_score(outputs, streams).score}
+    metrics = {"bleu": bleu.corpus_score(outputs, streams).score, "chrf": chrf.corpus_score(outputs, streams).score}
     pairs = list(zip(outputs, references, strict=True))
-    found["exact"] = sum(words(output) in map(words, known) for output, known in pairs) / len(pairs)
-    found["length_ratio"] = sum(len(words(output)) for output in outputs) / max(
-        sum(len(words(known[0])) for known in references), 1
-    )
+    metrics["exact"] = sum(output.split() in map(str.split, known) for output, known in pairs) / len(pairs)
+    output_words = sum(len(output.split()) for output in outputs)
+    reference_words = sum(len(known[0].split()) for known in references)
+    metrics["length_ratio"] = output_words / max(reference_words, 1)
     if rouge:
-        found |= rouge_scores(pairs)
+        metrics |= rouge_scores(pairs)
     if bertscore:
-        found["bertscore"] = bert_score(pairs, bertscore, layer)
-    return Scores(found, f"BLEU {bleu.get_signature()}; chrF {chrf.get_signature()}")
-
-
-def words(text: str) -> list[str]:
-    """What stands between spaces."""
-    return text.split()
+        metrics["bertscore"] = bert_score(pairs, bertscore, layer)
+    return Scores(metrics, f"BLEU {bleu.get_signature()}; chrF {chrf.get_signature()}")
 
 
 def rouge_scores(pairs: Sequence[tuple[str, Sequence[str]]]) -> dict[str, float]:
-    """ROUGE-1, -2 and -L with Porter's stemmer."""
+    """Mean F1 of ROUGE-1, -2 and -L with Porter's stemmer, by the best reference, in points."""
     from rouge_score.rouge_scorer import RougeScorer  # pyright: ignore[reportMissingImports]
 
     scorer: Any = RougeScorer(list(ROUGES), use_stemmer=True)
-    found = [scorer.score_multi(list(known), output) for output, known in pairs]
-    return {name: 100 * sum(each[name].fmeasure for each in found) / len(found) for name in ROUGES}
+    scores = [scorer.score_multi(list(known), output) for output, known in pairs]
+    return {name: 100 * sum(each[name].fmeasure for each in scores) / len(scores) for name in ROUGES}
 
 
 def bert_score(pairs: Sequence[tuple[str, Sequence[str]]], folder: str, layer: int) -> float:
@@ -94,9 +93,9 @@ def bert_score(pairs: Sequence[tuple[str, Sequence[str]]], folder: str, layer: i
     from bert_score import BERTScorer  # pyright: ignore[reportMissingImports]
 
     path = str(Path(folder).expanduser())
-    # There is no baseline of a folder, nor is one used; without a name the library would look for one.
+    # No baseline is used, but without a path the library would look for one by the name of the model.
     scorer: Any = BERTScorer(model_type=path, num_layers=layer, baseline_path=path)
-    # Many models' tokenizers, the published one's too, do not say how much the model reads, and then none truncates.
+    # Many tokenizers, such as that of the published model, do not state a maximal length and would not truncate.
     tokenizer, longest = scorer._tokenizer, scorer._model.config.max_position_embeddings
     tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
     outputs, references = zip(*pairs, strict=True)

@@ -42,7 +42,7 @@ def test_the_density_has_structure_at_several_scales():
     assert all(fine > rough + 0.05 for fine, rough in itertools.pairwise(information)) and information[-1] > 0.05
 
 
-def test_the_label_of_a_blob_is_the_quarter_that_it_lies_in():
+def test_the_label_of_a_blob_is_its_quadrant():
     rows = everything(load_dataset(fields("blobs")), "validation")
     bright = rows["tokens"].reshape(-1, 2, 4, 2, 4).sum((2, 4)).reshape(-1, 4)
     assert (bright.argmax(1) == rows["label"]).all() and set(rows["label"]) == {0, 1, 2, 3}
@@ -55,7 +55,7 @@ def test_flipping_mirrors_each_row_of_each_color():
     assert mirrored.tolist() == [[2, 1, 0, 5, 4, 3, 8, 7, 6, 11, 10, 9], list(range(12, 24))]
 
 
-def test_flips_are_a_function_of_seed_step_and_row_and_touch_training_alone():
+def test_flips_are_a_function_of_seed_step_and_row_in_training_alone():
     plain, mirrored = load_dataset(fields("blobs")), load_dataset(fields("blobs", flip=True))
     before, after = batches(plain, "train", 64, seed=1), batches(mirrored, "train", 64, seed=1)
     all_flipped = mirror(before(3)["tokens"], plain.image, np.ones(64, bool))
@@ -73,7 +73,7 @@ def test_flips_are_a_function_of_seed_step_and_row_and_touch_training_alone():
     np.testing.assert_array_equal(first, second)
 
 
-def test_labels_go_through_filled_batches_meshes_and_micro_batches():
+def test_labels_pass_through_filled_batches_meshes_and_micro_batches():
     data = load_dataset(fields("blobs"))
     last = evaluation_batches(data, "test", 96)[2]
     assert last["label"].shape == (96,) and last["weights"][64:].sum() == 0
@@ -87,12 +87,12 @@ def test_labels_go_through_filled_batches_meshes_and_micro_batches():
         return total, {"loss": (total, jax.numpy.float32(len(batch["label"])))}
 
     noise = draws(jax.random.key(0), "train", 0, 8)
-    whole, _ = gradients(objective, jax.numpy.ones(()), placed, noise, 1)
-    parts, _ = gradients(objective, jax.numpy.ones(()), placed, noise, 4)
+    whole, _ = gradients(objective, jax.numpy.float32(1), placed, noise, 1)
+    parts, _ = gradients(objective, jax.numpy.float32(1), placed, noise, 4)
     assert float(whole) == float(parts) == np.sum(batch["label"] * batch["tokens"].sum(1)) / 8
 
 
-def test_values_are_numbers_and_no_text():
+def test_values_are_numbers_and_not_text():
     data = load_dataset(fields("blobs"))
     tokenizer = data.tokenizer
     assert tokenizer.encode("").size == 0 and tokenizer.eos_id is None and tokenizer.vocab_size == 16

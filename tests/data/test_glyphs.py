@@ -1,4 +1,4 @@
-"""Sources of Gaussian diffusion: pictures with prompts and scores, and the mixture on a line."""
+"""Sources of Gaussian diffusion: images with prompts and scores, and the scalar mixture."""
 
 from types import SimpleNamespace
 
@@ -21,16 +21,16 @@ def load(source, length=768, size=256):
     return load_dataset(SimpleNamespace(source=source, tokenizer="values", length=length, vocab_size=size))
 
 
-def test_pictures_come_with_the_prompt_that_they_fulfill(few):
+def test_images_come_with_the_prompt_that_they_fulfill(few):
     dataset = load("shapes")
     assert dataset.domain == "prompted" and dataset.image == (16, 16, 3)
     batch = batches(dataset, "train", 8, seed=0)(0)
     assert batch["tokens"].shape == (8, 768) and batch["tokens"].max() <= 255
     assert batch["prompt"].shape == (8, PROMPT_LENGTH) and batch["prompt"].max() < len(WORDS)
-    made = examples(0, 60, "train")
+    expected = examples(0, 60, "train")
     rows = dataset.split("train").rows(range(60))
-    np.testing.assert_array_equal(rows["prompt"], made.tokens)
-    np.testing.assert_array_equal(rows["tokens"].reshape(60, 3, 16, 16).transpose(0, 2, 3, 1), made.images)
+    np.testing.assert_array_equal(rows["prompt"], expected.tokens)
+    np.testing.assert_array_equal(rows["tokens"].reshape(60, 3, 16, 16).transpose(0, 2, 3, 1), expected.images)
     assert "score" not in rows and "label" not in rows
 
 
@@ -40,7 +40,7 @@ def test_rewards_come_with_the_share_fulfilled(few):
     assert np.all((rows["score"] >= 0) & (rows["score"] <= 1)) and len(set(rows["score"])) > 2
 
 
-def test_what_is_told_decides_the_fingerprint(few, monkeypatch):
+def test_prompts_and_rewards_change_the_fingerprint(few, monkeypatch):
     before = load("shapes_rewards").fingerprint
     original = glyphs.world.reward_examples
     flipped = lambda *inputs: original(*inputs)._replace(rewards=1 - original(*inputs).rewards)  # noqa: E731

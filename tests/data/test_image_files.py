@@ -29,17 +29,17 @@ def idx(array):
 
 @pytest.fixture
 def mnist_folder(tmp_path):
-    made = {}
+    content = {}
     for name, count in (("train", 6), ("t10k", 3)):
         images, labels = random_images(count, 784)
         (tmp_path / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images.reshape(-1, 28, 28))))
         (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(idx(labels))
-        made[name] = (images, labels)
-    return tmp_path, made
+        content[name] = (images, labels)
+    return tmp_path, content
 
 
 def python_version(images, labels, protocol=2):
-    """As CIFAR-10 is distributed: a dictionary with byte keys; protocol 2 is what Python 2 wrote."""
+    """CIFAR-10's format: a dictionary with byte keys, in protocol 2 by default, as written by Python 2."""
     return pickle.dumps({b"batch_label": b"x", b"labels": labels.tolist(), b"data": images}, protocol=protocol)
 
 
@@ -48,10 +48,10 @@ def binary_version(images, labels):
 
 
 def test_mnist_gives_its_pixels_with_labels_and_holds_out_the_last_images(mnist_folder):
-    folder, made = mnist_folder
+    folder, content = mnist_folder
     data = load_dataset(fields("mnist", folder))
-    images, labels = made["train"]
-    parts = {"train": (images[:4], labels[:4]), "validation": (images[4:], labels[4:]), "test": made["t10k"]}
+    images, labels = content["train"]
+    parts = {"train": (images[:4], labels[:4]), "validation": (images[4:], labels[4:]), "test": content["t10k"]}
     for split, (pixels, targets) in parts.items():
         rows = everything(data, split)
         np.testing.assert_array_equal(rows["tokens"], pixels)
@@ -63,15 +63,15 @@ def test_mnist_gives_its_pixels_with_labels_and_holds_out_the_last_images(mnist_
     assert data.model_vocab_size == 257
     whole = load_dataset(fields("mnist", folder, validation_images=0))
     np.testing.assert_array_equal(everything(whole, "train")["tokens"], images)
-    np.testing.assert_array_equal(everything(whole, "validation")["tokens"], made["t10k"][0])
+    np.testing.assert_array_equal(everything(whole, "validation")["tokens"], content["t10k"][0])
     assert whole.fingerprint != data.fingerprint
 
 
 def test_the_fingerprint_follows_the_content(mnist_folder):
-    folder, made = mnist_folder
+    folder, content = mnist_folder
     before = load_dataset(fields("mnist", folder)).fingerprint
     assert load_dataset(fields("mnist", folder)).fingerprint == before
-    images, labels = made["t10k"]
+    images, labels = content["t10k"]
     (folder / "t10k-labels-idx1-ubyte").write_bytes(idx((labels + 1) % 10))
     other = load_dataset(fields("mnist", folder)).fingerprint
     images[0, 0] ^= 1
@@ -104,7 +104,7 @@ def tar(files):
     return stream.getvalue()
 
 
-def test_cifar10_reads_the_same_from_either_version_in_folder_or_archive(tmp_path):
+def test_cifar10_is_equal_in_all_versions_from_folder_or_archive(tmp_path):
     train, test = [random_images(3, 3072) for _ in range(2)], random_images(2, 3072)
     versions = {
         "python2": ("", lambda images, labels: python_version(images, labels)),

@@ -1,4 +1,4 @@
-"""Molecules and splice sites that are made on the spot: right by construction, the same everywhere."""
+"""Synthetic molecules and splice sites: correct by construction, and equal on every machine."""
 
 from types import SimpleNamespace
 
@@ -33,7 +33,7 @@ def test_simple_molecules_are_valid_and_of_three_kinds():
     assert data.fingerprint == load_dataset(SimpleNamespace(**MOLECULES)).fingerprint
 
 
-def test_simple_introns_keep_the_splice_rule_and_tell_their_species():
+def test_simple_introns_obey_the_splice_rule_and_reveal_their_species():
     data = load_dataset(SimpleNamespace(**INTRONS))
     assert (data.domain, data.label_names) == ("genomes", ("rich_in_AT", "rich_in_GC", "rich_in_CT"))
     train, labels = texts(data, "train")
@@ -46,13 +46,13 @@ def test_simple_introns_keep_the_splice_rule_and_tell_their_species():
         },
         3,
     )
-    test, asked = texts(data, "test")
-    assert np.mean(predict_species(test, model) == asked) > 0.95
+    test, labels = texts(data, "test")
+    assert np.mean(predict_species(test, model) == labels) > 0.95
     assert len(set(train) | set(test)) == len(train) + len(test)
     longer = load_dataset(SimpleNamespace(**(INTRONS | dict(length=256))))
     assert {len(text) for text in texts(longer, "train")[0]} == set(range(140, 151))
 
 
-def test_introns_need_room():
+def test_introns_that_exceed_the_length_are_refused():
     with pytest.raises(ValueError, match=r"data\.length: 141 is too short; pass --config\.data\.length=142, or more"):
         load_dataset(SimpleNamespace(**(INTRONS | dict(length=141))))

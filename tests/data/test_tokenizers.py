@@ -120,7 +120,7 @@ def test_training_is_deterministic_bounded_and_saved(folder, trained, monkeypatc
     again = subword.trained_bpe(TEXTS * 20, 300, folder / "again" / "tokenizer.json")
     assert again.fingerprint == trained.fingerprint
     assert (folder / "again" / "tokenizer.json").read_text() == file.read_text()
-    from_cache = subword.trained_bpe(iter(()), 300, file)  # nothing to learn from: it must read the file
+    from_cache = subword.trained_bpe(iter(()), 300, file)  # no documents: it must read the file
     assert from_cache.fingerprint == trained.fingerprint
     file_damaged = folder / "damaged" / "tokenizer.json"
     file_damaged.parent.mkdir()
@@ -134,7 +134,7 @@ def test_wordpiece_covers_text_by_offsets(tiny_wordpiece):
     text = "The  cats sat☃. "
     encoded = tiny_wordpiece.encode_spans([text])[0]
     assert encoded.ids.tolist()[:3] == [4, 5, 6]
-    assert encoded.characters.tolist()[:3] == [3, 5, 1]  # a token covers what lies between it and the one before
+    assert encoded.characters.tolist()[:3] == [3, 5, 1]  # a token covers the text since its predecessor
     assert encoded.characters.sum() == len(text)
     assert encoded.bytes.sum() == len(text.encode())
     assert tiny_wordpiece.covered(encoded.ids) is None
@@ -146,7 +146,7 @@ def test_a_tokenizer_file_brings_its_own_specials(folder):
     library.pre_tokenizer = hf.pre_tokenizers.Whitespace()
     library.save(str(folder / "plain.json"))
     plain = subword.from_file(str(folder / "plain.json"))
-    assert (plain.vocab_size, plain.eos_id, plain.bos_id) == (4, 3, 3)  # none named: one is appended
+    assert (plain.vocab_size, plain.eos_id, plain.bos_id) == (4, 3, 3)  # without a known name EOS is appended
     library.add_special_tokens(["<s>", "</s>"])
     library.save(str(folder / "tokenizer.json"))
     named = subword.from_file(str(folder))
@@ -156,7 +156,7 @@ def test_a_tokenizer_file_brings_its_own_specials(folder):
     assert encoded.ids.tolist() == [1, 2] and encoded.characters.tolist() == [1, 3]
 
 
-def test_missing_vocabularies_say_what_and_where(tmp_path):
+def test_missing_vocabularies_are_named_with_their_origin(tmp_path):
     for make, words in (
         (subword.gpt2, "gpt2 expects vocab.json or encoder.json"),
         (subword.wordpiece, "wordpiece expects vocab.txt"),

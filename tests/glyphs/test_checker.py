@@ -1,4 +1,4 @@
-"""The checker of glyph pictures sees exactly what was drawn, through noise too, and refuses what is no picture."""
+"""The checker detects exactly the glyphs of a scene, also under noise, and refuses arrays that are not images."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ EACH = 170  # scenes of each task
 
 @pytest.fixture(scope="module")
 def scenes():
-    """Metadata with a scene that fulfills it and one that nearly does, 1,020 of them over all tasks and prompts."""
+    """Metadata, a scene that fulfills it and a near miss, 1,020 times over all tasks and prompts."""
     rng, drawn = np.random.default_rng(0), []
     for task in TASKS:
         texts = prompts(task)
@@ -24,8 +24,8 @@ def scenes():
     return drawn
 
 
-def test_all_that_is_drawn_is_seen_as_it_is(scenes):
-    """Classes, colors and boxes, in the same order, so that the graded rewards agree exactly."""
+def test_detections_equal_the_true_objects(scenes):
+    """Classes, colors and boxes in the same order, so that the graded rewards agree exactly."""
     assert len(scenes) >= 1000
     for _metadata, *both in scenes:
         for scene in both:
@@ -43,7 +43,7 @@ def test_every_correct_scene_passes_and_no_near_miss_does(scenes):
 
 
 def test_scenes_of_other_prompts_pass_only_where_the_rules_say_so(scenes):
-    """Some do: a red ring and a plus are also a ring."""
+    """A scene of a red ring and a plus fulfills 'a ring' as well."""
     rng = np.random.default_rng(1)
     passed = []
     for _metadata, right, _ in scenes:
@@ -53,7 +53,7 @@ def test_scenes_of_other_prompts_pass_only_where_the_rules_say_so(scenes):
     assert 0.05 < np.mean(passed) < 0.15
 
 
-def test_noise_of_a_tenth_leaves_98_percent(scenes):
+def test_noise_of_one_tenth_preserves_98_percent_of_verdicts(scenes):
     rng = np.random.default_rng(2)
 
     def noisy(scene):
@@ -63,22 +63,22 @@ def test_noise_of_a_tenth_leaves_98_percent(scenes):
     assert np.mean([check(noisy(wrong), metadata) for metadata, _, wrong in scenes]) <= 0.01
 
 
-def test_bytes_and_real_numbers_are_seen_alike():
+def test_bytes_and_real_numbers_give_equal_detections():
     data = reward_examples(3, 60)
     for image, text, reward in zip(data.images, data.prompts, data.rewards, strict=True):
         assert detect(image) == detect(image / 255)
         assert np.float32(graded(image, parse(text))) == reward
 
 
-def test_values_out_of_range_count_as_the_nearest_within():
-    """As in a saved picture; without this, noise beyond white makes foreground."""
+def test_values_out_of_range_are_clipped():
+    """As in a saved image; without clipping, noise beyond white would be foreground."""
     image = render(Scene((Thing("plus", "black", 3, 4),), 0.87))
     image[9:14, 9:14] = 1.4
     assert detect(image) == detect(np.clip(image, 0, 1)) and [each.name for each in detect(image)] == ["plus"]
 
 
-def test_patches_by_hand():
-    """A ring without a corner, one with two of its sides alone, specks, and two glyphs that touch."""
+def test_patches_of_known_shapes():
+    """A ring without a corner, a ring of two sides, specks, and two glyphs that touch."""
     ring = Scene((Thing("ring", "blue", 3, 4),), 0.87)
     image = render(ring)
     image[3, 4] = 0.87
@@ -89,7 +89,7 @@ def test_patches_by_hand():
     (seen,) = detect(image)
     assert seen.score < 0.7 and seen.box == (4, 3, 8, 7) and not check(image, parse("a ring"))
     assert detect(np.full((16, 16, 3), 0.9)) == []
-    # Four pixels are a speck, five are not.
+    # A patch has at least five pixels.
     image = np.full((16, 16, 3), 0.87)
     image[2, 2:6] = PALETTE["red"]
     assert detect(image) == []
@@ -101,19 +101,19 @@ def test_patches_by_hand():
     assert check(corner, parse("two squares"))
 
 
-def test_the_color_is_that_of_most_pixels_and_a_row_may_be_missing():
+def test_the_color_is_the_most_frequent_one_and_a_row_may_be_missing():
     image = render(Scene((Thing("square", "green", 6, 6),)))
     image[6:8, 6:11] = PALETTE["purple"]
     (seen,) = detect(image)
     assert seen == ("square", 1.0, (6, 6, 11, 11), "green")
-    # Without its upper line a square is 20 of 25 pixels.
+    # A square without its upper row has 20 of 25 pixels.
     image[6, 6:11] = 0.87
     (seen,) = detect(image)
     assert seen == ("square", 0.8, (6, 7, 11, 11), "green")
     assert check(image, parse("a green square")) and graded(image, parse("a purple square")) == 0.5
 
 
-def test_a_faint_glyph_is_seen_from_45_percent_of_its_color():
+def test_a_faint_glyph_is_detected_above_45_percent_of_its_color():
     purple, gray = PALETTE["purple"], np.full(3, 0.87)
     for share, count in ((0.44, 0), (0.46, 1)):
         image = np.tile(gray, (16, 16, 1))

@@ -1,4 +1,4 @@
-"""Prompts about glyph pictures and their splits, scenes that fulfill or miss them, and what is trained on."""
+"""Prompts of glyph images and their splits, scenes that fulfill or miss them, and training examples."""
 
 import json
 
@@ -18,20 +18,20 @@ from diffusion.glyphs.prompts import (
 )
 from diffusion.glyphs.world import (
     GLYPHS,
-    MOST,
+    MAX_THINGS,
     PALETTE,
     Scene,
     Thing,
+    are_separated,
     correct_scene,
+    draw_places,
     examples,
     near_miss,
     objects,
-    pairs,
-    placed,
+    pair_places,
     pool,
     render,
     reward_examples,
-    separated,
 )
 from diffusion.metrics import geneval
 from diffusion.metrics.geneval import OPPOSITES, TASKS
@@ -51,7 +51,7 @@ RING, PLUS = {"class": "ring", "count": 1}, {"class": "plus", "count": 1}
         ("a red plus and a green ring", "color_attr", [PLUS | {"color": "red"}, RING | {"color": "green"}]),
     ],
 )
-def test_metadata_by_hand(prompt, tag, include):
+def test_metadata_of_known_prompts(prompt, tag, include):
     excluded = {"exclude": [{"class": "plus", "count": 4}]} if tag == "counting" else {}
     assert parse(prompt) == {"tag": tag, "include": include, **excluded, "prompt": prompt}
     assert json.loads(json.dumps(parse(f"  {prompt.upper()} "))) == parse(prompt)
@@ -73,22 +73,22 @@ OUTSIDE += ["a ring beside a plus", "a ring left a plus", "a red ring above a pl
 
 
 @pytest.mark.parametrize("prompt", OUTSIDE)
-def test_other_prompts_are_refused_with_what_is_allowed(prompt):
+def test_other_prompts_are_refused_with_the_grammar(prompt):
     with pytest.raises(ValueError, match=rf"^sample\.prompt: '{prompt}' is outside the grammar; .*'a purple ring'"):
         encode(prompt)
 
 
 def meaning(prompt):
-    """What a prompt asks for whatever its words: glyphs with colors, or the way from one glyph to another."""
-    asked = parse(prompt)["include"]
-    relation = asked[-1].get("position", [None])[0]
-    things = tuple((each["class"], each["count"], each.get("color")) for each in asked)
+    """Meaning of a prompt, independent of its words: glyphs with colors, or the relation between two glyphs."""
+    include = parse(prompt)["include"]
+    relation = include[-1].get("position", [None])[0]
+    things = tuple((each["class"], each["count"], each.get("color")) for each in include)
     if relation in ("right of", "below"):
         return OPPOSITES[relation], things[::-1]
     return relation, things if relation else frozenset(things)
 
 
-def test_held_out_prompts_ask_for_what_no_other_split_asks_for():
+def test_meanings_of_held_out_prompts_are_in_no_other_split():
     for task, counts in {
         "two_object": (8, 2, 2),
         "colors": (12, 6, 6),
@@ -98,13 +98,13 @@ def test_held_out_prompts_ask_for_what_no_other_split_asks_for():
         parts = [prompts(task, split) for split in SPLITS]
         assert tuple(map(len, parts)) == counts
         assert sorted(sum(parts, ())) == sorted(prompts(task))
-        asked = [{meaning(prompt) for prompt in part} for part in parts]
-        assert sum(map(len, asked)) == len(set.union(*asked)) == len(meanings(task))
+        part_meanings = [{meaning(prompt) for prompt in part} for part in parts]
+        assert sum(map(len, part_meanings)) == len(set.union(*part_meanings)) == len(meanings(task))
     for task in ("single_object", "counting"):
         assert all(prompts(task, split) == prompts(task) for split in SPLITS)
 
 
-def test_every_split_names_every_word_and_training_sees_every_glyph_on_every_side():
+def test_every_split_has_every_word_and_training_has_every_glyph_on_every_side():
     for task in ("colors", "position", "color_attr"):
         used = [{word for prompt in prompts(task, split) for word in prompt.split()} for split in SPLITS]
         assert all(each == {word for prompt in prompts(task) for word in prompt.split()} for each in used)
@@ -117,7 +117,7 @@ def test_every_split_names_every_word_and_training_sees_every_glyph_on_every_sid
     assert set(" ".join(prompts("two_object", "train")).split()) == {"a", "and", *GLYPHS}
 
 
-def test_a_scene_is_drawn_where_and_how_it_says():
+def test_a_scene_is_rendered_at_its_places_and_in_its_colors():
     image = render(Scene((Thing("plus", "red", 2, 9, (0.03, -0.03, 0.0)), Thing("ring", "black", 11, 0)), 0.85))
     assert image.shape == (16, 16, 3) and 0 <= image.min() and image.max() <= 1
     drawn = np.any(image != 0.85, axis=-1)
@@ -137,33 +137,34 @@ def test_a_scene_is_drawn_where_and_how_it_says():
         Thing("ring", "red", 0, -1),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(thing):
+def test_things_that_cannot_be_drawn_are_refused(thing):
     with pytest.raises(ValueError, match=r"^scene\.things: Thing.* cannot be drawn; use square, .* columns 0 to 11$"):
         render(Scene((thing,)))
 
 
-def test_things_are_apart_and_lie_as_asked():
+def test_things_are_separated_and_obey_the_relation():
     rng = np.random.default_rng(0)
-    for count in range(MOST + 1):
-        places = np.stack([placed(rng, count) for _ in range(100)])
-        assert places.shape == (100, count, 2) and separated(places).all()
+    for count in range(MAX_THINGS + 1):
+        places = np.stack([draw_places(rng, count) for _ in range(100)])
+        assert places.shape == (100, count, 2) and are_separated(places).all()
         if count > 2:
             cells = places // 8 @ [2, 1]
             assert all(len(set(row)) == count for row in cells.tolist()) and np.all(places % 8 <= 3)
-    assert not separated(np.array([[0, 0], [5, 5]])) and separated(np.array([[0, 0], [0, 6]]))
+    assert not are_separated(np.array([[0, 0], [5, 5]])) and are_separated(np.array([[0, 0], [0, 6]]))
     for relation, (axis, sign) in {"above": (0, -1), "below": (0, 1), "left of": (1, -1), "right of": (1, 1)}.items():
-        offset = pairs(relation)[:, 1] - pairs(relation)[:, 0]
+        offset = pair_places(relation)[:, 1] - pair_places(relation)[:, 0]
         angles = np.rad2deg(np.arctan2(np.abs(offset[:, 1 - axis]), sign * offset[:, axis]))
         assert 38 < angles.max() <= 41
         boxes = [
-            [(column, row, column + 5, row + 5) for row, column in pair] for pair in pairs(relation)[::37].tolist()
+            [(column, row, column + 5, row + 5) for row, column in pair]
+            for pair in pair_places(relation)[::37].tolist()
         ]
         assert all(relation in geneval.relations(second, first) for first, second in boxes)
-    with pytest.raises(ValueError, match=r"scene\.things: 5 have no room; draw at most 4"):
-        placed(rng, 5)
+    with pytest.raises(ValueError, match=r"scene\.things: 5 exceed the cells; draw at most 4"):
+        draw_places(rng, 5)
 
 
-def test_correct_scenes_hold_just_what_is_asked_and_near_misses_one_thing_else():
+def test_correct_scenes_match_the_prompt_exactly_and_near_misses_differ_in_one_thing():
     rng = np.random.default_rng(1)
     for prompt in ALL:
         metadata = parse(prompt)
@@ -176,7 +177,7 @@ def test_correct_scenes_hold_just_what_is_asked_and_near_misses_one_thing_else()
             assert all(np.abs(thing.jitter).max() <= 0.03 for thing in scene.things)
 
 
-def test_near_misses_miss_in_every_way():
+def test_near_misses_have_every_kind_of_change():
     rng = np.random.default_rng(2)
 
     def misses(prompt, count=60):
@@ -196,7 +197,7 @@ def test_near_misses_miss_in_every_way():
     assert [] in misses("a ring") and {len(things) for things in misses("four rings")} == {3, 4}
 
 
-def test_a_pool_has_the_share_asked_for_and_is_the_same_again():
+def test_a_pool_has_the_requested_share_and_is_reproducible():
     metadata = parse("a ring above a plus")
     first, again = pool(3, metadata), pool(3, metadata)
     assert first.images.shape == (192, 16, 16, 3) and first.images.dtype == np.float32
@@ -204,14 +205,14 @@ def test_a_pool_has_the_share_asked_for_and_is_the_same_again():
     assert np.array_equal(first.images, again.images) and np.array_equal(first.correct, again.correct)
     assert not np.array_equal(first.images, pool(4, metadata).images)
     assert not np.array_equal(first.correct, pool(3, parse("a plus below a ring")).correct)
-    assert 20 < first.correct[:96].sum() < 47, "correct pictures are spread over the pool"
+    assert 20 < first.correct[:96].sum() < 47, "correct images are spread over the pool"
     assert pool(0, metadata, 8, 0).correct.sum() == 0 and pool(0, metadata, 8, 1).correct.sum() == 8
     for size, share in ((0, 0.5), (8, 1.5)):
         with pytest.raises(ValueError, match=r"^pool: size .* a share in \[0, 1\]$"):
             pool(0, metadata, size, share)
 
 
-def test_examples_have_equal_tasks_and_prompts_of_their_split_alone():
+def test_examples_are_uniform_over_tasks_with_prompts_of_their_split_alone():
     data = examples(5, 1200)
     assert data.images.shape == (1200, 16, 16, 3) and data.images.dtype == np.uint8
     assert data.tokens.dtype == np.int32 and np.array_equal(data.tokens, [encode(text) for text in data.prompts])
@@ -222,11 +223,11 @@ def test_examples_have_equal_tasks_and_prompts_of_their_split_alone():
     assert np.array_equal(shorter.images, data.images[:50]) and shorter.prompts == data.prompts[:50]
     assert not np.array_equal(examples(6, 50).images, shorter.images)
     assert set(examples(5, 50, "test").prompts) <= {text for task in TASKS for text in prompts(task, "test")}
-    with pytest.raises(ValueError, match="split: 'dev' is no split; use one of train, validation, test"):
+    with pytest.raises(ValueError, match="split: unknown 'dev'; use one of train, validation, test"):
         examples(5, 1, "dev")
 
 
-def test_reward_examples_are_right_nearly_right_and_unrelated():
+def test_reward_examples_are_correct_near_misses_and_unrelated():
     data = reward_examples(7, 1200)
     assert data.rewards.dtype == np.float32 and 0 <= data.rewards.min() and data.rewards.max() == 1
     assert 0.40 < np.mean(data.rewards == 1) < 0.51 and len(set(data.rewards)) > 5
@@ -238,7 +239,7 @@ def test_reward_examples_are_right_nearly_right_and_unrelated():
 
 
 def test_unknown_tasks_and_splits_are_refused():
-    with pytest.raises(ValueError, match="task: 'count' is no task; use one of single_object, "):
+    with pytest.raises(ValueError, match="task: unknown 'count'; use one of single_object, "):
         prompts("count")
-    with pytest.raises(ValueError, match="split: 'dev' is no split"):
+    with pytest.raises(ValueError, match="split: unknown 'dev'"):
         prompts("colors", "dev")

@@ -1,4 +1,4 @@
-"""The Fréchet distance of known Gaussians, a classifier's opinions, and FID's missing pieces."""
+"""The Fréchet distance of known Gaussians, statistics of a classifier, and errors of missing Inception weights."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -41,7 +41,7 @@ def test_covariances_that_do_not_commute_agree_with_the_textbook_formula(rank):
     assert frechet_distance((mean, one), (mean, one)) == pytest.approx(0, abs=1e-6)
 
 
-def test_moments_of_a_large_sample_are_those_of_its_law():
+def test_moments_of_a_large_sample_are_those_of_its_distribution():
     features = RNG.normal(size=(50_000, 3)).astype(np.float32) @ np.diag([1.0, 2.0, 3.0]) + 5
     mean, cov = moments(features)
     np.testing.assert_allclose(cov, np.cov(features.astype(np.float64), rowvar=False), rtol=1e-10)
@@ -54,7 +54,7 @@ def test_moments_of_a_large_sample_are_those_of_its_law():
         frechet_distance((mean, cov), (np.zeros(2), np.eye(2)))
 
 
-def test_opinions_measure_confidence_and_evenness():
+def test_classifier_statistics_are_confidence_and_class_entropy():
     even = classifier_statistics(np.array([[9.0, 0, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0], [0, 0, 0, 9]]) * 100)
     assert even == {"confidence": pytest.approx(1), "class_entropy": pytest.approx(1)}
     alone = classifier_statistics(np.tile([0.0, np.log(3)], (5, 1)))
@@ -73,7 +73,7 @@ def test_missing_weights_and_library_are_named(tmp_path, monkeypatch):
         check_inception(str(weights))
 
 
-def test_inception_is_given_bytes_of_three_colors_in_batches(tmp_path, monkeypatch):
+def test_inception_receives_bytes_of_three_colors_in_batches(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
     weights, seen = tmp_path / "weights.pth", []
     weights.write_bytes(b"")
@@ -85,16 +85,16 @@ def test_inception_is_given_bytes_of_three_colors_in_batches(tmp_path, monkeypat
         def to(self, device):
             return self
 
-        def __call__(self, pictures):
-            assert pictures.dtype == torch.uint8 and pictures.shape[1:] == (3, 4, 4)
-            seen.append(len(pictures))
-            return (pictures.float().mean((2, 3)),)
+        def __call__(self, images):
+            assert images.dtype == torch.uint8 and images.shape[1:] == (3, 4, 4)
+            seen.append(len(images))
+            return (images.float().mean((2, 3)),)
 
     module = ModuleType("torch_fidelity.feature_extractor_inceptionv3")
     module.FeatureExtractorInceptionV3 = Extractor
     monkeypatch.setitem(sys.modules, "torch_fidelity", SimpleNamespace())
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    pictures = RNG.integers(0, 256, (5, 1, 4, 4), dtype=np.uint8)
-    features = inception_features(str(weights), 2)(pictures)
-    np.testing.assert_allclose(features, np.tile(pictures.mean((2, 3)), (1, 3)), rtol=1e-6)
+    images = RNG.integers(0, 256, (5, 1, 4, 4), dtype=np.uint8)
+    features = inception_features(str(weights), 2)(images)
+    np.testing.assert_allclose(features, np.tile(images.mean((2, 3)), (1, 3)), rtol=1e-6)
     assert seen == [2, 2, 1]

@@ -1,9 +1,9 @@
-"""GenEval's rules on detections made by hand, and against the rules written down once more, step by step."""
+"""GenEval's rules on known detections, and against a step-by-step implementation of the published code."""
 
 import numpy as np
 import pytest
 
-from diffusion.metrics.geneval import TASKS, Detection, clauses, correct, kept, relations, reward, scores
+from diffusion.metrics.geneval import TASKS, Detection, best_detections, clauses, correct, relations, reward, scores
 
 AT = {"west": (0, 10, 10, 20), "east": (40, 10, 50, 20), "north": (20, 0, 30, 10), "south": (20, 40, 30, 50)}
 
@@ -62,22 +62,27 @@ CASES = {
         False,
         2 / 3,
     ),
-    "a diagonal, asked one way": (CAT_LEFT, [seen("cat", (0, 0, 10, 10)), seen("dog", (40, 40, 50, 50))], True, 1),
-    "a diagonal, asked the other": (CAT_ABOVE, [seen("cat", (0, 0, 10, 10)), seen("dog", (40, 40, 50, 50))], True, 1),
+    "a diagonal, one relation": (CAT_LEFT, [seen("cat", (0, 0, 10, 10)), seen("dog", (40, 40, 50, 50))], True, 1),
+    "a diagonal, the other relation": (
+        CAT_ABOVE,
+        [seen("cat", (0, 0, 10, 10)), seen("dog", (40, 40, 50, 50))],
+        True,
+        1,
+    ),
     "on top of each other": (CAT_LEFT, [seen("cat", (0, 0, 10, 10)), seen("dog", (2, 0, 12, 10))], False, 2 / 3),
-    "colors as asked": (BOTH_COLORS, [seen("dog"), seen("cat", "east", color="blue")], True, 1),
+    "colors as in the prompt": (BOTH_COLORS, [seen("dog"), seen("cat", "east", color="blue")], True, 1),
     "colors swapped": (BOTH_COLORS, [seen("dog", color="blue"), seen("cat", "east")], False, 1 / 2),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_detections_by_hand(name):
+def test_known_detections(name):
     metadata, detections, verdict, share = CASES[name]
     assert correct(metadata, detections) is verdict
     assert reward(metadata, detections) == pytest.approx(share)
 
 
-def test_relations_by_hand():
+def test_known_relations():
     """Boxes 10 wide: o' = |o| - 2 on each axis; at (x, y) = (20, 10) u = (18, 8) / sqrt(500) = (.80, .36)."""
     box = (0, 0, 10, 10)
     assert relations((20, 10, 30, 20), box) == {"right of"} and relations(box, (20, 10, 30, 20)) == {"left of"}
@@ -85,16 +90,16 @@ def test_relations_by_hand():
     # (20, 14): u = (18, 12) / 24.41 = (.74, .49); (20, 15): (18, 13) / 25 = (.72, .52).
     assert relations((20, 14, 30, 24), box) == {"right of"}
     assert relations((20, 15, 30, 25), box) == {"right of", "below"}
-    # The shrunk offset vanishes up to a fifth of the width; just beyond it is small beside the whole one.
+    # The shrunk offset vanishes up to a fifth of the width, and just beyond is small relative to the offset.
     assert relations((2, -2, 12, 8), box) == relations(box, box) == set()
-    assert relations((4, 0, 14, 10), box) == set()  # u = 1 / 2, which is not beyond it
+    assert relations((4, 0, 14, 10), box) == set()  # u = 1 / 2, which does not exceed it
     assert relations((4.1, 0, 14.1, 10), box) == {"right of"}
     assert relations((5, 0, 15, 10), box) == {"right of"}  # u = 3 / 5
     assert relations((5, 0, 15, 10), box, shrink=0.2) == set()  # u = 1 / 5
 
 
 def by_the_book(metadata, detections, threshold, counting_threshold):
-    """The rules as GenEval goes through them: classes in order, groups that have matched, then exclusions."""
+    """GenEval's procedure: classes in order, groups that have matched, then exclusions."""
     least = counting_threshold if metadata["tag"] == "counting" else threshold
     groups = {}
     for name in {detection.name for detection in detections}:
@@ -119,7 +124,7 @@ def by_the_book(metadata, detections, threshold, counting_threshold):
     return verdict and all(len(groups.get(each["class"], [])) < each["count"] for each in metadata.get("exclude", []))
 
 
-def test_the_verdict_is_that_of_the_rules_step_by_step():
+def test_the_verdict_equals_that_of_the_procedure():
     rng = np.random.default_rng(0)
     fields = [{}, {"color": "red"}, {"position": ["left of", 0]}, {"position": ["below", 0], "color": "blue"}]
     verdicts = []
@@ -132,7 +137,7 @@ def test_the_verdict_is_that_of_the_rules_step_by_step():
         for _ in range(rng.integers(0, 6)):
             left, top = rng.integers(0, 30, 2).tolist()
             box = (left, top, left + int(rng.integers(5, 15)), top + int(rng.integers(5, 15)))
-            # Few scores, so that many are equal or at a threshold.
+            # Few distinct scores, so that many are equal or at a threshold.
             score, color = rng.choice([0.2, 0.3, 0.5, 0.9, 0.95]), ("red", "red", "blue")[rng.integers(3)]
             detections.append(Detection(("dog", "cat")[rng.integers(2)], float(score), box, color))
         thresholds = (0.3, 0.9) if rng.random() < 0.5 else (0.25, 0.4)
@@ -143,10 +148,10 @@ def test_the_verdict_is_that_of_the_rules_step_by_step():
     assert 0.05 < np.mean(verdicts) < 0.5
 
 
-def test_sixteen_of_a_class_are_kept():
+def test_at_most_sixteen_detections_of_a_class_count():
     """A prompt cannot exclude a seventeenth."""
     many = [seen("dog", score=0.91 + 0.001 * index) for index in range(20)]
-    best = kept([*many, seen("cat")], 0.9)
+    best = best_detections([*many, seen("cat")], 0.9)
     assert [round(1000 * each.score) for each in best["dog"]] == list(range(929, 913, -1))
     assert best["cat"] == [seen("cat")]
     assert not correct(asks("counting", ("dog", 17, {})), many)
@@ -165,7 +170,7 @@ def test_overall_is_the_mean_of_tasks_and_names_those_without_images():
     [
         ([], [], "correct: 0 verdicts for 0 tags"),
         (["colors"], [True, False], "correct: 2 verdicts for 1 tags"),
-        (["colors"], [True], r"metadata\.tag: 'colors' is no task; use one of single_object, .*color_attr"),
+        (["shapes"], [True], r"metadata\.tag: unknown 'shapes'; use one of single_object, .*color_attr"),
     ],
 )
 def test_scores_need_a_known_tag_for_each_verdict(tags, verdicts, message):

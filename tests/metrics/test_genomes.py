@@ -1,4 +1,4 @@
-"""k-mer spectra, species, the splice rule and the discriminator, on sequences worked out by hand or of known chains."""
+"""k-mer spectra, species, the splice rule and the discriminator, on known sequences and Markov chains."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def drawn(count: int, probabilities, seed: int, length: int = 120) -> list[str]:
 def test_spectra_of_the_published_example():
     np.testing.assert_allclose(kmer_spectrum(["AGCT", "AAAA"], 1), [0.625, 0.125, 0.125, 0.125])
     pairs = kmer_counts(["AGCT", "AAAA"], 2)
-    # AG GC CT and three times AA; no window reaches from one sequence into the next (TA).
+    # AG GC CT and three times AA; no window spans two sequences (TA).
     assert pairs[0b0000] == 3 and pairs[0b0010] == pairs[0b1001] == pairs[0b0111] == 1 and pairs.sum() == 6
 
 
@@ -43,18 +43,18 @@ def test_only_whole_windows_of_the_four_letters_count():
     np.testing.assert_allclose(kmer_frequencies(["AACA", "N", "C"], 1), [[0.75, 0.25, 0, 0], [0] * 4, [0, 1, 0, 0]])
 
 
-def test_parts_change_nothing(monkeypatch):
+def test_chunks_do_not_change_results(monkeypatch):
     sequences = drawn(20, [0.4, 0.3, 0.2, 0.1], 0, 30)
     whole, each = kmer_counts(sequences, 3), kmer_frequencies(sequences, 2)
     model = species_model({"a": sequences[:9], "b": sequences[9:]}, 2)
-    found = predict_species(sequences, model)
-    for name, limit in (("MOST_LETTERS", 70), ("MOST_SEQUENCES", 3)):
+    predicted = predict_species(sequences, model)
+    for name, limit in (("MAX_LETTERS", 70), ("MAX_SEQUENCES", 3)):
         with monkeypatch.context() as patch:
             patch.setattr(genomes, name, limit)
-            assert len(list(genomes.parts(sequences))) == 7
+            assert len(list(genomes.chunks(sequences))) == 7
             np.testing.assert_array_equal(kmer_counts(sequences, 3), whole)
             np.testing.assert_array_equal(kmer_frequencies(sequences, 2), each)
-            np.testing.assert_array_equal(predict_species(sequences, model), found)
+            np.testing.assert_array_equal(predict_species(sequences, model), predicted)
 
 
 def test_jensen_shannon_is_scipys_distance():
@@ -65,11 +65,11 @@ def test_jensen_shannon_is_scipys_distance():
     p, q = np.random.default_rng(0).dirichlet(np.ones(64), 2)
     p[:5] = 0
     assert js_distance(7 * p, q) == pytest.approx(jensenshannon(7 * p, q)) and js_distance(p, p) == 0
-    # Where there is nothing to count, as with sequences that are too short, the distance is the largest.
+    # Without windows, as for sequences that are too short, the distance is maximal.
     assert js_distance(np.zeros(4), np.ones(4)) == pytest.approx(np.sqrt(np.log(2)))
 
 
-def test_species_weigh_as_in_the_reference():
+def test_species_are_weighted_as_in_the_reference():
     reference = {"a": ["AAAA"] * 3, "b": ["CCCC"], "c": ["GG"] * 9}
     mean, each = species_distances({"a": ["AAAA"], "b": ["TTTT"]}, reference, 1)
     assert each == {"a": 0, "b": pytest.approx(0.832555, abs=1e-6)}
@@ -89,34 +89,34 @@ def test_the_splice_rule():
     assert not splice_rule(record(60, start="GC")) and not splice_rule(record(60, end="AC"))
     assert not splice_rule("A" + record(60)) and not splice_rule(record(60) + "A")
     assert not splice_rule("") and not splice_rule(exon + exon)
-    # Each end by itself is counted from its own side, whatever the length is.
+    # Donor and acceptor are relative to their ends, independently of the length.
     ends = {text: (donor(text), acceptor(text)) for text in (record(60), record(39, end="AC"), "A" + record(60), "")}
     assert list(ends.values()) == [(True, True), (True, False), (False, True), (False, False)]
 
 
-def test_species_are_told_apart_by_their_words():
+def test_species_are_predicted_from_their_words():
     rich, poor = [0.1, 0.4, 0.4, 0.1], [0.3, 0.2, 0.2, 0.3]
     model = species_model({"rich": drawn(40, rich, 0), "poor": drawn(40, poor, 1)}, 3)
     np.testing.assert_allclose(np.exp(model).sum(axis=1), 1)
-    found = predict_species(drawn(50, rich, 2) + drawn(50, poor, 3), model)
-    assert (found == np.repeat([0, 1], 50)).mean() > 0.95
-    # One occurrence is added to each word: A 3 of 6, and the other letters 1 of 6; C is likelier in the second.
+    predicted = predict_species(drawn(50, rich, 2) + drawn(50, poor, 3), model)
+    assert (predicted == np.repeat([0, 1], 50)).mean() > 0.95
+    # Add-one smoothing: A 3 of 6, and the other letters 1 of 6; C is likelier in the second.
     tiny = species_model({"a": ["AA"], "c": ["CC"]}, 1)
     np.testing.assert_allclose(np.exp(tiny[0]), [3 / 6, 1 / 6, 1 / 6, 1 / 6])
     np.testing.assert_array_equal(predict_species(["AAC", "CCA", "GG"], tiny), [0, 1, 0])
 
 
 def test_f1_is_the_mean_over_classes():
-    asked, found = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
-    assert macro_f1(asked, found) == pytest.approx((4 / 5 + 2 / 3) / 2)
-    assert macro_f1(asked, asked) == 1 and macro_f1(asked, 1 - asked) == 0
+    labels, predicted = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
+    assert macro_f1(labels, predicted) == pytest.approx((4 / 5 + 2 / 3) / 2)
+    assert macro_f1(labels, labels) == 1 and macro_f1(labels, 1 - labels) == 0
 
 
 def test_auroc_by_ranks():
     positive = np.array([True, True, False, False])
     assert auroc(np.array([3, 2, 1, 0]), positive) == 1
     assert auroc(np.array([0, 0, 0, 0]), positive) == 0.5
-    # Of four pairs two are won, one is equal, one is lost.
+    # Four pairs: two won, one equal, one lost.
     assert auroc(np.array([2, 1, 1, 1.5]), positive) == pytest.approx(2.5 / 4)
     random = np.random.default_rng(0)
     scores, sides = random.integers(9, size=60), random.random(60) < 0.4
@@ -126,23 +126,23 @@ def test_auroc_by_ranks():
         auroc(np.zeros(4), np.ones(4, bool))
 
 
-def test_discriminator_finds_differences_and_no_others():
+def test_discriminator_detects_differences_and_no_others():
     rich, poor = [0.15, 0.35, 0.35, 0.15], [0.25] * 4
-    real = drawn(400, rich, 0)
-    # Over 200 and 200 the standard error of an AUROC of 1/2 is 0.029, and less over both halves.
-    assert kmer_auroc(real[:200], real[200:], 3) == pytest.approx(0.5, abs=0.07)
-    assert kmer_auroc(real[:200], drawn(200, poor, 1), 3) > 0.97
-    assert kmer_auroc(real[:200], drawn(200, poor, 1), 3) == kmer_auroc(real[:200], drawn(200, poor, 1), 3)
+    reference = drawn(400, rich, 0)
+    # The standard error of an AUROC of 1/2 is 0.029 for 200 and 200 sequences, and less over both halves.
+    assert kmer_auroc(reference[:200], reference[200:], 3) == pytest.approx(0.5, abs=0.07)
+    assert kmer_auroc(reference[:200], drawn(200, poor, 1), 3) > 0.97
+    assert kmer_auroc(reference[:200], drawn(200, poor, 1), 3) == kmer_auroc(reference[:200], drawn(200, poor, 1), 3)
     # The same letters in another order differ in words of two letters, not of one.
-    shuffled = ["".join(sorted(text)) for text in real[:200]]
-    assert kmer_auroc(real[:200], shuffled, 3) > 0.97
-    assert kmer_auroc(real[200:], shuffled, 1) == pytest.approx(0.5, abs=0.07)
-    with pytest.raises(ValueError, match="at least 4 sequences a side, not 2"):
-        kmer_auroc(real, real[:3])
+    shuffled = ["".join(sorted(text)) for text in reference[:200]]
+    assert kmer_auroc(reference[:200], shuffled, 3) > 0.97
+    assert kmer_auroc(reference[200:], shuffled, 1) == pytest.approx(0.5, abs=0.07)
+    with pytest.raises(ValueError, match="at least 4 sequences per set, not 2"):
+        kmer_auroc(reference, reference[:3])
 
 
-def test_distance_falls_with_the_number_of_samples():
-    """The floor that held-out sequences of equal number show: the distance of a source from itself is not 0."""
+def test_distance_decreases_with_the_number_of_samples():
+    """Two finite sets of one distribution have a positive distance, as held-out sequences show."""
     one, other = drawn(400, [0.25] * 4, 0), drawn(400, [0.25] * 4, 1)
     few, many = kmer_distance(one[:20], other, 3), kmer_distance(one, other, 3)
     assert 0 < many < few < 0.1

@@ -1,4 +1,4 @@
-"""Infilling: which spans and lines are hidden, what the prompts show, and the two shares."""
+"""Infilling: hidden spans and lines, prompts, and the two scores."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_spans_depend_on_seed_and_index_alone():
     starts = infilling.spans(300, 10, 3, seed=4)
     assert starts.shape == (300,) and (infilling.spans(20, 10, 3, seed=4) == starts[:20]).all()
     assert (infilling.spans(300, 10, 3, seed=5) != starts).any()
-    # A token of context on both sides: 1 .. 6, and all of them, about as often.
+    # At least one token of context on both sides: starts 1 .. 6, about equally often.
     assert set(starts) == set(range(1, 7)) and np.bincount(starts)[1:].min() > 30
     assert infilling.spans(4, 3, 1, seed=0).tolist() == [1] * 4
     assert infilling.spans(0, 10, 3, seed=0).shape == (0,)
@@ -61,7 +61,7 @@ def test_scores_count_windows_and_tokens_of_the_spans_alone():
     assert infilling.score(blank, WINDOWS, starts, 2) == {"infill_exact": 0, "infill_accuracy": 0}
 
 
-def test_one_whole_line_a_window():
+def test_one_whole_line_per_window():
     windows = coded(
         "ab\ncd\nefg",  # one inner line
         "abcdefghi",  # no line end
@@ -71,27 +71,27 @@ def test_one_whole_line_a_window():
         "a\nb$c\nd\nx",  # the end of a document is inside
         "\nxyz\n\n ab",  # from the first token on
     )
-    found = infilling.lines(windows, NEWLINE, 3, seed=0, blank=(SPACE, TAB), special=(EOS,))
-    assert found.kept.tolist() == [0, 2, 5, 6]
-    assert found.starts.tolist() == [3, 5, 6, 1] and found.widths.tolist() == [2, 3, 1, 3]
-    prompts = infilling.masked(windows[found.kept], found.starts, found.widths, mask_id=ord("_"))
+    hidden = infilling.lines(windows, NEWLINE, 3, seed=0, blank=(SPACE, TAB), special=(EOS,))
+    assert hidden.rows.tolist() == [0, 2, 5, 6]
+    assert hidden.starts.tolist() == [3, 5, 6, 1] and hidden.widths.tolist() == [2, 3, 1, 3]
+    prompts = infilling.masked(windows[hidden.rows], hidden.starts, hidden.widths, mask_id=ord("_"))
     assert "".join(map(chr, prompts[0])) == "ab\n__\nefg" and "".join(map(chr, prompts[3])) == "\n___\n\n ab"
-    assert infilling.lines(windows, NEWLINE, 3, seed=0, special=(EOS,)).kept.tolist() == [0, 2, 5, 6]
-    assert infilling.lines(windows, NEWLINE, 8, seed=0).kept.tolist() == [0, 2, 4, 5, 6]
+    assert infilling.lines(windows, NEWLINE, 3, seed=0, special=(EOS,)).rows.tolist() == [0, 2, 5, 6]
+    assert infilling.lines(windows, NEWLINE, 8, seed=0).rows.tolist() == [0, 2, 4, 5, 6]
 
 
-def test_lines_are_drawn_evenly_and_by_index():
+def test_lines_are_uniform_and_depend_on_the_index():
     windows = np.repeat(coded("a\nb\ncd\nefg\nh"), 300, axis=0)
-    found = infilling.lines(windows, NEWLINE, 3, seed=1)
-    assert found.kept.tolist() == list(range(300))
-    assert set(found.starts) == {2, 4, 7} and all((found.starts == start).sum() > 70 for start in (2, 4, 7))
-    assert (found.widths == found.starts // 3 + 1).all()
+    hidden = infilling.lines(windows, NEWLINE, 3, seed=1)
+    assert hidden.rows.tolist() == list(range(300))
+    assert set(hidden.starts) == {2, 4, 7} and all((hidden.starts == start).sum() > 70 for start in (2, 4, 7))
+    assert (hidden.widths == hidden.starts // 3 + 1).all()
     again = infilling.lines(np.concatenate([coded("no line here"), windows[1:50]]), NEWLINE, 3, seed=1)
-    assert again.kept.tolist() == list(range(1, 50)) and (again.starts == found.starts[1:50]).all()
-    assert (infilling.lines(windows, NEWLINE, 3, seed=2).starts != found.starts).any()
+    assert again.rows.tolist() == list(range(1, 50)) and (again.starts == hidden.starts[1:50]).all()
+    assert (infilling.lines(windows, NEWLINE, 3, seed=2).starts != hidden.starts).any()
 
 
-def test_what_cannot_be_is_named():
+def test_impossible_spans_are_named():
     starts = np.array([1, 4, 5])
     cases = [
         (lambda: infilling.lines(coded("ab\n"), NEWLINE, 3, 0), "none of 1 windows holds a whole line"),

@@ -1,4 +1,4 @@
-"""Validity, uniqueness and novelty of SMILES written by hand."""
+"""Validity, uniqueness and novelty of known SMILES."""
 
 import sys
 
@@ -10,7 +10,7 @@ from diffusion.metrics.molecules import canonical, canonical_set, molecule_score
 
 pytest.importorskip("rdkit")
 
-# Six molecules in eight strings, and four strings that are none: an open ring, nothing, five bonds, and a mask.
+# Six molecules in eight strings, and four invalid strings: an open ring, the empty string, five bonds, and a mask.
 VALID = ["CCO", "OCC", "CCO", "c1ccccc1", "C1=CC=CC=C1", "C", "C#N", "[NH4+]", "CC.O"]
 INVALID = ["C1CC", "", "C(C)(C)(C)(C)C", "CC▢O", "CCO name", " "]
 
@@ -29,7 +29,7 @@ def test_counts_are_of_molecules_and_of_strings():
     scores = molecule_scores(VALID + INVALID, known={"CCO", "C"})
     counts = {name: scores[name] for name in ("samples", "valid", "unique", "novel")}
     assert counts == {"samples": 15, "valid": 9, "unique": 6, "novel": 4}
-    # CCO twice is one string; OCC and the other spelling of benzene are strings of their own, and not in the set.
+    # CCO twice is one string; OCC and the other spelling of benzene are different strings, and not in the set.
     assert scores["unique_strings"] == 8 and scores["novel_strings"] == 6
     assert molecule_scores(VALID, {"CCO", "C"}, {"CCO", "OCC", "C"})["novel_strings"] == 5
     rates = [scores[name] for name in ("valid_rate", "unique_rate", "novel_rate")]
@@ -54,7 +54,7 @@ def test_nothing_valid_or_nothing_new_is_a_result():
         molecule_scores([], {"C"})
 
 
-def test_training_sets_are_kept_by_content(tmp_path, monkeypatch):
+def test_training_sets_are_cached_by_content(tmp_path, monkeypatch):
     known = canonical_set(["OCC", "CCO", "C1CC", "C1=CC=CC=C1"], tmp_path / "cache")
     assert known == {"CCO", "c1ccccc1"} == canonical_set(["OCC", "c1ccccc1"])
     (file,) = (tmp_path / "cache").iterdir()

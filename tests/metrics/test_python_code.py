@@ -1,4 +1,4 @@
-"""Names that are bound before they are used: every rule on programs whose undefined names are seen at a glance."""
+"""Names that are bound before they are used: each rule on programs with known undefined names."""
 
 import ast
 import json.decoder
@@ -12,7 +12,7 @@ import pytest
 from diffusion.metrics.python_code import defined_rate, parse
 from diffusion.metrics.python_names import names
 
-# Program, how many names it uses, and those that nothing has bound.
+# Program, number of uses of names, and the unbound names.
 CASES = {
     "builtins are bound": ("print(len([]), __name__, __file__, _)", 5, ["_"]),
     "order counts in a module": ("print(x)\nx = 1\nprint(x)", 4, ["x"]),
@@ -108,7 +108,7 @@ def test_rates_pool_the_names_of_texts_that_parse():
     assert defined_rate(iter([])) == (None, 0, 0, 0, 0)
 
 
-def test_nothing_raises_warns_or_runs():
+def test_texts_neither_raise_nor_warn_nor_run():
     odd = ["x = '\\d' is 3", "raise SystemExit", "\0", "'\ud800'", "return x", "nonlocal x\nx", "yield", "await y"]
     odd += [
         "from m import *",
@@ -123,18 +123,18 @@ def test_nothing_raises_warns_or_runs():
         warnings.simplefilter("error")
         for text in odd:
             assert 0 <= (defined_rate([f"\n{text}\n"]).rate or 0) <= 1
-    deep = defined_rate(["\n" + "-" * 900 + "x\n"])  # the parser takes it, and Python's stack does not
+    deep = defined_rate(["\n" + "-" * 900 + "x\n"])  # the parser accepts it, but it exceeds Python's stack
     assert (parse("-" * 900 + "x") is None or deep.parsed == 0) and deep.rate is None
 
 
 def test_the_standard_library_binds_its_names():
-    # Modules that bind no name behind Python's back; a rule that were wrong would show in one of them.
+    # Modules that bind all names statically; an error in a rule would show in one of them.
     for module in (json.decoder, ast, subprocess, warnings):
-        found = names(ast.parse(Path(module.__file__).read_bytes()))
-        assert found.undefined == [] and found.used > 50, module
+        counts = names(ast.parse(Path(module.__file__).read_bytes()))
+        assert counts.undefined == [] and counts.used > 50, module
 
 
-def test_a_definition_that_is_lost_is_missed():
+def test_a_removed_definition_is_undefined():
     source = Path(subprocess.__file__).read_text(encoding="utf-8")
     broken = source.replace("import signal\n", "import sign\n").replace("def _use_posix_spawn(", "def _use(")
     assert set(names(ast.parse(broken)).undefined) == {"signal", "_use_posix_spawn"}

@@ -1,4 +1,4 @@
-"""Confidence intervals: Student's by hand, and how often they hold."""
+"""Confidence intervals: known values of Student's, and their coverage."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from scipy import stats
 from diffusion.metrics.statistics import by_seed, mean_and_error, over_sets, paired, student
 
 
-def test_students_interval_by_hand():
+def test_students_interval_of_known_numbers():
     """s = 1 and sqrt(3) = 1.732: 2 +- 4.303 * 0.577."""
     interval = student([1, 2, 3])
     assert interval.mean == 2 and interval.count == 3
@@ -20,15 +20,15 @@ def test_students_interval_by_hand():
     assert student([4, 4])[:4] == (4, 0, 4, 4)
 
 
-def test_intervals_hold_as_often_as_they_say():
+def test_intervals_have_their_nominal_coverage():
     random = np.random.default_rng(0)
     sets = random.normal(3, 2, size=(1000, 4))
     held = [interval.low <= 3 <= interval.high for interval in map(student, sets)]
-    # 0.95 within three standard errors of a share over 1,000.
+    # 0.95 within three standard errors of a share of 1,000.
     assert np.mean(held) == pytest.approx(0.95, abs=0.021)
 
 
-def test_pairs_cancel_what_seeds_share():
+def test_pairs_cancel_effects_of_the_seed():
     base = {0: 10.0, 1: 20.0, 2: 30.0}
     better = {2: 31.1, 0: 11.0, 1: 20.9}
     difference = paired(better, base)
@@ -49,18 +49,18 @@ def test_rows_by_seed():
 
 
 @pytest.mark.parametrize("numbers", [[], [1.0], [1.0, np.nan]])
-def test_what_has_no_interval(numbers):
+def test_numbers_without_an_interval_are_refused(numbers):
     with pytest.raises(ValueError, match=r"seeds: an interval needs at least 2 finite numbers.*--config\.seeds"):
         student(numbers)
 
 
-def test_a_level_is_a_share():
+def test_a_level_is_between_0_and_1():
     with pytest.raises(ValueError, match="level: 95"):
         student([1, 2], 95)
 
 
 def test_several_sets_are_their_mean_with_half_the_interval():
-    """As `test_students_interval_by_hand`: 2 +- 2.484 of 1, 2, 3."""
+    """As `test_students_interval_of_known_numbers`: 2 +- 2.484 of 1, 2, 3."""
     sets = [{"valid": 1, "samples": 8, "qed": 0.5}, {"valid": 2, "samples": 8}, {"valid": 3, "samples": 8, "qed": 0.5}]
     metrics = over_sets([dict(each, only=1.0) if each["valid"] == 2 else each for each in sets])
     assert metrics.pop("valid_interval") == pytest.approx(2.484138, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Measures of samples on examples worked out by hand."""
+"""Measures of text samples on known examples."""
 
 import subprocess
 import sys
@@ -16,12 +16,12 @@ from diffusion.metrics.text import (
     diversity,
     generative_perplexity,
     in_batches,
-    kept_targets,
     last_features,
     measure,
     repetition,
     retokenize,
     sample_entropy,
+    scored_targets,
 )
 
 EOS = 9
@@ -46,10 +46,10 @@ def uniform_judge(tokens):
 
 def test_mask_drops_all_but_the_first_eos():
     tokens = np.array([[1, EOS, 2, EOS, 3], [EOS, 1, 2, EOS, 3], [1, 2, 3, 4, 5], [1, EOS, EOS, EOS, EOS]])
-    kept = [[1, 1, 0, 1], [1, 1, 0, 1], [1, 1, 1, 1], [1, 0, 0, 0]]
-    np.testing.assert_array_equal(kept_targets(tokens, EOS), np.array(kept, bool))
-    np.testing.assert_array_equal(kept_targets(tokens, None), np.ones((4, 4), bool))
-    np.testing.assert_array_equal(kept_targets(tokens, None, np.array([5, 3, 1, 2])).sum(axis=1), [4, 2, 0, 1])
+    scored = [[1, 1, 0, 1], [1, 1, 0, 1], [1, 1, 1, 1], [1, 0, 0, 0]]
+    np.testing.assert_array_equal(scored_targets(tokens, EOS), np.array(scored, bool))
+    np.testing.assert_array_equal(scored_targets(tokens, None), np.ones((4, 4), bool))
+    np.testing.assert_array_equal(scored_targets(tokens, None, np.array([5, 3, 1, 2])).sum(axis=1), [4, 2, 0, 1])
 
 
 def test_uniform_judge_has_the_perplexity_of_its_vocabulary():
@@ -91,9 +91,9 @@ def test_retokenized_texts_are_as_wide_as_the_longest_of_their_batch():
     )
     np.testing.assert_array_equal(widths, [4, 4, 6, 6, 0])
     np.testing.assert_array_equal(tokens[:2], [[0, 1, EOS, EOS, EOS, EOS], [0, 1, 2, 3, EOS, EOS]])
-    kept = kept_targets(tokens, EOS, widths)
-    # The first pad of a text shorter than its batch is scored as its first EOS, of the longest one no pad is.
-    np.testing.assert_array_equal(kept.sum(axis=1), [2, 3, 5, 1, 0])
+    scored = scored_targets(tokens, EOS, widths)
+    # The first padding of a text shorter than its batch is scored as its first EOS; the longest text has none.
+    np.testing.assert_array_equal(scored.sum(axis=1), [2, 3, 5, 1, 0])
 
 
 def test_entropy_of_a_sample():
@@ -187,7 +187,7 @@ def test_mauve_refuses_bad_features():
 
 def test_kmeans_finds_separate_clusters_and_fills_empty_ones():
     points = np.repeat(np.array([[0.0, 0], [10, 0], [0, 10], [10, 10]]), 25, axis=0)
-    labels = kmeans(points, 4, np.random.default_rng(0), restarts=3, rounds=50)
+    labels = kmeans(points, 4, np.random.default_rng(0), restarts=3, iterations=50)
     assert len(np.unique(labels)) == 4
     assert all(len(np.unique(labels[start : start + 25])) == 1 for start in range(0, 100, 25))
 
@@ -218,7 +218,7 @@ def test_parser_is_guarded():
         warnings.simplefilter("error")
         assert [parses(text) for text in hostile[:1]] == [False]
         assert parses("x = '\\d' is 3")
-    # In a process of its own: a parser that overflowed the stack would take the tests with it.
+    # In a separate process, since a parser that overflows the stack ends it.
     program = f"from diffusion.metrics.python_code import parses; print([parses(t) for t in {hostile!r}])"
     result = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, check=False)
     assert result.stdout.strip() == str([False] * len(hostile)), result.stderr

@@ -10,10 +10,11 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from experiments import evaluate, sample, table, train
+from diffusion.train.weights import weights_exist
+from experiments import evaluate, families, sample, table, train
 from experiments.families import family_of
 from experiments.plan import Job, atomic_write, find_row, plan, resolve, trains, without
-from experiments.run_context import Run, prepare
+from experiments.run_context import Run, build
 
 VERBS = {"train": train, "evaluate": evaluate, "sample": sample}
 
@@ -28,6 +29,23 @@ LAYOUT = """# What is in this folder
 
 A job without `result.json` is not finished: give the same command again and it goes on.
 """
+
+
+def prepare(job: Job, workdir: Path) -> Run:
+    """Build what a job uses, short of arrays, and check it.
+
+    Raises:
+      ValueError: naming the first field that is wrong, before anything was computed or written.
+    """
+    run = build(job, workdir)
+    if run.family.TRAINED:
+        families.objective(run.config, run.system)
+    families.settings(run.config)
+    families.optimizer(run.config)
+    VERBS[job.verb].check(run)
+    if run.config.checkpoint:
+        weights_exist(Path(run.config.checkpoint))
+    return run
 
 
 def execute(run: Run) -> dict:
@@ -58,7 +76,7 @@ def run_jobs(jobs: list[Job], workdir: Path) -> list[dict]:
     Raises:
       ValueError: when the config of any of them is wrong, before the first one runs.
     """
-    runs = {job.id: prepare(job, workdir, VERBS[job.verb].check) for job in jobs if not job.done(workdir)}
+    runs = {job.id: prepare(job, workdir) for job in jobs if not job.done(workdir)}
     if jax.process_index() == 0:
         atomic_write(workdir / "README.md", LAYOUT)
     rows = []

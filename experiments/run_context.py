@@ -1,7 +1,7 @@
 """A run: one job with everything that its verb uses, built once and checked before anything is computed."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from diffusion.data import Dataset, load_dataset
 from diffusion.data.pair_sources import SOURCES as PAIRS
 from diffusion.data.pairs import PairDataset, PairSettings, load_pairs
 from diffusion.train.mesh import make_mesh, put_key
-from diffusion.train.weights import load_weights, weights_exist
+from diffusion.train.weights import load_weights
 from diffusion.types import Params
 from experiments import families
 from experiments.families import Family, System
@@ -111,20 +111,3 @@ def build(job: Job, workdir: Path) -> Run:
     if isinstance(dataset, PairDataset):
         system = replace(system, end=dataset.tokenizer.eos_id)
     return Run(job, config, workdir, dataset, system, make_mesh(**config.mesh))
-
-
-def prepare(job: Job, workdir: Path, check: Callable[[Run], None]) -> Run:
-    """Build what a job uses, short of arrays, and check it, its verb's part by `check`.
-
-    Raises:
-      ValueError: naming the first field that is wrong, before anything was computed or written.
-    """
-    run = build(job, workdir)
-    if run.family.TRAINED:
-        families.objective(run.config, run.system)
-    families.settings(run.config)
-    families.optimizer(run.config)
-    check(run)
-    if run.config.checkpoint:
-        weights_exist(Path(run.config.checkpoint))
-    return run

@@ -15,7 +15,8 @@ from diffusion.data import glyphs, pair_tasks, synthetic
 from diffusion.train.mesh import make_mesh
 from experiments import families
 from experiments.benchmarks import allocator
-from experiments.run_context import Context
+from experiments.plan import Job, to_json
+from experiments.run_context import Run
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,10 +79,11 @@ def cli(capsys, monkeypatch, tmp_path):
     return call
 
 
-def context(config, dataset, folder):
-    """A job of this config and these data below a folder, whose network nothing reads."""
+def run_of(config, dataset, folder, needs=None):
+    """A run of this config and these data below a folder, whose network is not used."""
     system = families.system(config, dataset.tokenizer.vocab_size)
-    return Context(config, folder / "job", folder, dataset, system, make_mesh())
+    job = Job("job", "sample", "row", 0, needs or {}, to_json(config))
+    return Run(job, config, folder, dataset, system, make_mesh())
 
 
 @pytest.fixture(scope="module")

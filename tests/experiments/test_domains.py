@@ -13,7 +13,7 @@ from diffusion.data import load_dataset
 from diffusion.metrics.genomes import kmer_distance, predict_species, species_model
 from diffusion.metrics.molecules import canonical
 from experiments.tasks import sequences
-from tests.experiments.conftest import context
+from tests.experiments.conftest import run_of
 
 pytest.importorskip("rdkit")
 LETTERS = list("ACGT")
@@ -52,7 +52,7 @@ def job(tmp_path):
         config = tiny(defaults("domains", "debug"))
         config.judge.update(dict(name="none", reference="test") | options)
         config.sample.policy = "data"
-        return context(config, dataset, tmp_path)
+        return run_of(config, dataset, tmp_path)
 
     return make
 
@@ -69,7 +69,7 @@ def rows(dataset, texts):
 
 def measured(made, tokens, labels):
     """The measures of one set of samples."""
-    (metrics,) = sequences.measure(made, [(tokens, labels)])
+    (metrics,) = sequences.measure(made, [(tokens, labels)], {})
     return metrics
 
 
@@ -80,7 +80,7 @@ def whole(dataset, name):
 
 def test_molecules_are_counted_written_and_drawn(job, molecules):
     made = job(molecules)
-    sequences.check(made)
+    sequences.check_reference(made)
     known = {molecules.tokenizer.decode(row) for row in whole(molecules, "train")["tokens"]}
     # A molecule of which one spelling trains the model, and the other is held out.
     spelling = next(text for text in sorted(known) if text[::-1] not in known)
@@ -130,7 +130,7 @@ def test_held_out_molecules_stand_in_for_samples(job, molecules):
 
 def test_genomes_are_compared_species_by_species(job, genomes):
     made = job(genomes)
-    sequences.check(made)
+    sequences.check_reference(made)
     tokens, labels = sequences.held_out(made, 1000)
     metrics = measured(made, tokens, labels)
     assert metrics["samples"] == len(tokens) == len(genomes.split("validation")) and set(labels) == {0, 1, 2}
@@ -200,11 +200,5 @@ def test_broken_sequences_are_a_result(job, genomes):
 )
 def test_what_cannot_be_measured_is_named(options, message, job, genomes):
     with pytest.raises(ValueError, match=message) as caught:
-        sequences.check(job(genomes, **options))
+        sequences.check_reference(job(genomes, **options))
     assert "\n" not in str(caught.value)
-
-
-def test_other_domains_are_refused(job):
-    blobs = load_dataset(SimpleNamespace(source="blobs", tokenizer="values", length=64, vocab_size=16))
-    with pytest.raises(ValueError, match="blobs holds image, neither molecules nor genomes"):
-        sequences.check(job(blobs))

@@ -113,7 +113,7 @@ def test_every_policy_samples(params, name, precision):
     config = config_of(**{"sample.policy": name, "sample.precision": precision, "sample.noise": 0.5})
     if name == "gstar":
         config.predictor.kind, config.objective.name = "block", "errors"
-        params = families.system(config, VOCABULARY).extend(jax.random.key(7), params)
+        params = families.system(config, VOCABULARY).errors.extend(jax.random.key(7), params)
     prompt = blank().at[:, 3].set(7)
     samples = sample(config, params, prompt)
     assert samples.tokens.shape == (2, LENGTH) and (samples.tokens[:, 3] == 7).all()

@@ -16,10 +16,11 @@ from diffusion.data import prefetch
 from diffusion.train.loop import Interrupted
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights
-from experiments import families, run, run_context, sample, train
+from experiments import families, run, train
 from experiments.families import masked_sampling
 from experiments.plan import Job, plan, resolve
-from experiments.tasks import text as texts
+from experiments.run_context import build
+from experiments.tasks import text, token_sampling
 
 DEBUG = "--config=configs/gstar_code.py:debug"
 HEAD, BLOCK = "predictor, head", "predictor, block"
@@ -41,15 +42,15 @@ def workdir(text):
 @pytest.fixture(scope="module")
 def drawn():
     """The tokens of every sampling, by the name of its row."""
-    tokens, generate = {}, sample.generate
+    tokens, generate = {}, token_sampling.generate
 
-    def recorded(job, spec):
-        sets, cost = generate(job, spec)
-        tokens[spec.row] = sets[0].tokens
+    def recorded(run, task):
+        sets, cost = generate(run, task)
+        tokens[run.job.row] = sets[0].tokens
         return sets, cost
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sample, "generate", recorded)
+        patch.setattr(token_sampling, "generate", recorded)
         yield tokens
 
 
@@ -126,7 +127,7 @@ def test_a_predictor_is_trained_on_its_denoiser_and_asked_by_the_sampler(results
     # The loop's window is [0.05, 0.55]: times 1/2, 3/8, 1/4 and 1/8 of eight steps; the last fill is one pass more.
     cost, system = sampled["metrics"], system_of(sampled)
     assert (cost["predictor_evaluations"], cost["evaluations"]) == (4, STEPS + 1)
-    assert system.error_flops == block_flops(blocks)
+    assert system.errors.flops == block_flops(blocks)
     forward = families.forward_flops(ConfigDict(sampled["config"]), system.classes)
     assert cost["gigaflops"] == pytest.approx(((STEPS + 1) * forward + 4 * block_flops(blocks)) / 1e9)
     assert whole(drawn[row])
@@ -169,8 +170,8 @@ def test_gaps_are_filled_in_and_their_context_stays(results, workdir, drawn):
     hidden = []
     for name in names:
         result, tokens = found[name], drawn[name]
-        job = run_context.context(Job("gaps", "sample", name, 0, [], result["config"]), workdir)
-        truth, starts = texts.gaps(job)
+        job = build(Job("gaps", "sample", name, 0, {}, result["config"]), workdir)
+        truth, starts = text.gaps(job)
         gap = (np.arange(32)[None] >= starts[:, None]) & (np.arange(32)[None] < starts[:, None] + GAP)
         assert whole(tokens) and np.all(gap.sum(axis=1) == GAP)
         np.testing.assert_array_equal(tokens[~gap], truth[~gap])
@@ -205,11 +206,11 @@ def test_remasking_fits_networks_that_remember_and_half_known_tokens(results, wo
 def test_labels_of_likelihood_need_the_judge_beside_the_denoiser(config, results, table, workdir):
     found = results(BASE, "AR", "judged")
     (job,) = (job for job in plan([table["judged"]], config, list(table.values())) if job.row == "judged")
-    assert job.needs == [found[BASE]["job"], found["AR"]["job"]]
+    assert job.needs == {"start": found[BASE]["job"], "judge": found["AR"]["job"]}
     # A checkpoint takes the place of the denoiser, not of the judge.
     given = resolve(config, {"checkpoint": "/some/weights"}, 0)
     judge, job = plan([table["judged"]], given, list(table.values()))
-    assert (judge.id, job.needs) == (found["AR"]["job"], [found["AR"]["job"]])
+    assert (judge.id, job.needs) == (found["AR"]["job"], {"judge": found["AR"]["job"]})
     weights = weights_of(found["judged"], workdir)
     assert set(weights) == {"denoiser", "errors", "judge"}
     for part, row in (("denoiser", BASE), ("judge", "AR")):

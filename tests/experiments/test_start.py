@@ -44,12 +44,12 @@ def test_a_base_is_trained_once_a_seed_for_all_rows_that_start_from_it():
     assert len(bases) == 2 and len(trainings) == 12
     places = {job.id: number for number, job in enumerate(jobs)}
     for job in trainings.values():
-        for need in job.needs:
+        for need in job.needs.values():
             assert need in bases and places[need] < places[job.id]
             assert trainings[need].seed == job.seed and trainings[need].config["memory"]["adapter"] == "none"
     for job in jobs:
         if job.verb != "train" and job.config["start"]:
-            assert trainings[job.needs[0]].needs and trainings[job.needs[0]].seed == job.seed
+            assert trainings[job.needs["weights"]].needs and trainings[job.needs["weights"]].seed == job.seed
     # What the base is trained to counts in the names of all that follows.
     config.train.steps = 9
     assert not trainings.keys() & {job.id for job in plan(list(scmdm_text.rows(config)), config) if job.verb == "train"}
@@ -66,7 +66,7 @@ def test_a_checkpoint_takes_the_place_of_the_base():
     judge = [job for job in trainings.values() if job.config["model"]["causal"]]
     assert [job.config["checkpoint"] for job in judge] == [""]
     for job in jobs:
-        trained = [need for need in job.needs if need not in {each.id for each in judge}]
+        trained = [need for need in job.needs.values() if need not in {each.id for each in judge}]
         if job.verb != "train" and job.row != "Held-out text":
             assert bool(trained) == bool(job.config["start"]), job.row
     # Measurements of the checkpoint itself, and of what was trained from it, are two even where the config is one.
@@ -98,7 +98,12 @@ def test_rows_start_one_behind_the_other():
     last = dict(name="last", overrides=rows[1]["overrides"] | {"start": FULL, "train.steps": 7}, verbs=("evaluate",))
     first, second, third, measured = plan([last], config, [*rows, last])
     assert [job.verb for job in (first, second, third)] == ["train"] * 3
-    assert (first.needs, second.needs, third.needs, measured.needs) == ([], [first.id], [second.id], [third.id])
+    assert (first.needs, second.needs, third.needs, measured.needs) == (
+        {},
+        {"start": first.id},
+        {"start": second.id},
+        {"weights": third.id},
+    )
 
 
 # Weights.

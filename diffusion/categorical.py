@@ -48,7 +48,7 @@ def draw_two_stage(keys: Keys, logits: Logits) -> Tokens:
     return block * width + categorical(fold(keys, "class"), row)
 
 
-def lowest(scores: Float[Array, "B L"], counts: Int[Array, " B"]) -> Bool[Array, "B L"]:
+def select_lowest(scores: Float[Array, "B L"], counts: Int[Array, " B"]) -> Bool[Array, "B L"]:
     """Select the `counts` lowest scores of each row; ties go to the earlier position."""
     ranks = jnp.argsort(jnp.argsort(scores, axis=1, stable=True), axis=1)
     return ranks < counts[:, None]

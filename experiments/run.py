@@ -10,7 +10,7 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from diffusion.train.weights import weights_exist
+from diffusion.train.weights import check_weights
 from experiments import evaluate, families, sample, table, train
 from experiments.families import family_of
 from experiments.plan import Job, atomic_write, find_row, plan, resolve, trains, without
@@ -44,7 +44,7 @@ def prepare(job: Job, workdir: Path) -> Run:
     families.optimizer(run.config)
     VERBS[job.verb].check(run)
     if run.config.checkpoint:
-        weights_exist(Path(run.config.checkpoint))
+        check_weights(Path(run.config.checkpoint))
     return run
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.codecs.embedding import Embedding
+from diffusion.codecs.embedding import EmbeddingCodec
 from diffusion.types import EncodedSource
 
 VOCAB, WIDTH, HIDDEN, CLASSES = 9, 4, 8, 256
@@ -17,7 +17,7 @@ SHAPES = {
     "out": (HIDDEN, WIDTH),
     "length": (WIDTH, CLASSES),
 }
-CODEC = Embedding(lambda params: params["table"], VOCAB)
+CODEC = EmbeddingCodec(lambda params: params["table"], VOCAB)
 
 
 def weights(seed=0, scale=0.7):

@@ -15,7 +15,7 @@ Latents = Float[Array, "B L d"]
 
 
 @dataclass(frozen=True)
-class Embedding:
+class EmbeddingCodec:
     """Embeddings e(v), logits from the tied table, and rounding to the nearest token.
 
     The first `vocabulary` rows of the table are tokens. The rows after them (a mask, padding) can be embedded, but

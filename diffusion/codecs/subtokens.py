@@ -142,7 +142,7 @@ class SubtokenCodec:
             raise ValueError(f"codec: token id {int(outside[0])} lies outside 0..{self.vocabulary - 1}")
 
 
-def shuffled(vocabulary: int, digits: int, seed: int, every_code: bool = False) -> SubtokenCodec:
+def shuffled_codec(vocabulary: int, digits: int, seed: int, every_code: bool = False) -> SubtokenCodec:
     """Create a codec with a random permutation of token ids, or of all codes (index shuffling, MDM-Prime-v2)."""
     base = SubtokenCodec(vocabulary, digits).base
     count = base**digits if every_code else vocabulary

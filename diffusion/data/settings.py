@@ -46,7 +46,7 @@ def cache_folder(folder: str) -> Path:
 
 
 def read_settings(data: Any) -> DataSettings:
-    """Reads the fields from any object with attributes (a ConfigDict, a dataclass); absent fields keep their defaults.
+    """Reads the fields from any object with attributes (a config, a dataclass); absent fields keep their defaults.
 
     Raises: ValueError naming the field for a value of the wrong type, or an unknown or impossible one.
     """

@@ -85,6 +85,6 @@ def check(image: Image, metadata: Metadata) -> bool:
     return geneval.correct(metadata, detect(image), THRESHOLD, THRESHOLD)
 
 
-def graded(image: Image, metadata: Metadata) -> float:
+def prompt_reward(image: Image, metadata: Metadata) -> float:
     """GenEval's graded reward of the image for its prompt, in [0, 1]; 1 if and only if `check` is true."""
     return geneval.reward(metadata, detect(image), THRESHOLD, THRESHOLD)

@@ -20,7 +20,7 @@ from diffusion.schedules.masking import inverse
 from diffusion.types import Denoise, LossMask, MaskedProcess, Tokens
 
 Nats = Float[Array, " B"]
-# (denoise, process, tokens, weights, draws) -> nats. The process is masked here, and Gaussian in `LevelBound`.
+# (denoise, process, tokens, weights, draws) -> nats. The process is masked here, and Gaussian in `PixelBound`.
 Estimate = Callable[[Callable[..., Any], Any, Tokens, LossMask, Draws], Nats]
 
 

@@ -44,7 +44,7 @@ def gaussian_bound(
 
 
 @dataclass(frozen=True)
-class LevelBound:
+class PixelBound:
     """An estimator that draws a bound on -log P(tokens) of Gaussian diffusion, in nats per example.
 
     -log P(x) <= E_u[-log p(x + w u)] - L log w, where P is the mass of the density on the cells of width w around the

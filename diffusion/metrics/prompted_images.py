@@ -8,7 +8,7 @@ from jaxtyping import Float
 from diffusion.metrics.statistics import Interval
 
 
-def over_prompts(values: Iterable[tuple[str, str, float]], draws: int = 2000) -> Interval:
+def bootstrap_over_prompts(values: Iterable[tuple[str, str, float]], draws: int = 2000) -> Interval:
     """Unweighted mean over tasks of (task, prompt, value), and its 95 % bootstrap interval over prompts.
 
     Prompts are resampled within their tasks, with all values of a prompt.

@@ -54,7 +54,7 @@ def student(numbers: Sequence[float] | Float[np.ndarray, " N"], level: float = 0
     return Interval(mean, error, mean - half, mean + half, len(numbers))
 
 
-def over_sets(sets: Sequence[Mapping[str, float | str]]) -> dict[str, float | str]:
+def mean_over_sets(sets: Sequence[Mapping[str, float | str]]) -> dict[str, float | str]:
     """Means of metrics over sets of samples of a model, each with half its 95 % interval as `<metric>_interval`.
 
     A single set is returned unchanged, including entries that are not numbers. The mean of a metric that some sets

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 from diffusion.nets.attention import attend
 from diffusion.nets.layers import Linear, dropout, dropout_seeds, shard_batch, stacked
 from diffusion.nets.self_conditioning_adapter import SelfConditioningAdapter
-from diffusion.nets.subtoken_embedding import DigitEmbedding
+from diffusion.nets.subtoken_embedding import SubtokenEmbedding
 
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -168,7 +168,7 @@ class UNet(nn.Module):
     """A U-Net with logits over `classes` values for every pixel of an image of `shape` (height, width, colors).
 
     One table of (base + 1) x (channels / l) embeds the sub-tokens of all colors. Sub-token j of color c fills the
-    feature planes [(c l + j) channels / l, (c l + j + 1) channels / l); see `DigitEmbedding` for `merge` and `shared`.
+    feature planes [(c l + j) channels / l, (c l + j + 1) channels / l); see `SubtokenEmbedding` for its options.
 
     The defaults are the published network for CIFAR-10 and ImageNet-32, except for `constant_init`. The official code
     draws the scale and shift of every block from U(-sqrt(384), sqrt(384)), probably by mistake, since they dominate the
@@ -207,7 +207,7 @@ class UNet(nn.Module):
     memory: str = "none"
 
     def setup(self):
-        self.embedding = DigitEmbedding(self.base, self.digits, self.channels, self.merge, self.shared)
+        self.embedding = SubtokenEmbedding(self.base, self.digits, self.channels, self.merge, self.shared)
         if self.memory != "none":
             self.adapter = SelfConditioningAdapter(self.memory, self.channels, self.classes, self.dtype)
 

@@ -17,7 +17,7 @@ def check_embedding(digits: int, hidden: int, merge: str) -> None:
         raise ValueError(f"codec.digits: {digits} digits do not divide model.hidden={hidden}; set codec.merge=sum")
 
 
-class DigitEmbedding(nn.Module):
+class SubtokenEmbedding(nn.Module):
     """e(y^i) = concat_j E[y^{ij}] or sum_j E[y^{ij}] over the l sub-tokens of token i (MDM-Prime).
 
     Row `base` of a table is the mask. With "concat", sub-token j fills the columns [j hidden / l, (j + 1) hidden / l),

@@ -39,10 +39,10 @@ class PromptTable(nn.Module):
         return jnp.take(words, prompt, axis=0) + positions[None]
 
 
-class CaptionedUNet(nn.Module):
+class TextConditionedUNet(nn.Module):
     """A U-Net conditioned on prompts through a `PromptTable`; its parameters are `unet` and `prompts`.
 
-    Prompts have `length` ids 0 .. words - 1; the null conditioning has the id `nothing` at all positions.
+    Prompts have `length` ids 0 .. words - 1; the null conditioning has the id `null_id` at all positions.
     """
 
     unet: UNet
@@ -50,7 +50,7 @@ class CaptionedUNet(nn.Module):
     length: int = 8
 
     @property
-    def nothing(self) -> int:
+    def null_id(self) -> int:
         """The id of the null conditioning."""
         return self.words
 

@@ -59,7 +59,7 @@ class NextTarget:
     ) -> tuple[Float[Array, ""], Metrics]:
         tokens, weights = batch["tokens"], batch["weights"]
         encoder_keys, keys = (fold(draws.keys, name) if train else None for name in ("encoder", "dropout"))
-        encoded = self.encode(params, *source_of(batch, none_id=None), encoder_keys)
+        encoded = self.encode(params, *source_of(batch, null_id=None), encoder_keys)
         logits = self.next_logits(params, shift_right(tokens, self.start_id), encoded, keys=keys)
         smoothing = self.label_smoothing if train else 0.0
         nats = cross_entropy(exclude(logits, self.vocabulary), tokens, self.vocabulary, smoothing)

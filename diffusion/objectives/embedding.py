@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from diffusion.codecs.embedding import Embedding
+from diffusion.codecs.embedding import EmbeddingCodec
 from diffusion.objectives.noise_scaling import UNSCALED, NoiseScaling
 from diffusion.objectives.perturbation import STANDARD, NoisyState, Perturbation
 from diffusion.processes.gaussian import GaussianDiffusion
@@ -57,7 +57,7 @@ class EmbeddingDiffusion:
     MANS: FastDiSS, arXiv 2604.05551). Without `perturbation` and `scaling` this is standard self-conditioning.
     Estimates have no gradient, and dropout only with `estimate_dropout`. The cross-entropy of a sentence's length
     counts once per token of the sentence. With `fill`, padding is replaced by that token, which is generated like any
-    other, and the length is not learned (DiffuSeq). With `none_id`, every source is that null token: a model without
+    other, and the length is not learned (DiffuSeq). With `null_id`, every source is that null token: a model without
     conditioning.
 
     Raises:
@@ -66,7 +66,7 @@ class EmbeddingDiffusion:
 
     encode: Encode
     denoiser: Denoiser
-    codec: Embedding
+    codec: EmbeddingCodec
     process: GaussianDiffusion
     perturbation: Perturbation = STANDARD
     scaling: NoiseScaling = UNSCALED
@@ -78,7 +78,7 @@ class EmbeddingDiffusion:
     length_weight: float = 0.1
     estimate_dropout: bool = False
     fill: int | None = None
-    none_id: int | None = None
+    null_id: int | None = None
 
     def __post_init__(self):
         named = (("alternate", ALTERNATES), ("rounding", ROUNDINGS), ("floor", FLOORS))
@@ -106,7 +106,7 @@ class EmbeddingDiffusion:
         def dropout(name: str, on: bool = True) -> Keys | None:
             return fold(keys, name) if train and on else None
 
-        source, source_mask = source_of(batch, self.none_id)
+        source, source_mask = source_of(batch, self.null_id)
         encoded = self.encode(params, source, source_mask, dropout("encoder"))
         condition = SequenceCondition(encoded, mask)
         constants = jax.lax.stop_gradient((params, condition))
@@ -117,8 +117,8 @@ class EmbeddingDiffusion:
             return jax.lax.stop_gradient(self.denoiser(constants[0], noisy, time, constants[1], None, keys=keys))
 
         clean = self.codec.encode(params, tokens)
-        lowest = lowest_time(self.codec, params, self.floor)
-        time = jnp.broadcast_to((lowest + (1 - lowest) * draws.uniform)[:, None], tokens.shape)
+        select_lowest = lowest_time(self.codec, params, self.floor)
+        time = jnp.broadcast_to((select_lowest + (1 - select_lowest) * draws.uniform)[:, None], tokens.shape)
         metrics = {}
         token_time = network_time = time
         if self.scaling.map != "off":
@@ -183,22 +183,22 @@ class EmbeddingDiffusion:
         return total, metrics
 
 
-def source_of(batch: Batch, none_id: int | None) -> tuple[Sources, SourceMask]:
-    """Return the sources of a batch and the mask of their tokens; with `none_id`, null sources.
+def source_of(batch: Batch, null_id: int | None) -> tuple[Sources, SourceMask]:
+    """Return the sources of a batch and the mask of their tokens; with `null_id`, null sources.
 
     Raises:
-      ValueError: for a batch without a source and no `none_id`.
+      ValueError: for a batch without a source and no `null_id`.
     """
-    if none_id is not None:
-        return no_source(len(batch["tokens"]), none_id)
+    if null_id is not None:
+        return null_source(len(batch["tokens"]), null_id)
     if "source" not in batch:
         raise ValueError("data.source: the examples have no source text; set objective.none_id for a model without")
     return batch["source"], batch["source_weights"] > 0
 
 
-def no_source(size: int, none_id: int) -> tuple[Int[Array, "B 1"], Bool[Array, "B 1"]]:
+def null_source(size: int, null_id: int) -> tuple[Int[Array, "B 1"], Bool[Array, "B 1"]]:
     """Return null sources, of one null token each, and their mask."""
-    return jnp.full((size, 1), none_id), jnp.ones((size, 1), bool)
+    return jnp.full((size, 1), null_id), jnp.ones((size, 1), bool)
 
 
 def fill_padding(batch: Batch, fill: int | None) -> tuple[Tokens, LossMask]:
@@ -210,7 +210,7 @@ def fill_padding(batch: Batch, fill: int | None) -> tuple[Tokens, LossMask]:
     return jnp.where(weights > 0, tokens, fill), jnp.broadcast_to(nonempty, weights.shape)
 
 
-def lowest_time(codec: Embedding, params: Params, floor: str) -> Float[Array, ""]:
+def lowest_time(codec: EmbeddingCodec, params: Params, floor: str) -> Float[Array, ""]:
     """Compute the lowest time: 0, or t_min = sqrt(v / (1 + v)) (DINOISER, arXiv 2302.10025).
 
     v is the mean squared distance of a token's embedding to its nearest neighbor over d ("clipped"), or that plus 1

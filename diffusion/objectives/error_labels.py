@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from diffusion.categorical import EXCLUDED, draw_two_stage, lowest, target_log_probs
+from diffusion.categorical import EXCLUDED, draw_two_stage, select_lowest, target_log_probs
 from diffusion.objectives.autoregressive import shift_right
 from diffusion.rng import fold, integers, uniform
 from diffusion.types import (
@@ -94,7 +94,7 @@ def rounded_count(fraction: float, counted: TokenMask) -> Int[Array, " B"]:
 
 def random_subset(keys: Keys, allowed: Bool[Array | np.ndarray, "B M"], counts: Int[Array, " B"]) -> Bool[Array, "B M"]:
     """Select a uniformly random set of `counts` allowed entries of each row, or all if there are fewer."""
-    return lowest(jnp.where(allowed, uniform(keys, allowed.shape[1:]), jnp.inf), counts) & allowed
+    return select_lowest(jnp.where(allowed, uniform(keys, allowed.shape[1:]), jnp.inf), counts) & allowed
 
 
 def replace_tokens(state: Symbols, selected: TokenMask, replacements: Symbols) -> Symbols:

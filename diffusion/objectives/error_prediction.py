@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from diffusion.categorical import lowest
+from diffusion.categorical import select_lowest
 from diffusion.objectives.elbo import sample_times
 from diffusion.objectives.error_labels import (
     Augment,
@@ -226,7 +226,7 @@ class ErrorPrediction:
         error_logits, allowed = (jnp.repeat(array, process.subtokens, axis=1) for array in (error_logits, counted))
         noise = gumbel(fold(keys, "select"), error_logits.shape[1:])
         number = jnp.ceil(process.schedule.masked(time) * jnp.sum(allowed, axis=1)).astype(jnp.int32)
-        selected = lowest(jnp.where(allowed, -(error_logits + noise), jnp.inf), number) & allowed
+        selected = select_lowest(jnp.where(allowed, -(error_logits + noise), jnp.inf), number) & allowed
         return jnp.where(selected, process.mask_id, full)
 
 

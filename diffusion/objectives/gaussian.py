@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from diffusion.codecs.subtokens import PixelCodec
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import Draws, bernoulli, fold
-from diffusion.schedules.gaussian import Betas
+from diffusion.schedules.gaussian import BetaChain
 from diffusion.types import Batch, Denoiser, Metrics, Params, Times
 
 
@@ -48,6 +48,6 @@ class Denoising:
     def times(self, uniform: Float[Array, " B"]) -> Times:
         """Map uniform numbers to times."""
         schedule = self.process.schedule
-        if isinstance(schedule, Betas):
+        if isinstance(schedule, BetaChain):
             return (jnp.floor(uniform * schedule.steps) + 1) / schedule.steps
         return self.minimum_time + (1 - self.minimum_time) * uniform

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.categorical import target_log_probs
-from diffusion.codecs.embedding import Embedding
+from diffusion.codecs.embedding import EmbeddingCodec
 from diffusion.objectives.perturbation import uniform_per_example
 from diffusion.rng import fold, uniform
 from diffusion.schedules.gaussian import GaussianSchedule
@@ -60,7 +60,7 @@ class NoiseScaling:
             raise ValueError(f"mans.temperature: must be positive, not {self.temperature}")
 
     def confidence(
-        self, codec: Embedding, params: Params, estimate: Float[Array, "B L d"], tokens: Tokens
+        self, codec: EmbeddingCodec, params: Params, estimate: Float[Array, "B L d"], tokens: Tokens
     ) -> Float[Array, "B L"]:
         """Compute the confidence c in [0, 1] of every token.
 

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from diffusion.likelihood.estimators import Estimate
-from diffusion.oracles.digits import digit_denoiser
 from diffusion.oracles.enumerable import Enumerable
+from diffusion.oracles.subtokens import subtoken_denoiser
 from diffusion.oracles.tables import random_denoiser, uniform_denoiser
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import draws, named
@@ -149,7 +149,7 @@ def check_estimator(
         if not isinstance(language, Enumerable):
             raise ValueError("digits: the exact posterior given sub-tokens is known for enumerable languages only")
         assert isinstance(process, PartialMaskedDiffusion)
-        exact = digit_denoiser(language, process.codec)
+        exact = subtoken_denoiser(language, process.codec)
     if isinstance(language, Enumerable):
         tokens, probs, each = language.sequences, language.table, draws_each
     else:

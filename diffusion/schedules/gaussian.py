@@ -75,7 +75,7 @@ class SquareRoot(GaussianSchedule):
 
 
 @dataclass(frozen=True)
-class Betas(GaussianSchedule):
+class BetaChain(GaussianSchedule):
     """A Markov chain of `steps` steps, alpha(t)^2 = prod_{i < t steps} (1 - beta_i).
 
     Between steps log alpha^2 is linear in time. Time t = (i + 1) / steps follows beta_i; i is the timestep that
@@ -107,7 +107,7 @@ class Betas(GaussianSchedule):
 
 
 @dataclass(frozen=True)
-class ScaledLinear(Betas):
+class ScaledLinear(BetaChain):
     """The schedule of Stable Diffusion: sqrt(beta) is linear from sqrt(first) to sqrt(last)."""
 
     first: float = 0.00085
@@ -118,7 +118,7 @@ class ScaledLinear(Betas):
 
 
 @dataclass(frozen=True)
-class SquareRootChain(Betas):
+class SquareRootChain(BetaChain):
     """The chain of `SquareRoot`, beta_i = min(1 - s(u_{i+1}) / s(u_i), limit) with s = alpha^2 and u_i = i / steps.
 
     This is the schedule of Difformer's code (arXiv 2212.09412). As s(0) = 0.99, the product of the steps is

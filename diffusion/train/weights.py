@@ -29,7 +29,7 @@ def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> P
     Raises:
       ValueError: if the folder does not contain weights, or contains those of another model.
     """
-    weights_exist(folder)
+    check_weights(folder)
     shapes = jax.eval_shape(init, jax.random.key(0))
     shardings = state_shardings(shapes, mesh)
     abstract = jax.tree.map(
@@ -54,7 +54,7 @@ def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> P
     return {name: initialized[name] if name in new else params[name] for name in abstract}
 
 
-def weights_exist(folder: Path) -> None:
+def check_weights(folder: Path) -> None:
     """Raise ValueError unless the folder contains complete weights."""
     if not (folder / "_METADATA").exists():
         raise ValueError(f"checkpoint: {folder} holds no weights; write them with `launch.py train` or `convert`")

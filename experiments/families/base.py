@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from diffusion.codecs.embedding import Embedding
+from diffusion.codecs.embedding import EmbeddingCodec
 from diffusion.codecs.subtokens import PixelCodec
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.types import Denoiser, MaskedProcess, Params, SelfConditioning
@@ -44,7 +44,7 @@ class System:
     init: Callable[[jax.Array], Params]
     length: int
     classes: int = 0
-    codec: PixelCodec | Embedding | None = None
+    codec: PixelCodec | EmbeddingCodec | None = None
     self_conditioning: SelfConditioning | None = None
     errors: "ErrorHead | None" = None
     end: int = 0
@@ -68,9 +68,9 @@ class System:
         return self.codec
 
     @property
-    def embedding(self) -> Embedding:
+    def embedding(self) -> EmbeddingCodec:
         """The codec of embedding diffusion."""
-        assert isinstance(self.codec, Embedding)
+        assert isinstance(self.codec, EmbeddingCodec)
         return self.codec
 
 

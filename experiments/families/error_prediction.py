@@ -14,7 +14,7 @@ from diffusion.objectives.error_prediction import ErrorPrediction
 from diffusion.objectives.self_conditioning import SoftEmbedding, randomly_self_conditioned
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.sampling.masked.draw import Draw
-from diffusion.sampling.masked.subtokens import DigitDraw
+from diffusion.sampling.masked.subtokens import SubtokenDraw
 from diffusion.types import Params
 from experiments.families.base import ErrorHead, System, lookup
 
@@ -82,7 +82,7 @@ def objective(config: ConfigDict, system: System) -> ErrorPrediction:
         denoiser,
         ErrorPredictor(options.kind, head.base.net),
         process,
-        DigitDraw(process, draw) if isinstance(process, PartialMaskedDiffusion) else draw,
+        SubtokenDraw(process, draw) if isinstance(process, PartialMaskedDiffusion) else draw,
         labels=options.labels,
         loss=options.loss,
         scope=options.scope,

@@ -12,7 +12,7 @@ from diffusion.sampling.gaussian import guides, solvers
 from diffusion.sampling.gaussian.lidar import Lookahead, lookahead_guide
 from diffusion.sampling.gaussian.sampler import Guide, Predict, guided, network, sample_gaussian
 from diffusion.sampling.gaussian.steering import Steering, best
-from diffusion.schedules.gaussian import Betas
+from diffusion.schedules.gaussian import BetaChain
 from diffusion.types import Params
 from experiments.families.base import Call, System, keys_like, lookup, rows_like
 from experiments.families.exact_models import ExactModel, exact_images
@@ -65,7 +65,7 @@ def conditional_prediction(
         return exact_images(conditioning[0], config.sample.gaussian.deviation), None
     net, scale = system.net, config.sample.gaussian.guidance
     context: Any = net.apply({"params": params}, conditioning, method="embed")
-    null: Any = net.apply({"params": params}, jnp.full_like(conditioning[:1], net.nothing), method="embed")
+    null: Any = net.apply({"params": params}, jnp.full_like(conditioning[:1], net.null_id), method="embed")
     predict = network(system.denoiser, system.diffusing, params)
     if scale != 1:
         # A separate call for the null conditioning pays only where the conditional one alone has a gradient.
@@ -108,7 +108,7 @@ def path_of(config: ConfigDict, system: System, name: str, steps: int) -> solver
     """The points in time of a sampler; raises ValueError for a path that the schedule does not have."""
     schedule = system.diffusing.schedule
     make = lookup(solvers.PATHS, name, "sample.gaussian.path")
-    if name != "uniform" and not isinstance(schedule, Betas):
+    if name != "uniform" and not isinstance(schedule, BetaChain):
         raise ValueError(f"sample.gaussian.path: {name} is for schedules that are chains; set it to uniform")
     return make(schedule, steps)
 
@@ -119,8 +119,8 @@ def active_steps(config: ConfigDict, path: solvers.TimeGrid) -> tuple[np.ndarray
     acting = {
         "gradient": lambda: solvers.every(steps, options.gradient.period),
         "condition": lambda: solvers.every(steps, options.condition.period),
-    }.get(options.method, lambda: solvers.guided_until(path, options.lookahead.stop + 1 / 1000))()
-    weighed = solvers.steering_steps(steps) if "steering" in options.method else np.zeros(steps, bool)
+    }.get(options.method, lambda: solvers.mask_until(path, options.lookahead.stop + 1 / 1000))()
+    weighed = solvers.steering_mask(steps) if "steering" in options.method else np.zeros(steps, bool)
     return acting, weighed
 
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffusion.codecs.subtokens import SubtokenCodec, shuffled
+from diffusion.codecs.subtokens import SubtokenCodec, shuffled_codec
 from diffusion.data.arrays import label_count
 from diffusion.likelihood.estimators import CAUSAL as CAUSAL_ESTIMATORS
 from diffusion.likelihood.estimators import Estimate, estimator, split_passes
@@ -47,7 +47,7 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
 def codec(config: ConfigDict, vocabulary: int) -> SubtokenCodec:
     """The sub-tokens of tokens, in the vocabulary's order or shuffled; raises ValueError when they do not fit."""
     if config.shuffle:
-        return shuffled(vocabulary, config.digits, config.shuffle, config.shuffle_codes)
+        return shuffled_codec(vocabulary, config.digits, config.shuffle, config.shuffle_codes)
     return SubtokenCodec(vocabulary, config.digits)
 
 

@@ -13,9 +13,9 @@ from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.sampling.masked import policies, remasking
 from diffusion.sampling.masked.blocks import semi_autoregressive
 from diffusion.sampling.masked.draw import Draw
-from diffusion.sampling.masked.grid import Grid, Window, grid, kept_masks, warped
+from diffusion.sampling.masked.grid import Grid, Window, grid, p2_mask_counts, warp_times
 from diffusion.sampling.masked.sampler import MaskedSampler, Samples
-from diffusion.sampling.masked.subtokens import DigitDraw, ancestral_digits, rate_corrector, sample_tokens
+from diffusion.sampling.masked.subtokens import SubtokenDraw, ancestral_subtokens, rate_corrector, sample_tokens
 from diffusion.schedules.masking import Loop
 from diffusion.types import MaskedProcess, Schedule
 from experiments.families.base import System, lookup
@@ -53,7 +53,9 @@ RULES: dict[str, Callable[[float], remasking.Rule]] = {
 
 def coins(config: ConfigDict, process: MaskedProcess) -> Callable:
     """A coin for every position of the state."""
-    return ancestral_digits(process.subtokens, config.chunk_point) if process.subtokens > 1 else policies.ancestral_step
+    return (
+        ancestral_subtokens(process.subtokens, config.chunk_point) if process.subtokens > 1 else policies.ancestral_step
+    )
 
 
 def ancestral(config: ConfigDict, process: MaskedProcess) -> Callable:
@@ -111,7 +113,7 @@ def masked_sampler(config: ConfigDict, system: System) -> Callable:
         # First hitting knows when each position is revealed, once: what is masked again would stay so.
         if len(options.corrector) != 2 or options.policy == "first_hitting":
             raise ValueError("sample.corrector: must be (scale, power), with any sample.policy but first_hitting")
-        times = warped(np.linspace(1.0, end, steps + 1), options.warp)
+        times = warp_times(np.linspace(1.0, end, steps + 1), options.warp)
         scale, power = options.corrector
         policy = replace(policy, correct=rate_corrector(process.schedule, times, scale, power, process.mask_id))
     errors = error_predictor(config, system)
@@ -123,7 +125,7 @@ def masked_sampler(config: ConfigDict, system: System) -> Callable:
     if options.precision != "exact":
         raise ValueError("sample.precision: mdlm_float32 is a rule for whole tokens; digits are drawn exact")
     token = Draw(process.codec.vocabulary, options.precision, options.nucleus_rule)
-    draw = DigitDraw(process, token, independent=options.digits_draw == "marginal")
+    draw = SubtokenDraw(process, token, independent=options.digits_draw == "marginal")
     digits = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, options.cache, errors)
     return conditional(partial(sample_tokens, digits, process), table)
 
@@ -207,4 +209,4 @@ def sampling_grid(config: ConfigDict, process: MaskedProcess, steps: int, end: f
         window=Window(options.remask.off, options.remask.on),
         rule=rule(options),
     )
-    return table._replace(masks=jnp.asarray(kept_masks(steps, length))) if options.policy == "p2" else table
+    return table._replace(masks=jnp.asarray(p2_mask_counts(steps, length))) if options.policy == "p2" else table

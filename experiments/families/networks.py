@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from diffusion.data.arrays import image_shape, label_count
 from diffusion.nets import classifier, discrete_unet, mlp
 from diffusion.nets.dit import DiT, flops_per_token
-from diffusion.nets.subtoken_embedding import DigitEmbedding, check_embedding
+from diffusion.nets.subtoken_embedding import SubtokenEmbedding, check_embedding
 from diffusion.types import MaskedProcess
 from experiments.families.base import fields_of
 
@@ -29,7 +29,7 @@ def transformer(config: ConfigDict, classes: int, process: MaskedProcess) -> DiT
     if process.subtokens > 1:
         merge, shared, hidden = config.codec.merge, config.codec.shared, config.model.hidden
         check_embedding(process.subtokens, hidden, merge)
-        embedder = DigitEmbedding(process.mask_id, process.subtokens, hidden, merge, shared)
+        embedder = SubtokenEmbedding(process.mask_id, process.subtokens, hidden, merge, shared)
     return DiT(vocab_size=classes, embedder=embedder, **fields)
 
 

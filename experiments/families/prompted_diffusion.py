@@ -9,9 +9,9 @@ from diffusion.codecs.subtokens import PixelCodec
 from diffusion.data.arrays import image_shape
 from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
 from diffusion.likelihood.estimators import Estimate
-from diffusion.likelihood.gaussian import LevelBound
+from diffusion.likelihood.gaussian import PixelBound
 from diffusion.nets.sd.unet import UNet, flops_per_example
-from diffusion.nets.text_conditioned_unet import CaptionedUNet
+from diffusion.nets.text_conditioned_unet import TextConditionedUNet
 from diffusion.objectives.gaussian import Denoising
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.sampling.gaussian import solvers
@@ -35,7 +35,7 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
         system.diffusing,
         system.pixels,
         config.objective.prompt_dropout,
-        system.net.nothing,
+        system.net.null_id,
         config.objective.minimum_time,
     ),
 }
@@ -47,7 +47,7 @@ def process(config: ConfigDict) -> GaussianDiffusion:
     return GaussianDiffusion(schedule, config.process.prediction)
 
 
-def network(config: ConfigDict) -> CaptionedUNet:
+def network(config: ConfigDict) -> TextConditionedUNet:
     """The U-Net behind a table of words."""
     channels = image_shape(config.data.source)[2]
     unet = UNet(
@@ -57,7 +57,7 @@ def network(config: ConfigDict) -> CaptionedUNet:
         dtype=config.model.dtype,
         attention=config.model.attention,
     )
-    return CaptionedUNet(unet, len(WORDS), PROMPT_LENGTH)
+    return TextConditionedUNet(unet, len(WORDS), PROMPT_LENGTH)
 
 
 def system(config: ConfigDict, vocabulary: int) -> System:
@@ -101,11 +101,11 @@ def estimate(config: ConfigDict, system: System, name: str) -> Estimate:
       ValueError: for a schedule, or a number of noise levels, over which the bound is not defined.
     """
     schedule, points = system.diffusing.schedule, config.evaluate.points
-    if not isinstance(schedule, schedules.Betas):
+    if not isinstance(schedule, schedules.BetaChain):
         raise ValueError(f"process.schedule: {BOUND} is for chains; use scaled_linear")
     if not 2 <= points <= schedule.steps:
         raise ValueError(f"evaluate.points: must lie in 2 .. {schedule.steps}, not {points}")
-    return LevelBound(system.pixels, solvers.karras(schedule, points))
+    return PixelBound(system.pixels, solvers.karras(schedule, points))
 
 
 def batch(config: ConfigDict) -> dict:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffusion.codecs.embedding import Embedding
+from diffusion.codecs.embedding import EmbeddingCodec
 from diffusion.likelihood.estimators import Estimate
 from diffusion.nets.encoder_decoder import EncoderDecoder
 from diffusion.objectives.autoregressive import NextTarget
@@ -54,7 +54,7 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     schedule = lookup(SCHEDULES, config.process.schedule, "process.schedule")()
     process = GaussianDiffusion(schedule, config.process.prediction, config.process.factor)
     net = EncoderDecoder(vocabulary + 2, **fields, dtype=model.dtype, remat=model.remat, attention=model.attention)
-    codec = Embedding(lambda params: params["embedding"], vocabulary, config.encoder_decoder.scale)
+    codec = EmbeddingCodec(lambda params: params["embedding"], vocabulary, config.encoder_decoder.scale)
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         return net.apply({"params": params}, noisy, time, cond, memory, keys=keys)
@@ -94,7 +94,7 @@ def embedding_diffusion(config: ConfigDict, system: System) -> EmbeddingDiffusio
             scaling=NoiseScaling(**scaling),
             label_smoothing=config.objective.label_smoothing,
             fill=system.end if fill else None,
-            none_id=None if has_sources(config) else system.embedding.vocabulary,
+            null_id=None if has_sources(config) else system.embedding.vocabulary,
             **fields,
         )
     except ValueError as error:

@@ -11,15 +11,15 @@ from ml_collections import ConfigDict
 
 from diffusion.categorical import exclude
 from diffusion.objectives.autoregressive import shift_right
-from diffusion.objectives.embedding import cross_entropy, no_source
+from diffusion.objectives.embedding import cross_entropy, null_source
 from diffusion.sampling.gaussian import solvers
 from diffusion.sampling.gaussian.guides import keep
 from diffusion.sampling.gaussian.solvers import GaussianGrid
 from diffusion.sampling.masked.sampler import Samples
 from diffusion.sampling.sequences import lengths
 from diffusion.sampling.sequences.beam import BeamSearch
-from diffusion.sampling.sequences.embedding import PATHS, Diagnosis, EmbeddingSampler, noisier
-from diffusion.schedules.gaussian import Betas
+from diffusion.sampling.sequences.embedding import PATHS, EmbeddingSampler, StepStatistics, scale_noise
+from diffusion.schedules.gaussian import BetaChain
 from diffusion.types import EncodedSource, Keys, Params, SequenceCondition, Tokens
 from experiments.families.base import System, lookup
 from experiments.families.pair_network import network_call, pair_flops
@@ -28,7 +28,7 @@ LENGTHS = ("around", "likeliest", "drawn", "known")
 RERANK = ("mbr", "judge")
 SOLVERS: dict[str, Callable[[float], solvers.Solver]] = {
     "ddim": lambda factor: solvers.ddim(0.0),
-    "ancestral": lambda factor: noisier(solvers.ddim(1.0), factor),
+    "ancestral": lambda factor: scale_noise(solvers.ddim(1.0), factor),
 }
 
 
@@ -37,7 +37,7 @@ class Candidates(NamedTuple):
 
     tokens: Int[Array | np.ndarray, "B C L"]
     target: Bool[Array | np.ndarray, "B C L"]  # positions that are generated
-    steps: Diagnosis | None
+    steps: StepStatistics | None
 
 
 class Translator(NamedTuple):
@@ -125,7 +125,7 @@ def steps_of(config: ConfigDict, system: System) -> tuple[EmbeddingSampler, Gaus
     """The sampler of one candidate, and its grid; raises ValueError for names that do not fit."""
     options, schedule = config.sample.translation, system.diffusing.schedule
     path = lookup(PATHS, options.path, "sample.translation.path")
-    if options.path == "spaced" and not isinstance(schedule, Betas):
+    if options.path == "spaced" and not isinstance(schedule, BetaChain):
         raise ValueError("sample.translation.path: spaced is for schedules that are chains; set it to even")
     solver = lookup(SOLVERS, options.solver, "sample.translation.solver")(options.factor)
     mode = lookup({mode: mode for mode in ("reuse", "recompute", "none")}, options.memory, "sample.translation.memory")
@@ -161,7 +161,7 @@ def text_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
     def sample(params, keys, prompt, label=None):
         given, size = prompt != nothing, len(prompt)
         known = system.embedding.encode(params, jnp.where(given, prompt, 0))
-        condition = SequenceCondition(encode(params, *no_source(size, nothing)), jnp.ones(prompt.shape, bool))
+        condition = SequenceCondition(encode(params, *null_source(size, nothing)), jnp.ones(prompt.shape, bool))
         keeping = replace(sampler, guides=(keep(known, given[..., None]),))
         made = keeping(params, keys, condition, grid, options.translation.factor)
         none = jnp.zeros(size, jnp.int32)

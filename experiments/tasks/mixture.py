@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from diffusion.metrics.statistics import over_sets
+from diffusion.metrics.statistics import mean_over_sets
 from diffusion.oracles import mixture as oracle
 from diffusion.rng import example_keys, named
 from diffusion.sampling.gaussian import guides, lidar, solvers
@@ -44,7 +44,7 @@ def sample(run: Run) -> dict:
     ahead_options, law = options.gaussian.lookahead, reference_mixture()
     tilted, _ = oracle.tilted(law, REWARD, ahead_options.strength)
     path = path_of(config, run.system, options.gaussian.path, options.steps)
-    acting = solvers.guided_until(path, ahead_options.stop)
+    acting = solvers.mask_until(path, ahead_options.stop)
     solver = lookup(SOLVERS, options.gaussian.solver, "sample.gaussian.solver")(options.gaussian.eta)
     grid = solvers.gaussian_grid(path, solver, acting)
 
@@ -71,7 +71,7 @@ def sample(run: Run) -> dict:
     measures = [
         {"mean": float(cloud.mean()), "wasserstein": float(np.abs(np.sort(cloud) - truth).mean())} for cloud in clouds
     ]
-    metrics = over_sets(measures)
+    metrics = mean_over_sets(measures)
     if options.gaussian.method == "lidar":
         metrics |= guide_errors(run, law, ahead_options.particles, ahead_options.strength)
         metrics["lookahead_particles"] = ahead_options.particles

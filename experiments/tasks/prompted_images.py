@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Float
 
 from diffusion.glyphs.checker import check as correct
-from diffusion.glyphs.checker import graded
+from diffusion.glyphs.checker import prompt_reward
 from diffusion.glyphs.prompts import SPLITS, parse, prompts
 from diffusion.metrics.geneval import TASKS, scores
-from diffusion.metrics.prompted_images import diversity, over_prompts
-from diffusion.metrics.statistics import over_sets
+from diffusion.metrics.prompted_images import bootstrap_over_prompts, diversity
+from diffusion.metrics.statistics import mean_over_sets
 from diffusion.report.images import image_grid, labeled_grid
 from diffusion.report.images import pictures as as_bytes
 from diffusion.train.mesh import check_batch
@@ -87,7 +87,7 @@ def sample(run: Run) -> dict:
         "gigaflops": (cost.evaluations + 2 * cost.backward) / count * forward / 1e9,
     }
     return {
-        "metrics": over_sets(measures) | costs,
+        "metrics": mean_over_sets(measures) | costs,
         **({"sets": measures} if len(measures) > 1 else {}),
         "by_prompt": by_prompt,
         "sampler": run.config.sample.gaussian.method,
@@ -102,11 +102,15 @@ def measure(
     shown = ((saved + 1) / 2).reshape(images.shape)
     metadata = [parse(slot.prompt) for slot in slots]
     hits = np.array([[correct(one, entry) for one in group] for group, entry in zip(shown, metadata, strict=True)])
-    shares = np.array([[graded(one, entry) for one in group] for group, entry in zip(shown, metadata, strict=True)])
+    shares = np.array(
+        [[prompt_reward(one, entry) for one in group] for group, entry in zip(shown, metadata, strict=True)]
+    )
     rewards = finite(judged(run, model, images), slots)
     tags = [entry["tag"] for entry in metadata]
     found = scores(np.repeat(tags, hits.shape[1]).tolist(), hits.reshape(-1).tolist())
-    interval = over_prompts((tag, slot.prompt, row.mean()) for slot, tag, row in zip(slots, tags, hits, strict=True))
+    interval = bootstrap_over_prompts(
+        (tag, slot.prompt, row.mean()) for slot, tag, row in zip(slots, tags, hits, strict=True)
+    )
     overall = {"overall": found.overall, "overall_low": interval.low, "overall_high": interval.high}
     metrics = overall if not found.absent else {}
     metrics |= {f"task_{task}": value for task, value in found.tasks.items()}

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from diffusion.glyphs import world
-from diffusion.glyphs.checker import graded
+from diffusion.glyphs.checker import prompt_reward
 from diffusion.glyphs.prompts import encode, parse
 from experiments import families
 from experiments.families import scorer
@@ -65,12 +65,12 @@ def exact_model(run: Run, slots: list[Slot]) -> Model:
         world.pool(slot.repetition, entry, options.pool, options.pool_correct).images
         for slot, entry in zip(slots, metadata, strict=True)
     ]
-    worth = [[graded(one, entry) for one in pool] for pool, entry in zip(pools, metadata, strict=True)]
+    worth = [[prompt_reward(one, entry) for one in pool] for pool, entry in zip(pools, metadata, strict=True)]
     pools = np.stack([2 * pool.reshape(len(pool), -1) - 1 for pool in pools]).astype(np.float32)
 
     def judged(images, conditioning):
         shown = np.clip((np.asarray(images) + 1) / 2, 0, 1)
         pairs = zip(shown, np.asarray(conditioning[2]), strict=True)
-        return np.array([[graded(one, metadata[slot]) for one in group] for group, slot in pairs], np.float32)
+        return np.array([[prompt_reward(one, metadata[slot]) for one in group] for group, slot in pairs], np.float32)
 
     return Model({}, {}, (pools, np.array(worth, np.float32), np.arange(len(slots))), nearest_worth, judged)

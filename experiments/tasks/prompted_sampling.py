@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from diffusion.rng import example_keys, named
 from diffusion.sampling.gaussian.lidar import Lookahead
-from diffusion.sampling.gaussian.sampler import rows_of
+from diffusion.sampling.gaussian.sampler import take_rows
 from diffusion.train.mesh import batch_sharding, shards
 from experiments.families.guidance import Method
 from experiments.plan import digest, to_json
@@ -43,7 +43,7 @@ class Drawing:
         rows = batch_sharding(self.run.mesh)
 
         def placed(tree, chosen):
-            return jax.device_put(rows_of(tree, chosen), rows)
+            return jax.device_put(take_rows(tree, chosen), rows)
 
         for chosen, share in self.batches("sampling"):
             drawn = jax.device_put(self.keys("target", number, chosen, self.made.draws), rows)
@@ -118,7 +118,7 @@ class Drawing:
         """Draw and judge the lookahead samples of all slots, and write them whole or not at all."""
         samples, rewards, seconds = [], [], 0.0
         for chosen, share in self.batches("looking ahead"):
-            conditioning = jax.tree.map(jnp.asarray, rows_of(self.model.conditioning, chosen))
+            conditioning = jax.tree.map(jnp.asarray, take_rows(self.model.conditioning, chosen))
             inputs = (self.model.params, self.keys("lookahead", number, chosen, self.made.particles), conditioning)
             x, spent = self.timed("look", self.made.lookahead, inputs)
             worth, judging = self.judged(x, conditioning)

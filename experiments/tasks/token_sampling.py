@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Bool, Int
 from tqdm import tqdm
 
-from diffusion.metrics.statistics import over_sets
+from diffusion.metrics.statistics import mean_over_sets
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import example_keys, named
 from diffusion.train.mesh import batch_sharding, check_batch, replicated
@@ -76,7 +76,7 @@ def draw_and_measure(run: Run, task: TokenTask) -> dict:
         sets, cost = generate(run, task)
     scores = task.measure(run, sets, cost)
     return {
-        "metrics": cost | over_sets(scores),
+        "metrics": cost | mean_over_sets(scores),
         **({"sets": scores} if len(scores) > 1 else {}),
         "sampler": "autoregressive" if run.family.CAUSAL else options.policy,
     }

@@ -4,14 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.embedding import Embedding
+from diffusion.codecs.embedding import EmbeddingCodec
 from diffusion.objectives.embedding import lowest_time
 
 PAIR = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
 
 
 def codec(vocabulary, scale="unit"):
-    return Embedding(lambda params: params, vocabulary, scale)
+    return EmbeddingCodec(lambda params: params, vocabulary, scale)
 
 
 def random_table(rows=7, width=3, seed=0):

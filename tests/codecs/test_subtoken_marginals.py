@@ -9,7 +9,7 @@ import pytest
 from jax.test_util import check_grads
 
 from diffusion.codecs.subtoken_marginals import agrees, carry_over, log_masses
-from diffusion.codecs.subtokens import SubtokenCodec, shuffled
+from diffusion.codecs.subtokens import SubtokenCodec, shuffled_codec
 
 # 0 (0,0), 1 (0,1), 2 (0,2), 3 (1,0), 4 (1,1); (1,2) and (2,.) encode no token.
 CODEC = SubtokenCodec(5, 2)
@@ -49,7 +49,9 @@ def test_tokens_that_agree_with_the_unmasked_subtokens(digits):
     np.testing.assert_array_equal(np.flatnonzero(allowed_tokens(CODEC, state(*digits))), ALLOWED[digits])
 
 
-@pytest.mark.parametrize("codec", [CODEC, SubtokenCodec(37, 3), shuffled(37, 2, 1), shuffled(37, 2, 1, True)], ids=repr)
+@pytest.mark.parametrize(
+    "codec", [CODEC, SubtokenCodec(37, 3), shuffled_codec(37, 2, 1), shuffled_codec(37, 2, 1, True)], ids=repr
+)
 def test_the_filter_compares_all_subtokens(codec):
     """In all states, including those of no token."""
     states = jnp.array(list(itertools.product(range(codec.base + 1), repeat=codec.digits)))
@@ -116,7 +118,7 @@ def reference(logits, codec, known, clean, bits):
     return jnp.stack([total(members) for members in sets], axis=-1) - total(allowed)[..., None]
 
 
-BIG = shuffled(37, 3, seed=5)
+BIG = shuffled_codec(37, 3, seed=5)
 SETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [1, 0, 1], [0, 0, 0]], bool)
 
 

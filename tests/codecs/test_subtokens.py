@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.subtokens import SubtokenCodec, shuffled, smallest_base
+from diffusion.codecs.subtokens import SubtokenCodec, shuffled_codec, smallest_base
 
 BASES = [
     (50257, 2, 225),
@@ -34,8 +34,8 @@ CODECS = [
     SubtokenCodec(256, 3),
     SubtokenCodec(50257, 4),
     SubtokenCodec(50257, 16),
-    shuffled(37, 2, seed=3),
-    shuffled(37, 2, seed=3, every_code=True),
+    shuffled_codec(37, 2, seed=3),
+    shuffled_codec(37, 2, seed=3, every_code=True),
 ]
 
 
@@ -109,16 +109,16 @@ def test_masked_codes_and_codes_of_no_token_decode_to_the_vocabulary_size():
 
 
 def test_a_permutation_of_tokens_permutes_their_codes():
-    plain, permuted = SubtokenCodec(37, 2), shuffled(37, 2, seed=3)
+    plain, permuted = SubtokenCodec(37, 2), shuffled_codec(37, 2, seed=3)
     assert not np.array_equal(permuted.permutation, np.arange(37))
     np.testing.assert_array_equal(permuted.table, plain.table[:, permuted.permutation])
-    np.testing.assert_array_equal(permuted.table, shuffled(37, 2, seed=3).table)
-    assert (permuted.table != shuffled(37, 2, seed=4).table).any()
+    np.testing.assert_array_equal(permuted.table, shuffled_codec(37, 2, seed=3).table)
+    assert (permuted.table != shuffled_codec(37, 2, seed=4).table).any()
 
 
 def test_a_permutation_of_all_codes_uses_codes_of_no_token():
     """There are 7^2 = 49 codes for 37 tokens."""
-    plain, permuted = SubtokenCodec(37, 2), shuffled(37, 2, seed=3, every_code=True)
+    plain, permuted = SubtokenCodec(37, 2), shuffled_codec(37, 2, seed=3, every_code=True)
     assert len(permuted.permutation) == 49 and permuted.codes.max() >= 37
     subtokens = jnp.stack(jnp.meshgrid(jnp.arange(7), jnp.arange(7), indexing="ij"), axis=-1)
     for codec in (plain, permuted):

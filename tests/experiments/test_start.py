@@ -28,7 +28,7 @@ def config(fields):
     return resolve(scmdm_text.get_config("debug"), fields, 0)
 
 
-def rows_of(config, *names):
+def take_rows(config, *names):
     return [row for row in scmdm_text.rows(config) if row["name"] in names]
 
 
@@ -70,8 +70,10 @@ def test_a_checkpoint_takes_the_place_of_the_base():
         if job.verb != "train" and job.row != "Held-out text":
             assert bool(trained) == bool(job.config["start"]), job.row
     # Measurements of the checkpoint itself, and of what was trained from it, are two even where the config is one.
-    same = [dict(row, overrides=row["overrides"] | {"train.steps": 6}) for row in rows_of(config, "MDLM, same tokens")]
-    both = plan([*rows_of(config, BASE), *same], config)
+    same = [
+        dict(row, overrides=row["overrides"] | {"train.steps": 6}) for row in take_rows(config, "MDLM, same tokens")
+    ]
+    both = plan([*take_rows(config, BASE), *same], config)
     assert len({job.id for job in both if job.verb == "evaluate"}) == 2
 
 
@@ -85,7 +87,7 @@ def test_a_checkpoint_takes_the_place_of_the_base():
 )
 def test_a_start_that_is_none_is_named(start, said):
     config = scmdm_text.get_config("debug")
-    rows = rows_of(config, BASE, FULL)
+    rows = take_rows(config, BASE, FULL)
     wrong = dict(name="wrong", overrides={"start": start}, verbs=("evaluate",))
     with pytest.raises(ValueError, match=said) as caught:
         plan([*rows, wrong], config)
@@ -94,7 +96,7 @@ def test_a_start_that_is_none_is_named(start, said):
 
 def test_rows_start_one_behind_the_other():
     config = scmdm_text.get_config("debug")
-    rows = rows_of(config, BASE, FULL)
+    rows = take_rows(config, BASE, FULL)
     last = dict(name="last", overrides=rows[1]["overrides"] | {"start": FULL, "train.steps": 7}, verbs=("evaluate",))
     first, second, third, measured = plan([last], config, [*rows, last])
     assert [job.verb for job in (first, second, third)] == ["train"] * 3
@@ -184,7 +186,7 @@ def test_a_small_table_from_its_base_to_its_rows(config, text, fields, capsys):
         # What a row sets itself is not overwritten, but steps, of which four are enough for all.
         rows=lambda config: [
             dict(row, overrides=row["overrides"] | {"train.steps": fields["train.steps"]})
-            for row in rows_of(config, *names)
+            for row in take_rows(config, *names)
         ],
     )
     workdir = text / "runs"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion.glyphs.checker import check, detect, graded
+from diffusion.glyphs.checker import check, detect, prompt_reward
 from diffusion.glyphs.prompts import parse, prompts
 from diffusion.glyphs.world import PALETTE, Scene, Thing, correct_scene, near_miss, objects, render, reward_examples
 from diffusion.metrics import geneval
@@ -33,8 +33,8 @@ def test_detections_equal_the_true_objects(scenes):
             assert [each._replace(score=1.0) for each in seen] == objects(scene)
             assert all(each.score == 1 for each in seen)
     for metadata, right, wrong in scenes[::8]:
-        assert graded(render(right), metadata) == 1
-        assert graded(render(wrong), metadata) == geneval.reward(metadata, objects(wrong)) < 1
+        assert prompt_reward(render(right), metadata) == 1
+        assert prompt_reward(render(wrong), metadata) == geneval.reward(metadata, objects(wrong)) < 1
 
 
 def test_every_correct_scene_passes_and_no_near_miss_does(scenes):
@@ -67,7 +67,7 @@ def test_bytes_and_real_numbers_give_equal_detections():
     data = reward_examples(3, 60)
     for image, text, reward in zip(data.images, data.prompts, data.rewards, strict=True):
         assert detect(image) == detect(image / 255)
-        assert np.float32(graded(image, parse(text))) == reward
+        assert np.float32(prompt_reward(image, parse(text))) == reward
 
 
 def test_values_out_of_range_are_clipped():
@@ -110,7 +110,7 @@ def test_the_color_is_the_most_frequent_one_and_a_row_may_be_missing():
     image[6, 6:11] = 0.87
     (seen,) = detect(image)
     assert seen == ("square", 0.8, (6, 7, 11, 11), "green")
-    assert check(image, parse("a green square")) and graded(image, parse("a purple square")) == 0.5
+    assert check(image, parse("a green square")) and prompt_reward(image, parse("a purple square")) == 0.5
 
 
 def test_a_faint_glyph_is_detected_above_45_percent_of_its_color():
@@ -131,6 +131,6 @@ def test_another_shape_is_refused(shape):
 def test_values_that_are_not_finite_are_refused(value):
     image = np.full((16, 16, 3), 0.87)
     image[0, 0, 0] = value
-    for seen in (lambda: check(image, parse("a ring")), lambda: graded(image, parse("a ring"))):
+    for seen in (lambda: check(image, parse("a ring")), lambda: prompt_reward(image, parse("a ring"))):
         with pytest.raises(ValueError, match=r"^image: 1 values are not finite; the sampler has diverged$"):
             seen()

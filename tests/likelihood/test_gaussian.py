@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion.codecs.subtokens import PixelCodec
-from diffusion.likelihood.gaussian import LevelBound, gaussian_bound
+from diffusion.likelihood.gaussian import PixelBound, gaussian_bound
 from diffusion.oracles import mixture as oracle
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import Draws, example_keys
@@ -85,7 +85,7 @@ def test_discrete_values_have_a_valid_bound(kind):
         return {"exact": clean, "shifted": clean + 0.02, "shrunk": 0.98 * clean}[kind]
 
     tokens = jnp.repeat(jnp.arange(40, dtype=jnp.int32), draws)[:, None]
-    estimate = LevelBound(codec, solvers.karras(process.schedule, 400))
+    estimate = PixelBound(codec, solvers.karras(process.schedule, 400))
     noise = Draws(keys_of(len(tokens)), jnp.zeros(len(tokens)))
     nats = jax.jit(lambda tokens: estimate(denoise, process, tokens, jnp.ones(tokens.shape), noise))(tokens)
     means = np.asarray(nats, np.float64).reshape(40, draws).mean(axis=1)

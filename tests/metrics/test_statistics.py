@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffusion.metrics.statistics import by_seed, mean_and_error, over_sets, paired, student
+from diffusion.metrics.statistics import by_seed, mean_and_error, mean_over_sets, paired, student
 
 
 def test_students_interval_of_known_numbers():
@@ -62,7 +62,7 @@ def test_a_level_is_between_0_and_1():
 def test_several_sets_are_their_mean_with_half_the_interval():
     """As `test_students_interval_of_known_numbers`: 2 +- 2.484 of 1, 2, 3."""
     sets = [{"valid": 1, "samples": 8, "qed": 0.5}, {"valid": 2, "samples": 8}, {"valid": 3, "samples": 8, "qed": 0.5}]
-    metrics = over_sets([dict(each, only=1.0) if each["valid"] == 2 else each for each in sets])
+    metrics = mean_over_sets([dict(each, only=1.0) if each["valid"] == 2 else each for each in sets])
     assert metrics.pop("valid_interval") == pytest.approx(2.484138, abs=1e-5)
     assert metrics == {"valid": 2, "samples": 8, "qed": 0.5, "only": 1.0}
-    assert over_sets(sets[:1]) == sets[0] and over_sets(sets[:1]) is not sets[0]
+    assert mean_over_sets(sets[:1]) == sets[0] and mean_over_sets(sets[:1]) is not sets[0]

@@ -10,11 +10,11 @@ import pytest
 
 from diffusion.nets.dit import SIZES, DiT, flops_per_token
 from diffusion.nets.error_predictor import ErrorPredictor
-from diffusion.nets.subtoken_embedding import DigitEmbedding
+from diffusion.nets.subtoken_embedding import SubtokenEmbedding
 
 VOCAB, LENGTH, BATCH = 19, 8, 3
 TRUNK = DiT(VOCAB, hidden=16, blocks=2, heads=2, cond_dim=8, dropout=0.3, labels=4, memory="linear")
-DIGITS = DiT(9, hidden=16, blocks=2, heads=2, cond_dim=8, dropout=0.0, embedder=DigitEmbedding(3, 2, 16))
+DIGITS = DiT(9, hidden=16, blocks=2, heads=2, cond_dim=8, dropout=0.0, embedder=SubtokenEmbedding(3, 2, 16))
 KINDS = ["full", "block", "head"]
 STATE = jax.random.randint(jax.random.key(1), (BATCH, LENGTH), 0, VOCAB)
 LABEL = jnp.array([0, 3, 1])

@@ -9,13 +9,13 @@ from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.nets.discrete_unet import UNet
 from diffusion.nets.dit import SIZES, DiT
 from diffusion.nets.self_conditioning_adapter import SelfConditioningAdapter
-from diffusion.nets.subtoken_embedding import DigitEmbedding
+from diffusion.nets.subtoken_embedding import SubtokenEmbedding
 from tests.weights import randomized
 
 BATCH, LENGTH, TOKENS, HIDDEN = 3, 16, 11, 16
 CODEC = SubtokenCodec(TOKENS, 2)
 DIT = DiT(TOKENS + 1, hidden=HIDDEN, blocks=2, heads=2, cond_dim=8)
-DIGITS = DIT.clone(vocab_size=TOKENS, embedder=DigitEmbedding(CODEC.mask_id, 2, HIDDEN))
+DIGITS = DIT.clone(vocab_size=TOKENS, embedder=SubtokenEmbedding(CODEC.mask_id, 2, HIDDEN))
 SIZE = dict(multipliers=(1, 2), res_blocks=1, attention_factors=(), head_channels=4, groups=2, dropout=0.0)
 UNET = UNet((4, 4, 1), TOKENS, CODEC.mask_id, 2, channels=8, **SIZE)
 # A network without self-conditioning, the number of symbols of its state, and the codes of all tokens.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion.codecs.subtokens import SubtokenCodec
-from diffusion.nets.subtoken_embedding import DigitEmbedding
+from diffusion.nets.subtoken_embedding import SubtokenEmbedding
 
 BASE, DIGITS, HIDDEN = 3, 2, 8
 STATE = jnp.array([[1, 0, 3, 2, 3, 3], [0, 3, 3, 3, 2, 1]])
@@ -28,7 +28,7 @@ def table_of(net):
 
 
 def test_subtoken_j_fills_its_columns():
-    net = DigitEmbedding(BASE, DIGITS, HIDDEN)
+    net = SubtokenEmbedding(BASE, DIGITS, HIDDEN)
     table = table_of(net)
     out = embed(net, table)
     assert out.shape == (2, 3, HIDDEN) and table.shape == (BASE + 1, HIDDEN // DIGITS)
@@ -37,7 +37,7 @@ def test_subtoken_j_fills_its_columns():
 
 
 def test_a_fully_masked_token_is_the_mask_row_repeated():
-    net = DigitEmbedding(BASE, DIGITS, HIDDEN)
+    net = SubtokenEmbedding(BASE, DIGITS, HIDDEN)
     table = table_of(net)
     out = embed(net, table)
     np.testing.assert_array_equal(out[0, 2], np.tile(table[BASE], DIGITS))
@@ -45,7 +45,7 @@ def test_a_fully_masked_token_is_the_mask_row_repeated():
 
 
 def test_sum_adds_the_embeddings_of_all_subtokens():
-    net = DigitEmbedding(BASE, DIGITS, HIDDEN, merge="sum")
+    net = SubtokenEmbedding(BASE, DIGITS, HIDDEN, merge="sum")
     table = table_of(net)
     assert table.shape == (BASE + 1, HIDDEN)
     np.testing.assert_array_equal(embed(net, table), table[TOKENS].sum(axis=2))
@@ -54,7 +54,7 @@ def test_sum_adds_the_embeddings_of_all_subtokens():
 @pytest.mark.parametrize("merge", ["concat", "sum"])
 def test_separate_tables_are_packed_one_after_the_other(merge):
     """Equal tables are equivalent to a shared one; with different ones the sum depends on the order of sub-tokens."""
-    net = DigitEmbedding(BASE, DIGITS, HIDDEN, merge, shared=False)
+    net = SubtokenEmbedding(BASE, DIGITS, HIDDEN, merge, shared=False)
     table = table_of(net)
     assert table.shape == (DIGITS * (BASE + 1), HIDDEN // DIGITS if merge == "concat" else HIDDEN)
     parts = [table[place * (BASE + 1) :][TOKENS[..., place]] for place in range(DIGITS)]
@@ -74,7 +74,7 @@ def test_parameter_counts_of_the_published_tables(digits, parameters):
     """The vocabulary of GPT-2 at width 768, with one table for all sub-tokens."""
     base = SubtokenCodec(50257, digits).base
     state = jnp.zeros((1, 4 * digits), jnp.int32)
-    net = DigitEmbedding(base, digits, 768)
+    net = SubtokenEmbedding(base, digits, 768)
     assert np.prod(rows(net, state)) == parameters
     assert rows(net, state) == (base + 1, 768 // digits)
     assert np.prod(rows(net.clone(shared=False), state)) == digits * parameters
@@ -82,7 +82,7 @@ def test_parameter_counts_of_the_published_tables(digits, parameters):
 
 
 def test_initial_range_is_that_of_the_width():
-    table = DigitEmbedding(50, 2, 64).init(jax.random.key(0), STATE)["params"]["table"]
+    table = SubtokenEmbedding(50, 2, 64).init(jax.random.key(0), STATE)["params"]["table"]
     assert 0.9 / np.sqrt(32) < np.abs(table).max() <= 1 / np.sqrt(32)
     assert table.dtype == jnp.float32
 
@@ -90,12 +90,15 @@ def test_initial_range_is_that_of_the_width():
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (DigitEmbedding(BASE, 3, HIDDEN), r"codec\.digits: 3 digits do not divide model\.hidden=8; set codec\.merge"),
-        (DigitEmbedding(BASE, DIGITS, HIDDEN, "mean"), r"codec\.merge: unknown 'mean'; known: concat, sum"),
+        (
+            SubtokenEmbedding(BASE, 3, HIDDEN),
+            r"codec\.digits: 3 digits do not divide model\.hidden=8; set codec\.merge",
+        ),
+        (SubtokenEmbedding(BASE, DIGITS, HIDDEN, "mean"), r"codec\.merge: unknown 'mean'; known: concat, sum"),
     ],
 )
 def test_bad_embeddings_name_their_field(net, message):
     with pytest.raises(ValueError, match=message) as caught:
         rows(net)
     assert "\n" not in str(caught.value)
-    assert rows(DigitEmbedding(BASE, 3, HIDDEN, "sum")) == (BASE + 1, HIDDEN)
+    assert rows(SubtokenEmbedding(BASE, 3, HIDDEN, "sum")) == (BASE + 1, HIDDEN)

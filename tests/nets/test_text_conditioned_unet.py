@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffusion.nets.sd.unet import UNet
-from diffusion.nets.text_conditioned_unet import CaptionedUNet, PromptTable
+from diffusion.nets.text_conditioned_unet import PromptTable, TextConditionedUNet
 from tests.weights import randomized
 
 WORDS, LENGTH, BATCH = 7, 4, 3
@@ -23,7 +23,7 @@ UNET = UNet(
     out_channels=3,
     groups=4,
 )
-NET = CaptionedUNet(UNET, WORDS, LENGTH)
+NET = TextConditionedUNet(UNET, WORDS, LENGTH)
 PROMPT = jnp.array([[1, 2, 3, 0], [6, 2, 5, 4], [1, 2, 3, 0]], jnp.int32)
 TIME = jnp.array([3.0, 500.5, 999.0])
 IMAGE = jnp.asarray(np.random.default_rng(0).normal(size=(BATCH, 4, 8, 3)), jnp.float32)
@@ -54,8 +54,8 @@ def test_contexts_start_with_unit_variance():
 
 
 def test_null_conditioning_has_a_separate_id(params):
-    assert NET.nothing == PromptTable(WORDS).null_id == WORDS
-    dropped = PROMPT.at[1].set(NET.nothing)
+    assert NET.null_id == PromptTable(WORDS).null_id == WORDS
+    dropped = PROMPT.at[1].set(NET.null_id)
     conditional, unconditional = (apply(params, IMAGE, TIME, prompt) for prompt in (PROMPT, dropped))
     moved = np.abs(conditional - unconditional).max((1, 2, 3))
     assert moved[1] > 1e-2 and (moved[[0, 2]] == 0).all()

@@ -12,7 +12,7 @@ from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import draws
 from diffusion.sampling.masked.draw import Draw
-from diffusion.sampling.masked.subtokens import DigitDraw
+from diffusion.sampling.masked.subtokens import SubtokenDraw
 from diffusion.schedules import masking as schedules
 
 VOCAB, LENGTH, BATCH = 9, 12, 4
@@ -57,7 +57,7 @@ TWO = always(2)
 
 def objective(denoiser=TWO, errors=undecided, process=PROCESS, draw=Sure, **fields):
     draw = draw(process.vocabulary)
-    draw = DigitDraw(process, draw) if process.subtokens > 1 else draw
+    draw = SubtokenDraw(process, draw) if process.subtokens > 1 else draw
     return ErrorPrediction(denoiser, errors, process, draw, **fields)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion.codecs.embedding import Embedding
+from diffusion.codecs.embedding import EmbeddingCodec
 from diffusion.objectives.autoregressive import NextTarget
 from diffusion.objectives.embedding import (
     EmbeddingDiffusion,
@@ -246,7 +246,7 @@ def test_the_autoregressive_loss_is_the_negative_log_likelihood():
 @functools.cache
 def trained(rounding, scale):
     """Train 200 steps on a dictionary task; return mean cosine, final squared error, and mean square of embeddings."""
-    codec = Embedding(lambda params: params["table"], VOCAB, scale)
+    codec = EmbeddingCodec(lambda params: params["table"], VOCAB, scale)
 
     def read(params, source, mask, keys=None):
         # A separate table, so that the target's embeddings depend on the loss alone.

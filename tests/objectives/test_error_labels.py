@@ -17,7 +17,7 @@ from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import Draws, draws, fold
 from diffusion.sampling.masked.draw import Draw
-from diffusion.sampling.masked.subtokens import DigitDraw
+from diffusion.sampling.masked.subtokens import SubtokenDraw
 from diffusion.schedules import masking as schedules
 from tests.objectives.error_examples import (
     BATCH,
@@ -95,7 +95,7 @@ def test_steps_reveal_the_fractions_of_the_schedule(schedule, digits):
         if digits == 1
         else PartialMaskedDiffusion(SubtokenCodec(VOCAB, 2), schedule, carry_over=False)
     )
-    draw = Draw(VOCAB) if digits == 1 else DigitDraw(process, Draw(VOCAB))
+    draw = Draw(VOCAB) if digits == 1 else SubtokenDraw(process, Draw(VOCAB))
     length, keys = 300, fold(NOISE.keys, "steps")
 
     @jax.jit

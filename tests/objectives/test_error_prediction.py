@@ -10,7 +10,7 @@ import pytest
 
 from diffusion.nets.dit import DiT
 from diffusion.nets.error_predictor import ErrorPredictor
-from diffusion.nets.subtoken_embedding import DigitEmbedding
+from diffusion.nets.subtoken_embedding import SubtokenEmbedding
 from diffusion.objectives.error_labels import Augment
 from diffusion.objectives.error_prediction import balanced_binary_cross_entropy, binary_cross_entropy, rank_loss
 from diffusion.rng import draws
@@ -154,7 +154,7 @@ def randomized(shapes, seed):
 
 def network(process):
     """A network for the predictor, its random weights, and the denoiser that they define."""
-    embedder = None if process.subtokens == 1 else DigitEmbedding(process.mask_id, process.subtokens, 16)
+    embedder = None if process.subtokens == 1 else SubtokenEmbedding(process.mask_id, process.subtokens, 16)
     net = DiT(VOCAB + (process.subtokens == 1), 16, 2, 2, 8, embedder=embedder, dropout=0.2)
     shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, LENGTH * process.subtokens), jnp.int32)))
 

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.embedding import Embedding
+from diffusion.codecs.embedding import EmbeddingCodec
 from diffusion.objectives.noise_scaling import NoiseScaling, rescale_time, shift_time, shuffle_within
 from diffusion.rng import example_keys
 from diffusion.schedules.gaussian import CosineSignal, ScaledLinear, SigmaIsTime, SquareRoot, rescale_signal
 
-CODEC = Embedding(lambda params: params, 2)
+CODEC = EmbeddingCodec(lambda params: params, 2)
 TABLE = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
 SIZE = 250
 
@@ -34,7 +34,7 @@ def test_worked_examples_of_confidence():
     distance = NoiseScaling("shift", "distance", temperature=2.0).confidence(CODEC, TABLE, estimates, tokens)
     np.testing.assert_allclose(distance, [[1.0, np.exp(-0.5)]], rtol=1e-6)
     # For embeddings without normalization, distances are in units of their mean square.
-    codec = Embedding(lambda params: params, 2, "scaled")
+    codec = EmbeddingCodec(lambda params: params, 2, "scaled")
     scaled = NoiseScaling("shift", "distance").confidence(codec, 5 * TABLE, 5 * estimates, tokens)
     np.testing.assert_allclose(scaled, [[1.0, np.exp(-1)]], rtol=1e-5)
 

@@ -15,7 +15,7 @@ from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.likelihood.estimators import BoundSteps, bound_continuous, bound_grouped, bound_marginal, joint_ce
 from diffusion.objectives.elbo import Nelbo, masked_nll
 from diffusion.objectives.reveal import RevealNelbo
-from diffusion.oracles.digits import expected_nats, state_sets
+from diffusion.oracles.subtokens import expected_nats, state_sets
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import Draws, draws, example_keys

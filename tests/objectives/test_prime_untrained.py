@@ -10,10 +10,10 @@ import pytest
 from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.likelihood.estimators import bound_marginal
 from diffusion.nets.dit import DiT
-from diffusion.nets.subtoken_embedding import DigitEmbedding
+from diffusion.nets.subtoken_embedding import SubtokenEmbedding
 from diffusion.objectives.elbo import Nelbo
 from diffusion.objectives.reveal import RevealNelbo
-from diffusion.oracles.digits import expected_nats
+from diffusion.oracles.subtokens import expected_nats
 from diffusion.oracles.tables import uniform_denoiser
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import draws
@@ -27,7 +27,7 @@ PRIME = PartialMaskedDiffusion(CODEC, SCHEDULE)
 @pytest.fixture(scope="module")
 def fresh():
     """A transformer with its initial weights."""
-    net = DiT(5, hidden=16, blocks=1, heads=2, cond_dim=8, embedder=DigitEmbedding(CODEC.base, CODEC.digits, 16))
+    net = DiT(5, hidden=16, blocks=1, heads=2, cond_dim=8, embedder=SubtokenEmbedding(CODEC.base, CODEC.digits, 16))
     params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))
     return lambda noisy, time: net.apply(params, noisy, schedules.sigma(SCHEDULE, time))
 

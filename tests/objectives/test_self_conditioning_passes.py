@@ -17,8 +17,8 @@ from diffusion.likelihood.estimators import bound_continuous, bound_marginal, sp
 from diffusion.likelihood.summary import make_evaluator
 from diffusion.objectives.self_conditioning import SoftEmbedding, randomly_self_conditioned, self_conditioned
 from diffusion.oracles.check import estimate_nats
-from diffusion.oracles.digits import expected_nats
 from diffusion.oracles.enumerable import random_language
+from diffusion.oracles.subtokens import expected_nats
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.rng import example_keys
 from diffusion.schedules.masking import LogLinear

@@ -14,8 +14,8 @@ from diffusion.codecs.subtokens import SubtokenCodec, shuffled
 from diffusion.likelihood.any_order import nll_any_order
 from diffusion.likelihood.estimators import BoundSteps, bound_grouped, bound_marginal, joint_ce
 from diffusion.oracles.check import estimate_nats
-from diffusion.oracles.digits import digit_denoiser, expected_nats, expected_steps_nats
 from diffusion.oracles.enumerable import Enumerable
+from diffusion.oracles.subtokens import expected_nats, expected_steps_nats, subtoken_denoiser
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import draws
 from diffusion.schedules import masking as schedules
@@ -119,7 +119,7 @@ ONE_TOKEN = [
 def mean_nats(language, codec, target):
     process = PartialMaskedDiffusion(codec, SCHEDULE)
     possible = language.table > 0
-    nats = expected_nats(process, digit_denoiser(language, codec), language.sequences[possible], target)
+    nats = expected_nats(process, subtoken_denoiser(language, codec), language.sequences[possible], target)
     return float(language.table[possible] @ nats)
 
 
@@ -182,7 +182,7 @@ MONTE_CARLO = [
 def test_the_mean_of_draws_is_the_exact_value(estimate, codec, expected):
     """With 1e5 stratified draws under the exact posterior of two correlated tokens."""
     process = PartialMaskedDiffusion(codec, SCHEDULE)
-    nats = estimate_nats(estimate, digit_denoiser(PAIRS, codec), process, PAIRS.sequences, 4096, jax.random.key(10))
+    nats = estimate_nats(estimate, subtoken_denoiser(PAIRS, codec), process, PAIRS.sequences, 4096, jax.random.key(10))
     means = nats @ PAIRS.table
     error = means.std(ddof=1) / np.sqrt(len(means))
     assert error < 0.01
@@ -218,7 +218,7 @@ def test_the_step_bound_of_a_context_free_network_does_not_depend_on_the_number_
 
 def test_the_step_bound_converges_to_the_continuous_bound():
     """Under the exact posterior; the bound of one step is the product of the tokens' marginals."""
-    denoise = digit_denoiser(PAIRS, CODEC)
+    denoise = subtoken_denoiser(PAIRS, CODEC)
     nats = {
         steps: PAIRS.table @ expected_steps_nats(PRIME, denoise, PAIRS.sequences, np.arange(1, steps + 1) / steps)
         for steps in (1, 4, 16, 64)
@@ -250,7 +250,7 @@ def test_the_mean_of_draws_is_the_step_bound(steps):
 
 def test_the_posterior_given_partially_masked_tokens_is_the_conditional_probability():
     """A worked example, given the first sub-token of x^1 and the second of x^2; states of no sequence are uniform."""
-    denoise = digit_denoiser(PAIRS, CODEC)
+    denoise = subtoken_denoiser(PAIRS, CODEC)
     m = CODEC.mask_id
     logits = denoise(jnp.array([[0, m, m, 1], [m, m, m, m], [2, m, m, m]]), jnp.zeros(3))
     joint = PAIRS.table.reshape(5, 5)[:3][:, [1, 4]]

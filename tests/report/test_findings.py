@@ -55,7 +55,7 @@ SETTINGS = re.compile(
 
 
 @functools.cache
-def rows_of(table):
+def take_rows(table):
     """The committed rows of a table."""
     rows = read_rows(EXPERIMENTS / "results" / f"{table}.local.jsonl")
     assert rows, f"experiments/results/{table}.local.jsonl: no rows"
@@ -64,7 +64,7 @@ def rows_of(table):
 
 def numbers(table, row, metric):
     """The metric of a row by seed."""
-    found = by_seed(rows_of(table), row, metric)
+    found = by_seed(take_rows(table), row, metric)
     assert found, f"{table}: no row {row!r} with the metric {metric}"
     return found
 
@@ -75,7 +75,7 @@ def differences(table, first, second, metric):
     shared = sorted(one.keys() & other.keys())
     if len(shared) > 1:
         return [one[seed] - other[seed] for seed in shared]
-    sets = [row.get("sets", []) for name in (first, second) for row in rows_of(table) if row["row"] == name]
+    sets = [row.get("sets", []) for name in (first, second) for row in take_rows(table) if row["row"] == name]
     sets = [found for found in sets if found]
     if len(sets) == 2:
         return [left[metric] - right[metric] for left, right in zip(*sets, strict=True)]
@@ -85,7 +85,7 @@ def differences(table, first, second, metric):
 def gaps(table, first, base, metric):
     """log(perplexity / the base's at the same entropy) by seed, where the base's temperatures reach that entropy."""
     assert metric == "generative_perplexity", f"{table}: `against` is for generative_perplexity, not {metric}"
-    names = {row["row"] for row in rows_of(table)}
+    names = {row["row"] for row in take_rows(table)}
     curve = [name for name in names if name == base or name.startswith(f"{base}, temperature ")]
     found = []
     for seed, entropy in numbers(table, first, "entropy").items():
@@ -123,7 +123,7 @@ def compute(table, rows, metric, percent=False):
     samples = list(numbers(table, rows, metric).values())
     mean, error = mean_and_error(samples)
     values = {"mean": factor * mean, "error": factor * error}
-    halves = by_seed(rows_of(table), rows, f"{metric}_interval")
+    halves = by_seed(take_rows(table), rows, f"{metric}_interval")
     return values | ({"half": factor * statistics.fmean(halves.values())} if halves else {})
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion.schedules.gaussian import (
-    Betas,
+    BetaChain,
     CosineSignal,
     ScaledLinear,
     SigmaIsTime,
@@ -74,4 +74,4 @@ def test_rescaling_divides_the_signal_to_noise_ratio():
 
 def test_a_chain_without_betas_cannot_be_created():
     with pytest.raises(TypeError, match="abstract"):
-        Betas()
+        BetaChain()

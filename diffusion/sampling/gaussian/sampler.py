@@ -99,7 +99,7 @@ def sample_gaussian(
     return state.x, outputs
 
 
-def rows_of(tree: Any, indices: Int[Array | np.ndarray, " N"]) -> Any:
+def take_rows(tree: Any, indices: Int[Array | np.ndarray, " N"]) -> Any:
     """Index every array of a tree along its first axis."""
     return jax.tree.map(lambda leaf: leaf[indices], tree)
 

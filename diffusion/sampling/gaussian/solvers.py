@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from diffusion.schedules.gaussian import Betas, GaussianSchedule
+from diffusion.schedules.gaussian import BetaChain, GaussianSchedule
 
 
 class TimeGrid(NamedTuple):
@@ -55,14 +55,14 @@ class GaussianGrid(NamedTuple):
 Solver = Callable[[TimeGrid], Table]
 
 
-def at_indices(schedule: Betas, indices: np.ndarray, last: tuple[float, float]) -> TimeGrid:
+def at_indices(schedule: BetaChain, indices: np.ndarray, last: tuple[float, float]) -> TimeGrid:
     """Return the points of indices i of a chain, with times (i + 1) / steps, and a `last` point (alpha, sigma)."""
     times = (np.asarray(indices, np.float64) + 1) / schedule.steps
     alpha, sigma = schedule.alpha(times), schedule.sigma(times)
     return TimeGrid(np.append(times, 0.0), np.append(alpha, last[0]), np.append(sigma, last[1]))
 
 
-def leading(schedule: Betas, steps: int) -> TimeGrid:
+def leading(schedule: BetaChain, steps: int) -> TimeGrid:
     """Return indices k (n // steps) + 1 in decreasing order, then the level of index 0 (DDIM in Stable Diffusion).
 
     Raises:
@@ -75,13 +75,13 @@ def leading(schedule: Betas, steps: int) -> TimeGrid:
     return at_indices(schedule, np.arange(steps)[::-1] * ratio + 1, last)
 
 
-def linspace(schedule: Betas, steps: int) -> TimeGrid:
+def linspace(schedule: BetaChain, steps: int) -> TimeGrid:
     """Return indices round(linspace(0, n - 1, steps + 1)) without the first in decreasing order, then clean data."""
     check_steps(steps, schedule.steps - 1)
     return at_indices(schedule, np.linspace(0, schedule.steps - 1, steps + 1).round()[:0:-1], (1.0, 0.0))
 
 
-def karras(schedule: Betas, steps: int, power: float = 7.0) -> TimeGrid:
+def karras(schedule: BetaChain, steps: int, power: float = 7.0) -> TimeGrid:
     """Return noise-to-signal ratios r with equal steps of r^(1 / power), then clean data (arXiv 2206.00364, Eq. 5).
 
     The ratios lead from that of the last index of the chain to that of index 0; the time is that of the nearest index,
@@ -185,7 +185,7 @@ def gaussian_grid(
     return GaussianGrid(*(jnp.asarray(column) for column in columns))
 
 
-def guided_until(path: TimeGrid, stop: float) -> Bool[np.ndarray, " N"]:
+def mask_until(path: TimeGrid, stop: float) -> Bool[np.ndarray, " N"]:
     """Return the mask of steps that begin at a time above `stop`; LiDAR's index t > 200 of 1000 is time > 0.201."""
     return path.time[:-1] > stop
 
@@ -195,7 +195,7 @@ def every(steps: int, period: int) -> Bool[np.ndarray, " N"]:
     return np.arange(steps) % period == 0
 
 
-def steering_steps(steps: int, marks: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)) -> Bool[np.ndarray, " N"]:
+def steering_mask(steps: int, marks: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)) -> Bool[np.ndarray, " N"]:
     """Return the mask of steps with resampling: at `marks` as fractions of all steps, and the last (FK steering)."""
     mask = np.zeros(steps, bool)
     mask[[min(round(mark * steps), steps - 1) for mark in marks]] = True

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from diffusion.processes.gaussian import Data
 from diffusion.rng import fold
-from diffusion.sampling.gaussian.sampler import Carry, rows_of
+from diffusion.sampling.gaussian.sampler import Carry, take_rows
 from diffusion.sampling.gaussian.solvers import GaussianGrid
 from diffusion.types import Keys, Number
 
@@ -83,7 +83,7 @@ class Steering:
             offsets = jnp.arange(len(groups))[:, None] * self.particles
             indices, skipped = (indices + offsets).reshape(-1), jnp.repeat(unchanged, self.particles)
             product = jnp.where(skipped, weights.product, (weights.product * potential)[indices])
-            return *rows_of((x, clean, carry), indices), ParticleWeights(running[indices], product)
+            return *take_rows((x, clean, carry), indices), ParticleWeights(running[indices], product)
 
         return jax.lax.cond(row.resampled, resample, lambda: (x, clean, carry, weights))
 

@@ -31,7 +31,7 @@ class Grid(NamedTuple):
     nucleus: Float[Array, " N"]
 
 
-def kept_masks(steps: int, length: int) -> np.ndarray:
+def p2_mask_counts(steps: int, length: int) -> np.ndarray:
     """Return floor(n (1 - j / steps)) for step j = 1 .. steps and n = 0 .. length (P2, arXiv 2502.03540)."""
     remaining = np.arange(steps - 1, -1, -1)
     return (np.arange(length + 1)[None] * remaining[:, None] // steps).astype(np.int32)
@@ -69,7 +69,7 @@ def grid(
     """Return the grid of `steps` steps from t = 1 to `end`, for `length` positions.
 
     MDLM ends at 1e-5 and leaves the remaining masks to noise removal. Steps are equal in time, or warped by `warp` (see
-    `warped`). The temperature of a step that begins at tau = 1 - t is temperature + a tau^p with `ramp` = (a, p)
+    `warp_times`). The temperature of a step that begins at tau = 1 - t is temperature + a tau^p with `ramp` = (a, p)
     (MDM-Prime, image sampler). `rule` gives the probability that a known position is masked again while t lies in
     `window`. If `schedule` is not that of the process, the network reads the time at which `process` has the same mask
     level.
@@ -91,7 +91,7 @@ def grid(
         raise ValueError(f"sample.temperature_ramp: {tuple(ramp)} has a negative power, infinite at the first step")
     if not 0 <= window.off <= window.on <= 1:
         raise ValueError(f"sample.remask: 0 <= off <= on <= 1 must hold, not off={window.off} and on={window.on}")
-    times = warped(np.linspace(1.0, end, steps + 1), warp)
+    times = warp_times(np.linspace(1.0, end, steps + 1), warp)
     temperatures = temperature + ramp[0] * (1 - times[:-1]) ** ramp[1]
     if np.min(temperatures) < 0:
         raise ValueError(f"sample.temperature_ramp: {tuple(ramp)} makes the temperature negative")
@@ -112,7 +112,7 @@ def grid(
     )
 
 
-def warped(times: np.ndarray, warp: Sequence[float]) -> np.ndarray:
+def warp_times(times: np.ndarray, warp: Sequence[float]) -> np.ndarray:
     """Return the times a t^p - c for `warp` = (a, p, c); an empty warp is the identity.
 
     In tau = 1 - t this is tau -> 1 - a (1 - tau)^p + c (MDM-Prime, image sampler).

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from diffusion.categorical import lowest
+from diffusion.categorical import select_lowest
 from diffusion.rng import fold, gumbel, uniform
 from diffusion.sampling.masked.grid import Grid
 from diffusion.schedules.masking import inverse
@@ -100,7 +100,7 @@ def confidence_step(noise_scale: float) -> Callable:
         scores = inputs.log_prob
         if noise_scale > 0:
             scores = scores + noise_scale * gumbel(keys, scores.shape[1:], mode="low")
-        return lowest(jnp.where(inputs.masked, scores, jnp.inf), exact_count(inputs, row)), extra
+        return select_lowest(jnp.where(inputs.masked, scores, jnp.inf), exact_count(inputs, row)), extra
 
     return select
 
@@ -108,7 +108,7 @@ def confidence_step(noise_scale: float) -> Callable:
 def random_order_step(keys: Keys, inputs: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
     """Keep a uniformly random subset of the masks, with the exact number of masks of the grid."""
     scores = uniform(keys, inputs.masked.shape[1:])
-    return lowest(jnp.where(inputs.masked, scores, jnp.inf), exact_count(inputs, row)), extra
+    return select_lowest(jnp.where(inputs.masked, scores, jnp.inf), exact_count(inputs, row)), extra
 
 
 def first_hitting(schedule: Schedule) -> Policy:
@@ -138,7 +138,7 @@ def first_hitting(schedule: Schedule) -> Policy:
 def gumbel_top(keys: Keys, scores: Float[Array, "B N"], free: Bool[Array, "B N"], counts: Array) -> Bool[Array, "B N"]:
     """Draw `counts` [B] free positions without replacement, with weights exp(score) (Plackett-Luce)."""
     noise = gumbel(fold(keys, "gumbel"), scores.shape[1:])
-    return lowest(jnp.where(free, -(scores + noise), jnp.inf), counts)
+    return select_lowest(jnp.where(free, -(scores + noise), jnp.inf), counts)
 
 
 def guided_step(temperature: float, adaptive: bool = False, plain: Callable = ancestral_step) -> Callable:
@@ -213,13 +213,13 @@ def path_planning(eta: float, planner: bool = False) -> Callable:
 
     The score of a masked position is log p of its proposed token. That of a known position is eta log p of the token
     drawn there in this step or, with a `planner`, eta log sigmoid(-error logit). With eta = 0 no token is masked again;
-    a larger eta masks more known tokens. The counts of the grid are `kept_masks`.
+    a larger eta masks more known tokens. The counts of the grid are `p2_mask_counts`.
     """
 
     def select(keys: Keys, inputs: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
         known = jax.nn.log_sigmoid(-inputs.error_logits) if planner else inputs.log_prob
         scores = jnp.where(inputs.masked, inputs.log_prob, eta * known)
         counts = row.masks[jnp.sum(~inputs.fixed, axis=1)]
-        return lowest(jnp.where(inputs.fixed, jnp.inf, scores), counts), extra
+        return select_lowest(jnp.where(inputs.fixed, jnp.inf, scores), counts), extra
 
     return select

@@ -19,7 +19,7 @@ from diffusion.types import Keys, Logits, Params, Proposal, Schedule, Symbols
 
 
 @dataclass(frozen=True)
-class DigitDraw:
+class SubtokenDraw:
     """A draw of sub-tokens: those of one token per position, or each sub-token from its own marginal.
 
     A draw of whole tokens keeps the dependence between the sub-tokens of a token, and with the filter of the process
@@ -50,7 +50,7 @@ class DigitDraw:
         return self.process.encode(jnp.argmax(self.process.filtered(logits, noisy), axis=-1))
 
 
-def ancestral_digits(digits: int, chunk_point: float) -> Callable:
+def ancestral_subtokens(digits: int, chunk_point: float) -> Callable:
     """Return `ancestral_step` on sub-tokens; for t > `chunk_point` those of a token share one draw (MDM-Prime)."""
 
     def select(keys: Keys, inputs: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.codecs.embedding import Embedding
+from diffusion.codecs.embedding import EmbeddingCodec
 from diffusion.processes.gaussian import Data
 from diffusion.sampling.gaussian.guides import clamp
 from diffusion.sampling.gaussian.sampler import Guide, Predict, guided, sample_gaussian
 from diffusion.sampling.gaussian.solvers import GaussianGrid, Solver, Table, TimeGrid, at_indices, check_steps, uniform
-from diffusion.schedules.gaussian import Betas, GaussianSchedule
+from diffusion.schedules.gaussian import BetaChain, GaussianSchedule
 from diffusion.types import Denoiser, Keys, Number, Params, SequenceCondition, Tokens
 
 # The self-conditioning input of a step. "reuse": the estimate of the previous step, as in all public code. "recompute":
@@ -35,7 +35,7 @@ class SelfConditioningInputs(NamedTuple):
     current: Float[Array, "B L d"]
 
 
-class Diagnosis(NamedTuple):
+class StepStatistics(NamedTuple):
     """Statistics of every step; means are over the positions of the target."""
 
     tokens: Tokens  # the rounded clean estimate
@@ -47,7 +47,7 @@ class Translations(NamedTuple):
     """Tokens [B, L], and the statistics of every step if the sampler has `diagnose`."""
 
     tokens: Tokens
-    steps: Diagnosis | None
+    steps: StepStatistics | None
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class EmbeddingSampler:
     """
 
     denoiser: Denoiser
-    codec: Embedding
+    codec: EmbeddingCodec
     pad_id: int
     mode: str = "reuse"
     clamping: bool = False
@@ -84,8 +84,8 @@ class EmbeddingSampler:
     ) -> Translations:
         """Sample targets; example i depends on keys[i] and its conditioning only.
 
-        `scale` is the standard deviation of the noise at the start (the factor of decoding); `noisier` applies the same
-        factor to the noise of ancestral steps.
+        `scale` is the standard deviation of the noise at the start (the factor of decoding); `scale_noise` does the
+        same to the noise of ancestral steps.
         """
         size, length = condition.target.shape
         width = self.codec.table(params).shape[-1]
@@ -124,23 +124,23 @@ def store_estimate(predict: Predict) -> Predict:
     return stored
 
 
-def diagnosis(codec: Embedding, params: Params, condition: SequenceCondition) -> Callable[..., Diagnosis]:
+def diagnosis(codec: EmbeddingCodec, params: Params, condition: SequenceCondition) -> Callable[..., StepStatistics]:
     """Return the function that computes the statistics of a step."""
     mask = condition.target
     count = jnp.maximum(jnp.sum(mask, axis=1), 1)
 
-    def summary(x: Data, clean: Data, carry: SelfConditioningInputs, row: GaussianGrid) -> Diagnosis:
+    def summary(x: Data, clean: Data, carry: SelfConditioningInputs, row: GaussianGrid) -> StepStatistics:
         del x, row
         logits = codec.logits(params, clean)
         top = jnp.exp(jnp.max(logits, axis=-1) - jax.nn.logsumexp(logits, axis=-1))
         error = jnp.mean((carry.current - clean) ** 2, axis=-1)
         means = (jnp.sum(value * mask, axis=1) / count for value in (top, error))
-        return Diagnosis(jnp.argmax(logits, axis=-1).astype(jnp.int32), *means)
+        return StepStatistics(jnp.argmax(logits, axis=-1).astype(jnp.int32), *means)
 
     return summary
 
 
-def changed(steps: Diagnosis, condition: SequenceCondition) -> Float[np.ndarray, " K"]:
+def changed(steps: StepStatistics, condition: SequenceCondition) -> Float[np.ndarray, " K"]:
     """Return the fraction of target positions with another token than at the previous step, for steps 2 to K."""
     tokens, mask = np.asarray(steps.tokens), np.asarray(condition.target)
     return ((tokens[1:] != tokens[:-1]) & mask[None]).sum((1, 2)) / max(mask.sum(), 1)
@@ -158,7 +158,7 @@ def even(schedule: GaussianSchedule, steps: int) -> TimeGrid:
     return to_the_end(uniform(schedule, steps))
 
 
-def spaced(schedule: Betas, steps: int) -> TimeGrid:
+def spaced(schedule: BetaChain, steps: int) -> TimeGrid:
     """Return Difformer's grid, indices round(j (n - 1) / (K - 1)) of a chain of n in decreasing order.
 
     A single step begins at index n - 1 (arXiv 2212.09412).
@@ -180,7 +180,7 @@ def cedi(schedule: GaussianSchedule, steps: int) -> TimeGrid:
 PATHS = {"even": even, "spaced": spaced, "cedi": cedi}
 
 
-def noisier(solver: Solver, factor: float) -> Solver:
+def scale_noise(solver: Solver, factor: float) -> Solver:
     """Return a solver with `factor` times the noise, for ancestral steps of a process with that noise factor."""
 
     def table(path: TimeGrid) -> Table:

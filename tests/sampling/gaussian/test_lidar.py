@@ -127,7 +127,7 @@ def test_each_prompt_is_guided_by_its_own_samples():
 def test_guide_acts_in_its_window_only():
     """Outside of the window a guided prediction equals an unguided one, and inside it does not."""
     path = solvers.leading(ScaledLinear(), 10)
-    grid = solvers.gaussian_grid(path, solvers.ddim(0.0), solvers.guided_until(path, 0.201))
+    grid = solvers.gaussian_grid(path, solvers.ddim(0.0), solvers.mask_until(path, 0.201))
     assert int(grid.guided.sum()) == 8
     predict = guided(exact, (lookahead_guide(LOOKAHEAD, 5.0, 2.0),))
     x = jnp.array([[0.3]])

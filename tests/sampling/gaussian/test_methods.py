@@ -22,7 +22,7 @@ class Small(nn.Module):
     """A noise prediction from the state and the mean of the word vectors of a prompt."""
 
     @property
-    def nothing(self):
+    def null_id(self):
         return WORDS
 
     def setup(self):

@@ -85,8 +85,8 @@ def test_grids_of_indices():
     # LiDAR is guided at indices above 200, in 80 of 100 steps and in 40 of 50.
     for steps, count in ((100, 80), (50, 40)):
         path = solvers.leading(STABLE, steps)
-        assert solvers.guided_until(path, 0.201).sum() == count
-        np.testing.assert_array_equal(np.diff(solvers.guided_until(path, 0.201)) > 0, np.arange(steps - 1) == count - 1)
+        assert solvers.mask_until(path, 0.201).sum() == count
+        np.testing.assert_array_equal(np.diff(solvers.mask_until(path, 0.201)) > 0, np.arange(steps - 1) == count - 1)
 
 
 def test_the_variance_of_the_last_ancestral_step():

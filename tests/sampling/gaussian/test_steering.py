@@ -11,7 +11,7 @@ from diffusion.sampling.gaussian.steering import ParticleWeights, Steering, best
 from diffusion.schedules.gaussian import ScaledLinear
 
 GRID = solvers.gaussian_grid(
-    solvers.leading(ScaledLinear(), 10), solvers.ddim(1.0), resampled=solvers.steering_steps(10)
+    solvers.leading(ScaledLinear(), 10), solvers.ddim(1.0), resampled=solvers.steering_mask(10)
 )
 
 
@@ -28,9 +28,9 @@ def first_value(clean, carry):
 
 
 def test_particles_are_resampled_at_four_marks_and_at_the_end():
-    assert np.flatnonzero(solvers.steering_steps(100)).tolist() == [20, 40, 60, 80, 99]
-    assert np.flatnonzero(solvers.steering_steps(50)).tolist() == [10, 20, 30, 40, 49]
-    assert np.flatnonzero(solvers.steering_steps(2)).tolist() == [0, 1]
+    assert np.flatnonzero(solvers.steering_mask(100)).tolist() == [20, 40, 60, 80, 99]
+    assert np.flatnonzero(solvers.steering_mask(50)).tolist() == [10, 20, 30, 40, 49]
+    assert np.flatnonzero(solvers.steering_mask(2)).tolist() == [0, 1]
 
 
 def test_potentials_agree_with_worked_examples():

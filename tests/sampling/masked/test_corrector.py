@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from diffusion.codecs.subtokens import SubtokenCodec
-from diffusion.oracles.digits import digit_denoiser
 from diffusion.oracles.enumerable import random_language
+from diffusion.oracles.subtokens import subtoken_denoiser
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import example_keys
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import exact_masks, grid
 from diffusion.sampling.masked.policies import Policy
 from diffusion.sampling.masked.sampler import MaskedSampler
-from diffusion.sampling.masked.subtokens import DigitDraw, ancestral_digits, rate_corrector, sample_tokens
+from diffusion.sampling.masked.subtokens import SubtokenDraw, ancestral_subtokens, rate_corrector, sample_tokens
 from diffusion.schedules.masking import Linear, LogLinear, Polynomial
 
 M = 3
@@ -97,11 +97,11 @@ def test_corrector_preserves_the_distribution():
         8192,
         64,
     )
-    exact = digit_denoiser(language, process.codec)
+    exact = subtoken_denoiser(language, process.codec)
     correct = rate_corrector(process.schedule, np.linspace(1, 0, steps + 1), 4.0, 1.0, process.mask_id)
-    policy = Policy(ancestral_digits(2, 1.0), correct=correct)
+    policy = Policy(ancestral_subtokens(2, 1.0), correct=correct)
     sampler = MaskedSampler(
-        lambda params, noisy, time, *rest: exact(noisy, time), process, policy, DigitDraw(process, Draw(3)), "none"
+        lambda params, noisy, time, *rest: exact(noisy, time), process, policy, SubtokenDraw(process, Draw(3)), "none"
     )
     run = partial(sample_tokens, jax.jit(sampler), process, None)
     samples = run(keys_of(size), jnp.full((size, 3), 3), grid=grid(Linear(), steps, 6, end=0.0))

@@ -10,7 +10,7 @@ import pytest
 
 from diffusion.rng import example_keys
 from diffusion.sampling.masked import policies, remasking
-from diffusion.sampling.masked.grid import Window, grid, kept_masks
+from diffusion.sampling.masked.grid import Window, grid, p2_mask_counts
 from diffusion.sampling.masked.policies import StepInputs
 from diffusion.schedules.masking import Linear, LogLinear, Loop
 
@@ -219,6 +219,6 @@ def test_p2_masks_the_lowest_scores():
 
 def test_p2_counts_round_down():
     """floor(n (1 - j / N)) is 4, 2, 0 for 7 positions in 3 steps, and 51 for 512 positions at a level of 0.1."""
-    np.testing.assert_array_equal(kept_masks(3, 7)[:, 7], [4, 2, 0])
-    assert kept_masks(10, 512)[8, 512] == 51
+    np.testing.assert_array_equal(p2_mask_counts(3, 7)[:, 7], [4, 2, 0])
+    assert p2_mask_counts(10, 512)[8, 512] == 51
     assert math.ceil(0.1 * 512) == 52, "G-Star has one more"

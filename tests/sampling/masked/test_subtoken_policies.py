@@ -19,7 +19,7 @@ from diffusion.sampling.masked.policies import (
     random_order_step,
 )
 from diffusion.sampling.masked.sampler import MaskedSampler
-from diffusion.sampling.masked.subtokens import DigitDraw, ancestral_digits, rate_corrector
+from diffusion.sampling.masked.subtokens import SubtokenDraw, ancestral_subtokens, rate_corrector
 from diffusion.schedules.masking import LogLinear
 
 # Five tokens of two base-3 sub-tokens, so that four of nine codes have no token.
@@ -27,7 +27,7 @@ VOCABULARY = 5
 CODEC = SubtokenCodec(VOCABULARY, 2)
 M = CODEC.mask_id
 PROCESS = PartialMaskedDiffusion(CODEC, LogLinear())
-ANCESTRAL = Policy(ancestral_digits(2, 1.0))
+ANCESTRAL = Policy(ancestral_subtokens(2, 1.0))
 
 
 def busy(noisy):
@@ -46,8 +46,8 @@ CORRECT = rate_corrector(PROCESS.schedule, np.linspace(1, 0, STEPS + 1), 10.0, 0
 HITTING = first_hitting(PROCESS.schedule)
 POLICIES = {
     "ancestral": ANCESTRAL,
-    "grouped": Policy(ancestral_digits(2, 0.0)),
-    "mixed": Policy(ancestral_digits(2, 0.7)),
+    "grouped": Policy(ancestral_subtokens(2, 0.0)),
+    "mixed": Policy(ancestral_subtokens(2, 0.7)),
     "random_order": Policy(random_order_step),
     "confidence": Policy(confidence_step(0.5)),
     "first_hitting": HITTING,
@@ -87,7 +87,7 @@ def paths():
         jax.debug.callback(lambda noisy: seen.append(np.asarray(noisy)), noisy, ordered=True)
         return busy(noisy)
 
-    draw, rows = DigitDraw(PROCESS, Draw(VOCABULARY)), grid(PROCESS.schedule, STEPS, 2 * LENGTH, end=0.0)
+    draw, rows = SubtokenDraw(PROCESS, Draw(VOCABULARY)), grid(PROCESS.schedule, STEPS, 2 * LENGTH, end=0.0)
     keys, prompt = example_keys(jax.random.key(0), jnp.arange(SIZE)), PROMPT.reshape(SIZE, -1)
 
     @jax.jit

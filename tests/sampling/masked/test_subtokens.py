@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from diffusion.codecs.subtokens import SubtokenCodec
-from diffusion.oracles.digits import digit_denoiser
 from diffusion.oracles.enumerable import Enumerable, random_language
+from diffusion.oracles.subtokens import subtoken_denoiser
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import example_keys
@@ -21,7 +21,7 @@ from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import grid
 from diffusion.sampling.masked.policies import Policy, StepInputs, ancestral_step, first_hitting, random_order_step
 from diffusion.sampling.masked.sampler import MaskedSampler, MaskedState
-from diffusion.sampling.masked.subtokens import DigitDraw, ancestral_digits, sample_tokens
+from diffusion.sampling.masked.subtokens import SubtokenDraw, ancestral_subtokens, sample_tokens
 from diffusion.schedules.masking import Linear, LogLinear
 
 VOCABULARY = 5
@@ -30,7 +30,7 @@ M, FREE = CODEC.mask_id, VOCABULARY
 PROCESS = PartialMaskedDiffusion(CODEC, LogLinear())
 UNFILTERED = replace(PROCESS, carry_over=False)
 SOFTMAX = np.array([0.011656, 0.031685, 0.086129, 0.234122, 0.636409])
-ANCESTRAL = Policy(ancestral_digits(2, 1.0))
+ANCESTRAL = Policy(ancestral_subtokens(2, 1.0))
 
 
 def slope(params, noisy, *rest, **options):
@@ -50,7 +50,7 @@ def keys_of(size, seed=0):
 
 def sampler_of(policy, process=PROCESS, denoiser=slope, independent=False, final="none"):
     return MaskedSampler(
-        denoiser, process, policy, DigitDraw(process, Draw(process.codec.vocabulary), independent), final
+        denoiser, process, policy, SubtokenDraw(process, Draw(process.codec.vocabulary), independent), final
     )
 
 
@@ -102,7 +102,7 @@ def test_idle_steps_become_rare(digits):
     """The fraction of idle steps is (1 - 1/T)^(L l), which is 0.343609 and 0.118067 for L = T = 8."""
     if digits == 1:
         policy, process = (
-            Policy(ancestral_digits(1, 1.0)),
+            Policy(ancestral_subtokens(1, 1.0)),
             PartialMaskedDiffusion(SubtokenCodec(VOCABULARY, 1), LogLinear()),
         )
         run = compiled(policy, process, lambda params, noisy, *rest: jnp.zeros((*noisy.shape, VOCABULARY)))
@@ -120,11 +120,11 @@ def test_one_subtoken_per_token_is_mdlm():
     row = jax.tree.map(lambda column: column[2], steps_of(5, digits=1))
     state = jnp.full((50, 8), 5).at[:, ::3].set(2)
     inputs = StepInputs(state == 5, jnp.zeros(state.shape, bool), state, None, None, None)
-    masks = [step(keys_of(50), inputs, row, ())[0] for step in (ancestral_digits(1, 1.0), ancestral_step)]
+    masks = [step(keys_of(50), inputs, row, ())[0] for step in (ancestral_subtokens(1, 1.0), ancestral_step)]
     np.testing.assert_array_equal(*masks)
     logits = jnp.sin(jnp.arange(50 * 8 * 6.0)).reshape(50, 8, 6)
     options = jnp.ones(()), jnp.ones(())
-    proposal = jax.jit(DigitDraw(one, Draw(5)))(keys_of(50), logits, state, *options)
+    proposal = jax.jit(SubtokenDraw(one, Draw(5)))(keys_of(50), logits, state, *options)
     expected = whole.log_prob(logits, state, proposal.tokens)
     free = np.asarray(state == 5)
     np.testing.assert_allclose(np.asarray(proposal.log_prob)[free], np.asarray(expected)[free], atol=1e-6)
@@ -159,14 +159,14 @@ def test_independent_draws_in_one_step_lose_the_dependence_of_subtokens():
 def test_proposals_agree_with_known_subtokens():
     """Known sub-tokens are proposed again, and log_prob is that of their marginals before temperature."""
     state = jnp.array([[0, M, M, 1, M, M, 1, 1]])
-    draw = DigitDraw(PROCESS, Draw(VOCABULARY))
+    draw = SubtokenDraw(PROCESS, Draw(VOCABULARY))
     logits = slope(None, state, None)
     proposal = jax.jit(draw)(keys_of(1), logits, state, jnp.zeros(()), jnp.ones(()))
     np.testing.assert_array_equal(proposal.tokens, [[0, 2, 1, 1, 1, 1, 1, 1]])
     expected = np.log([1, 0.665241, 0.952574, 1, 0.870530, 0.668094, 1, 1])
     np.testing.assert_allclose(proposal.log_prob, expected[None], atol=2e-6)
     np.testing.assert_array_equal(draw.best(logits, state), proposal.tokens)
-    unfiltered = DigitDraw(UNFILTERED, Draw(VOCABULARY)).best(logits, state)
+    unfiltered = SubtokenDraw(UNFILTERED, Draw(VOCABULARY)).best(logits, state)
     np.testing.assert_array_equal(unfiltered, [[1, 1] * 4])
 
 
@@ -222,7 +222,7 @@ LANGUAGE = random_language(0, vocabulary=3, length=3)
 SAMPLES = 8192
 FLOOR = LANGUAGE.total_variation_floor(SAMPLES)
 PAIR = PartialMaskedDiffusion(SubtokenCodec(3, 2), Linear())
-EXACT = digit_denoiser(LANGUAGE, PAIR.codec)
+EXACT = subtoken_denoiser(LANGUAGE, PAIR.codec)
 
 
 def oracle(params, noisy, time, *rest):

@@ -9,7 +9,7 @@ import pytest
 
 from diffusion.rng import example_keys
 from diffusion.sampling.gaussian import solvers
-from diffusion.sampling.sequences.embedding import EmbeddingSampler, cedi, changed, even, noisier, spaced
+from diffusion.sampling.sequences.embedding import EmbeddingSampler, cedi, changed, even, scale_noise, spaced
 from diffusion.schedules.gaussian import SigmaIsTime, SquareRoot, SquareRootChain
 from diffusion.types import SequenceCondition
 from tests.small_translator import CODEC, VOCAB, batch_of, denoise, encode, weights
@@ -29,7 +29,7 @@ def keys_of(size=4, seed=0):
 
 
 def grid_of(steps, eta=0.0, factor=1.0, path=even):
-    return solvers.gaussian_grid(path(SCHEDULE, steps), noisier(solvers.ddim(eta), factor))
+    return solvers.gaussian_grid(path(SCHEDULE, steps), scale_noise(solvers.ddim(eta), factor))
 
 
 @functools.cache
@@ -143,7 +143,7 @@ def test_network_reads_the_time_of_the_grid():
 def test_ancestral_noise_keeps_the_factor():
     """If x has N(alpha x_0, (F sigma)^2), then x' has that of the next level, for a perfect estimate."""
     path = even(SCHEDULE, 7)
-    table = noisier(solvers.ddim(1.0), 3.0)(path)
+    table = scale_noise(solvers.ddim(1.0), 3.0)(path)
     variance = (table.state * 3 * path.sigma[:-1]) ** 2 + table.noise**2
     np.testing.assert_allclose(variance, 9 * path.sigma[1:] ** 2, atol=1e-12)
 

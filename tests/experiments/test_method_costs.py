@@ -5,9 +5,9 @@ import sys
 
 SIZES = """
 import sys
-from experiments import step_cost
-step_cost.FLAGS(sys.argv)
-model = step_cost.config(step_cost.predictor("block")).model
+from experiments.benchmarks import methods
+methods.FLAGS(sys.argv)
+model = methods.config(methods.predictor("block")).model
 print(model.blocks, model.unroll, model.hidden)
 """
 

@@ -16,7 +16,7 @@ from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.types import Denoise, Logits, Symbols, Times
 
 
-def digit_denoiser(language: Enumerable, codec: SubtokenCodec) -> Denoise:
+def subtoken_denoiser(language: Enumerable, codec: SubtokenCodec) -> Denoise:
     """The exact denoiser log p(x^i | unmasked sub-tokens), [B, L, C], a sum over the sequences that agree with them.
 
     It ignores time. Tokens that no such sequence has at a position have no mass; if no sequence agrees, the logits are

@@ -49,15 +49,9 @@ def prepare(job: Job, workdir: Path) -> Run:
 
 
 def execute(run: Run) -> dict:
-    """Run one prepared job, and return its result row.
-
-    Raises:
-      ValueError: when a job that it needs is not done.
-    """
-    job, workdir = run.job, run.workdir
-    for need in job.needs.values():
-        if not (workdir / "jobs" / need / "result.json").exists():
-            raise ValueError(f"jobs: {job.id} needs {need}, which is not done; run that job first")
+    """Run one prepared job, and return its result row; raises ValueError as `check_needs` does."""
+    job = run.job
+    check_needs(job, run.workdir)
     if jax.process_index() == 0:
         atomic_write(run.folder / "config.json", json.dumps(job.config, indent=1) + "\n")
     result = VERBS[job.verb].execute(run)
@@ -68,6 +62,13 @@ def execute(run: Run) -> dict:
         # No process looks for this result before it is written.
         multihost_utils.sync_global_devices(job.id)
     return row
+
+
+def check_needs(job: Job, workdir: Path) -> None:
+    """Raise ValueError when a job that this one needs is not done."""
+    for need in job.needs.values():
+        if not (workdir / "jobs" / need / "result.json").exists():
+            raise ValueError(f"jobs: {job.id} needs {need}, which is not done; run that job first")
 
 
 def run_jobs(jobs: list[Job], workdir: Path) -> list[dict]:

@@ -128,7 +128,7 @@ def test_a_predictor_is_trained_on_its_denoiser_and_asked_by_the_sampler(results
     cost, system = sampled["metrics"], system_of(sampled)
     assert (cost["predictor_evaluations"], cost["evaluations"]) == (4, STEPS + 1)
     assert system.errors.flops == block_flops(blocks)
-    forward = families.forward_flops(ConfigDict(sampled["config"]), system.classes)
+    forward = families.forward_flops(ConfigDict(sampled["config"]), system)
     assert cost["gigaflops"] == pytest.approx(((STEPS + 1) * forward + 4 * block_flops(blocks)) / 1e9)
     assert whole(drawn[row])
 
@@ -241,7 +241,7 @@ def test_every_guided_row_of_the_quick_table_asks():
     assert {"G-Star+, 8", "G-Star-loop, 8", "G-Star-loop, one block, 8"} <= {row["name"] for row in guided}
     for row in guided:
         asking = resolve(made, row["overrides"], 0)
-        assert masked_sampling.questions(asking, families.system(asking, 257)) > 0, row["name"]
+        assert masked_sampling.predictor_evaluations(asking, families.system(asking, 257)) > 0, row["name"]
 
 
 ASKING, NOT = ("sample", "G-Star-loop, 8"), ("sample", "ancestral, 8")

@@ -1,7 +1,6 @@
 """Plans: a job's id is what it computes, no more and no less; jobs come after what they need."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -253,7 +252,7 @@ def test_a_job_is_done_when_its_result_is_whole(tmp_path):
 def test_a_job_whose_need_is_not_done_says_so_and_writes_nothing(tmp_path):
     job = Job("sample-y-2", "sample", "AR", 0, {"weights": "train-x-1"}, {})
     with pytest.raises(ValueError, match=r"sample-y-2 needs train-x-1, which is not done; run that job first"):
-        run.execute(SimpleNamespace(job=job, workdir=tmp_path))
+        run.check_needs(job, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -98,7 +98,7 @@ def test_the_likelihood_of_pictures_is_a_bound_in_bits(cli, tmp_path):
     [
         ({"evaluate.points": 1}, "evaluate.points: must lie in 2 .. 1000, not 1"),
         ({"process.schedule": "cosine"}, "process.schedule: bound_gaussian is for chains"),
-        ({"evaluate.estimator": "nll_any_order"}, "evaluate.estimator: pictures have bound_gaussian alone"),
+        ({"evaluate.estimator": "nll_any_order"}, "evaluate.estimator: images have bound_gaussian alone"),
         ({"model.net": "picture_oracle"}, "model.net: picture_oracle is an exact model"),
     ],
 )
@@ -176,7 +176,7 @@ def test_rewards_that_are_no_numbers_are_refused_by_prompt():
 
 
 def test_a_reward_that_breaks_while_sampling_is_one_line(cli, tmp_path, monkeypatch):
-    monkeypatch.setattr(prompted_models, "graded", lambda image, metadata: float("inf"))
+    monkeypatch.setattr(prompted_models, "prompt_reward", lambda image, metadata: float("inf"))
     status, _, error = cli("sample", SHAPES, "--row=exact: LiDAR 8", PROMPT)
     assert status == 2 and "judge.row: the reward of sample 0 of 'a square above a ring' is inf" in error
     assert not list((tmp_path / "runs" / "cache").rglob("*.npz"))

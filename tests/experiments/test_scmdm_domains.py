@@ -240,7 +240,7 @@ def test_held_out_examples_come_in_whole_sets(genomes, workdir):
     [
         ({"sample.label": 3}, r"sample\.label: 3 must be -1 \(as in the data\), -2 \(each in turn\) or 0 \.\. 2"),
         ({"sample.label": -3}, r"sample\.label: -3 must be"),
-        ({"sample.label": 0, "model.labels": 0}, r"sample\.label: 0 is for a network that is told classes; set model"),
+        ({"sample.label": 0, "model.labels": 0}, r"sample\.label: 0 is for a class-conditional network; set model"),
         ({"sample.repeats": 0}, r"sample\.repeats: must be at least 1, not 0"),
         ({"judge.name": "gpt2"}, r"judge\.name: 'gpt2' cannot judge genomes"),
         ({"data.length": 128}, r"data\.length: 128 is too short; pass --config\.data\.length=142, or more"),

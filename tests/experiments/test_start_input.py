@@ -28,7 +28,7 @@ BAD = {
     "passes": (
         "evaluate",
         {"evaluate.also": ("bound_continuous_passes_2",)},
-        r"evaluate\.estimator: bound_continuous_passes_2 is for a network that remembers; set memory\.adapter",
+        r"evaluate\.estimator: bound_continuous_passes_2 is for a self-conditioned network; set memory\.adapter",
     ),
     "no passes": (
         "evaluate",

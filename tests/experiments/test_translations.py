@@ -124,7 +124,7 @@ def translates_a_file(cli, tmp_path):
         (["--config.process.factor=-1.0"], "process.factor: must be positive"),
         (["--config.data.source=tatoeba"], "data.path: tatoeba expects deu.txt"),
         (["--config.data.source=python_stdlib"], "data.tokenizer: unknown 'words'"),
-        (["--config.model.net=dit"], "model.net: encoder_decoder goes with pairs"),
+        (["--config.model.net=dit"], "model.net: dit does not read data.source=dialects (pairs); use encoder_decoder"),
         (["--config.data.reverse=True"], "data.reverse: dialects are translated one way"),
     ],
     ids=lambda value: value[0].partition("=")[0].strip("-") if isinstance(value, list) else "",

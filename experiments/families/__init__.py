@@ -12,6 +12,7 @@ from diffusion.likelihood.estimators import Estimate
 from diffusion.nets.attention import choose
 from experiments.families import causal, classifier, exact, masked, prompted_diffusion, scorer, seq2seq
 from experiments.families.base import Call, System, lookup
+from experiments.families.networks import NETWORKS
 from experiments.families.training import optimizer, settings
 
 __all__ = [
@@ -149,7 +150,7 @@ def check_domain(config: ConfigDict, domain: str) -> None:
 def attention(config: ConfigDict) -> str:
     """The attention kernel by name, where all layers attend over the same length."""
     name, _, platform = config.model.attention.partition(":")
-    if name != "auto" or config.model.net != "dit":
+    if name != "auto" or NETWORKS.get(config.model.net) is not NETWORKS["dit"]:
         return config.model.attention
     return choose(platform, config.model.dtype, config.data.length)
 

@@ -112,9 +112,10 @@ def judge_system(config: ConfigDict, vocabulary: int) -> System | None:
 def check_conditioning(config: ConfigDict) -> None:
     """Raise ValueError where a network has no place for a self-conditioning input or for labels."""
     check_kind(config.memory.adapter)
-    if config.memory.adapter != "none" and (config.model.causal or config.model.net not in ("dit", "unet")):
+    network = lookup(NETWORKS, config.model.net, "model.net")
+    if config.memory.adapter != "none" and (config.model.causal or network.width is None):
         raise ValueError("memory.adapter: goes with model.net=dit or unet and model.causal=False; set it to none")
-    if config.model.labels and config.model.net != "dit":
+    if config.model.labels and not network.labels:
         raise ValueError("model.labels: goes with model.net=dit; set it to 0")
     count = label_count(config.data.source) if config.model.labels else 0
     if config.model.labels != count:
@@ -123,15 +124,15 @@ def check_conditioning(config: ConfigDict) -> None:
 
 def self_conditioning(config: ConfigDict, net: nn.Module, process: MaskedProcess) -> SoftEmbedding | None:
     """The self-conditioning input that a prediction leaves for this network; None without an adapter."""
-    if config.memory.adapter == "none":
+    width = NETWORKS[config.model.net].width
+    if config.memory.adapter == "none" or width is None:
         return None
     codes = process.encode(jnp.arange(process.vocabulary)[None])
-    width = config.model.hidden if config.model.net == "dit" else config.unet.channels
 
     def table(params) -> Any:
         return net.apply({"params": params}, codes, method="token_table")
 
-    return SoftEmbedding(process, table, width, config.memory.rows, config.model.dtype)
+    return SoftEmbedding(process, table, width(config), config.memory.rows, config.model.dtype)
 
 
 def objective(config: ConfigDict, system: System) -> Callable:

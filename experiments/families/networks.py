@@ -15,10 +15,16 @@ from experiments.families.base import fields_of
 
 
 class Network(NamedTuple):
-    """`make(config, classes, process)` builds it, `flops(config, net)` counts one example's forward pass."""
+    """What a config may ask of a network.
+
+    `make(config, classes, process)` builds it, `flops(config, net)` counts one example's forward pass, and
+    `width(config)` is that of the self-conditioning input, None for a network without a place for it.
+    """
 
     make: Callable[[ConfigDict, int, MaskedProcess], nn.Module]
     flops: Callable[[ConfigDict, nn.Module], float]
+    width: Callable[[ConfigDict], int] | None = None
+    labels: bool = False  # whether it can be class-conditional
 
 
 def transformer(config: ConfigDict, classes: int, process: MaskedProcess) -> DiT:
@@ -98,8 +104,10 @@ def example_flops(count: Callable[..., float]) -> Callable[[ConfigDict, nn.Modul
 
 
 NETWORKS = {
-    "dit": Network(transformer, transformer_flops),
-    "unet": Network(discrete_image_unet, example_flops(discrete_unet.flops_per_example)),
+    "dit": Network(transformer, transformer_flops, lambda config: config.model.hidden, labels=True),
+    "unet": Network(
+        discrete_image_unet, example_flops(discrete_unet.flops_per_example), lambda config: config.unet.channels
+    ),
     "mlp": Network(perceptron, example_flops(mlp.flops_per_example)),
     "classifier": Network(image_classifier, example_flops(classifier.flops_per_example)),
 }

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from diffusion.data import Dataset
 from diffusion.data.pairs import PairDataset
 from experiments.run_context import Run
-from experiments.tasks import images, mixture, prompted_images, sequences, text, translation
+from experiments.tasks import genomes, images, mixture, molecules, prompted_images, text, translation
 
 
 @runtime_checkable
@@ -38,8 +38,8 @@ TASKS: dict[str, Task] = {
     "text": text,
     "values": text,
     "image": images,
-    "molecules": sequences,
-    "genomes": sequences,
+    "molecules": molecules,
+    "genomes": genomes,
     "pairs": translation,
     "prompted": prompted_images,
     "mixture": mixture,

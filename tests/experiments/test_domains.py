@@ -12,7 +12,8 @@ from configs.recipes.small import tiny
 from diffusion.data import load_dataset
 from diffusion.metrics.genomes import kmer_distance, predict_species, species_model
 from diffusion.metrics.molecules import canonical
-from experiments.tasks import sequences
+from experiments.tasks import genomes as genomes_task
+from experiments.tasks import sequences, task_of
 from tests.experiments.conftest import run_of
 
 pytest.importorskip("rdkit")
@@ -69,7 +70,7 @@ def rows(dataset, texts):
 
 def measured(made, tokens, labels):
     """The measures of one set of samples."""
-    (metrics,) = sequences.measure(made, [(tokens, labels)], {})
+    (metrics,) = task_of(made.dataset).measure(made, [(tokens, labels)], {})
     return metrics
 
 
@@ -155,7 +156,7 @@ def test_species_are_learned_from_the_training_split(job, genomes):
     metrics = measured(job(genomes), rows(genomes, short), labels)
     train = whole(genomes, "train")
     texts = sequences.as_texts(genomes.tokenizer, train["tokens"])
-    model = species_model(sequences.grouped(texts, train["label"], NAMES))
+    model = species_model(genomes_task.grouped(texts, train["label"], NAMES))
     expected = np.mean(predict_species(short, model) == labels)
     assert metrics["species_accuracy"] == expected and 0.4 < expected < 0.98
 
@@ -200,5 +201,5 @@ def test_broken_sequences_are_a_result(job, genomes):
 )
 def test_what_cannot_be_measured_is_named(options, message, job, genomes):
     with pytest.raises(ValueError, match=message) as caught:
-        sequences.check_reference(job(genomes, **options))
+        genomes_task.check(job(genomes, **options))
     assert "\n" not in str(caught.value)

@@ -15,7 +15,8 @@ from experiments import run, table
 from experiments.plan import Job, plan, resolve, to_json
 from experiments.run import prepare
 from experiments.run_context import Run
-from experiments.tasks import sequences, token_sampling
+from experiments.tasks import genomes as genomes_task
+from experiments.tasks import token_sampling
 
 DOMAINS = ("images", "molecules", "genomes")
 # What each table measures by itself, and a column of its own data's name for held-out examples.
@@ -155,7 +156,7 @@ def drawn(genomes, workdir, monkeypatch):
             return denoise(noisy, cond)
 
         made = replace(made, system=replace(made.system, denoiser=denoiser))
-        return token_sampling.generate(made, sequences.TASK)[0], made
+        return token_sampling.generate(made, genomes_task.TASK)[0], made
 
     return make
 
@@ -217,7 +218,7 @@ def test_held_out_examples_come_in_whole_sets(genomes, workdir):
         return [
             len(each.tokens)
             for each in token_sampling.held_out_sets(
-                prepare(job_of(genomes, policy="data", **options), workdir), sequences.TASK
+                prepare(job_of(genomes, policy="data", **options), workdir), genomes_task.TASK
             )
         ]
 
@@ -226,12 +227,14 @@ def test_held_out_examples_come_in_whole_sets(genomes, workdir):
     assert sizes(count=10, repeats=2) == [10, 10]
     assert sizes(count=20, repeats=100) == [20] * (held // 20)
     (labeled,) = token_sampling.held_out_sets(
-        prepare(job_of(genomes, policy="data", repeats=1), workdir), sequences.TASK
+        prepare(job_of(genomes, policy="data", repeats=1), workdir), genomes_task.TASK
     )
     assert set(labeled.labels) <= {0, 1, 2} and len(labeled.labels) == 8
     other = genomes.copy_and_resolve_references()
     other.model.labels = 0
-    (plainly,) = token_sampling.held_out_sets(prepare(job_of(other, policy="data", repeats=1), workdir), sequences.TASK)
+    (plainly,) = token_sampling.held_out_sets(
+        prepare(job_of(other, policy="data", repeats=1), workdir), genomes_task.TASK
+    )
     assert plainly.labels is None, "what is told no species is compared as one set"
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.subtokens import SubtokenCodec, shuffled
+from diffusion.codecs.subtokens import SubtokenCodec, shuffled_codec
 from diffusion.likelihood.any_order import nll_any_order
 from diffusion.likelihood.estimators import BoundSteps, bound_grouped, bound_marginal, joint_ce
 from diffusion.oracles.check import estimate_nats
@@ -159,7 +159,7 @@ def test_whole_tokens_have_the_same_bound():
 
 def test_the_bound_under_the_exact_posterior_does_not_depend_on_the_code():
     """The joint loss does."""
-    codecs = [CODEC, shuffled(5, 2, 1), shuffled(5, 2, 1, every_code=True)]
+    codecs = [CODEC, shuffled_codec(5, 2, 1), shuffled_codec(5, 2, 1, every_code=True)]
     for codec in codecs:
         assert mean_nats(PAIRS, codec, "marginal") == pytest.approx(2.935039, abs=5e-6)
     assert np.ptp([mean_nats(PAIRS, codec, "joint") for codec in codecs]) > 0.01

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.codecs.subtokens import SubtokenCodec, shuffled
+from diffusion.codecs.subtokens import SubtokenCodec, shuffled_codec
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import example_keys
@@ -47,7 +47,7 @@ def test_states_are_flat_with_the_most_significant_subtoken_first():
     assert (PROCESS.subtokens, PROCESS.mask_id) == (2, 3)
 
 
-@pytest.mark.parametrize("codec", [CODEC, shuffled(5, 3, 2), shuffled(5, 2, 2, every_code=True)], ids=repr)
+@pytest.mark.parametrize("codec", [CODEC, shuffled_codec(5, 3, 2), shuffled_codec(5, 2, 2, every_code=True)], ids=repr)
 def test_unmasked_subtokens_are_those_of_the_code(codec):
     process = PartialMaskedDiffusion(codec, LOG_LINEAR)
     hidden, noisy = hidden_at(0.5, process)

@@ -155,7 +155,9 @@ def dispatch(verb: str) -> None:
     if module is None or config is None:
         raise ValueError("--config: missing; give FILE[:VARIANT], such as --config=configs/quickstart.py:local")
     if verb == "plan":
-        print(plan.write_plan(plan.plan(list(module.rows(config)), config)), end="")
+        jobs = plan.plan(list(module.rows(config)), config)
+        run.check_plan(jobs)
+        print(plan.write_plan(jobs), end="")
     elif verb == "run":
         run.run_table(module, config, workdir, PUBLISH.value)
     elif verb == "table":

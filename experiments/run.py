@@ -13,7 +13,17 @@ from ml_collections import ConfigDict
 from diffusion.train.weights import check_weights
 from experiments import evaluate, families, sample, table, train
 from experiments.families import family_of
-from experiments.plan import Job, atomic_write, find_row, plan, resolve, trains, without
+from experiments.plan import (
+    Job,
+    atomic_write,
+    digest,
+    find_row,
+    plan,
+    resolve,
+    train_identity,
+    trains,
+    without,
+)
 from experiments.run_context import Run, build
 
 VERBS = {"train": train, "evaluate": evaluate, "sample": sample}
@@ -29,6 +39,33 @@ LAYOUT = """# What is in this folder
 
 A job without `result.json` is not finished: give the same command again and it goes on.
 """
+
+
+def check_plan(jobs: list[Job]) -> None:
+    """Check all that the configs of jobs say without their data: names, counts, sizes that must divide.
+
+    Raises:
+      ValueError: naming the row and the first field that is wrong.
+    """
+    initialized = set()
+    for job in jobs:
+        config = ConfigDict(job.config)
+        family = family_of(config)
+        try:
+            # The vocabulary of the data may differ, on which no check depends.
+            system = families.system(config, config.data.vocab_size)
+            if digest(train_identity(config)) not in initialized:
+                initialized.add(digest(train_identity(config)))
+                jax.eval_shape(system.init, jax.random.key(0))
+            if family.TRAINED:
+                families.objective(config, system)
+            families.settings(config)
+            families.optimizer(config)
+            if job.verb == "evaluate":
+                for name in families.estimators(config):
+                    families.estimate(config, system, name)
+        except ValueError as error:
+            raise ValueError(f"{error} (row {job.row!r})") from None
 
 
 def prepare(job: Job, workdir: Path) -> Run:

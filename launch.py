@@ -124,7 +124,7 @@ def dispatch(verb: str) -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"
         # Without a TPU libtpu would ask the network who it is, and complain about the answer.
         os.environ |= {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-16"}
-    from experiments.allocator import keep_freed_memory
+    from experiments.benchmarks.allocator import keep_freed_memory
 
     keep_freed_memory()
     import jax
@@ -137,10 +137,10 @@ def dispatch(verb: str) -> None:
         return convert.run(FROM.value, CHECKPOINT.value, workdir)
     config, flag = CONFIG.value, flags.FLAGS["config"]
     module = load_table(flag.config_filename) if config is not None else None  # pyright: ignore[reportAttributeAccessIssue]
-    from experiments import jobs
+    from experiments import plan
 
     if verb == "run" and JOBS.value:
-        chosen = jobs.read_plan(Path(JOBS.value), INDEX.value)
+        chosen = plan.read_plan(Path(JOBS.value), INDEX.value)
         split_cpu(max((job.config.get("cpu_devices", 1) for job in chosen), default=1))
         start_processes()
         from experiments import run
@@ -155,7 +155,9 @@ def dispatch(verb: str) -> None:
     if module is None or config is None:
         raise ValueError("--config: missing; give FILE[:VARIANT], such as --config=configs/quickstart.py:local")
     if verb == "plan":
-        print(jobs.write_plan(jobs.plan(list(module.rows(config)), config)), end="")
+        jobs = plan.plan(list(module.rows(config)), config)
+        run.check_plan(jobs)
+        print(plan.write_plan(jobs), end="")
     elif verb == "run":
         run.run_table(module, config, workdir, PUBLISH.value)
     elif verb == "table":

@@ -1,1 +1,1 @@
-"""One file a paper table: numbers and names only, nothing imported from `diffusion`."""
+"""One file per table: numbers and names, independent of `diffusion`."""

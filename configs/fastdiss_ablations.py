@@ -1,29 +1,30 @@
-"""What the choices of FastDiSS do, on validation sentences, by which `fastdiss_translation` is set.
+"""Choices of FastDiSS on validation sentences, which set those of `fastdiss_translation`.
 
 The noise factor F of every method, then the choices that were inferred: gap and coupling of SCP, map and strength of
-MANS, and the noise that decoding starts from. The scales are those of `fastdiss_translation`; `local` trains half as
-long, one seed. Given Tatoeba's files (--config.data.path=FOLDER) it has F for English to German too, after 2,000 steps.
+MANS, and the noise at the start of decoding. The scales are those of `fastdiss_translation`; `local` trains half as
+long, one seed. With the files of Tatoeba (--config.data.path=FOLDER) it has F for English to German too, after 2,000
+steps.
 """
 
 from typing import Any
 
-from configs import fastdiss_translation, seq2seq
-from configs.fastdiss_translation import TATOEBA_PREFIX
+from configs.recipes import pairs
+from configs.recipes.pairs import TATOEBA, TATOEBA_PREFIX
 
 FACTORS, STEPS = (1.0, 1.5, 2.0, 3.0, 4.0), (5, 20)
-FACTOR = 3.0  # of the other choices
+FACTOR = 3.0  # where F is not varied
 TATOEBA_FACTORS = {"standard": (2.0, 3.0, 4.0, 6.0), "MANS and SCP": (1.5, 2.0, 3.0, 4.0, 6.0)}
 TATOEBA_FACTORS["random shift, same mean"] = TATOEBA_FACTORS["MANS and SCP"]
 CHOICES: dict[str, dict[str, Any]] = {
-    "SCP, Markov noise": seq2seq.METHODS["SCP, Markov noise"],
-    "SCP, uniform gap": seq2seq.SCP | {"embedding.scp.gap": "uniform"},
-    "SCP, gaps of 2 to 20 steps": seq2seq.SCP | {"embedding.scp.gap": "randk"},
-    "SCP, shared noise": seq2seq.SCP | {"embedding.scp.couple": "shared"},
-    "MANS, strength 0.25": seq2seq.MANS | {"embedding.mans.strength": 0.25},
-    "MANS, strength 0.75": seq2seq.MANS | {"embedding.mans.strength": 0.75},
+    "SCP, Markov noise": pairs.METHODS["SCP, Markov noise"],
+    "SCP, uniform gap": pairs.SCP | {"embedding.scp.gap": "uniform"},
+    "SCP, gaps of 2 to 20 steps": pairs.SCP | {"embedding.scp.gap": "randk"},
+    "SCP, shared noise": pairs.SCP | {"embedding.scp.couple": "shared"},
+    "MANS, strength 0.25": pairs.MANS | {"embedding.mans.strength": 0.25},
+    "MANS, strength 0.75": pairs.MANS | {"embedding.mans.strength": 0.75},
     "MANS, scale": {"embedding.mans.map": "scale"},
-    "MANS, a quarter off": seq2seq.MANS | {"embedding.mans.off_probability": 0.25},
-    "MANS, untold": seq2seq.MANS | {"embedding.mans.aware": False},
+    "MANS, a quarter off": pairs.MANS | {"embedding.mans.off_probability": 0.25},
+    "MANS, untold": pairs.MANS | {"embedding.mans.aware": False},
 }
 
 
@@ -33,7 +34,7 @@ def at(method: str, factor: float, steps: int) -> str:
 
 
 def by_factor(name: str, title: str, prefix: str, factors: dict, steps: int) -> dict:
-    """BLEU of so many steps against the F of training, a line a method."""
+    """A plot of BLEU at a number of steps against the F of training, one line per method."""
     lines = {method: tuple((prefix + at(method, each, steps), each) for each in factors[method]) for method in factors}
     return dict(
         name=f"{name}factor_{steps}",
@@ -47,20 +48,20 @@ def by_factor(name: str, title: str, prefix: str, factors: dict, steps: int) -> 
 
 TABLE = dict(
     title="Choices of FastDiSS, on validation sentences",
-    columns=seq2seq.columns("bleu", "chrf", "exact"),
+    columns=pairs.columns("bleu", "chrf", "exact"),
     published={},
     comparable=(),
     plots=(
-        *(by_factor("", "Dialects", "", dict.fromkeys(seq2seq.SEVEN, FACTORS), steps) for steps in STEPS),
+        *(by_factor("", "Dialects", "", dict.fromkeys(pairs.SEVEN, FACTORS), steps) for steps in STEPS),
         *(by_factor("tatoeba_", "Tatoeba", TATOEBA_PREFIX, TATOEBA_FACTORS, steps) for steps in STEPS),
     ),
-    notes=seq2seq.NOTES + f" Where no F is named it is {FACTOR:g}.",
+    notes=pairs.NOTES + f" Where no F is named it is {FACTOR:g}.",
 )
 
 
 def get_config(variant: str = "local"):
-    config = fastdiss_translation.get_config(variant)
-    config.table, config.seeds = "fastdiss_ablations", (0,)
+    config = pairs.translation("fastdiss_ablations", variant, factor=4.0)
+    config.seeds = (0,)
     config.sample.translation.split = "validation"
     if variant == "local":
         config.train.update(steps=1000, evaluate_every=1000, checkpoint_every=1000)
@@ -69,25 +70,23 @@ def get_config(variant: str = "local"):
 
 def rows(config):
     if config.variant == "debug":
-        yield seq2seq.row(at("standard", FACTOR, 5), "standard", 5, FACTOR)
+        yield pairs.row(at("standard", FACTOR, 5), "standard", 5, FACTOR)
         return
-    # The path is Tatoeba's; the made-up task needs none.
+    # The path is that of Tatoeba; the synthetic task needs none.
     own = {"data.path": ""} if config.data.source == "dialects" else {}
-    for method in seq2seq.SEVEN:
+    for method in pairs.SEVEN:
         for factor in FACTORS:
             for steps in STEPS:
-                yield seq2seq.row(at(method, factor, steps), method, steps, factor, shared=own)
+                yield pairs.row(at(method, factor, steps), method, steps, factor, shared=own)
     for method in ("standard", "MANS"):
         loud: dict[str, Any] = {"sample.translation.factor": FACTOR}
-        yield seq2seq.row(
-            f"{method}, decoding from noise of {FACTOR:g}, 5 steps", method, 5, FACTOR, shared=own, **loud
-        )
+        yield pairs.row(f"{method}, decoding from noise of {FACTOR:g}, 5 steps", method, 5, FACTOR, shared=own, **loud)
     for name, choice in CHOICES.items():
         for steps in STEPS:
-            yield seq2seq.row(f"{name}, {steps} steps", "standard", steps, FACTOR, shared=own, **choice)
+            yield pairs.row(f"{name}, {steps} steps", "standard", steps, FACTOR, shared=own, **choice)
     if own and config.data.path:
-        shared = fastdiss_translation.TATOEBA | {"train.steps": 2000}
+        shared = TATOEBA | {"train.steps": 2000}
         for method, factors in TATOEBA_FACTORS.items():
             for factor in factors:
                 for steps in STEPS:
-                    yield seq2seq.row(TATOEBA_PREFIX + at(method, factor, steps), method, steps, factor, shared=shared)
+                    yield pairs.row(TATOEBA_PREFIX + at(method, factor, steps), method, steps, factor, shared=shared)

@@ -1,15 +1,15 @@
 """FastDiSS in paraphrasing and simplification: QQP and Wiki-Auto, with ROUGE beside BLEU.
 
-`paper` and `gpu` read DiffuSeq's releases from folders `qqp` and `wiki_auto` below data.path; `local` and `debug` say
-the same thing in other words by the harder dialects, in which order changes too.
+`paper` and `gpu` read the releases of DiffuSeq from folders `qqp` and `wiki_auto` in data.path; `local` and `debug`
+rephrase with the harder dialects, which also change the order of words.
 """
 
-from configs import seq2seq
+from configs.recipes import pairs
 
 QQP, WIKI = "QQP: ", "Wiki-Auto: "
 TABLE = dict(
     title="Paraphrasing by embedding diffusion in few steps",
-    columns=seq2seq.columns("bleu", "chrf", "rouge", "bertscore", "exact"),
+    columns=pairs.columns("bleu", "chrf", "rouge", "bertscore", "exact"),
     published={},
     figures=(
         (
@@ -24,8 +24,8 @@ TABLE = dict(
             {f"{QQP}standard, 20 steps": "30.43 / 61.25 [C]", f"{WIKI}standard, 20 steps": "40.77 / 59.86 [C]"},
         ),
     ),
-    plots=seq2seq.plots("bleu", "BLEU", dialects="Harder dialects", qqp="QQP", wiki_auto="Wiki-Auto"),
-    notes=seq2seq.NOTES
+    plots=pairs.plots("bleu", "BLEU", dialects="Harder dialects", qqp="QQP", wiki_auto="Wiki-Auto"),
+    notes=pairs.NOTES
     + (
         " Published figures are unverified: [W] extracted by machine from a leaderboard, with unknown steps and "
         "candidates, [C] from the README of Difformer's code, 10 candidates ranked by a Transformer. They are no "
@@ -38,33 +38,29 @@ WIKI_AUTO = {"data.source": "wiki_auto", "train.steps": 30_000, "train.batch": 2
 
 
 def get_config(variant: str = "local"):
-    config = seq2seq.pairs("fastdiss_paraphrase", variant)
+    config = pairs.pairs("fastdiss_paraphrase", variant)
     if variant in ("local", "debug"):
         config.data.source = "dialects_reversed"
         return config
-    seq2seq.accelerated(config, length=64, vocabulary=16_000)
+    pairs.accelerated(config, length=64, vocabulary=16_000)
     config.data.update(source="qqp", lower=True)
     config.sample.translation.rouge = True
     if variant == "gpu":
-        return seq2seq.one_accelerator(config, 15_000, 3000)
-    return seq2seq.published(config, 50_000, 512, 5000, dropout=0.1, hidden=768, feed_forward=3072, heads=12)
+        return pairs.one_accelerator(config, 15_000, 3000)
+    return pairs.published(config, 50_000, 512, 5000, dropout=0.1, hidden=768, feed_forward=3072, heads=12)
 
 
 def rows(config):
-    factors = seq2seq.factors(config.variant, FACTORS)
+    factors = pairs.factors(config.variant, FACTORS)
     if config.variant == "debug":
-        yield from seq2seq.method_rows(("standard",), (1, 5), factors, "dialects")
+        yield from pairs.method_rows(("standard",), (1, 5), factors, "dialects")
         return
     if config.variant == "local":
-        yield from seq2seq.method_rows(seq2seq.SIX, (1, 2, 5, 20), factors, "dialects")
-        yield from seq2seq.best_rows("MANS and SCP", 5, factors, 1, 5)
-        yield seq2seq.causal_row("dialects")
-        yield from seq2seq.joint_rows(config, (20,), factors["standard"], "dialects")
+        yield from pairs.method_rows(pairs.SIX, (1, 2, 5, 20), factors, "dialects")
+        yield from pairs.best_rows("MANS and SCP", 5, factors, 1, 5)
+        yield pairs.causal_row("dialects")
+        yield from pairs.joint_rows(config, (20,), factors["standard"], "dialects")
         return
     sets = [("qqp", QQP, {})] + ([("wiki_auto", WIKI, WIKI_AUTO)] if config.variant == "paper" else [])
     for plot, prefix, shared in sets:
-        yield from seq2seq.method_rows(seq2seq.SIX, (1, 2, 5, 20), factors, plot, prefix, shared)
-        yield from seq2seq.memory_rows(("standard",), factors, prefix, shared)
-        yield from seq2seq.best_rows("MANS and SCP", 5, factors, 5, 2, prefix, shared)
-        yield seq2seq.causal_row(plot, prefix, shared)
-        yield from seq2seq.joint_rows(config, (20, 2000), factors["standard"], plot, prefix, shared)
+        yield from pairs.dataset_rows(config, factors, plot, prefix, shared)

@@ -1,19 +1,24 @@
 """FastDiSS without a condition: text by embedding diffusion in few steps, beside masked diffusion.
 
-The network of `fastdiss_translation`, which reads for a source the one token that no text has. Data, and the judge, are
-the quickstart's, with which `local` and `debug` share AR and MDLM. No paper prints these numbers.
+The network of `fastdiss_translation`, whose source is the single token of an empty text. Data and judge are those of
+the quickstart, whose AR and MDLM rows `local` and `debug` share. No paper reports these numbers.
 """
 
-from configs import quickstart, seq2seq
+from configs.base import defaults
+from configs.recipes.columns import JUDGED, columns, quality
+from configs.recipes.pairs import row
+from configs.recipes.rows import held_out, sampled
+from configs.recipes.small import left_to_right
+from configs.recipes.text import python_source
 
 METHODS = ("standard", "MANS", "MANS and SCP", "random shift")
 STEPS = {"paper": (5, 20, 100, 1000), "gpu": (5, 20, 100), "local": (5, 20, 100), "debug": (2,)}
 FACTOR = 4.0
 TABLE = dict(
     title="Text by embedding diffusion in few steps, without a condition",
-    columns=tuple(column for column in quickstart.TABLE["columns"] if column[0] != "bits_per_byte"),
+    columns=columns("evaluations", JUDGED, "entropy", "diversity", "parse_rate", "seconds_per_sample"),
     published={},
-    plots=quickstart.TABLE["plots"],
+    plots=(quality(ylabel="perplexity under the AR judge"),),
     notes=(
         "Methods as in the table of translation: SCP and MANS with gap, coupling, map and strength inferred, 'random "
         f"shift' as their control; F is {FACTOR:g} for all, not tuned. Embedding diffusion rounds its last estimate "
@@ -23,9 +28,20 @@ TABLE = dict(
 )
 
 
+# Embedding diffusion of text, as a change of the quickstart's masked diffusion.
+EMBEDDING = {
+    "model.net": "encoder_decoder",
+    "objective.name": "embedding",
+    "process.schedule": "sigma_is_time",
+    "process.prediction": "clean",
+    "sample.policy": "embedding",
+    "sample.final": "none",
+}
+
+
 def get_config(variant: str = "local"):
-    config = quickstart.get_config(variant)
-    config.table, config.seeds = "fastdiss_text", (0,)
+    config = defaults("fastdiss_text", variant)
+    python_source(config)
     model = config.model
     config.encoder_decoder.update(hidden=model.hidden, decoder_blocks=model.blocks, heads=model.heads)
     config.encoder_decoder.update(encoder_blocks=1, feed_forward=4 * model.hidden, positions=config.data.length)
@@ -34,24 +50,12 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
-    yield dict(name="Held-out text", overrides={"sample.policy": "data"}, verbs=("sample",))
-    yield dict(name=seq2seq.AR, overrides=quickstart.left_to_right(config), verbs=("sample",))
+    yield held_out()
+    yield sampled("AR", left_to_right(config))
     for count in STEPS[config.variant]:
-        yield dict(
-            name=f"MDLM, {count} step{'s' if count > 1 else ''}",
-            overrides={"sample.steps": count},
-            verbs=("sample",),
-            curve="MDLM",
-        )
-    text = {
-        "model.net": "encoder_decoder",
-        "objective.name": "embedding",
-        "process.schedule": "sigma_is_time",
-        "process.prediction": "clean",
-        "sample.policy": "embedding",
-        "sample.final": "none",
-    }
+        yield sampled(f"MDLM, {count} step{'s' if count > 1 else ''}", {}, count, curve="MDLM")
     for method in METHODS[:1] if config.variant == "debug" else METHODS:
         for count in STEPS[config.variant]:
-            each = seq2seq.row(f"{method}, {count} steps", method, count, FACTOR, shared=text)
-            yield {name: each[name] for name in ("name", "overrides", "verbs")} | {"curve": method}
+            each = row(f"{method}, {count} steps", method, count, FACTOR, shared=EMBEDDING)
+            del each["curves"]
+            yield each | {"curve": method}

@@ -1,20 +1,21 @@
-"""FastDiSS in translation: few steps against many, with self-conditioning perturbed and noise by confidence.
+"""FastDiSS in translation: few steps against many, with perturbed self-conditioning and noise scaled by confidence.
 
-`local` and `debug` are dialects, a made-up task in which words must agree with one another; given Tatoeba's files
+`local` and `debug` are dialects, a synthetic task in which words must agree with one another. With the files of Tatoeba
 (--config.data.path=FOLDER) `local` has English to German too, which `gpu` trains at a better size. `paper` has the
-recipes of Difformer's and DINOISER's public code for IWSLT14 German-English and WMT14 English-German, from folders
-`iwslt14` and `wmt14` below data.path.
+recipes of the public code of Difformer and DINOISER for IWSLT14 German-English and WMT14 English-German, from folders
+`iwslt14` and `wmt14` in data.path.
 """
 
 from typing import Any
 
-from configs import seq2seq
+from configs.recipes import pairs
+from configs.recipes.pairs import TATOEBA, TATOEBA_PREFIX
 
-IWSLT, WMT, TATOEBA_PREFIX = "IWSLT14: ", "WMT14: ", "Tatoeba: "
+IWSLT, WMT = "IWSLT14: ", "WMT14: "
 TATOEBA_METHODS = ("standard", "MANS and SCP", "random shift, same mean")
 TABLE = dict(
     title="Translation by embedding diffusion in few steps",
-    columns=seq2seq.columns("bleu", "chrf", "exact"),
+    columns=pairs.columns("bleu", "chrf", "exact"),
     published={},
     figures=(
         (
@@ -29,7 +30,7 @@ TABLE = dict(
         ),
         ("Difformer, sacreBLEU", {f"{IWSLT}Base-D, 20 steps": "33.5 [C]", f"{WMT}Base-D, 20 steps": "26.2 [C]"}),
     ),
-    plots=seq2seq.plots(
+    plots=pairs.plots(
         "bleu",
         "BLEU",
         dialects="Dialects",
@@ -37,10 +38,10 @@ TABLE = dict(
         iwslt14="IWSLT14, German to English",
         wmt14="WMT14, English to German",
     )
-    + seq2seq.courses("dialects", "Dialects, 20 steps", seq2seq.SEVEN)
-    + seq2seq.courses("tatoeba", "Tatoeba, 20 steps", TATOEBA_METHODS, prefix=TATOEBA_PREFIX)
-    + seq2seq.courses("iwslt14", "IWSLT14, 20 steps", seq2seq.SIX, prefix=IWSLT),
-    notes=seq2seq.NOTES
+    + pairs.courses("dialects", "Dialects, 20 steps", pairs.SEVEN)
+    + pairs.courses("tatoeba", "Tatoeba, 20 steps", TATOEBA_METHODS, prefix=TATOEBA_PREFIX)
+    + pairs.courses("iwslt14", "IWSLT14, 20 steps", pairs.SIX, prefix=IWSLT),
+    notes=pairs.NOTES
     + (
         " Published figures are unverified: [N] from third-party notes on the paper (the two figures of 29.70 may be "
         "one row taken for the other), [W] extracted by machine from a leaderboard, with unknown steps and candidates, "
@@ -50,27 +51,7 @@ TABLE = dict(
 )
 FACTORS = dict(debug=3.0, local=2.0, gpu=3.0, paper=4.0)
 FEW = (1, 2, 3, 5, 10, 20)
-TATOEBA = {
-    "data.source": "tatoeba",
-    "data.tokenizer": "bpe",
-    "data.vocab_size": 4096,
-    "data.source_length": 20,
-    "data.length": 20,
-    "encoder_decoder.latent": 32,
-    "encoder_decoder.hidden": 128,
-    "encoder_decoder.encoder_blocks": 2,
-    "encoder_decoder.decoder_blocks": 2,
-    "encoder_decoder.feed_forward": 512,
-    # More steps of fewer pairs than the dialects take, at their rate.
-    "optimizer.warmup": 200,
-    "train.batch": 32,
-    "train.steps": 4000,
-    "train.checkpoint_every": 2000,
-    "train.evaluate_every": 2000,
-    "sample.count": 2000,
-    "sample.translation.tokenize": "intl",
-}
-# F, of 1.5 to 6 the best for each of the three after 2,000 steps (`fastdiss_ablations`).
+# The best F in 1.5 .. 6 for each of the three after 2,000 steps (`fastdiss_ablations`).
 TATOEBA_BEST = dict.fromkeys(TATOEBA_METHODS, 6.0)
 WMT14 = {
     "data.source": "wmt14",
@@ -83,12 +64,12 @@ WMT14 = {
     "sample.translation.tokenize": "intl",
 }
 # The published bases, with their own embeddings, schedules and samplers.
-BASE_D = seq2seq.fields("encoder_decoder", seq2seq.DIFFORMER) | {
+BASE_D = pairs.fields("encoder_decoder", pairs.DIFFORMER) | {
     "process.schedule": "sqrt_chain",
     "sample.translation.path": "spaced",
     "sample.translation.solver": "ancestral",
 }
-BASE_N = seq2seq.fields("encoder_decoder", seq2seq.DINOISER) | {
+BASE_N = pairs.fields("encoder_decoder", pairs.DINOISER) | {
     "embedding.alternate": "sum",
     "embedding.memory_rate": 1.0,
     "embedding.rounding": "round",
@@ -99,91 +80,73 @@ BASE_N = seq2seq.fields("encoder_decoder", seq2seq.DINOISER) | {
 
 
 def get_config(variant: str = "local"):
-    config = seq2seq.pairs("fastdiss_translation", variant)
+    config = pairs.translation("fastdiss_translation", variant, FACTORS["paper"])
     if variant == "local":
         config.seeds = tuple(range(5))
-    if variant == "gpu":
-        seq2seq.accelerated(config, length=24, vocabulary=4096)
-        config.data.source = "tatoeba"
-        seq2seq.one_accelerator(config, 20_000, 2000)
-        config.sample.count = 4000
-        config.sample.translation.tokenize = "intl"
-    if variant == "paper":
-        seq2seq.accelerated(config, length=128, vocabulary=10_000)
-        config.data.update(source="iwslt14", lower=True)
-        seq2seq.published(config, 300_000, 256, 10_000)
-        config.process.factor = FACTORS["paper"]
     return config
 
 
 def rows(config):
-    # What verbs take when no row is named comes first: the method itself, at few steps.
+    # The first row is what verbs use when no row is named: the method itself, at few steps.
     prefix = IWSLT if config.variant == "paper" else ""
     return sorted(all_rows(config), key=lambda each: each["name"] != f"{prefix}MANS and SCP, 5 steps")
 
 
 def all_rows(config):
     """The rows of a scale."""
-    factors = seq2seq.factors(config.variant, FACTORS)
+    factors = pairs.factors(config.variant, FACTORS)
     if config.variant == "debug":
-        # Two trainings, for the smallest table is a test of all its parts.
-        yield from seq2seq.method_rows(("MANS and SCP",), (5,), factors, "dialects")
-        yield from seq2seq.best_rows("MANS and SCP", 3, factors, 3, 2)
-        yield seq2seq.causal_row("dialects")
+        # Two trainings: the smallest table tests all of its parts.
+        yield from pairs.method_rows(("MANS and SCP",), (5,), factors, "dialects")
+        yield from pairs.best_rows("MANS and SCP", 3, factors, 3, 2)
+        yield pairs.causal_row("dialects")
         return
     if config.variant == "local":
         yield from ({"seeds": 3} | each for each in dialect_rows(config, factors))
         if config.data.path:
             yield from ({"seeds": 3} | each for each in tatoeba_rows())
         return
+    both: dict[str, Any] = dict(memory=("standard", "MANS and SCP"))
     if config.variant == "gpu":
-        yield from published_rows(config, factors, "tatoeba", "", {}, seq2seq.SIX, seq2seq.STEPS, 5, 2)
+        yield from pairs.dataset_rows(config, factors, "tatoeba", steps=pairs.STEPS, joint=(20, 100), **both)
         return
-    yield from published_rows(config, factors, "iwslt14", IWSLT, {}, seq2seq.SIX, seq2seq.STEPS, 7, 3)
-    wmt = dict.fromkeys(seq2seq.METHODS, 3.5)
-    yield from published_rows(
-        config, wmt, "wmt14", WMT, WMT14, ("standard", "MANS and SCP", "random shift"), (5, 20), 7, 3
-    )
+    both["candidates"] = (7, 3)
+    yield from pairs.dataset_rows(config, factors, "iwslt14", IWSLT, steps=pairs.STEPS, **both)
+    wmt, methods = dict.fromkeys(pairs.METHODS, 3.5), ("standard", "MANS and SCP", "random shift")
+    yield from pairs.dataset_rows(config, wmt, "wmt14", WMT, WMT14, methods, (5, 20), **both)
+    yield from base_rows()
+
+
+def base_rows():
+    """The published bases on both data sets of the scale `paper`."""
     for prefix, shared, factor, floor in ((IWSLT, {}, 4.0, "clipped"), (WMT, WMT14, 3.5, "clipped_s")):
-        base = shared | BASE_D | {name: shared[name] for name in shared if name.startswith("encoder_decoder.")}
-        yield seq2seq.row(f"{prefix}Base-D, 20 steps", "standard", 20, factor, shared=base)
-        base = shared | BASE_N | {name: shared[name] for name in shared if name.startswith("encoder_decoder.")}
-        base |= {"embedding.floor": floor, "encoder_decoder.latent": 64 if shared else 16}
-        yield seq2seq.row(f"{prefix}Base-N, 20 steps", "standard", 20, 1.0, shared=base)
+        sizes = {name: value for name, value in shared.items() if name.startswith("encoder_decoder.")}
+        yield pairs.row(f"{prefix}Base-D, 20 steps", "standard", 20, factor, shared=shared | BASE_D | sizes)
+        base = shared | BASE_N | sizes | {"embedding.floor": floor, "encoder_decoder.latent": 64 if shared else 16}
+        yield pairs.row(f"{prefix}Base-N, 20 steps", "standard", 20, 1.0, shared=base)
 
 
 def dialect_rows(config, factors):
-    """The made-up task: every method over steps, the base with many more; controls and other models at few."""
-    # The path is Tatoeba's; the made-up task needs none.
+    """The synthetic task: every method by number of steps, the base with many; controls and other models with few."""
+    # The path is that of Tatoeba; the synthetic task needs none.
     own = {"data.path": ""}
-    yield from seq2seq.method_rows(seq2seq.SEVEN, FEW, factors, "dialects", shared=own)
-    yield from seq2seq.method_rows(("standard", "MANS and SCP"), (100,), factors, "dialects", shared=own)
-    yield from seq2seq.method_rows(("standard",), (1000,), factors, "dialects", shared=own)
-    yield from seq2seq.method_rows(("SCP, Markov noise",), (5, 20), factors, "dialects", shared=own)
-    yield from seq2seq.memory_rows(("standard", "MANS and SCP"), factors, shared=own)
-    yield from seq2seq.best_rows("MANS and SCP", 5, factors, 3, 3, shared=own)
-    yield seq2seq.causal_row("dialects", shared=own)
-    for each in seq2seq.joint_rows(config, (20, 100), factors["standard"], "dialects", shared=own):
+    yield from pairs.method_rows(pairs.SEVEN, FEW, factors, "dialects", shared=own)
+    yield from pairs.method_rows(("standard", "MANS and SCP"), (100,), factors, "dialects", shared=own)
+    yield from pairs.method_rows(("standard",), (1000,), factors, "dialects", shared=own)
+    yield from pairs.method_rows(("SCP, Markov noise",), (5, 20), factors, "dialects", shared=own)
+    yield from pairs.memory_rows(("standard", "MANS and SCP"), factors, shared=own)
+    yield from pairs.best_rows("MANS and SCP", 5, factors, 3, 3, shared=own)
+    yield pairs.causal_row("dialects", shared=own)
+    for each in pairs.joint_rows(config, (20, 100), factors["standard"], "dialects", shared=own):
         yield each | {"seeds": 1}
 
 
 def tatoeba_rows():
     """English to German at a size that a CPU can train: the method, its base, and the control."""
     shared: dict[str, Any] = dict(prefix=TATOEBA_PREFIX, shared=TATOEBA)
-    for each in seq2seq.method_rows(TATOEBA_METHODS, FEW, TATOEBA_BEST, "tatoeba", **shared):
-        # Their difference is small beside the spread of seeds.
+    for each in pairs.method_rows(TATOEBA_METHODS, FEW, TATOEBA_BEST, "tatoeba", **shared):
+        # The difference of the two is small compared with the spread over seeds.
         yield each if "random" in each["name"] else each | {"seeds": 5}
-    yield from seq2seq.method_rows(("standard",), (100,), TATOEBA_BEST, "tatoeba", **shared)
-    yield from seq2seq.best_rows("MANS and SCP", 5, TATOEBA_BEST, 5, 2, **shared)
-    yield seq2seq.causal_row("tatoeba", **shared) | {"seeds": 1}
-
-
-def published_rows(config, factors, plot, prefix, shared, methods, steps, beam, seeds):
-    """A real data set: methods, memories, several candidates, and the autoregressive and the joint model."""
-    yield from seq2seq.method_rows(methods, steps, factors, plot, prefix, shared)
-    yield from seq2seq.memory_rows(("standard", "MANS and SCP"), factors, prefix, shared)
-    yield from seq2seq.best_rows("MANS and SCP", 5, factors, beam, seeds, prefix, shared)
-    yield seq2seq.causal_row(plot, prefix, shared)
-    yield from seq2seq.joint_rows(
-        config, (20, 2000) if config.variant == "paper" else (20, 100), factors["standard"], plot, prefix, shared
-    )
+    yield from pairs.method_rows(("standard",), (100,), TATOEBA_BEST, "tatoeba", **shared)
+    yield from pairs.best_rows("MANS and SCP", 5, TATOEBA_BEST, 5, 2, **shared)
+    yield pairs.causal_row("tatoeba", **shared) | {"seeds": 1}

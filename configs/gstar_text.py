@@ -1,18 +1,20 @@
-"""G-Star on text: draft, then revise what a learned predictor takes for errors, beside every other remasking sampler.
+"""G-Star on text: samplers that draft and revise what a learned predictor calls an error, beside remasking samplers.
 
 `paper` is OpenWebText in padded documents of 512 tokens: a denoiser (the table's own base row, or a converted public
 checkpoint by --config.checkpoint=FOLDER), a predictor of its full size trained by cross-entropy on the denoiser's
-mistakes, and 32 to 1,024 steps. It needs --config.data.path, --config.data.tokenizer_path and the judge's files. `gpu`
+errors, and 32 to 1,024 steps. It needs --config.data.path, --config.data.tokenizer_path and the judge's files. `gpu`
 is English Wikipedia of 2018, `local` the standard library's sources in tokens of a trained vocabulary: the base of the
 quickstart.
 """
 
-from configs.base import defaults, left_to_right, small, tiny
-from configs.gstar import BASE, GUIDED, LATE, NOTES, PLAIN, PREDICTOR_COLUMNS, predictor
-from configs.mdlm_owt import openwebtext, wikipedia
+from configs.recipes.columns import TEXT, columns, frontier, quality
+from configs.recipes.gstar import BASE, GUIDED, LATE, NOTES, PLAIN, PREDICTOR_COLUMNS, predictor
+from configs.recipes.rows import evaluated, sampled
+from configs.recipes.small import small
+from configs.recipes.text import judged, references
 
 STEPS = {"paper": (32, 64, 128, 256, 512, 1024), "gpu": (16, 64, 256), "local": (64,), "debug": (2, 4)}
-# At which windows, temperatures, predictors and labels are varied.
+# Steps at which windows, temperatures, predictors and labels are varied.
 ABLATED = {"paper": 128, "gpu": 64, "local": 64, "debug": 4}
 SAMPLERS = ("ancestral", "ReMDM-cap", "ReMDM-cap, eta 0.04", "ReMDM-rescale", "ReMDM-loop", "P2", "Star+", "Star-loop")
 WINDOWS = {
@@ -25,41 +27,18 @@ DEFAULT = {"paper": "full", "gpu": "block", "local": "block", "debug": "head"}
 
 TABLE = dict(
     title="G-Star on text: star-shaped sampling with a learned remasking module",
-    columns=(
-        ("bits_per_byte", "bits/byte", ".3f"),
+    columns=columns(
+        "bits_per_byte",
         *PREDICTOR_COLUMNS,
-        ("evaluations", "NFE", ".0f"),
-        ("predictor_evaluations", "predictor", ".0f"),
-        ("gigaflops", "GFLOP", ".2f"),
-        ("mauve", "MAUVE", ".3f"),
-        ("generative_perplexity", "gen. perplexity", ".2f"),
-        ("entropy", "entropy (nats)", ".3f"),
-        ("diversity", "diversity", ".3f"),
-        ("seconds_per_sample", "s/sample", ".3f"),
+        *("evaluations", "predictor_evaluations", "gigaflops"),
+        *("mauve", *TEXT, "seconds_per_sample"),
     ),
     published={"G-Star-loop, 128 steps": {"mauve": 0.573}},
     comparable=("paper",),
     tolerance={"mauve": 0.05},
     plots=(
-        dict(
-            name="quality",
-            x="gigaflops",
-            y="generative_perplexity",
-            title="Sample quality against cost, error predictor included",
-            xlabel="GFLOP a sample",
-            ylabel="perplexity under the judge",
-            log_y=True,
-        ),
-        dict(
-            name="frontier",
-            x="entropy",
-            y="generative_perplexity",
-            title="Better text or sharper text",
-            xlabel="entropy of a sample's tokens (nats)",
-            ylabel="perplexity under the judge",
-            log_x=False,
-            log_y=True,
-        ),
+        quality("Sample quality against cost, error predictor included", "gigaflops"),
+        frontier("Better text or sharper text"),
     ),
     notes=(
         NOTES + "Published, second-hand: MAUVE 0.573 for G-Star-loop at 128 steps against 0.234 for the best ReMDM, "
@@ -72,31 +51,22 @@ TABLE = dict(
 
 
 def get_config(variant: str = "local"):
-    config = defaults("gstar_text", variant)
-    config.judge.update(name="row", row="AR")
-    config.quality.mauve = variant != "debug"
+    config = judged("gstar_text", variant, local=small)
     if variant == "paper":
-        openwebtext(config)
         config.data.update(length=512, packing="padded", document="file")
-        config.judge.update(name="gpt2", row="")
         config.sample.update(count=5000, batch=64, nucleus=0.9, nucleus_rule="inclusive")
     elif variant == "gpu":
-        wikipedia(config)
         config.sample.update(count=512, batch=64)
-    elif variant == "local":
-        small(config)
-    else:
-        tiny(config)
     return config
 
 
 def learner(config, kind: str, **fields) -> dict:
-    """Overrides of an error predictor; at local scale, where ten of them share a core, of half the usual steps."""
+    """Overrides of an error predictor; at local scale, where ten are trained, half of the usual steps."""
     return predictor(config, kind, **fields) | ({"train.steps": 500} if config.variant == "local" else {})
 
 
 def ablations(config, kind: str):
-    """(name, overrides) of settings beside the table's own, each changed by itself."""
+    """(name, overrides) of settings beside the table's own, each changed alone."""
     trained = learner(config, kind)
     loop, late = GUIDED["G-Star-loop"] | trained, GUIDED["G-Star+"] | trained
     for on in WINDOWS[config.variant]:
@@ -122,13 +92,11 @@ def ablations(config, kind: str):
 
 
 def rows(config):
-    variant = config.variant
+    variant, kind = config.variant, DEFAULT[config.variant]
     if variant != "paper":
-        yield dict(name="Held-out text", overrides={"sample.policy": "data"}, verbs=("sample",), seeds=1)
-        yield dict(name="AR", overrides=left_to_right(config), verbs=("evaluate", "sample"), seeds=1)
-    yield dict(name=BASE, overrides={}, verbs=("evaluate",))
-    kind = DEFAULT[variant]
-    guided = learner(config, kind)
+        yield from references(config, steps=0)
+    yield evaluated(BASE)
+    guided, point = learner(config, kind), ABLATED[variant]
     yield dict(name=f"predictor, {kind}", overrides=guided, verbs=("train",))
     methods = {name: PLAIN[name] for name in SAMPLERS}
     methods |= {name: GUIDED[name] | guided for name in ("G-Star+", "G-Star-loop", "P2, planner")}
@@ -136,14 +104,9 @@ def rows(config):
     for steps in STEPS[variant]:
         for name, overrides in methods.items():
             curve = tuple(name.split(", "))
-            curves = {"quality": curve} | ({"frontier": curve} if steps == ABLATED[variant] else {})
-            settings = overrides | {"sample.steps": steps}
-            yield dict(name=f"{name}, {steps} steps", overrides=settings, verbs=("sample",), curves=curves)
-    point = ABLATED[variant]
-    known = {f"{name}, {point} steps" for name in methods}
+            curves = {"quality": curve} | ({"frontier": curve} if steps == point else {})
+            yield sampled(f"{name}, {steps} steps", overrides, steps, curves=curves)
     for name, overrides in ablations(config, kind):
-        row = f"{name}, {point} steps"
-        if row not in known:
-            settings = overrides | {"sample.steps": point}
+        if name not in methods:
             curves = {"frontier": tuple(name.split(", "))}
-            yield dict(name=row, overrides=settings, verbs=("sample",), curves=curves, seeds=1)
+            yield sampled(f"{name}, {point} steps", overrides, point, curves=curves, seeds=1)

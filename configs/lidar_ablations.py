@@ -1,12 +1,12 @@
-"""How the methods of `lidar_shapes` depend on their settings, on validation prompts, by which they are chosen.
+"""Settings of the methods of `lidar_shapes` on validation prompts, where they are tuned.
 
 LiDAR's particles, reward strength (lambda), scale, stop and lookahead steps; the strengths of gradient guidance, DATE
-and FK steering; the steps of the sampler itself. It shares the trained model and the reward with `lidar_shapes`.
+and FK steering; the steps of the sampler itself. The trained model and the reward are shared with `lidar_shapes`.
 """
 
-from configs.shapes import BASE, COLUMNS, NOTES, method, prompted, reward_row
+from configs.recipes.glyphs import BASE, COLUMNS, NOTES, method, prompted, reward_row
 
-# A field of `lookahead`: its label, what it is in the other rows, and its values.
+# A field of `lookahead`: its label, its value in the other rows, and all of its values.
 SWEEPS = {
     "particles": ("lookahead particles", 25, (3, 9, 25, 50, 100)),
     "strength": ("strength of the reward (lambda)", 5000.0, (1.0, 10.0, 100.0, 5000.0)),
@@ -14,7 +14,7 @@ SWEEPS = {
     "steps": ("steps of the lookahead sampler", 5, (2, 3, 5, 10)),
 }
 GRADIENTS, RATES, STEERINGS = (1.0, 3.0, 10.0, 30.0, 100.0), (0.01, 0.03, 0.1, 0.5, 2.0), (3.0, 10.0, 30.0)
-# Steps of the sampler, 50 in all other rows, and the three methods that are compared by them.
+# Steps of the sampler, 50 in all other rows; STEPPED has the three methods that are compared by them.
 STEPS = (10, 20, 50, 100)
 PICTURED = (BASE, "best of 4", "gradient, scale 10", "DATE, rate 0.1", "FK difference, strength 10", "LiDAR")
 STEPPED = {BASE: ("plain", {}), "LiDAR": ("lidar", {}), "gradient": ("gradient", {"gradient__scale": 10.0})}
@@ -75,7 +75,7 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
-    """All rows; of the pictures beside one another only some, or they would be too small to see."""
+    """All rows; only some have their images in the figure, where more would be too small to see."""
     for row in all_rows(config):
         yield row | {"pictured": row["name"] in PICTURED}
 

@@ -1,10 +1,12 @@
 """LiDAR where everything is known: a mixture of three Gaussians on a line, tilted by the reward r(x) = x.
 
-No training. Every guide is measured by its distance from the exact tilted law (mean 1.845), and LiDAR's guide by its
-error against the exact gradient as lookahead samples grow. `paper` and `local` are one; `debug` is small.
+No training. Every guide is measured by the distance of its samples from the exact tilted distribution (mean 1.845), and
+LiDAR's guide by its error against the exact gradient by number of lookahead samples. `paper` and `local` are equal;
+`debug` is small.
 """
 
 from configs.base import defaults
+from configs.recipes.rows import sampled
 
 PARTICLES = (4, 16, 64, 256, 1024)
 
@@ -17,7 +19,7 @@ TABLE = dict(
         ("gradient_error", "error of its gradient", ".4f"),
         ("exact_mean", "exact mean", ".3f"),
     ),
-    # Mean and distance in float64 (specification of LiDAR, 8.1): computed, not published.
+    # Mean and distance, computed in float64 and not published.
     published={
         "none, DDPM": {"mean": -0.437, "wasserstein": 2.28},
         "exact, DDPM": {"mean": 1.847, "wasserstein": 0.022},
@@ -93,14 +95,14 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
-    debug = config.variant == "debug"
+    debug, fields = config.variant == "debug", "sample.gaussian"
     for solver, eta in (("DDPM", 1.0), ("DDIM", 0.0)):
-        kind = {"sample.gaussian.eta": eta}
+        kind = {f"{fields}.eta": eta}
         for name, method in (("none", "plain"), ("exact", "exact"), ("gradient", "gradient")):
-            yield dict(name=f"{name}, {solver}", overrides=kind | {"sample.gaussian.method": method}, verbs=("sample",))
+            yield sampled(f"{name}, {solver}", kind | {f"{fields}.method": method})
         for count in PARTICLES[:2] if debug else PARTICLES:
-            lidar = {"sample.gaussian.method": "lidar", "sample.gaussian.lookahead.particles": count}
-            yield dict(name=f"LiDAR {count}, {solver}", overrides=kind | lidar, verbs=("sample",))
+            lidar = {f"{fields}.method": "lidar", f"{fields}.lookahead.particles": count}
+            yield sampled(f"LiDAR {count}, {solver}", kind | lidar)
     if not debug:
-        lidar |= {"sample.gaussian.lookahead.particles": 256, "sample.gaussian.lookahead.stop": 0.2}
-        yield dict(name="LiDAR 256, DDPM, until 0.2", overrides=lidar | {"sample.gaussian.eta": 1.0}, verbs=("sample",))
+        lidar = {f"{fields}.method": "lidar", f"{fields}.lookahead.particles": 256, f"{fields}.lookahead.stop": 0.2}
+        yield sampled("LiDAR 256, DDPM, until 0.2", lidar | {f"{fields}.eta": 1.0})

@@ -1,12 +1,14 @@
-"""LiDAR against its baselines on pictures of glyphs: GenEval's six tasks with an exact checker, on a CPU.
+"""LiDAR against its baselines on images of glyphs: the six tasks of GenEval with an exact checker, on a CPU.
 
-The exact tier needs no training: the model of each prompt is a set of pictures with a little noise, of which a third
-fulfil it, and the reward is the share of the prompt that a picture fulfils. The trained tier is a U-Net that is told
-prompts, with a learned reward, on test prompts that neither saw; strengths are those that `lidar_ablations` found best
-on validation prompts. `debug` has both at the smallest size.
+The exact tier needs no training: the model of each prompt is a set of images with a little noise, of which a third
+fulfill it, and the reward is the share of the prompt that an image fulfills. The trained tier is a U-Net conditioned on
+prompts, with a learned reward, on test prompts that neither was trained on; strengths are the best of `lidar_ablations`
+on validation prompts. `debug` has both tiers at the smallest size.
 """
 
-from configs.shapes import BASE, COLUMNS, NOTES, method, prompted, reward_row
+import functools
+
+from configs.recipes.glyphs import BASE, COLUMNS, NOTES, method, prompted, reward_row
 
 PLOTS = (
     ("time", "the trained model", "seconds_per_prompt", "seconds for the pictures of a prompt"),
@@ -37,7 +39,7 @@ TABLE = dict(
 )
 
 
-# By overall score on validation prompts, of the settings of `lidar_ablations` at local scale; many are within noise.
+# The best of `lidar_ablations` at local scale by overall score on validation prompts; many differ within noise.
 TUNED = {
     "gradient": {"gradient__scale": 3.0},
     "condition": {"condition__rate": 0.1},
@@ -52,7 +54,7 @@ def get_config(variant: str = "local"):
 
 
 def exact_rows(config):
-    """The exact tier, each method at the settings of the specification (8.2)."""
+    """The exact tier: every method with its default settings, unless its name states another."""
     debug = config.variant == "debug"
 
     def row(name, kind="plain", curve=None, **fields):
@@ -75,17 +77,19 @@ def exact_rows(config):
     yield row("LiDAR 50 and FK", "lidar_steering", "LiDAR and FK")
 
 
+def trained(config, name: str, kind="plain", curve=None, steps: int = 0, **fields) -> dict:
+    """A row of the trained tier, in the usual number of steps if `steps` is 0."""
+    steps = 0 if steps == config.sample.steps else steps
+    other = (f"{steps} steps",) if steps else ()
+    line = (curve or name, *other)
+    made = method(", ".join((name, *other)), kind, {"time": line, "evaluations": line}, steps=steps, **fields)
+    return made | {"pictured": not other}
+
+
 def trained_rows(config):
-    """Every method on the trained model, in the usual number of steps and in few."""
+    """The trained tier: every method in the usual number of steps and in few."""
     debug, full, usual = config.variant == "debug", config.variant != "local", config.sample.steps
-
-    def row(name, kind="plain", curve=None, steps=usual, **fields):
-        other = () if steps == usual else (f"{steps} steps",)
-        line = (curve or name, *other)
-        curves = {"time": line, "evaluations": line}
-        made = method(", ".join((name, *other)), kind, curves, steps=steps if other else 0, **fields)
-        return made | {"pictured": not other}
-
+    row = functools.partial(trained, config)
     yield row(BASE)
     if debug:
         yield row("gradient", "gradient")
@@ -107,7 +111,7 @@ def trained_rows(config):
         yield row("FK", "steering", steps=steps, **TUNED["steering"])
         for count in (3, 9, 25, 50, 100) if full else (3, 9, 50):
             yield row(f"LiDAR {count}", "lidar", "LiDAR", steps, lookahead__particles=count, **TUNED["lidar"])
-    # On validation prompts gradient guidance goes on gaining with steps.
+    # On validation prompts gradient guidance keeps improving with the number of steps.
     yield row("gradient", "gradient", "gradient (universal guidance)", 2 * usual, **TUNED["gradient"])
     yield row("LiDAR 9", "lidar", "LiDAR", 2 * usual, lookahead__particles=9, **TUNED["lidar"])
     if full:

@@ -1,19 +1,21 @@
-"""MDM-Prime on images: digits of pixel values, Fréchet distances at equal evaluations, and bits a dimension.
+"""MDM-Prime on images: sub-tokens of pixel values, Fréchet distances at equal evaluations, and bits per dimension.
 
 `paper` is the published recipe on CIFAR-10 and downsampled ImageNet. It needs --config.data.path=FOLDER that holds both
 sets at any depth, and for FID the package torch-fidelity and --config.judge.checkpoint=FILE with Inception's weights.
-`gpu` and `local` need --config.data.path=FOLDER with MNIST's four files; their pictures are compared with real ones in
-the features of a classifier that the same table trains, which is no FID.
+`gpu` and `local` need --config.data.path=FOLDER with the four files of MNIST; they compare samples with real images in
+the features of a classifier that the table trains, which is not FID.
 """
 
 from configs.base import defaults
-from configs.images import blobs, cifar10, classifier_row, mnist
+from configs.recipes.columns import columns, image_quality
+from configs.recipes.images import blobs, cifar10, classifier_row, mnist
+from configs.recipes.rows import evaluated, held_out, sampled
 
 CIFAR, IMAGENET = "CIFAR-10", "ImageNet-32"
-PAIRS = "2/3"  # digits a colour: a pixel's three bytes as two symbols, which is plain masking of those symbols
+PAIRS = "2/3"  # sub-tokens per color: the three bytes of a pixel as two symbols, each a token of plain masking
 SOURCES = {CIFAR: "cifar10", IMAGENET: "imagenet32"}
 IMAGES = {CIFAR: 50_000, IMAGENET: 1_281_167}
-# Epochs of 512 images at which the published runs stopped, by their distance of 2,000 samples.
+# Epochs of 512 images at the end of the published runs, chosen by their distance of 2,000 samples.
 EPOCHS = {
     CIFAR: {PAIRS: 2250, 1: 2500, 2: 4250, 3: 3500, 4: 2500, 8: 1500},
     IMAGENET: {PAIRS: 600, 1: 675, 2: 975, 3: 1050, 4: 900, 8: 650},
@@ -76,7 +78,7 @@ SAMPLERS = {
         },
     },
 }
-# Digits drawn each from its marginal (the published `carry_over` flag), or together as one pixel value.
+# Numbers of sub-tokens that are drawn as one pixel value; others are drawn each from its marginal, as published.
 TOGETHER = (3, 4)
 
 
@@ -88,17 +90,14 @@ def name_of(data: str, digits, steps: int = 0) -> str:
 
 TABLE = dict(
     title="MDM-Prime on images",
-    columns=(
+    columns=columns(
         ("bits_per_byte", "bits/dimension (valid bound)", ".3f"),
         ("joint_ce/nats_per_token", "joint_ce (nats, no likelihood)", ".3f"),
-        ("evaluations", "NFE", ".0f"),
+        "evaluations",
         ("idle_share", "idle steps", ".1%"),
-        ("fid", "FID", ".2f"),
-        ("classifier_frechet", "Fréchet distance (classifier trained here)", ".2f"),
-        ("confidence", "classifier's confidence", ".3f"),
-        ("class_entropy", "evenness of classes", ".3f"),
+        *("fid", "classifier_frechet", "confidence", "class_entropy"),
         ("invalid_code_rate", "invalid codes", ".2%"),
-        ("seconds_per_sample", "s/sample", ".3f"),
+        "seconds_per_sample",
     ),
     published={
         name_of(data, digits, steps): {"fid": value}
@@ -109,17 +108,7 @@ TABLE = dict(
     },
     comparable=("paper",),
     tolerance={"fid": 0.5},
-    plots=(
-        dict(
-            name="quality",
-            x="evaluations",
-            y="classifier_frechet",
-            title="Distance from real images against cost",
-            xlabel="denoiser evaluations a sample (NFE)",
-            ylabel="Fréchet distance in a classifier's features",
-            log_y=True,
-        ),
-    ),
+    plots=(image_quality(),),
     notes=(
         "One digit is plain masked diffusion; 2/3 packs a pixel's three bytes into two symbols of 4,096. All rows are "
         "trained as published, on the cross-entropy of every pixel, known or not, without weight or filter, which is "
@@ -177,14 +166,14 @@ def published_rows():
     for data, figures in FID.items():
         for digits in EPOCHS[data]:
             overrides = {"data.source": SOURCES[data], "train.steps": steps_of(data, digits)}
-            # What ImageNet's FID is against; CIFAR-10's is against its training images.
+            # The reference of ImageNet's FID; that of CIFAR-10 is its training images.
             overrides |= {"judge.reference": "validation"} if data == IMAGENET else {}
             if digits == PAIRS:
                 symbols = {"data.source": f"{SOURCES[data]}_pairs", "data.length": 2048, "data.vocab_size": 4096}
                 overrides |= symbols | {"process.power": 2.0}
             else:
                 overrides |= {"codec.digits": digits}
-            yield dict(name=name_of(data, digits), overrides=overrides, verbs=("evaluate",))
+            yield evaluated(name_of(data, digits), overrides)
             for steps in figures:
                 ramp, corrector, warp = SAMPLERS[data].get(digits, {}).get(steps, ((), (), ()))
                 settings = {
@@ -194,18 +183,16 @@ def published_rows():
                     "sample.warp": warp,
                     "sample.digits_draw": "token" if digits in TOGETHER else "marginal",
                 }
-                yield dict(name=name_of(data, digits, steps), overrides=overrides | settings, verbs=("sample",))
+                yield sampled(name_of(data, digits, steps), overrides | settings)
 
 
 def mnist_rows(config):
     """A classifier, real images, and every number of digits at every number of steps."""
     yield classifier_row(config)
-    yield dict(name="Real images", overrides={"sample.policy": "data"}, verbs=("sample",), seeds=1)
+    yield held_out("Real images", seeds=1)
     data = "blobs" if config.variant == "debug" else "MNIST"
     for digits in DIGITS[config.variant]:
         network = {"codec.digits": digits}
-        yield dict(name=name_of(data, digits), overrides=network, verbs=("evaluate",))
+        yield evaluated(name_of(data, digits), network)
         for steps in STEPS[config.variant]:
-            overrides = network | {"sample.steps": steps}
-            name = name_of(data, digits, steps)
-            yield dict(name=name, overrides=overrides, verbs=("sample",), curve=name_of(data, digits))
+            yield sampled(name_of(data, digits, steps), network, steps, curve=name_of(data, digits))

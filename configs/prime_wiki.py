@@ -1,13 +1,14 @@
 """Prime's two objectives on a second data set: English Wikipedia articles of 2018 over 27 symbols (a-z and space).
 
 Every variant but `debug` needs --config.data.path=FOLDER with the articles (source "enwiki2018"). Tokens are a byte
-pair vocabulary of 4,096 trained on the text itself; `local` takes the 27 symbols, as prime_text:local takes bytes.
+pair vocabulary of 4,096 trained on the text itself; `local` uses the 27 symbols, as prime_text:local uses bytes.
 """
 
-from configs.base import defaults, small, tiny
-from configs.prime_text import ALSO, COLUMNS, NOTES, SAMPLING_STEPS, comparison, plots
+from configs.base import defaults
+from configs.recipes.prime import ALSO, COLUMNS, NOTES, comparison, plots
+from configs.recipes.small import small, tiny
+from configs.recipes.text import ALPHABET
 
-ALPHABET = " abcdefghijklmnopqrstuvwxyz"
 DIGITS = {"paper": (2, 3, 4), "gpu": (2, 4), "local": (2, 4), "debug": (2,)}
 TABLE = dict(
     title="MDM-Prime on 27-symbol Wikipedia: joint against marginal",
@@ -16,7 +17,7 @@ TABLE = dict(
     plots=plots(DIGITS["paper"]),
     notes=NOTES
     + (
-        "Nobody publishes these numbers. Text is enwiki2018 in lower case, digits spelt out, everything but a-z a "
+        "Nobody publishes these numbers. Text is enwiki2018 in lower case, digits spelled out, everything but a-z a "
         "space, so that a byte is a character. `local` takes one seed, 1.4 million characters and a million parameters."
     ),
 )
@@ -57,4 +58,4 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
-    yield from comparison(config, DIGITS[config.variant], SAMPLING_STEPS[config.variant])
+    yield from comparison(config, DIGITS[config.variant])

@@ -1,25 +1,22 @@
 """Zero-shot perplexity of the models of prime_text on seven other corpora, by valid bounds.
 
-The trainings are those of prime_text, and are shared with it. `paper` needs --config.data.path,
---config.data.tokenizer_path and each set's own path, such as --config.evaluate.zero_shot.ptb.path=FOLDER; elsewhere a
-set that is not there leaves an empty column.
+The trainings are those of prime_text and are shared with it. `paper` needs --config.data.path,
+--config.data.tokenizer_path and the path of each set, such as --config.evaluate.zero_shot.ptb.path=FOLDER; at other
+scales a missing set is an empty column.
 """
 
-from configs import mdlm_owt
 from configs.base import defaults
-from configs.mdlm_owt import TITLES, ZERO_SHOT, ZERO_SHOT_AR, ZERO_SHOT_MDLM, figures, zero_shot
-from configs.prime_text import DIGITS, FIGURES, baseline, models, recipe
+from configs.recipes.prime import DIGITS, FIGURES, at_prime_scale, baseline, models
+from configs.recipes.rows import evaluated
+from configs.recipes.zero_shot import AR, COLUMNS, MDLM, TOLERANCE, figures, score_zero_shot
 
 TABLE = dict(
     title="MDM-Prime, zero-shot perplexity (valid bounds)",
     figures=FIGURES,
-    columns=(
-        ("perplexity", "perplexity (ours, valid bound)", ".2f"),
-        *((f"{name}_perplexity", title, ".2f") for name, title in zip(ZERO_SHOT, TITLES, strict=True)),
-    ),
-    published={"AR": figures(17.54, ZERO_SHOT_AR), "MDLM": figures(22.98, ZERO_SHOT_MDLM)},
+    columns=(("perplexity", "perplexity (ours, valid bound)", ".2f"), *COLUMNS),
+    published={"AR": figures(17.54, AR), "MDLM": figures(22.98, MDLM)},
     comparable=("paper",),
-    tolerance=mdlm_owt.TABLE["tolerance"],
+    tolerance=TOLERANCE,
     notes=(
         "The first two columns are OpenWebText's, see prime_text. The MDM-Prime paper prints zero-shot perplexities "
         "too; those of Prime are exp(joint_ce), which is no perplexity, and its authors have withdrawn the table. The "
@@ -33,12 +30,12 @@ TABLE = dict(
 
 def get_config(variant: str = "local"):
     config = defaults("prime_zero_shot", variant)
-    recipe(config)
-    zero_shot(config, required=variant == "paper")
+    at_prime_scale(config)
+    score_zero_shot(config, required=variant == "paper")
     return config
 
 
 def rows(config):
-    yield dict(name="AR", overrides=baseline(config), verbs=("evaluate",))
+    yield evaluated("AR", baseline(config))
     for name, _, overrides, _ in models(DIGITS[config.variant]):
-        yield dict(name=name, overrides=overrides, verbs=("evaluate",))
+        yield evaluated(name, overrides)

@@ -1,20 +1,16 @@
-"""ReMDM and its kin (arXiv 2503.00307): every rule of remasking, and how its settings matter.
+"""Remasking samplers without a predictor (ReMDM, arXiv 2503.00307): every rule, and the effect of its settings.
 
 `paper` is OpenWebText with the public MDLM checkpoint (--config.checkpoint=FOLDER, converted) or the table's own base
-row, in windows of 1,024 tokens; it needs --config.data.path and --config.data.tokenizer_path. `local` is the base of
-`configs/gstar_code.py`, whose best row of this table is the baseline to beat.
+row, in windows of 1,024 tokens; it needs --config.data.path and --config.data.tokenizer_path. `local` has the
+base of `configs/gstar_code.py`, whose samplers are compared with the best row of this table.
 """
 
-from configs.base import defaults, left_to_right, python_bytes, tiny
-from configs.gstar import BASE, LATE, LOOP, PLAIN, remdm
-from configs.mdlm_owt import openwebtext, wikipedia
+from configs.recipes.columns import TEXT, columns, frontier
+from configs.recipes.gstar import BASE, LATE, LOOP, PLAIN, remdm
+from configs.recipes.rows import evaluated, sampled
+from configs.recipes.text import judged, references
 
-STEPS = {
-    "paper": (128, 256, 512, 1024, 2048, 4096),
-    "gpu": (32, 128),
-    "local": (64,),
-    "debug": (4,),
-}
+STEPS = {"paper": (128, 256, 512, 1024, 2048, 4096), "gpu": (32, 128), "local": (64,), "debug": (4,)}
 # MAUVE, generative perplexity and entropy, as recalled: MDLM's, and the best ReMDM's at that number of steps.
 RECALLED = {
     "ancestral": {
@@ -43,16 +39,7 @@ TUNED = {
 
 TABLE = dict(
     title="Remasking samplers without a predictor",
-    columns=(
-        ("bits_per_byte", "bits/byte", ".3f"),
-        ("evaluations", "NFE", ".0f"),
-        ("mauve", "MAUVE", ".3f"),
-        ("generative_perplexity", "gen. perplexity", ".2f"),
-        ("entropy", "entropy (nats)", ".3f"),
-        ("diversity", "diversity", ".3f"),
-        ("parse_rate", "parses", ".3f"),
-        ("seconds_per_sample", "s/sample", ".3f"),
-    ),
+    columns=columns("bits_per_byte", "evaluations", "mauve", *TEXT, "parse_rate", "seconds_per_sample"),
     published={
         f"{method}, {steps}": dict(zip(("mauve", "generative_perplexity", "entropy"), figures, strict=True))
         for method, cells in RECALLED.items()
@@ -60,18 +47,7 @@ TABLE = dict(
     },
     comparable=("paper",),
     tolerance={"mauve": 0.05, "generative_perplexity": 5.0, "entropy": 0.1},
-    plots=(
-        dict(
-            name="frontier",
-            x="entropy",
-            y="generative_perplexity",
-            title="Better text or sharper text",
-            xlabel="entropy of a sample's tokens (nats)",
-            ylabel="perplexity under the judge",
-            log_x=False,
-            log_y=True,
-        ),
-    ),
+    plots=(frontier("Better text or sharper text"),),
     notes=(
         "All rows sample one denoiser, with an evaluation a step and one that fills what is left. Published figures "
         "are those of the ReMDM paper at 1,024 tokens, nucleus 0.9 and 5,000 samples, as recalled, not checked: the "
@@ -83,40 +59,31 @@ TABLE = dict(
 )
 
 
+SAMPLES = {
+    "paper": dict(count=5000, batch=64, nucleus=0.9, nucleus_rule="inclusive", final="argmax"),
+    "gpu": dict(count=512, batch=64),
+    "local": dict(count=128, batch=128),
+    "debug": {},
+}
+
+
 def get_config(variant: str = "local"):
-    config = defaults("remdm", variant)
-    config.judge.update(name="row", row="AR")
-    config.quality.update(mauve=variant != "debug", parse=variant in ("local", "debug"))
-    config.sample.final = "draw"
-    if variant == "paper":
-        openwebtext(config)
-        config.judge.update(name="gpt2", row="")
-        config.sample.update(count=5000, batch=64, nucleus=0.9, nucleus_rule="inclusive", final="argmax")
-    elif variant == "gpu":
-        wikipedia(config)
-        config.sample.update(count=512, batch=64)
-    elif variant == "local":
-        python_bytes(config)
-        config.sample.update(count=128, batch=128)
-        config.judge.batch = 64
-    else:
-        tiny(config)
+    config = judged("remdm", variant)
+    config.quality.parse = variant in ("local", "debug")
+    config.sample.update(dict(final="draw") | SAMPLES[variant])
     return config
 
 
 def rows(config):
     variant = config.variant
     if variant != "paper":
-        yield dict(name="Held-out text", overrides={"sample.policy": "data"}, verbs=("sample",), seeds=1)
-        steps = {"train.steps": 2000} if variant == "local" else {}
-        yield dict(name="AR", overrides=left_to_right(config) | steps, verbs=("evaluate", "sample"), seeds=1)
-    yield dict(name=BASE, overrides={}, verbs=("evaluate",))
+        yield from references(config)
+    yield evaluated(BASE)
     methods = PLAIN if variant == "paper" else PLAIN | TUNED
     for steps in STEPS[variant]:
         for name, overrides in methods.items():
-            settings = overrides | {"sample.steps": steps}
             curve = name.partition(",")[0]
-            # These two collapse on bytes (see the notes), far off what the plot can show beside the others.
+            # These two collapse on bytes (see the notes), outside the range of the plot.
             collapsed = variant == "local" and curve in ("confidence", "P2")
             curves = {} if collapsed else {"frontier": (curve, str(steps))}
-            yield dict(name=f"{name}, {steps}", overrides=settings, verbs=("sample",), curves=curves)
+            yield sampled(f"{name}, {steps}", overrides, steps, curves=curves)

@@ -1,22 +1,23 @@
-"""SCMDM on genomes: sequences of asked-for species, by a trained MDLM that goes on with its own prediction as input.
+"""SCMDM on genomes: sequences conditioned on a species, by an MDLM trained further with its own prediction as input.
 
 `paper` is the recipe on ten species (needs --config.data.path=FOLDER with their genomes) in windows of 32,768
 nucleotides; the published backbone is DiMamba, here it is the transformer at the same width. `gpu` and `local` are
-splice sites of three species (--config.data.path=FOLDER with eie.at.txt and its siblings); windows of four small
-genomes are --config.data.source=genomes_small --config.data.vocab_size=7 --config.model.labels=4. `debug` draws its
-sequences itself.
+splice sites of three species (--config.data.path=FOLDER with eie.at.txt and its siblings). Windows of four small
+genomes need --config.data.source=genomes_small --config.data.vocab_size=7 --config.model.labels=4. `debug` draws its
+sequences.
 """
 
-from configs.base import defaults, small, tiny
-from configs.scmdm import BOUNDS, NOTES, after_training, models
-from configs.scmdm import rows as shared_rows
+from configs.base import defaults
+from configs.recipes.columns import columns, plot
+from configs.recipes.scmdm import BOUNDS, NOTES, domain_rows, networks
+from configs.recipes.small import small, tiny
 
 STEPS = {"paper": (128,), "gpu": (16, 64, 128), "local": (16, 64), "debug": (2, 4)}
 POST_TRAINING = {"paper": 600, "gpu": 400, "local": 200, "debug": 4}
 
 TABLE = dict(
     title="SCMDM on genomes: self-conditioning after training, and its controls",
-    columns=(
+    columns=columns(
         ("kmer3_distance", "3-mer distance", ".4f"),
         ("kmer6_distance", "6-mer distance", ".4f"),
         ("splice_rule", "GT..AG", ".1%"),
@@ -25,22 +26,21 @@ TABLE = dict(
         ("species_accuracy", "asked-for species", ".1%"),
         ("species_f1", "F1 of species", ".3f"),
         ("kmer_auroc", "AUROC (k-mers)", ".3f"),
-        ("samples", "samples a set", ".0f"),
-        ("entropy", "entropy (nats)", ".3f"),
+        "samples",
+        "entropy",
         ("nats_per_token", "NELBO (nats/token; SCMDM: two passes)", ".4f"),
         *BOUNDS,
-        ("evaluations", "NFE", ".0f"),
-        ("seconds_per_sample", "s/sample", ".3f"),
+        "evaluations",
+        "seconds_per_sample",
     ),
     published={},
     comparable=("paper",),
     plots=(
-        dict(
-            name="kmers",
-            x="evaluations",
-            y="kmer6_distance",
-            title="Distance of 6-mer spectra from held-out sequences against cost",
-            xlabel="denoiser evaluations a sample (NFE)",
+        plot(
+            "kmers",
+            "evaluations",
+            "kmer6_distance",
+            "Distance of 6-mer spectra from held-out sequences against cost",
             ylabel="Jensen-Shannon distance, mean over species",
         ),
     ),
@@ -72,7 +72,7 @@ def get_config(variant: str = "local"):
         config.optimizer.update(learning_rate=2e-3, warmup=3000, decay="cosine", floor=2e-6)
         config.train.update(steps=30_000, batch=32, evaluate_every=3000, evaluate_batches=8, checkpoint_every=3000)
         config.evaluate.update(batch=32)
-        # 64 of each species.
+        # 64 per species.
         config.sample.update(count=640, batch=32, label=-2)
         return config
     small(config)
@@ -91,5 +91,5 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
-    networks = dict(models(POST_TRAINING[config.variant], after_training(config, warmup=60)))
-    yield from shared_rows(networks, STEPS[config.variant], "Held-out sequences")
+    models = networks(config, POST_TRAINING[config.variant], warmup=60)
+    yield from domain_rows(models, STEPS[config.variant], "Held-out sequences")

@@ -1,46 +1,31 @@
-"""SCMDM on images: pixel values from a trained MDLM that goes on training with its own prediction as input.
+"""SCMDM on images: pixel values from an MDLM trained further with its own prediction as input.
 
-`paper` is discretised CIFAR-10 with a U-Net (needs --config.data.path=FOLDER, the package torch-fidelity, and
---config.judge.checkpoint=FILE with Inception's weights). `gpu` and `local` need --config.data.path=FOLDER with MNIST's
-four files; their pictures are compared with real ones in the features of a classifier that the table trains, which is
-no FID. `debug` draws its pictures itself.
+`paper` is discretized CIFAR-10 with a U-Net (needs --config.data.path=FOLDER, the package torch-fidelity, and
+--config.judge.checkpoint=FILE with Inception's weights). `gpu` and `local` need --config.data.path=FOLDER with the four
+files of MNIST; they compare samples with real images in the features of a classifier that the table trains, which is
+not FID. `debug` draws its images.
 """
 
 from configs.base import defaults
-from configs.images import blobs, cifar10, classifier_row, mnist
-from configs.scmdm import BASE, BOUNDS, FULL, NOTES, after_training, models
-from configs.scmdm import rows as shared_rows
+from configs.recipes.columns import columns, image_quality
+from configs.recipes.images import blobs, cifar10, classifier_row, mnist
+from configs.recipes.scmdm import BASE, BOUNDS, FULL, NOTES, domain_rows, networks
 
 STEPS = {"paper": (128,), "gpu": (16, 64, 256), "local": (16, 64), "debug": (2, 4)}
 POST_TRAINING = {"paper": 6000, "gpu": 600, "local": 250, "debug": 4}
 
 TABLE = dict(
     title="SCMDM on images: self-conditioning after training, and its controls",
-    columns=(
-        ("fid", "FID", ".2f"),
-        ("classifier_frechet", "Fréchet distance (classifier trained here)", ".2f"),
-        ("confidence", "classifier's confidence", ".3f"),
-        ("class_entropy", "evenness of classes", ".3f"),
-        ("samples", "samples a set", ".0f"),
+    columns=columns(
+        *("fid", "classifier_frechet", "confidence", "class_entropy", "samples"),
         ("bits_per_byte", "bits/dimension (SCMDM: two passes)", ".4f"),
         *BOUNDS,
-        ("evaluations", "NFE", ".0f"),
-        ("seconds_per_sample", "s/sample", ".3f"),
+        *("evaluations", "seconds_per_sample"),
     ),
     published={f"{BASE}, 128 steps": {"fid": 86.48}, f"{FULL}, 128 steps": {"fid": 78.59}},
     comparable=("paper",),
     tolerance={"fid": 3.0},
-    plots=(
-        dict(
-            name="quality",
-            x="evaluations",
-            y="classifier_frechet",
-            title="Distance from real images against cost",
-            xlabel="denoiser evaluations a sample (NFE)",
-            ylabel="Fréchet distance in a classifier's features",
-            log_y=True,
-        ),
-    ),
+    plots=(image_quality(),),
     notes=(
         "Published: FID 86.48 for the base and 78.59 for SCMDM; backbone, sampling steps, guidance and number of "
         "samples are not known, and absolute figures are not comparable. `paper` takes the closest public recipe (128 "
@@ -83,5 +68,5 @@ def get_config(variant: str = "local"):
 def rows(config):
     if config.variant != "paper":
         yield classifier_row(config)
-    networks = dict(models(POST_TRAINING[config.variant], after_training(config, warmup=500)))
-    yield from shared_rows(networks, STEPS[config.variant], "Real images")
+    models = networks(config, POST_TRAINING[config.variant], warmup=500)
+    yield from domain_rows(models, STEPS[config.variant], "Real images")

@@ -1,44 +1,44 @@
-"""SCMDM on molecules: valid SMILES from a trained MDLM that goes on training with its own prediction as input.
+"""SCMDM on molecules: valid SMILES from an MDLM trained further with its own prediction as input.
 
 `paper` is the public recipe on QM9 (needs --config.data.path=FOLDER with QM9_smiles.txt): the small network, 25,000
 steps of 2,048 molecules, 32 sampling steps, five sets of 1,024 samples. Validity needs RDKit. `gpu` and `local` are
-the same data at smaller sizes; `debug` makes its molecules itself.
+the same data at smaller sizes; `debug` draws its molecules.
 """
 
-from configs.base import defaults, small, tiny
-from configs.scmdm import BASE, BOUNDS, FULL, NOTES, after_training, models
-from configs.scmdm import rows as shared_rows
+from configs.base import defaults
+from configs.recipes.columns import columns, plot
+from configs.recipes.scmdm import BASE, BOUNDS, FULL, NOTES, domain_rows, networks
+from configs.recipes.small import small, tiny
 
 STEPS = {"paper": (8, 16, 32), "gpu": (8, 16, 32), "local": (8, 16, 32), "debug": (2, 4)}
 POST_TRAINING = {"paper": 1000, "gpu": 400, "local": 200, "debug": 4}
 
 TABLE = dict(
     title="SCMDM on molecules (QM9): self-conditioning after training, and its controls",
-    columns=(
+    columns=columns(
         ("valid", "valid of a set", ".1f"),
         ("unique", "different molecules", ".1f"),
         ("novel", "not in the training data", ".1f"),
         ("unique_strings", "different strings", ".1f"),
         ("novel_strings", "new strings", ".1f"),
-        ("samples", "samples a set", ".0f"),
+        "samples",
         ("qed", "QED of new ones", ".3f"),
         ("rings", "rings", ".2f"),
-        ("entropy", "entropy (nats)", ".3f"),
+        "entropy",
         ("nats_per_token", "NELBO (nats/token; SCMDM: two passes)", ".4f"),
         *BOUNDS,
-        ("evaluations", "NFE", ".0f"),
+        "evaluations",
         ("seconds_per_sample", "s/sample", ".4f"),
     ),
     published={f"{BASE}, 32 steps": {"valid": 594.2}, f"{FULL}, 32 steps": {"valid": 618.0}},
     comparable=("paper",),
     tolerance={"valid": 13.2},
     plots=(
-        dict(
-            name="validity",
-            x="evaluations",
-            y="valid_rate",
-            title="Valid molecules against cost",
-            xlabel="denoiser evaluations a sample (NFE)",
+        plot(
+            "validity",
+            "evaluations",
+            "valid_rate",
+            "Valid molecules against cost",
             ylabel="share of samples that are valid",
         ),
     ),
@@ -80,5 +80,5 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
-    networks = dict(models(POST_TRAINING[config.variant], after_training(config, warmup=100)))
-    yield from shared_rows(networks, STEPS[config.variant], "Held-out molecules")
+    models = networks(config, POST_TRAINING[config.variant], warmup=100)
+    yield from domain_rows(models, STEPS[config.variant], "Held-out molecules")

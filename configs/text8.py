@@ -2,19 +2,17 @@
 
 `paper` and `gpu` need --config.data.path=FOLDER with the 100 million characters of text8 (train 90 M, validation 5 M,
 test 5 M). `local` trains a million parameters on the first 6.9 million characters ("text8_prefix", split 90/5/5), which
-lie inside the official training part: its numbers compare rows with each other alone.
+lie inside the official training part: its numbers compare rows of this table only.
 """
 
-from configs.base import defaults, left_to_right, small, tiny
-
-ALPHABET = " abcdefghijklmnopqrstuvwxyz"
+from configs.base import defaults
+from configs.recipes.rows import evaluated
+from configs.recipes.small import left_to_right, small, tiny
+from configs.recipes.text import ALPHABET
 
 TABLE = dict(
     title="text8: AR against MDLM",
-    columns=(
-        ("bits_per_character", "bits/character (test)", ".3f"),
-        ("perplexity", "perplexity", ".3f"),
-    ),
+    columns=(("bits_per_character", "bits/character (test)", ".3f"), ("perplexity", "perplexity", ".3f")),
     published={"AR": {"bits_per_character": 1.23}, "MDLM": {"bits_per_character": 1.40}},
     comparable=("paper",),
     tolerance={"bits_per_character": 0.02},
@@ -54,5 +52,5 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
-    yield dict(name="AR", overrides=left_to_right(config), verbs=("evaluate",))
-    yield dict(name="MDLM", overrides={}, verbs=("evaluate",))
+    yield evaluated("AR", left_to_right(config))
+    yield evaluated("MDLM")

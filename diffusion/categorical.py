@@ -1,10 +1,10 @@
-"""Categorical distributions and choices of positions: what losses, estimators and samplers share."""
+"""Categorical distributions and selection of positions, for losses, estimators and samplers."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from diffusion.randomness import categorical, fold
+from diffusion.rng import categorical, fold
 from diffusion.types import Keys, Logits, Tokens
 
 # Finite, so that gradients through an excluded class stay finite; far below any logit that a network emits.
@@ -12,20 +12,20 @@ EXCLUDED = -1e30
 
 
 def exclude(logits: Float[Array, "*shape K"], vocabulary: int) -> Float[Array, "*shape K"]:
-    """Cast to float32 and give classes `vocabulary` and above (the mask, padding) no mass."""
+    """Return float32 logits in which classes `vocabulary` and above (the mask, padding) have no mass."""
     allowed = jnp.arange(logits.shape[-1]) < vocabulary
     return jnp.where(jnp.broadcast_to(allowed, logits.shape), logits.astype(jnp.float32), EXCLUDED)
 
 
 def log_probs(logits: Float[Array, "*shape K"], vocabulary: int) -> Float[Array, "*shape K"]:
-    """log softmax over the first `vocabulary` classes, in float32 nats."""
+    """Compute log softmax over the first `vocabulary` classes, in nats, float32."""
     return jax.nn.log_softmax(exclude(logits, vocabulary), axis=-1)
 
 
 def target_log_probs(logits: Logits, tokens: Tokens, vocabulary: int) -> Float[Array, "B L"]:
-    """log p of the given tokens, in float32 nats, without a second [B, L, K] array of log-probabilities.
+    """Compute log p of `tokens`, in nats per token, float32, without a second [B, L, K] array of log-probabilities.
 
-    Tokens outside the vocabulary (masked or padded positions, which callers weight with 0) read the last class.
+    Tokens outside the vocabulary (masks and padding, to which callers give weight 0) read the last class.
     """
     logits = exclude(logits, vocabulary)
     target = jnp.take_along_axis(logits, jnp.minimum(tokens, vocabulary - 1)[..., None], axis=-1)[..., 0]
@@ -33,10 +33,10 @@ def target_log_probs(logits: Logits, tokens: Tokens, vocabulary: int) -> Float[A
 
 
 def draw_two_stage(keys: Keys, logits: Logits) -> Tokens:
-    """Draw from softmax(logits): first one of about sqrt(K) blocks of classes, then a class of that block.
+    """Draw from softmax(logits): one of about sqrt(K) blocks of classes, then one class of that block.
 
-    The law is that of one draw over all classes (each probability within float32 rounding, tails untruncated); the
-    noise costs 2 sqrt(K) numbers a position instead of K, which on every platform is what a draw costs.
+    The distribution is that of one draw over all classes, up to float32 rounding and without truncated tails. The
+    draw takes 2 sqrt(K) random numbers per position instead of K; generating them dominates its cost.
     """
     classes = logits.shape[-1]
     width = int(classes**0.5) + 1
@@ -48,7 +48,7 @@ def draw_two_stage(keys: Keys, logits: Logits) -> Tokens:
     return block * width + categorical(fold(keys, "class"), row)
 
 
-def lowest(scores: Float[Array, "B L"], counts: Int[Array, " B"]) -> Bool[Array, "B L"]:
-    """Mark the `counts` lowest scores of each row; ties go to the earlier position."""
+def select_lowest(scores: Float[Array, "B L"], counts: Int[Array, " B"]) -> Bool[Array, "B L"]:
+    """Select the `counts` lowest scores of each row; ties go to the earlier position."""
     ranks = jnp.argsort(jnp.argsort(scores, axis=1, stable=True), axis=1)
     return ranks < counts[:, None]

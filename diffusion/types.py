@@ -1,8 +1,8 @@
 """Array aliases, and the protocols that more than one package uses.
 
-Shapes: B examples, L positions, N positions of a noisy state (L times the sub-tokens per token), K classes of the
-network's vocabulary (tokens, then the mask, then padding). Time is 0 for clean data and 1 for pure noise; a process
-keeps a position with probability alpha(t).
+Shapes: B examples, L tokens, N positions of a noisy state (L times the sub-tokens per token), K classes of the
+network's vocabulary (tokens, then the mask, then padding). Time is 0 for clean data and 1 for pure noise; alpha(t) is
+the probability that a position is still clean at time t.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,82 +13,82 @@ from jaxtyping import Array, Bool, Float, Int, Integer, Key, PyTree
 
 Params = PyTree
 Tokens = Int[Array | np.ndarray, "B L"]
-Symbols = Int[Array | np.ndarray, "B N"]  # positions of a state: tokens, or the sub-tokens of tokens, then the mask
+Symbols = Int[Array | np.ndarray, "B N"]  # a state: tokens or their sub-tokens, and masks
 Times = Float[Array, " B"]
 Number = float | Float[Array, ""]  # a constant of the program, or an input of it
-Weights = Float[Array | np.ndarray, "B L"]  # how much each token counts
-Counted = Bool[Array | np.ndarray, "B L"]  # tokens that are real, or that something is asked of
-# Numbers of any shape, in the array library of the caller: a function of them gives what it was given.
+LossMask = Float[Array | np.ndarray, "B L"]  # weight of each token in a loss; 0 for padding
+TokenMask = Bool[Array | np.ndarray, "B L"]  # a subset of the tokens, such as those that are not padding
+# Numbers of any shape: a function of them returns arrays of the caller's library and precision.
 Scalars = TypeVar("Scalars", Float[Array, "*shape"], Float[np.ndarray, "*shape"], Float[np.floating, "*shape"])
 Logits = Float[Array, "B L K"]
 Ids = Sequence[int] | Integer[np.ndarray, " N"]  # token ids of one text
 Keys = Key[Array, " B"]
 Batch = Mapping[str, Array | np.ndarray]
-# A metric is kept as (total, count), so that its mean stays exact over padding, hosts and micro-batches.
+# Metrics are pairs (total, count), so that means stay exact over padding, hosts and micro-batches.
 Metrics = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 
-# A denoiser with parameters and conditioning bound: what estimators and oracles call.
+# A denoiser with its parameters and conditioning bound, as estimators and oracles call it.
 Denoise = Callable[[Symbols, Times], Logits]
 
 
 @runtime_checkable
 class Schedule(Protocol):
-    """A noise schedule of masked diffusion, given by its mask level so that small levels keep their precision."""
+    """A noise schedule of masked diffusion, defined by its mask level so that small levels keep their precision."""
 
     def masked(self, time: Scalars) -> Scalars:
-        """Probability that a position is masked at `time`, in the array library and precision of `time`."""
+        """The mask level 1 - alpha(t), in the array library and precision of `time`."""
         ...
 
     def alpha(self, time: Scalars) -> Scalars:
-        """Probability that a position is still clean at `time`."""
+        """alpha(t), the probability that a position is still clean at `time`."""
         return 1 - self.masked(time)
 
 
 @runtime_checkable
 class MaskedProcess(Protocol):
-    """A forward process that replaces positions of a state by `mask_id`, and how logits over tokens read its states.
+    """A forward process that masks positions of a state, and the likelihood of logits over tokens given a state.
 
-    A state has `digits` positions per token: 1 for whole tokens.
+    A state has `subtokens` positions per token: 1 for whole tokens.
     """
 
     @property
     def schedule(self) -> Schedule:
-        """Mask level over time."""
+        """The mask level over time."""
         ...
 
     @property
     def mask_id(self) -> int:
-        """The masked symbol."""
+        """The symbol of a masked position."""
         ...
 
     @property
     def vocabulary(self) -> int:
-        """Number of tokens that can be predicted."""
+        """Number C of tokens that can be predicted."""
         ...
 
     @property
-    def digits(self) -> int:
-        """Positions per token in the noisy state."""
+    def subtokens(self) -> int:
+        """Number of positions per token in the noisy state."""
         ...
 
     def prior(self, size: int, length: int) -> Symbols:
-        """The state at t = 1."""
+        """The state at t = 1 of `size` sequences of `length` tokens."""
         ...
 
     def encode(self, tokens: Tokens) -> Symbols:
-        """The clean state of tokens."""
+        """Convert tokens to their clean state."""
         ...
 
     def decode(self, state: Symbols) -> Tokens:
-        """The tokens of a state, where they are known."""
+        """Convert a state to tokens; a token with a masked position becomes `vocabulary`."""
         ...
 
     def filtered(self, logits: Logits, noisy: Symbols) -> Float[Array, "B L C"]:
-        """Float32 logits, of C = K classes or of the tokens alone, without mass where the state rules a token out."""
+        """Return float32 logits over tokens (or all K classes) in which tokens that contradict `noisy` have no mass."""
         ...
 
     def noise(self, keys: Keys, length: int, time: Times) -> Float[Array, "B N"]:
-        """The level at which each position of `length` tokens is masked, uniform on [0, 1)."""
+        """Draw the level at which each position of `length` tokens becomes masked, uniform on [0, 1)."""
         ...
 
     def corrupt(self, keys: Keys, clean: Tokens, time: Times) -> Symbols:
@@ -96,7 +96,7 @@ class MaskedProcess(Protocol):
         ...
 
     def log_prob(self, logits: Logits, noisy: Symbols, clean: Symbols) -> Float[Array, "B N"]:
-        """log p of the clean value of every position, in nats."""
+        """log p(clean value | noisy state) of every position, in nats."""
         ...
 
     def token_log_prob(
@@ -104,15 +104,15 @@ class MaskedProcess(Protocol):
         logits: Logits,
         noisy: Symbols,
         clean: Symbols,
-        chosen: Bool[Array, "B N"] | None = None,
+        positions: Bool[Array, "B N"] | None = None,
     ) -> Float[Array, "B L"]:
-        """log p of every token on its `chosen` positions (None: all), in nats."""
+        """Joint log p of every token's values at the selected `positions` (None: all), in nats per token."""
         ...
 
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """A network of any kind: noisy input and time to logits (discrete) or clean estimate (continuous)."""
+    """A network that maps noisy data and their time to logits (discrete data) or a clean estimate (continuous data)."""
 
     def __call__(
         self,
@@ -124,39 +124,43 @@ class Denoiser(Protocol):
         *,
         keys: Keys | None = None,
     ) -> Any:
-        """Predict the clean data; `keys`, one per example, turn dropout on.
+        """Predict the clean data.
 
-        `noisy` are tokens [B, N] or values [B, ...], `time` is [B], or [B, L] where each position has its own. `cond`
-        is the conditioning of each example (its class, its prompt), `memory` the previous prediction (see
-        `SelfConditioning`); None stands for no conditioning.
+        Args:
+          params: the network's parameters.
+          noisy: symbols [B, N] or values [B, ...].
+          time: times [B], or [B, L] where each position has its own.
+          cond: the conditioning of each example, such as its class or prompt; None for none.
+          memory: the self-conditioning input of each example (see `SelfConditioning`); None for none.
+          keys: one key per example for dropout; None turns dropout off.
         """
         ...
 
 
 @runtime_checkable
 class SelfConditioning(Protocol):
-    """What a denoiser's prediction leaves for its next call."""
+    """The map from a denoiser's prediction to the self-conditioning input of its next call."""
 
     def empty(self, state: Symbols) -> Float[Array, "B L D"]:
-        """The memory before the first prediction."""
+        """The input of the first call, before any prediction."""
         ...
 
     def __call__(self, params: Params, logits: Logits, before: Symbols, after: Symbols) -> Float[Array, "B L D"]:
-        """The memory for the state `after` of a prediction made at the state `before`."""
+        """Compute the input at the state `after` from `logits` that were predicted at the state `before`."""
         ...
 
 
 class Proposal(NamedTuple):
-    """A full state: a value for every position (a token, or a digit of one)."""
+    """A full state: a token, or a sub-token, for every position."""
 
     tokens: Symbols
     log_prob: Float[Array, "B N"]  # of the proposed value under the network, before temperature and nucleus, in nats
-    race: Float[Array, "B N"]  # winning p / E of the exponential race; used by the low-precision rule alone
+    race: Float[Array, "B N"]  # the largest p / E of the exponential race, for the low-precision rule
 
 
 @runtime_checkable
 class Propose(Protocol):
-    """Draws a full state given the logits and the state that they were computed from."""
+    """A rule that draws a full state given logits and the noisy state from which they were computed."""
 
     def __call__(
         self,
@@ -166,19 +170,19 @@ class Propose(Protocol):
         temperature: Float[Array, ""],
         nucleus: Float[Array, ""],
     ) -> Proposal:
-        """A random proposal."""
+        """Draw a full state."""
         ...
 
     def best(self, logits: Logits, noisy: Symbols) -> Symbols:
-        """The most probable value of every position."""
+        """Return the most probable value of every position."""
         ...
 
 
-LENGTH_CENTER = 128  # class of a target as long as its source
+LENGTH_CENTER = 128  # the length class of a target that is as long as its source
 
 
 class EncodedSource(NamedTuple):
-    """Source sequences as a decoder reads them, and what they predict of the target's length."""
+    """Encoded source sequences, and logits of the target's length."""
 
     states: Float[Array, "B S D"]
     mask: Bool[Array, "B S"]
@@ -186,7 +190,7 @@ class EncodedSource(NamedTuple):
 
 
 class SequenceCondition(NamedTuple):
-    """Conditioning of a denoiser of target sequences: the source, and which target positions are real."""
+    """Conditioning of a denoiser of target sequences: the source, and the target positions that are not padding."""
 
     encoded: EncodedSource
-    target: Counted
+    target: TokenMask

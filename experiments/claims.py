@@ -8,8 +8,8 @@ from pathlib import Path
 
 from absl import app, flags
 
-from diffusion.evaluate.intervals import Interval, student
-from diffusion.evaluate.pictures import over_prompts
+from diffusion.metrics.prompted_images import bootstrap_over_prompts
+from diffusion.metrics.statistics import Interval, student
 from diffusion.report.rows import read_rows
 
 FLAGS = flags.FLAGS
@@ -59,7 +59,7 @@ def prompt_difference(first: dict, second: dict) -> str:
     sets = zip(first["by_prompt"], second["by_prompt"], strict=True)
     pairs = (pair for one_set, other_set in sets for pair in zip(one_set, other_set, strict=True))
     gaps = ((one["tag"], one["prompt"], one["correct"] - other["correct"]) for one, other in pairs)
-    return signed(over_prompts(gaps, draws=4000))
+    return signed(bootstrap_over_prompts(gaps, draws=4000))
 
 
 def report(rows: list[dict]) -> list[str]:

@@ -10,14 +10,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from diffusion import build
-from diffusion.nets.attention import choose
 from diffusion.report.rows import provenance
 from diffusion.train.hardware import Peak, peak
 from diffusion.train.mesh import check_batch, make_mesh
-from experiments.hlo import KINDS, Traffic, collectives
-from experiments.jobs import atomic_write, find_row, resolve, trains, without
-from experiments.programs import Program, programs_of
+from experiments import families
+from experiments.aot.hlo import KINDS, Traffic, collectives
+from experiments.aot.programs import Program, programs_of
+from experiments.plan import atomic_write, find_row, resolve, trains, without
 
 EXAMPLES = "v4:2x2x1, v5e:4x4, v5p:4x4x4, v6e:4x4"
 # Chips whose two cores work as one device.
@@ -40,8 +39,6 @@ def run(
     rows = [each | {"overrides": without(each["overrides"], overrides or {})} for each in module.rows(config)]
     chosen = find_row(rows, row)
     table, config = config, resolve(config, chosen["overrides"], config.seeds[0])
-    if config.model.net == "mixture_oracle":
-        raise ValueError(f"row: {row!r} is an exact model of numbers on a line, with no program worth compiling")
     devices = slice_devices(topology) if topology else jax.devices()
     if topology:
         # What is compiled for a slice can be written to the persistent cache, but not read back without a TPU.
@@ -50,7 +47,7 @@ def run(
     if config.model.attention == "auto":
         # The network would ask the host's backend, which does not run this program.
         config.model.attention = f"auto:{devices[0].platform}"
-    system = build.system(config, config.data.vocab_size)
+    system = families.system(config, config.data.vocab_size)
     check_batch(config.train.batch, mesh, config.train.accumulate)
     check_batch(config.sample.batch, mesh, field="sample.batch")
     limit = peak(devices[0].device_kind)
@@ -63,7 +60,7 @@ def run(
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "mesh": ", ".join(f"{name} {size}" for name, size in mesh.shape.items()),
         "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(shapes)):,}",
-        "attention": attention(config),
+        "attention": families.attention(config),
         "remat": config.model.remat,
         "batch": f"{config.train.batch} x {config.data.length} tokens in {config.train.accumulate} micro-batches; "
         f"sampler {config.sample.batch}",
@@ -87,23 +84,15 @@ def default_row(rows: list[dict], config: ConfigDict) -> str:
     return (next(plain, None) or next(networks, rows[0]))["name"]
 
 
-def reward_system(rows: list[dict], table: ConfigDict, config: ConfigDict) -> build.System | None:
-    """The reward of a row that draws pictures from prompts by a trained model."""
-    if config.model.net != "captioned_unet":
+def reward_system(rows: list[dict], table: ConfigDict, config: ConfigDict) -> families.System | None:
+    """The reward of a row whose samples are drawn with one, a row of the same table."""
+    if not families.family_of(config).REWARDED:
         return None
-    judge = find_row(rows, config.judge.row, "judge.row")
-    resolved = resolve(table, judge["overrides"], table.seeds[0])
-    if resolved.model.net != "reward":
-        raise ValueError(f"judge.row: {judge['name']!r} is a {resolved.model.net}; name a row that is a reward")
-    return build.system(resolved, resolved.data.vocab_size)
-
-
-def attention(config: ConfigDict) -> str:
-    """The kernel by name, where all layers attend over the same length."""
-    name, _, platform = config.model.attention.partition(":")
-    if name != "auto" or config.model.net != "dit":
-        return config.model.attention
-    return choose(platform, config.model.dtype, config.data.length)
+    row = find_row(rows, config.judge.row, "judge.row")
+    resolved = resolve(table, row["overrides"], table.seeds[0])
+    if not families.is_reward(resolved):
+        raise ValueError(f"judge.row: {row['name']!r} is a {resolved.model.net}; name a row that is a reward")
+    return families.system(resolved, resolved.data.vocab_size)
 
 
 def slice_devices(topology: str) -> list:

@@ -10,7 +10,7 @@ from configs.base import defaults
 from diffusion.convert.gpt2 import load_gpt2
 from diffusion.convert.mdlm import load_mdlm
 from diffusion.train.weights import save_weights
-from experiments.jobs import atomic_write
+from experiments.plan import atomic_write
 
 LOADERS = {"mdlm": load_mdlm, "gpt2": load_gpt2}
 
@@ -40,7 +40,7 @@ def run(layout: str | None, checkpoint: str, workdir: Path) -> None:
 
 
 def model_overrides(sizes: dict) -> dict:
-    """The config fields by which build.system makes this network, as far as they differ from the defaults."""
+    """The config fields by which families.system makes this network, as far as they differ from the defaults."""
     model = defaults("mdlm_owt", "paper").model
     changed = {name: value for name, value in sizes.items() if name in model and model[name] != value}
     overrides = {f"model.{name}": value for name, value in changed.items()}

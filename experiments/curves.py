@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from diffusion.evaluate.intervals import mean_and_error
+from diffusion.metrics.statistics import mean_and_error
 from diffusion.report import plots
 from diffusion.report.tables import values
 

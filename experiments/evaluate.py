@@ -1,75 +1,42 @@
-"""The verb `evaluate`: the likelihood of one model on a held-out split, by an estimator that says what it is."""
+"""The verb `evaluate`: one model on a held-out split, by likelihood estimators or by how it ranks examples."""
 
 import time
+from pathlib import Path
 
-import jax
-
-from diffusion import build
-from diffusion.data import Dataset, evaluation_batches
-from diffusion.evaluate.likelihood import split_passes
-from diffusion.evaluate.summary import evaluate_likelihood, is_likelihood, make_evaluator, summarise
-from diffusion.randomness import named
 from diffusion.report.rows import provenance
-from diffusion.self_conditioning import many_passes
-from diffusion.train.mesh import put_batch
-from experiments import rewards, zero_shot
-from experiments.context import Context, trained_weights
-from experiments.jobs import Job
+from diffusion.train.mesh import check_batch
+from experiments import families
+from experiments.run_context import Run
+from experiments.tasks import likelihood, ranking
+
+MEASURES = {"likelihood": likelihood.measure, "ranking": ranking.measure}
 
 
-def run(job: Context, spec: Job) -> dict:
-    """Score the split by each estimator; the row names them, and only likelihoods get bits and perplexity."""
-    config, options = job.config, job.config.evaluate
+def check(run: Run) -> None:
+    """Raise ValueError for estimators that do not fit, a batch that does not divide, or missing zero-shot data."""
+    config = run.config
+    for name in families.estimators(config):
+        families.estimate(config, run.system, name)
+    check_batch(config.evaluate.batch, run.mesh, field="evaluate.batch")
+    run.dataset.split(config.evaluate.split)
+    for name, fields in config.evaluate.zero_shot.items():
+        path = fields.get("path", "")
+        if config.evaluate.zero_shot_required and not (path and Path(path).expanduser().exists()):
+            field = f"evaluate.zero_shot.{name}.path"
+            raise ValueError(
+                f"{field}: {path!r} does not exist; pass --config.{field}=FILE_OR_FOLDER, or "
+                "--config.evaluate.zero_shot_required=False to leave empty cells"
+            )
+
+
+def execute(run: Run) -> dict:
+    """Measure the split, and return the result row's metrics and provenance."""
     begin = time.time()
-    if config.model.net == "reward":
-        return rewards.run(job, spec)
-    assert isinstance(job.dataset, Dataset)
-    names = build.estimators(config)
-    params = trained_weights(spec, config, job.system, job.mesh, job.workdir)
-
-    def score(dataset: Dataset, split: str, name: str = names[0]) -> dict[str, float]:
-        denoiser = many_passes(job.system.denoiser, job.system.recall, split_passes(name)[1])
-        estimate = build.estimate(config, job.system, name)
-        evaluator = make_evaluator(estimate, denoiser, job.system.process, options.draws)
-        data = evaluation_batches(
-            dataset,
-            split,
-            options.batch,
-            limit=options.batches * options.batch or None,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        batches = (put_batch(batch, job.mesh) for batch in data)
-        scores = evaluate_likelihood(evaluator, params, batches, named(job.root, "evaluate"))
-        # Where only a part of the split is scored, its text is taken to be as dense as the whole split's.
-        text = dataset.statistics[split]
-        share = scores.tokens.sum() / text.tokens
-        return summarise(
-            name,
-            scores.nats,
-            scores.tokens,
-            characters=text.characters * share,
-            bytes=text.bytes * share,
-            perplexity=is_likelihood(name),
-        )
-
-    with jax.set_mesh(job.mesh):
-        metrics = score(job.dataset, options.split)
-        others = zero_shot.run(job, score)
-        for name in names[1:]:
-            others |= score(job.dataset, options.split, name)
+    result = MEASURES[run.family.MEASURED_BY](run)
     return {
-        "metrics": metrics | (short_names(metrics) if is_likelihood(names[0]) else {}) | others,
-        "estimator": names[0],
-        "also": names[1:],
-        "draws": options.draws,
-        "split": options.split,
+        **result,
+        "split": run.config.evaluate.split,
         "seconds": time.time() - begin,
-        "data": job.dataset.fingerprint,
+        "data": run.dataset.fingerprint,
         **provenance(),
     }
-
-
-def short_names(metrics: dict[str, float]) -> dict[str, float]:
-    """Likelihoods without their estimator's name, so that one column of a table can hold exact values and bounds."""
-    return {key.split("/", 1)[1]: value for key, value in metrics.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from diffusion.evaluate.intervals import by_seed, paired
+from diffusion.metrics.statistics import by_seed, paired
 from diffusion.report.rows import read_rows
 
 METHOD, BASE = "MANS and SCP", "standard"

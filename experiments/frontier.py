@@ -19,7 +19,7 @@ import numpy as np
 from absl import app, flags
 from tabulate import tabulate
 
-from diffusion.evaluate.intervals import by_seed, student
+from diffusion.metrics.statistics import by_seed, student
 from diffusion.report.rows import read_rows
 
 FLAGS = flags.FLAGS

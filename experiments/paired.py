@@ -9,7 +9,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from diffusion.evaluate.intervals import by_seed, paired
+from diffusion.metrics.statistics import by_seed, paired
 from diffusion.report.rows import read_rows
 
 FLAGS = flags.FLAGS

@@ -10,12 +10,23 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from diffusion.build.gaussian import EXACT
-from experiments import evaluate, sample, table, train
-from experiments.context import check, context
-from experiments.jobs import Job, atomic_write, find_row, plan, resolve, trains, without
+from diffusion.train.weights import check_weights
+from experiments import evaluate, families, sample, table, train
+from experiments.families import family_of
+from experiments.plan import (
+    Job,
+    atomic_write,
+    digest,
+    find_row,
+    plan,
+    resolve,
+    train_identity,
+    trains,
+    without,
+)
+from experiments.run_context import Run, build
 
-VERBS = {"train": train.run, "evaluate": evaluate.run, "sample": sample.run}
+VERBS = {"train": train, "evaluate": evaluate, "sample": sample}
 
 
 LAYOUT = """# What is in this folder
@@ -30,28 +41,71 @@ A job without `result.json` is not finished: give the same command again and it 
 """
 
 
-def execute(job: Job, workdir: Path) -> dict:
-    """Run one job unless it is done, and return its result row.
+def check_plan(jobs: list[Job]) -> None:
+    """Check all that the configs of jobs say without their data: names, counts, sizes that must divide.
 
     Raises:
-      ValueError: when a job that it needs is not done.
+      ValueError: naming the row and the first field that is wrong.
     """
-    folder = job.folder(workdir)
-    if job.done(workdir):
-        return json.loads((folder / "result.json").read_text())
-    for need in job.needs:
-        if not (workdir / "jobs" / need / "result.json").exists():
-            raise ValueError(f"jobs: {job.id} needs {need}, which is not done; run that job first")
+    initialized = set()
+    for job in jobs:
+        config = ConfigDict(job.config)
+        family = family_of(config)
+        try:
+            # The vocabulary of the data may differ, on which no check depends.
+            system = families.system(config, config.data.vocab_size)
+            if digest(train_identity(config)) not in initialized:
+                initialized.add(digest(train_identity(config)))
+                jax.eval_shape(system.init, jax.random.key(0))
+            if family.TRAINED:
+                families.objective(config, system)
+            families.settings(config)
+            families.optimizer(config)
+            if job.verb == "evaluate":
+                for name in families.estimators(config):
+                    families.estimate(config, system, name)
+        except ValueError as error:
+            raise ValueError(f"{error} (row {job.row!r})") from None
+
+
+def prepare(job: Job, workdir: Path) -> Run:
+    """Build what a job uses, short of arrays, and check it.
+
+    Raises:
+      ValueError: naming the first field that is wrong, before anything was computed or written.
+    """
+    run = build(job, workdir)
+    if run.family.TRAINED:
+        families.objective(run.config, run.system)
+    families.settings(run.config)
+    families.optimizer(run.config)
+    VERBS[job.verb].check(run)
+    if run.config.checkpoint:
+        check_weights(Path(run.config.checkpoint))
+    return run
+
+
+def execute(run: Run) -> dict:
+    """Run one prepared job, and return its result row; raises ValueError as `check_needs` does."""
+    job = run.job
+    check_needs(job, run.workdir)
     if jax.process_index() == 0:
-        atomic_write(folder / "config.json", json.dumps(job.config, indent=1) + "\n")
-    result = VERBS[job.verb](context(job, workdir), job)
+        atomic_write(run.folder / "config.json", json.dumps(job.config, indent=1) + "\n")
+    result = VERBS[job.verb].execute(run)
     row = {"job": job.id, "verb": job.verb, "row": job.row, "seed": job.seed, "config": job.config, **result}
     if jax.process_index() == 0:
-        atomic_write(folder / "result.json", json.dumps(row, indent=1) + "\n")
+        atomic_write(run.folder / "result.json", json.dumps(row, indent=1) + "\n")
     if jax.process_count() > 1:
-        # Nobody looks for this result before it is written.
+        # No process looks for this result before it is written.
         multihost_utils.sync_global_devices(job.id)
     return row
+
+
+def check_needs(job: Job, workdir: Path) -> None:
+    """Raise ValueError when a job that this one needs is not done."""
+    for need in job.needs.values():
+        if not (workdir / "jobs" / need / "result.json").exists():
+            raise ValueError(f"jobs: {job.id} needs {need}, which is not done; run that job first")
 
 
 def run_jobs(jobs: list[Job], workdir: Path) -> list[dict]:
@@ -60,19 +114,19 @@ def run_jobs(jobs: list[Job], workdir: Path) -> list[dict]:
     Raises:
       ValueError: when the config of any of them is wrong, before the first one runs.
     """
-    rows = []
-    for job in jobs:
-        if not job.done(workdir):
-            made = check(job, workdir)
-            if job.verb == "sample":
-                sample.check(made)
+    runs = {job.id: prepare(job, workdir) for job in jobs if not job.done(workdir)}
     if jax.process_index() == 0:
         atomic_write(workdir / "README.md", LAYOUT)
+    rows = []
     for number, job in enumerate(jobs, 1):
         state = "done before" if job.done(workdir) else "running"
         print(f"[{number}/{len(jobs)}] {job.verb} {job.row!r}, seed {job.seed}: {state} ({job.id})", file=sys.stderr)
+        if job.done(workdir):
+            result = json.loads((job.folder(workdir) / "result.json").read_text())
+        else:
+            result = execute(runs.pop(job.id))
         # Rows of two tables may share a job; the row is named by the table that asks.
-        rows.append(execute(job, workdir) | {"row": job.row})
+        rows.append(result | {"row": job.row})
     return rows
 
 
@@ -119,7 +173,7 @@ def first_row(rows: list[dict], config: ConfigDict, verb: str) -> str:
 def check_verb(rows: list[dict], config: ConfigDict, verb: str, row: dict) -> None:
     """Raise ValueError for a row without a network that is to be trained, or evaluated without a checkpoint."""
     resolved = resolve(config, row["overrides"], config.seeds[0])
-    exact = resolved.model.net in EXACT
+    exact = not family_of(resolved).TRAINED
     if verb == "sample" or trains(resolved) or (verb == "evaluate" and resolved.checkpoint and not exact):
         return
     kind = f"an exact model (model.net={resolved.model.net})" if exact else "held-out data (sample.policy=data)"

@@ -1,5 +1,6 @@
 """The verb `table`: rows to a Markdown table, plots and samples, in the work directory or beside the code."""
 
+import itertools
 import json
 import os
 import shutil
@@ -11,13 +12,13 @@ from ml_collections import ConfigDict
 from diffusion.report.rows import PACKAGES, read_rows, write_rows
 from diffusion.report.tables import Column, assemble, markdown, terminal, values
 from experiments.curves import draw
-from experiments.domains import SCIENCES
-from experiments.images import collect, grid_name
-from experiments.jobs import atomic_write, plan
-from experiments.prompted import MONTAGE, montage
+from experiments.plan import atomic_write, plan
+from experiments.tasks import task_of_row
+from experiments.tasks.images import grid_name
+from experiments.tasks.prompted_images import MONTAGE
+from experiments.tasks.text import SEPARATOR
 
 PUBLISHED = Path(__file__).parent
-IN_LINES = (*SCIENCES, "pairs")  # whose samples are shown by the line
 
 
 def regenerate(module: ModuleType, config: ConfigDict, workdir: Path, committed: bool, publish: bool) -> None:
@@ -70,8 +71,8 @@ def write(
     if committed:
         pictures += committed_pictures(name, shown, folder)
     else:
-        pictures += montage(shown, workdir, folder)
-        pictures += collect([row for row in shown if row.get("domain") != "prompted"], workdir, folder)
+        for task, group in itertools.groupby(shown, task_of_row):
+            pictures += task.collect(list(group), workdir, folder)
     samples = sample_text(rows, workdir)
     body = text + "".join(f"\n![{path.stem}]({path.name})\n" for path in pictures)
     atomic_write(folder / "table.md", body)
@@ -151,13 +152,12 @@ def sample_text(rows: list[dict], workdir: Path) -> str:
     return "\n".join(parts)
 
 
-SEPARATOR = "\n" + "=" * 100 + "\n"
 LINES, WIDTH = 8, 160
 
 
 def in_lines(row: dict) -> bool:
     """Whether the samples of a result are one a line; results without a domain are of text."""
-    return row.get("domain") in IN_LINES
+    return task_of_row(row).LINES
 
 
 def first_lines(text: str) -> str:

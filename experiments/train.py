@@ -9,54 +9,53 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion import build
 from diffusion.data import batches, evaluation_batches, prefetch
 from diffusion.data.pairs import PairStatistics
-from diffusion.randomness import draws, named
 from diffusion.report.rows import provenance
+from diffusion.rng import draws, named
 from diffusion.train.loop import train
-from diffusion.train.mesh import put_batch, state_shardings
+from diffusion.train.mesh import check_batch, put_batch, state_shardings
 from diffusion.train.weights import load_weights, save_weights
 from diffusion.train.writers import read_metrics
 from diffusion.types import Params
-from experiments.context import Context
-from experiments.jobs import Job
+from experiments import families
+from experiments.run_context import Run
 
 
-def run(job: Context, spec: Job) -> dict:
+def execute(run: Run) -> dict:
     """Train, save the averaged weights, and return the result row's metrics and provenance."""
-    config, system = job.config, job.system
+    config, system = run.config, run.system
     begin = time.time()
-    objective = build.objective(config, system)
-    settings = build.settings(config)
+    objective = families.objective(config, system)
+    settings = families.settings(config)
     batch_at = batches(
-        job.dataset,
+        run.dataset,
         "train",
         settings.batch,
         config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    start = starting_weights(job, spec)
-    validate = validation(job, objective)
+    start = starting_weights(run)
+    validate = validation(run, objective)
     state = train(
         objective,
-        build.optimizer(config),
+        families.optimizer(config),
         system.init,
         partial(prefetch, batch_at),
         settings,
-        job.mesh,
-        job.root,
-        job.folder,
+        run.mesh,
+        run.root,
+        run.folder,
         start=start,
         evaluate=lambda params: validate(params)["loss"],
         tokens_per_step=settings.batch * system.length,
-        flops_per_step=build.training_flops(config, system),
-        name=job.folder.name,
+        flops_per_step=families.training_flops(config, system),
+        name=run.folder.name,
         config=config.to_dict(),
     )
-    save_weights(job.folder / "weights", state.ema)
-    text, trained = job.dataset.statistics, state.params["errors"] if system.errors else state.params
+    save_weights(run.folder / "weights", state.ema)
+    text, trained = run.dataset.statistics, state.params["errors"] if system.errors else state.params
     return {
         "metrics": {
             **{f"validation_{name}": value for name, value in validate(state.ema).items()},
@@ -64,58 +63,66 @@ def run(job: Context, spec: Job) -> dict:
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(trained)),
             **density(text),
         },
-        "history": thin(read_metrics(job.folder / "metrics.jsonl")),
+        "history": subsampled(read_metrics(run.folder / "metrics.jsonl")),
         "step": int(state.step),
         "seconds": time.time() - begin,
-        "data": job.dataset.fingerprint,
+        "data": run.dataset.fingerprint,
         **provenance(),
     }
 
 
 def density(text: Mapping[str, Any]) -> dict[str, float]:
-    """Bytes a token of the text; of pairs, whose bytes are not counted, how many are too long to be learnt."""
+    """Bytes a token of the text; of pairs, whose bytes are not counted, how many are too long to be learned."""
     names = {"bytes_per_token": "train", "validation_bytes_per_token": "validation"}
     if isinstance(text["train"], PairStatistics):
         return dict.fromkeys(names, 0.0) | {"pairs_left_out": text["train"].left_out}
     return {name: text[split].bytes / max(text[split].tokens, 1) for name, split in names.items()}
 
 
-def starting_weights(job: Context, spec: Job) -> Params | None:
-    """What training starts from: `config.checkpoint`, else the row that it starts from, or nothing.
+def check(run: Run) -> None:
+    """Raise ValueError for a batch that does not divide, missing splits, or a predictor without a denoiser."""
+    settings = families.settings(run.config)
+    check_batch(settings.batch, run.mesh, settings.accumulate)
+    for split in ("train", "validation"):
+        run.dataset.split(split)
+    if run.system.errors and not (run.config.start or run.config.checkpoint):
+        raise ValueError("start: an error predictor learns from a trained denoiser; set it, or pass a checkpoint")
 
-    A memory's adapter is new to them, and starts as it is made: without an effect. An error predictor is made from
-    them, and is never without.
+
+def starting_weights(run: Run) -> Params | None:
+    """The weights from which training starts: `config.checkpoint`, else those of the row `start`, or None.
+
+    The adapter of a self-conditioned network is new to them, and starts without an effect. The parameters of an error
+    predictor are made from them.
     """
-    config, base = job.config, job.system.base
-    given = Path(config.checkpoint) if config.checkpoint else None
-    folder = job.workdir / "jobs" / spec.needs[0] / "weights" if config.start and spec.needs else None
-    folder = given or folder
-    if base is None:
-        return load_weights(folder, job.system.init, job.mesh, added=("adapter",)) if folder else None
-    assert folder is not None and job.system.extend is not None
-    parts = [load_weights(folder, base.init, job.mesh)]
-    if config.predictor.labels == "likelihood":
-        judge = build.judge_system(config, job.dataset.tokenizer.vocab_size)
-        assert judge is not None
-        parts.append(load_weights(job.workdir / "jobs" / spec.needs[-1] / "weights", judge.init, job.mesh))
-    key = named(job.root, "predictor")
-    shardings = state_shardings(jax.eval_shape(job.system.extend, key, *parts), job.mesh)
-    return jax.jit(job.system.extend, out_shardings=shardings)(key, *parts)
+    config, head = run.config, run.system.errors
+    folder = Path(config.checkpoint) if config.checkpoint else None
+    if folder is None and "start" in run.job.needs:
+        folder = run.weights_of("start")
+    if head is None:
+        return load_weights(folder, run.system.init, run.mesh, added=("adapter",)) if folder else None
+    assert folder is not None
+    parts = [load_weights(folder, head.base.init, run.mesh)]
+    if head.judge:
+        parts.append(load_weights(run.weights_of("judge"), head.judge.init, run.mesh))
+    key = named(run.root, "predictor")
+    shardings = state_shardings(jax.eval_shape(head.extend, key, *parts), run.mesh)
+    return jax.jit(head.extend, out_shardings=shardings)(key, *parts)
 
 
-def thin(records: list[dict], most: int = 200) -> list[dict]:
+def subsampled(records: list[dict], most: int = 200) -> list[dict]:
     """Losses for the plot of a table: at most about `most` records, and all validation losses."""
     every = max(1, len(records) // most)
     kept = [record for number, record in enumerate(records) if number % every == 0 or "validation_loss" in record]
     return [{key: record[key] for key in ("step", "loss", "validation_loss") if key in record} for record in kept]
 
 
-def validation(job: Context, objective):
+def validation(run: Run, objective):
     """`evaluate(params)`: means of the objective's metrics on fixed validation batches, dropout off, noise fixed."""
-    config = job.config
+    config = run.config
     size = config.train.batch
     data = evaluation_batches(
-        job.dataset,
+        run.dataset,
         "validation",
         size,
         limit=config.train.evaluate_batches * size,
@@ -128,14 +135,14 @@ def validation(job: Context, objective):
         noise = draws(root, "validation", step, size)
         return objective(params, batch, noise, train=False)[1]
 
-    root = job.root
+    root = run.root
 
     def evaluate(params: Params) -> dict[str, float]:
         totals: dict[str, np.ndarray] = {}
         # In training and after it alike, or the program would be compiled twice.
-        with jax.set_mesh(job.mesh):
+        with jax.set_mesh(run.mesh):
             for step, batch in enumerate(data):
-                for name, pair in jax.device_get(score(params, put_batch(batch, job.mesh), root, step)).items():
+                for name, pair in jax.device_get(score(params, put_batch(batch, run.mesh), root, step)).items():
                     totals[name] = totals.get(name, 0) + np.asarray(pair, np.float64)
         return {name: float(total / max(count, 1)) for name, (total, count) in totals.items()}
 

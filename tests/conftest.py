@@ -34,8 +34,8 @@ jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Tests in which no type is promoted; elsewhere integers and weak types still meet floats.
-STRICT = {"corrupt", "test_attention", "test_codecs", "test_draw", "test_gaussian_schedules", "test_layers"}
-STRICT |= {"test_randomness", "test_schedules", "test_solvers"}
+STRICT = {"processes", "test_attention", "codecs", "test_draw", "schedules", "test_layers"}
+STRICT |= {"test_rng", "test_solvers"}
 LARGE = 1.5e9  # bytes; a worker is to stay under two gigabytes
 
 

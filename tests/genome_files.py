@@ -1,4 +1,4 @@
-"""What the tests of splice sites and of genomes share: random sequences, what is read of them, what is refused."""
+"""Helpers of the tests of splice sites and genomes: random sequences, rows of data sets, and refused settings."""
 
 import hashlib
 import os
@@ -25,9 +25,9 @@ def rows(dataset, split):
     return dataset.split(split).rows(range(len(dataset.split(split))))
 
 
-def labelled(dataset, split):
-    found = rows(dataset, split)
-    return sorted(zip(map(tuple, found["tokens"].tolist()), found["label"].tolist(), strict=True))
+def labeled(dataset, split):
+    batch = rows(dataset, split)
+    return sorted(zip(map(tuple, batch["tokens"].tolist()), batch["label"].tolist(), strict=True))
 
 
 def split_of(key):
@@ -43,15 +43,15 @@ def ids(text):
     return tuple(LETTERS.index(letter) for letter in text)
 
 
-def real(name):
+def real_data(name):
     root = os.environ.get("DIFFUSION_TEST_DATA")
     if not root or not (Path(root) / name).is_dir():
         pytest.skip(f"set DIFFUSION_TEST_DATA to a folder that holds {name}/ to check the real data")
     return Path(root) / name
 
 
-def refuses_what_does_not_fit(source, place):
-    """Files that are missing and fields that do not fit are named."""
+def check_refusals(source, place):
+    """Checks that missing files and fields that disagree with the source are named."""
     for path in ("", "/nowhere"):
         message = rf"data\.path: {source} expects .*; pass --config\.data\.path=FOLDER\. To get it: https"
         with pytest.raises(ValueError, match=message) as caught:

@@ -1,10 +1,10 @@
-"""A translator of two matrices: what objectives and samplers of embedding diffusion need, compiled in an instant."""
+"""A translator with a few matrices for tests of embedding diffusion, which compiles fast."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.codecs_embedding import Embedding
+from diffusion.codecs.embedding import EmbeddingCodec
 from diffusion.types import EncodedSource
 
 VOCAB, WIDTH, HIDDEN, CLASSES = 9, 4, 8, 256
@@ -17,7 +17,7 @@ SHAPES = {
     "out": (HIDDEN, WIDTH),
     "length": (WIDTH, CLASSES),
 }
-CODEC = Embedding(lambda params: params["table"], VOCAB)
+CODEC = EmbeddingCodec(lambda params: params["table"], VOCAB)
 
 
 def weights(seed=0, scale=0.7):
@@ -26,7 +26,7 @@ def weights(seed=0, scale=0.7):
 
 
 def batch_of(size=3, length=5, seed=0):
-    """Pairs of equal length, so that position i of the source speaks of position i of the target."""
+    """Pairs of equal length, in which position i of the source conditions position i of the target."""
     rng = np.random.default_rng(seed)
     tokens, source = (jnp.asarray(rng.integers(0, VOCAB, (size, length))) for _ in range(2))
     weights = (jnp.arange(length)[None] < jnp.asarray(rng.integers(2, length + 1, (size, 1)))).astype(jnp.float32)
@@ -47,8 +47,8 @@ def encode(params, source, mask, keys=None):
 
 def denoise(params, noisy, time, cond=None, memory=None, *, keys=None):
     time = jnp.broadcast_to(time.reshape(len(noisy), -1), noisy.shape[:2])
-    told = cond.encoded.states[:, : noisy.shape[1]] @ params["source"]
-    hidden = noisy @ params["noisy"] + told + time[..., None] @ params["time"]
+    source = cond.encoded.states[:, : noisy.shape[1]] @ params["source"]
+    hidden = noisy @ params["noisy"] + source + time[..., None] @ params["time"]
     if memory is not None:
         hidden = hidden + memory @ params["memory"]
     return noise_of(jnp.tanh(hidden), keys) @ params["out"]

@@ -1,4 +1,4 @@
-"""A U-Net of Stable Diffusion's kind, small enough for any test, with what it reads, its weights and its program."""
+"""A small U-Net of the kind of Stable Diffusion, with random inputs, weights and a compiled program."""
 
 from functools import cache, partial
 
@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.nets.sd.unet import Added, UNet
-from tests.weights import randomised
+from diffusion.nets.sd.unet import AddedConditioning, UNet
+from tests.weights import randomized
 
 BATCH, HEIGHT, WIDTH, TOKENS = 2, 8, 4, 3
 SMALL = UNet(
@@ -22,12 +22,12 @@ SMALL = UNet(
     groups=4,
 )
 
-# Programs this small run once: compiling them is all that they cost.
+# Small programs run once, so that compilation is most of their cost.
 compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def inputs(net, height=HEIGHT, width=WIDTH, tokens=TOKENS, batch=BATCH, seed=0):
-    """Random pictures, times, contexts and what is added."""
+    """Random images, times, contexts and added conditioning."""
     rng = np.random.default_rng(seed)
 
     def normal(*shape):
@@ -36,13 +36,14 @@ def inputs(net, height=HEIGHT, width=WIDTH, tokens=TOKENS, batch=BATCH, seed=0):
     time = jnp.asarray(rng.uniform(0, 999, batch), jnp.float32)
     added = None
     if net.addition is not None:
-        added = Added(normal(batch, net.addition[1]), jnp.asarray(rng.integers(0, 1024, (batch, 6)), jnp.float32))
+        pooled = normal(batch, net.addition[1])
+        added = AddedConditioning(pooled, jnp.asarray(rng.integers(0, 1024, (batch, 6)), jnp.float32))
     return normal(batch, height, width, net.in_channels), time, normal(batch, tokens, net.context_width), added
 
 
 @cache
 def small_params():
-    return randomised(lambda key: SMALL.init(key, *inputs(SMALL)))
+    return randomized(lambda key: SMALL.init(key, *inputs(SMALL)))
 
 
 apply = compiled(SMALL.apply)

@@ -5,16 +5,13 @@ from pathlib import Path
 
 LAYERS = (
     "types",
-    "nets randomness",
-    "categorical geneval schedules gaussian_schedules",
-    "codecs codecs_embedding convert data train",
-    "digits",
-    "corrupt",
-    "self_conditioning",
+    "metrics nets rng",
+    "categorical convert glyphs report schedules train",
+    "codecs data",
+    "processes",
     "objectives sampling",
-    "evaluate",
-    "oracles report",
-    "build",
+    "likelihood",
+    "oracles",
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 ROOT = Path(__file__).parents[1] / "diffusion"

@@ -1,19 +1,19 @@
-"""Weights for tests, away from the start of training."""
+"""Random weights for tests."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def randomised(init, scale=0.2, seed=0):
-    """N(0, scale^2) on every array of `init(key)`, around 1 for the scales of norms; made without compiling it.
+def randomized(init, scale=0.2, seed=0):
+    """Return arrays of the shapes of `init(key)` from N(0, scale^2), or N(1, scale^2) for the scales of norms.
 
-    Most starts have a zero head, which hides everything behind it.
+    Unlike most initializations they have no zero head, which would hide errors before it; `init` is not compiled.
     """
     rng = np.random.default_rng(seed)
 
     def fill(path, leaf):
-        centre = 1.0 if "scale" in jax.tree_util.keystr(path) else 0.0
-        return jnp.asarray(rng.normal(centre, scale, leaf.shape), leaf.dtype)
+        center = 1.0 if "scale" in jax.tree_util.keystr(path) else 0.0
+        return jnp.asarray(rng.normal(center, scale, leaf.shape), leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, jax.random.key(0)))

@@ -1,1 +1,1 @@
-"""Weights of public PyTorch checkpoints as this project's parameter trees."""
+"""Conversion of public PyTorch checkpoints to parameter trees."""

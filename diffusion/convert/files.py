@@ -1,4 +1,4 @@
-"""Tensors by name from safetensors and PyTorch files, and the bookkeeping that each is used exactly once."""
+"""Named tensors of safetensors and PyTorch files, with checks that each is used exactly once."""
 
 import pickle
 from collections.abc import Mapping
@@ -13,18 +13,21 @@ Tensors = dict[str, np.ndarray]
 
 
 def read_tensors(path: str | Path) -> Tensors:
-    """The named tensors of a .safetensors, .pt, .pth, .ckpt or .bin file, or of a folder holding one, as float32.
+    """Return the tensors of a .safetensors, .pt, .pth, .ckpt or .bin file, or of a folder with one, as float32.
 
-    Of a Lightning checkpoint's two sets of weights the exponential moving average is taken when it is there.
-    Raises FileNotFoundError or ValueError with the remedy.
+    From a Lightning checkpoint the exponential moving average is read if it is present.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if the file is not readable.
     """
     path = Path(path)
     if path.is_dir():
         names = ("model.safetensors", "pytorch_model.bin")
-        found = [path / name for name in names if (path / name).is_file()]
-        if not found:
+        files = [path / name for name in names if (path / name).is_file()]
+        if not files:
             raise FileNotFoundError(f"checkpoint: '{path}' holds neither {' nor '.join(names)}; name the file itself")
-        path = found[0]
+        path = files[0]
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint: '{path}' does not exist; pass --checkpoint=FILE")
     if path.suffix == ".safetensors":
@@ -55,10 +58,10 @@ def _read_torch(path: Path) -> Any:
         ) from None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # a pickle of other things than tensors, or a damaged one, raises nearly anything
+    except Exception:  # a damaged pickle, or one of other objects than tensors, may raise any exception
         pass
     try:
-        # Training checkpoints carry configuration objects besides tensors: read them as inert placeholders.
+        # Training checkpoints also contain configuration objects, which are read as inert placeholders.
         module = SimpleNamespace(Unpickler=_TensorUnpickler, load=_load_tensors, __name__="pickle")
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
     except Exception as error:
@@ -67,7 +70,7 @@ def _read_torch(path: Path) -> Any:
 
 
 class _Inert:
-    """Stands for an object of a class that is not loaded; takes whatever a pickle does to it."""
+    """A placeholder for an object of a class that is not loaded."""
 
     def __init__(self, *args, **kwargs):
         pass
@@ -86,7 +89,7 @@ class _Inert:
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Rebuilds tensors and plain containers only, so that a checkpoint cannot run code."""
+    """An unpickler of tensors and plain containers only, so that a checkpoint cannot run code."""
 
     allowed = frozenset(
         {("collections", "OrderedDict"), ("torch", "Size"), ("torch.nn.parameter", "Parameter")}
@@ -105,7 +108,7 @@ def _load_tensors(file, **options) -> Any:
 
 def _state(loaded: Any, path: Path) -> Tensors:
     if not isinstance(loaded, Mapping):
-        raise ValueError(f"checkpoint: '{path}' holds no mapping of names to tensors; save a state_dict")
+        raise ValueError(f"checkpoint: '{path}' is not a mapping of names to tensors; save a state_dict")
     state = dict(loaded.get("state_dict", loaded))
     shadow = loaded["ema"]["shadow_params"] if "state_dict" in loaded and loaded.get("ema") else None
     if shadow is not None:
@@ -127,49 +130,66 @@ def is_buffer(name: str) -> bool:
     return name.endswith(("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"))
 
 
-class Source:
-    """Named tensors, each to be taken exactly once; buffers are dropped, `prefix` is cut where present."""
+class TensorSource:
+    """Named tensors, each to be taken exactly once, without buffers and without `prefix` in their names."""
 
     def __init__(self, tensors: Tensors, prefix: str):
         self.tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if not is_buffer(name)}
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor that stays. Raises ValueError when it is missing."""
+        """Return the shape of a tensor, which is not taken.
+
+        Raises:
+          ValueError: if the tensor is missing.
+        """
         if name not in self.tensors:
             raise ValueError(f"checkpoint: tensor '{name}' is missing; is this the right kind of checkpoint?")
         return self.tensors[name].shape
 
     def take(self, name: str, *, transpose: bool = False) -> np.ndarray:
-        """Removes and returns a tensor. Raises ValueError when it is missing."""
+        """Remove and return a tensor.
+
+        Raises:
+          ValueError: if the tensor is missing.
+        """
         self.shape(name)
         value = self.tensors.pop(name)
         return value.T if transpose else value
 
     def count(self, pattern: str) -> int:
-        """How many of pattern.format(0), pattern.format(1), ... there are."""
+        """Return the number of consecutive tensors pattern.format(0), pattern.format(1), ..."""
         number = 0
         while pattern.format(number) in self.tensors:
             number += 1
         return number
 
     def stack(self, pattern: str, number: int, *, transpose: bool = False) -> np.ndarray:
-        """The tensors pattern.format(0 .. number - 1) along a new leading axis."""
+        """Take the tensors pattern.format(0 .. number - 1), and stack them along a new leading axis.
+
+        Raises:
+          ValueError: if a tensor is missing, or if shapes differ.
+        """
         values = [self.take(pattern.format(index), transpose=transpose) for index in range(number)]
         if len({value.shape for value in values}) != 1:
             raise ValueError(f"checkpoint: the tensors '{pattern}' differ in shape: {[v.shape for v in values]}")
         return np.stack(values)
 
     def finish(self) -> None:
-        """Raises ValueError when tensors are left over."""
+        """Raise ValueError if tensors remain."""
         if self.tensors:
-            some = ", ".join(sorted(self.tensors)[:3])
-            raise ValueError(f"checkpoint: {len(self.tensors)} tensors were not used ({some}); is this the right kind?")
+            examples = ", ".join(sorted(self.tensors)[:3])
+            raise ValueError(
+                f"checkpoint: {len(self.tensors)} tensors were not used ({examples}); is this the right kind?"
+            )
 
 
 def check_tree(params: Any, expected: Any) -> None:
-    """Raises ValueError unless the two trees have the same names and shapes."""
+    """Raise ValueError unless the two trees have the same names and shapes."""
     flat = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    want = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(expected)}
-    for name in sorted(flat.keys() | want.keys()):
-        if flat.get(name) != want.get(name):
-            raise ValueError(f"checkpoint: {name} has shape {flat.get(name)} where the network has {want.get(name)}")
+    expected_shapes = {
+        jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(expected)
+    }
+    for name in sorted(flat.keys() | expected_shapes.keys()):
+        shape, expected_shape = flat.get(name), expected_shapes.get(name)
+        if shape != expected_shape:
+            raise ValueError(f"checkpoint: {name} has shape {shape} where the network has {expected_shape}")

@@ -1,4 +1,4 @@
-"""Public GPT-2 checkpoints (Hugging Face names) as GPT2 parameters."""
+"""Conversion of public GPT-2 checkpoints, with the names of Hugging Face, to parameters of `GPT2`."""
 
 from pathlib import Path
 from typing import Any
@@ -7,18 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.convert.files import Source, check_tree, read_tensors
+from diffusion.convert.files import TensorSource, check_tree, read_tensors
 from diffusion.nets.gpt2 import GPT2
 from diffusion.types import Params
 
 
 def load_gpt2(path: str | Path, heads: int | None = None) -> tuple[dict[str, Any], Params]:
-    """(arguments of GPT2, {"params": ...}) from a checkpoint with or without the "transformer." prefix.
+    """Return (arguments of `GPT2`, {"params": ...}) for a checkpoint with or without the prefix "transformer.".
 
-    Sizes come from the tensors' shapes; `heads`, which they do not tell, defaults to hidden/64. Every tensor is used
-    once and every parameter filled, else ValueError.
+    Sizes are those of the tensors. Shapes do not determine `heads`, whose default is hidden / 64.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if a tensor is missing, not used, or has another shape than the network.
     """
-    source = Source(read_tensors(path), prefix="transformer.")
+    source = TensorSource(read_tensors(path), prefix="transformer.")
     vocab_size, hidden = source.shape("wte.weight")
     blocks = source.count("h.{}.attn.c_attn.weight")
     if not blocks:
@@ -31,7 +34,7 @@ def load_gpt2(path: str | Path, heads: int | None = None) -> tuple[dict[str, Any
         heads=heads if heads is not None else max(1, hidden // 64),
     )
     embedding = source.take("wte.weight")
-    # The output layer is the embedding itself; files that list it again must agree.
+    # GPT-2 ties the output layer to the embedding, but some files contain both.
     if "lm_head.weight" in source.tensors and not np.array_equal(source.take("lm_head.weight"), embedding):
         raise ValueError("checkpoint: lm_head.weight differs from wte.weight; GPT-2 ties them")
 
@@ -40,7 +43,7 @@ def load_gpt2(path: str | Path, heads: int | None = None) -> tuple[dict[str, Any
         return {"scale": source.stack(weight, blocks), "bias": source.stack(bias, blocks)}
 
     def linear(name: str) -> dict:
-        # These weights are [in, out] already.
+        # Hugging Face stores these weights as [in, out], without a transposition.
         weight, bias = f"h.{{}}.{name}.weight", f"h.{{}}.{name}.bias"
         return {"kernel": source.stack(weight, blocks), "bias": source.stack(bias, blocks)}
 

@@ -1,4 +1,4 @@
-"""Public MDLM checkpoints (kuleshov-group/mdlm-owt and Lightning files of the same code) as DiT parameters."""
+"""Conversion of public MDLM checkpoints (kuleshov-group/mdlm-owt, or Lightning files) to parameters of `DiT`."""
 
 from pathlib import Path
 from typing import Any
@@ -6,18 +6,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffusion.convert.files import Source, check_tree, read_tensors
+from diffusion.convert.files import TensorSource, check_tree, read_tensors
 from diffusion.nets.dit import DiT
 from diffusion.types import Params
 
 
 def load_mdlm(path: str | Path, heads: int | None = None) -> tuple[dict[str, Any], Params]:
-    """(arguments of DiT, {"params": ...}) from a checkpoint of MDLM or of its autoregressive baseline.
+    """Return (arguments of `DiT`, {"params": ...}) for a checkpoint of MDLM or of its autoregressive baseline.
 
-    Sizes come from the tensors' shapes; `heads`, which they do not tell, defaults to hidden/64. Every tensor is used
-    once and every parameter filled, else ValueError. The baseline (no adaLN tensors) comes with causal=True.
+    Sizes are those of the tensors. Shapes do not determine `heads`, whose default is hidden / 64. The baseline, without
+    tensors of adaLN, has causal=True.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if a tensor is missing, not used, or has another shape than the network.
     """
-    source = Source(read_tensors(path), prefix="backbone.")
+    source = TensorSource(read_tensors(path), prefix="backbone.")
     vocab_size, hidden = source.shape("vocab_embed.embedding")
     blocks = source.count("blocks.{}.attn_qkv.weight")
     if not blocks:
@@ -36,7 +40,7 @@ def load_mdlm(path: str | Path, heads: int | None = None) -> tuple[dict[str, Any
         sizes["cond_dim"] = source.shape("sigma_map.mlp.0.weight")[0]
 
     def linear(name: str, *, bias: bool = True) -> dict:
-        # PyTorch keeps [out, in].
+        # PyTorch stores weights as [out, in].
         kernel = {"kernel": source.take(f"{name}.weight", transpose=True)}
         return kernel | ({"bias": source.take(f"{name}.bias")} if bias else {})
 
@@ -45,7 +49,7 @@ def load_mdlm(path: str | Path, heads: int | None = None) -> tuple[dict[str, Any
         kernel = {"kernel": source.stack(f"{pattern}.weight", blocks, transpose=True)}
         return kernel | ({"bias": source.stack(f"{pattern}.bias", blocks)} if bias else {})
 
-    # The columns of attn_qkv are (three, heads, head width), the order that DiT splits them in.
+    # The columns of attn_qkv have the order of DiT, (three, heads, head width).
     params = {
         "embedding": source.take("vocab_embed.embedding"),
         "blocks": {

@@ -1,4 +1,4 @@
-"""Sources of text and of ready-made arrays, tokenizers, packing, and batches that are pure in (seed, step)."""
+"""Text and array sources, tokenizers, packing, and batches that are pure functions of (seed, step)."""
 
 from diffusion.data.batches import batches, evaluation_batches, prefetch
 from diffusion.data.loader import Dataset, dataset_from_arrays, load_dataset

@@ -1,36 +1,36 @@
-"""Sources of ready-made examples: arrays of values 0 .. C-1 instead of text, with labels where the source has them."""
+"""Array sources: examples of values 0 .. C-1 instead of text, with labels where the source has them."""
 
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Bool, Integer
 
-from diffusion.data import genomes, images, molecules, pictures, synthetic
-from diffusion.data.packing import Block, Statistics
+from diffusion.data import genomes, glyphs, images, molecules, synthetic
+from diffusion.data.packing import PackedBlock, Statistics
 from diffusion.data.settings import DataSettings
-from diffusion.data.tokenizers import Encoded, Tokenizer, digest
+from diffusion.data.tokenizers import EncodedText, Tokenizer, digest
 from diffusion.data.types import ArraySource
 
 SOURCES: dict[str, Callable[[DataSettings], ArraySource]] = {
     "mnist": images.mnist,
     "cifar10": images.cifar10,
     "imagenet32": images.imagenet32,
-    "cifar10_pairs": lambda settings: images.in_pairs(images.cifar10(settings)),
-    "imagenet32_pairs": lambda settings: images.in_pairs(images.imagenet32(settings)),
+    "cifar10_pairs": lambda settings: images.as_pixel_pairs(images.cifar10(settings)),
+    "imagenet32_pairs": lambda settings: images.as_pixel_pairs(images.imagenet32(settings)),
     "density2d": synthetic.density2d,
     "blobs": synthetic.blobs,
     "simple_molecules": synthetic.simple_molecules,
     "simple_introns": synthetic.simple_introns,
-    "shapes": pictures.shapes,
-    "shapes_rewards": pictures.shapes_rewards,
-    "gaussian_mixture": pictures.gaussian_mixture,
+    "shapes": glyphs.shapes,
+    "shapes_rewards": glyphs.shapes_rewards,
+    "gaussian_mixture": glyphs.gaussian_mixture,
     "qm9": molecules.qm9,
     "splice_sites": genomes.splice_sites,
     "genomes_small": genomes.genomes_small,
     "ten_species": genomes.ten_species,
 }
 
-# Known without reading data: networks are built from them.
+# Networks are built from these without reading data.
 SHAPES = {
     "mnist": (28, 28, 1),
     "cifar10": (32, 32, 3),
@@ -54,23 +54,30 @@ LABELS = {
 
 
 def image_shape(source: str) -> tuple[int, int, int]:
-    """Height, width and colours of a source's images; raises ValueError for one without."""
+    """Height, width and number of color channels of a source's images.
+
+    Raises: ValueError for a source without images.
+    """
     if source not in SHAPES:
         raise ValueError(f"data.source: {source!r} holds no images; known: {', '.join(SHAPES)}")
     return SHAPES[source]
 
 
 def label_count(source: str) -> int:
-    """Classes that a source's labels name; raises ValueError for one without."""
+    """Number of classes of a source's labels.
+
+    Raises: ValueError for a source without labels.
+    """
     if source not in LABELS:
         raise ValueError(f"data.source: {source!r} has no labels; known: {', '.join(LABELS)}")
     return LABELS[source]
 
 
 def values_tokenizer(size: int) -> Tokenizer:
-    """Tokens that are numbers 0 .. size-1: pixel values or coordinates, with no EOS and no text to encode.
+    """Tokenizer of numbers 0 .. size-1 (pixel values or coordinates), without EOS and without encoding of text.
 
-    Each counts as one character and one byte, so that bits per byte are bits per dimension; they decode to numbers.
+    Each token counts as one character and one byte, so that bits per byte are bits per dimension, and decodes to its
+    number.
     Raises: ValueError on encoding a text that is not empty.
     """
 
@@ -79,7 +86,7 @@ def values_tokenizer(size: int) -> Tokenizer:
             raise ValueError(
                 "sample.prompt: values of ready-made arrays have no text form; leave prompt and suffix empty"
             )
-        return [Encoded(*(np.zeros(0, np.int32) for _ in range(3))) for _ in texts]
+        return [EncodedText(*(np.zeros(0, np.int32) for _ in range(3))) for _ in texts]
 
     def decode_text(ids):
         return " ".join(str(value) for value in ids)
@@ -89,29 +96,31 @@ def values_tokenizer(size: int) -> Tokenizer:
 
 
 def open_arrays(settings: DataSettings) -> ArraySource:
-    """Opens `data.source` and checks that the fields of `data` say what the source holds.
+    """Opens `data.source` and checks that the fields of `data` agree with its content.
 
-    A network is built from these fields without reading data, so a wrong one is an error rather than ignored.
-    Raises: ValueError naming the field and its right value.
+    Networks are built from these fields without reading data, so a field that disagrees is an error.
+    Raises: ValueError naming the field and its correct value.
     """
     source = SOURCES[settings.source](settings)
     tokenizer = source.tokenizer.name if source.tokenizer else "values"
-    right = {"length": source.length, "vocab_size": source.vocab_size, "tokenizer": tokenizer, "packing": "wrapped"}
-    for field, value in right.items():
-        given = getattr(settings, field)
-        if given != value:
+    required = {"length": source.length, "vocab_size": source.vocab_size, "tokenizer": tokenizer, "packing": "wrapped"}
+    for field, value in required.items():
+        setting = getattr(settings, field)
+        if setting != value:
             raise ValueError(
-                f"data.{field}: {given!r} does not fit {settings.source}; pass --config.data.{field}={value}"
+                f"data.{field}: {setting!r} does not fit {settings.source}; pass --config.data.{field}={value}"
             )
     if settings.flip and source.image is None:
         raise ValueError(f"data.flip: {settings.source} holds no images; pass --config.data.flip=False")
     return source
 
 
-def counted(blocks: Iterator[Block], source: ArraySource, statistics: Statistics) -> Iterator[Block]:
-    """The same blocks, their shape and values checked, counted in `statistics` as they pass.
+def validate_and_count(
+    blocks: Iterator[PackedBlock], source: ArraySource, statistics: Statistics
+) -> Iterator[PackedBlock]:
+    """Yields the blocks unchanged, checks their shapes and values, and adds their counts to `statistics`.
 
-    Raises: ValueError naming a value that the source should not hold.
+    Raises: ValueError naming a value outside the vocabulary of the source.
     """
     for block in blocks:
         if block.tokens.shape[1:] != (source.length,) or not np.issubdtype(block.tokens.dtype, np.integer):
@@ -123,25 +132,25 @@ def counted(blocks: Iterator[Block], source: ArraySource, statistics: Statistics
         statistics.documents += len(block.tokens)
         statistics.tokens += block.tokens.size
         if source.tokenizer is None:
-            characters = width = block.tokens.size
+            characters = byte_count = block.tokens.size
         else:
             covered = source.tokenizer.covered(block.tokens)
             assert covered is not None
-            characters, width = covered
+            characters, byte_count = covered
         statistics.characters += characters
-        statistics.bytes += width
+        statistics.bytes += byte_count
         yield block
 
 
-def in_memory(source: ArraySource) -> tuple[dict[str, Block], dict[str, Statistics]]:
-    """All examples of every split as one block each, and what they hold; splits without an example are left out.
+def in_memory(source: ArraySource) -> tuple[dict[str, PackedBlock], dict[str, Statistics]]:
+    """All examples of each split as one block, and their statistics; omits splits without examples.
 
-    Raises: ValueError when the train split has none.
+    Raises: ValueError when the train split has no example.
     """
     blocks, statistics = {}, {}
     for split, start in source.splits.items():
         counts = Statistics()
-        parts = list(counted(start(), source, counts))
+        parts = list(validate_and_count(start(), source, counts))
         if not counts.examples:
             if split == "train":
                 raise ValueError(
@@ -150,9 +159,9 @@ def in_memory(source: ArraySource) -> tuple[dict[str, Block], dict[str, Statisti
                 )
             continue
         order = np.random.default_rng(0).permutation(counts.examples) if source.shuffled else slice(None)
-        tokens, _, *told = zip(*parts, strict=True)
-        told = (None if array[0] is None else np.concatenate(array)[order] for array in told)
-        blocks[split] = Block(np.concatenate(tokens)[order], None, *told)
+        tokens, _, *columns = zip(*parts, strict=True)
+        annotations = (None if column[0] is None else np.concatenate(column)[order] for column in columns)
+        blocks[split] = PackedBlock(np.concatenate(tokens)[order], None, *annotations)
         statistics[split] = counts
     return blocks, statistics
 
@@ -160,27 +169,27 @@ def in_memory(source: ArraySource) -> tuple[dict[str, Block], dict[str, Statisti
 def as_pixels(
     source: str, tokens: Integer[np.ndarray, "N L"]
 ) -> tuple[Integer[np.ndarray, "N M"], tuple[int, int, int]]:
-    """One value a pixel and colour, and the picture's shape: as tokens are, or unpacked from pairs."""
-    height, width, colours = image_shape(source)
+    """One value per pixel and color channel, unpacked where tokens are pairs, and the shape of the image."""
+    height, width, colors = image_shape(source)
     if source.endswith("_pairs"):
-        return images.pixels_of_pairs(tokens), (height, width, 3)
-    return np.asarray(tokens), (height, width, colours)
+        return images.unpack_pixel_pairs(tokens), (height, width, 3)
+    return np.asarray(tokens), (height, width, colors)
 
 
-def flipped(
+def mirror(
     tokens: Integer[np.ndarray, "B L"], image: tuple[int, int, int], coins: Bool[np.ndarray, " B"]
 ) -> Integer[np.ndarray, "B L"]:
-    """Channel-major images [B, (c h w)] of shape (h, w, c), mirrored left to right where the coin is true."""
-    height, width, colours = image
-    pictures = tokens.reshape(-1, colours, height, width)
-    return np.where(coins[:, None, None, None], pictures[..., ::-1], pictures).reshape(tokens.shape)
+    """Mirrors channel-major images [B, (c h w)] of shape (h, w, c) left to right where the coin is true."""
+    height, width, colors = image
+    images = tokens.reshape(-1, colors, height, width)
+    return np.where(coins[:, None, None, None], images[..., ::-1], images).reshape(tokens.shape)
 
 
-def content(blocks: Mapping[str, Block]) -> str:
-    """sha256 over the examples of every split, and what is known of them."""
+def blocks_hash(blocks: Mapping[str, PackedBlock]) -> str:
+    """sha256 over the tokens, labels, prompts and scores of every split."""
     parts: list[bytes] = []
     for split, block in sorted(blocks.items()):
         parts += [split.encode(), np.ascontiguousarray(block.tokens).tobytes()]
         parts += [] if block.labels is None else [np.asarray(block.labels, np.int32).tobytes()]
-        parts += [np.ascontiguousarray(told).tobytes() for told in (block.prompts, block.scores) if told is not None]
+        parts += [np.ascontiguousarray(array).tobytes() for array in (block.prompts, block.scores) if array is not None]
     return digest(*parts)

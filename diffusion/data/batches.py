@@ -1,4 +1,4 @@
-"""Batches: pure functions of (seed, step) for training, an in-order list for evaluation, and a prefetcher."""
+"""Training batches as pure functions of (seed, step), evaluation batches in order, and a prefetcher."""
 
 import dataclasses
 import queue
@@ -9,7 +9,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from diffusion.data.arrays import flipped
+from diffusion.data.arrays import mirror
 from diffusion.data.loader import Dataset
 from diffusion.data.pairs import PairDataset
 
@@ -37,15 +37,15 @@ def batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Callable[[int], Batch]:
-    """Gives `get(step)`: {"tokens": int32 [b, L], "weights": float32 [b, L]}, a pure function of (seed, step).
+    """Returns `get(step)`: {"tokens": int32 [b, L], "weights": float32 [b, L]}, a pure function of (seed, step).
 
-    Labelled sources add {"label": int32 [b]}. Where the data set says so, training images are mirrored by a fair coin
-    that belongs to seed, step and row of the global batch.
+    Labeled sources add {"label": int32 [b]}. With `dataset.flip` each training image is mirrored with probability 1/2,
+    by a coin that depends on the seed, the step and the row of the global batch alone.
 
-    `batch_size` is that of the global batch; this process gets rows [index * b, (index + 1) * b) of it with
-    b = batch_size / process_count. Epochs follow one another without end, each in an order of its own
-    (Grain's index shuffle); a batch may span two epochs.
-    Raises: ValueError when the batch does not divide or the split is smaller than a batch.
+    `batch_size` is the size of the global batch, of which this process gets rows [index * b, (index + 1) * b) with
+    b = batch_size / process_count. Epochs follow one another without end, each in its own order (Grain's index
+    shuffle); a batch may span two epochs.
+    Raises: ValueError when the batch size is not a multiple of the process count or exceeds the split.
     """
     share = _share(batch_size, process_index, process_count)
     rows = dataset.split(split)
@@ -56,7 +56,7 @@ def batches(
         )
     order = grain.MapDataset.range(len(rows))
     order = order.shuffle(seed=seed % 2**32).repeat() if shuffle else order.repeat()
-    mirrored = dataset.image if dataset.flip and split == "train" else None
+    image_shape = dataset.image if dataset.flip and split == "train" else None
 
     def row(position: int) -> int:
         index = order[position]
@@ -68,10 +68,10 @@ def batches(
             raise ValueError(f"step: {step}; steps count from 0")
         first = int(step) * batch_size + process_index * share
         batch = rows.rows([row(position) for position in range(first, first + share)])
-        if mirrored is not None:
+        if image_shape is not None:
             coins = np.random.default_rng((seed % 2**32, int(step))).integers(0, 2, batch_size).astype(bool)
-            mine = coins[process_index * share : (process_index + 1) * share]
-            batch["tokens"] = flipped(batch["tokens"], mirrored, mine)
+            local_coins = coins[process_index * share : (process_index + 1) * share]
+            batch["tokens"] = mirror(batch["tokens"], image_shape, local_coins)
         return batch
 
     return get
@@ -79,7 +79,7 @@ def batches(
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationBatches:
-    """A finite sequence of batches over a split in order; read one at a time."""
+    """A finite sequence of batches over a split in order, each read on access."""
 
     dataset: Dataset | PairDataset
     split: str
@@ -112,9 +112,9 @@ def evaluation_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> EvaluationBatches:
-    """Every example of the split (or the first `limit`) once, in order.
+    """Batches of every example of the split (or of the first `limit`), once and in order.
 
-    The last batch is filled up with copies of the last example at weight 0, so weighted means stay exact.
+    The last batch is filled with copies of the last example at weight 0, so that weighted means stay exact.
     """
     share = _share(batch_size, process_index, process_count)
     if limit is not None and limit < 1:
@@ -125,9 +125,9 @@ def evaluation_batches(
 
 
 def prefetch(get_batch: Callable[[int], Any], start_step: int, depth: int = 2) -> Iterator[Any]:
-    """Yields get_batch(start_step), get_batch(start_step + 1), ... read ahead by a thread.
+    """Yields get_batch(start_step), get_batch(start_step + 1), ..., read ahead by a thread.
 
-    An error of `get_batch` is raised where its batch is due; closing the iterator ends the thread.
+    An error of `get_batch` is raised in place of its batch. Closing the iterator ends the thread.
     """
     if depth < 1:
         raise ValueError(f"depth: {depth}; pass at least 1")

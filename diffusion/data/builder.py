@@ -1,4 +1,4 @@
-"""Packed examples as a TFDS builder: prepared once a recipe, stored as ArrayRecord, never half written."""
+"""TFDS builder of packed examples: prepared once per recipe, stored as ArrayRecord, and published atomically."""
 
 import contextlib
 import dataclasses
@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from diffusion.data.packing import Block, Statistics
+from diffusion.data.packing import PackedBlock, Statistics
 
 STATISTICS_FILE = "statistics.json"
-BuildSplit = Callable[[Statistics], Iterator[Block]]
+BuildSplit = Callable[[Statistics], Iterator[PackedBlock]]
 
 
 class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Rows {"tokens": [length]}, when padded {"weights": uint8 [length]}, and when labelled {"label": int32 []}.
+    """Rows {"tokens": [length]}, with {"weights": uint8 [length]} when padded and {"label": int32 []} when labeled.
 
-    In the order of the source, or when `shuffled` in TFDS's fixed order by the hash of their number.
+    Rows keep the order of the source or, when `shuffled`, follow TFDS's fixed order by the hash of their number.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -37,22 +37,22 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         length: int,
         largest_id: int,
         padded: bool,
-        blocks: Mapping[str, Iterator[Block]],
-        labelled: bool,
+        blocks: Mapping[str, Iterator[PackedBlock]],
+        labeled: bool,
         shuffled: bool,
         **kwargs: Any,
     ):
-        self.length, self.padded, self.blocks, self.labelled, self.shuffled = length, padded, blocks, labelled, shuffled
+        self.length, self.padded, self.blocks, self.labeled, self.shuffled = length, padded, blocks, labeled, shuffled
         self.dtype = np.uint8 if largest_id < 2**8 else np.uint16 if largest_id < 2**16 else np.int32
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        # encoding="bytes": one memory copy a row, where the default writes every id as a varint.
+        # encoding="bytes": one memory copy per row, where the default writes every id as a varint.
         def feature(dtype: type) -> tfds.features.Tensor:
             return tfds.features.Tensor(shape=(self.length,), dtype=dtype, encoding="bytes")
 
         features = {"tokens": feature(self.dtype)} | ({"weights": feature(np.uint8)} if self.padded else {})
-        features |= {"label": tfds.features.Scalar(np.int32)} if self.labelled else {}
+        features |= {"label": tfds.features.Scalar(np.int32)} if self.labeled else {}
         return tfds.core.DatasetInfo(
             builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=not self.shuffled
         )
@@ -60,7 +60,7 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, np.ndarray]]]]:
         return {split: self._generate_examples(blocks) for split, blocks in self.blocks.items()}
 
-    def _generate_examples(self, blocks: Iterator[Block]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    def _generate_examples(self, blocks: Iterator[PackedBlock]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         key = 0
         for block in blocks:
             tokens = block.tokens.astype(self.dtype)
@@ -69,7 +69,7 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 if self.padded:
                     assert block.weights is not None
                     example["weights"] = block.weights[row]
-                if self.labelled:
+                if self.labeled:
                     assert block.labels is not None
                     example["label"] = np.int32(block.labels[row])
                 yield key, example
@@ -77,7 +77,7 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether a finished preparation lies there; its statistics are written last, before the final rename."""
+    """Whether the folder holds a complete preparation, whose statistics are written last, before the final rename."""
     return (folder / STATISTICS_FILE).is_file()
 
 
@@ -89,13 +89,13 @@ def prepare(
     length: int,
     largest_id: int,
     padded: bool,
-    labelled: bool = False,
+    labeled: bool = False,
     shuffled: bool = False,
 ) -> None:
-    """Writes the examples of every split into `folder`, all or nothing; splits without an example are left out.
+    """Writes the examples of every split into `folder`, all or nothing; omits splits without examples.
 
-    The work is done in a folder of its own beside `folder` and renamed at the end, so a killed preparation is
-    never taken for a finished one and two processes may prepare the same recipe at once (the first one wins).
+    Examples are written to a temporary folder beside `folder`, which is renamed at the end: an interrupted preparation
+    is never mistaken for a complete one, and two processes may prepare the same recipe at once (the first one wins).
     Raises: ValueError when the train split has no example.
     """
     try:
@@ -108,7 +108,7 @@ def prepare(
         ) from None
     try:
         statistics = {split: Statistics() for split in splits}
-        blocks: dict[str, Iterator[Block]] = {}
+        blocks: dict[str, Iterator[PackedBlock]] = {}
         for split, build in splits.items():
             generator = build(statistics[split])
             first = next(generator, None)
@@ -124,13 +124,13 @@ def prepare(
             largest_id=largest_id,
             padded=padded,
             blocks=blocks,
-            labelled=labelled,
+            labeled=labeled,
             shuffled=shuffled,
             data_dir=str(work),
             file_format="array_record",
         )
         tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(io.StringIO()):  # "Downloading and preparing": nothing is downloaded
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS would announce a download, and there is none
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
         record = {
             "recipe": dict(recipe),
@@ -144,7 +144,7 @@ def prepare(
 
 def _publish(work: Path, folder: Path) -> None:
     if folder.exists() and not is_prepared(folder):
-        shutil.rmtree(folder, ignore_errors=True)  # damaged by hand: no preparation leaves such a folder
+        shutil.rmtree(folder, ignore_errors=True)  # modified from outside: no preparation leaves such a folder
     try:
         os.replace(work, folder)
     except OSError:

@@ -1,4 +1,4 @@
-"""Benchmark corpora from local files, read as the MDLM code reads them: rows, text fields, detokenizers."""
+"""Benchmark corpora from local files, with the rows, text fields and detokenizers of the public MDLM code."""
 
 import csv
 import dataclasses
@@ -9,21 +9,21 @@ from pathlib import Path
 from diffusion.data import readers
 from diffusion.data.detokenizers import DETOKENIZERS
 from diffusion.data.settings import DataSettings
-from diffusion.data.types import Source, missing
+from diffusion.data.types import Source, missing_data
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-LAYOUTS = (".jsonl", ".parquet", ".csv", ".txt")
+SUFFIXES = (".jsonl", ".parquet", ".csv", ".txt")
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Where the text of a corpus lies: file stems ("{split}" is filled in), row fields, and where to get it."""
+    """Location of the text of a corpus: file stems (with "{split}" to substitute), row fields, and origin."""
 
     stems: tuple[str, ...]
     fields: tuple[str, ...]
     where: str
     expected: str
-    plain: str = "lines"  # what a plain text file holds: lines | json (rows under another suffix) | none
+    plain: str = "lines"  # content of a plain text file: lines | json (rows under another suffix) | none
     keep_line_end: bool = False
     paper_split: str = "validation"
 
@@ -77,7 +77,7 @@ CORPORA: dict[str, Corpus] = {
 
 
 def locate(path: str, names: Sequence[str]) -> Path | None:
-    """`path` itself when it is a file, else the first of `names` in that folder, plain or compressed."""
+    """Returns `path` itself when it is a file, else the first of `names` in that folder, plain or compressed."""
     place = Path(path).expanduser()
     if not path:
         return None
@@ -85,63 +85,63 @@ def locate(path: str, names: Sequence[str]) -> Path | None:
 
 
 def corpus(name: str, settings: DataSettings) -> Source:
-    """Opens one of CORPORA from the folder `data.path` (a single file is taken as the test split)."""
-    facts = CORPORA[name]
+    """Opens one of CORPORA from the folder `data.path`; a single file is the test split."""
+    layout = CORPORA[name]
     place = Path(settings.path).expanduser()
     files: dict[str, Path] = {}
     if settings.path and place.is_file():
         files["test"] = place
     elif settings.path:
         for split, words in SPLITS.items():
-            stems = [stem.format(split=word) for word in words for stem in facts.stems]
-            names = [stem + layout for stem in stems for layout in LAYOUTS] + stems
-            if (found := readers.find(place, names)) is not None:
-                files[split] = found
+            stems = [stem.format(split=word) for word in words for stem in layout.stems]
+            names = [stem + suffix for stem in stems for suffix in SUFFIXES] + stems
+            if (file := readers.find(place, names)) is not None:
+                files[split] = file
     if not files:
-        raise missing(name, facts.expected, settings.path, facts.where)
-    change = DETOKENIZERS.get(name, str) if settings.detokenize else str
-    documents = {split: _reader(file, facts, change) for split, file in files.items()}
+        raise missing_data(name, layout.expected, settings.path, layout.where)
+    detokenize = DETOKENIZERS.get(name, str) if settings.detokenize else str
+    documents = {split: _reader(file, layout, detokenize) for split, file in files.items()}
     return Source(
         name,
         documents,
         readers.content_hash([(split, file) for split, file in files.items()]),
-        paper_split=facts.paper_split,
+        paper_split=layout.paper_split,
     )
 
 
-def _reader(file: Path, facts: Corpus, change: Callable[[str], str]) -> Callable[[], Iterator[str]]:
-    layout = readers.kind(file)
+def _reader(file: Path, layout: Corpus, detokenize: Callable[[str], str]) -> Callable[[], Iterator[str]]:
+    suffix = readers.kind(file)
 
     def read() -> Iterator[str]:
-        if layout == ".csv":
-            yield from map(change, _news(file, facts.fields))
-        elif layout in (".jsonl", ".parquet", ".arrow") or facts.plain == "json":
+        if suffix == ".csv":
+            yield from map(detokenize, _news(file, layout.fields))
+        elif suffix in (".jsonl", ".parquet", ".arrow") or layout.plain == "json":
             for record in readers.records(file):
-                yield change(readers.field_of(record, facts.fields, file))
-        elif facts.plain == "lines":
+                yield detokenize(readers.field_of(record, layout.fields, file))
+        elif layout.plain == "lines":
             for line in readers.lines(file):
                 # As in the published rows: a blank WikiText line is an empty row, others keep their newline.
-                yield change((line if line.strip() else "") if facts.keep_line_end else line.strip())
+                yield detokenize((line if line.strip() else "") if layout.keep_line_end else line.strip())
         else:
-            raise ValueError(f"data.path: {file} is not JSON lines; expected {facts.expected}")
+            raise ValueError(f"data.path: {file} is not JSON lines; expected {layout.expected}")
 
     return read
 
 
 def _news(file: Path, fields: tuple[str, ...]) -> Iterator[str]:
-    """CSV rows: a named text field, or class, title, description without a header (the original AG News)."""
+    """Texts of CSV rows: a named field, or title and description of the original AG News, which has no header."""
     with readers.open_text(file) as stream:
         rows = csv.reader(stream)
         header = next(rows, [])
-        named = next((header.index(field) for field in fields if field in header), None)
-        if named is None and header and header[0].strip().isdigit():
+        column = next((header.index(field) for field in fields if field in header), None)
+        if column is None and header and header[0].strip().isdigit():
             rows = itertools.chain([header], rows)  # a row, not a header such as "Class Index,Title,Description"
         for row in filter(None, rows):
-            yield " ".join(row[1:3]) if named is None else row[named]
+            yield " ".join(row[1:3]) if column is None else row[column]
 
 
 def openwebtext(settings: DataSettings) -> Source:
-    """OpenWebText from a folder of .txt (a document a file), .jsonl, .parquet or .arrow files, in name order.
+    """OpenWebText from a folder of .txt (one document per file), .jsonl, .parquet or .arrow files, in name order.
 
     The last `data.validation_documents` documents are the validation split (100,000 in the papers).
     """
@@ -151,7 +151,7 @@ def openwebtext(settings: DataSettings) -> Source:
     paths = sorted(root.rglob("*")) if settings.path and root.is_dir() else []
     files = [path for path in paths if path.is_file() and readers.kind(path) in layouts]
     if not files:
-        raise missing("openwebtext", "a folder of .parquet, .arrow, .jsonl or .txt files", settings.path, where)
+        raise missing_data("openwebtext", "a folder of .parquet, .arrow, .jsonl or .txt files", settings.path, where)
     counts = [readers.count_records(path) for path in files]
     total, held_out = sum(counts), settings.validation_documents
     if held_out >= total:
@@ -185,19 +185,19 @@ def _documents(path: Path) -> Iterator[str]:
 
 
 def lm1b(settings: DataSettings) -> Source:
-    """The One Billion Word benchmark: its original folder, or TFDS's `lm1b` prepared as ArrayRecord.
+    """The One Billion Word benchmark, from its original folder or from TFDS's `lm1b` prepared as ArrayRecord.
 
-    Its held-out part is the test split, which the papers also validate on, so it stands for both.
+    Its held-out part is both the test and the validation split, since the papers validate on it as well.
     """
     where = (
         "http://www.statmt.org/lm-benchmark/1-billion-word-language-modeling-benchmark-r13output.tar.gz "
         "(unpack it), or prepare TFDS lm1b with file_format=array_record"
     )
-    change = DETOKENIZERS["lm1b"] if settings.detokenize else str
+    detokenize = DETOKENIZERS["lm1b"] if settings.detokenize else str
     root = Path(settings.path).expanduser()
     prepared = sorted(root.rglob("dataset_info.json")) if settings.path and root.is_dir() else []
     if prepared:
-        return _lm1b_prepared(prepared[-1].parent, change)
+        return _lm1b_prepared(prepared[-1].parent, detokenize)
     parts = {}
     if settings.path and root.is_dir():
         parts["train"] = sorted(
@@ -209,21 +209,21 @@ def lm1b(settings: DataSettings) -> Source:
     parts = {split: files for split, files in parts.items() if files}
     if not parts:
         expected = "news.en-*-of-00100 and news.en.heldout-*-of-00050, or a prepared TFDS folder"
-        raise missing("lm1b", expected, settings.path, where)
+        raise missing_data("lm1b", expected, settings.path, where)
 
     def reader(files: list[Path]) -> Callable[[], Iterator[str]]:
-        return lambda: (change(line.strip()) for file in files for line in readers.lines(file))
+        return lambda: (detokenize(line.strip()) for file in files for line in readers.lines(file))
 
     documents = {split: reader(files) for split, files in parts.items()}
     names = [(path.name, path) for files in parts.values() for path in files]
     return _lm1b_source(documents, readers.content_hash(names))
 
 
-def _lm1b_prepared(folder: Path, change: Callable[[str], str]) -> Source:
-    builder = readers.prepared(folder, "lm1b")
+def _lm1b_prepared(folder: Path, detokenize: Callable[[str], str]) -> Source:
+    builder = readers.tfds_builder(folder, "lm1b")
 
     def reader(split: str) -> Callable[[], Iterator[str]]:
-        return lambda: (change(row["text"].decode().strip()) for row in builder.as_data_source(split))
+        return lambda: (detokenize(row["text"].decode().strip()) for row in builder.as_data_source(split))
 
     files = sorted(path for path in folder.iterdir() if path.is_file())
     documents = {split: reader(split) for split in builder.info.splits}

@@ -1,7 +1,7 @@
-"""Undo the word tokenisation of benchmark corpora, with the rules of the public MDLM code.
+"""Detokenizers of benchmark corpora, with the rules of the public MDLM code.
 
-Zero-shot perplexities depend on every one of these rules (Sahoo et al. 2024, appendix C.2, following the
-GPT-2 protocol), so each is an ordered table: literal pairs are replaced as text, compiled pairs as patterns.
+Zero-shot perplexities depend on each of these rules and on their order (Sahoo et al. 2024, appendix C.2, following the
+GPT-2 protocol). Pairs of strings are replaced literally, compiled pairs as regular expressions.
 """
 
 import re
@@ -16,7 +16,7 @@ def _patterns(*pairs: tuple[str, str]) -> list[Rule]:
 
 WIKITEXT: tuple[Rule, ...] = (
     ("s '", "s'"),
-    # The published rule r"/' [0-9]/" is a JavaScript pattern read by Python; kept as it acts there.
+    # The published rule r"/' [0-9]/" is a JavaScript pattern that Python reads literally; its effect is reproduced.
     *_patterns((r"/' [0-9]/", "/'[0-9]/")),
     (" @-@ ", "-"),
     (" @,@ ", ","),
@@ -45,7 +45,7 @@ PTB: tuple[Rule, ...] = (
     (" n't", "n't"),
     (" \n ", "\n"),
     ("\\/", "/"),
-    *((" N ", " 1 "),) * 10,  # neighbouring numbers share a space, so one pass misses every second one
+    *((" N ", " 1 "),) * 10,  # neighboring numbers share a space, so one pass misses every second one
     ("$ 1", "$1"),
     ("# 1", "#1"),
     ("<unk>", "?"),
@@ -90,7 +90,7 @@ def wikitext(text: str) -> str:
 
 
 def ptb(text: str) -> str:
-    """Joins contractions and reads N as 1 and <unk> as ? in the Penn Treebank."""
+    """Joins contractions of the Penn Treebank and replaces N by 1 and <unk> by ?."""
     return apply_rules(PTB, text)
 
 
@@ -100,12 +100,12 @@ def lm1b(text: str) -> str:
 
 
 def lambada(text: str) -> str:
-    """Straightens quotation marks and starts the passage on a new line, as OpenAI's LAMBADA file is read."""
+    """Straightens quotation marks and prepends a newline, as in the public evaluation of OpenAI's LAMBADA file."""
     return "\n" + text.replace("“", '"').replace("”", '"').strip()
 
 
 def scientific_papers(text: str) -> str:
-    """The WikiText rules, then those of LM1B."""
+    """Applies the WikiText rules, then those of LM1B."""
     return lm1b(wikitext(text))
 
 
@@ -117,4 +117,4 @@ DETOKENIZERS: dict[str, Callable[[str], str]] = {
     "scientific_papers_arxiv": scientific_papers,
     "scientific_papers_pubmed": scientific_papers,
 }
-"""Sources that are detokenised; ag_news and the others are read as they are."""
+"""Detokenizer of each source; sources that are absent are read unchanged."""

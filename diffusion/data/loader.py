@@ -1,4 +1,4 @@
-"""load_dataset: from the fields of `config.data` to random-access splits of packed examples."""
+"""Loading of data sets: from the fields of `config.data` to random-access splits of packed examples."""
 
 import dataclasses
 import functools
@@ -10,64 +10,64 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Integer
 
-from diffusion.data import arrays, builder, readers, vocabularies
-from diffusion.data.packing import Block, Indices, Statistics, encode_documents, padded, wrapped
+from diffusion.data import arrays, builder, readers, subword
+from diffusion.data.packing import Indices, PackedBlock, Statistics, encode_documents, padded, wrapped
 from diffusion.data.settings import READY_MADE, DataSettings, read_settings
 from diffusion.data.sources import open_source
 from diffusion.data.tokenizers import Tokenizer, bytes_tokenizer, characters_tokenizer, digest
 from diffusion.data.types import Source
 
-FORMAT = 1  # raise it when packing, detokenizers or sources change what a recipe gives
+FORMAT = 1  # increment when packing, detokenizers or sources change the examples of a recipe
 MEMORY_LIMIT = 256 * 1024**2
 TOKENIZERS = ("bytes", "characters", "bpe", "gpt2", "wordpiece", "file")
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Random access to the examples of one split; one below MEMORY_LIMIT bytes is held in memory once read."""
+    """Random access to the examples of one split; splits below MEMORY_LIMIT bytes stay in memory once read."""
 
-    source: Any  # a TFDS data source, or a Block
+    source: Any  # a TFDS data source, or a PackedBlock
     length: int
 
     def __len__(self) -> int:
-        return len(self.source.tokens if isinstance(self.source, Block) else self.source)
+        return len(self.source.tokens if isinstance(self.source, PackedBlock) else self.source)
 
     @functools.cached_property
-    def _block(self) -> Block | None:
-        if isinstance(self.source, Block):
+    def _block(self) -> PackedBlock | None:
+        if isinstance(self.source, PackedBlock):
             return self.source
         if len(self) * self.length * 4 > MEMORY_LIMIT:
             return None
         parts = [self._read(range(start, min(start + 8192, len(self)))) for start in range(0, len(self), 8192)]
         weights = [part.weights for part in parts if part.weights is not None]
         labels = [part.labels for part in parts if part.labels is not None]
-        return Block(
+        return PackedBlock(
             np.concatenate([part.tokens for part in parts]),
             np.concatenate(weights) if weights else None,
             np.concatenate(labels) if labels else None,
         )
 
-    def _read(self, indices: Indices) -> Block:
+    def _read(self, indices: Indices) -> PackedBlock:
         rows = self.source.__getitems__([int(index) for index in indices])
         weights = np.stack([row["weights"] for row in rows]) if "weights" in rows[0] else None
         labels = np.array([row["label"] for row in rows]) if "label" in rows[0] else None
-        return Block(np.stack([row["tokens"] for row in rows]), weights, labels)
+        return PackedBlock(np.stack([row["tokens"] for row in rows]), weights, labels)
 
     def rows(self, indices: Indices) -> dict[str, Int32[np.ndarray, "B ..."] | Float32[np.ndarray, "B ..."]]:
-        """{"tokens": int32 [B, L], "weights": float32 [B, L]} of these examples.
+        """{"tokens": int32 [B, L], "weights": float32 [B, L]} of the examples at `indices`.
 
-        Where they are known also "label": int32 [B], "prompt": int32 [B, W] and "score": float32 [B].
+        Where the source has them also "label": int32 [B], "prompt": int32 [B, W] and "score": float32 [B].
         """
         if self._block is None:
             block = self._read(indices)
         else:
-            chosen = np.asarray(indices)
-            block = Block._make(None if array is None else array[chosen] for array in self._block)
+            index = np.asarray(indices)
+            block = PackedBlock._make(None if array is None else array[index] for array in self._block)
         tokens = block.tokens.astype(np.int32)
         weights = np.ones(tokens.shape, np.float32) if block.weights is None else block.weights.astype(np.float32)
-        told = zip(("label", "prompt", "score"), block[2:], (np.int32, np.int32, np.float32), strict=True)
-        more = {name: array.astype(dtype) for name, array, dtype in told if array is not None}
-        return {"tokens": tokens, "weights": weights} | more
+        columns = zip(("label", "prompt", "score"), block[2:], (np.int32, np.int32, np.float32), strict=True)
+        annotations = {name: array.astype(dtype) for name, array, dtype in columns if array is not None}
+        return {"tokens": tokens, "weights": weights} | annotations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,24 +78,27 @@ class Dataset:
     tokenizer: Tokenizer
     length: int
     padded: bool
-    fingerprint: str  # sha256 over recipe, content of the source, and vocabulary
+    fingerprint: str  # sha256 over the recipe, the content of the source, and the vocabulary
     statistics: Mapping[str, Statistics]
     source: str
-    paper_split: str  # the split that the MDLM code evaluates on
-    image: tuple[int, int, int] | None = None  # height, width, colours of rows that are channel-major images
-    labels: int = 0  # classes that the labels name
+    paper_split: str  # the split on which the MDLM code evaluates
+    image: tuple[int, int, int] | None = None  # height, width, colors of rows that are channel-major images
+    labels: int = 0  # number of classes; 0: no labels
     flip: bool = False  # mirror half of the training images
     domain: str = "text"  # text, image, molecules, genomes or values
-    label_names: tuple[str, ...] = ()  # of the classes, in the order of their numbers, where they have names
-    start: int | None = None  # token that every example begins with, and that every sample is given
+    label_names: tuple[str, ...] = ()  # in the order of the labels, where the classes have names
+    start: int | None = None  # first token of every example, and of every sample
 
     @property
     def model_vocab_size(self) -> int:
-        """Tokens, the mask and, when padded, the padding: rows of the model's embedding."""
+        """Number of rows of the model's embedding: tokens, the mask and, when padded, the padding."""
         return self.tokenizer.vocab_size + 1 + self.padded
 
     def split(self, name: str) -> Split:
-        """Raises: ValueError naming the splits that have examples."""
+        """Split of this name.
+
+        Raises: ValueError naming the splits that have examples.
+        """
         if name not in self.splits:
             raise ValueError(
                 f"data.source: {self.source} has no {name!r} examples of length {self.length} (it has: "
@@ -105,15 +108,15 @@ class Dataset:
 
 
 def load_tokenizer(settings: DataSettings, source: Source) -> Tokenizer:
-    """Builds `data.tokenizer`; trained ones learn from the training split of the source."""
+    """Builds `data.tokenizer`; trained tokenizers use the training split of the source.
+
+    Raises: ValueError for an unknown tokenizer, or one that needs a training split where there is none.
+    """
     if settings.tokenizer == "bytes":
         return bytes_tokenizer()
-    if settings.tokenizer == "gpt2":
-        return vocabularies.gpt2(settings.tokenizer_path)
-    if settings.tokenizer == "wordpiece":
-        return vocabularies.wordpiece(settings.tokenizer_path)
-    if settings.tokenizer == "file":
-        return vocabularies.from_file(settings.tokenizer_path)
+    saved = {"gpt2": subword.gpt2, "wordpiece": subword.wordpiece, "file": subword.from_file}
+    if settings.tokenizer in saved:
+        return saved[settings.tokenizer](settings.tokenizer_path)
     if settings.tokenizer not in TOKENIZERS:
         raise ValueError(f"data.tokenizer: unknown {settings.tokenizer!r}; known: {', '.join(TOKENIZERS)}")
     if settings.tokenizer == "characters" and settings.alphabet:
@@ -134,16 +137,16 @@ def load_tokenizer(settings: DataSettings, source: Source) -> Tokenizer:
         source.content_hash,
         str(settings.detokenize),
         str(settings.vocab_size),
-        str(vocabularies.SAMPLE_CHARACTERS),
+        str(subword.SAMPLE_CHARACTERS),
     )
     file = settings.cache / "tokenizers" / f"bpe-{source.name}-{key[:16]}" / "tokenizer.json"
-    return vocabularies.trained_bpe(source.documents["train"](), settings.vocab_size, file)
+    return subword.trained_bpe(source.documents["train"](), settings.vocab_size, file)
 
 
 def load_dataset(data: Any, tokenizer: Tokenizer | None = None) -> Dataset:
-    """Loads the data set that `data` describes (see DataSettings), preparing it in the cache the first time.
+    """Loads the data set that `data` describes (see DataSettings), and prepares it in the cache the first time.
 
-    Pass the `tokenizer` of another data set to read this one with it (zero-shot evaluation).
+    Pass the `tokenizer` of another data set to encode this one with it (zero-shot evaluation).
     Raises: ValueError in one line that names the field and the remedy.
     """
     settings = read_settings(data)
@@ -197,45 +200,44 @@ def load_dataset(data: Any, tokenizer: Tokenizer | None = None) -> Dataset:
 
 def _load_arrays(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset:
     source = arrays.open_arrays(settings)
-    own = source.tokenizer or arrays.values_tokenizer(source.vocab_size)
-    if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
-        raise ValueError(f"data.source: {source.name} is no text, so tokenizer {tokenizer.name!r} cannot read it")
+    source_tokenizer = source.tokenizer or arrays.values_tokenizer(source.vocab_size)
+    if tokenizer is not None and tokenizer.fingerprint != source_tokenizer.fingerprint:
+        raise ValueError(f"data.source: {source.name} is not text, so tokenizer {tokenizer.name!r} cannot read it")
     if source.content_hash:
         recipe = {
             "format": FORMAT,
             "source": source.name,
             "content_hash": source.content_hash,
-            "tokenizer_fingerprint": own.fingerprint,
+            "tokenizer_fingerprint": source_tokenizer.fingerprint,
         }
         fingerprint = digest(json.dumps(recipe, sort_keys=True))
         folder = settings.cache / "packed" / f"{source.name}-{fingerprint[:16]}"
         if not builder.is_prepared(folder):
             builds = {
-                split: lambda statistics, start=start: arrays.counted(start(), source, statistics)
+                split: lambda statistics, start=start: arrays.validate_and_count(start(), source, statistics)
                 for split, start in source.splits.items()
             }
-            largest = source.vocab_size - 1
             builder.prepare(
                 folder,
                 recipe,
                 builds,
                 length=source.length,
-                largest_id=largest,
+                largest_id=source.vocab_size - 1,
                 padded=False,
-                labelled=source.labels > 0,
+                labeled=source.labels > 0,
                 shuffled=source.shuffled,
             )
         records, statistics = builder.open_prepared(folder)
     else:
         records, statistics = arrays.in_memory(source)
-        fingerprint = digest(source.name, own.fingerprint, arrays.content(records))
+        fingerprint = digest(source.name, source_tokenizer.fingerprint, arrays.blocks_hash(records))
     splits = {split: Split(record, source.length) for split, record in records.items()}
-    # Sets whose labels of the test images were never given out are tested on their validation images.
+    # Some sets have no published test labels and are tested on their validation images.
     if "validation" in splits and "test" not in splits:
         splits["test"], statistics["test"] = splits["validation"], statistics["validation"]
     return Dataset(
         splits=splits,
-        tokenizer=own,
+        tokenizer=source_tokenizer,
         length=source.length,
         padded=False,
         fingerprint=fingerprint,
@@ -252,7 +254,7 @@ def _load_arrays(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset
 
 
 def _build(source: Source, split: str, tokenizer: Tokenizer, settings: DataSettings) -> builder.BuildSplit:
-    def build(statistics: Statistics) -> Iterator[Block]:
+    def build(statistics: Statistics) -> Iterator[PackedBlock]:
         encoded = encode_documents(source.documents[split](), tokenizer, statistics)
         if settings.packing == "padded":
             return padded(encoded, tokenizer, settings.length, statistics)
@@ -267,23 +269,23 @@ def dataset_from_arrays(
     weights: Mapping[str, Integer[np.ndarray, "..."] | Bool[np.ndarray, "..."]] | None = None,
     source: str = "arrays",
 ) -> Dataset:
-    """A data set of ready-made examples; statistics count tokens, and leave text (characters, bytes) at 0.
+    """Data set of ready-made examples, whose statistics count tokens but neither characters nor bytes.
 
-    Raises: ValueError naming an id outside the vocabulary, or arrays whose shapes disagree.
+    Raises: ValueError naming an id outside the vocabulary, or for arrays whose shapes disagree.
     """
     lengths = {array.shape[1] if np.ndim(array) == 2 else None for array in arrays.values()}
     length = next(iter(lengths)) if len(lengths) == 1 else None
     if length is None:
-        raise ValueError(f"ready-made examples must be arrays [N, L] of one L, got lengths {lengths}")
+        raise ValueError(f"arrays: expected shapes [N, L] with one common L, got lengths {lengths}")
     blocks, statistics = {}, {}
     for split, tokens in arrays.items():
         tokens = np.asarray(tokens)
         weight = None if weights is None else np.asarray(weights[split]).astype(np.uint8)
         tokenizer.check(tokens if weight is None else tokens[weight > 0], special=False)
         tokenizer.check(tokens)
-        blocks[split] = Split(Block(tokens, weight), tokens.shape[1])
-        counted = tokens.size if weight is None else int(weight.sum())
-        statistics[split] = Statistics(examples=len(tokens), tokens=counted, documents=len(tokens))
+        blocks[split] = Split(PackedBlock(tokens, weight), tokens.shape[1])
+        count = tokens.size if weight is None else int(weight.sum())
+        statistics[split] = Statistics(examples=len(tokens), tokens=count, documents=len(tokens))
     content = [split.encode() + np.asarray(array, np.int32).tobytes() for split, array in sorted(arrays.items())]
     content += [np.asarray(weight, np.uint8).tobytes() for _, weight in sorted((weights or {}).items())]
     return Dataset(

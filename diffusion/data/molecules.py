@@ -1,4 +1,4 @@
-"""Molecules as SMILES strings: QM9."""
+"""Molecules as SMILES strings, from QM9."""
 
 import warnings
 from collections.abc import Iterable
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion.data import alphabets, readers, splits
-from diffusion.data.packing import Block
+from diffusion.data import readers, splits, symbol_tokenizers
+from diffusion.data.packing import PackedBlock
 from diffusion.data.settings import DataSettings
-from diffusion.data.types import ArraySource, missing
+from diffusion.data.types import ArraySource, missing_data
 
 FILES = ("QM9_smiles.txt", "qm9_smiles.txt", "qm9.txt")
 COLUMNS = ("canonical_smiles", "smiles", "SMILES")
@@ -18,46 +18,47 @@ WHERE = "https://huggingface.co/datasets/yairschiff/qm9, or prepare TFDS qm9 wit
 
 
 def qm9(settings: DataSettings) -> ArraySource:
-    """QM9's molecules (Ramakrishnan et al., 2014) as <bos> + SMILES tokens + <eos> + <pad> ... to `data.length`.
+    """QM9 (Ramakrishnan et al., 2014) as <bos> + SMILES tokens + <eos> + <pad> ... to `data.length`.
 
-    Every token counts in the loss, padding too, so that a model decides on the length: the recipe of UDLM (arXiv
-    2412.10193), which has length 32 and holds out 10 % at random. Here 5 % are validation and 5 % test, by the md5 of
+    Every token counts in the loss, padding included, so that the model determines the length, as in UDLM (arXiv
+    2412.10193), which uses length 32 and holds out 10 % at random. Here 5 % are validation and 5 % test, by the md5 of
     the SMILES string, so that a repeated molecule is in one split alone. The vocabulary is that of the training
-    molecules. Molecules that are too long, and held-out ones with a token that no training molecule has, are left out.
-    Raises: ValueError when there is no such file, or it holds something other than SMILES.
+    molecules. Molecules that exceed the length, and held-out ones with a token that no training molecule has, are
+    omitted.
+    Raises: ValueError when the file is missing, or holds something other than SMILES.
     """
-    return packed("qm9", read_molecules(settings.path), settings)
+    return molecule_source("qm9", read_molecules(settings.path), settings)
 
 
-def packed(name: str, molecules: list[str], settings: DataSettings) -> ArraySource:
-    """The source of these molecules, split by the md5 of their strings.
+def molecule_source(name: str, molecules: list[str], settings: DataSettings) -> ArraySource:
+    """Source of the molecules, split by the md5 of their strings.
 
     Raises: ValueError when the training split holds something other than SMILES.
     """
     parts: dict[str, list[str]] = {split: [] for split in splits.NAMES}
     for molecule in molecules:
         parts[splits.split_of(molecule)].append(molecule)
-    symbols = alphabets.smiles_vocabulary(parts["train"])
-    wrong = next((symbol for symbol in symbols if not alphabets.is_smiles_token(symbol)), None)
-    if wrong is not None:
-        line = next(molecule for molecule in parts["train"] if wrong in molecule)
-        raise ValueError(f"data.path: {settings.path!r} holds {line[:80]!r}, which is no SMILES ({wrong[:20]!r})")
-    tokenizer = alphabets.smiles(symbols)
+    symbols = symbol_tokenizers.smiles_vocabulary(parts["train"])
+    invalid = next((symbol for symbol in symbols if not symbol_tokenizers.is_smiles_token(symbol)), None)
+    if invalid is not None:
+        line = next(molecule for molecule in parts["train"] if invalid in molecule)
+        raise ValueError(f"data.path: {settings.path!r} holds {line[:80]!r}, which is not SMILES ({invalid[:20]!r})")
+    tokenizer = symbol_tokenizers.smiles(symbols)
     assert tokenizer.bos_id is not None and tokenizer.eos_id is not None and tokenizer.filler_id is not None
-    encode = alphabets.smiles_ids(symbols)
+    encode = symbol_tokenizers.smiles_ids(symbols)
     examples, long, unknown = {}, 0, 0
     for split, texts in parts.items():
         encoded = encode(texts)
         known = [ids for ids in encoded if (ids < len(symbols)).all()]
-        kept = [ids for ids in known if len(ids) + 2 <= settings.length]
+        selected = [ids for ids in known if len(ids) + 2 <= settings.length]
         unknown += len(encoded) - len(known)
-        long += len(known) - len(kept)
-        tokens = np.full((len(kept), settings.length), tokenizer.filler_id, np.int16)
+        long += len(known) - len(selected)
+        tokens = np.full((len(selected), settings.length), tokenizer.filler_id, np.int16)
         tokens[:, 0] = tokenizer.bos_id
-        for row, ids in zip(tokens, kept, strict=True):
+        for row, ids in zip(tokens, selected, strict=True):
             row[1 : len(ids) + 1] = ids
             row[len(ids) + 1] = tokenizer.eos_id
-        examples[split] = Block(tokens, None)
+        examples[split] = PackedBlock(tokens, None)
     if long:
         warnings.warn(
             f"data.length: {long} of {len(molecules)} molecules have more than {settings.length - 2} tokens and are "
@@ -81,38 +82,38 @@ def packed(name: str, molecules: list[str], settings: DataSettings) -> ArraySour
 
 
 def read_molecules(path: str) -> list[str]:
-    """SMILES strings of a file or folder: one a line, a table with a column of them, or TFDS's `qm9` in ArrayRecord.
+    """SMILES strings of a file or folder: one per line, a column of a table, or TFDS's `qm9` in ArrayRecord.
 
     Raises: ValueError when there are none.
     """
     place = Path(path).expanduser()
     if not path or not place.exists():
-        raise missing("qm9", f"{FILES[0]} or a table with a column {' or '.join(COLUMNS[:2])}", path, WHERE)
+        raise missing_data("qm9", f"{FILES[0]} or a table with a column {' or '.join(COLUMNS[:2])}", path, WHERE)
     prepared = sorted(place.rglob("dataset_info.json")) if place.is_dir() else []
     if prepared:
-        return stripped(tfds_molecules(prepared[-1].parent), place)
+        return strip_strings(tfds_molecules(prepared[-1].parent), place)
     files = [place]
     if place.is_dir():
-        found = readers.find(place, FILES)
+        listing = readers.find(place, FILES)
         tables = sorted(file for file in place.rglob("*") if file.is_file() and readers.kind(file) in TABLES)
-        files = [found] if found else tables
+        files = [listing] if listing else tables
     if not files:
-        raise missing("qm9", f"{FILES[0]} or a table with a column {' or '.join(COLUMNS[:2])}", path, WHERE)
+        raise missing_data("qm9", f"{FILES[0]} or a table with a column {' or '.join(COLUMNS[:2])}", path, WHERE)
     molecules: list[str] = []
     for file in files:
         if readers.kind(file) in TABLES:
-            molecules += stripped(readers.column(file, COLUMNS), file)
+            molecules += strip_strings(readers.column(file, COLUMNS), file)
         else:
-            molecules += stripped(readers.read_text(file).splitlines(), file)
+            molecules += strip_strings(readers.read_text(file).splitlines(), file)
     if not molecules:
         raise ValueError(f"data.path: {path!r} holds no molecule; to get them: {WHERE}")
     return molecules
 
 
-def stripped(values: Iterable[object], file: Path) -> list[str]:
-    """The strings without the blanks around them, empty ones left out.
+def strip_strings(values: Iterable[object], file: Path) -> list[str]:
+    """Strings without surrounding whitespace; omits empty strings.
 
-    Raises: ValueError for a value that is no string.
+    Raises: ValueError for a value that is not a string.
     """
     strings = []
     for value in values:
@@ -124,8 +125,11 @@ def stripped(values: Iterable[object], file: Path) -> list[str]:
 
 
 def tfds_molecules(folder: Path) -> list[str]:
-    """The feature "SMILES" of every split of TFDS's prepared `qm9` (ArrayRecord)."""
-    builder = readers.prepared(folder, "qm9")
+    """Feature "SMILES" of every split of TFDS's prepared `qm9` (ArrayRecord).
+
+    Raises: ValueError when the preparation lacks this feature.
+    """
+    builder = readers.tfds_builder(folder, "qm9")
     if "SMILES" not in builder.info.features:
         raise ValueError(f"data.path: {folder} has no feature SMILES; prepare TFDS's qm9")
     rows = (row["SMILES"] for split in builder.info.splits for row in builder.as_data_source(split))

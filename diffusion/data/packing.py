@@ -1,4 +1,4 @@
-"""Packing: token streams of documents into examples of one length, with exact counts of what they cover."""
+"""Packing of token streams into examples of one length, with exact counts of the text that they cover."""
 
 import dataclasses
 import itertools
@@ -9,51 +9,51 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Integer, UInt8
 
-from diffusion.data.tokenizers import Encoded, Tokenizer
+from diffusion.data.tokenizers import EncodedText, Tokenizer
 
 DOCUMENTS_AT_ONCE = 256
 CHARACTERS_AT_ONCE = 4_000_000
 
-Indices = Sequence[int] | Integer[np.ndarray, " B"]  # numbers of examples
+Indices = Sequence[int] | Integer[np.ndarray, " B"]
 
 
-class Block(NamedTuple):
-    """Some examples; `weights` is None when every position counts, the others where the source has none."""
+class PackedBlock(NamedTuple):
+    """A block of examples; `weights` is None when every position counts, other fields where the source lacks them."""
 
     tokens: Integer[np.ndarray, "N L"]
     weights: UInt8[np.ndarray, "N L"] | None
     labels: Int[np.ndarray, " N"] | None = None
     prompts: Int[np.ndarray, "N W"] | None = None  # words that describe each example
-    scores: Float[np.ndarray, " N"] | None = None  # how well each example does what its prompt asks for
+    scores: Float[np.ndarray, " N"] | None = None  # reward of each example given its prompt
 
 
 @dataclasses.dataclass
 class Statistics:
-    """What the examples of one split hold; only text that lies in an example is counted.
+    """Counts over the examples of one split; text outside examples does not count.
 
-    `tokens` counts positions of weight 1, BOS and EOS among them; `characters` and `bytes` (of UTF-8) count the
-    text that these tokens stand for. So bits per byte = nats per token * tokens / bytes / ln 2 is exact for a mean
-    over the whole split.
+    `tokens` counts positions of weight 1, BOS and EOS included; `characters` and `bytes` (UTF-8) count the text that
+    these tokens cover. Hence bits per byte = nats per token * tokens / bytes / ln 2 is exact for a mean over the whole
+    split.
     """
 
     examples: int = 0
     tokens: int = 0
     characters: int = 0
     bytes: int = 0
-    documents: int = 0  # documents read
-    dropped_tokens: int = 0  # behind the last whole example (wrapped) or over the length (padded)
+    documents: int = 0
+    dropped_tokens: int = 0  # after the last whole example (wrapped) or beyond the length (padded)
 
     def bits_per_character(self, nats_per_token: float) -> float | None:
-        """Mean nats per token over this whole split, as bits per character; None where no text is counted."""
+        """Bits per character of a mean over the whole split in nats per token; None without characters."""
         return nats_per_token * self.tokens / self.characters / math.log(2) if self.characters else None
 
     def bits_per_byte(self, nats_per_token: float) -> float | None:
-        """Mean nats per token over this whole split, as bits per UTF-8 byte; None where no text is counted."""
+        """Bits per UTF-8 byte of a mean over the whole split in nats per token; None without bytes."""
         return nats_per_token * self.tokens / self.bytes / math.log(2) if self.bytes else None
 
 
-def encode_documents(documents: Iterable[str], tokenizer: Tokenizer, statistics: Statistics) -> Iterator[Encoded]:
-    """Encodes documents in batches, which is several times faster than one by one."""
+def encode_documents(documents: Iterable[str], tokenizer: Tokenizer, statistics: Statistics) -> Iterator[EncodedText]:
+    """Encodes documents in batches, which is several times faster than one at a time."""
     for texts in _batched(documents):
         statistics.documents += len(texts)
         yield from tokenizer.encode_spans(texts)
@@ -72,18 +72,19 @@ def _batched(documents: Iterable[str]) -> Iterator[list[str]]:
 
 
 def wrapped(
-    encoded: Iterable[Encoded],
+    encoded: Iterable[EncodedText],
     tokenizer: Tokenizer,
     length: int,
     bos_eos: bool,
     separated: bool,
     statistics: Statistics,
-) -> Iterator[Block]:
-    """Concatenates documents (each followed by EOS when `separated`) and cuts; the remainder is dropped.
+) -> Iterator[PackedBlock]:
+    """Concatenates documents (each followed by EOS when `separated`), cuts the stream, and drops the remainder.
 
-    With `bos_eos` the cut is `length - 2` tokens and every example is BOS + cut + EOS, as in the MDLM code; there
-    the remainder of every 1,000 documents is dropped, here only the last of the split. An empty document leaves
-    its EOS.
+    With `bos_eos` each example is BOS + `length - 2` tokens + EOS, as in the MDLM code, which drops the remainder of
+    every 1,000 documents, where this function drops only the last one of the split. An empty document contributes its
+    EOS.
+    Raises: ValueError for `bos_eos` with a tokenizer that lacks BOS or EOS.
     """
     eos, bos = tokenizer.eos_id, tokenizer.bos_id
     if bos_eos and (eos is None or bos is None):
@@ -102,23 +103,25 @@ def wrapped(
             if separator is not None:
                 columns.append(np.array([[separator], [0], [0]], np.int32))
         stream = np.concatenate(columns, axis=1)
-        whole = stream.shape[1] // cut * cut
-        carry = stream[:, whole:]
-        if whole:
-            ids = stream[0, :whole].reshape(-1, cut)
+        complete = stream.shape[1] // cut * cut
+        carry = stream[:, complete:]
+        if complete:
+            ids = stream[0, :complete].reshape(-1, cut)
             if edges is not None:
                 begin, end = (np.full((len(ids), 1), edge, np.int32) for edge in edges)
                 ids = np.concatenate([begin, ids, end], axis=1)
-            _count(statistics, ids.size, stream[:, :whole])
+            _count(statistics, ids.size, stream[:, :complete])
             statistics.examples += len(ids)
-            yield Block(ids, None)
+            yield PackedBlock(ids, None)
     statistics.dropped_tokens += carry.shape[1]
 
 
-def padded(encoded: Iterable[Encoded], tokenizer: Tokenizer, length: int, statistics: Statistics) -> Iterator[Block]:
-    """BOS + document + EOS, one document an example, cut to `length` or filled up with padding of weight 0.
+def padded(
+    encoded: Iterable[EncodedText], tokenizer: Tokenizer, length: int, statistics: Statistics
+) -> Iterator[PackedBlock]:
+    """BOS + document + EOS, one document per example, cut to `length` or filled with padding of weight 0.
 
-    A tokenizer without BOS and EOS gives the document alone; empty documents are left out.
+    A tokenizer without BOS and EOS yields the document alone. Empty documents are omitted.
     """
     for group in _groups(encoded):
         tokens = np.full((len(group), length), tokenizer.pad_id, np.int32)
@@ -131,18 +134,18 @@ def padded(encoded: Iterable[Encoded], tokenizer: Tokenizer, length: int, statis
             if tokenizer.eos_id is not None:
                 begin, end = [[tokenizer.bos_id], [0], [0]], [[tokenizer.eos_id], [0], [0]]
                 columns = np.concatenate([begin, columns, end], axis=1)
-            kept = columns[:, :length]
-            statistics.dropped_tokens += columns.shape[1] - kept.shape[1]
-            _count(statistics, kept.shape[1], kept)
-            tokens[row, : kept.shape[1]] = kept[0]
-            weights[row, : kept.shape[1]] = 1
+            prefix = columns[:, :length]
+            statistics.dropped_tokens += columns.shape[1] - prefix.shape[1]
+            _count(statistics, prefix.shape[1], prefix)
+            tokens[row, : prefix.shape[1]] = prefix[0]
+            weights[row, : prefix.shape[1]] = 1
             row += 1
         statistics.examples += row
         if row:
-            yield Block(tokens[:row], weights[:row])
+            yield PackedBlock(tokens[:row], weights[:row])
 
 
-def _groups(encoded: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+def _groups(encoded: Iterable[EncodedText]) -> Iterator[list[EncodedText]]:
     iterator = iter(encoded)
     while group := list(itertools.islice(iterator, DOCUMENTS_AT_ONCE)):
         yield group

@@ -1,4 +1,4 @@
-"""Sources of pairs: translations, paraphrases, simplifications and summaries, out of files as they are published."""
+"""Sources of pairs: translations, paraphrases, simplifications and summaries, from files as published."""
 
 import csv
 import dataclasses
@@ -10,9 +10,9 @@ from typing import Any
 
 from diffusion.data import pair_tasks, readers
 from diffusion.data.pair_tasks import Pair
-from diffusion.data.splits import NAMES, place, split_of
+from diffusion.data.splits import NAMES, md5_number, split_of
 from diffusion.data.tokenizers import digest
-from diffusion.data.types import missing
+from diffusion.data.types import missing_data
 
 ALIASES = {"train": ("train",), "validation": ("valid", "validation", "dev"), "test": ("test",)}
 TABLES = (".jsonl", ".tsv", ".csv", ".parquet")
@@ -21,7 +21,7 @@ TATOEBA_WHERE = "https://www.manythings.org/anki, deu-eng.zip"
 
 @dataclasses.dataclass(frozen=True)
 class PairSource:
-    """Pairs per split: `splits[split]()` starts a new pass over them, always in the same order."""
+    """Pairs of each split: `splits[split]()` starts a new pass over them, always in the same order."""
 
     name: str
     splits: Mapping[str, Callable[[], Iterator[Pair]]]
@@ -29,97 +29,98 @@ class PairSource:
 
 
 @dataclasses.dataclass(frozen=True)
-class Published:
-    """How a data set lies in a folder: two files a split, line i beside line i, or one table a split.
+class Layout:
+    """Layout of a data set in a folder: two parallel files per split, or one table per split.
 
-    `sides` are the names of source and target: as ends of file names (train.de, train.en, train.de-en.de), and as
-    columns of tables, where they may lie inside a column "translation".
+    `sides` are the names of source and target: suffixes of file names (train.de, train.en, train.de-en.de) and columns
+    of tables, where they may be nested in a column "translation".
     """
 
     sides: tuple[tuple[str, ...], tuple[str, ...]]
     where: str
-    whole: tuple[str, ...] = ()  # one table of everything, split by the md5 of the source
-    only: str = ""  # a column that must be 1
+    combined: tuple[str, ...] = ()  # names of a table of all splits, split by the md5 of the source
+    filter_column: str = ""  # a column that must be 1
 
 
-PUBLISHED = {
-    "iwslt14": Published((("de",), ("en",)), "fairseq's examples/translation/prepare-iwslt14.sh"),
-    "wmt14": Published((("en",), ("de",)), "https://huggingface.co/datasets/wmt/wmt14, or Fully-NAT's package"),
-    "wmt16": Published((("ro",), ("en",)), "https://huggingface.co/datasets/wmt/wmt16, or Fully-NAT's package"),
-    "qqp": Published(
+LAYOUTS = {
+    "iwslt14": Layout((("de",), ("en",)), "fairseq's examples/translation/prepare-iwslt14.sh"),
+    "wmt14": Layout((("en",), ("de",)), "https://huggingface.co/datasets/wmt/wmt14, or Fully-NAT's package"),
+    "wmt16": Layout((("ro",), ("en",)), "https://huggingface.co/datasets/wmt/wmt16, or Fully-NAT's package"),
+    "qqp": Layout(
         (("src", "question1", "sentence1"), ("trg", "question2", "sentence2")),
         "DiffuSeq's release (train.jsonl, valid.jsonl, test.jsonl) or quora_duplicate_questions.tsv",
-        whole=("quora_duplicate_questions.tsv", "questions.csv"),
-        only="is_duplicate",
+        combined=("quora_duplicate_questions.tsv", "questions.csv"),
+        filter_column="is_duplicate",
     ),
-    "wiki_auto": Published(
+    "wiki_auto": Layout(
         (("src", "normal_sentence", "complex"), ("trg", "simple_sentence", "simple")),
         "DiffuSeq's release, or https://huggingface.co/datasets/wiki_auto (auto_acl)",
     ),
-    "gigaword": Published(
+    "gigaword": Layout(
         (("document", "src", "article.txt", "article.filter.txt"), ("summary", "tgt", "title.txt", "title.filter.txt")),
         "https://huggingface.co/datasets/gigaword, or the files of harvardnlp/sent-summary",
     ),
 }
 
 
-def published(name: str, path: str, reverse: bool = False) -> PairSource:
-    """One of PUBLISHED from the folder `path`, plain or compressed; at least its training or its test split.
+def published_pairs(name: str, path: str, reverse: bool = False) -> PairSource:
+    """Opens one of LAYOUTS in the folder `path`, plain or compressed, which has at least a training or a test split.
 
     `reverse` swaps source and target.
-    Raises: ValueError naming what is missing, and files whose numbers of lines differ.
+    Raises: ValueError naming missing files, or parallel files whose numbers of lines differ.
     """
-    facts = PUBLISHED[name]
+    layout = LAYOUTS[name]
     folder = Path(path).expanduser()
-    found: dict[str, tuple[Path, ...]] = {}
+    split_files: dict[str, tuple[Path, ...]] = {}
     if path and folder.is_dir():
-        found = {split: files for split in NAMES if (files := _files(folder, split, facts))}
-    whole = readers.find(folder, facts.whole) if path and facts.whole and not found else None
-    if whole is not None:
-        found = dict.fromkeys(NAMES, (whole,))
-    if not {"train", "test"} & set(found):
-        first, second = facts.sides[0][0], facts.sides[1][0]
+        split_files = {split: files for split in NAMES if (files := _files(folder, split, layout))}
+    combined = readers.find(folder, layout.combined) if path and layout.combined and not split_files else None
+    if combined is not None:
+        split_files = dict.fromkeys(NAMES, (combined,))
+    if not {"train", "test"} & set(split_files):
+        first, second = layout.sides[0][0], layout.sides[1][0]
         expected = f"train.{first} and train.{second}, or train.jsonl, .tsv, .csv or .parquet (and valid, test)"
-        raise missing(name, expected, path, facts.where)
-    files = [(file.relative_to(folder).as_posix(), file) for file in sorted(set(itertools.chain(*found.values())))]
+        raise missing_data(name, expected, path, layout.where)
+    distinct = sorted(set(itertools.chain(*split_files.values())))
+    files = [(file.relative_to(folder).as_posix(), file) for file in distinct]
 
     def read(split: str) -> Iterator[Pair]:
-        for source, target in _pairs(found[split], facts):
-            if whole is None or split_of(source) == split:
+        for source, target in _pairs(split_files[split], layout):
+            if combined is None or split_of(source) == split:
                 yield Pair(target, source) if reverse else Pair(source, target)
 
     content = digest(readers.content_hash(files), str(reverse))
-    return PairSource(name, {split: functools.partial(read, split) for split in found}, content)
+    return PairSource(name, {split: functools.partial(read, split) for split in split_files}, content)
 
 
-def _files(folder: Path, split: str, facts: Published) -> tuple[Path, ...]:
-    """Two texts, or the one or more parts of a table."""
+def _files(folder: Path, split: str, layout: Layout) -> tuple[Path, ...]:
+    """Two parallel files, or the parts of a table; empty when there are none."""
     for alias in ALIASES[split]:
-        for first, second in itertools.product(*facts.sides):
+        for first, second in itertools.product(*layout.sides):
             for between in ("", f".{first}-{second}", f".{second}-{first}"):
                 names = [f"{alias}{between}.{side}" for side in (first, second)]
                 pair = [file for name in names if (file := readers.find(folder, (name,))) is not None]
                 if len(pair) == 2:
                     return tuple(pair)
-        table = readers.find(folder, [alias + layout for layout in TABLES])
+        table = readers.find(folder, [alias + suffix for suffix in TABLES])
         parts = sorted([*folder.glob(f"{alias}-*.parquet"), *folder.glob(f"*/{alias}-*.parquet")])
         if table is not None or parts:
             return (table,) if table is not None else tuple(parts)
     return ()
 
 
-def _pairs(files: Sequence[Path], facts: Published) -> Iterator[tuple[str, str]]:
+def _pairs(files: Sequence[Path], layout: Layout) -> Iterator[tuple[str, str]]:
     if readers.kind(files[0]) in TABLES:
         for file in files:
             for record in _records(file):
-                if facts.only not in record or str(record[facts.only]) == "1":
-                    yield _side(record, facts.sides[0], file), _side(record, facts.sides[1], file)
+                if layout.filter_column not in record or str(record[layout.filter_column]) == "1":
+                    yield _side(record, layout.sides[0], file), _side(record, layout.sides[1], file)
         return
     for number, (source, target) in enumerate(itertools.zip_longest(*map(readers.lines, files)), 1):
         if source is None or target is None:
             raise ValueError(
                 f"data.path: {files[0]} and {files[1]} differ in their number of lines (one ends before line {number})"
-                "; get both anew"
+                "; download both again"
             )
         yield source.strip(), target.strip()
 
@@ -138,47 +139,47 @@ def _side(record: Mapping[str, Any], names: Sequence[str], file: Path) -> str:
 
 
 def tatoeba(path: str, reverse: bool = False) -> PairSource:
-    """Tatoeba's English-German pairs from deu.txt, split by the md5 of the source's text, so that no source leaks.
+    """Tatoeba's English-German pairs from deu.txt, split by the md5 of the source text, so that no source leaks.
 
-    `reverse` is German to English. Training holds every pair, validation and test every source once, with all of its
-    translations for references, in the order of the md5: the file is sorted by length, and what takes the first of a
-    split would see the shortest alone.
+    `reverse` is German to English. Training holds every pair; validation and test hold each source once, with all of
+    its translations as references, in the order of the md5: the file is sorted by length, so that the first pairs of a
+    split would be the shortest.
     Raises: ValueError when deu.txt (plain or compressed) is not in the folder or in tatoeba_en_de below it.
     """
     folder = Path(path).expanduser() if path else None
-    places = [folder, folder / "tatoeba_en_de"] if folder is not None else []
-    found = [readers.find(place, ("deu.txt",)) for place in places]
-    file = next((each for each in found if each is not None), None)
+    folders = [folder, folder / "tatoeba_en_de"] if folder is not None else []
+    candidates = [readers.find(each, ("deu.txt",)) for each in folders]
+    file = next((candidate for candidate in candidates if candidate is not None), None)
     if file is None:
-        raise missing("tatoeba", "deu.txt or deu.txt.xz", path, TATOEBA_WHERE)
+        raise missing_data("tatoeba", "deu.txt or deu.txt.xz", path, TATOEBA_WHERE)
 
     def pairs() -> Iterator[tuple[str, str]]:
         for number, line in enumerate(readers.lines(file), 1):
             sides = line.rstrip("\n").split("\t")
             if len(sides) < 2:
-                raise ValueError(f"data.path: line {number} of {file} is not English, a tab, German; get it anew")
+                raise ValueError(f"data.path: line {number} of {file} is not English, a tab, German; download it again")
             yield (sides[1], sides[0]) if reverse else (sides[0], sides[1])
 
     def read(split: str) -> Iterator[Pair]:
-        mine = ((source, target) for source, target in pairs() if split_of(source) == split)
+        split_pairs = ((source, target) for source, target in pairs() if split_of(source) == split)
         if split == "train":
-            yield from itertools.starmap(Pair, mine)
+            yield from itertools.starmap(Pair, split_pairs)
             return
-        grouped: dict[str, list[str]] = {}
-        for source, target in mine:
-            grouped.setdefault(source, []).append(target)
-        for source in sorted(grouped, key=place):
-            yield Pair(source, grouped[source][0], tuple(dict.fromkeys(grouped[source])))
+        targets: dict[str, list[str]] = {}
+        for source, target in split_pairs:
+            targets.setdefault(source, []).append(target)
+        for source in sorted(targets, key=md5_number):
+            yield Pair(source, targets[source][0], tuple(dict.fromkeys(targets[source])))
 
-    # "2": held-out sources in the order of their hash; it was the file's.
+    # "2" is the version of this order.
     content = digest(readers.content_hash([("deu.txt", file)]), str(reverse), "2")
     return PairSource("tatoeba", {split: functools.partial(read, split) for split in NAMES}, content)
 
 
-def made_up(name: str, reverse: bool, seed: int) -> PairSource:
-    """`dialects`, `dialects_reversed` (the harder one) or `number_words`.
+def synthetic_pairs(name: str, reverse: bool, seed: int) -> PairSource:
+    """Opens `dialects`, `dialects_reversed` (the harder one) or `number_words`.
 
-    Raises: ValueError for dialects in reverse: their targets do not have one source.
+    Raises: ValueError for dialects in reverse, since several sources share a target.
     """
     if name == "number_words":
         splits = pair_tasks.number_words(seed)
@@ -187,25 +188,28 @@ def made_up(name: str, reverse: bool, seed: int) -> PairSource:
     else:
         splits = pair_tasks.dialects(name == "dialects_reversed", seed)
 
-    def turned(read: Callable[[], Iterator[Pair]]) -> Iterator[Pair]:
+    def swap(read: Callable[[], Iterator[Pair]]) -> Iterator[Pair]:
         return (Pair(pair.target, pair.source) for pair in read())
 
     if reverse:
-        splits = {split: functools.partial(turned, read) for split, read in splits.items()}
+        splits = {split: functools.partial(swap, read) for split, read in splits.items()}
     return PairSource(name, splits, digest(name, str(reverse), str(seed), "1"))
 
 
 SOURCES: dict[str, Callable[[str, bool, int], PairSource]] = {
-    "dialects": lambda path, reverse, seed: made_up("dialects", reverse, seed),
-    "dialects_reversed": lambda path, reverse, seed: made_up("dialects_reversed", reverse, seed),
-    "number_words": lambda path, reverse, seed: made_up("number_words", reverse, seed),
+    "dialects": lambda path, reverse, seed: synthetic_pairs("dialects", reverse, seed),
+    "dialects_reversed": lambda path, reverse, seed: synthetic_pairs("dialects_reversed", reverse, seed),
+    "number_words": lambda path, reverse, seed: synthetic_pairs("number_words", reverse, seed),
     "tatoeba": lambda path, reverse, seed: tatoeba(path, reverse),
-    **{name: lambda path, reverse, seed, name=name: published(name, path, reverse) for name in PUBLISHED},
+    **{name: lambda path, reverse, seed, name=name: published_pairs(name, path, reverse) for name in LAYOUTS},
 }
 
 
 def open_pairs(name: str, path: str, reverse: bool = False, seed: int = 0) -> PairSource:
-    """Opens `data.source`. Raises: ValueError naming the field, the file that is missing and where to get it."""
+    """Opens `data.source`.
+
+    Raises: ValueError naming the field, the missing file and its origin.
+    """
     if name not in SOURCES:
         raise ValueError(f"data.source: unknown {name!r}; known pairs: {', '.join(sorted(SOURCES))}")
     return SOURCES[name](path, reverse, seed)

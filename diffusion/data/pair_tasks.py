@@ -1,4 +1,4 @@
-"""Made-up translation: dialects, whose words must agree with one another, and numbers in words and in digits."""
+"""Synthetic translation tasks: dialects, whose words must agree, and numbers in words and in digits."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ DIGITS = (3, 12)
 
 
 class Pair(NamedTuple):
-    """A source, its target, and all references where there are several."""
+    """A source, its target, and all references of the source where there are several."""
 
     source: str
     target: str
@@ -32,52 +32,56 @@ class Pair(NamedTuple):
 
 @functools.cache
 def dictionary(seed: int = 0) -> np.ndarray:
-    """The target word of every source word in every dialect, [24, 4].
+    """Target word of each source word in each dialect, [24, 4].
 
-    Within a dialect two source words never share a target word, within a source word's row only `SHARED` of them do;
-    a target word may mean one thing in one dialect and another in the next.
+    A dialect never translates two source words alike. `SHARED` source words have one translation in all dialects, the
+    others a different one in each; a target word may translate different source words in different dialects.
     """
     rng = np.random.default_rng((seed, 1))
     words = rng.permutation(TARGET_WORDS)
     table = np.zeros((SOURCE_WORDS, DIALECTS), np.int64)
-    shared, own = np.split(rng.permutation(SOURCE_WORDS), [SHARED])
+    shared, specific = np.split(rng.permutation(SOURCE_WORDS), [SHARED])
     table[shared] = words[:SHARED, None]
     others = words[SHARED:]
     while True:
-        drawn = np.stack([rng.permutation(others)[: len(own)] for _ in range(DIALECTS)], axis=1)
-        if all(len(set(row)) == DIALECTS for row in drawn.tolist()):
+        rows = np.stack([rng.permutation(others)[: len(specific)] for _ in range(DIALECTS)], axis=1)
+        if all(len(set(row)) == DIALECTS for row in rows.tolist()):
             break
-    table[own] = drawn
+    table[specific] = rows
     return table
 
 
 def translations(source: list[int], reversed_clauses: bool, seed: int = 0) -> tuple[str, ...]:
-    """A sentence in every dialect; with `reversed_clauses` odd ones turn each clause of two words round."""
+    """Translations of a sentence into every dialect.
+
+    With `reversed_clauses` odd dialects reverse each clause of two words.
+    """
     table = dictionary(seed)
-    found = []
+    sentences = []
     for dialect in range(DIALECTS):
         order = list(range(len(source)))
         if reversed_clauses and dialect % 2:
-            order = [place for start in range(0, len(source), 2) for place in order[start : start + 2][::-1]]
-        found.append(" ".join(f"t{table[source[place], dialect]}" for place in order))
-    return tuple(found)
+            order = [position for start in range(0, len(source), 2) for position in order[start : start + 2][::-1]]
+        sentences.append(" ".join(f"t{table[source[position], dialect]}" for position in order))
+    return tuple(sentences)
 
 
 def dialects(reversed_clauses: bool = False, seed: int = 0) -> dict[str, Callable[[], Iterator[Pair]]]:
     """Sentences of 4 to 8 words of a vocabulary of 24 (Zipf, exponent 0.7), each in one of four dialects.
 
-    The dialect is not told, so that the target's words must agree with one another. A sentence's references are all
-    four. Sentences are split by the md5 of the source; one of validation or test is there once.
+    The source does not determine the dialect, so the words of a target must agree with one another. The references of a
+    sentence are its translations into all four. Sentences are split by the md5 of the source, and occur once in
+    validation and test.
     """
 
     def read(split: str) -> Iterator[Pair]:
         rng = np.random.default_rng((seed, 2))
-        chances = 1 / np.arange(1, SOURCE_WORDS + 1) ** ZIPF
+        frequencies = 1 / np.arange(1, SOURCE_WORDS + 1) ** ZIPF
         lengths = rng.integers(SHORTEST, LONGEST + 1, SENTENCES)
-        words = rng.choice(SOURCE_WORDS, (SENTENCES, LONGEST), p=chances / chances.sum())
-        spoken = rng.integers(0, DIALECTS, SENTENCES)
+        words = rng.choice(SOURCE_WORDS, (SENTENCES, LONGEST), p=frequencies / frequencies.sum())
+        target_dialects = rng.integers(0, DIALECTS, SENTENCES)
         seen = set()
-        for row, length, dialect in zip(words.tolist(), lengths.tolist(), spoken.tolist(), strict=True):
+        for row, length, dialect in zip(words.tolist(), lengths.tolist(), target_dialects.tolist(), strict=True):
             source = " ".join(f"s{word}" for word in row[:length])
             if split_of(source) != split or (split != "train" and source in seen):
                 continue
@@ -88,8 +92,8 @@ def dialects(reversed_clauses: bool = False, seed: int = 0) -> dict[str, Callabl
     return {split: functools.partial(read, split) for split in NAMES}
 
 
-def in_words(number: int) -> str:
-    """British English for 0 .. 10^12 - 1: 305 is "three hundred and five".
+def spell_number(number: int) -> str:
+    """Number in British English, for 0 .. 10^12 - 1: 305 is "three hundred and five".
 
     Raises:
       ValueError: for any other number.
@@ -111,7 +115,7 @@ def in_words(number: int) -> str:
 
 
 def number_words(seed: int = 0) -> dict[str, Callable[[], Iterator[Pair]]]:
-    """Numbers of 3 to 12 digits, each number of digits equally often: "three hundred and five" is "3 0 5"."""
+    """Numbers of 3 to 12 digits, uniform over the number of digits: "three hundred and five" is "3 0 5"."""
 
     def read(split: str) -> Iterator[Pair]:
         rng = np.random.default_rng((seed, 3))
@@ -120,6 +124,6 @@ def number_words(seed: int = 0) -> dict[str, Callable[[], Iterator[Pair]]]:
             number = int(rng.integers(10 ** (digits - 1), 10**digits))
             if split_of(str(number)) == split and (split == "train" or number not in seen):
                 seen.add(number)
-                yield Pair(in_words(number), " ".join(str(number)))
+                yield Pair(spell_number(number), " ".join(str(number)))
 
     return {split: functools.partial(read, split) for split in NAMES}

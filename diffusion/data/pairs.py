@@ -1,4 +1,4 @@
-"""load_pairs: examples of a source text and a target text, with one tokenizer for both sides."""
+"""Loading of pairs: examples of a source text and a target text, with one tokenizer for both sides."""
 
 import dataclasses
 import functools
@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int, Int32, Integer
 
-from diffusion.data import readers, vocabularies
+from diffusion.data import readers, subword
 from diffusion.data.packing import Indices
 from diffusion.data.pair_sources import PairSource, open_pairs
 from diffusion.data.pair_tasks import Pair
 from diffusion.data.settings import cache_folder
-from diffusion.data.tokenizers import Encoded, Tokenizer, bytes_tokenizer, digest
+from diffusion.data.tokenizers import EncodedText, Tokenizer, bytes_tokenizer, digest
 
 TOKENIZERS = ("words", "bpe", "bytes", "file")
 UNKNOWN = "<unk>"
@@ -24,18 +24,18 @@ AT_ONCE = 1024
 
 @dataclasses.dataclass(frozen=True)
 class PairSettings:
-    """What to read, in which direction, and how to cut both sides into tokens."""
+    """Settings of pairs: the source, its direction, and the tokenizer of both sides."""
 
     source: str = "dialects"  # one of pair_sources.SOURCES
-    path: str = ""  # folder of the source; the made-up ones need none
+    path: str = ""  # folder of the source; synthetic ones need none
     reverse: bool = False  # swap source and target
     tokenizer: str = "words"  # words | bpe | bytes | file
     tokenizer_path: str = ""  # file: a tokenizer.json or its folder
-    vocab_size: int = 4096  # tokens of a trained BPE of both sides, EOS included
+    vocab_size: int = 4096  # tokens of a BPE trained on both sides, EOS included
     source_length: int = 16  # tokens of a source, EOS included
     length: int = 16  # tokens of a target, EOS included
-    lower: bool = False  # lower-case both sides
-    seed: int = 0  # of the made-up sources
+    lower: bool = False  # convert both sides to lower case
+    seed: int = 0  # of the synthetic sources
     cache_dir: str = ""  # empty: $XDG_CACHE_HOME/diffusion or ~/.cache/diffusion
 
     @property
@@ -46,37 +46,37 @@ class PairSettings:
 
 @dataclasses.dataclass
 class PairStatistics:
-    """What a split holds. Too long pairs are left out of training; those of validation and test are cut, and stay."""
+    """Counts of one split. Pairs that exceed a length are omitted from training, and cut in validation and test."""
 
     examples: int = 0
     source_tokens: int = 0
     target_tokens: int = 0
     left_out: int = 0
     cut: int = 0
-    empty: int = 0  # pairs of which a side has no text: left out
+    empty: int = 0  # pairs with an empty side, which are omitted
 
 
 @dataclasses.dataclass(frozen=True)
 class Ragged:
-    """Rows of different lengths, one behind the other."""
+    """Rows of different lengths, concatenated."""
 
     flat: Integer[np.ndarray, " T"]
-    starts: Int[np.ndarray, " R"]  # one more than there are rows
+    starts: Int[np.ndarray, " R"]  # offsets of the rows, and the total length
 
     def padded(
         self, indices: Indices, length: int, pad: int
     ) -> tuple[Int32[np.ndarray, "B {length}"], Float32[np.ndarray, "B {length}"]]:
-        """Rows filled up with `pad`, and their weights."""
+        """Rows at `indices` filled with `pad`, and their weights: 1 at tokens, 0 at padding."""
         index = np.asarray(indices, np.int64)
         counts = self.starts[index + 1] - self.starts[index]
-        real = np.arange(length)[None] < counts[:, None]
-        places = np.minimum(self.starts[index][:, None] + np.arange(length)[None], max(len(self.flat) - 1, 0))
-        return np.where(real, self.flat[places], pad).astype(np.int32), real.astype(np.float32)
+        inside = np.arange(length)[None] < counts[:, None]
+        positions = np.minimum(self.starts[index][:, None] + np.arange(length)[None], max(len(self.flat) - 1, 0))
+        return np.where(inside, self.flat[positions], pad).astype(np.int32), inside.astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class PairSplit:
-    """Random access to the pairs of one split, which is read and encoded when it is first asked for something."""
+    """Random access to the pairs of one split, which is read and encoded on first access."""
 
     pairs: Callable[[], Iterator[Pair]]
     tokenizer: Tokenizer
@@ -88,7 +88,7 @@ class PairSplit:
 
     @property
     def statistics(self) -> PairStatistics:
-        """What this split holds and what it lacks."""
+        """Counts of this split; reads it."""
         return self._read[2]
 
     @functools.cached_property
@@ -98,14 +98,14 @@ class PairSplit:
 
     def _encode(self) -> tuple[Ragged, Ragged, PairStatistics, list[Pair]]:
         training, statistics = self.name == "train", PairStatistics()
-        kept: list[Pair] = []
+        held_out_pairs: list[Pair] = []
         limits = (self.settings.source_length, self.settings.length)
         eos = self.tokenizer.eos_id
         assert eos is not None
         dtype = np.uint16 if self.tokenizer.pad_id < 2**16 else np.int32
         sides: tuple[list, list] = ([], [])
         counts: tuple[list, list] = ([0], [0])
-        stream = prepared(self.pairs(), self.settings.lower)
+        stream = normalize(self.pairs(), self.settings.lower)
         while batch := list(itertools.islice(stream, AT_ONCE)):
             sources = self.tokenizer.encode_batch([pair.source for pair in batch])
             targets = self.tokenizer.encode_batch([pair.target for pair in batch])
@@ -123,56 +123,56 @@ class PairSplit:
                     sides[side].append(row)
                     counts[side].append(len(row))
                 if not training:
-                    kept.append(pair)
+                    held_out_pairs.append(pair)
         statistics.examples = len(sides[0])
         statistics.source_tokens, statistics.target_tokens = sum(counts[0]), sum(counts[1])
-        self._say(statistics)
+        self._warn(statistics)
         ragged = [
             Ragged(np.concatenate(rows) if rows else np.zeros(0, dtype), np.cumsum(count))
             for rows, count in zip(sides, counts, strict=True)
         ]
-        return ragged[0], ragged[1], statistics, kept
+        return ragged[0], ragged[1], statistics, held_out_pairs
 
-    def _say(self, statistics: PairStatistics) -> None:
-        """Warn of what is not as the source has it."""
+    def _warn(self, statistics: PairStatistics) -> None:
+        """Warns of pairs that differ from the source or are omitted."""
         where = f"of the {self.name} split of {self.settings.source}"
         limits = f"{self.settings.source_length} source or {self.settings.length} target tokens"
-        for count, what in (
+        for count, message in (
             (statistics.left_out, f"data.length: {statistics.left_out} pairs {where} exceed {limits}: left out"),
             (statistics.cut, f"data.length: {statistics.cut} pairs {where} exceed {limits}: cut"),
             (statistics.empty, f"data.path: {statistics.empty} pairs {where} lack a side: left out"),
         ):
             if count:
-                warnings.warn(what, stacklevel=3)
+                warnings.warn(message, stacklevel=3)
 
     def rows(self, indices: Indices) -> dict[str, Int32[np.ndarray, "B _"] | Float32[np.ndarray, "B _"]]:
         """Targets "tokens", "weights" [B, L] and sources "source", "source_weights" [B, S]; each text ends in EOS."""
-        source, target, _, _ = self._read
-        tokens, weights = target.padded(indices, self.settings.length, self.tokenizer.pad_id)
-        told, told_weights = source.padded(indices, self.settings.source_length, self.tokenizer.pad_id)
-        return {"tokens": tokens, "weights": weights, "source": told, "source_weights": told_weights}
+        sources, targets, _, _ = self._read
+        tokens, weights = targets.padded(indices, self.settings.length, self.tokenizer.pad_id)
+        source, source_weights = sources.padded(indices, self.settings.source_length, self.tokenizer.pad_id)
+        return {"tokens": tokens, "weights": weights, "source": source, "source_weights": source_weights}
 
     def texts(self, indices: Iterable[int]) -> tuple[list[str], list[tuple[str, ...]]]:
-        """Sources, and all references of each, uncut; of validation and test.
+        """Sources and all references of each, uncut, for validation and test.
 
         Raises: ValueError for the training split, whose texts are not kept.
         """
         if self.name == "train":
             raise ValueError("data.source: texts of the training split are not kept; use validation or test")
-        chosen = [self._read[3][index] for index in indices]
-        return [pair.source for pair in chosen], [pair.references or (pair.target,) for pair in chosen]
+        pairs = [self._read[3][index] for index in indices]
+        return [pair.source for pair in pairs], [pair.references or (pair.target,) for pair in pairs]
 
 
 @dataclasses.dataclass(frozen=True)
 class PairDataset:
-    """Splits of pairs with the tokenizer of both sides; `batches` and `evaluation_batches` read it as any data set."""
+    """Splits of pairs with the tokenizer of both sides, in the interface of `Dataset` for batches."""
 
     splits: Mapping[str, PairSplit]
     tokenizer: Tokenizer
     source: str
     length: int
     source_length: int
-    fingerprint: str  # sha256 over the content of the source, the settings and the vocabulary
+    fingerprint: str  # sha256 over the content of the source, the settings, and the vocabulary
     padded: bool = True
     image: None = None
     labels: int = 0
@@ -182,16 +182,22 @@ class PairDataset:
 
     @property
     def model_vocab_size(self) -> int:
-        """Tokens, the mask (which starts autoregressive targets, and is the source of none) and the padding."""
+        """Number of rows of the model's embedding: tokens, the mask and the padding.
+
+        The mask is also the start of autoregressive targets and the null source.
+        """
         return self.tokenizer.vocab_size + 2
 
     @property
     def statistics(self) -> Mapping[str, PairStatistics]:
-        """Of every split; reads them all."""
+        """Counts of every split; reads them all."""
         return {name: split.statistics for name, split in self.splits.items()}
 
     def split(self, name: str) -> PairSplit:
-        """Raises: ValueError naming the splits that there are."""
+        """Split of this name.
+
+        Raises: ValueError naming the available splits.
+        """
         if name not in self.splits:
             raise ValueError(
                 f"data.source: {self.source} has no {name!r} split here (it has: {', '.join(self.splits)})"
@@ -199,8 +205,8 @@ class PairDataset:
         return self.splits[name]
 
 
-def prepared(pairs: Iterator[Pair], lower: bool) -> Iterator[Pair]:
-    """Pairs, in lower case where asked."""
+def normalize(pairs: Iterator[Pair], lower: bool) -> Iterator[Pair]:
+    """Converts pairs to lower case if `lower`."""
     if not lower:
         return pairs
     return (
@@ -210,7 +216,7 @@ def prepared(pairs: Iterator[Pair], lower: bool) -> Iterator[Pair]:
 
 
 def load_pairs(settings: PairSettings, tokenizer: Tokenizer | None = None) -> PairDataset:
-    """Opens the pairs that `settings` describe; tokenizers are learnt from both sides of the training split.
+    """Opens the pairs that `settings` describe; tokenizers are trained on both sides of the training split.
 
     Raises: ValueError in one line that names the field and the remedy.
     """
@@ -227,13 +233,16 @@ def load_pairs(settings: PairSettings, tokenizer: Tokenizer | None = None) -> Pa
 
 
 def load_tokenizer(settings: PairSettings, source: PairSource) -> Tokenizer:
-    """Builds `data.tokenizer`, one for both sides. Raises: ValueError for an unknown one, or without training pairs."""
+    """Builds `data.tokenizer`, one for both sides.
+
+    Raises: ValueError for an unknown tokenizer, or one that needs training pairs where there are none.
+    """
     if settings.tokenizer not in TOKENIZERS:
         raise ValueError(f"data.tokenizer: unknown {settings.tokenizer!r}; known for pairs: {', '.join(TOKENIZERS)}")
     if settings.tokenizer == "bytes":
         return bytes_tokenizer()
     if settings.tokenizer == "file":
-        return vocabularies.from_file(settings.tokenizer_path)
+        return subword.from_file(settings.tokenizer_path)
     if "train" not in source.splits:
         raise ValueError(
             f"data.tokenizer: {settings.tokenizer!r} learns from a training split, which {source.name} lacks here; "
@@ -243,35 +252,35 @@ def load_tokenizer(settings: PairSettings, source: PairSource) -> Tokenizer:
         raise ValueError(f"data.vocab_size: {settings.vocab_size} is too small; bpe needs at least 257")
 
     def both_sides() -> Iterator[str]:
-        for pair in prepared(source.splits["train"](), settings.lower):
+        for pair in normalize(source.splits["train"](), settings.lower):
             yield pair.source
             yield pair.target
 
     if settings.tokenizer == "words":
         return words_tokenizer(sorted({word for text in both_sides() for word in text.split()}))
-    sampled = str(vocabularies.SAMPLE_CHARACTERS)
+    sampled = str(subword.SAMPLE_CHARACTERS)
     key = digest("joint", source.name, source.content_hash, str(settings.lower), str(settings.vocab_size), sampled)
     file = settings.cache / "tokenizers" / f"bpe-{source.name}-{key[:16]}" / "tokenizer.json"
-    # A BPE reads a bounded prefix: pairs from all over the training split, in which large sets are often sorted. One
-    # number of texts to pass over that is odd takes from both sides.
+    # A BPE reads a bounded prefix, and large sets are often sorted: a stride takes texts from the whole training split.
+    # An odd stride alternates between the sides.
     characters = 0 if file.exists() else sum(map(len, both_sides()))
-    stride = characters // vocabularies.SAMPLE_CHARACTERS // 2 * 2 + 1
-    return vocabularies.trained_bpe(itertools.islice(both_sides(), 0, None, stride), settings.vocab_size, file)
+    stride = characters // subword.SAMPLE_CHARACTERS // 2 * 2 + 1
+    return subword.trained_bpe(itertools.islice(both_sides(), 0, None, stride), settings.vocab_size, file)
 
 
 def words_tokenizer(words: Sequence[str]) -> Tokenizer:
-    """Words between spaces, in the given order, then <unk> for all others, and EOS (also BOS)."""
+    """Tokenizer of whitespace-separated words in order, then <unk> for all others, and EOS (also BOS)."""
     table = {word: index for index, word in enumerate([*words, UNKNOWN])}
     names = np.array(list(table))
 
-    def encode_spans(texts: Sequence[str]) -> list[Encoded]:
+    def encode_spans(texts: Sequence[str]) -> list[EncodedText]:
         results = []
         for text in texts:
             pieces = text.split()
             ids = np.array([table.get(piece, len(words)) for piece in pieces], np.int32)
             characters = np.array([len(piece) for piece in pieces], np.int32)
             widths = np.array([len(piece.encode()) for piece in pieces], np.int32)
-            results.append(Encoded(ids, characters, widths))
+            results.append(EncodedText(ids, characters, widths))
         return results
 
     def decode_text(ids: Integer[np.ndarray, " N"]) -> str:
@@ -282,7 +291,7 @@ def words_tokenizer(words: Sequence[str]) -> Tokenizer:
 
 
 def text_of(tokenizer: Tokenizer, ids: Integer[np.ndarray, " L"]) -> str:
-    """The text of a target: what stands before its first EOS, without masks and padding."""
+    """Text of a target up to its first EOS, without masks and padding."""
     ids = np.asarray(ids).reshape(-1)
     ends = np.flatnonzero(ids == tokenizer.eos_id)
     ids = ids[: ends[0]] if ends.size else ids

@@ -1,4 +1,4 @@
-"""Short programs with what they are for: CoNaLa and HumanEval, and HumanEval's lines as infilling tasks."""
+"""Short programs with their intents: CoNaLa and HumanEval, and the lines of HumanEval as infilling tasks."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from diffusion.data import readers, splits
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import digest
-from diffusion.data.types import Source, missing
+from diffusion.data.types import Source, missing_data
 
 CONALA_FILES = {"train": "conala-train.json", "test": "conala-test.json"}
 CONALA_WHERE = "https://conala-corpus.github.io, CoNaLa v1.1"
@@ -18,56 +18,55 @@ HUMANEVAL_WHERE = "https://github.com/openai/human-eval, data/HumanEval.jsonl.gz
 
 
 class Task(NamedTuple):
-    """One missing line of a program: `prefix + line + suffix` is the program; the line is without its line end."""
+    """A missing line of a program: `prefix + line + suffix` is the program, and `line` has no line end."""
 
-    task_id: str  # as in the published benchmark, without its first word: HumanEval/0/L3 is line 3 from 0, blanks too
+    task_id: str  # as published, without its first word: HumanEval/0/L3 is line 3, counted from 0 with blank lines
     prefix: str
     line: str
     suffix: str
 
 
 def conala(settings: DataSettings) -> Source:
-    """CoNaLa v1.1 (Yin et al., 2018), its official train and test splits: the intent as a comment, then the snippet.
+    """CoNaLa v1.1 (Yin et al., 2018), official train and test splits: the intent as a comment, then the snippet.
 
-    The intent is the rewritten one where there is one. A twentieth of the question ids of train, by md5, are
-    validation. Files conala-train.json and conala-test.json (or compressed) lie anywhere under `data.path`.
+    The intent is the rewritten one where available. 5 % of the question ids of train, by md5, are validation. Files
+    conala-train.json and conala-test.json (plain or compressed) may be at any depth under `data.path`.
     Raises: ValueError when a file is missing or damaged, a record lacks a field, or a question is in both files.
     """
     names = CONALA_FILES.items()
     files = {split: file for split, name in names if (file := _find(settings.path, name)) is not None}
     if len(files) < len(names):
         expected = f"{' and '.join(CONALA_FILES.values())} (plain, .xz or .gz)"
-        raise missing("conala", expected, settings.path, CONALA_WHERE)
+        raise missing_data("conala", expected, settings.path, CONALA_WHERE)
     with _complete(settings.path, CONALA_WHERE):
-        read = {split: _conala_documents(file) for split, file in files.items()}
-    shared = {question for question, _ in read["train"]} & {question for question, _ in read["test"]}
+        records = {split: _conala_documents(file) for split, file in files.items()}
+    shared = {question for question, _ in records["train"]} & {question for question, _ in records["test"]}
     if shared:
         raise ValueError(
             f"data.path: question {min(shared)} is in {files['train']} and in {files['test']}, as when versions are "
-            f"mixed; get both anew: {CONALA_WHERE}"
+            f"mixed; download both again: {CONALA_WHERE}"
         )
     parts: dict[str, list[str]] = {split: [] for split in splits.NAMES}
-    for question, text in read["train"]:
+    for question, text in records["train"]:
         parts["validation" if splits.split_of(question) == "validation" else "train"].append(text)
-    parts["test"] = [text for _, text in read["test"]]
+    parts["test"] = [text for _, text in records["test"]]
     return _source("conala", parts)
 
 
 def humaneval(settings: DataSettings) -> Source:
     """HumanEval's prompts with their canonical solutions (Chen et al., arXiv 2107.03374), all in the test split.
 
-    It is for evaluation alone: there is no train and no validation split.
-    Raises: ValueError when HumanEval.jsonl (or compressed) is not under `data.path`, or is damaged.
+    It is for evaluation alone and has neither a train nor a validation split.
+    Raises: ValueError when HumanEval.jsonl (plain or compressed) is not under `data.path`, or is damaged.
     """
     problems = humaneval_problems(settings.path)
     return _source("humaneval", {"test": [prompt + solution for _, prompt, solution in problems]})
 
 
 def humaneval_infilling(path: str) -> list[Task]:
-    """A task for every line of the canonical solutions that is not blank: HumanEval-infilling's 1,033 single lines.
+    """Single-line tasks of HumanEval-infilling (arXiv 2207.14255): one for each of the 1,033 lines that are not blank.
 
-    The benchmark is of Bavarian et al., arXiv 2207.14255; whether a solution is right is told by HumanEval's unit
-    tests, which are not run here: compare lines.
+    The benchmark judges solutions by HumanEval's unit tests, which are not run here: compare lines.
     Raises: ValueError as `humaneval` does.
     """
     tasks = []
@@ -88,7 +87,7 @@ def humaneval_problems(path: str) -> list[tuple[str, str, str]]:
     """
     file = _find(path, HUMANEVAL_FILE)
     if file is None:
-        raise missing("humaneval", f"{HUMANEVAL_FILE} (plain, .gz or .xz)", path, HUMANEVAL_WHERE)
+        raise missing_data("humaneval", f"{HUMANEVAL_FILE} (plain, .gz or .xz)", path, HUMANEVAL_WHERE)
     with _complete(path, HUMANEVAL_WHERE):
         problems = [
             (
@@ -104,32 +103,35 @@ def humaneval_problems(path: str) -> list[tuple[str, str, str]]:
 
 
 def _find(path: str, name: str) -> Path | None:
-    """The file, plain or compressed, that `path` is or that lies least deep under it."""
+    """`path` itself or the shallowest file under it with this name, plain or compressed; None when there is none."""
     place = Path(path).expanduser()
     names = [name + suffix for suffix in ("", *readers.COMPRESSED)]
     if not path:
         return None
     with readers.readable(path):
-        found = [place] if place.is_file() else place.rglob(f"{name}*")
-        files = [file for file in found if file.name in names and file.is_file()]
+        candidates = [place] if place.is_file() else place.rglob(f"{name}*")
+        files = [file for file in candidates if file.name in names and file.is_file()]
     return min(files, key=lambda file: (len(file.parts), names.index(file.name), file), default=None)
 
 
 @contextlib.contextmanager
 def _complete(path: str, where: str) -> Iterator[None]:
-    """Says of a damaged file where to get it anew."""
+    """Adds the origin of a damaged file to its error."""
     try:
         with readers.readable(path):
             yield
     except ValueError as error:
         reason = str(error).removeprefix("data.path: ")
-        raise ValueError(f"data.path: {reason}; get it anew: {where}") from None
+        raise ValueError(f"data.path: {reason}; download it again: {where}") from None
     except RecursionError:
-        raise ValueError(f"data.path: a file in {path!r} is nested too deep; get it anew: {where}") from None
+        raise ValueError(f"data.path: a file in {path!r} is nested too deep; download it again: {where}") from None
 
 
 def _conala_documents(file: Path) -> list[tuple[str, str]]:
-    """Question id and text of each record."""
+    """Question id and text of each record.
+
+    Raises: ValueError naming the first record that lacks a field.
+    """
     try:
         records = json.loads(readers.read_text(file))
     except json.JSONDecodeError as error:
@@ -141,14 +143,17 @@ def _conala_documents(file: Path) -> list[tuple[str, str]]:
         question = record.get("question_id")
         if isinstance(question, bool) or not isinstance(question, int | str):
             raise ValueError(f"data.path: record {number} of {file} has no question_id")
-        # One line, since what follows a line end is no comment.
+        # A comment ends with its line.
         intent = " ".join(_text(record, ("rewritten_intent", "intent"), file, number).split())
         documents.append((str(question), f"# {intent}\n{_text(record, ('snippet',), file, number)}\n"))
     return documents
 
 
 def _text(record: Mapping[str, Any], fields: Sequence[str], file: Path, number: int) -> str:
-    """The first of the fields that holds a text that is not blank."""
+    """First of the fields whose text is not blank.
+
+    Raises: ValueError naming the fields when there is none.
+    """
     for name in fields:
         value = record.get(name)
         if isinstance(value, str) and value.strip():
@@ -157,7 +162,7 @@ def _text(record: Mapping[str, Any], fields: Sequence[str], file: Path, number: 
 
 
 def _source(name: str, parts: Mapping[str, list[str]]) -> Source:
-    """The texts of each split that has some, hashed as they are."""
+    """Source of the texts of each split, with a hash of their content; omits empty splits."""
     content = [part for split, texts in parts.items() for part in (split, digest(*texts))]
     documents = {split: lambda texts=texts: iter(texts) for split, texts in parts.items() if texts}
     return Source(name, documents, digest(*content), paper_split="test")

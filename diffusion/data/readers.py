@@ -1,4 +1,4 @@
-"""Documents out of files: plain text, JSON lines, CSV, Parquet and Arrow, compressed or not."""
+"""Readers of plain text, JSON lines, CSV, Parquet and Arrow files, plain or compressed."""
 
 import bz2
 import contextlib
@@ -22,7 +22,7 @@ WHOLE_FILE_HASH_LIMIT = 2 * 1024**3
 
 @contextlib.contextmanager
 def readable(path: str) -> Iterator[None]:
-    """Turns the errors of damaged files and of unreadable paths into one line about data.path."""
+    """Converts errors of damaged files and unreadable paths to a ValueError about `data.path`."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -50,13 +50,13 @@ def open_text(path: Path) -> io.TextIOWrapper:
 
 
 def read_text(path: Path) -> str:
-    """The whole file as text."""
+    """Content of a text file; see `open_text`."""
     with open_text(path) as stream:
         return stream.read()
 
 
 def kind(path: Path) -> str:
-    """The suffix that says how the file is laid out, compression aside (".jsonl" for "a.jsonl.xz")."""
+    """Suffix of the file without that of its compression (".jsonl" for "a.jsonl.xz")."""
     name = path.name
     for suffix in COMPRESSED:
         name = name.removesuffix(suffix)
@@ -64,7 +64,7 @@ def kind(path: Path) -> str:
 
 
 def find(folder: Path, names: Sequence[str]) -> Path | None:
-    """First of `names` in the folder, plain or compressed."""
+    """First of `names` in the folder, plain or compressed; None when there is none."""
     for name in names:
         for suffix in ("", *COMPRESSED):
             if (folder / (name + suffix)).is_file():
@@ -73,14 +73,14 @@ def find(folder: Path, names: Sequence[str]) -> Path | None:
 
 
 def lines(path: Path) -> Iterator[str]:
-    """Lines with their line end, which is always a single newline."""
+    """Yields lines with their line end, normalized to a single newline."""
     with open_text(path) as stream:
         for line in stream:
             yield line.rstrip("\r\n") + "\n" if line.endswith(("\n", "\r")) else line
 
 
 def records(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Rows of a .jsonl, .csv (with a header), .parquet or .arrow file.
+    """Yields rows of a .jsonl, .csv (with a header), .parquet or .arrow file.
 
     Raises: ValueError naming file and line of a row that is not a JSON object.
     """
@@ -122,9 +122,9 @@ def _arrow_batches(path: Path) -> Iterator[Any]:
 
 
 def field_of(record: Mapping[str, Any], fields: Sequence[str], path: Path) -> str:
-    """The first of `fields` that the record has; a list of paragraphs is joined by newlines.
+    """Text of the first of `fields` that the record has; lists of paragraphs are joined by newlines.
 
-    Raises: ValueError naming file and fields when there is none.
+    Raises: ValueError naming file and fields when the record has none of them.
     """
     for name in fields:
         value = record.get(name)
@@ -136,7 +136,7 @@ def field_of(record: Mapping[str, Any], fields: Sequence[str], path: Path) -> st
 
 
 def column(path: Path, fields: Sequence[str]) -> list[Any]:
-    """Values of the first of `fields` that a table has; of Parquet files nothing else is read.
+    """Values of the first of `fields` that a table has; other columns of Parquet files are not read.
 
     Raises: ValueError naming the file when it has none of them, or is damaged.
     """
@@ -150,7 +150,7 @@ def column(path: Path, fields: Sequence[str]) -> list[Any]:
 
 
 def parquet_rows(path: Path, columns: Sequence[Sequence[str]]) -> Iterator[tuple[Any, ...]]:
-    """Rows of a Parquet file: for each of `columns` the value of the first name that the file has.
+    """Yields rows of a Parquet file: for each of `columns` the value of the first name that the file has.
 
     Raises: ValueError naming the file when it has none of them, or is damaged.
     """
@@ -166,11 +166,11 @@ def parquet_rows(path: Path, columns: Sequence[Sequence[str]]) -> Iterator[tuple
             yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"data.path: {path} is damaged or no Parquet file ({reason}); get it anew") from None
+        raise ValueError(f"data.path: {path} is damaged or not a Parquet file ({reason}); download it again") from None
 
 
-def prepared(folder: Path, name: str) -> Any:
-    """TFDS's data set `name`, prepared in the folder as ArrayRecord, which is read without TensorFlow.
+def tfds_builder(folder: Path, name: str) -> Any:
+    """TFDS builder of the data set `name`, prepared in the folder as ArrayRecord, which needs no TensorFlow.
 
     Raises: ValueError when it is in another format.
     """
@@ -183,7 +183,7 @@ def prepared(folder: Path, name: str) -> Any:
 
 
 def count_records(path: Path) -> int:
-    """Number of documents that `records` (or, for plain text, the file itself) gives."""
+    """Number of rows that `records` yields; 1 for plain text."""
     layout = kind(path)
     if layout == ".parquet":
         import pyarrow.parquet
@@ -197,18 +197,18 @@ def count_records(path: Path) -> int:
 
 
 def content_hash(paths: Sequence[tuple[str, Path]]) -> str:
-    """sha256 over (name, content) of every file; see WHOLE_FILE_HASH_LIMIT for very large sets."""
+    """sha256 over (name, content) of every file, sampled beyond WHOLE_FILE_HASH_LIMIT."""
     sampled = sum(path.stat().st_size for _, path in paths) > WHOLE_FILE_HASH_LIMIT
     total = hashlib.sha256(b"sampled" if sampled else b"whole")
     block = 1024**2
     for name, path in paths:
         size = path.stat().st_size
-        one = hashlib.sha256()
+        file_hash = hashlib.sha256()
         with open(path, "rb") as stream:
             if sampled and size > 2 * block:
-                one.update(stream.read(block))
+                file_hash.update(stream.read(block))
                 stream.seek(size - block)
             while chunk := stream.read(block):
-                one.update(chunk)
-        total.update(f"{name}\0{size}\0{one.hexdigest()}\n".encode())
+                file_hash.update(chunk)
+        total.update(f"{name}\0{size}\0{file_hash.hexdigest()}\n".encode())
     return total.hexdigest()

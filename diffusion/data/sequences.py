@@ -1,4 +1,4 @@
-"""Sequences of nucleotides out of FASTA and Parquet files, and the windows that they are cut into."""
+"""Sequences of nucleotides from FASTA and Parquet files, and their division into windows."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -8,28 +8,28 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from diffusion.data import alphabets, readers, splits
-from diffusion.data.packing import Block
+from diffusion.data import readers, splits, symbol_tokenizers
+from diffusion.data.packing import PackedBlock
 
 FASTA = (".fa", ".fna", ".fasta")
 BLOCK = 8192
-"""Nucleotides (32 windows of 256): windows that begin in the same block of a sequence are in the same split."""
-RUN = 100
-"""Rows of a table that are in the same split."""
+"""Nucleotides (32 windows of 256) per block: windows that begin in one block of a sequence share their split."""
+ROWS_PER_BLOCK = 100
+"""Consecutive rows of a table that share their split."""
 TOKENS_AT_ONCE = 2**21
 
 
-class Stretch(NamedTuple):
-    """A sequence, the number of its species, a name for the md5 of its blocks, and the split of its file or ""."""
+class LabeledSequence(NamedTuple):
+    """A sequence with the label of its species."""
 
     tokens: UInt8[np.ndarray, " N"]
     species: int
-    name: str
-    split: str
+    name: str  # hashed with the number of each block
+    split: str  # of its file; "": by md5
 
 
 def fasta_files(path: str) -> list[Path]:
-    """FASTA files of a folder, compressed or not, sorted by name."""
+    """FASTA files of a folder, plain or compressed, sorted by name."""
     folder = Path(path).expanduser()
     if not path or not folder.is_dir():
         return []
@@ -37,7 +37,7 @@ def fasta_files(path: str) -> list[Path]:
 
 
 def stem(file: Path) -> str:
-    """The file's name without the suffixes of layout and compression ("A.thaliana" of "A.thaliana.fa.gz")."""
+    """Name of the file without the suffixes of format and compression ("A.thaliana" of "A.thaliana.fa.gz")."""
     name = file.name
     for suffix in readers.COMPRESSED:
         name = name.removesuffix(suffix)
@@ -45,78 +45,86 @@ def stem(file: Path) -> str:
 
 
 def tokens_of(sequence: str, file: Path) -> UInt8[np.ndarray, " N"]:
-    """Tokens of a sequence. Raises: ValueError naming the file for what is no nucleotide."""
+    """Tokens of a sequence.
+
+    Raises: ValueError naming the file for a character that is not a nucleotide.
+    """
     try:
-        return alphabets.nucleotide_ids(sequence)
+        return symbol_tokenizers.nucleotide_ids(sequence)
     except ValueError as error:
-        raise ValueError(f"data.path: {file} is no file of nucleotides ({error}); get it anew") from None
+        raise ValueError(f"data.path: {file} is not a file of nucleotides ({error}); download it again") from None
 
 
-def fasta(file: Path, species: int, split: str = "") -> Iterator[Stretch]:
-    """The sequences of a FASTA file, in its order.
+def fasta(file: Path, species: int, split: str = "") -> Iterator[LabeledSequence]:
+    """Yields the sequences of a FASTA file in order.
 
-    Raises: ValueError naming a file that is no FASTA.
+    Raises: ValueError naming a file that is not FASTA.
     """
 
-    def stretch() -> Stretch:
-        return Stretch(tokens_of("".join(parts), file), species, f"{species}/{name}", split)
+    def sequence() -> LabeledSequence:
+        return LabeledSequence(tokens_of("".join(parts), file), species, f"{species}/{name}", split)
 
     name, parts = None, []
     for line in readers.lines(file):
         line = line.strip()
         if line.startswith(">"):
             if name is not None:
-                yield stretch()
+                yield sequence()
             name, parts = (line[1:].split() or [""])[0], []
         elif line and name is None:
-            raise ValueError(f"data.path: {file} is no FASTA: it begins with {line[:20]!r}, not with '>'; get it anew")
+            raise ValueError(
+                f"data.path: {file} is not FASTA: it begins with {line[:20]!r}, not with '>'; download it again"
+            )
         else:
             parts.append(line)
     if name is None:
-        raise ValueError(f"data.path: {file} is no FASTA: it is empty; get it anew")
-    yield stretch()
+        raise ValueError(f"data.path: {file} is not FASTA: it is empty; download it again")
+    yield sequence()
 
 
-def parquet(file: Path, name: str, number: Callable[[object], int | None], split: str = "") -> Iterator[Stretch]:
-    """The sequences of a Parquet file with a column "sequence" and one of species, which `number` gives the label of.
+def parquet(
+    file: Path, name: str, label_of: Callable[[object], int | None], split: str = ""
+) -> Iterator[LabeledSequence]:
+    """Yields the sequences of a Parquet file with columns "sequence" and "species_label", labeled by `label_of`.
 
     Raises: ValueError naming the file for an unknown species, and for a row without a sequence.
     """
     columns = (("sequence", "seq"), ("species_label", "species", "label"))
-    for row, (sequence, label) in enumerate(readers.parquet_rows(file, columns)):
-        species = number(label)
+    for row, (sequence, name_or_label) in enumerate(readers.parquet_rows(file, columns)):
+        species = label_of(name_or_label)
         if species is None:
-            raise ValueError(f"data.path: row {row} of {file} names the species {label!r}, which is not known")
+            raise ValueError(f"data.path: row {row} of {file} names the unknown species {name_or_label!r}")
         if not isinstance(sequence, str):
             raise ValueError(f"data.path: row {row} of {file} has {sequence!r} for a sequence")
-        yield Stretch(tokens_of(sequence, file), species, f"{name}/{row // RUN}", split)
+        yield LabeledSequence(tokens_of(sequence, file), species, f"{name}/{row // ROWS_PER_BLOCK}", split)
 
 
-def windows(stretches: Iterator[Stretch], source: str, split: str, length: int) -> Iterator[Block]:
-    """The windows of one split: `length` nucleotides each, side by side from the start of every sequence.
+def windows(sequences: Iterator[LabeledSequence], source: str, split: str, length: int) -> Iterator[PackedBlock]:
+    """Yields the windows of one split: `length` nucleotides each, adjacent from the start of each sequence.
 
-    What is left at the end of a sequence is dropped, and so are windows that are N by more than half; a warning counts
-    these, and another one sequences that are shorter than a window. Where a file does not tell its split, the md5 of
-    the sequence's name and of the number of the `BLOCK` in which a window begins does (`split_of`).
+    The remainder of each sequence is dropped, and so are windows of which more than half is N. Warns of the number of
+    these windows, and of sequences shorter than a window. Where a file does not name its split, the md5 of the name of
+    the sequence and the number of the `BLOCK` in which a window begins determines it (`split_of`).
     """
     dropped = short = 0
-    for stretch in stretches:
-        if stretch.split not in ("", split):
+    for sequence in sequences:
+        if sequence.split not in ("", split):
             continue
-        if len(stretch.tokens) < length:
-            short += (stretch.split or splits.split_of(f"{stretch.name}/0")) == split
+        if len(sequence.tokens) < length:
+            short += (sequence.split or splits.split_of(f"{sequence.name}/0")) == split
             continue
-        table = stretch.tokens[: len(stretch.tokens) // length * length].reshape(-1, length)
-        mine = np.ones(len(table), bool)
-        if not stretch.split:
+        table = sequence.tokens[: len(sequence.tokens) // length * length].reshape(-1, length)
+        in_split = np.ones(len(table), bool)
+        if not sequence.split:
             blocks, block_of = np.unique(np.arange(len(table)) * length // BLOCK, return_inverse=True)
-            mine = np.array([splits.split_of(f"{stretch.name}/{block}") == split for block in blocks], bool)[block_of]
-        unread = (table == alphabets.N).sum(1) * 2 > length
-        dropped += int((mine & unread).sum())
-        chosen = np.flatnonzero(mine & ~unread)
-        for part in np.array_split(chosen, max(1, chosen.size * length // TOKENS_AT_ONCE)):
+            block_in_split = [splits.split_of(f"{sequence.name}/{block}") == split for block in blocks]
+            in_split = np.array(block_in_split, bool)[block_of]
+        mostly_unknown = (table == symbol_tokenizers.N).sum(1) * 2 > length
+        dropped += int((in_split & mostly_unknown).sum())
+        rows = np.flatnonzero(in_split & ~mostly_unknown)
+        for part in np.array_split(rows, max(1, rows.size * length // TOKENS_AT_ONCE)):
             if part.size:
-                yield Block(table[part], None, np.full(len(part), stretch.species, np.int32))
+                yield PackedBlock(table[part], None, np.full(len(part), sequence.species, np.int32))
     if short:
         warnings.warn(
             f"data.length: {short} sequences of the {split} split of {source} have fewer than {length} nucleotides and "
@@ -125,6 +133,6 @@ def windows(stretches: Iterator[Stretch], source: str, split: str, length: int) 
         )
     if dropped:
         warnings.warn(
-            f"data.path: {dropped} windows of the {split} split of {source} are N by more than half and are left out",
+            f"data.path: {dropped} windows of the {split} split of {source} are more than half N and are left out",
             stacklevel=2,
         )

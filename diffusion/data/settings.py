@@ -1,4 +1,4 @@
-"""The fields of `config.data`, their defaults and their checks."""
+"""Fields of `config.data`, with their defaults and checks."""
 
 import dataclasses
 import os
@@ -12,24 +12,24 @@ READY_MADE = ("values", "smiles", "nucleotides")  # tokenizers of sources whose 
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """What to read, how to cut it into tokens, and how to pack the tokens into examples of one length."""
+    """Settings of a data set: its source, its tokenizer, and the packing of tokens into examples of one length."""
 
     source: str = "python_stdlib"  # one of sources.SOURCES
     path: str = ""  # file or folder of the source; python_stdlib needs none
     # bytes | characters | bpe | gpt2 | wordpiece | file; of ready-made examples: values | smiles | nucleotides
     tokenizer: str = "bpe"
     tokenizer_path: str = ""  # vocabulary file or folder (gpt2, wordpiece, file)
-    vocab_size: int = 2048  # tokens of a trained BPE, EOS included; the other tokenizers know their own size
+    vocab_size: int = 2048  # tokens of a trained BPE, EOS included; other tokenizers determine their own size
     alphabet: str = ""  # characters: the symbols in id order; empty: those of the training split
-    length: int = 128  # tokens in an example
+    length: int = 128  # tokens per example
     packing: str = "wrapped"  # wrapped | padded
     bos_eos: bool = True  # wrapped: every example is BOS + (length - 2) tokens + EOS
     symbols27: bool = False  # enwiki2018: the 27-symbol form (a-z and space)
     document: str = "file"  # text_files: file | paragraph | line
-    detokenize: bool = True  # undo the word tokenisation of wikitext, ptb, lm1b, lambada, scientific papers
+    detokenize: bool = True  # undo the word tokenization of wikitext, ptb, lm1b, lambada, scientific papers
     validation_documents: int = 100_000  # openwebtext: the last documents are the validation split
-    validation_images: int = 5000  # mnist, cifar10: the last training images; 0: none, validation is the test split
-    flip: bool = False  # images: mirror half of the training examples left to right, another half each epoch
+    validation_images: int = 5000  # mnist, cifar10: the last training images; 0: validation is the test split
+    flip: bool = False  # images: mirror each training example left to right with probability 1/2
     cache_dir: str = ""  # empty: $XDG_CACHE_HOME/diffusion or ~/.cache/diffusion
 
     @property
@@ -39,16 +39,16 @@ class DataSettings:
 
 
 def cache_folder(folder: str) -> Path:
-    """`data.cache_dir`, or where users' caches are on this machine."""
+    """`data.cache_dir`, or by default the folder "diffusion" in the user's cache."""
     if folder:
         return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion"
 
 
 def read_settings(data: Any) -> DataSettings:
-    """Reads the fields from any object with attributes (a ConfigDict, a dataclass); absent ones keep defaults.
+    """Reads the fields from any object with attributes (a config, a dataclass); absent fields keep their defaults.
 
-    Raises: ValueError naming the field for an ill-typed, unknown or impossible value.
+    Raises: ValueError naming the field for a value of the wrong type, or an unknown or impossible one.
     """
     values = {}
     for field in dataclasses.fields(DataSettings):

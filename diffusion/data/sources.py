@@ -1,4 +1,4 @@
-"""Sources of text: a name gives the documents of each split, in a fixed order, with a hash of their content."""
+"""Text sources: the documents of each split in a fixed order, with a hash of their content."""
 
 import dataclasses
 import hashlib
@@ -11,10 +11,10 @@ from pathlib import Path
 
 from diffusion.data import corpora, programs, readers
 from diffusion.data.settings import DataSettings
-from diffusion.data.splits import split_of
-from diffusion.data.types import Source, missing
+from diffusion.data.splits import md5_number, split_of
+from diffusion.data.types import Source, missing_data
 
-STDLIB_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+STDLIB_EXCLUDED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 TEXT8_SPLITS = {
     "train": (0, 90_000_000),
     "validation": (90_000_000, 95_000_000),
@@ -37,31 +37,28 @@ def hash_texts(items: Iterable[tuple[str, str]]) -> str:
 
 
 def in_memory(name: str, splits: Mapping[str, list[tuple[str, str]]], separated: bool = True) -> Source:
-    """A source of (document name, text) lists that are held in memory."""
+    """Source of lists of (document name, text) in memory; omits empty splits."""
     content = hash_texts((f"{split}/{key}", text) for split, items in splits.items() for key, text in items)
-    readers_of = {split: _texts(items) for split, items in splits.items() if items}
-    return Source(name, readers_of, content, separated)
+    documents = {split: _texts(items) for split, items in splits.items() if items}
+    return Source(name, documents, content, separated)
 
 
 def _texts(items: list[tuple[str, str]]) -> Callable[[], Iterator[str]]:
     return lambda: (text for _, text in items)
 
 
-def _rank(key: str) -> str:
-    return hashlib.md5(key.encode("utf-8", "surrogateescape")).hexdigest()
-
-
 def python_stdlib(settings: DataSettings) -> Source:
-    """The sources of the running Python's standard library (or of `data.path`), tests left out.
+    """Source files of the standard library of the running Python (or of `data.path`), without its tests.
 
-    One document a file, in the order of the md5 of its relative path; that md5 modulo 100 is under 5 for
-    validation, under 10 for test. Files that are not UTF-8 and build records of the machine are left out.
+    One document per file, in the order of the md5 of its relative path, by which files are also split (`split_of`).
+    Files that are not UTF-8 and build records of the machine are omitted.
+    Raises: ValueError when there are no training files.
     """
     root = Path(settings.path or sysconfig.get_paths()["stdlib"]).expanduser()
     splits: dict[str, list[tuple[str, str]]] = {"train": [], "validation": [], "test": []}
     names = [path.relative_to(root) for path in root.rglob("*.py")] if root.is_dir() else []
-    for name in sorted(names, key=lambda name: _rank(name.as_posix())):
-        if STDLIB_LEFT_OUT & set(name.parts[:-1]) or name.name.startswith("_sysconfigdata"):
+    for name in sorted(names, key=lambda name: md5_number(name.as_posix())):
+        if STDLIB_EXCLUDED & set(name.parts[:-1]) or name.name.startswith("_sysconfigdata"):
             continue
         try:
             text = (root / name).read_bytes().decode("utf-8-sig")
@@ -70,17 +67,18 @@ def python_stdlib(settings: DataSettings) -> Source:
         if text:
             splits[split_of(name.as_posix())].append((name.as_posix(), text))
     if not splits["train"]:
-        raise missing("python_stdlib", "Python files", str(root), "install Python's standard library with its sources")
+        raise missing_data("python_stdlib", "Python files", str(root), "install the standard library with its sources")
     return in_memory("python_stdlib", splits)
 
 
 def text_files(settings: DataSettings) -> Source:
-    """Any UTF-8 file, or all of a folder at any depth (hidden files and files that are not text left out).
+    """UTF-8 text of a file, or of a folder at any depth; omits hidden files and files that are not text.
 
-    `data.document` says what a document is: "file", "paragraph" (cut at blank lines) or "line".
-    Three files or more: 5 % of the files each for validation and test, chosen by md5 of the relative path.
-    One or two files: as "file" their text is cut in 90/5/5 %, at a blank line or else a line end near by; as
-    paragraphs or lines they are split by the md5 of each document, so that a repeated document cannot leak.
+    `data.document` is the unit of a document: "file", "paragraph" (separated by blank lines) or "line".
+    Three files or more are split by file: 5 % each for validation and test, by the md5 of the relative path.
+    One or two files are split within the text: with "file" at 90 % and 95 %, at the next blank line or else line end;
+    with paragraphs or lines by the md5 of each document, so that a repeated document cannot leak.
+    Raises: ValueError when the path does not exist or holds no text.
     """
     root = Path(settings.path).expanduser()
     if not settings.path or not root.exists():
@@ -102,7 +100,7 @@ def text_files(settings: DataSettings) -> Source:
         warnings.warn(f"data.path: {skipped} files of {root} are not UTF-8 text and are left out", stacklevel=2)
     if not files:
         raise ValueError(f"data.path: {settings.path!r} holds no UTF-8 text; pass a file or folder with text")
-    files.sort(key=lambda item: _rank(item[0]))
+    files.sort(key=lambda item: md5_number(item[0]))
     if len(files) >= 3:
         part = max(1, round(0.05 * len(files)))
         by_split = {"validation": files[:part], "test": files[part : 2 * part], "train": files[2 * part :]}
@@ -144,8 +142,8 @@ def _contiguous(text: str) -> dict[str, list[tuple[str, str]]]:
     for share in (0.90, 0.95):
         near, slack = int(share * len(text)), max(1, len(text) // 100)
         window = text[near : near + slack]
-        found = next((window.find(mark) + len(mark) for mark in ("\n\n", "\n", " ") if mark in window), 0)
-        borders.append(near + found)
+        offset = next((window.find(mark) + len(mark) for mark in ("\n\n", "\n", " ") if mark in window), 0)
+        borders.append(near + offset)
     borders.append(len(text))
     parts = [text[start:stop] for start, stop in itertools.pairwise(borders)]
     return {
@@ -158,25 +156,25 @@ def _one_text(name: str, file: Path, splits: Mapping[str, tuple[int, int]]) -> S
     text = readers.read_text(file).rstrip("\n")
     length = max(stop for _, stop in splits.values())
     if len(text) != length:
-        raise ValueError(f"data.path: {file} has {len(text)} characters, but {name} has {length}; get it anew")
+        raise ValueError(f"data.path: {file} has {len(text)} characters, but {name} has {length}; download it again")
     parts = {split: [(split, text[start:stop])] for split, (start, stop) in splits.items()}
     return dataclasses.replace(in_memory(name, parts, separated=False), paper_split="test")
 
 
 def text8(settings: DataSettings) -> Source:
-    """text8 with its official 90 M / 5 M / 5 M characters; one text, no EOS."""
+    """text8 with its official splits of 90 M, 5 M and 5 M characters, each one text without EOS."""
     file = corpora.locate(settings.path, ("text8", "text8.txt"))
     if file is None:
-        raise missing("text8", "text8 or text8.zip", settings.path, "http://mattmahoney.net/dc/text8.zip")
+        raise missing_data("text8", "text8 or text8.zip", settings.path, "http://mattmahoney.net/dc/text8.zip")
     return _one_text("text8", file, TEXT8_SPLITS)
 
 
 def text8_prefix(settings: DataSettings) -> Source:
-    """The first 6,877,825 characters of text8, cut 90/5/5 %: never to be reported as text8."""
+    """First 6,877,825 characters of text8, split 90/5/5 %; not to be reported as text8."""
     file = corpora.locate(settings.path, ("text8_first_6877825.txt", "text8_prefix.txt"))
     if file is None:
-        where = "make it with: head -c 6877825 text8 > text8_first_6877825.txt"
-        raise missing("text8_prefix", "text8_first_6877825.txt or .txt.xz", settings.path, where)
+        where = "create it with: head -c 6877825 text8 > text8_first_6877825.txt"
+        raise missing_data("text8_prefix", "text8_first_6877825.txt or .txt.xz", settings.path, where)
     return _one_text("text8_prefix", file, TEXT8_PREFIX_SPLITS)
 
 
@@ -184,17 +182,17 @@ _LETTERS = bytes(byte if byte in b"abcdefghijklmnopqrstuvwxyz0123456789" else 32
 
 
 def symbols27(text: str) -> str:
-    """Lower case, a-z kept, digits spelt as words, everything else a space, spaces collapsed and stripped."""
-    kept = text.lower().encode("ascii", "replace").translate(_LETTERS).decode("ascii")
+    """Text over a-z and single spaces: lower case, digits spelled as words, everything else replaced by a space."""
+    text = text.lower().encode("ascii", "replace").translate(_LETTERS).decode("ascii")
     for digit, word in enumerate(DIGITS):
-        kept = kept.replace(str(digit), f" {word} ")
-    return " ".join(kept.split())
+        text = text.replace(str(digit), f" {word} ")
+    return " ".join(text.split())
 
 
 def enwiki2018(settings: DataSettings) -> Source:
     """English Wikipedia articles of early 2018 from {train,valid,test}.jsonl(.xz) with a "text" field.
 
-    With `data.symbols27` each split is one text over a-z and space, the articles joined by a space.
+    With `data.symbols27` each split is one text over a-z and space, with articles joined by a space.
     """
     source = corpora.corpus("enwiki2018", settings)
     if not settings.symbols27:
@@ -225,7 +223,10 @@ SOURCES: dict[str, Callable[[DataSettings], Source]] = {
 
 
 def open_source(settings: DataSettings) -> Source:
-    """Opens `data.source`. Raises: ValueError naming the field, the file that is missing and where to get it."""
+    """Opens `data.source`.
+
+    Raises: ValueError naming the field, the missing file and its origin.
+    """
     if settings.source not in SOURCES:
         raise ValueError(f"data.source: unknown {settings.source!r}; known: {', '.join(sorted(SOURCES))}")
     try:

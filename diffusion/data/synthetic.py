@@ -1,4 +1,4 @@
-"""Generated examples of which everything is known: a density, pictures of blobs, simple molecules and splice sites."""
+"""Synthetic sources with known distributions: a density, images of blobs, simple molecules and splice sites."""
 
 import itertools
 from collections.abc import Iterator
@@ -8,26 +8,26 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from diffusion.data import genomes, molecules
-from diffusion.data.packing import Block
+from diffusion.data.packing import PackedBlock
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import ArraySource
 
 POINTS = {"train": 1_000_000, "validation": 20_000, "test": 20_000}
 PICTURES = {"train": 2048, "validation": 256, "test": 256}
 BLOB_SIDE = 8
-# Shares of A, C, G, T by the name of an invented species, and records of each.
-LETTER_SHARES = {"rich_in_AT": (0.35, 0.15, 0.15, 0.35), "rich_in_GC": (0.15, 0.35, 0.35, 0.15)}
-LETTER_SHARES |= {"rich_in_CT": (0.15, 0.35, 0.15, 0.35)}
+# Probabilities of A, C, G, T of each synthetic species, and its number of records.
+LETTER_PROBABILITIES = {"rich_in_AT": (0.35, 0.15, 0.15, 0.35), "rich_in_GC": (0.15, 0.35, 0.35, 0.15)}
+LETTER_PROBABILITIES |= {"rich_in_CT": (0.15, 0.35, 0.15, 0.35)}
 RECORDS = 400
 # Letters of an exon and of the shortest intron, as in `splice_sites`.
 EXON, INTRON = 50, 40
 
 
 def density_table(size: int = 512) -> Float[np.ndarray, "X Y"]:
-    """Probabilities of all (x, y) in 0 .. size-1, summing to one: structure at several scales, sharp and smooth.
+    """Probabilities of all (x, y) in 0 .. size-1, with sharp and smooth structure at several scales.
 
-    Two spiral arms, rings whose spacing shrinks outwards, a checkerboard of four scales, and a faint floor that keeps
-    every cell possible. Its entropy is the least loss that any model of the `density2d` source can have.
+    Two spiral arms, rings whose spacing decreases outwards, a checkerboard of four scales, and a constant floor that
+    makes every cell possible. Its entropy is a lower bound on the loss of any model of the `density2d` source.
     """
     grid = (np.arange(size) + 0.5) / size * 2 - 1
     x, y = np.meshgrid(grid, grid, indexing="ij")
@@ -50,16 +50,16 @@ def density_table(size: int = 512) -> Float[np.ndarray, "X Y"]:
 
 
 def density2d(settings: DataSettings) -> ArraySource:
-    """Points (x, y) drawn from `density_table(data.vocab_size)`: two tokens an example."""
+    """Points (x, y) drawn from `density_table(data.vocab_size)`, two tokens per example."""
     size = settings.vocab_size
     if size < 2:
         raise ValueError(f"data.vocab_size: density2d needs a side of at least 2, not {size}")
     cumulative = np.cumsum(density_table(size).reshape(-1))
 
-    def points(seed: int, count: int) -> Iterator[Block]:
+    def points(seed: int, count: int) -> Iterator[PackedBlock]:
         uniform = np.random.default_rng((seed, size)).random(count) * cumulative[-1]
         cells = np.minimum(np.searchsorted(cumulative, uniform, side="right"), size**2 - 1)
-        yield Block(np.stack(np.divmod(cells, size), axis=1).astype(np.int32 if size > 2**15 else np.int16), None)
+        yield PackedBlock(np.stack(np.divmod(cells, size), axis=1).astype(np.int32 if size > 2**15 else np.int16), None)
 
     splits = {
         split: lambda seed=seed, count=count: points(seed, count) for seed, (split, count) in enumerate(POINTS.items())
@@ -68,72 +68,75 @@ def density2d(settings: DataSettings) -> ArraySource:
 
 
 def blobs(settings: DataSettings) -> ArraySource:
-    """Grey pictures of 8 x 8 pixels with one bright round blob; the label is the quarter that it lies in.
+    """Gray images of 8 x 8 pixels with one bright round blob, labeled by the quadrant of its center.
 
-    Values are quantised to `data.vocab_size` levels: the smallest image set that a network can learn from.
+    Values are quantized to `data.vocab_size` levels, at most 256.
     """
     levels = settings.vocab_size
     if not 2 <= levels <= 256:
-        raise ValueError(f"data.vocab_size: blobs has 2 to 256 grey levels, not {levels}")
+        raise ValueError(f"data.vocab_size: blobs has 2 to 256 gray levels, not {levels}")
 
-    def pictures(seed: int, count: int) -> Iterator[Block]:
+    def images(seed: int, count: int) -> Iterator[PackedBlock]:
         rng = np.random.default_rng((seed, levels))
         labels = rng.integers(0, 4, count)
         low = np.stack([labels // 2, labels % 2], axis=1) * BLOB_SIDE / 2
-        centres = low + rng.uniform(0.5, BLOB_SIDE / 2 - 0.5, (count, 2))
+        centers = low + rng.uniform(0.5, BLOB_SIDE / 2 - 0.5, (count, 2))
         widths = rng.uniform(0.8, 1.6, (count, 1, 1))
-        yield Block(drawn(centres, widths, levels), None, labels.astype(np.int32))
+        yield PackedBlock(render_blobs(centers, widths, levels), None, labels.astype(np.int32))
 
     splits = {
-        split: lambda seed=seed, count=count: pictures(seed, count)
+        split: lambda seed=seed, count=count: images(seed, count)
         for seed, (split, count) in enumerate(PICTURES.items())
     }
     image = (BLOB_SIDE, BLOB_SIDE, 1)
     return ArraySource("blobs", splits, BLOB_SIDE**2, levels, image, labels=4, domain="image")
 
 
-def drawn(
-    centres: Float[np.ndarray, "N 2"], widths: Float[np.ndarray, "N 1 1"], levels: int
+def render_blobs(
+    centers: Float[np.ndarray, "N 2"], widths: Float[np.ndarray, "N 1 1"], levels: int
 ) -> UInt8[np.ndarray, "N 64"]:
-    """Gaussian bumps sampled at pixel centres, brightest at levels - 1."""
+    """Gaussian bumps sampled at pixel centers, with maximum levels - 1."""
     at = np.arange(BLOB_SIDE) + 0.5
-    down = (at[None, :, None] - centres[:, :1, None]) ** 2
-    across = (at[None, None, :] - centres[:, 1:, None]) ** 2
+    down = (at[None, :, None] - centers[:, :1, None]) ** 2
+    across = (at[None, None, :] - centers[:, 1:, None]) ** 2
     bright = np.exp(-(down + across) / (2 * widths**2))
-    return np.round(bright * (levels - 1)).astype(np.uint8).reshape(len(centres), -1)
+    return np.round(bright * (levels - 1)).astype(np.uint8).reshape(len(centers), -1)
 
 
 def simple_molecules(settings: DataSettings) -> ArraySource:
-    """SMILES of all chains of 3 to 5 atoms C, N, O, as they are, with a methyl group, or closed to a ring.
+    """SMILES of all chains of 3 to 5 atoms C, N, O: open, with a methyl group, or closed to a ring.
 
-    All bonds are single ones, so that every string is a valid molecule.
+    All bonds are single, so that every string is a valid molecule.
     """
     texts = []
     for length in (3, 4, 5):
         for first, second, *rest in itertools.product("CNO", repeat=length):
             end = "".join(rest)
             texts += [f"{first}{second}{end}", f"{first}1{second}{end}1"]
-            # An oxygen has no bond to spare.
+            # An oxygen in a chain has no free bond.
             texts += [f"{first}{second}(C){end}"] if second != "O" else []
-    return molecules.packed("simple_molecules", texts, settings)
+    return molecules.molecule_source("simple_molecules", texts, settings)
 
 
 def simple_introns(settings: DataSettings) -> ArraySource:
-    """Exon (50), intron, exon (50) of random letters for three invented species that differ in their letters' shares.
+    """Exon (50), intron, exon (50) of random letters, for three synthetic species that differ in letter frequencies.
 
-    An intron starts with GT, ends with AG and has 40 letters or up to 10 more, as far as they fit `data.length`.
+    An intron starts with GT, ends with AG and has 40 to 50 letters, limited by `data.length`.
+    Raises: ValueError when the shortest intron exceeds `data.length`.
     """
-    most = min(settings.length - 2 * EXON - 2, INTRON + 10)
-    if most < INTRON:
+    longest = min(settings.length - 2 * EXON - 2, INTRON + 10)
+    if longest < INTRON:
         least = 2 * EXON + INTRON + 2
         raise ValueError(f"data.length: {settings.length} is too short; pass --config.data.length={least}, or more")
     random, letters = np.random.default_rng(0), np.array(list("ACGT"))
-    of_species = []
-    for species, shares in LETTER_SHARES.items():
+    records = []
+    for species, probabilities in LETTER_PROBABILITIES.items():
         sites = []
-        for length in random.integers(INTRON, most + 1, RECORDS):
-            first, intron, last = ("".join(random.choice(letters, size, p=shares)) for size in (EXON, length - 4, EXON))
+        for length in random.integers(INTRON, longest + 1, RECORDS):
+            first, intron, last = (
+                "".join(random.choice(letters, size, p=probabilities)) for size in (EXON, length - 4, EXON)
+            )
             sites.append(f"{first}GT{intron}AG{last}")
         genes = [f"{species} {number}" for number in range(RECORDS)]
-        of_species.append((sites, genes, Path(species)))
-    return genomes.spliced("simple_introns", of_species, tuple(LETTER_SHARES), settings)
+        records.append((sites, genes, Path(species)))
+    return genomes.splice_site_source("simple_introns", records, tuple(LETTER_PROBABILITIES), settings)

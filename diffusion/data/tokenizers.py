@@ -1,4 +1,4 @@
-"""Tokenizers: text to token ids and back, with an exact account of the characters and bytes they cover."""
+"""Tokenizers between text and token ids, with exact counts of the characters and bytes that tokens cover."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ MASK_TEXT = "▢"
 END_TEXT = "<|endoftext|>"
 
 
-class Encoded(NamedTuple):
+class EncodedText(NamedTuple):
     """Token ids of one document and the characters and UTF-8 bytes of text that each token covers."""
 
     ids: Int[np.ndarray, " N"]
@@ -24,10 +24,10 @@ class Encoded(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """A vocabulary of `vocab_size` tokens (EOS and BOS included); mask and padding ids lie behind it.
+    """Vocabulary of `vocab_size` tokens (EOS and BOS included), followed by the ids of mask and padding.
 
-    `encode_spans` never adds EOS or BOS and never reads their text form as a special token, so the text of a
-    document cannot end it. eos_id and bos_id are None for alphabets without them (the 27 symbols of text8).
+    `encode_spans` neither adds EOS or BOS nor interprets their text form as a special token, so that the text of a
+    document cannot end it. `eos_id` and `bos_id` are None for alphabets without them (the 27 symbols of text8).
     """
 
     name: str
@@ -35,22 +35,22 @@ class Tokenizer:
     eos_id: int | None
     bos_id: int | None
     fingerprint: str  # sha256 of the vocabulary
-    encode_spans: Callable[[Sequence[str]], list[Encoded]]
+    encode_spans: Callable[[Sequence[str]], list[EncodedText]]
     decode_text: Callable[[Integer[np.ndarray, " N"]], str]  # ordinary tokens only
     # Characters and bytes of every id, where they depend on the id alone (all but WordPiece and `file`).
     token_characters: Int[np.ndarray, " V"] | None = None
     token_bytes: Int[np.ndarray, " V"] | None = None
-    # A token of the vocabulary that fills a sequence up behind EOS; with it a sequence is one document.
+    # Token of the vocabulary that fills a sequence after EOS; where there is one, a sequence is one document.
     filler_id: int | None = None
 
     @property
     def mask_id(self) -> int:
-        """First id behind the vocabulary."""
+        """First id after the vocabulary."""
         return self.vocab_size
 
     @property
     def pad_id(self) -> int:
-        """Second id behind the vocabulary; occurs with padded packing only."""
+        """Second id after the vocabulary; occurs with padded packing alone."""
         return self.vocab_size + 1
 
     def encode_batch(self, texts: Sequence[str]) -> list[Int[np.ndarray, " N"]]:
@@ -62,20 +62,26 @@ class Tokenizer:
         return self.encode_batch([text])[0]
 
     def check(self, ids: Sequence[int] | Shaped[np.ndarray, "..."], special: bool = True) -> None:
-        """Raises ValueError naming the first id outside the vocabulary (`special`: mask and padding allowed)."""
+        """Checks that all ids are in the vocabulary or, if `special`, mask or padding.
+
+        Raises: ValueError naming the first other id.
+        """
         array = np.asarray(ids)
         if array.size and not np.issubdtype(array.dtype, np.integer):
             raise ValueError(f"token ids must be integers, got {array.dtype}")
         limit = self.pad_id + 1 if special else self.vocab_size
-        wrong = array[(array < 0) | (array >= limit)]
-        if wrong.size:
+        invalid = array[(array < 0) | (array >= limit)]
+        if invalid.size:
             raise ValueError(
-                f"token id {int(wrong[0])} is outside the vocabulary of tokenizer {self.name!r} "
+                f"token id {int(invalid[0])} is outside the vocabulary of tokenizer {self.name!r} "
                 f"({self.vocab_size} tokens, mask {self.mask_id}, padding {self.pad_id})"
             )
 
     def covered(self, ids: Sequence[int] | Integer[np.ndarray, "..."]) -> tuple[int, int] | None:
-        """Characters and UTF-8 bytes that these tokens stand for (specials: none), None where ids do not tell."""
+        """Characters and UTF-8 bytes that the tokens cover (special tokens: none); None where ids do not determine it.
+
+        Raises: ValueError naming an id outside the vocabulary.
+        """
         if self.token_characters is None or self.token_bytes is None:
             return None
         self.check(ids)
@@ -83,9 +89,9 @@ class Tokenizer:
         return int(self.token_characters[ordinary].sum()), int(self.token_bytes[ordinary].sum())
 
     def decode(self, ids: Ids, mask: str = MASK_TEXT, end: str = END_TEXT) -> str:
-        """Text of one sequence; masks show as `mask`, EOS and BOS as `end`, padding as nothing.
+        """Text of one sequence, with masks as `mask`, EOS and BOS as `end`, and padding as the empty string.
 
-        Where a sequence is one document (`filler_id`), its text alone: up to the first EOS, without BOS.
+        Where a sequence is one document (`filler_id`), the text up to the first EOS, without BOS.
         Raises: ValueError naming an id outside the vocabulary.
         """
         ids = np.asarray(ids).reshape(-1)
@@ -105,7 +111,7 @@ class Tokenizer:
         return "".join(text)
 
     def documents(self, ids: Ids) -> list[str]:
-        """Texts of the non-empty documents of one sequence, cut at EOS and BOS; one at most with `filler_id`."""
+        """Texts of the non-empty documents of one sequence, separated by EOS and BOS; at most one with `filler_id`."""
         ids = np.asarray(ids).reshape(-1)
         self.check(ids)
         if self.filler_id is not None:
@@ -119,14 +125,14 @@ class Tokenizer:
 def one_document(
     ids: Integer[np.ndarray, " N"], eos: int | None, bos: int | None, filler: int | None
 ) -> Integer[np.ndarray, " M"]:
-    """What stands before the first EOS, BOS and fillers left out wherever they are."""
+    """Tokens before the first EOS, without BOS and fillers."""
     ends = np.flatnonzero(ids == eos)
     ids = ids[: ends[0]] if ends.size else ids
     return ids[~np.isin(ids, [token for token in (bos, filler) if token is not None])]
 
 
 def digest(*parts: str | bytes) -> str:
-    """sha256 over parts whose borders count."""
+    """sha256 over the parts and their lengths."""
     result = hashlib.sha256()
     for part in parts:
         part = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
@@ -135,7 +141,7 @@ def digest(*parts: str | bytes) -> str:
 
 
 def bytes_tokenizer() -> Tokenizer:
-    """The 256 bytes of UTF-8 and EOS (256, also BOS)."""
+    """Tokenizer of the 256 bytes of UTF-8 and EOS (256, also BOS)."""
     pieces = [bytes([value]) for value in range(256)] + [b""]
     widths, starts = piece_spans(pieces)
 
@@ -143,7 +149,7 @@ def bytes_tokenizer() -> Tokenizer:
         results = []
         for text in texts:
             ids = np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32)
-            results.append(Encoded(ids, starts[ids], widths[ids]))
+            results.append(EncodedText(ids, starts[ids], widths[ids]))
         return results
 
     def decode_text(ids):
@@ -154,21 +160,21 @@ def bytes_tokenizer() -> Tokenizer:
 
 
 def piece_spans(pieces: Sequence[bytes]) -> tuple[Int[np.ndarray, " V"], Int[np.ndarray, " V"]]:
-    """Bytes of every token, and characters that begin in it (UTF-8 bytes that are no continuation)."""
+    """Bytes of each token, and characters that begin in it (UTF-8 bytes other than continuations)."""
     widths = np.array([len(piece) for piece in pieces], np.int32)
     starts = np.array([sum(byte & 0xC0 != 0x80 for byte in piece) for piece in pieces], np.int32)
     return widths, starts
 
 
 def utf8_widths(codes: Integer[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
-    """UTF-8 bytes of each code point."""
+    """Number of UTF-8 bytes of each code point."""
     return (1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)).astype(np.int32)
 
 
 def characters_tokenizer(alphabet: str, end: bool) -> Tokenizer:
-    """One id per symbol of `alphabet`, in its order; `end` appends an EOS token (also BOS).
+    """Tokenizer with one id per symbol of `alphabet`, in order; `end` appends an EOS token (also BOS).
 
-    Raises: ValueError on encoding a character outside the alphabet.
+    Raises: ValueError for an empty alphabet or repeated symbols, and on encoding a character outside it.
     """
     codes = np.frombuffer(alphabet.encode("utf-32-le"), np.uint32).astype(np.int64)
     if not alphabet or len(set(alphabet)) != len(alphabet):
@@ -187,7 +193,7 @@ def characters_tokenizer(alphabet: str, end: bool) -> Tokenizer:
                     f"data.alphabet: character {text[int(np.argmax(ids < 0))]!r} is not among its "
                     f"{len(alphabet)} symbols; add it or pass --config.data.tokenizer=bytes"
                 )
-            results.append(Encoded(ids, np.ones_like(ids), utf8_widths(points)))
+            results.append(EncodedText(ids, np.ones_like(ids), utf8_widths(points)))
         return results
 
     def decode_text(ids):

@@ -1,1 +1,1 @@
-"""Networks: transformers for text, knowing nothing of diffusion."""
+"""Networks for text and images, independent of diffusion processes."""

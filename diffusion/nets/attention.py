@@ -1,4 +1,4 @@
-"""Scaled dot-product attention, softmax(q k^T / sqrt(d)) v, by the fastest exact kernel of each platform."""
+"""Scaled dot-product attention, softmax(q k^T / sqrt(d)) v, with the fastest exact kernel of each platform."""
 
 import math
 from collections.abc import Callable
@@ -7,17 +7,19 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.nets.layers import automatic_axes, batch_axes
 
 Heads = Float[Array, "B L N H"]
-Read = Float[Array, "B M N H"]  # keys or values, of the queries' positions or of others
-SPLASH_BLOCK = 128  # splash attention works on blocks whose sides are multiples of the TPU's 128 lanes
+KeysOrValues = Float[Array, "B M N H"]  # at the positions of the queries, or at others
+# A finite score, so that a row with padding only has uniform weights and not NaN.
+NO_MASS = -1e30
+SPLASH_BLOCK = 128  # the blocks of splash attention have sides that are multiples of the 128 lanes of a TPU
 
 
-def plain(query: Heads, key: Read, value: Read, *, causal: bool) -> Heads:
-    """Two matrix products around a float32 softmax: the fastest form on CPU, and the reference."""
+def plain(query: Heads, key: KeysOrValues, value: KeysOrValues, *, causal: bool) -> Heads:
+    """Compute attention with two matrix products and a float32 softmax; the fastest form on CPU, and the reference."""
     length = query.shape[1]
     scores = jnp.einsum("blnh,bmnh->bnlm", query, key, preferred_element_type=jnp.float32)
     scores = scores / math.sqrt(query.shape[-1])
@@ -29,7 +31,7 @@ def plain(query: Heads, key: Read, value: Read, *, causal: bool) -> Heads:
 
 
 def _dot_product(implementation: Literal["xla", "cudnn"]) -> Callable[..., Heads]:
-    def attention(query: Heads, key: Read, value: Read, *, causal: bool) -> Heads:
+    def attention(query: Heads, key: KeysOrValues, value: KeysOrValues, *, causal: bool) -> Heads:
         return jax.nn.dot_product_attention(query, key, value, is_causal=causal, implementation=implementation)
 
     return attention
@@ -52,9 +54,10 @@ def _splash_blocks(length: int):
 
 
 def splash(query: Heads, key: Heads, value: Heads, *, causal: bool, interpret: bool = False) -> Heads:
-    """TPU splash attention, mapped over the mesh axes (data, fsdp) of the batch and "model" of the heads.
+    """Compute TPU splash attention, mapped over the mesh axes (data, fsdp) of the batch and "model" of the heads.
 
-    Raises ValueError when the length is not a multiple of 128.
+    Raises:
+      ValueError: if the length is not a multiple of 128.
     """
     from jax.experimental.pallas.ops.tpu import splash_attention
 
@@ -81,7 +84,7 @@ def splash(query: Heads, key: Heads, value: Heads, *, causal: bool, interpret: b
         return local(query, key, value)
     over_heads = "model" if "model" in axes and heads % axes["model"] == 0 else None
     spec = PartitionSpec(batch_axes(batch) or None, None, over_heads, None)
-    # The kernel is opaque to the partitioner, so each device runs it on its own examples and heads.
+    # The kernel is opaque to the partitioner, so that each device must run it on a shard of examples and heads.
     return jax.shard_map(local, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)(query, key, value)
 
 
@@ -94,7 +97,7 @@ BACKENDS: dict[str, Callable[..., Heads]] = {
 
 
 def choose(platform: str, dtype, length: int) -> str:
-    """The backend that "auto" means: splash on TPU, cuDNN on GPU in 16 bits, plain products elsewhere."""
+    """Return the backend of "auto": splash on TPU, cuDNN on GPU in 16 bits, plain products on other platforms."""
     if platform == "tpu":
         return "splash" if length % SPLASH_BLOCK == 0 else "xla"
     if platform in ("gpu", "cuda", "rocm"):
@@ -102,11 +105,14 @@ def choose(platform: str, dtype, length: int) -> str:
     return "plain"
 
 
-def attend(query: Heads, key: Read, value: Read, *, causal: bool, backend: str = "auto") -> Heads:
-    """softmax(q k^T / sqrt(H)) v over positions, each position seeing the earlier ones only when `causal`.
+def attend(query: Heads, key: KeysOrValues, value: KeysOrValues, *, causal: bool, backend: str = "auto") -> Heads:
+    """Compute softmax(q k^T / sqrt(H)) v over positions; if `causal`, each position attends to itself and earlier ones.
 
-    `backend` is one of "plain", "xla", "cudnn", "splash", or "auto" for the platform that runs this process; an
-    ahead-of-time compilation for another platform names it, "auto:tpu". Raises ValueError for other names.
+    `backend` is one of "plain", "xla", "cudnn", "splash", or "auto" for the platform of this process. Ahead-of-time
+    compilation for another platform names it, as in "auto:tpu".
+
+    Raises:
+      ValueError: if the backend is not known.
     """
     name, _, platform = backend.partition(":")
     if name == "auto":
@@ -116,11 +122,40 @@ def attend(query: Heads, key: Read, value: Read, *, causal: bool, backend: str =
     return BACKENDS[backend](query, key, value, causal=causal)
 
 
-def attend_cached(query: Heads, key: Read, value: Read, position: Int[Array, ""]) -> Heads:
-    """Attention of the tokens at position, position + 1, ... to a cache of M places, itself and earlier only."""
+def attend_cached(query: Heads, key: KeysOrValues, value: KeysOrValues, position: Int[Array, ""]) -> Heads:
+    """Compute causal attention of tokens at position, position + 1, ... to cached keys and values of M positions."""
     scores = jnp.einsum("blnh,bmnh->bnlm", query, key, preferred_element_type=jnp.float32)
     scores = scores / math.sqrt(query.shape[-1])
     places = jnp.arange(key.shape[1])[None]
     allowed = places <= (position + jnp.arange(query.shape[1]))[:, None]
     weights = jax.nn.softmax(jnp.where(allowed[None, None], scores, -jnp.inf), axis=-1)
     return jnp.einsum("bnlm,bmnh->blnh", weights.astype(value.dtype), value)
+
+
+def attend_masked(
+    query: Float[Array, "B L N H"],
+    key: Float[Array, "B M N H"],
+    value: Float[Array, "B M N H"],
+    allowed: Bool[Array, "#B #L M"],
+    backend: str = "auto",
+) -> Float[Array, "B L N H"]:
+    """Compute attention to the keys where `allowed` is true; other keys have a weight of exactly 0.
+
+    `backend` is "plain" (two products and a float32 softmax), "xla", or "auto", which is plain on CPU and xla on other
+    platforms. Ahead-of-time compilation for another platform names it, as in "auto:tpu".
+
+    Raises:
+      ValueError: if the backend is not known.
+    """
+    name, _, platform = backend.partition(":")
+    if name == "auto":
+        name = "plain" if (platform or jax.default_backend()) == "cpu" else "xla"
+    if name == "xla":
+        mask = jnp.broadcast_to(allowed, (query.shape[0], query.shape[1], key.shape[1]))[:, None]
+        return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="xla")
+    if name != "plain":
+        raise ValueError(f"net.attention: unknown backend '{backend}'; with padding use one of auto, plain, xla")
+    scores = jnp.einsum("blnh,bmnh->bnlm", query, key, preferred_element_type=jnp.float32)
+    scores = jnp.where(jnp.broadcast_to(allowed[:, None], scores.shape), scores / math.sqrt(query.shape[-1]), NO_MASS)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    return jnp.einsum("bnlm,bmnh->blnh", weights, value)

@@ -1,4 +1,4 @@
-"""A small convolutional classifier of pictures; its last hidden layer is what generated pictures are compared in."""
+"""A small convolutional classifier of images; its last hidden layer is the feature space of image metrics."""
 
 import math
 
@@ -11,9 +11,9 @@ from diffusion.types import Tokens
 
 
 class Classifier(nn.Module):
-    """Two convolutions and a pooling a width of `channels`, a hidden layer of `hidden` numbers, and `labels` logits.
+    """Two convolutions and a pooling per width in `channels`, a hidden layer of width `hidden`, and `labels` logits.
 
-    Pixel values 0 .. values-1 become numbers in [-1, 1].
+    Pixel values 0 .. values - 1 are scaled to [-1, 1].
     """
 
     shape: tuple[int, int, int]
@@ -36,10 +36,10 @@ class Classifier(nn.Module):
         self.output = Linear(self.labels, dtype=self.dtype, name="output_layer")
 
     def features(self, tokens: Tokens) -> Float[Array, "B D"]:
-        """The last hidden layer, in float32."""
-        height, width, colours = self.shape
-        pictures = tokens.reshape(-1, colours, height, width)
-        x = shard_batch(jnp.moveaxis(pictures.astype(jnp.float32), 1, 3) * (2 / (self.values - 1)) - 1)
+        """Return the last hidden layer, in float32."""
+        height, width, colors = self.shape
+        images = tokens.reshape(-1, colors, height, width)
+        x = shard_batch(jnp.moveaxis(images.astype(jnp.float32), 1, 3) * (2 / (self.values - 1)) - 1)
         for number, convolution in enumerate(self.convolutions):
             x = nn.relu(convolution(x))
             x = nn.max_pool(x, (2, 2), (2, 2)) if number % 2 else x
@@ -52,18 +52,21 @@ class Classifier(nn.Module):
         *,
         keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B K"]:
-        """Logits over labels; `sigma` is not read, `keys` turn dropout on."""
+        """Return logits over labels; `sigma` is not read, and `keys`, one per example, turn on dropout."""
         return self.classify(self.features(tokens), keys)
 
     def classify(self, features: Float[Array, "B D"], keys: Key[Array, " B"] | None = None) -> Float[Array, "B K"]:
-        """Logits of features."""
+        """Return the logits of features."""
         if keys is not None and self.dropout > 0:
             features = dropout(features[:, None], dropout_seeds(keys, 1, 1)[0, :, 0], self.dropout)[:, 0]
         return self.output(features)
 
 
 def flops_per_example(net: Classifier) -> float:
-    """Floating-point operations of one picture's forward pass, multiply-adds as two; training takes three times."""
+    """Return the floating-point operations of one forward pass per image; a training step takes three times as many.
+
+    A multiply-add counts as two.
+    """
     (height, width, before), total = net.shape, 0.0
     for after in net.channels:
         total += 18 * height * width * (before * after + after**2)

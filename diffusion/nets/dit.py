@@ -1,4 +1,4 @@
-"""The diffusion transformer of MDLM (Sahoo et al., 2024, appendix C.2) and its causal variant for autoregression."""
+"""The diffusion transformer of MDLM (arXiv 2406.07524, appendix C.2), and its causal variant for autoregression."""
 
 import flax.linen as nn
 import jax
@@ -19,7 +19,7 @@ from diffusion.nets.layers import (
     stacked,
     uniform_fan_in,
 )
-from diffusion.nets.memory import MemoryAdapter
+from diffusion.nets.self_conditioning_adapter import SelfConditioningAdapter
 
 SIZES = {
     "tiny": dict(hidden=512, blocks=8, heads=8),
@@ -35,7 +35,7 @@ REMAT_POLICIES = {
 }
 
 
-class Block(nn.Module):
+class DiTBlock(nn.Module):
     """x += gate drop(attention(modulate(norm(x)))); x += gate drop(mlp(modulate(norm(x)))).
 
     Without adaLN the modulation and the gates are absent.
@@ -75,7 +75,7 @@ class Block(nn.Module):
             mixed = attend(query, key, value, causal=self.causal, backend=self.attention)
         else:
             assert position is not None
-            cache = written(cache[0], key, position), written(cache[1], value, position)
+            cache = update_cache(cache[0], key, position), update_cache(cache[1], value, position)
             mixed = attend_cached(query, *cache, position)
         h = mixed.reshape(batch, length, self.hidden)
         h = Linear(self.hidden, bias=False, dtype=self.dtype, name="attention_out")(h)
@@ -90,13 +90,13 @@ class Block(nn.Module):
         return shard_batch(x + (gate2 * h if self.adaln else h)), cache
 
 
-def written(cache: Float[Array, "B M N H"], new: Float[Array, "B L N H"], position: Int[Array, ""]) -> Array:
-    """The cache with keys or values at position, position + 1, ..."""
+def update_cache(cache: Float[Array, "B M N H"], new: Float[Array, "B L N H"], position: Int[Array, ""]) -> Array:
+    """Write keys or values at position, position + 1, ... of the cache."""
     return jax.lax.dynamic_update_slice(cache, new.astype(cache.dtype), (0, position, 0, 0))
 
 
 class Head(nn.Module):
-    """Linear(modulate(norm(x))) to `features` numbers a position; everything but the norm starts at zero."""
+    """Linear(modulate(norm(x))) with `features` outputs per position; all parameters except the norm start at 0."""
 
     features: int
     adaln: bool
@@ -113,15 +113,16 @@ class Head(nn.Module):
 
 
 class DiT(nn.Module):
-    """Bidirectional transformer with rotary positions, conditioned on the noise level through adaLN-zero.
+    """A bidirectional transformer with rotary positions, conditioned on the noise level through adaLN-zero.
 
-    `causal=True, adaln=False` is MDLM's autoregressive baseline: the same blocks without modulation. Parameters are
-    float32, those of the blocks stacked along a leading axis; matrix products run in `dtype`, the residual stream,
-    layer norms and softmax in float32; logits come in `dtype`. `remat` ("none", "dots", "full") trades memory for
-    recomputation, `unroll` blocks are compiled into each turn of the loop over blocks. `embedder` takes the place of
-    the table of token embeddings and may read several symbols a position. With `memory` the network reads its own last
-    prediction through an adapter; with `labels` an example's class joins the noise level, one row more standing for
-    "none given". The head gives `outputs` numbers a position, 0: one a class.
+    `causal=True, adaln=False` is the autoregressive baseline of MDLM, with the same blocks without modulation.
+    Parameters are float32, and those of the blocks are stacked along a leading axis. Matrix products run in `dtype`;
+    the residual stream, layer norms and softmax are float32; logits are in `dtype`. `remat` ("none", "dots", "full")
+    trades memory for recomputation, and each iteration of the loop over blocks has `unroll` blocks. `embedder` replaces
+    the table of token embeddings, and may read several symbols per position. With `memory` the network has a
+    self-conditioning input, its last prediction, which an adapter adds. With `labels` the class of an example joins the
+    noise level; the last row of the label table is the null label. The head has `outputs` values per position, or one
+    per class if it is 0.
     """
 
     vocab_size: int
@@ -151,7 +152,7 @@ class DiT(nn.Module):
             shape = (self.vocab_size, self.hidden)
             self.embedding = self.param("embedding", uniform_fan_in(self.hidden), shape, jnp.float32)
         if self.memory != "none":
-            self.adapter = MemoryAdapter(self.memory, self.hidden, self.vocab_size, self.dtype)
+            self.adapter = SelfConditioningAdapter(self.memory, self.hidden, self.vocab_size, self.dtype)
         if self.adaln:
             self.time_embedder = TimeEmbedder(self.cond_dim)
         if self.labels:
@@ -159,9 +160,9 @@ class DiT(nn.Module):
                 raise ValueError("model.labels: an example's class is read through adaLN; set model.adaln=True")
             shape = (self.labels + 1, self.cond_dim)
             self.label_embedding = self.param("label_embedding", nn.initializers.normal(0.02), shape, jnp.float32)
-        block = Block
+        block = DiTBlock
         if self.remat != "none":
-            block = nn.remat(Block, policy=REMAT_POLICIES[self.remat], prevent_cse=self.unroll > 1)
+            block = nn.remat(DiTBlock, policy=REMAT_POLICIES[self.remat], prevent_cse=self.unroll > 1)
         in_axes = (nn.broadcast, nn.broadcast, nn.broadcast, 0, 0)
         self.stack = stacked(block, self.blocks, in_axes=in_axes, unroll=self.unroll)(
             hidden=self.hidden,
@@ -177,19 +178,19 @@ class DiT(nn.Module):
         self.output = Head(self.outputs or self.vocab_size, self.adaln, self.dtype, name="head")
 
     def embed(self, tokens: Int[Array, "B N"]) -> Float[Array, "B L D"]:
-        """Rows of the embedding table, or what the embedder makes of its symbols."""
+        """Return rows of the embedding table, or the output of the embedder."""
         if self.embedder is not None:
             return shard_batch(self.embedder(tokens))
         return shard_batch(jnp.take(self.embedding, tokens, axis=0))
 
     def token_table(self, codes: Int[Array, "1 N"]) -> Float[Array, "K D"]:
-        """The table in which a prediction is kept as memory: embeddings of all tokens' codes, or its own.
+        """Return the table of self-conditioning: the embeddings of the codes of all tokens, or that of the adapter.
 
         Rows of other symbols (the mask, padding) may follow those of the tokens.
         """
         if self.memory == "table":
             return self.adapter.table
-        # The table itself, where it has a row a token: gathering all of it would copy it at every evaluation.
+        # A gather of all rows would copy the table in every evaluation.
         return self.embedding if self.embedder is None else self.embedder(codes)[0]
 
     def trunk(
@@ -199,7 +200,7 @@ class DiT(nn.Module):
         keys: Key[Array, " B"] | None = None,
         label: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B L D"]:
-        """All blocks; `keys`, one per example, turn dropout on."""
+        """Apply all blocks; `keys`, one per example, turn on dropout."""
         seeds = dropout_seeds(keys, self.blocks) if keys is not None and self.dropout > 0 else None
         positions = jnp.arange(x.shape[1])
         rotary = rotary_table(positions, self.hidden // self.heads)
@@ -212,7 +213,7 @@ class DiT(nn.Module):
         sigma: Float[Array, " B"] | None = None,
         label: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B L D"]:
-        """What the head reads of these tokens, without a memory and without dropout."""
+        """Return the input of the head, without a self-conditioning input and without dropout."""
         return self.trunk(self.embed(tokens), sigma, label=label)
 
     def head(
@@ -221,7 +222,7 @@ class DiT(nn.Module):
         sigma: Float[Array, " B"] | None = None,
         label: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B L K"]:
-        """Logits of the trunk's output."""
+        """Return the logits for an output of the trunk."""
         return self.output(x, self._condition(sigma, x.shape[0], label))
 
     def __call__(
@@ -233,23 +234,28 @@ class DiT(nn.Module):
         memory: Float[Array, "B L D"] | None = None,
         keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B L K"]:
-        """Logits for every position; `sigma` None means zeros, `label` None none of the classes, `memory` None none."""
+        """Return logits for every position.
+
+        `sigma` None is a noise level of 0, `label` None the null label, `memory` None no self-conditioning input, and
+        `keys`, one per example, turn on dropout.
+        """
         x = self.embed(tokens)
         if self.memory != "none":
             x = self.adapter(x, memory)
         return self.head(self.trunk(x, sigma, keys, label), sigma, label)
 
     def init_cache(self, batch: int, length: int) -> Cache:
-        """Empty keys and values for `decode`, [blocks, batch, length, heads, hidden/heads] each, in `dtype`."""
+        """Return empty keys and values for `decode`, [blocks, batch, length, heads, hidden/heads] each, in `dtype`."""
         shape = (self.blocks, batch, length, self.heads, self.hidden // self.heads)
         return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
 
     def extend(
         self, tokens: Int[Array, "B S"], position: Int[Array, ""], cache: Cache
     ) -> tuple[Float[Array, "B S K"], Cache]:
-        """Logits of S tokens placed at position, position + 1, ... given the cache, and the cache with them.
+        """Return logits for S tokens at position, position + 1, ... given the cache, and the cache with these tokens.
 
-        Raises ValueError for a network that is not causal.
+        Raises:
+          ValueError: if the network is not causal.
         """
         if not self.causal:
             raise ValueError("net.causal: decoding with a cache needs a causal network; set net.causal=True")
@@ -262,7 +268,7 @@ class DiT(nn.Module):
     def decode(
         self, token: Int[Array, " B"], position: Int[Array, ""], cache: Cache
     ) -> tuple[Float[Array, "B K"], Cache]:
-        """Logits for the token after this one (at `position`), and the cache with this one in it."""
+        """Return logits for the token after `token`, which is at `position`, and the cache with `token`."""
         logits, cache = self.extend(token[:, None], position, cache)
         return logits[:, 0], cache
 
@@ -281,11 +287,11 @@ class DiT(nn.Module):
 def flops_per_token(
     *, hidden: int, blocks: int, vocab_size: int, length: int, mlp_ratio: int = 4, causal: bool = False
 ) -> float:
-    """Floating-point operations of one token's forward pass; a training step takes three times as many.
+    """Return the floating-point operations of one forward pass per token; a training step takes three times as many.
 
-    Multiply-adds count two. Counted: the blocks' matrices (4 + 2 mlp_ratio) D^2, attention scores and mixing over
-    `length` positions (half of them when causal), and the vocabulary projection. Not counted: norms, activations
-    and the adaLN modulation, which is one small product per example.
+    A multiply-add counts as two. The count includes the matrices of the blocks, (4 + 2 mlp_ratio) D^2, the products of
+    attention over `length` positions (half of them if causal), and the projection to the vocabulary, but not norms,
+    activations and the adaLN modulation, which is one small product per example.
     """
     matrices = 2 * (4 + 2 * mlp_ratio) * hidden**2
     attention = 4 * length * hidden * (0.5 if causal else 1.0)

@@ -1,4 +1,4 @@
-"""Encoder-decoder transformers over token embeddings: the non-autoregressive denoiser, and its causal twin."""
+"""Encoder-decoder transformers over token embeddings: the non-autoregressive denoiser, and its causal variant."""
 
 from typing import Literal
 
@@ -7,19 +7,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from diffusion.nets.dit import REMAT_POLICIES, written
-from diffusion.nets.latent_input import Form, Join, Readout, TokenTime, scaled_rows
+from diffusion.nets.attention import attend_masked
+from diffusion.nets.dit import REMAT_POLICIES, update_cache
+from diffusion.nets.encoder_decoder_io import Form, Join, Readout, TokenTime, scaled_rows
 from diffusion.nets.layers import LayerNorm, Linear, dropout, dropout_seeds, shard_batch, stacked
-from diffusion.nets.masked_attention import attend_masked
 from diffusion.types import EncodedSource, SequenceCondition
 
 Cache = tuple[Float[Array, "N B M H D"], Float[Array, "N B M H D"]]
 
 
-class Block(nn.Module):
-    """Self-attention, attention to the source where there is one, and a feed-forward part; each with its norm.
+class EncoderDecoderBlock(nn.Module):
+    """Self-attention, attention to the source if `cross`, and a feed-forward part, each with a residual and a norm.
 
-    `norm_first`: x += drop(part(norm(x))); else x = norm(x + drop(part(x))).
+    With `norm_first` each is x += drop(part(norm(x))), otherwise x = norm(x + drop(part(x))).
     """
 
     hidden: int
@@ -51,28 +51,28 @@ class Block(nn.Module):
         def heads(y: Array) -> Array:
             return y.reshape(*y.shape[:2], self.heads, -1)
 
-        def with_itself(h: Array) -> Array:
+        def self_attention(h: Array) -> Array:
             nonlocal new_cache
             query, key, value = (heads(part) for part in jnp.split(linear(3 * self.hidden, "qkv")(h), 3, axis=-1))
             if cache is not None:
                 assert position is not None
-                key, value = new_cache = written(cache[0], key, position), written(cache[1], value, position)
+                key, value = new_cache = update_cache(cache[0], key, position), update_cache(cache[1], value, position)
             mixed = attend_masked(query, key, value, allowed, self.attention)
             return linear(self.hidden, "attention_out")(mixed.reshape(h.shape))
 
-        def with_source(h: Array) -> Array:
+        def cross_attention(h: Array) -> Array:
             assert states is not None and source is not None
             key, value = (heads(part) for part in jnp.split(linear(2 * self.hidden, "cross_kv")(states), 2, axis=-1))
             mixed = attend_masked(heads(linear(self.hidden, "cross_q")(h)), key, value, source, self.attention)
             return linear(self.hidden, "cross_out")(mixed.reshape(h.shape))
 
-        def forward(h: Array) -> Array:
+        def feed_forward(h: Array) -> Array:
             act = nn.relu if self.activation == "relu" else nn.gelu
             return linear(self.hidden, "mlp_out")(act(linear(self.feed_forward, "mlp_in")(h)))
 
-        parts = [("norm1", with_itself), ("norm2", with_source), ("norm3", forward)]
+        parts = [("norm1", self_attention), ("norm2", cross_attention), ("norm3", feed_forward)]
         for site, (name, part) in enumerate(parts):
-            if part is with_source and not self.cross:
+            if part is cross_attention and not self.cross:
                 continue
             norm = LayerNorm(bias=True, name=name)
             h = part(norm(x) if self.norm_first else x)
@@ -82,14 +82,17 @@ class Block(nn.Module):
 
 
 class EncoderDecoder(nn.Module):
-    """Source tokens to hidden states once (`encode`); noisy target latents to a clean estimate, as often as asked.
+    """A denoiser of target latents, conditioned on source tokens that `encode` reads once for all steps.
 
-    Every target position has its own time. `memory` is the last estimate, zeros where there is none. Source and target
-    share one table of `vocab_size` rows, a latent of `latent` numbers each. Padding is neither read nor counted, and
-    `keys`, one an example, turn dropout on. `kind`: "decoder" is the denoiser; "joint" reads source and target as one
-    sequence without an encoder, the source as clean latents at time 0 (after DiffuSeq, arXiv 2210.08933; that the
-    source's time is 0 is this project's choice); "causal" predicts the next token and takes tokens (`next_logits`).
-    `form` chooses input, time and readout (`latent_input`); the length head's gradient may stop at the encoder.
+    Every target position has its own time. `memory` is the self-conditioning input, the last estimate, or zeros without
+    one. Source and target share one table of `vocab_size` rows of width `latent`. Padding has no effect, and `keys`,
+    one per example, turn on dropout.
+
+    `kind` is "decoder", the denoiser; "joint", which reads source and target as one sequence without an encoder, the
+    source as clean latents at time 0 (after DiffuSeq, arXiv 2210.08933; the time of the source is our choice); or
+    "causal", which predicts the next token from tokens (`next_logits`). `form` selects the input, the time embedding
+    and the readout (see `encoder_decoder_io`). Without `length_gradient` the gradient of the length head stops at the
+    encoder.
     """
 
     vocab_size: int
@@ -121,7 +124,7 @@ class EncoderDecoder(nn.Module):
             raise ValueError(f"net.remat: unknown policy '{self.remat}'; use one of none, dots, full")
         shape = (self.vocab_size, self.latent)
         self.embedding = self.param("embedding", nn.initializers.normal(self.table_std), shape, jnp.float32)
-        # As large as hidden^-1/2, fairseq's start: with less, alignment by position is learnt late.
+        # With smaller values than fairseq's hidden^-1/2, alignment by position is learned late.
         place = nn.initializers.normal(self.hidden**-0.5)
         self.source_positions = self.param("source_positions", place, (self.positions, self.hidden), jnp.float32)
         self.target_positions = self.param("target_positions", place, (self.positions, self.hidden), jnp.float32)
@@ -142,9 +145,9 @@ class EncoderDecoder(nn.Module):
         self.readout = Readout(self.form, self.latent, self.dtype, name="readout")
 
     def _stack(self, blocks: int, cross: bool, name: str) -> nn.Module:
-        block = Block
+        block = EncoderDecoderBlock
         if self.remat != "none":
-            block = nn.remat(Block, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+            block = nn.remat(EncoderDecoderBlock, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
         in_axes = (nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast, 0, 0)
         return stacked(block, blocks, in_axes=in_axes)(
             self.hidden,
@@ -160,7 +163,7 @@ class EncoderDecoder(nn.Module):
         )
 
     def _seeds(self, keys: Key[Array, " B"] | None, blocks: int) -> UInt32[Array, "P B 3 2"] | None:
-        """Of every block, and at the end of the input: P places."""
+        """Return dropout seeds of all blocks, and of the input as the last of P rows."""
         return dropout_seeds(keys, blocks + 1, sites=3) if keys is not None and self.dropout > 0 else None
 
     def _placed(self, x: Float[Array, "B L D"], table: Float[Array, "P D"]) -> Float[Array, "B L D"]:
@@ -171,11 +174,11 @@ class EncoderDecoder(nn.Module):
     def encode(
         self, source: Int[Array, "B S"], mask: Bool[Array, "B S"], keys: Key[Array, " B"] | None = None
     ) -> EncodedSource:
-        """The source once for all steps. A source that says nothing is one token that no text has (the mask)."""
+        """Encode the source once for all steps; the null conditioning is a source of one mask token."""
         rows = jnp.take(scaled_rows(self.embedding, self.scale), source, axis=0, mode="clip")
-        none = jnp.zeros((len(source), 0))
+        no_lengths = jnp.zeros((len(source), 0))
         if self.kind == "joint":
-            return EncodedSource(rows, mask, none)
+            return EncodedSource(rows, mask, no_lengths)
         seeds = self._seeds(keys, self.encoder_blocks)
         x = self._placed(self.source_input(rows), self.source_positions)
         x = x if seeds is None else dropout(x, seeds[-1, :, 0], self.dropout)
@@ -183,7 +186,7 @@ class EncoderDecoder(nn.Module):
         states, _ = self.encoder(shard_batch(x), mask[:, None], None, None, None, blocks, None)
         states = self.encoder_norm(states)
         if not self.length_classes:
-            return EncodedSource(states, mask, none)
+            return EncodedSource(states, mask, no_lengths)
         pooled = jnp.sum(states * mask[..., None], axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None]
         pooled = pooled if self.length_gradient else jax.lax.stop_gradient(pooled)
         return EncodedSource(states, mask, self.length_head(pooled))
@@ -197,7 +200,7 @@ class EncoderDecoder(nn.Module):
         *,
         keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B L d"]:
-        """The clean estimate; one time an example is that time at every position."""
+        """Return the clean estimate; one time per example applies to all positions."""
         (states, source, _), target = condition
         time = jnp.broadcast_to(time.reshape(len(noisy), -1), noisy.shape[:2])
         memory = jnp.zeros_like(noisy) if memory is None else memory
@@ -230,7 +233,7 @@ class EncoderDecoder(nn.Module):
     def next_logits(
         self, tokens: Int[Array, "B L"], encoded: EncodedSource, *, keys: Key[Array, " B"] | None = None
     ) -> Float[Array, "B L V"]:
-        """Logits of the token after each of these, given the source; every token sees the earlier ones and itself."""
+        """Return logits for the token after each token, given the source and the tokens up to and including it."""
         seeds = self._seeds(keys, self.decoder_blocks)
         rows = jnp.take(scaled_rows(self.embedding, self.scale), tokens, axis=0, mode="clip")
         x = self._placed(self.target_input(rows), self.target_positions)
@@ -238,14 +241,14 @@ class EncoderDecoder(nn.Module):
         return self._logits(self._blocks(x, allowed, encoded.states, encoded.mask, seeds))
 
     def init_cache(self, batch: int, length: int) -> Cache:
-        """Empty keys and values for `step`, [blocks, batch, length, heads, hidden / heads] each, in `dtype`."""
+        """Return empty keys and values for `step`, [blocks, batch, length, heads, hidden / heads] each, in `dtype`."""
         shape = (self.decoder_blocks, batch, length, self.heads, self.hidden // self.heads)
         return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
 
     def step(
         self, token: Int[Array, " B"], position: Int[Array, ""], encoded: EncodedSource, cache: Cache
     ) -> tuple[Float[Array, "B V"], Cache]:
-        """Logits for the token after this one (at `position`), and the cache with this one in it."""
+        """Return logits for the token after `token`, which is at `position`, and the cache with `token`."""
         rows = jnp.take(scaled_rows(self.embedding, self.scale), token[:, None], axis=0, mode="clip")
         x = self.target_input(rows) + jnp.take(self.target_positions, position, axis=0)[None, None]
         allowed = (jnp.arange(cache[0].shape[2]) <= position)[None, None]
@@ -254,7 +257,7 @@ class EncoderDecoder(nn.Module):
         return self._logits(self.decoder_norm(x))[:, 0], cache
 
     def start(self, source: Int[Array, "B S"], tokens: Int[Array, "B L"]) -> Array:
-        """One call that reaches every parameter, to initialise them with."""
+        """Call every module once, to initialize the parameters."""
         encoded = self.encode(source, jnp.ones(source.shape, bool))
         if self.kind == "causal":
             return self.next_logits(tokens, encoded)

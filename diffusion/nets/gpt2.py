@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al., 2019), the judge of generative perplexity."""
+"""GPT-2 (Radford et al., 2019), the evaluator of generative perplexity."""
 
 from functools import partial
 
@@ -18,8 +18,8 @@ SIZES = {
 }
 
 
-class Block(nn.Module):
-    """x += attention(norm(x)); x += mlp(norm(x)), with biases everywhere."""
+class GPT2Block(nn.Module):
+    """x += attention(norm(x)); x += mlp(norm(x)), with biases in all layers."""
 
     hidden: int
     heads: int
@@ -27,7 +27,7 @@ class Block(nn.Module):
     attention: str
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], nothing: None) -> tuple[Float[Array, "B L D"], None]:
+    def __call__(self, x: Float[Array, "B L D"], unused: None) -> tuple[Float[Array, "B L D"], None]:
         batch, length, _ = x.shape
         linear = partial(Linear, initializer=0.02, dtype=self.dtype)
         h = LayerNorm(bias=True, name="norm1")(x)
@@ -42,7 +42,7 @@ class Block(nn.Module):
 
 
 class GPT2(nn.Module):
-    """Causal transformer with learned positions, norms before each part and the output tied to the embedding."""
+    """A causal transformer with learned positions, norms before each part, and the output tied to the embedding."""
 
     vocab_size: int = 50257
     context: int = 1024
@@ -56,15 +56,16 @@ class GPT2(nn.Module):
         normal = nn.initializers.normal(0.02)
         self.embedding = self.param("embedding", normal, (self.vocab_size, self.hidden), jnp.float32)
         self.positions = self.param("positions", normal, (self.context, self.hidden), jnp.float32)
-        self.stack = stacked(Block, self.blocks, in_axes=nn.broadcast)(
+        self.stack = stacked(GPT2Block, self.blocks, in_axes=nn.broadcast)(
             hidden=self.hidden, heads=self.heads, dtype=self.dtype, attention=self.attention, name="blocks"
         )
         self.norm = LayerNorm(bias=True, name="norm_final")
 
     def features(self, tokens: Tokens) -> Float[Array, "B L D"]:
-        """The last layer's hidden states after the final norm, float32.
+        """Return the hidden states after the final norm, in float32.
 
-        Raises ValueError for sequences longer than the context.
+        Raises:
+          ValueError: if the sequences are longer than the context.
         """
         length = tokens.shape[1]
         if length > self.context:
@@ -73,7 +74,7 @@ class GPT2(nn.Module):
         return self.norm(self.stack(shard_batch(x), None)[0])
 
     def __call__(self, tokens: Tokens) -> Float[Array, "B L K"]:
-        """Logits of the next token at every position."""
+        """Return the logits of the next token at every position."""
         x = self.features(tokens)
         flat = x.astype(self.dtype).reshape(-1, self.hidden) @ self.embedding.astype(self.dtype).T
         return flat.reshape(*x.shape[:-1], self.vocab_size)

@@ -1,4 +1,4 @@
-"""Pieces shared by the transformers: linear maps, layer norm, rotary positions, time embedding, per-example dropout."""
+"""Layers of several networks: linear maps, layer norm, rotary positions, time embedding, and per-example dropout."""
 
 import math
 from typing import Any
@@ -13,16 +13,16 @@ BATCH_AXES = ("data", "fsdp")
 
 
 def uniform_fan_in(fan_in: int):
-    """Initializer U(-1/sqrt(fan_in), 1/sqrt(fan_in)): PyTorch's default for linear weights and biases."""
+    """Return the initializer U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for linear weights and biases."""
     bound = 1.0 / math.sqrt(fan_in)
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 class Linear(nn.Module):
-    """Affine map y = x W + b over the last axis, W stored [in, out] in float32, computed in `dtype`.
+    """An affine map y = x W + b over the last axis, with W [in, out] in float32, computed in `dtype`.
 
-    `initializer` is "torch" (uniform fan-in for weight and bias), "zeros", or a standard deviation
-    (normal weight, zero bias).
+    `initializer` is "torch" (uniform fan-in for weight and bias), "zeros", or a standard deviation (normal weight, zero
+    bias).
     """
 
     features: int
@@ -40,7 +40,7 @@ class Linear(nn.Module):
         else:
             weight_init, bias_init = nn.initializers.normal(self.initializer), nn.initializers.zeros
         kernel = self.param("kernel", weight_init, (fan_in, self.features), jnp.float32)
-        # One large 2-D product: batched small ones run at a third of the speed on CPU.
+        # Batched small products run at a third of the speed of one large 2-D product on CPU.
         y = x.astype(self.dtype).reshape(-1, fan_in) @ kernel.astype(self.dtype)
         if self.bias:
             bias = self.param("bias", bias_init, (self.features,), jnp.float32)
@@ -49,7 +49,7 @@ class Linear(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """(x - mean) / sqrt(variance + epsilon) * scale (+ bias) over the last axis, in and out float32."""
+    """(x - mean) / sqrt(variance + epsilon) * scale (+ bias) over the last axis, in float32."""
 
     bias: bool = False
     epsilon: float = 1e-5
@@ -59,9 +59,9 @@ class LayerNorm(nn.Module):
         x = x.astype(jnp.float32)
         shape = (1,) * (x.ndim - 1) + x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
-        centred = x - x.mean(-1, keepdims=True)
-        inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
-        y = centred * inverse * scale.reshape(shape)
+        centered = x - x.mean(-1, keepdims=True)
+        inverse = jax.lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + self.epsilon)
+        y = centered * inverse * scale.reshape(shape)
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
             y = y + bias.reshape(shape)
@@ -69,9 +69,9 @@ class LayerNorm(nn.Module):
 
 
 def stacked(block: type[nn.Module], blocks: int, *, in_axes: Any = 0, unroll: int = 1) -> Any:
-    """A module that runs `blocks` of one kind in a loop, their parameters stacked along a leading axis.
+    """Return a module that runs `blocks` equal blocks in a loop, with parameters stacked along a leading axis.
 
-    It carries the first argument; `in_axes` says how the others are read, one axis each (see `flax.linen.scan`).
+    The first argument is the carry. `in_axes` has one axis for each other argument (see `flax.linen.scan`).
     """
     return nn.scan(
         block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=in_axes, length=blocks, unroll=unroll
@@ -81,12 +81,12 @@ def stacked(block: type[nn.Module], blocks: int, *, in_axes: Any = 0, unroll: in
 def modulate(
     x: Float[Array, "B L D"], shift: Float[Array, "B 1 D"], scale: Float[Array, "B 1 D"]
 ) -> Float[Array, "B L D"]:
-    """Adaptive layer norm's affine part, x (1 + scale) + shift (DiT, section 3.2)."""
+    """Return x (1 + scale) + shift, the modulation of adaptive layer norm (DiT, arXiv 2212.09748, section 3.2)."""
     return x * (1.0 + scale) + shift
 
 
 def sinusoids(value: Float[Array, " B"], width: int = 256, period: float = 10000.0) -> Float[Array, "B W"]:
-    """Cosines then sines of value * period^(-i / (width/2)), i = 0 .. width/2 - 1."""
+    """Return the cosines and then the sines of value * period^(-i / (width/2)), i = 0 .. width/2 - 1."""
     half = width // 2
     frequencies = jnp.exp(-math.log(period) / half * jnp.arange(half, dtype=jnp.float32))
     angles = value.astype(jnp.float32)[:, None] * frequencies[None]
@@ -94,7 +94,7 @@ def sinusoids(value: Float[Array, " B"], width: int = 256, period: float = 10000
 
 
 class TimeEmbedder(nn.Module):
-    """silu(W2 silu(W1 sinusoids(sigma))), the conditioning vector that all blocks share, in float32."""
+    """silu(W2 silu(W1 sinusoids(sigma))), the conditioning vector of all blocks, in float32."""
 
     width: int
 
@@ -105,14 +105,14 @@ class TimeEmbedder(nn.Module):
 
 
 def rotary_table(positions: Int[Array, " L"], head_dim: int, theta: float = 10000.0) -> Float[Array, "2 L H"]:
-    """Cosines and sines of position * theta^(-2i / head_dim), i = 0 .. head_dim/2 - 1 (RoFormer, section 3.2)."""
+    """Return cosines and sines of position * theta^(-2i / head_dim), i = 0 .. head_dim/2 - 1 (RoFormer, 3.2)."""
     frequencies = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
     angles = positions.astype(jnp.float32)[:, None] * frequencies[None]
     return jnp.stack([jnp.cos(angles), jnp.sin(angles)])
 
 
 def rotate(x: Float[Array, "B L N H"], table: Float[Array, "2 L H/2"]) -> Float[Array, "B L N H"]:
-    """Rotates the pairs (x_i, x_{i + H/2}) by the table's angles (the half-split form)."""
+    """Rotate the pairs (x_i, x_{i + H/2}) by the angles of the table (the half-split form)."""
     cosine, sine = table[0][None, :, None], table[1][None, :, None]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
@@ -120,7 +120,7 @@ def rotate(x: Float[Array, "B L N H"], table: Float[Array, "2 L H/2"]) -> Float[
 
 
 def dropout_seeds(keys: Key[Array, " B"], layers: int, sites: int = 2) -> UInt32[Array, "N B S 2"]:
-    """Two random words for every layer, example and place where dropout acts; depends on each key alone."""
+    """Return two random 32-bit words per layer, example and dropout site; those of example i depend on keys[i] only."""
 
     def of_layer(layer):
         return jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, layer), (sites, 2), jnp.uint32))(keys)
@@ -135,10 +135,10 @@ def _mix(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
 
 
 def dropout(x: Float[Array, "B L D"], seeds: UInt32[Array, "B 2"], rate: float) -> Float[Array, "B L D"]:
-    """Zeroes each number with probability `rate` and divides the others by 1 - rate.
+    """Set each value to 0 with probability `rate`, and divide the others by 1 - rate.
 
-    The bits are a keyed integer hash of the position, many times cheaper than threefry, whose 31 ns a value
-    would be a third of a small model's training step; the seeds themselves come from threefry.
+    The random bits are an integer hash of position and seed, many times cheaper than threefry, whose 31 ns per value
+    are a third of the training step of a small model. The seeds come from threefry.
     """
     _, length, width = x.shape
     counter = jnp.arange(length * width, dtype=jnp.uint32).reshape(1, length, width)
@@ -149,7 +149,7 @@ def dropout(x: Float[Array, "B L D"], seeds: UInt32[Array, "B 2"], rate: float) 
 
 
 def automatic_axes() -> dict[str, int]:
-    """Sizes of the current mesh's automatically partitioned axes; empty when no mesh is set."""
+    """Return the sizes of the automatically partitioned axes of the current mesh; empty without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     return {
         name: size
@@ -159,16 +159,16 @@ def automatic_axes() -> dict[str, int]:
 
 
 def batch_axes(batch: int) -> tuple[str, ...]:
-    """The mesh axes over which a batch of this size is split: (data, fsdp) as far as set and dividing it."""
+    """Return the mesh axes among (data, fsdp) that split a batch, or () if they do not divide its size."""
     axes = automatic_axes()
-    chosen = tuple(name for name in BATCH_AXES if name in axes)
-    return chosen if chosen and batch % math.prod(axes[name] for name in chosen) == 0 else ()
+    names = tuple(name for name in BATCH_AXES if name in axes)
+    return names if names and batch % math.prod(axes[name] for name in names) == 0 else ()
 
 
 def shard_batch(x: Array) -> Array:
-    """Constrains the leading axis to the mesh axes (data, fsdp); the identity when no mesh is set.
+    """Constrain the leading axis to the mesh axes (data, fsdp); the identity without a mesh.
 
-    Without it the partitioner may gather activations, which costs tens of gigabytes on a large mesh.
+    Without this constraint the partitioner may gather activations, which takes tens of gigabytes on a large mesh.
     """
     axes = batch_axes(x.shape[0])
     if not axes:

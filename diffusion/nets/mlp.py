@@ -1,4 +1,4 @@
-"""The network of MDM-Prime's two-dimensional example: all digits at once through a multilayer perceptron."""
+"""The network of MDM-Prime's two-dimensional example, a multilayer perceptron of all sub-tokens."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,11 +8,11 @@ from diffusion.nets.layers import LayerNorm, Linear, dropout, dropout_seeds, sha
 
 
 class Mlp(nn.Module):
-    """Logits [B, L, K] of the digits [B, L l] of a few tokens.
+    """A multilayer perceptron with logits [B, L, K] for sub-tokens [B, L l].
 
-    Every digit is embedded to `hidden` numbers from one table; all of them, with a learned linear map of the noise
-    level when `time` is set, go through `layers` times linear, layer norm, swish, dropout. The swish is
-    x sigmoid(beta x) with beta learned.
+    One table embeds every sub-token with width `hidden`. The embeddings of all sub-tokens, and a learned linear map of
+    the noise level if `time` is set, pass `layers` times a linear map, layer norm, swish and dropout. The swish is
+    x sigmoid(beta x) with learned beta.
     """
 
     positions: int
@@ -33,7 +33,10 @@ class Mlp(nn.Module):
         *,
         keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B L K"]:
-        """Logits of every position; `sigma` None means zeros, `keys` turn dropout on."""
+        """Return logits for every position.
+
+        `sigma` None is a noise level of 0, and `keys`, one per example, turn on dropout.
+        """
         table = self.param("embedding", nn.initializers.normal(1.0), (self.base + 1, self.hidden), jnp.float32)
         state = state.reshape(len(state), self.positions * self.digits)
         x = shard_batch(jnp.take(table, state, axis=0).reshape(len(state), -1))
@@ -52,6 +55,9 @@ class Mlp(nn.Module):
 
 
 def flops_per_example(net: Mlp) -> float:
-    """Floating-point operations of one example's forward pass, multiply-adds as two; training takes three times."""
+    """Return the floating-point operations of one forward pass per example; a training step takes three times as many.
+
+    A multiply-add counts as two.
+    """
     inputs = net.positions * net.digits * net.hidden
     return 2.0 * net.hidden * (inputs + (net.layers - 1) * net.hidden + net.positions * net.classes)

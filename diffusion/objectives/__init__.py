@@ -1,1 +1,1 @@
-"""Training objectives: (params, batch, draws) to a scalar and its metrics."""
+"""Training objectives: functions of (params, batch, draws) that return a scalar loss and metrics."""

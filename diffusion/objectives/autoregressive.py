@@ -1,26 +1,28 @@
-"""Next-token cross-entropy, the baseline whose likelihood is exact."""
+"""Next-token cross-entropy of autoregressive models, whose likelihood is exact."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.categorical import target_log_probs
-from diffusion.randomness import Draws, fold
-from diffusion.types import Batch, Denoiser, Metrics, Params, Tokens
+from diffusion.categorical import exclude, target_log_probs
+from diffusion.objectives.embedding import Encode, cross_entropy, source_of
+from diffusion.rng import Draws, fold
+from diffusion.types import Batch, Denoiser, Logits, Metrics, Params, Tokens
 
 
 def shift_right(tokens: Tokens, start: int) -> Tokens:
-    """Inputs that predict `tokens`: the start symbol, then all but the last token."""
+    """Shift tokens right by one position: the symbol `start`, then all but the last token."""
     return jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=start)
 
 
 @dataclass(frozen=True)
 class NextToken:
-    """-sum_i log p(x^i | x^{<i}), in nats: an exact likelihood.
+    """Mean over tokens of -log p(x^i | x^{<i}), in nats per token: an exact likelihood.
 
-    The mask symbol serves as the start symbol, so that every token of a window is predicted, and AR and diffusion
-    models are scored on the same positions.
+    The mask is the start symbol, so that every token of a window is predicted, and autoregressive and diffusion models
+    are evaluated on the same positions.
     """
 
     denoiser: Denoiser
@@ -35,4 +37,31 @@ class NextToken:
         keys = fold(draws.keys, "dropout") if train else None
         logits = self.denoiser(params, inputs, time, batch.get("label"), keys=keys)
         total = jnp.sum(-target_log_probs(logits, tokens, self.mask_id) * weights)
+        return total, {"loss": (total, jnp.sum(weights))}
+
+
+@dataclass(frozen=True)
+class NextTarget:
+    """Mean over target tokens of -log p(y_i | y_<i, x) given a source x, in nats per token.
+
+    Without label smoothing, which acts in training only, this is an exact likelihood. `next_logits(params, tokens,
+    encoded, keys=keys)` are the logits of a causal decoder; `start_id` is its start symbol.
+    """
+
+    encode: Encode
+    next_logits: Callable[..., Logits]
+    vocabulary: int
+    start_id: int
+    label_smoothing: float = 0.0
+
+    def __call__(
+        self, params: Params, batch: Batch, draws: Draws, train: bool = True
+    ) -> tuple[Float[Array, ""], Metrics]:
+        tokens, weights = batch["tokens"], batch["weights"]
+        encoder_keys, keys = (fold(draws.keys, name) if train else None for name in ("encoder", "dropout"))
+        encoded = self.encode(params, *source_of(batch, null_id=None), encoder_keys)
+        logits = self.next_logits(params, shift_right(tokens, self.start_id), encoded, keys=keys)
+        smoothing = self.label_smoothing if train else 0.0
+        nats = cross_entropy(exclude(logits, self.vocabulary), tokens, self.vocabulary, smoothing)
+        total = jnp.sum(nats * weights)
         return total, {"loss": (total, jnp.sum(weights))}

@@ -1,4 +1,4 @@
-"""MDM-Prime's loss on images: the cross-entropy of every pixel, known or not, with one weight for all times."""
+"""MDM-Prime's image loss: the cross-entropy of all positions, masked or not, with the same weight at all times."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.categorical import target_log_probs
-from diffusion.randomness import Draws, fold
+from diffusion.rng import Draws, fold
 from diffusion.types import Batch, Denoiser, MaskedProcess, Metrics, Params
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Mean over tokens of -log p(x^i | z_t), t ~ U(0, 1), in nats: no weight, no filter, visible tokens too.
+    """Mean over tokens of -log p(x^i | z_t) with t ~ U(0, 1), in nats per token.
 
-    That is the published training of the image models (MDM-Prime, image experiments). It is no bound on a likelihood:
-    evaluate with one.
+    All positions count, unmasked ones included; there is no weight and no carry-over filter, as in MDM-Prime's image
+    experiments. The loss is not a bound on a likelihood: evaluate with one of the estimators in `likelihood`.
     """
 
     denoiser: Denoiser

@@ -1,14 +1,14 @@
-"""The NELBO drawn at a state from which one position is revealed: no pole, and a third of the variance.
+"""A lower-variance draw of the NELBO, at the state from which a random position is revealed.
 
-All bounds share one view of masking. Every position i is masked at a level u_i ~ U(0, 1); the state at level l hides
-{i : u_i < l}. Pick one position I uniformly and look at the state from which I is revealed, with hidden set S: given
-S, I is any of its members with equal probability, hence
+Every position i becomes masked at a level u_i ~ U(0, 1); the state at level l masks {i : u_i < l}. Choose a position I
+uniformly, and let S be the masked set of the state from which I is revealed. Given S, I is equally likely to be any of
+its members, hence
 
     sum_i -log p(x^i | state from which i is revealed) = E[ L / |S| sum_{i in S} -log p(x^i | z_S) ],
 
-whose weight L / |S| lies in [1, L]. The textbook draw has weight -alpha'(t) / (1 - alpha(t)) instead, with a pole at
-t = 0 that must be cut off and a variance that grows as its logarithm; the expectation is the same
-(MDLM, arXiv 2406.07524; for a network without time: RADD, arXiv 2406.03736).
+with a weight L / |S| in [1, L]. The weight of the usual draw, -alpha'(t) / (1 - alpha(t)), has a pole at t = 0 that has
+to be cut off, and a variance that grows as its logarithm. The expectation is the same (MDLM, arXiv 2406.07524; for
+networks without time conditioning RADD, arXiv 2406.03736).
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from diffusion.objectives.nelbo import Target, cross_entropy, shared_coins
-from diffusion.randomness import Draws, fold
-from diffusion.schedules import inverse
+from diffusion.objectives.elbo import Target, masked_nll, masked_together
+from diffusion.rng import Draws, fold
+from diffusion.schedules.masking import inverse
 from diffusion.types import (
     Batch,
     Denoise,
     Denoiser,
     Logits,
+    LossMask,
     MaskedProcess,
     Metrics,
     Params,
@@ -32,12 +33,11 @@ from diffusion.types import (
     Symbols,
     Times,
     Tokens,
-    Weights,
 )
 
 
-def revealed(process: MaskedProcess, tokens: Tokens, draws: Draws) -> tuple[Float[Array, "B N"], Float[Array, " B"]]:
-    """Every position's level, and that of one position picked uniformly: the order statistic of a stratified rank."""
+def draw_levels(process: MaskedProcess, tokens: Tokens, draws: Draws) -> tuple[Float[Array, "B N"], Float[Array, " B"]]:
+    """Draw the level of every position, and select that of a random position by a stratified rank."""
     noise = process.noise(draws.keys, tokens.shape[1], draws.uniform)
     positions = noise.shape[1]
     rank = jnp.minimum((draws.uniform * positions).astype(jnp.int32), positions - 1)
@@ -45,7 +45,7 @@ def revealed(process: MaskedProcess, tokens: Tokens, draws: Draws) -> tuple[Floa
 
 
 def final_level(schedule: Schedule) -> float:
-    """1 - alpha(1), in float64."""
+    """Compute the mask level 1 - alpha(1), in float64."""
     return float(schedule.masked(np.ones(())))
 
 
@@ -53,16 +53,16 @@ def mean_over_hidden(
     denoise: Denoise,
     process: MaskedProcess,
     tokens: Tokens,
-    weights: Weights,
+    weights: LossMask,
     hidden: Bool[Array, "B N"],
     time: Times,
     target: Target = "marginal",
-    grouped: Bool[Array, " B"] | None = None,
+    together: Bool[Array, " B"] | None = None,
 ) -> Float[Array, " B"]:
-    """N / |S| sum_{i in S} -log p(x^i | z_S), in nats a sequence, over N positions (tokens, or their digits)."""
+    """Compute N / |S| sum_{i in S} -log p(x^i | z_S) over N positions with the hidden set S, in nats per sequence."""
     clean = process.encode(tokens)
     noisy = jnp.where(hidden, process.mask_id, clean)
-    nats = cross_entropy(process, denoise(noisy, time), noisy, clean, weights, target, grouped)
+    nats = masked_nll(process, denoise(noisy, time), noisy, clean, weights, target, together)
     return hidden.shape[1] / jnp.sum(hidden, axis=1) * nats
 
 
@@ -70,20 +70,20 @@ def reveal_bound(
     denoise: Denoise,
     process: MaskedProcess,
     tokens: Tokens,
-    weights: Weights,
+    weights: LossMask,
     draws: Draws,
     target: Target = "marginal",
 ) -> Float[Array, " B"]:
-    """One unbiased draw of the NELBO, in nats a sequence; the network is told the time of the state's level."""
-    noise, level = revealed(process, tokens, draws)
+    """Draw an unbiased estimate of the NELBO, in nats per sequence; the network's time is that of the state's level."""
+    noise, level = draw_levels(process, tokens, draws)
     time = inverse(process.schedule, 1 - level * final_level(process.schedule))
-    grouped = shared_coins(process, draws.uniform, target)
-    return mean_over_hidden(denoise, process, tokens, weights, noise <= level[:, None], time, target, grouped)
+    together = masked_together(process, draws.uniform, target)
+    return mean_over_hidden(denoise, process, tokens, weights, noise <= level[:, None], time, target, together)
 
 
 @dataclass(frozen=True)
 class RevealNelbo:
-    """Training on `reveal_bound`: MDLM's objective with less noise in its gradient, in nats per token."""
+    """The loss `reveal_bound`: the expectation of `Nelbo` with less gradient noise, in nats per token."""
 
     denoiser: Denoiser
     process: MaskedProcess

@@ -1,1 +1,1 @@
-"""Languages whose every probability is known, to test estimators, denoisers and samplers against the truth."""
+"""Distributions with exactly known probabilities, for tests of estimators, denoisers and samplers."""

@@ -1,4 +1,4 @@
-"""Is a number a likelihood? Test an estimator on languages whose entropy is known.
+"""Test whether an estimator is a bound on -log p(x), on languages whose entropy is known.
 
 Examples:
   python -m diffusion.oracles --estimator=bound_continuous
@@ -7,9 +7,10 @@ Examples:
   python -m diffusion.oracles --estimator=bound_steps_8 --digits=2
   python -m diffusion.oracles --estimator=my_module:my_function
 
-A function of your own has the signature (denoise, process, tokens [B, L], weights [B, L], draws) -> nats [B]; see
-diffusion/evaluate/likelihood.py. Prints the entropy of the language, the estimate under the exact denoiser, the Kraft
-sum under right and wrong denoisers, and a verdict. Exit status: 0 a bound, 1 not a bound, 2 bad input.
+The signature of my_function is (denoise, process, tokens [B, L], weights [B, L], draws) -> nats [B]; see
+diffusion/likelihood/estimators.py. The command prints the entropy of the language, the estimate under the exact
+denoiser, the Kraft sum under exact and wrong denoisers, and a verdict. Exit status: 0 a bound, 1 not a bound, 2 invalid
+input.
 """
 
 import sys
@@ -19,14 +20,14 @@ from typing import cast
 
 from absl import flags
 
-from diffusion.codecs import Digits
-from diffusion.corrupt.masking import Masking
-from diffusion.corrupt.partial import PartialMasking
-from diffusion.evaluate.likelihood import CAUSAL, Estimate, estimator
+from diffusion.codecs.subtokens import SubtokenCodec
+from diffusion.likelihood.estimators import CAUSAL, Estimate, estimator
 from diffusion.oracles.check import TOLERANCE, Check, Language, check_estimator
 from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.markov import random_chain
-from diffusion.schedules import LogLinear
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.schedules.masking import LogLinear
 from diffusion.types import MaskedProcess
 
 LANGUAGES = {
@@ -34,8 +35,8 @@ LANGUAGES = {
     "digits": lambda seed: random_language(seed, vocabulary=5, length=2),
     "markov": lambda seed: random_chain(seed, vocabulary=8, length=256),
 }
-# Estimators that say something new where tokens have digits.
-OF_DIGITS = ("joint_ce", "bound_marginal", "bound_grouped")
+# Estimators that equal others for whole tokens.
+SUBTOKEN_ESTIMATORS = ("joint_ce", "bound_marginal", "bound_grouped")
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("estimator", None, "Name of an estimator, or module:function.", flag_values=FLAGS)
@@ -43,29 +44,33 @@ flags.DEFINE_enum(
     "language",
     "enumerable",
     ["enumerable", "markov"],
-    "enumerable: 64 sequences of 3 tokens (25 of 2 with digits), with Kraft sums; markov: a chain of length 256.",
+    "enumerable: 64 sequences of 3 tokens (25 of 2 with sub-tokens), with Kraft sums; markov: a chain of length 256.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
     "digits",
     0,
-    f"Digits of a token (Prime); 0: 2 for {', '.join(OF_DIGITS)}, else 1.",
+    f"Sub-tokens per token (MDM-Prime); 0: 2 for {', '.join(SUBTOKEN_ESTIMATORS)}, else 1.",
     lower_bound=0,
     upper_bound=3,
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("draws", 4096, "Draws for each sequence (markov: in all).", lower_bound=64, flag_values=FLAGS)
+flags.DEFINE_integer("draws", 4096, "Draws per sequence (markov: in total).", lower_bound=64, flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "Seed of the language, the draws and the wrong denoisers.", flag_values=FLAGS)
 flags.DEFINE_boolean(
-    "causal", False, "Give module:function a network that reads clean prefixes, not masked states.", flag_values=FLAGS
+    "causal", False, "Call module:function with a causal network, which reads clean prefixes.", flag_values=FLAGS
 )
 flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=FLAGS)
 
 
-def load(name: str | None) -> Estimate:
-    """An estimator by name, or a user's function by module:function."""
+def load_estimator(name: str | None) -> Estimate:
+    """Look up an estimator by name, or import module:function.
+
+    Raises:
+      ValueError: for a missing or unknown name, and for a function that cannot be imported.
+    """
     if not name:
-        raise ValueError("--estimator: must be given, such as --estimator=bound_continuous")
+        raise ValueError("--estimator: is required; for example --estimator=bound_continuous")
     module, colon, attribute = name.partition(":")
     if not colon:
         return estimator(name)
@@ -78,32 +83,36 @@ def load(name: str | None) -> Estimate:
     return cast(Estimate, function)
 
 
-def noise(language: Language, digits: int) -> MaskedProcess:
-    """Masking of tokens, or of digits in a base that leaves codes without a token."""
+def process_of(language: Language, digits: int) -> MaskedProcess:
+    """Masked diffusion of tokens, or of sub-tokens in a base with codes of no token."""
     if digits == 1:
-        return Masking(language.vocabulary, LogLinear())
-    return PartialMasking(Digits(language.vocabulary, digits), LogLinear())
+        return MaskedDiffusion(language.vocabulary, LogLinear())
+    return PartialMaskedDiffusion(SubtokenCodec(language.vocabulary, digits), LogLinear())
 
 
-def measure(estimate: Estimate, language: Language, process: MaskedProcess, causal: bool) -> list[Check]:
-    """Run the checks; a failure inside the estimator becomes one line that names its place."""
+def run_checks(estimate: Estimate, language: Language, process: MaskedProcess, causal: bool) -> list[Check]:
+    """Run the checks.
+
+    Raises:
+      ValueError: for an exception in the estimator; the message names its file and line.
+    """
     try:
         return check_estimator(estimate, language, process, causal=causal, draws_each=FLAGS.draws, seed=FLAGS.seed)
     except Exception as error:
-        place = extract_tb(error.__traceback__)[-1]
+        frame = extract_tb(error.__traceback__)[-1]
         line = str(error).strip().splitlines()[:1] or [""]
-        where = f"{place.filename}:{place.lineno}"
+        place = f"{frame.filename}:{frame.lineno}"
         raise ValueError(
-            f"--estimator: {FLAGS.estimator!r} failed: {type(error).__name__}: {line[0]} ({where})"
+            f"--estimator: {FLAGS.estimator!r} failed: {type(error).__name__}: {line[0]} ({place})"
         ) from None
 
 
-def report(checks: list[Check], language: Language, digits: int) -> int:
-    """Print what was measured and the verdict; returns the exit status."""
+def print_report(checks: list[Check], language: Language, digits: int) -> int:
+    """Print the checks and the verdict, and return the exit status."""
     exact = checks[0]
-    written = f", {digits} digits a token" if digits > 1 else ""
-    print(f"language   {FLAGS.language}: {language.vocabulary} tokens, length {language.length}{written}")
-    print(f"entropy    {language.entropy():.6f} nats a sequence")
+    subtokens = f", {digits} sub-tokens per token" if digits > 1 else ""
+    print(f"language   {FLAGS.language}: {language.vocabulary} tokens, length {language.length}{subtokens}")
+    print(f"entropy    {language.entropy():.6f} nats per sequence")
     print(f"estimate   {exact.value:.6f} +- {exact.error:.6f} nats under the exact denoiser")
     for check in checks[1:]:
         sign = "<=" if check.at_most else ">="
@@ -127,6 +136,7 @@ def report(checks: list[Check], language: Language, digits: int) -> int:
 
 
 def main(argv: list[str]) -> int:
+    """Run the command, and return its exit status."""
     try:
         rest = FLAGS(argv)[1:]
         if FLAGS.help:
@@ -134,19 +144,19 @@ def main(argv: list[str]) -> int:
             return 0
         if rest:
             raise ValueError(f"unexpected argument {rest[0]!r}; see --help")
-        estimate = load(FLAGS.estimator)
-        digits = FLAGS.digits or (2 if FLAGS.estimator in OF_DIGITS and FLAGS.language == "enumerable" else 1)
+        estimate = load_estimator(FLAGS.estimator)
+        digits = FLAGS.digits or (2 if FLAGS.estimator in SUBTOKEN_ESTIMATORS and FLAGS.language == "enumerable" else 1)
         if digits > 1 and FLAGS.language != "enumerable":
-            raise ValueError("--digits: more than one goes with --language=enumerable")
+            raise ValueError("--digits: values above 1 need --language=enumerable")
         causal = FLAGS.causal or FLAGS.estimator in CAUSAL
         if digits > 1 and causal:
-            raise ValueError("--digits: a causal estimator reads whole tokens; leave it at 1")
+            raise ValueError("--digits: a causal estimator reads whole tokens; set it to 1")
         language = LANGUAGES["digits" if digits > 1 else FLAGS.language](FLAGS.seed)
-        checks = measure(estimate, language, noise(language, digits), causal)
+        checks = run_checks(estimate, language, process_of(language, digits), causal)
     except (ValueError, flags.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return report(checks, language, digits)
+    return print_report(checks, language, digits)
 
 
 if __name__ == "__main__":

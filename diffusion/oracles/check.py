@@ -1,8 +1,8 @@
-"""The law of likelihood estimators, as a procedure: is this number a bound on -log p(x), in nats?
+"""A test of whether an estimator is a bound on -log p(x), in nats.
 
-Two facts decide. (1) Cross-entropy: under data of law p, a bound is at least the entropy of p for every denoiser, and
-an exact estimator equals it under the exact denoiser. (2) Kraft: for every denoiser, sum_x exp(-bound(x)) <= 1, because
-a bound lies above -log p_model(x) and p_model sums to at most 1.
+Bounds satisfy two conditions. (1) Cross-entropy: for data of the distribution p, the mean of a bound is at least the
+entropy of p under every denoiser; an exact estimator equals it under the exact denoiser. (2) Kraft's inequality:
+sum_x exp(-bound(x)) <= 1 for every denoiser, because bound(x) >= -log p_model(x) and p_model sums to at most 1.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from diffusion.corrupt.partial import PartialMasking
-from diffusion.evaluate.likelihood import Estimate
-from diffusion.oracles.digits import digit_denoiser
+from diffusion.likelihood.estimators import Estimate
 from diffusion.oracles.enumerable import Enumerable
+from diffusion.oracles.subtokens import subtoken_denoiser
 from diffusion.oracles.tables import random_denoiser, uniform_denoiser
-from diffusion.randomness import draws, named
+from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.rng import draws, named
 from diffusion.types import Denoise, Logits, MaskedProcess, Times, Tokens
 
-# Independent repetitions, from whose spread all standard errors come.
+# Number of independent repetitions, from which all standard errors are computed.
 REPEATS = 32
-# Standard errors that a check may miss by: about ten checks are made.
+# Number of standard errors by which a value may violate its limit; about ten checks are made.
 TOLERANCE = 4.5
 # Nats (and Kraft mass) allowed for float32 rounding.
 ROUNDING = 1e-3
@@ -32,7 +32,7 @@ ROUNDING = 1e-3
 
 @runtime_checkable
 class Language(Protocol):
-    """What a check needs of a language."""
+    """A distribution of token sequences with a known entropy and known conditional probabilities."""
 
     length: int
 
@@ -52,7 +52,7 @@ class Language(Protocol):
 
 @dataclass(frozen=True)
 class Check:
-    """One measured number, the limit it must respect, and its standard error."""
+    """An estimated quantity, its standard error and its limit."""
 
     quantity: str
     denoiser: str
@@ -63,25 +63,25 @@ class Check:
 
     @property
     def slack(self) -> float:
-        """How far inside the limit, negative when outside."""
+        """The distance from the limit, negative for a violation."""
         return self.limit - self.value if self.at_most else self.value - self.limit
 
     @property
     def passed(self) -> bool:
-        """Within the limit up to `TOLERANCE` standard errors; false for NaN."""
+        """Whether the value respects its limit up to `TOLERANCE` standard errors; false for NaN."""
         return bool(self.slack >= -TOLERANCE * self.error - ROUNDING)
 
 
 def estimate_nats(
     estimate: Estimate, denoise: Denoise, process: MaskedProcess, tokens: Tokens, draws_each: int, key: Key[Array, ""]
 ) -> Float[np.ndarray, "R B"]:
-    """Mean of the draws of each sequence in `REPEATS` independent repetitions, float64 nats."""
+    """Average the draws of each sequence, in nats, float64, in each of `REPEATS` independent repetitions."""
     run = repeated(estimate, process, tokens, draws_each)
     return np.asarray(jax.jit(lambda key: run(denoise, key))(key), np.float64)
 
 
 def repeated(estimate: Estimate, process: MaskedProcess, tokens: Tokens, draws_each: int) -> Callable:
-    """The function (denoise, key) -> nats [R, B] behind `estimate_nats`, to be traced."""
+    """Return the traceable function (denoise, key) -> nats [R, B] of `estimate_nats`."""
     size = len(tokens)
     inner = -(-draws_each // REPEATS)
     batch = jnp.tile(jnp.asarray(tokens), (inner, 1))
@@ -91,7 +91,7 @@ def repeated(estimate: Estimate, process: MaskedProcess, tokens: Tokens, draws_e
         def once(step):
             nats = estimate(denoise, process, batch, weights, draws(key, "check", step, len(batch)))
             if jnp.shape(nats) != (len(batch),):
-                raise ValueError(f"must return one number a sequence, shape {(len(batch),)}, not {jnp.shape(nats)}")
+                raise ValueError(f"must return one number per sequence, shape {(len(batch),)}, not {jnp.shape(nats)}")
             return nats.reshape(inner, size).mean(axis=0)
 
         return jax.lax.map(once, jnp.arange(REPEATS))
@@ -100,9 +100,9 @@ def repeated(estimate: Estimate, process: MaskedProcess, tokens: Tokens, draws_e
 
 
 def kraft_sum(nats: Float[np.ndarray, "R N"]) -> tuple[float, float]:
-    """sum_x exp(-bound(x)) over all sequences, and its standard error.
+    """Compute sum_x exp(-bound(x)) over all sequences, and its standard error.
 
-    exp is convex, so noise in the estimates inflates the sum: the inflation is removed to second order.
+    Noise of the estimates increases the sum, as exp is convex; the sum is corrected for this to second order.
     """
     repeats = len(nats)
     mean = nats.mean(axis=0)
@@ -112,12 +112,13 @@ def kraft_sum(nats: Float[np.ndarray, "R N"]) -> tuple[float, float]:
     return float(np.sum(probs * (1 - variance / 2))), float(change.std(ddof=1) / np.sqrt(repeats))
 
 
-def cross_entropy(
+def estimate_cross_entropy(
     nats: Float[np.ndarray, "R N"], surprise: Float[np.ndarray, " N"], probs: Float[np.ndarray, " N"], entropy: float
 ) -> tuple[float, float]:
-    """Mean of the estimate over the data, in nats a sequence, and its standard error.
+    """Compute the mean of the estimate over the data, in nats per sequence, and its standard error.
 
-    The mean of nats - (-log p(x)) is added to the entropy: the same expectation, without the spread of -log p(x).
+    It is the entropy plus the mean of nats - (-log p(x)), which has the same expectation without the variance of
+    -log p(x).
     """
     excess = nats - surprise
     repeats = excess @ probs
@@ -134,18 +135,21 @@ def check_estimator(
     seed: int = 0,
     tables: int = 5,
 ) -> list[Check]:
-    """Measure the cross-entropy and, on an enumerable language, the Kraft sum under right and wrong denoisers.
+    """Estimate the cross-entropy and, for an enumerable language, the Kraft sum under exact and wrong denoisers.
 
-    The first check is the cross-entropy under the exact denoiser. On an enumerable language each sequence gets
-    `draws_each` draws; on another one 32 draws go to each of `draws_each` / 32 sampled sequences.
+    The first check is the cross-entropy under the exact denoiser. Every sequence of an enumerable language gets
+    `draws_each` draws; for other languages `draws_each` / 32 sampled sequences get 32 draws each.
+
+    Raises:
+      ValueError: for a process of sub-tokens on a language that is not enumerable.
     """
     key = jax.random.key(seed)
     exact = language.next_token if causal else language.denoise
-    if process.digits > 1:
+    if process.subtokens > 1:
         if not isinstance(language, Enumerable):
-            raise ValueError("digits: the exact posterior given digits is known for an enumerable language alone")
-        assert isinstance(process, PartialMasking)
-        exact = digit_denoiser(language, process.codec)
+            raise ValueError("digits: the exact posterior given sub-tokens is known for enumerable languages only")
+        assert isinstance(process, PartialMaskedDiffusion)
+        exact = subtoken_denoiser(language, process.codec)
     if isinstance(language, Enumerable):
         tokens, probs, each = language.sequences, language.table, draws_each
     else:
@@ -154,13 +158,13 @@ def check_estimator(
         probs = np.full(len(tokens), 1 / len(tokens))
     surprise = -np.where(probs > 0, language.log_prob(tokens), 0)
 
-    def randomised(table_key):
-        return random_denoiser(table_key, language.vocabulary, causal=causal, digits=process.digits)
+    def randomized(table_key):
+        return random_denoiser(table_key, language.vocabulary, causal=causal, subtokens=process.subtokens)
 
     run = repeated(estimate, process, tokens, each)
-    draw_key, uniform = named(key, "draws"), uniform_denoiser(language.vocabulary, process.digits)
+    draw_key, uniform = named(key, "draws"), uniform_denoiser(language.vocabulary, process.subtokens)
     # One compilation for all random tables: their key is an argument.
-    random_run = jax.jit(lambda table_key, key: run(randomised(table_key), key))
+    random_run = jax.jit(lambda table_key, key: run(randomized(table_key), key))
     results = {
         "exact": jax.jit(lambda key: run(exact, key))(draw_key),
         "uniform": jax.jit(lambda key: run(uniform, key))(draw_key),
@@ -171,7 +175,7 @@ def check_estimator(
     checks = []
     for name, result in results.items():
         nats = np.asarray(result, np.float64)
-        value, error = cross_entropy(nats, surprise, probs, language.entropy())
+        value, error = estimate_cross_entropy(nats, surprise, probs, language.entropy())
         checks.append(Check("cross-entropy", name, value, error, language.entropy(), at_most=False))
         if isinstance(language, Enumerable):
             checks.append(Check("Kraft sum", name, *kraft_sum(nats), limit=1.0, at_most=True))

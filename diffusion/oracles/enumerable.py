@@ -1,4 +1,4 @@
-"""A language small enough to enumerate: a table with the probability of each of its K^L sequences."""
+"""Enumerable languages: tables with the probability of each of K^L sequences."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from diffusion.types import Denoise, Logits, Times, Tokens
 
 @dataclass(frozen=True, eq=False)
 class Enumerable:
-    """Sequences of `length` tokens below `vocabulary`; the mask is token `vocabulary`.
+    """A distribution of sequences of `length` tokens 0 .. vocabulary - 1; the mask is `vocabulary`.
 
-    `table[n]` is the probability of row n of `sequences`: the digits of n in base `vocabulary`, first token first.
+    `table[n]` is the probability of row n of `sequences`: the digits of n in base `vocabulary`, most significant first.
 
     Raises:
-      ValueError: when the table has not vocabulary^length entries or is no distribution.
+      ValueError: for a table that does not have vocabulary^length entries or is not a distribution.
     """
 
     table: Float[np.ndarray, " N"]
@@ -37,27 +37,27 @@ class Enumerable:
 
     @cached_property
     def sequences(self) -> np.ndarray:
-        """All K^L sequences [N, L], in the order of the table."""
+        """All N = K^L sequences, [N, L], in the order of the table."""
         return np.array(list(product(range(self.vocabulary), repeat=self.length)), np.int32)
 
     def index(self, tokens: Tokens) -> np.ndarray:
-        """Row of the table of each sequence."""
+        """Compute the index of each sequence in the table."""
         return np.asarray(tokens) @ self.vocabulary ** np.arange(self.length)[::-1]
 
     def log_prob(self, tokens: Tokens) -> np.ndarray:
-        """log p(x) in nats, -inf for impossible sequences."""
+        """log p(x) of each sequence, in nats; -inf for sequences of probability 0."""
         with np.errstate(divide="ignore"):
             return np.log(self.table)[self.index(tokens)]
 
     def entropy(self) -> float:
-        """-sum_x p(x) log p(x), in nats."""
+        """The entropy -sum_x p(x) log p(x), in nats per sequence."""
         positive = self.table[self.table > 0]
         return float(-np.sum(positive * np.log(positive)))
 
     def denoise(self, noisy: Tokens, time: Times) -> Logits:
-        """Exact log p(x^i | visible tokens) [B, L, K + 1] by summing over the consistent sequences; time is ignored.
+        """Compute log p(x^i | unmasked tokens) exactly, [B, L, K + 1], as a sum over the consistent sequences.
 
-        A state with which no sequence is consistent gets uniform logits at its masked positions.
+        Time is ignored. If no sequence is consistent with a state, the logits of its masked positions are uniform.
         """
         del time
         masked = noisy == self.vocabulary
@@ -65,12 +65,12 @@ class Enumerable:
         agrees = jnp.all(masked[:, None, :] | (noisy[:, None, :] == sequences[None]), axis=-1)
         joint = jnp.where(agrees, jnp.asarray(self.table, jnp.float32)[None], 0)
         onehot = jax.nn.one_hot(sequences, self.vocabulary).reshape(len(sequences), -1)
-        # Sums of probabilities: a reduced-precision product would be an inexact oracle.
+        # The oracle would be inexact with a product of reduced precision.
         sums = jnp.matmul(joint, onehot, precision=jax.lax.Precision.HIGHEST)
         return posterior_logits(sums.reshape(*noisy.shape, self.vocabulary), noisy)
 
     def next_token(self, inputs: Tokens, time: Times) -> Logits:
-        """Exact log p(x^i | x^{<i}) [B, L, K + 1] for inputs shifted right by one start symbol."""
+        """Compute log p(x^i | x^{<i}) exactly, [B, L, K + 1], for inputs shifted right by one start symbol."""
         tokens = jnp.pad(inputs[:, 1:], ((0, 0), (0, 1)))
         positions = jnp.arange(self.length)
         rows = []
@@ -86,19 +86,19 @@ class Enumerable:
         return jnp.asarray(self.sequences)[jax.random.categorical(key, logits, shape=(size,), mode="high")]
 
     def total_variation(self, tokens: Tokens) -> float:
-        """Half the L1 distance between the frequencies of the given sequences and the table."""
+        """Half the L1 distance between the frequencies of sequences and the table."""
         counts = np.bincount(self.index(tokens), minlength=len(self.table))
         return float(0.5 * np.abs(counts / len(tokens) - self.table).sum())
 
     def total_variation_floor(self, size: int) -> float:
-        """The total variation to expect of `size` exact samples, sum_x sqrt(p (1 - p) / (2 pi size))."""
+        """The expected total variation of `size` exact samples, sum_x sqrt(p (1 - p) / (2 pi size))."""
         return float(np.sum(np.sqrt(self.table * (1 - self.table) / (2 * np.pi * size))))
 
     def expected_bound(self, denoise: Denoise) -> np.ndarray:
-        """The continuous-time bound of every sequence [N], in nats, exact for a denoiser that ignores time.
+        """Compute the continuous-time bound of every sequence, [N], in nats, exactly for a denoiser that ignores time.
 
-        sum_S 1 / (|S| binom(L, |S|)) sum_{i in S} -log p(x^i | z_S) over all nonempty mask sets S: the weight is
-        int_0^1 l^{|S| - 1} (1 - l)^{L - |S|} dl.
+        The bound is the sum of 1 / (|S| binom(L, |S|)) sum_{i in S} -log p(x^i | z_S) over all nonempty masked sets S;
+        the weight is int_0^1 l^{|S| - 1} (1 - l)^{L - |S|} dl.
         """
         total = np.zeros(len(self.table))
         score: Callable = jax.jit(
@@ -114,7 +114,7 @@ class Enumerable:
 
 
 def posterior_logits(weights: Float[Array, "B L V"], noisy: Tokens) -> Logits:
-    """log of unnormalised posteriors at masked positions, one-hot at visible ones, no mass on the mask class V."""
+    """Convert unnormalized posteriors to logits: one-hot at unmasked positions, and no mass on the mask V."""
     vocabulary = weights.shape[-1]
     total = weights.sum(axis=-1, keepdims=True)
     positive = jnp.where(weights > 0, weights, 1)
@@ -125,7 +125,7 @@ def posterior_logits(weights: Float[Array, "B L V"], noisy: Tokens) -> Logits:
 
 
 def random_language(seed: int, vocabulary: int, length: int, scale: float = 1.5) -> Enumerable:
-    """A language with correlated tokens: the log-probability of every sequence is an independent normal."""
+    """Draw a language with correlated tokens: log-probabilities of sequences are independent normals, normalized."""
     logits = scale * np.random.default_rng(seed).normal(size=vocabulary**length)
     weights = np.exp(logits - logits.max())
     return Enumerable(weights / weights.sum(), vocabulary, length)

@@ -1,4 +1,4 @@
-"""A Markov chain of any length: exact posteriors for any set of visible tokens, entropy in closed form."""
+"""Markov chains of any length, with exact posteriors given any set of unmasked tokens and a known entropy."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,10 +15,10 @@ from diffusion.types import Logits, Times, Tokens
 
 @dataclass(frozen=True, eq=False)
 class Markov:
-    """p(x) = initial[x^1] prod_i transition[x^{i-1}, x^i]; the mask is token K.
+    """The Markov chain p(x) = initial[x^1] prod_i transition[x^{i-1}, x^i]; the mask is K.
 
     Raises:
-      ValueError: when the initial law or a row of the transitions is no distribution.
+      ValueError: if `initial` or a row of `transition` is not a distribution, or if their sizes differ.
     """
 
     initial: Float[np.ndarray, " K"]
@@ -34,11 +34,12 @@ class Markov:
 
     @property
     def vocabulary(self) -> int:
+        """Number K of tokens."""
         return len(self.initial)
 
     @cached_property
     def powers(self) -> np.ndarray:
-        """transition^d for d = 0 .. L, [L + 1, K, K] in float64."""
+        """transition^d for d = 0 .. L, [L + 1, K, K], in float64."""
         powers = [np.eye(self.vocabulary)]
         for _ in range(self.length):
             powers.append(powers[-1] @ self.transition)
@@ -46,27 +47,27 @@ class Markov:
 
     @cached_property
     def marginals(self) -> np.ndarray:
-        """p(x^i) for every position, [L, K]."""
+        """p(x^i) of every position, [L, K]."""
         return self.initial @ self.powers[: self.length]
 
     def log_prob(self, tokens: Tokens) -> np.ndarray:
-        """log p(x) in nats."""
+        """log p(x) of each sequence, in nats."""
         tokens = np.asarray(tokens)
         with np.errstate(divide="ignore"):
             first, steps = np.log(self.initial), np.log(self.transition)
         return first[tokens[:, 0]] + steps[tokens[:, :-1], tokens[:, 1:]].sum(axis=1)
 
     def entropy(self) -> float:
-        """H(x^1) + sum_i H(x^{i+1} | x^i), in nats."""
+        """The entropy H(x^1) + sum_i H(x^{i+1} | x^i), in nats per sequence."""
         rows = -np.sum(_xlogx(self.transition), axis=1)
         return float(-np.sum(_xlogx(self.initial)) + np.sum(self.marginals[:-1] @ rows))
 
     def denoise(self, noisy: Tokens, time: Times) -> Logits:
-        """Exact log p(x^i | visible tokens) [B, L, K + 1]; time is ignored.
+        """Compute log p(x^i | unmasked tokens) exactly, [B, L, K + 1]; time is ignored.
 
-        A position depends on the nearest visible tokens a (d to the left) and b (e to the right) alone,
-        p(x^i = k) ~ (P^d)[a, k] (P^e)[k, b]: powers of the transition matrix, computed once in float64, replace the
-        forward and backward passes, and no scan along the sequence is left.
+        A position depends only on the nearest unmasked tokens a (d to the left) and b (e to the right):
+        p(x^i = k) ~ (P^d)[a, k] (P^e)[k, b]. The powers of the transition matrix P, computed once in float64, replace
+        forward and backward passes along the sequence.
         """
         del time
         size, length = noisy.shape
@@ -77,17 +78,17 @@ class Markov:
         powers = jnp.asarray(self.powers, jnp.float32)
         before = jnp.take_along_axis(noisy, jnp.maximum(left, 0), axis=1)
         after = jnp.take_along_axis(noisy, jnp.minimum(right, length - 1), axis=1)
-        # The tokens read at a missing neighbour or at a mask are arbitrary; `where` drops them.
-        known = self.vocabulary - 1
-        forward = powers[positions - left, jnp.minimum(before, known)]
+        # Values at missing neighbors are arbitrary; `where` discards them below.
+        last_token = self.vocabulary - 1
+        forward = powers[positions - left, jnp.minimum(before, last_token)]
         start = jnp.broadcast_to(jnp.asarray(self.marginals, jnp.float32), (size, length, self.vocabulary))
         forward = jnp.where((left >= 0)[..., None], forward, start)
-        backward = jnp.swapaxes(powers, 1, 2)[right - positions, jnp.minimum(after, known)]
+        backward = jnp.swapaxes(powers, 1, 2)[right - positions, jnp.minimum(after, last_token)]
         backward = jnp.where((right < length)[..., None], backward, 1.0)
         return posterior_logits(forward * backward, noisy)
 
     def next_token(self, inputs: Tokens, time: Times) -> Logits:
-        """Exact log p(x^i | x^{i-1}) [B, L, K + 1] for inputs shifted right by one start symbol."""
+        """Compute log p(x^i | x^{i-1}) exactly, [B, L, K + 1], for inputs shifted right by one start symbol."""
         del time
         rows = jnp.asarray(self.transition, jnp.float32)[inputs[:, 1:]]
         first = jnp.broadcast_to(jnp.asarray(self.initial, jnp.float32), (len(inputs), 1, self.vocabulary))
@@ -109,14 +110,14 @@ class Markov:
         return tokens.T.astype(jnp.int32)
 
     def ngrams(self, order: int) -> np.ndarray:
-        """Law of an n-gram at a uniformly chosen place, [K, ..., K]."""
-        law = self.marginals[: self.length - order + 1].mean(axis=0)
+        """The distribution of the n-gram at a uniformly random position, [K, ..., K], for n = `order`."""
+        probs = self.marginals[: self.length - order + 1].mean(axis=0)
         for _ in range(order - 1):
-            law = law[..., None] * self.transition
-        return law
+            probs = probs[..., None] * self.transition
+        return probs
 
     def ngram_total_variation(self, tokens: Tokens, order: int) -> float:
-        """Half the L1 distance between the n-gram frequencies of the given sequences, pooled over places, and exact."""
+        """Half the L1 distance between the n-gram frequencies of sequences, pooled over positions, and `ngrams`."""
         tokens = np.asarray(tokens)
         columns = tuple(tokens[:, start : self.length - order + 1 + start].ravel() for start in range(order))
         counts = np.zeros((self.vocabulary,) * order)
@@ -124,7 +125,7 @@ class Markov:
         return float(0.5 * np.abs(counts / counts.sum() - self.ngrams(order)).sum())
 
     def enumerate(self) -> Enumerable:
-        """The same language as a table; for short chains."""
+        """Convert to an enumerable language; for short chains."""
         table = [
             self.initial[row[0]] * np.prod([self.transition[pair] for pair in pairwise(row)])
             for row in product(range(self.vocabulary), repeat=self.length)
@@ -133,7 +134,7 @@ class Markov:
 
 
 def random_chain(seed: int, vocabulary: int, length: int, scale: float = 1.5) -> Markov:
-    """A stationary chain whose transition logits are independent normals."""
+    """Draw a stationary chain whose transition logits are independent normals."""
     weights = np.exp(scale * np.random.default_rng(seed).normal(size=(vocabulary, vocabulary)))
     transition = weights / weights.sum(axis=1, keepdims=True)
     stationary = np.linalg.matrix_power(transition, 2048)[0]

@@ -1,4 +1,4 @@
-"""Wrong denoisers: arbitrary functions of the noisy sequence, which a bound must survive."""
+"""Wrong denoisers, arbitrary functions of the noisy sequence, under which a bound has to hold as well."""
 
 import jax
 import jax.numpy as jnp
@@ -7,24 +7,24 @@ from jaxtyping import Array, Float, Key, UInt32
 from diffusion.types import Denoise, Logits, Symbols, Times
 
 
-def uniform_denoiser(vocabulary: int, digits: int = 1) -> Denoise:
-    """The denoiser that knows nothing: equal logits for every token of `digits` positions."""
+def uniform_denoiser(vocabulary: int, subtokens: int = 1) -> Denoise:
+    """The denoiser with equal logits for all tokens; a token has `subtokens` positions in the noisy sequence."""
 
     def denoise(noisy: Symbols, time: Times) -> Logits:
         del time
-        return jnp.zeros((len(noisy), noisy.shape[1] // digits, vocabulary + 1))
+        return jnp.zeros((len(noisy), noisy.shape[1] // subtokens, vocabulary + 1))
 
     return denoise
 
 
 def random_denoiser(
-    key: Key[Array, ""], vocabulary: int, scale: float = 0.7, *, causal: bool = False, digits: int = 1
+    key: Key[Array, ""], vocabulary: int, scale: float = 0.7, *, causal: bool = False, subtokens: int = 1
 ) -> Denoise:
-    """Normal logits from a hash of all that the network may read, and a smooth dependence on time.
+    """A denoiser with random normal logits, seeded by a hash of its inputs, and a smooth dependence on time.
 
-    Every noisy sequence has its own independent table of logits, as a network of unlimited capacity could have; it is
-    consistent with no joint law. A causal one reads the inputs up to each position, and no time. A token has `digits`
-    positions in the noisy sequence.
+    The logits of different noisy sequences are independent, as those of a network of unlimited capacity could be; they
+    are not the conditionals of any joint distribution. A causal denoiser reads the inputs up to each position, and
+    ignores time. A token has `subtokens` positions in the noisy sequence.
     """
 
     def table(number: UInt32[Array, ""], rows: tuple[int, ...]) -> Float[Array, "..."]:
@@ -35,12 +35,12 @@ def random_denoiser(
         prefixes = jnp.cumsum((noisy.astype(jnp.uint32) + 1) * _multipliers(length)[None], axis=1)
         if causal:
             return scale * jax.vmap(jax.vmap(lambda number: table(number, ())))(prefixes)
-        logits = jax.vmap(lambda number: table(number, (2, length // digits)))(prefixes[:, -1])
+        logits = jax.vmap(lambda number: table(number, (2, length // subtokens)))(prefixes[:, -1])
         return scale * (logits[:, 0] + jnp.sin(2 * jnp.pi * time)[:, None, None] * logits[:, 1])
 
     return denoise
 
 
 def _multipliers(length: int) -> UInt32[Array, " L"]:
-    """Powers of an odd number modulo 2^32: a polynomial hash that wraps around."""
+    """Powers of an odd number modulo 2^32, the coefficients of a polynomial hash."""
     return jnp.cumprod(jnp.full(length, 2654435761, jnp.uint32))

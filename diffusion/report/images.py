@@ -1,4 +1,4 @@
-"""Pictures of samples."""
+"""PNG files with grids of sampled images."""
 
 from pathlib import Path
 
@@ -7,59 +7,63 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from matplotlib.figure import Figure
 
-GAP = 2  # pixels between pictures
-SMALLEST = 64  # pictures are enlarged by a whole factor to about this height
+GAP = 2  # pixels between images
+MIN_HEIGHT = 64  # images are enlarged by an integer factor to about this height in pixels
 
 
 def pictures(
     tokens: Int[np.ndarray, "N L"], shape: tuple[int, int, int], values: int = 256
 ) -> UInt8[np.ndarray, "N H W C"]:
-    """Bytes of channel-major tokens 0 .. values-1; raises ValueError for a value outside."""
-    height, width, colours = shape
+    """Return images in bytes for channel-major tokens 0 .. values - 1.
+
+    Raises:
+      ValueError: if a token lies outside of this range.
+    """
+    height, width, colors = shape
     tokens = np.asarray(tokens)
     outside = tokens[(tokens < 0) | (tokens >= values)]
     if outside.size:
-        raise ValueError(f"a picture cannot show the value {int(outside[0])}: it lies outside 0 .. {values - 1}")
-    planes = tokens.reshape(-1, colours, height, width).transpose(0, 2, 3, 1)
+        raise ValueError(f"an image cannot show the value {int(outside[0])}: it lies outside 0 .. {values - 1}")
+    planes = tokens.reshape(-1, colors, height, width).transpose(0, 2, 3, 1)
     return np.round(planes * (255 / (values - 1))).astype(np.uint8)
 
 
 def image_grid(
     path: Path, tokens: Int[np.ndarray, "N L"], shape: tuple[int, int, int], columns: int, values: int = 256
 ) -> None:
-    """Write a PNG of all pictures, row by row, on white.
+    """Write a PNG of all images, in row-major order on a white background.
 
     Raises:
-      ValueError: for a value outside 0 .. values-1.
+      ValueError: if a token does not lie in 0 .. values - 1.
     """
-    shown = pictures(tokens, shape, values)
+    images = pictures(tokens, shape, values)
     height, width, _ = shape
-    zoom = max(1, round(SMALLEST / height))
-    shown = shown.repeat(zoom, axis=1).repeat(zoom, axis=2)
-    rows, columns = -(-len(shown) // columns), min(columns, len(shown))
+    zoom = max(1, round(MIN_HEIGHT / height))
+    images = images.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    rows, columns = -(-len(images) // columns), min(columns, len(images))
     step_down, step_right = zoom * height + GAP, zoom * width + GAP
     canvas = np.full((rows * step_down - GAP, columns * step_right - GAP, 3), 255, np.uint8)
-    for number, picture in enumerate(shown):
+    for number, image in enumerate(images):
         top, left = number // columns * step_down, number % columns * step_right
-        canvas[top : top + zoom * height, left : left + zoom * width] = picture
+        canvas[top : top + zoom * height, left : left + zoom * width] = image
     path.parent.mkdir(parents=True, exist_ok=True)
     matplotlib.image.imsave(path, canvas)
 
 
-def labelled_grid(path: Path, columns: dict[str, UInt8[np.ndarray, "R N H W C"]], rows: list[str], title: str) -> None:
-    """Write a PNG with one column a label and one row a text; each cell shows its N pictures side by side."""
+def labeled_grid(path: Path, columns: dict[str, UInt8[np.ndarray, "R N H W C"]], rows: list[str], title: str) -> None:
+    """Write a PNG with one column per label and one row per text; each cell shows N images side by side."""
     count = next(iter(columns.values())).shape[1]
     width, height = 0.75 * count * len(columns) + 2.2, 0.78 * len(rows) + 0.9
     figure = Figure(figsize=(width, height), dpi=130)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
-    for column, (label, pictures) in enumerate(columns.items()):
-        for row, group in enumerate(pictures):
-            shown = np.full((group.shape[1], count * (group.shape[2] + 1) - 1, 3), 255, np.uint8)
-            for number, picture in enumerate(group):
+    for column, (label, groups) in enumerate(columns.items()):
+        for row, group in enumerate(groups):
+            canvas = np.full((group.shape[1], count * (group.shape[2] + 1) - 1, 3), 255, np.uint8)
+            for number, image in enumerate(group):
                 left = number * (group.shape[2] + 1)
-                shown[:, left : left + group.shape[2]] = picture
+                canvas[:, left : left + group.shape[2]] = image
             cell = axes[row, column]
-            cell.imshow(shown, interpolation="nearest")
+            cell.imshow(canvas, interpolation="nearest")
             cell.set(xticks=[], yticks=[])
             cell.spines[:].set_visible(False)
             if not row:

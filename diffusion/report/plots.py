@@ -1,4 +1,4 @@
-"""Plots: loss curves, and lines with error bars, such as quality against cost."""
+"""Plots of loss curves, and of lines with error bars."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,15 +10,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-# A label of several parts shares its colour with those that begin alike, and its style with those that end alike.
+# The first part of a label determines the color of its line, and the other parts determine the style.
 Label = str | tuple[str, ...]
 LINES, MARKERS = ("-", "--", ":", "-."), "osD^vPX*<>hdp8"
-# Longer legends stand beside the axes.
-LEGEND = 6
+# Longer legends are placed beside the axes.
+MAX_INSET_LEGEND = 6
 
 
 def new_axes(title: str, x: str, y: str):
-    """A figure of one size and style for all plots."""
+    """Return a figure and its axes in the style of all plots."""
     figure, axes = plt.subplots(figsize=(7, 4.5), dpi=130, layout="constrained")
     axes.set_title(title)
     axes.set_xlabel(x)
@@ -28,9 +28,9 @@ def new_axes(title: str, x: str, y: str):
 
 
 def save(figure, path: Path) -> None:
-    """Write a PNG with its legend, on or beside the axes."""
+    """Write a PNG with its legend on or beside the axes, and close the figure."""
     count = len(figure.axes[0].get_legend_handles_labels()[0])
-    if count > LEGEND:
+    if count > MAX_INSET_LEGEND:
         figure.set_size_inches(9.5, max(4.5, 0.22 * count + 0.8))
         figure.legend(loc="outside right upper", fontsize="small")
     elif count:
@@ -41,27 +41,27 @@ def save(figure, path: Path) -> None:
 
 
 def styles(labels: Iterable[Label]) -> dict[Label, dict]:
-    """Colour by the first part of a label, line and marker by the others; `label` is the text of the legend."""
+    """Return the plot arguments of every label: its color by the first part, its line and marker by the others."""
     parts = {label: (label,) if isinstance(label, str) else tuple(label) for label in labels}
     firsts = list(dict.fromkeys(part[0] for part in parts.values()))
-    # What is drawn solid is what a label says least about.
+    # The label with the fewest parts has the solid line.
     rests = sorted(dict.fromkeys(part[1:] for part in parts.values()), key=len)
-    made = {}
+    result = {}
     for label, part in parts.items():
-        colour, style = firsts.index(part[0]), rests.index(part[1:])
-        made[label] = dict(
+        color, style = firsts.index(part[0]), rests.index(part[1:])
+        result[label] = dict(
             label=", ".join(part),
-            color=f"C{colour % 10}",
-            linestyle=LINES[(style + colour // 10) % len(LINES)],
+            color=f"C{color % 10}",
+            linestyle=LINES[(style + color // 10) % len(LINES)],
             marker=MARKERS[style % len(MARKERS)],
         )
-    return made
+    return result
 
 
 def loss_curves(
     path: Path, title: str, runs: Mapping[str, Sequence[Sequence[dict]]], y: str, log_y: bool = False
 ) -> None:
-    """Training loss (thin) and validation loss (dots): one colour a name, one line for each of its runs."""
+    """Plot training loss (thin lines) and validation loss (dots) with one color per name and one line per run."""
     figure, axes = new_axes(title, "step", y)
     for (name, histories), style in zip(runs.items(), styles(runs).values(), strict=True):
         line = dict(color=style["color"], linestyle=style["linestyle"])
@@ -92,7 +92,7 @@ def lines(
     log_y: bool = False,
     references: Mapping[str, float] | None = None,
 ) -> None:
-    """One line a label through (x, mean, standard error), and horizontal lines for references."""
+    """Plot one line per label through points (x, mean, standard error), and horizontal lines for references."""
     figure, axes = new_axes(title, x, y)
     for (_, points), style in zip(curves.items(), styles(curves).values(), strict=True):
         where, mean, error = zip(*sorted(points), strict=True)
@@ -118,7 +118,7 @@ def lines(
 
 
 def plain_numbers(axis) -> None:
-    """Label a logarithmic axis at 1, 2 and 5 times the powers of ten, as short as can be and without exponents."""
+    """Label a logarithmic axis at 1, 2 and 5 times the powers of ten, without exponents."""
 
     def label(value: float, _) -> str:
         return np.format_float_positional(value, precision=6, fractional=False, trim="-")

@@ -1,4 +1,4 @@
-"""Result rows: one JSON object a job, with everything needed to run it again."""
+"""Result rows: one JSON object per job, with all information to run it again."""
 
 import importlib.metadata
 import json
@@ -12,7 +12,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def provenance() -> dict:
-    """Commit, versions and devices: where a number comes from."""
+    """Return the commit, versions and devices of this process."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "commit": commit(),
@@ -24,7 +24,7 @@ def provenance() -> dict:
 
 
 def commit() -> str:
-    """The commit of the sources, with "+" when they were changed since; "unknown" outside a git checkout."""
+    """Return the commit of the sources, with "+" if they have changes, or "unknown" without a git repository."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
@@ -38,13 +38,13 @@ def commit() -> str:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """All rows of a results file; none when there is no file."""
+    """Return all rows of a file of results, or none without a file."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:
-    """Replace a results file."""
+    """Write a file of results, and replace a previous one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))

@@ -1,6 +1,7 @@
-"""Tables from rows: ours +- standard error over seeds, the published figure, the difference; else an empty cell.
+"""Tables of result rows: mean and standard error over seeds, the published value, and the difference.
 
-Where each model was sampled several times, half the 95 % interval over these sets stands in brackets.
+A cell without results is empty. If each model has several sets of samples, brackets contain half of the 95 % interval
+over the sets.
 """
 
 import statistics
@@ -9,12 +10,12 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from diffusion.evaluate.intervals import mean_and_error
+from diffusion.metrics.statistics import mean_and_error
 
 
 @dataclass(frozen=True)
 class Column:
-    """A metric of the result rows: its key, its heading with unit, and its number format."""
+    """A metric of the result rows: its key, its title with the unit, and its number format."""
 
     key: str
     title: str
@@ -22,14 +23,15 @@ class Column:
 
 
 def values(rows: Iterable[dict], name: str, key: str) -> list[float]:
-    """One number a seed: the metric `key` of every result of the row called `name` that has it."""
+    """Return the metric `key` of all results of the row `name` that have it, one value per seed."""
     return [row["metrics"][key] for row in rows if row["row"] == name and row["metrics"].get(key) is not None]
 
 
 def cell(numbers: list[float], form: str, intervals: Sequence[float] = ()) -> str:
-    """mean +- standard error of the mean over seeds; equal values have no spread, and none make an empty cell.
+    """Format the mean and its standard error over seeds, as in "594.2 ± 3.1 (± 9.5)".
 
-    Half widths of intervals over sets of samples, one a seed, follow as their mean: "594.2 ± 3.1 (± 9.5)".
+    The brackets contain the mean of `intervals`, the half widths over sets of samples, one per seed. Equal numbers are
+    formatted without an error, and no numbers as an empty cell.
     """
     if not numbers:
         return ""
@@ -47,42 +49,44 @@ def assemble(
     tolerance: dict | None = None,
     figures: Sequence[tuple[str, Mapping[str, str]]] = (),
 ) -> tuple[list, list]:
-    """Headings and cells. A column with published figures is followed by them and, where comparable, by the difference.
+    """Return the headings and the cells of a table.
 
-    A difference says whether it lies within the table's tolerance for that metric. `figures` are columns of others'
-    numbers that ours must not be subtracted from: a heading, and by row a text such as "<= 17.90", printed as it is.
+    A column with published values has a second column with them and, if `comparable`, a third with the difference,
+    which says whether it lies within the tolerance of its metric. `figures` are columns of other published values
+    without a difference: a heading, and a text per row, such as "<= 17.90".
     """
     literal = [(heading, cells) for heading, cells in figures if not cells.keys().isdisjoint(names)]
     headings = ["row", *(heading for heading, _ in literal)]
     body = [[name, *(cells.get(name, "") for _, cells in literal)] for name in names]
     for column in columns:
         printed = {name: published.get(name, {}).get(column.key) for name in names}
-        shown = any(number is not None for number in printed.values())
-        headings += [column.title, *(["published"] if shown else []), *(["difference"] if shown and comparable else [])]
+        has_published = any(number is not None for number in printed.values())
+        headings += [column.title, *(["published"] if has_published else [])]
+        headings += ["difference"] if has_published and comparable else []
         for line, name in zip(body, names, strict=True):
             numbers, theirs = values(rows, name, column.key), printed[name]
             line.append(cell(numbers, column.format, values(rows, name, f"{column.key}_interval")))
-            if shown:
+            if has_published:
                 line.append("" if theirs is None else format(theirs, column.format))
-            if shown and comparable:
+            if has_published and comparable:
                 gap = "" if theirs is None or not numbers else difference(numbers, theirs, column, tolerance or {})
                 line.append(gap)
     return headings, body
 
 
 def difference(numbers: list[float], theirs: float, column: Column, tolerance: dict) -> str:
-    """Ours minus theirs, and whether that is within the tolerance, where there is one."""
+    """Format the mean of `numbers` minus the published value, and whether it lies within the tolerance, if any."""
     gap = statistics.fmean(numbers) - theirs
-    allowed = tolerance.get(column.key)
-    verdict = "" if allowed is None else f" ({'within' if abs(gap) <= allowed else 'outside'} {allowed:g})"
+    limit = tolerance.get(column.key)
+    verdict = "" if limit is None else f" ({'within' if abs(gap) <= limit else 'outside'} {limit:g})"
     return f"{gap:+{column.format}}{verdict}"
 
 
 def markdown(headings: list, body: list) -> str:
-    """A Markdown table."""
+    """Format a table in Markdown."""
     return tabulate(body, headings, tablefmt="github", disable_numparse=True)
 
 
 def terminal(headings: list, body: list) -> str:
-    """A table for the terminal."""
+    """Format a table for the terminal."""
     return tabulate(body, headings, tablefmt="simple", disable_numparse=True)

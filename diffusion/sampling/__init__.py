@@ -1,1 +1,1 @@
-"""Samplers: one scan that proposes, selects and composes."""
+"""Samplers of masked diffusion, of Gaussian diffusion and of token sequences."""

@@ -1,1 +1,1 @@
-"""One training loop for every method; it knows no method by name."""
+"""The training loop of all methods, independent of any of them."""

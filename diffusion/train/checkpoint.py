@@ -1,4 +1,4 @@
-"""Checkpoints through Orbax: asynchronous, retained by recency and by quality, restored on any device count."""
+"""Asynchronous checkpoints with Orbax, which can be restored on any number of devices."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 class Checkpoints:
     """The checkpoints of one run, in one folder.
 
-    The `latest` newest are kept, and the one with the lowest metric.
+    The `latest` most recent checkpoints are retained, and the one with the lowest loss.
     """
 
     def __init__(self, directory: str | Path, latest: int = 2, read_only: bool = False):
@@ -33,21 +33,21 @@ class Checkpoints:
         )
 
     def steps(self) -> list[int]:
-        """Saved steps, oldest first."""
+        """Return the saved steps in increasing order."""
         return sorted(self.manager.all_steps())
 
     def save(self, step: int, state: PyTree, loss: float | None = None) -> None:
-        """Start writing; training goes on meanwhile."""
+        """Start to write a checkpoint in the background; `loss` is the metric for the best checkpoint."""
         metrics = None if loss is None else {"loss": float(loss)}
         self.manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
 
     def restore(self, abstract: PyTree) -> PyTree | None:
-        """The newest checkpoint that can be read, laid out as `abstract`, or None when there is none.
+        """Return the most recent readable checkpoint with the shardings of `abstract`, or None without one.
 
-        One that cannot be read (truncated, half deleted) is put aside with a warning, and the one before it is taken.
+        A checkpoint that cannot be read (truncated or partly deleted) is moved to another folder with a warning.
 
         Raises:
-          ValueError: when a readable checkpoint holds another model.
+          ValueError: if a readable checkpoint belongs to another model.
         """
         for step in reversed(self.steps()):
             try:
@@ -65,22 +65,22 @@ class Checkpoints:
         return None
 
     def discard(self, step: int) -> None:
-        """Put an unreadable checkpoint aside, so that its step can be saved again."""
+        """Move an unreadable checkpoint to another folder, so that its step can be saved again."""
         if jax.process_index() == 0:
-            broken = self.directory / str(step)
-            aside = self.directory.parent / f"{self.directory.name}-unreadable" / str(step)
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            if broken.exists():
-                shutil.move(broken, aside)
+            source = self.directory / str(step)
+            target = self.directory.parent / f"{self.directory.name}-unreadable" / str(step)
+            shutil.rmtree(target, ignore_errors=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.exists():
+                shutil.move(source, target)
         self.manager.reload()
 
     def wait(self) -> None:
-        """Block until what was started is on disk."""
+        """Wait until all checkpoints are on disk."""
         self.manager.wait_until_finished()
 
     def close(self) -> None:
-        """Finish writing and release the manager's threads."""
+        """Wait until all checkpoints are on disk, and stop the threads of the manager."""
         self.manager.wait_until_finished()
         self.manager.close()
 
@@ -89,23 +89,23 @@ class CheckpointMismatch(ValueError):
     """A checkpoint of another model."""
 
 
-def check_shapes(saved: Any, wanted: PyTree, where: Path) -> None:
-    """Raise CheckpointMismatch, naming the first leaf, unless both trees have the same leaves and shapes."""
+def check_shapes(saved: Any, expected: PyTree, path: Path) -> None:
+    """Raise CheckpointMismatch, with the first difference, unless `saved` has the leaves and shapes of `expected`."""
     saved = getattr(saved, "tree", saved)
     if saved is None:
         raise OSError("its metadata are missing")
     shapes = dict(named_shapes(saved))
-    for name, shape in named_shapes(wanted):
+    for name, shape in named_shapes(expected):
         if shapes.get(name, shape) != shape or name not in shapes:
-            found = "is absent" if name not in shapes else f"has shape {shapes[name]}"
+            difference = "is absent" if name not in shapes else f"has shape {shapes[name]}"
             raise CheckpointMismatch(
-                f"checkpoint: in {where} the array {name} {found} where the config wants {shape}; "
+                f"checkpoint: in {path} the array {name} {difference} where the config wants {shape}; "
                 "set the config to the run that wrote it, or give another --workdir"
             )
 
 
 def named_shapes(tree: PyTree) -> list[tuple[str, tuple[int, ...]]]:
-    """(path, shape) of every array leaf, with paths that do not depend on the container's type."""
+    """Return (path, shape) of every array leaf, with paths that do not depend on the types of containers."""
 
     def name(path) -> str:
         parts = (getattr(p, "key", None) or getattr(p, "name", None) or getattr(p, "idx", None) for p in path)

@@ -1,4 +1,4 @@
-"""Published peak figures of accelerators, for model FLOPs utilisation and the roofline."""
+"""Published peak rates of accelerators, for model FLOPs utilization and the roofline."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ import jax
 
 @dataclass(frozen=True)
 class Peak:
-    """One device's peak matrix FLOP/s in bf16, memory bandwidth in bytes/s, memory in bytes, and link bytes/s.
+    """Peak bf16 matrix FLOP/s, memory bandwidth in bytes/s, memory in bytes and link bandwidth in bytes/s per device.
 
-    The link figure is the aggregate bandwidth of the interconnect of one chip, in one direction.
+    The link bandwidth is the aggregate of the interconnect of one chip, in one direction.
     """
 
     flops: float
@@ -19,8 +19,8 @@ class Peak:
 
 
 GIB = 2**30
-# Vendors' data sheets, a chip each; of links, half of the figure that is given for both directions together.
-# The names are those that JAX gives devices: v5p is "TPU v5" and v5e "TPU v5 lite".
+# From the data sheets of vendors, per chip; a link bandwidth is half of the published one for both directions together.
+# Names are device kinds of JAX, in which v5p is "TPU v5" and v5e is "TPU v5 lite".
 V5E = Peak(197e12, 819e9, 16 * GIB, 200e9)
 V5P = Peak(459e12, 2765e9, 95 * GIB, 600e9)
 V6E = Peak(918e12, 1640e9, 32 * GIB, 400e9)
@@ -41,13 +41,13 @@ PEAKS = {
 
 
 def peak(kind: str) -> Peak | None:
-    """The figures of a device kind as JAX names it, or None when they are not known (a CPU)."""
+    """Return the peak rates of a device kind of JAX, or None if they are not known (a CPU)."""
     matches = [name for name in PEAKS if kind.startswith(name)]
     return PEAKS[max(matches, key=len)] if matches else None
 
 
 def memory_in_use() -> float | None:
-    """Peak bytes in use on the first device, or the process's peak resident bytes on a CPU."""
+    """Return the peak bytes in use on the first device, or the peak resident bytes of the process on a CPU."""
     statistics = jax.local_devices()[0].memory_stats()
     if statistics and "peak_bytes_in_use" in statistics:
         return float(statistics["peak_bytes_in_use"])

@@ -1,4 +1,4 @@
-"""The training loop: resume, step, log, evaluate, save; stop cleanly on a signal, stop loudly on divergence."""
+"""The training loop: resume, step, log, evaluate and save, with a clean stop on signals and an error on divergence."""
 
 import signal
 import sys
@@ -27,7 +27,11 @@ from diffusion.types import Metrics, Params
 
 @dataclass(frozen=True)
 class Settings:
-    """How long, how large and how often."""
+    """Settings of the training loop, in steps and in examples per batch.
+
+    `accumulate` is the number of micro-batches per step, `ema` the decay of the moving average, and `keep` the number
+    of recent checkpoints to retain.
+    """
 
     steps: int
     batch: int
@@ -40,11 +44,11 @@ class Settings:
 
 
 class Diverged(RuntimeError):
-    """The loss is not a number any more."""
+    """The loss or the gradient is not finite."""
 
 
 class Interrupted(SystemExit):
-    """SIGTERM or SIGINT arrived; the state was saved. The exit status is 143, as of a terminated process."""
+    """Training stopped on SIGTERM or SIGINT and saved its state; the exit status is 143, as after SIGTERM."""
 
     def __init__(self):
         super().__init__(143)
@@ -57,7 +61,7 @@ def jit_step(
     abstract: TrainState,
     mesh: Mesh,
 ) -> jax.stages.Wrapped:
-    """The step as one program over the mesh; the old state's memory is given to the new one."""
+    """Return the training step as one program over the mesh, which donates the memory of the old state."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return jax.jit(
         make_step(objective, optimizer, decay=settings.ema, accumulate=settings.accumulate),
@@ -84,15 +88,15 @@ def train(
     name: str = "train",
     config: dict | None = None,
 ) -> TrainState:
-    """Train to `settings.steps`, from the newest readable checkpoint in `directory` when there is one.
+    """Train to `settings.steps`, from the most recent readable checkpoint in `directory` if there is one.
 
-    `stream(step)` gives this host's rows from that step on; `start` replaces the initial weights; `evaluate(ema)`
-    is the validation loss by which the best checkpoint is kept.
+    `stream(step)` yields the rows of this host from that step on. `start` replaces the initial parameters.
+    `evaluate(ema)` returns the validation loss, by which the best checkpoint is retained.
 
     Raises:
-      ValueError: when the batch does not divide over the mesh, or a checkpoint holds another model.
-      Diverged: when loss or gradient stop being finite; the last good checkpoint stays.
-      Interrupted: after saving, on SIGTERM or SIGINT.
+      ValueError: if the batch does not divide over the mesh, or if a checkpoint belongs to another model.
+      Diverged: if the loss or the gradient is not finite; previous checkpoints remain.
+      Interrupted: after the state is saved, on SIGTERM or SIGINT.
     """
     check_batch(settings.batch, mesh, settings.accumulate)
     checkpoints = Checkpoints(directory / "checkpoints", settings.keep)
@@ -114,7 +118,7 @@ def train(
         if step not in checkpoints.steps():
             checkpoints.save(step, state, loss)
 
-    # However the loop ends, what was saved before is on disk and the metrics are closed.
+    # On every exit the checkpoints must be on disk and the metrics closed.
     with (
         jax.set_mesh(mesh),
         graceful_stop() as stopping,
@@ -127,7 +131,7 @@ def train(
             batch = put_batch(rows, mesh)
             with jax.transfer_guard("disallow"):
                 state, metrics = step_function(state, batch, root)
-            # The metrics of the step before are fetched while this step runs.
+            # The metrics of the previous step are fetched while this step runs.
             if pending is not None:
                 check_finite(pending, step, directory, state.params)
             pending = metrics
@@ -155,7 +159,11 @@ def train(
 
 
 def check_finite(metrics: Metrics, step: int, directory: Path, params: Params) -> dict[str, float]:
-    """Means of the metrics; raises Diverged with a diagnosis when one of them is not finite."""
+    """Return the means of the metrics.
+
+    Raises:
+      Diverged: with a diagnosis, if one of them is not finite.
+    """
     values = {key: float(total) / max(float(count), 1.0) for key, (total, count) in jax.device_get(metrics).items()}
     if not all(np.isfinite(value) for value in values.values()):
         bad = ", ".join(f"{key} = {value:g}" for key, value in values.items() if not np.isfinite(value))
@@ -169,7 +177,7 @@ def check_finite(metrics: Metrics, step: int, directory: Path, params: Params) -
 
 @contextmanager
 def graceful_stop() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT in a list instead of dying of them; a second one kills as usual."""
+    """Collect the first SIGTERM and SIGINT in a list; a second one has its usual effect."""
     received: list[int] = []
 
     def note(number, frame):
@@ -178,7 +186,7 @@ def graceful_stop() -> Iterator[list[int]]:
 
     try:
         previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not the main thread: signals are somebody else's
+    except ValueError:  # only the main thread may set signal handlers
         previous = {}
     try:
         yield received
@@ -188,14 +196,14 @@ def graceful_stop() -> Iterator[list[int]]:
 
 
 def stop_requested(received: list[int], step: int) -> bool:
-    """Whether to stop at this step; on several hosts all of them agree on the step."""
+    """Whether to stop at this step; all hosts return the same value."""
     if jax.process_count() == 1:
         return bool(received)
     return multihost_utils.reached_preemption_sync_point(step)
 
 
 class Meter:
-    """The progress line, with throughput, utilisation and time left, without the time that evaluation takes."""
+    """The progress bar, with throughput, utilization and remaining time; the time of evaluations is excluded."""
 
     def __init__(self, name: str, start: int, steps: int, tokens: int, flops: float, show: bool):
         self.tokens, self.flops = tokens, flops
@@ -216,7 +224,7 @@ class Meter:
         self.devices = jax.device_count()
 
     def update(self, step: int, loss: float) -> dict[str, float]:
-        """Advance to `step`; returns tokens/s, seconds a step, memory and, where the peak is known, MFU."""
+        """Advance to `step`, and return tokens/s, seconds per step, memory in bytes, and MFU if the peak is known."""
         now = time.perf_counter()
         seconds = max(now - self.clock - self.idle, 1e-9) / max(step - self.step, 1)
         values = {"tokens_per_second": self.tokens / seconds, "seconds_per_step": seconds}
@@ -235,11 +243,11 @@ class Meter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Time in here is not training time."""
+        """Exclude the time in this context from the training time."""
         begin = time.perf_counter()
         yield
         self.idle += time.perf_counter() - begin
 
     def close(self) -> None:
-        """Leave the finished line on the screen."""
+        """Close the progress bar, which remains on the screen."""
         self.bar.close()

@@ -1,4 +1,4 @@
-"""Meshes and shardings: data parallel, fully sharded by shape, and a model axis; nothing else knows about devices."""
+"""Meshes and shardings: data parallelism, FSDP by shape, and a model axis."""
 
 import math
 
@@ -10,15 +10,15 @@ from jaxtyping import Array, Key, PyTree
 
 AXES = ("data", "fsdp", "model")
 BATCH = P(("data", "fsdp"))
-# Below this size a leaf costs less to keep everywhere than to gather.
-SMALL = 2**14
+# Smaller leaves are replicated, because a copy on every device costs less than a gather.
+MIN_SHARDED_SIZE = 2**14
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, devices=None) -> Mesh:
-    """A mesh of axes (data, fsdp, model) over all devices; one axis may be -1 for "what is left".
+    """Return a mesh with axes (data, fsdp, model) over all devices; one axis of -1 has the remaining devices.
 
     Raises:
-      ValueError: when the axes do not multiply to the number of devices.
+      ValueError: if the product of the axes is not the number of devices.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = [data, fsdp, model]
@@ -38,9 +38,12 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, devices=None) -> Me
 
 
 def leaf_spec(shape: tuple[int, ...], mesh: Mesh) -> P:
-    """FSDP by shape: the largest axis that divides goes over "fsdp", the next over "model"; small leaves stay whole."""
+    """Return the partition of a leaf: its largest divisible axis over "fsdp", the next one over "model".
+
+    Leaves smaller than `MIN_SHARDED_SIZE` are replicated.
+    """
     spec: list = [None] * len(shape)
-    if math.prod(shape) < SMALL:
+    if math.prod(shape) < MIN_SHARDED_SIZE:
         return P()
     for name in ("fsdp", "model"):
         size = mesh.shape[name]
@@ -51,27 +54,27 @@ def leaf_spec(shape: tuple[int, ...], mesh: Mesh) -> P:
 
 
 def state_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
-    """The sharding of every leaf of a (shape-evaluated) state: parameters, moments and averages alike."""
+    """Return the sharding of every leaf of a state, which may consist of shapes only."""
     return jax.tree.map(lambda leaf: NamedSharding(mesh, leaf_spec(leaf.shape, mesh)), tree)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Examples are spread over the data and fsdp axes."""
+    """Return the sharding of a batch, over the data and fsdp axes."""
     return NamedSharding(mesh, BATCH)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """One whole copy on every device."""
+    """Return the sharding with a full copy on every device."""
     return NamedSharding(mesh, P())
 
 
 def shards(mesh: Mesh) -> int:
-    """Devices that a batch is divided among."""
+    """Return the number of devices over which a batch is split."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1, field: str = "train.batch") -> None:
-    """Raise ValueError unless every device gets the same number of examples in every micro-batch."""
+    """Raise ValueError unless every device has the same number of examples in every micro-batch."""
     pieces = shards(mesh) * accumulate
     if batch_size < 1 or accumulate < 1 or batch_size % pieces:
         raise ValueError(
@@ -81,12 +84,12 @@ def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1, field: str = "
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Make global arrays from this host's rows."""
+    """Return global arrays from the rows of this host."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
 def put_key(key: Key[Array, ""], mesh: Mesh) -> Key[Array, ""]:
-    """The same key on every device of every host."""
+    """Return the key, replicated on every device of every host."""
     data = np.asarray(jax.random.key_data(key))
     return jax.jit(jax.random.wrap_key_data, out_shardings=replicated(mesh))(data)

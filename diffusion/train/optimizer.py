@@ -1,6 +1,6 @@
-"""AdamW with warm-up and clipping, every number of it an array in the optimizer's state.
+"""AdamW with warm-up and clipping, whose hyperparameters are arrays in the optimizer state.
 
-A sweep over learning rates therefore runs the same compiled step: constants would be baked into the program.
+A sweep over learning rates therefore uses one compiled step, in which the rate is not a constant.
 """
 
 import functools
@@ -23,7 +23,7 @@ def learning_rate(
     floor: Rate,
     decay: Decay,
 ) -> Float[Array, ""]:
-    """Linear warm-up to `peak`, then constant, cosine to `floor` x peak at `steps`, or inverse square root."""
+    """Return a linear warm-up to `peak`, then a constant, a cosine to `floor * peak` at `steps`, or 1 / sqrt(step)."""
     ramp = jnp.minimum(1.0, (step + 1) / jnp.maximum(warmup, 1))
     progress = jnp.clip((step - warmup) / jnp.maximum(steps - warmup, 1), 0, 1)
     shape = {
@@ -35,7 +35,7 @@ def learning_rate(
 
 
 def is_matrix(params) -> dict:
-    """Weight decay is for kernels and tables, not for biases and scales."""
+    """Return the mask of weight decay: kernels and tables, but not biases and scales."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: any(word in jax.tree_util.keystr(path) for word in ("kernel", "embedding")), params
     )
@@ -54,7 +54,7 @@ def adamw(
     weight_decay: float = 0.0,
     clip: float = 1.0,
 ) -> optax.GradientTransformation:
-    """AdamW; MDLM's recipe is the default (peak 3e-4, 2,500 steps of warm-up, constant, clip 1)."""
+    """Return AdamW with clipping by the global norm; defaults are those of MDLM (arXiv 2406.07524)."""
 
     def chain(peak, warmup, steps, floor, beta1, beta2, epsilon, weight_decay, clip):
         rate = functools.partial(learning_rate, peak=peak, warmup=warmup, steps=steps, floor=floor, decay=decay)
@@ -62,7 +62,7 @@ def adamw(
             optax.clip_by_global_norm(clip),
             optax.scale_by_adam(beta1, beta2, epsilon),
             optax.add_decayed_weights(weight_decay, is_matrix),
-            optax.scale_by_learning_rate(rate),  # pyright: ignore[reportArgumentType]  (its steps are always integers)
+            optax.scale_by_learning_rate(rate),  # pyright: ignore[reportArgumentType]  (its steps are integers)
         )
 
     return optax.inject_hyperparams(chain)(

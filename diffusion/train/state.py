@@ -1,4 +1,4 @@
-"""What training carries from step to step. There is no key in it: every key is derived from the step."""
+"""The state of training; it has no random key, because every key is derived from the step."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from diffusion.types import Params
 
 
 class TrainState(NamedTuple):
-    """A step counter and three trees of parameters' shape."""
+    """The step, the parameters, the optimizer state, and the moving average of the parameters."""
 
     step: Int[Array, ""]
     params: Params
@@ -23,14 +23,14 @@ class TrainState(NamedTuple):
 
 
 def new_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step; the average starts at the parameters."""
+    """Return the state before the first step; the moving average starts at the parameters."""
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.tree.map(jnp.copy, params))
 
 
 def abstract_state(
     init: Callable[[Key[Array, ""]], Params], optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """Shapes, types and shardings of the state, without allocating it."""
+    """Return the shapes, types and shardings of the state, without allocation."""
     shapes = jax.eval_shape(lambda key: new_state(init(key), optimizer), jax.random.key(0))
     shardings = state_shardings(shapes, mesh)
     return jax.tree.map(
@@ -44,13 +44,13 @@ def init_state(
     mesh: Mesh,
     key: Key[Array, ""],
 ) -> TrainState:
-    """Initialise every leaf on the devices where it will live; optimizer moments do not follow by themselves."""
+    """Initialize every leaf on its devices."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(init, optimizer, mesh))
-    # Drawing hundreds of small arrays compiles for long and runs once.
+    # The initialization of hundreds of small arrays takes long to compile and runs once.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return jax.jit(lambda key: new_state(init(key), optimizer), out_shardings=shardings, compiler_options=options)(key)
 
 
 def ema_decay(limit: float, step: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """min(limit, (1 + n) / (10 + n)): the average forgets its start quickly, then slowly (MDLM)."""
+    """Return the decay of the moving average at step n, min(limit, (1 + n) / (10 + n)) (MDLM, public code)."""
     return jnp.minimum(limit, (1 + step) / (10 + step))

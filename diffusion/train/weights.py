@@ -1,4 +1,4 @@
-"""Weights to evaluate and sample with: one tree of averaged parameters in a folder, without the optimizer."""
+"""Weights for evaluation and sampling: averaged parameters in a folder, without the optimizer state."""
 
 import shutil
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from diffusion.types import Params
 
 
 def save_weights(folder: Path, params: Params) -> None:
-    """Write the tree; an older one in the same folder is replaced."""
+    """Write the parameters, and replace previous ones in the folder."""
     if jax.process_index() == 0:
         shutil.rmtree(folder, ignore_errors=True)
     with ocp.StandardCheckpointer() as checkpointer:
@@ -22,12 +22,14 @@ def save_weights(folder: Path, params: Params) -> None:
 
 
 def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> Params:
-    """Read the tree onto a mesh; top-level parts among `added` that the folder lacks start as `init` makes them.
+    """Load parameters onto a mesh; parts in `added` that the folder does not have are initialized with `init`.
+
+    `added` are top-level names of the tree.
 
     Raises:
-      ValueError: when the folder holds no weights, or those of another model.
+      ValueError: if the folder does not contain weights, or contains those of another model.
     """
-    weights_exist(folder)
+    check_weights(folder)
     shapes = jax.eval_shape(init, jax.random.key(0))
     shardings = state_shardings(shapes, mesh)
     abstract = jax.tree.map(
@@ -46,12 +48,13 @@ def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> P
         params = checkpointer.restore(folder.absolute(), old)
     if not new:
         return params
-    placed = {name: shardings[name] for name in new}
-    fresh = jax.jit(lambda key: {name: init(key)[name] for name in new}, out_shardings=placed)(jax.random.key(0))
-    return {name: fresh[name] if name in new else params[name] for name in abstract}
+    new_shardings = {name: shardings[name] for name in new}
+    initial = jax.jit(lambda key: {name: init(key)[name] for name in new}, out_shardings=new_shardings)
+    initialized = initial(jax.random.key(0))
+    return {name: initialized[name] if name in new else params[name] for name in abstract}
 
 
-def weights_exist(folder: Path) -> None:
-    """Raise ValueError unless the folder holds a complete tree of weights."""
+def check_weights(folder: Path) -> None:
+    """Raise ValueError unless the folder contains complete weights."""
     if not (folder / "_METADATA").exists():
         raise ValueError(f"checkpoint: {folder} holds no weights; write them with `launch.py train` or `convert`")

@@ -1,4 +1,4 @@
-"""Metrics go to JSON lines always, and to TensorBoard and Weights & Biases where they are installed."""
+"""Writers of metrics to JSON lines, and to TensorBoard and Weights & Biases if they are installed."""
 
 import importlib.util
 import json
@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 class Writer:
-    """Append one record a call to `metrics.jsonl`, and mirror it to what is installed.
+    """A writer that appends one record per call to `metrics.jsonl` and to installed loggers.
 
-    TensorBoard needs the package tensorboardX; Weights & Biases needs wandb and the variable WANDB_PROJECT.
-    A resumed run appends; records at or after `resume_step` were lost with the crash and are dropped first.
+    TensorBoard needs the package tensorboardX; Weights & Biases needs wandb and the variable WANDB_PROJECT. A resumed
+    run first deletes the records of steps after `resume_step`, which it repeats.
     """
 
     def __init__(self, directory: Path, name: str, config: dict, resume_step: int = 0):
         self.path = directory / "metrics.jsonl"
         if self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if parse_step(line) <= resume_step]
-            self.path.write_text("".join(line + "\n" for line in kept))
+            lines = [line for line in self.path.read_text().splitlines() if parse_step(line) <= resume_step]
+            self.path.write_text("".join(line + "\n" for line in lines))
         self.file = self.path.open("a")
         self.board = self.wandb = None
         if importlib.util.find_spec("tensorboardX"):
@@ -30,7 +30,7 @@ class Writer:
             self.wandb = wandb.init(name=name, id=directory.name, config=config, dir=str(directory), resume="allow")
 
     def write(self, step: int, **values: float) -> None:
-        """Record values at a step."""
+        """Write the values of a step."""
         self.file.write(json.dumps({"step": step, **values}) + "\n")
         self.file.flush()
         if self.board:
@@ -40,7 +40,7 @@ class Writer:
             self.wandb.log(values, step=step)
 
     def close(self) -> None:
-        """Flush and close every target."""
+        """Close the file and all loggers."""
         self.file.close()
         if self.board:
             self.board.close()
@@ -49,7 +49,7 @@ class Writer:
 
 
 def parse_step(line: str) -> float:
-    """The step of a record; a line cut short by a crash sorts last, so that it is dropped."""
+    """Return the step of a record, or infinity for an incomplete line after a crash, so that it is deleted."""
     try:
         return json.loads(line)["step"]
     except (json.JSONDecodeError, KeyError, TypeError):
@@ -57,7 +57,7 @@ def parse_step(line: str) -> float:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """All complete records of a metrics file."""
+    """Return all complete records of a file of metrics, or none without a file."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines() if parse_step(line) != float("inf")]

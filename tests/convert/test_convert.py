@@ -1,4 +1,4 @@
-"""Converted checkpoints give the PyTorch logits (law 10); a wrong file gives one clear line."""
+"""Converted checkpoints, compared with the logits of PyTorch (law 10), and errors of invalid files."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency: 
 
 import safetensors.torch  # noqa: E402
 
-from experiments import torch_reference as reference  # noqa: E402
+from experiments.benchmarks import torch_reference as reference  # noqa: E402
 
 VOCAB, LENGTH, SIZES = 23, 9, dict(hidden=32, blocks=3, heads=4)
 TOKENS = np.random.default_rng(0).integers(0, VOCAB, (2, LENGTH))
@@ -52,7 +52,7 @@ def assert_same_logits(path, model):
 
 def test_mdlm_safetensors(mdlm, tmp_path):
     safetensors.torch.save_file(backbone(mdlm), tmp_path / "model.safetensors")
-    assert "backbone.rotary_emb.inv_freq" in backbone(mdlm), "the file holds the buffer that is to be dropped"
+    assert "backbone.rotary_emb.inv_freq" in backbone(mdlm), "the file contains the buffer that conversion drops"
     assert_same_logits(tmp_path, mdlm)
 
 
@@ -65,7 +65,7 @@ def test_mdlm_autoregressive_baseline(tmp_path):
 
 
 class Configuration:
-    """Stands for the configuration objects that training code pickles into its checkpoints."""
+    """A configuration object like those that training code stores in checkpoints."""
 
     def __init__(self):
         self.nested = {"length": 8}
@@ -110,7 +110,7 @@ def test_gpt2(prefix, tmp_path):
     torch.manual_seed(0)
     model = reference.perturb(reference.GPT2(vocab_size=VOCAB, context=12, **SIZES)).eval()
     state = {prefix + name: value.contiguous() for name, value in model.state_dict().items()}
-    # Public files also list the causal masks and, sometimes, the tied output layer.
+    # Public files also contain causal masks and, sometimes, the tied output layer.
     state |= {f"{prefix}h.{index}.attn.bias": torch.ones(1, 1, 12, 12) for index in range(3)}
     state |= {"lm_head.weight": state[f"{prefix}wte.weight"].clone()} if prefix else {}
     path = tmp_path / ("pytorch_model.bin" if prefix else "model.safetensors")
@@ -121,7 +121,7 @@ def test_gpt2(prefix, tmp_path):
     np.testing.assert_allclose(actual, logits_of(model, TOKENS), atol=1e-4)
 
 
-def test_refusals_name_the_tensor(mdlm, tmp_path):
+def test_errors_name_the_tensor(mdlm, tmp_path):
     path = tmp_path / "model.safetensors"
 
     def refused(match, state, load=load_mdlm):
@@ -137,7 +137,7 @@ def test_refusals_name_the_tensor(mdlm, tmp_path):
     refused("'wte.weight' is missing", state, load=load_gpt2)
 
 
-def test_unreadable_files_get_one_line(tmp_path):
+def test_unreadable_files_raise_one_line(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read_tensors(tmp_path / "none.pt")
     with pytest.raises(FileNotFoundError, match="neither"):
@@ -150,7 +150,7 @@ def test_unreadable_files_get_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_average_of_another_length_is_refused(mdlm, tmp_path):
+def test_average_of_another_length_raises(mdlm, tmp_path):
     checkpoint = {"state_dict": backbone(mdlm), "ema": {"shadow_params": [torch.ones(3)]}}
     torch.save(checkpoint, tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match="1 averaged tensors"):

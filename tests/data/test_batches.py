@@ -1,4 +1,4 @@
-"""Batches: pure in (seed, step), fresh order each epoch, the same global batch on any number of hosts."""
+"""Batches: pure in (seed, step), a new order in each epoch, the same global batch on any number of hosts."""
 
 import threading
 
@@ -31,7 +31,7 @@ def test_a_batch_depends_on_seed_and_step_alone(dataset):
     assert ids(get(10**9)) == ids(get(10**9))
 
 
-def test_every_epoch_holds_every_example_once_in_a_fresh_order(dataset):
+def test_every_epoch_holds_every_example_once_in_a_new_order(dataset):
     get = batches(dataset, "train", 4, seed=0)
     stream = [example for step in range(10) for example in ids(get(step))]
     epochs = [stream[start : start + EXAMPLES] for start in range(0, 40, EXAMPLES)]
@@ -57,19 +57,19 @@ def test_hosts_share_one_global_batch(dataset, hosts):
             np.testing.assert_array_equal(np.concatenate([share[index][name] for share in shares]), array)
 
 
-def test_evaluation_sees_every_example_once_and_fills_up_with_nothing(dataset):
-    found = list(evaluation_batches(dataset, "train", 4))
-    assert len(evaluation_batches(dataset, "train", 4)) == len(found) == 3
-    assert all(batch["tokens"].shape == (4, 3) for batch in found)
-    assert found[2]["weights"].tolist() == [[1.0] * 3, [1.0] * 3, [0.0] * 3, [0.0] * 3]
-    total = sum((batch["tokens"] * batch["weights"]).sum() for batch in found)
-    assert total / sum(batch["weights"].sum() for batch in found) == np.mean(range(EXAMPLES))
+def test_evaluation_has_every_example_once_and_fill_of_weight_0(dataset):
+    evaluation = list(evaluation_batches(dataset, "train", 4))
+    assert len(evaluation_batches(dataset, "train", 4)) == len(evaluation) == 3
+    assert all(batch["tokens"].shape == (4, 3) for batch in evaluation)
+    assert evaluation[2]["weights"].tolist() == [[1.0] * 3, [1.0] * 3, [0.0] * 3, [0.0] * 3]
+    total = sum((batch["tokens"] * batch["weights"]).sum() for batch in evaluation)
+    assert total / sum(batch["weights"].sum() for batch in evaluation) == np.mean(range(EXAMPLES))
     assert [ids(batch) for batch in evaluation_batches(dataset, "train", 4, limit=4)] == [[0, 1, 2, 3]]
     (larger,) = evaluation_batches(dataset, "validation", 8)  # a split smaller than the batch
     assert larger["weights"].sum() == 15
 
 
-def test_what_does_not_divide_or_fit_is_refused(dataset):
+def test_batch_sizes_that_do_not_divide_or_fit_are_refused(dataset):
     with pytest.raises(ValueError, match="batch_size: 5 does not divide by 2 processes"):
         batches(dataset, "train", 5, 0, process_count=2)
     with pytest.raises(ValueError, match="batch_size: 11 is more than the 10 examples"):

@@ -29,5 +29,5 @@ def test_rules(rule, raw, expected):
     assert detokenizers.DETOKENIZERS[rule](raw) == expected
 
 
-def test_news_and_web_text_are_left_as_they_are():
+def test_news_and_web_text_are_unchanged():
     assert not {"ag_news", "openwebtext", "enwiki2018", "text8"} & set(detokenizers.DETOKENIZERS)

@@ -1,4 +1,4 @@
-"""Windows of genomes: exact tokens, labels and splits, what is left out, and messages."""
+"""Windows of genomes: exact tokens, labels and splits, omissions, and messages."""
 
 import gzip
 import lzma
@@ -11,12 +11,12 @@ from diffusion.data import load_dataset, loader, sequences
 from diffusion.data.arrays import label_count
 from diffusion.data.genomes import TEN_SPECIES
 from tests.genome_files import (
+    check_refusals,
     fields,
     ids,
-    labelled,
+    labeled,
     random_sequence,
-    real,
-    refuses_what_does_not_fit,
+    real_data,
     rows,
     split_of,
 )
@@ -38,7 +38,7 @@ def folded(sequences_):
 
 
 def windows_of(text, length, name, block):
-    """(split, window) of all windows that are N by at most half, read as A, C, G, T and N."""
+    """(split, window) of all windows of which at most half is N, read as A, C, G, T and N."""
     text = "".join(letter if letter in "ACGT" else "N" for letter in text.upper())
     for start in range(0, len(text) - length + 1, length):
         window = text[start : start + length]
@@ -49,35 +49,35 @@ def windows_of(text, length, name, block):
 @pytest.fixture(scope="module")
 def genomes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("genomes")
-    made = []
+    content = []
     for name, pack in SMALL.items():
-        made.append(
+        content.append(
             {
                 "X": random_sequence(4000, "ACGTACGTacgtRN"),
                 "II": random_sequence(2, "A") + "N" * 60 + random_sequence(1003),
             }
         )
-        (folder / name).write_bytes(pack(folded(made[-1]).encode()))
-    return folder, made
+        (folder / name).write_bytes(pack(folded(content[-1]).encode()))
+    return folder, content
 
 
-def test_windows_lie_side_by_side_and_blocks_of_them_in_one_split(genomes, monkeypatch):
-    folder, made = genomes
+def test_windows_are_adjacent_and_those_of_a_block_share_a_split(genomes, monkeypatch):
+    folder, content = genomes
     monkeypatch.setattr(sequences, "BLOCK", 64)
-    with pytest.warns(UserWarning, match=r"N by more than half") as caught:
+    with pytest.warns(UserWarning, match=r"more than half N") as caught:
         dataset = load_dataset(fields("genomes_small", folder, length=16))
     expected = {"train": [], "validation": [], "test": []}
     total = 0
-    for species, sequences_ in enumerate(made):
+    for species, sequences_ in enumerate(content):
         for name, text in sequences_.items():
             total += len(text) // 16
             for split, window in windows_of(text, 16, f"{species}/{name}", 64):
                 expected[split].append((window, species))
     for split in expected:
-        assert labelled(dataset, split) == sorted(expected[split])
+        assert labeled(dataset, split) == sorted(expected[split])
         assert len({label for _, label in expected[split]}) > 1
         assert dataset.statistics[split].characters == dataset.statistics[split].tokens == 16 * len(expected[split])
-    left_out = sum(int(str(warning.message).split()[1]) for warning in caught if "N by" in str(warning.message))
+    left_out = sum(int(str(warning.message).split()[1]) for warning in caught if "half N" in str(warning.message))
     assert left_out == total - sum(map(len, expected.values())) >= 12
     assert dataset.label_names == ("A.thaliana", "C.elegans", "D.melanogaster", "E.coli")
     assert dataset.start is None
@@ -91,27 +91,27 @@ def test_windows_of_another_length_are_in_the_same_split(genomes, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         short, long = (load_dataset(fields("genomes_small", folder, length=length)) for length in (16, 32))
-    halves = {row[half : half + 16] for row, _ in labelled(long, "test") for half in (0, 16)}
-    assert halves and halves & {row for row, _ in labelled(short, "test")}
-    assert not halves & {row for row, _ in labelled(short, "train")}
+    halves = {row[half : half + 16] for row, _ in labeled(long, "test") for half in (0, 16)}
+    assert halves and halves & {row for row, _ in labeled(short, "test")}
+    assert not halves & {row for row, _ in labeled(short, "train")}
     assert short.fingerprint != long.fingerprint
 
 
 def write_ten(folder, name="{}.GRCh38.dna.fa.gz"):
-    made = []
+    content = []
     for species in TEN_SPECIES:
-        made.append({"1": random_sequence(1000), "2": random_sequence(650)})
-        (folder / name.format(species)).write_bytes(gzip.compress(folded(made[-1]).encode()))
-    return made
+        content.append({"1": random_sequence(1000), "2": random_sequence(650)})
+        (folder / name.format(species)).write_bytes(gzip.compress(folded(content[-1]).encode()))
+    return content
 
 
 def test_ten_genomes_are_packed_once_with_their_labels(tmp_path, monkeypatch):
     folder = tmp_path / "fasta"
     folder.mkdir()
-    made = write_ten(folder)
+    content = write_ten(folder)
     monkeypatch.setattr(sequences, "BLOCK", 64)
     expected = {"train": [], "validation": [], "test": []}
-    for species, sequences_ in enumerate(made):
+    for species, sequences_ in enumerate(content):
         for name, text in sequences_.items():
             for split, window in windows_of(text, 32, f"{species}/{name}", 64):
                 expected[split].append((window, species))
@@ -121,13 +121,13 @@ def test_ten_genomes_are_packed_once_with_their_labels(tmp_path, monkeypatch):
         monkeypatch.setattr(loader, "MEMORY_LIMIT", memory)
         dataset = load_dataset(settings)
         for split in expected:
-            assert labelled(dataset, split) == sorted(expected[split]) != []
+            assert labeled(dataset, split) == sorted(expected[split]) != []
             assert dataset.statistics[split].characters == 32 * len(expected[split])
-        found = rows(dataset, "train")
-        # In an order of TFDS's that has nothing to do with that of the files, and is the same each time.
-        assert len(set(found["label"][:40])) > 5
-        order = found["tokens"] if order is None else order
-        np.testing.assert_array_equal(found["tokens"], order)
+        batch = rows(dataset, "train")
+        # In TFDS's order, which is fixed and independent of that of the files.
+        assert len(set(batch["label"][:40])) > 5
+        order = batch["tokens"] if order is None else order
+        np.testing.assert_array_equal(batch["tokens"], order)
     assert dataset.split("train").source[0]["tokens"].dtype == np.uint8
     assert dataset.labels == label_count("ten_species") == 10 and dataset.label_names == TEN_SPECIES
     assert len(list((tmp_path / "cache" / "packed").iterdir())) == 1
@@ -147,48 +147,48 @@ def parquet(file, sequences_, labels, column="species_label"):
 
 
 def test_tables_of_sequences_keep_the_splits_of_their_files(tmp_path):
-    made = {split: [random_sequence(32) for _ in range(20)] for split in ("train", "test", "dev")}
-    parquet(tmp_path / "a/data/train-00000-of-00001.parquet", made["train"], [number % 10 for number in range(20)])
+    content = {split: [random_sequence(32) for _ in range(20)] for split in ("train", "test", "dev")}
+    parquet(tmp_path / "a/data/train-00000-of-00001.parquet", content["train"], [number % 10 for number in range(20)])
     names = [TEN_SPECIES[number % 10].replace("_", " ") for number in range(20)]
-    parquet(tmp_path / "a/data/test-00000-of-00001.parquet", made["test"], names, column="species")
+    parquet(tmp_path / "a/data/test-00000-of-00001.parquet", content["test"], names, column="species")
     settings = fields("ten_species", tmp_path / "a", length=16, cache_dir=str(tmp_path / "cache"))
 
     def expected(split):
-        pairs = [(text, number % 10) for number, text in enumerate(made[split])]
+        pairs = [(text, number % 10) for number, text in enumerate(content[split])]
         return sorted((ids(text[at : at + 16]), label) for text, label in pairs for at in (0, 16))
 
     two = load_dataset(settings)
-    assert labelled(two, "train") == expected("train")
-    assert labelled(two, "test") == labelled(two, "validation") == expected("test")
-    parquet(tmp_path / "a/dev/0000.parquet", made["dev"], [number % 10 for number in range(20)])
+    assert labeled(two, "train") == expected("train")
+    assert labeled(two, "test") == labeled(two, "validation") == expected("test")
+    parquet(tmp_path / "a/dev/0000.parquet", content["dev"], [number % 10 for number in range(20)])
     three = load_dataset(settings)
-    assert labelled(three, "validation") == expected("dev") and labelled(three, "test") == expected("test")
+    assert labeled(three, "validation") == expected("dev") and labeled(three, "test") == expected("test")
     assert three.fingerprint != two.fingerprint
     (tmp_path / "a/data/train-00000-of-00001.parquet").rename(tmp_path / "a/data/more.parquet")
-    with pytest.raises(ValueError, match=r"data\.path: data/more\.parquet does not tell its split"):
+    with pytest.raises(ValueError, match=r"data\.path: data/more\.parquet does not name its split"):
         load_dataset(settings)
     (tmp_path / "a/data/more.parquet").unlink()
-    with pytest.raises(ValueError, match=r"data\.path: no file tells that it is of the train split"):
+    with pytest.raises(ValueError, match=r"data\.path: no file names the train split"):
         load_dataset(settings)
 
 
-def test_a_table_of_one_split_is_cut_by_runs_of_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(sequences, "RUN", 2)
-    made = [random_sequence(20) for _ in range(400)]
-    parquet(tmp_path / "default/train/0000.parquet", made, [3] * 400)
+def test_a_table_of_one_split_is_split_by_blocks_of_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(sequences, "ROWS_PER_BLOCK", 2)
+    content = [random_sequence(20) for _ in range(400)]
+    parquet(tmp_path / "default/train/0000.parquet", content, [3] * 400)
     dataset = load_dataset(fields("ten_species", tmp_path, cache_dir=str(tmp_path / "cache")))
     for split in ("train", "validation", "test"):
         mine = [
             ids(text[:16])
-            for row, text in enumerate(made)
+            for row, text in enumerate(content)
             if split_of(f"default/train/0000.parquet/{row // 2}/0") == split
         ]
-        assert labelled(dataset, split) == sorted((window, 3) for window in mine) != []
+        assert labeled(dataset, split) == sorted((window, 3) for window in mine) != []
 
 
 def test_sequences_shorter_than_a_window_are_counted(tmp_path):
-    made = {split: [random_sequence(8 + number) for number in range(40)] for split in ("train", "test")}
-    for split, texts in made.items():
+    content = {split: [random_sequence(8 + number) for number in range(40)] for split in ("train", "test")}
+    for split, texts in content.items():
         parquet(tmp_path / f"{split}.parquet", texts, [3] * len(texts))
     settings = fields("ten_species", tmp_path, cache_dir=str(tmp_path / "cache"))
     with pytest.warns(UserWarning, match=r"^data\.length: ") as caught:
@@ -204,10 +204,10 @@ def test_sequences_shorter_than_a_window_are_counted(tmp_path):
 def test_damaged_tables_are_named(tmp_path):
     settings = fields("ten_species", tmp_path, cache_dir=str(tmp_path / "cache"))
     for content, message in (
-        ((["ACGT" * 4], [10]), "row 0 of .* names the species 10, which is not known"),
-        ((["ACGT" * 4], ["Homo erectus"]), "names the species 'Homo erectus'"),
+        ((["ACGT" * 4], [10]), "row 0 of .* names the unknown species 10"),
+        ((["ACGT" * 4], ["Homo erectus"]), "names the unknown species 'Homo erectus'"),
         (([None, "ACGT" * 4], [1, 1]), "row 0 of .* has None for a sequence"),
-        ((["hello world"], [1]), "is no file of nucleotides .*'e' is no nucleotide"),
+        ((["hello world"], [1]), "is not a file of nucleotides .*'e' is not a nucleotide"),
         ((["ACGT"], [1], "kind"), "has no column species_label or species or label"),
     ):
         parquet(tmp_path / "a.parquet", *content)
@@ -220,9 +220,9 @@ def test_damaged_genomes_are_named(genomes, tmp_path):
     for file in genomes[0].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     for name, content, message in (
-        ("C.elegans.fa", b"ACGT\n", r"C\.elegans\.fa is no FASTA: it begins with 'ACGT', not with '>'"),
-        ("C.elegans.fa", b"\n", "is no FASTA: it is empty"),
-        ("C.elegans.fa", b">p\nMEEPQSDPSV\n", "is no file of nucleotides .*'E' is no nucleotide"),
+        ("C.elegans.fa", b"ACGT\n", r"C\.elegans\.fa is not FASTA: it begins with 'ACGT', not with '>'"),
+        ("C.elegans.fa", b"\n", "is not FASTA: it is empty"),
+        ("C.elegans.fa", b">p\nMEEPQSDPSV\n", "is not a file of nucleotides .*'E' is not a nucleotide"),
         ("C.elegans.fa", b"\xff\xfe\x00", "is not UTF-8 text"),
         ("A.thaliana.fa.gz", gzip.compress(b">1\nACGT")[:-9], "a compressed file in .* is damaged"),
         ("D.melanogaster.fasta.xz", lzma.compress(b">1\nACGT")[:-9], "a compressed file in .* is damaged"),
@@ -243,7 +243,7 @@ def test_missing_files_and_fields_that_do_not_fit_are_named(source, genomes, tmp
     if source == "ten_species":
         write_ten(tmp_path)
     place = {"genomes_small": genomes[0], "ten_species": tmp_path}[source]
-    refuses_what_does_not_fit(source, place)
+    check_refusals(source, place)
     with (
         pytest.warns(UserWarning, match="are left out"),
         pytest.raises(ValueError, match=r"data\.length: the train split"),
@@ -253,7 +253,7 @@ def test_missing_files_and_fields_that_do_not_fit_are_named(source, genomes, tmp
 
 @pytest.mark.filterwarnings("ignore:data.path")
 def test_the_real_genomes_have_their_known_sizes():
-    dataset = load_dataset(fields("genomes_small", real("genomes_small"), length=256))
+    dataset = load_dataset(fields("genomes_small", real_data("genomes_small"), length=256))
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     assert sizes == {"train": 29_175, "validation": 1_235, "test": 1_603}
     counts = sum(np.bincount(rows(dataset, split)["label"], minlength=4) for split in sizes)

@@ -1,4 +1,4 @@
-"""load_dataset: examples and statistics from files, the cache and its safety, and messages for bad input."""
+"""Loading of data sets: examples and statistics from files, the cache and its safety, and messages for bad input."""
 
 import dataclasses
 import json
@@ -77,8 +77,8 @@ def test_examples_may_stay_on_disk(settings, dataset, monkeypatch):
     monkeypatch.setattr(loader, "MEMORY_LIMIT", 0)
     on_disk = load_dataset(settings).split("train")
     assert on_disk._block is None
-    chosen = [3, 0, 3, len(on_disk) - 1]
-    np.testing.assert_array_equal(on_disk.rows(chosen)["tokens"], dataset.split("train").rows(chosen)["tokens"])
+    indices = [3, 0, 3, len(on_disk) - 1]
+    np.testing.assert_array_equal(on_disk.rows(indices)["tokens"], dataset.split("train").rows(indices)["tokens"])
 
 
 def test_padded_examples_keep_their_weights(settings):
@@ -103,7 +103,7 @@ def test_trained_tokenizers_learn_from_the_training_split(settings, cache):
     assert other.fingerprint == bpe.fingerprint
 
 
-def test_any_object_with_attributes_will_do(settings, dataset):
+def test_settings_may_be_any_object_with_attributes(settings, dataset):
     import ml_collections
 
     fields = dataclasses.asdict(settings)
@@ -118,7 +118,7 @@ def test_an_unfinished_preparation_is_not_used(settings, tmp_path, dataset):
         "import os, sys\n"
         "from diffusion.data import builder, load_dataset\n"
         "from diffusion.data.settings import DataSettings\n"
-        "builder._publish = lambda *_: os._exit(9)\n"  # dies with everything written but the final rename
+        "builder._publish = lambda *_: os._exit(9)\n"  # ends the process before the final rename
         f"load_dataset(DataSettings(**{dataclasses.asdict(killed)!r}))\n"
     )
     status = subprocess.run([sys.executable, "-c", program], cwd=os.getcwd(), check=False).returncode
@@ -126,12 +126,12 @@ def test_an_unfinished_preparation_is_not_used(settings, tmp_path, dataset):
     left = list((tmp_path / "packed").iterdir())
     assert len(left) == 1 and left[0].name.startswith(".")
     assert load_dataset(killed).statistics == dataset.statistics
-    # A folder without its statistics (damaged by hand) is replaced, not read.
+    # A folder without its statistics (modified from outside) is replaced, not read.
     (folder,) = (path for path in (tmp_path / "packed").iterdir() if not path.name.startswith("."))
     (folder / builder.STATISTICS_FILE).unlink()
     shutil.rmtree(folder / "packed_examples")
     assert load_dataset(killed).statistics == dataset.statistics
-    # What a kill left behind goes once it is a day old.
+    # Abandoned preparations are removed after a day.
     os.utime(left[0], (0, 0))
     (folder / builder.STATISTICS_FILE).unlink()
     load_dataset(killed)
@@ -154,7 +154,7 @@ def test_two_preparations_of_one_recipe_agree(settings, tmp_path, dataset, monke
 
     def overtaken(work, folder):
         monkeypatch.setattr(builder, "_publish", publish)
-        load_dataset(shared)  # the other process finishes while this one is about to
+        load_dataset(shared)  # the other process finishes first
         publish(work, folder)
 
     monkeypatch.setattr(builder, "_publish", overtaken)
@@ -162,7 +162,7 @@ def test_two_preparations_of_one_recipe_agree(settings, tmp_path, dataset, monke
     assert len(list((tmp_path / "packed").iterdir())) == 1
 
 
-def test_short_splits_are_left_out_and_named(settings, tmp_path):
+def test_short_splits_are_omitted_and_named(settings, tmp_path):
     file = tmp_path / "short.txt"
     file.write_text("word " * 100)
     short = dataclasses.replace(settings, path=str(file), length=60, cache_dir=str(tmp_path / "cache"))
@@ -175,7 +175,7 @@ def test_short_splits_are_left_out_and_named(settings, tmp_path):
     assert len(list((tmp_path / "cache" / "packed").iterdir())) == 1
 
 
-def test_the_record_beside_the_examples_says_what_they_are(cache, dataset):
+def test_the_record_beside_the_examples_describes_them(cache, dataset):
     (folder,) = cache.glob(f"packed/*-{dataset.fingerprint[:16]}")
     record = json.loads((folder / "statistics.json").read_text())
     assert record["recipe"]["tokenizer_fingerprint"] == dataset.tokenizer.fingerprint
@@ -240,7 +240,7 @@ def test_ready_made_arrays_are_checked():
     assert padded.fingerprint != data.fingerprint
     with pytest.raises(ValueError, match="token id 258"):
         dataset_from_arrays({"train": tokens}, bytes_tokenizer())
-    with pytest.raises(ValueError, match="must be arrays"):
+    with pytest.raises(ValueError, match="expected shapes"):
         dataset_from_arrays({"train": tokens, "test": tokens[:, :2]}, bytes_tokenizer())
 
 

@@ -1,4 +1,4 @@
-"""QM9's molecules: every layout, exact token ids, splits without leaks, what is left out, and messages."""
+"""QM9's molecules: every layout, exact token ids, splits without leaks, omissions, and messages."""
 
 import csv
 import gzip
@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from diffusion.data import batches, load_dataset
-from diffusion.data.alphabets import smiles_vocabulary
+from diffusion.data.symbol_tokenizers import smiles_vocabulary
 
-# Written token by token, so that the tokenizer is not asked for what it should give.
+# Lists of tokens, so that expected ids do not depend on the tokenizer.
 SPACED = [
     "C",
     "C C O",
@@ -78,14 +78,14 @@ def test_examples_are_the_tokens_between_specials_that_count(dataset):
     assert (dataset.domain, dataset.labels, dataset.label_names, dataset.image) == ("molecules", 0, (), None)
     assert (dataset.tokenizer.name, dataset.model_vocab_size) == ("smiles", len(VOCABULARY) + 4)
     for split in ("train", "validation", "test"):
-        found = rows(dataset, split)
+        batch = rows(dataset, split)
         expected = []
         for text in MOLECULES:
             if split_of(text) == split:
                 ids = [BOS, *(VOCABULARY.index(token) for token in TOKENS[text]), EOS]
                 expected.append(ids + [PAD] * (LENGTH - len(ids)))
-        assert sorted(found["tokens"].tolist()) == sorted(expected)
-        assert (found["weights"] == 1).all() and "label" not in found
+        assert sorted(batch["tokens"].tolist()) == sorted(expected)
+        assert (batch["weights"] == 1).all() and "label" not in batch
         texts = [text for text in MOLECULES if split_of(text) == split]
         statistics = dataset.statistics[split]
         assert (statistics.examples, statistics.tokens) == (len(texts), len(texts) * LENGTH)
@@ -102,7 +102,7 @@ def test_the_order_is_fixed_and_not_that_of_the_file(dataset, file):
     assert set(map(dataset.tokenizer.decode, batch["tokens"])) <= set(written)
 
 
-def test_text_is_what_stands_before_the_first_end(dataset):
+def test_text_ends_before_the_first_end(dataset):
     tokenizer = dataset.tokenizer
     for text in MOLECULES:
         if split_of(text) == "train":
@@ -139,7 +139,7 @@ def in_parquet(folder):
 
     (folder / "data").mkdir()
     for number, part in enumerate((MOLECULES[:20], MOLECULES[20:])):
-        # As at Hugging Face: the strings that were given, and RDKit's, which are read.
+        # As at Hugging Face: the original strings, and RDKit's, which are read.
         table = pyarrow.table(
             {"smiles": ["?"] * len(part), "canonical_smiles": part, "pos": [[[0.0, 1.0]]] * len(part)}
         )
@@ -184,7 +184,7 @@ def test_every_layout_holds_the_same_molecules(layout, tmp_path, dataset):
     read = load_dataset(fields(tmp_path))
     for split in dataset.splits:
         assert sorted(rows(read, split)["tokens"].tolist()) == sorted(rows(dataset, split)["tokens"].tolist())
-    if layout != "tfds":  # which has an order of its own
+    if layout != "tfds":  # which has its own order
         assert read.fingerprint == dataset.fingerprint
 
 
@@ -196,7 +196,7 @@ def test_repeats_stay_in_one_split(tmp_path):
     assert sum(map(len, twice.splits.values())) == 2 * len(MOLECULES)
 
 
-def test_what_is_left_out_is_counted(tmp_path, dataset):
+def test_omitted_molecules_are_counted(tmp_path, dataset):
     long = next("C" * 14 + "O" * n for n in range(2, 99) if split_of("C" * 14 + "O" * n) == "train")
     stranger = held_out("[Xe]")
     (tmp_path / "QM9_smiles.txt").write_text("\n".join([*MOLECULES, long, stranger, "C" * 14]))
@@ -211,7 +211,7 @@ def test_what_is_left_out_is_counted(tmp_path, dataset):
     assert read.tokenizer.fingerprint == dataset.tokenizer.fingerprint
 
 
-def test_a_set_too_small_to_hold_anything_out_says_so(tmp_path):
+def test_a_set_without_held_out_molecules_is_named(tmp_path):
     (tmp_path / "QM9_smiles.txt").write_text("C\n" if split_of("C") == "train" else "CCO\n")
     symbols = 1 if split_of("C") == "train" else 2
     read = load_dataset(fields(tmp_path, vocab_size=symbols + 3))
@@ -226,8 +226,8 @@ def test_a_set_too_small_to_hold_anything_out_says_so(tmp_path):
         (None, {}, r"data\.path: qm9 expects QM9_smiles\.txt or a table .*; pass --config\.data\.path=FOLDER"),
         (None, {"path": ""}, r"data\.path: qm9 expects .*\(data\.path is empty\)"),
         ("\n\n", {}, r"data\.path: .* holds no molecule"),
-        ("CCO\n" * 3 + "Hello world\n", {}, r"data\.path: .* holds 'Hello world', which is no SMILES"),
-        ("C[NH\n", {}, r"data\.path: .* holds 'C\[NH', which is no SMILES"),
+        ("CCO\n" * 3 + "Hello world\n", {}, r"data\.path: .* holds 'Hello world', which is not SMILES"),
+        ("C[NH\n", {}, r"data\.path: .* holds 'C\[NH', which is not SMILES"),
         (MOLECULES, {"vocab_size": 40}, rf"data\.vocab_size: 40 does not fit qm9; .*vocab_size={len(VOCABULARY) + 3}"),
         (MOLECULES, {"tokenizer": "bytes"}, r"data\.tokenizer: 'bytes' does not fit qm9; .*tokenizer=smiles"),
         (MOLECULES, {"tokenizer": "bpe", "vocab_size": 30}, r"data\.vocab_size: 30 .*molecules .* of their own"),
@@ -252,7 +252,7 @@ def test_damaged_files_are_named(tmp_path):
         ("QM9_smiles.txt.xz", whole[: len(whole) // 2], "a compressed file in .* is damaged"),
         ("QM9_smiles.txt.gz", gzip.compress(b"C")[:-4], "a compressed file in .* is damaged"),
         ("QM9_smiles.txt", b"C\xff\xfe", "is not UTF-8 text"),
-        ("a.parquet", b"PAR1 but no more", r"a\.parquet is damaged or no Parquet file"),
+        ("a.parquet", b"PAR1 but no more", r"a\.parquet is damaged or not a Parquet file"),
         ("a.csv", b"index,name\n1,C\n", "has no column canonical_smiles or smiles"),
         ("a.jsonl", b'{"smiles": 3}\n', "holds 3 where a SMILES string is expected"),
     ):
@@ -265,12 +265,12 @@ def test_damaged_files_are_named(tmp_path):
 
 def test_other_tokenizers_cannot_read_molecules(dataset, file, tmp_path):
     (tmp_path / "QM9_smiles.txt").write_text("CCO")
-    with pytest.raises(ValueError, match=r"data\.source: qm9 is no text, so tokenizer 'smiles' cannot read it"):
+    with pytest.raises(ValueError, match=r"data\.source: qm9 is not text, so tokenizer 'smiles' cannot read it"):
         load_dataset(fields(tmp_path, vocab_size=5), tokenizer=dataset.tokenizer)
     assert load_dataset(fields(file), tokenizer=dataset.tokenizer).fingerprint == dataset.fingerprint
 
 
-def test_pieces_between_tokens_are_seen():
+def test_pieces_between_tokens_are_in_the_vocabulary():
     assert smiles_vocabulary(["CClBr[nH]%10%1H"]) == sorted(["C", "Cl", "Br", "[nH]", "%10", "%", "1", "H"])
 
 
@@ -282,8 +282,10 @@ def test_the_real_qm9_has_its_known_sizes():
         data = load_dataset(fields(Path(root) / "qm9_smiles", length=32, vocab_size=44))
     sizes = {name: len(split) for name, split in data.splits.items()}
     assert sizes == {"train": 119_771, "validation": 6_626, "test": 6_617}
-    found = {split: np.unique(rows(data, split)["tokens"], axis=0) for split in sizes}
-    everything = np.unique(np.concatenate(list(found.values())), axis=0)
-    assert sum(map(len, found.values())) == len(everything) == 132_751  # as many as differ, less the one left out
+    split_tokens = {split: np.unique(rows(data, split)["tokens"], axis=0) for split in sizes}
+    everything = np.unique(np.concatenate(list(split_tokens.values())), axis=0)
+    assert (
+        sum(map(len, split_tokens.values())) == len(everything) == 132_751
+    )  # distinct molecules, without the omitted one
     ring = [data.tokenizer.bos_id, *data.tokenizer.encode("C1CC1"), data.tokenizer.eos_id]
     assert (everything == np.array(ring + [data.tokenizer.filler_id] * 25)).all(1).any()

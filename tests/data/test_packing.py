@@ -1,4 +1,4 @@
-"""Packing: layouts by hand, exact counts, and the text that comes back."""
+"""Packing: layouts computed manually, exact counts, and the text after decoding."""
 
 import numpy as np
 import pytest
@@ -30,9 +30,9 @@ def test_wrapped_with_bos_and_eos_is_the_layout_of_the_papers():
     assert Statistics(tokens=3).bits_per_byte(1.0) is None
 
 
-def test_wrapped_plain_drops_the_remainder_and_counts_only_what_stays():
+def test_wrapped_without_ends_drops_and_does_not_count_the_remainder():
     rows, statistics = pack(["abé", "fg"], 4, bos_eos=False)
-    # stream: a b C3 A9 EOS f g EOS -> both cuts whole; then drop with length 5
+    # stream: a b C3 A9 EOS f g EOS -> two whole cuts; with length 5 a remainder
     assert rows.tolist() == [[*"abé".encode()], [EOS, *b"fg", EOS]]
     assert (statistics.tokens, statistics.characters, statistics.bytes) == (8, 5, 6)
     rows, statistics = pack(["abé", "fg"], 3, bos_eos=False)
@@ -41,7 +41,7 @@ def test_wrapped_plain_drops_the_remainder_and_counts_only_what_stays():
     assert (statistics.characters, statistics.bytes, statistics.dropped_tokens) == (4, 5, 2)
 
 
-def test_running_text_gets_no_eos():
+def test_continuous_text_has_no_eos():
     rows, statistics = pack(["abc", "def"], 2, bos_eos=False, separated=False)
     assert rows.tolist() == [[97, 98], [99, 100], [101, 102]]
     assert statistics.tokens == statistics.characters == 6
@@ -67,7 +67,7 @@ def test_wrapping_does_not_depend_on_batching(monkeypatch):
     np.testing.assert_array_equal(np.where(stream == EOS, ord("|"), stream), list(text)[: len(stream)])
 
 
-def test_padded_truncates_fills_and_weighs():
+def test_padded_truncates_fills_and_weights():
     statistics = Statistics()
     encoded = encode_documents(["ab", "abcdef"], TOKENIZER, statistics)
     (block,) = padded(encoded, TOKENIZER, 5, statistics)
@@ -76,7 +76,7 @@ def test_padded_truncates_fills_and_weighs():
     assert (statistics.tokens, statistics.characters, statistics.dropped_tokens) == (9, 6, 3)
 
 
-def test_an_alphabet_without_eos_cannot_be_framed():
+def test_an_alphabet_without_eos_cannot_have_bos_eos():
     tokenizer = characters_tokenizer("ab", end=False)
     with pytest.raises(ValueError, match=r"data\.bos_eos.*pass --config\.data\.bos_eos=False"):
         pack(["abab"], 4, tokenizer=tokenizer)

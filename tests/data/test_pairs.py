@@ -1,4 +1,4 @@
-"""Pairs: the made-up tasks, files in the layouts of their hosts, and an exact account of what is left out."""
+"""Pairs: the synthetic tasks, files in their published layouts, and exact counts of omitted pairs."""
 
 import gzip
 import json
@@ -12,7 +12,7 @@ import pytest
 
 from diffusion.data.batches import batches, evaluation_batches
 from diffusion.data.pair_sources import open_pairs
-from diffusion.data.pair_tasks import DIALECTS, SHARED, SOURCE_WORDS, dictionary, in_words, translations
+from diffusion.data.pair_tasks import DIALECTS, SHARED, SOURCE_WORDS, dictionary, spell_number, translations
 from diffusion.data.pairs import UNKNOWN, PairSettings, load_pairs, text_of, words_tokenizer
 from diffusion.data.splits import split_of
 
@@ -54,7 +54,7 @@ def test_dialects_have_four_references_and_no_source_in_two_splits(dialects):
     for source, known in zip(sources, references, strict=True):
         assert split_of(source) == "test" and 4 <= len(source.split()) <= 8 and len(known) == DIALECTS
     assert len(set(test.texts(range(len(test)))[0])) == len(test)
-    # The target is one of them, and which one is not told.
+    # The target is one of them, and the source does not determine which.
     rows = test.rows(range(50))
     targets = [text_of(dialects.tokenizer, row) for row in rows["tokens"]]
     spoken = [known.index(target) for known, target in zip(references, targets, strict=True)]
@@ -69,10 +69,10 @@ def test_rows_end_in_eos_and_are_filled_with_padding(dialects):
     tokenizer = dialects.tokenizer
     for tokens, weights in (("tokens", "weights"), ("source", "source_weights")):
         assert rows[tokens].dtype == np.int32 and rows[weights].dtype == np.float32
-        for ids, real in zip(rows[tokens], rows[weights], strict=True):
-            count = int(real.sum())
+        for ids, weight in zip(rows[tokens], rows[weights], strict=True):
+            count = int(weight.sum())
             assert ids[count - 1] == tokenizer.eos_id and (ids[count:] == tokenizer.pad_id).all()
-            assert (real[:count] == 1).all() and (ids[: count - 1] < tokenizer.eos_id).all()
+            assert (weight[:count] == 1).all() and (ids[: count - 1] < tokenizer.eos_id).all()
     assert dialects.model_vocab_size == tokenizer.pad_id + 1
 
 
@@ -99,7 +99,7 @@ def test_batches_read_pairs_as_any_data_set(dialects):
     ],
 )  # fmt: skip
 def test_numbers_in_words(number, words):
-    assert in_words(int(number)) == words
+    assert spell_number(int(number)) == words
 
 
 def test_number_words_both_ways():
@@ -108,12 +108,12 @@ def test_number_words_both_ways():
     )
     sources, targets = one.split("test").texts(range(20))
     for words, (digits,) in zip(sources, targets, strict=True):
-        assert in_words(int(digits.replace(" ", ""))) == words
+        assert spell_number(int(digits.replace(" ", ""))) == words
     assert other.split("test").texts([0])[0] == [targets[0][0]]
     statistics = one.split("validation").statistics
     assert statistics.left_out == statistics.empty == 0 and statistics.examples > 1000
     with pytest.raises(ValueError, match=r"data.source: number_words knows numbers of up to 12 digits"):
-        in_words(10**12)
+        spell_number(10**12)
     with pytest.raises(ValueError, match=r"data.reverse: dialects are translated one way"):
         open_pairs("dialects", "", reverse=True)
 
@@ -129,7 +129,7 @@ def test_tatoeba_splits_by_source_and_groups_references(tmp_path):
     for pair in parts["test"]:
         number = pair.source.split()[1]
         assert pair.references == (f"Satz {number}", f"Anderer Satz {number}")
-    # The file is sorted by length; the first of a split are not the shortest.
+    # The file is sorted by length, but the first pairs of a split are not the shortest.
     numbers = [int(pair.source.split()[1].rstrip(".")) for pair in parts["test"]]
     assert len(numbers) > 2 and numbers != sorted(numbers)
     turned = open_pairs("tatoeba", folder, reverse=True)
@@ -142,7 +142,7 @@ def test_tatoeba_splits_by_source_and_groups_references(tmp_path):
         read(open_pairs("tatoeba", str(tmp_path / "bad")), "train")
 
 
-def test_two_files_a_split(tmp_path):
+def test_two_files_per_split(tmp_path):
     german, english = "Guten Tag\nZwei\n", "Good day\nTwo\n"
     files = {"train.de.gz": german, "train.en.gz": english, "valid.de": german, "valid.en": english}
     folder = write(tmp_path, files | {"test.de-en.de": "Drei\n", "test.de-en.en": "Three\n"})
@@ -193,7 +193,7 @@ def test_tables(tmp_path):
         open_pairs("wmt99", "")
 
 
-def test_what_is_too_long_is_counted_and_said(tmp_path):
+def test_pairs_that_exceed_a_length_are_counted_with_a_warning(tmp_path):
     long = "eins zwei drei vier fünf"
     files = {"train.de": f"kurz\n{long}\n\n", "train.en": "short\nshort\nshort\n"}
     files |= {"test.de": f"{long}\nkurz\n", "test.en": f"short\n{long}\n"}
@@ -205,7 +205,7 @@ def test_what_is_too_long_is_counted_and_said(tmp_path):
     messages = [str(one.message) for one in said]
     assert "data.length: 1 pairs of the train split of iwslt14 exceed 4 source or 5 target tokens: left out" in messages
     assert "data.path: 1 pairs of the train split of iwslt14 lack a side: left out" in messages
-    # Test sets stay whole: tokens are cut, texts are not.
+    # Test sets stay complete: tokens are cut, texts are not.
     with pytest.warns(UserWarning, match="2 pairs of the test split of iwslt14 exceed .* cut"):
         test = data.split("test")
         assert len(test) == 2
@@ -236,7 +236,7 @@ def test_one_bpe_for_both_sides(tmp_path):
     assert again.fingerprint == data.fingerprint
     other = load_pairs(PairSettings("iwslt14", folder, **fields))
     assert other.tokenizer.fingerprint != data.tokenizer.fingerprint
-    # Bytes need no training; a tokenizer may be given.
+    # Bytes need no training; a tokenizer may be passed.
     assert load_pairs(PairSettings("iwslt14", folder, tokenizer="bytes")).tokenizer.vocab_size == 257
     assert load_pairs(PairSettings("iwslt14", folder), data.tokenizer).tokenizer is data.tokenizer
     with pytest.raises(ValueError, match=r"data.tokenizer: unknown 'sounds'; known for pairs: words, bpe, bytes, file"):

@@ -1,4 +1,4 @@
-"""CoNaLa and HumanEval: documents, splits without leaks, infilling tasks, and the line for what is wrong."""
+"""CoNaLa and HumanEval: documents, splits without leaks, infilling tasks, and one-line errors."""
 
 import gzip
 import hashlib
@@ -48,7 +48,7 @@ def write_conala(folder, train=PAIRS, test=TESTS):
     return folder
 
 
-def real(name):
+def real_data(name):
     root = os.environ.get("DIFFUSION_TEST_DATA")
     if not root or not (Path(root) / name).is_dir():
         pytest.skip(f"set DIFFUSION_TEST_DATA to a folder that holds {name}/ to check the real data")
@@ -74,7 +74,7 @@ def test_conala_holds_out_whole_questions(tmp_path):
     assert 2 <= len(read(source, "validation")) <= 30
 
 
-def test_content_decides_the_hash_not_the_compression(tmp_path):
+def test_the_hash_is_that_of_the_content_not_of_the_compression(tmp_path):
     first = opened("conala", write_conala(tmp_path / "1"))
     folder = write_conala(tmp_path / "2")
     (folder / "conala-train.json.xz").write_bytes(lzma.compress((folder / "conala-train.json").read_bytes()))
@@ -83,7 +83,7 @@ def test_content_decides_the_hash_not_the_compression(tmp_path):
     assert opened("conala", write_conala(tmp_path / "3", test=TESTS * 2)).content_hash != first.content_hash
 
 
-def test_the_file_that_lies_least_deep_is_read(tmp_path):
+def test_the_shallowest_file_is_read(tmp_path):
     write_conala(tmp_path / "old", train=PAIRS[:4])
     write_conala(tmp_path)
     (tmp_path / "conala-train.json.bak").write_text("no")
@@ -124,7 +124,7 @@ def test_a_task_for_every_line_that_is_not_blank(problems):
     ]
 
 
-def test_what_is_missing_or_damaged_is_said_in_one_line(tmp_path):
+def test_missing_and_damaged_files_are_named_in_one_line(tmp_path):
     pair = PAIRS[0]
     conala = [
         ("", "conala expects conala-train.json and conala-test.json"),
@@ -178,18 +178,22 @@ def test_what_is_missing_or_damaged_is_said_in_one_line(tmp_path):
 def check(error):
     said = str(error)
     assert said.startswith("data.path: ") and said.count("data.path: ") == 1 and "\n" not in said
-    assert "https://" in said  # where to get it
+    assert "https://" in said  # the origin
 
 
 def test_the_real_conala():
-    source = opened("conala", real("conala"))
+    source = opened("conala", real_data("conala"))
     texts = {split: read(source, split) for split in source.documents}
-    assert {split: len(found) for split, found in texts.items()} == {"train": 2258, "validation": 121, "test": 500}
-    assert all(text.startswith("# ") and "\n" in text.strip() for found in texts.values() for text in found)
+    assert {split: len(documents) for split, documents in texts.items()} == {
+        "train": 2258,
+        "validation": 121,
+        "test": 500,
+    }
+    assert all(text.startswith("# ") and "\n" in text.strip() for documents in texts.values() for text in documents)
 
 
 def test_the_real_humaneval_has_the_published_number_of_lines():
-    folder = real("humaneval")
+    folder = real_data("humaneval")
     texts = read(opened("humaneval", folder), "test")
     assert len(texts) == 164
     for text in texts:

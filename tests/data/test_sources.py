@@ -1,4 +1,4 @@
-"""Every source on files written here: documents, splits, content hashes, and the line for what is missing."""
+"""Every text source on small files: documents, splits, content hashes, and one-line errors."""
 
 import gzip
 import hashlib
@@ -36,7 +36,7 @@ def json_lines(rows):
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def test_python_stdlib_leaves_tests_out_and_splits_by_path(tmp_path):
+def test_python_stdlib_omits_tests_and_splits_by_path(tmp_path):
     code = {f"package/module{i}.py": f"x = {i}\n" for i in range(200)}
     out = {
         "test/test_x.py": "no",
@@ -77,7 +77,7 @@ def test_text_files_of_a_folder_are_split_by_file(tmp_path):
     with pytest.warns(UserWarning, match="2 files of .* are not UTF-8"):
         source = opened("text_files", tmp_path)
     texts = {split: read(source, split) for split in source.documents}
-    assert {split: len(found) for split, found in texts.items()} == {"train": 36, "validation": 2, "test": 2}
+    assert {split: len(documents) for split, documents in texts.items()} == {"train": 36, "validation": 2, "test": 2}
     assert sorted(itertools.chain(*texts.values())) == sorted([text.lstrip("\ufeff") for text in files.values()])
 
 
@@ -99,7 +99,7 @@ def test_paragraphs_and_lines_are_documents_on_request(tmp_path):
     source = opened("text_files", file, document="line")
     texts = {split: read(source, split) for split in source.documents}
     assert sorted(itertools.chain(*texts.values())) == sorted([f"line {i}" for i in range(300)] + ["line 7"] * 2)
-    assert sum("line 7" in found for found in texts.values()) == 1  # repeats stay in one split
+    assert sum("line 7" in documents for documents in texts.values()) == 1  # repeats stay in one split
     write(tmp_path / "folder", {f"{i}": f"one {i}\n\n \ntwo {i}\n" for i in range(3)})
     source = opened("text_files", tmp_path / "folder", document="paragraph")
     assert [len(read(source, split)) for split in ("train", "validation", "test")] == [2, 2, 2]
@@ -239,7 +239,7 @@ def test_zero_shot_corpora_read_rows_as_the_papers_do(tmp_path):
         assert read(source, "validation") == ["first (a) .\nsecond, b."] and read(source, "test") == ["x, y"]
 
 
-def test_what_is_missing_is_said_in_one_line(tmp_path):
+def test_missing_files_are_named_in_one_line(tmp_path):
     write(tmp_path / "empty_files", {"a.txt": "  \n"})
     cases = [("nonsense", "", r"data\.source: unknown 'nonsense'; known: ag_news, .*wikitext")]
     for name in sources.SOURCES:
@@ -274,5 +274,5 @@ def test_large_contents_are_hashed_by_their_ends_and_sizes(tmp_path, monkeypatch
         file.write_bytes(content)
         hashes.add(readers.content_hash([("name", file)]))
     assert len(hashes) == 3
-    file.write_bytes(b"a" + middle + b"y" + middle[1:] + middle + b"x")  # the middle is not read: the price of speed
+    file.write_bytes(b"a" + middle + b"y" + middle[1:] + middle + b"x")  # the middle is not read
     assert readers.content_hash([("name", file)]) in hashes

@@ -1,4 +1,4 @@
-"""Splice sites: exact tokens, labels and splits, what is left out, and messages."""
+"""Splice sites: exact tokens, labels and splits, omissions, and messages."""
 
 import gzip
 import lzma
@@ -6,18 +6,18 @@ import lzma
 import numpy as np
 import pytest
 
-from diffusion.data import alphabets, load_dataset
+from diffusion.data import load_dataset, symbol_tokenizers
 from diffusion.data.arrays import LABELS, label_count
 from tests.genome_files import (
     BEGIN,
     END,
     PAD,
+    check_refusals,
     fields,
     ids,
-    labelled,
+    labeled,
     random_sequence,
-    real,
-    refuses_what_does_not_fit,
+    real_data,
     rows,
     split_of,
 )
@@ -25,7 +25,7 @@ from tests.genome_files import (
 
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory):
-    """Files of rows, and (site, species, gene) of all of them: 120 genes a species with two rows each."""
+    """Files of rows, and (site, species, gene) of all of them: 120 genes per species with two rows each."""
     folder = tmp_path_factory.mktemp("sites")
     records = []
     for species, code in enumerate(("at", "ce", "dm")):
@@ -50,12 +50,12 @@ def test_a_splice_site_is_its_nucleotides_between_its_ends_then_padding(sites):
     for split in ("train", "validation", "test"):
         mine = [(site, species) for site, species, gene in records if split_of(gene) == split]
         expected = sorted(((BEGIN, *ids(site), END) + (PAD,) * (14 - len(site)), species) for site, species in mine)
-        assert labelled(dataset, split) == expected and len({species for _, species in expected}) == 3
+        assert labeled(dataset, split) == expected and len({species for _, species in expected}) == 3
         assert (rows(dataset, split)["weights"] == 1).all()
         statistics = dataset.statistics[split]
         assert (statistics.examples, statistics.tokens) == (len(mine), 16 * len(mine))
         assert statistics.characters == statistics.bytes == sum(len(site) for site, _ in mine)
-    # Any first examples are of all species, whatever the order of the files.
+    # Any first examples contain all species, independently of the order of the files.
     assert set(rows(dataset, "train")["label"][:30]) == {0, 1, 2}
     first = rows(load_dataset(fields("splice_sites", folder)), "train")["tokens"]
     np.testing.assert_array_equal(first, rows(dataset, "train")["tokens"])
@@ -71,7 +71,7 @@ def test_splice_sites_that_are_too_long_are_counted(sites):
         load_dataset(fields("splice_sites", folder, length=5))
 
 
-def test_nucleotides_decode_to_what_stands_before_the_first_end(sites):
+def test_nucleotides_decode_to_the_text_before_the_first_end(sites):
     tokenizer = load_dataset(fields("splice_sites", sites[0])).tokenizer
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.filler_id, tokenizer.mask_id) == (BEGIN, END, PAD, 8)
     assert tokenizer.encode("ACGTNacgtnRU-").tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 4, 4, 4]
@@ -84,10 +84,10 @@ def test_nucleotides_decode_to_what_stands_before_the_first_end(sites):
         assert tokenizer.decode(np.array(row)) == text
         assert tokenizer.documents(np.array(row)) == ([text] if text else [])
     assert tokenizer.decode_text(np.array([0, 1, 2, 3, END, 0])) == "ACGT"
-    bare = alphabets.nucleotides()
+    bare = symbol_tokenizers.nucleotides()
     assert (bare.bos_id, bare.eos_id, bare.filler_id, bare.mask_id) == (None, 5, 6, 7)
     assert bare.fingerprint != tokenizer.fingerprint
-    with pytest.raises(ValueError, match=r"data\.tokenizer: 'E' is no nucleotide"):
+    with pytest.raises(ValueError, match=r"data\.tokenizer: 'E' is not a nucleotide"):
         tokenizer.encode("ACE")
 
 
@@ -96,7 +96,7 @@ def test_damaged_splice_sites_are_named(sites, tmp_path):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     for content, message in (
         (b"ACG GTAG ACG 3 gene\nACG GTAG ACG gene\n", r"line 2 of .*eie\.dm\.txt has 4 fields, not exon, intron"),
-        (b"ACG 12 ACG 3 gene\n", "is no file of nucleotides .*'1' is no nucleotide"),
+        (b"ACG 12 ACG 3 gene\n", "is not a file of nucleotides .*'1' is not a nucleotide"),
     ):
         (tmp_path / "eie.dm.txt").write_bytes(content)
         with pytest.raises(ValueError, match=rf"data\.path: .*{message}") as caught:
@@ -105,18 +105,18 @@ def test_damaged_splice_sites_are_named(sites, tmp_path):
 
 
 def test_missing_files_and_fields_that_do_not_fit_are_named(sites):
-    refuses_what_does_not_fit("splice_sites", sites[0])
+    check_refusals("splice_sites", sites[0])
 
 
 def test_the_real_splice_sites_begin_and_end_as_introns_do():
-    dataset = load_dataset(fields("splice_sites", real("splice_sites"), length=256))
+    dataset = load_dataset(fields("splice_sites", real_data("splice_sites"), length=256))
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     assert sizes == {"train": 122_508, "validation": 6_835, "test": 6_863}
-    found = rows(dataset, "test")
-    assert np.bincount(found["label"]).tolist() == [3259, 2689, 915]
-    ends = (found["tokens"] == END).argmax(1)
-    tokens, each = found["tokens"], np.arange(len(ends))
+    batch = rows(dataset, "test")
+    assert np.bincount(batch["label"]).tolist() == [3259, 2689, 915]
+    ends = (batch["tokens"] == END).argmax(1)
+    tokens, each = batch["tokens"], np.arange(len(ends))
     assert (tokens[:, 0] == BEGIN).all()
-    # Exons of 50: the intron between them starts GT and ends AG.
+    # Between exons of 50 the intron starts with GT and ends with AG.
     assert (tokens[:, 51] == 2).all() and (tokens[:, 52] == 3).all()
     assert (tokens[each, ends - 52] == 0).all() and (tokens[each, ends - 51] == 2).all()

@@ -1,4 +1,4 @@
-"""Molecules and splice sites that are made on the spot: right by construction, the same everywhere."""
+"""Synthetic molecules and splice sites: correct by construction, and equal on every machine."""
 
 from types import SimpleNamespace
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from diffusion.data import load_dataset
-from diffusion.evaluate.genomes import predict_species, species_model, splice_rule
-from diffusion.evaluate.molecules import parse
+from diffusion.metrics.genomes import predict_species, species_model, splice_rule
+from diffusion.metrics.molecules import parse
 
 MOLECULES = dict(source="simple_molecules", tokenizer="smiles", length=16, vocab_size=9)
 INTRONS = dict(source="simple_introns", tokenizer="nucleotides", length=144, vocab_size=8)
@@ -25,7 +25,7 @@ def test_simple_molecules_are_valid_and_of_three_kinds():
     assert (data.domain, data.labels) == ("molecules", 0)
     parts = {split: texts(data, split)[0] for split in ("train", "validation", "test")}
     everything = [text for part in parts.values() for text in part]
-    # 27 + 81 + 243 chains, as many rings, and a methyl group on every second atom that is no oxygen.
+    # 27 + 81 + 243 chains, as many rings, and a methyl group on every second atom that is not oxygen.
     assert len(everything) == len(set(everything)) == 351 * 2 + 351 * 2 // 3
     assert min(map(len, parts.values())) > 20
     assert all(molecule is not None for molecule in parse(everything))
@@ -33,7 +33,7 @@ def test_simple_molecules_are_valid_and_of_three_kinds():
     assert data.fingerprint == load_dataset(SimpleNamespace(**MOLECULES)).fingerprint
 
 
-def test_simple_introns_keep_the_splice_rule_and_tell_their_species():
+def test_simple_introns_obey_the_splice_rule_and_reveal_their_species():
     data = load_dataset(SimpleNamespace(**INTRONS))
     assert (data.domain, data.label_names) == ("genomes", ("rich_in_AT", "rich_in_GC", "rich_in_CT"))
     train, labels = texts(data, "train")
@@ -46,13 +46,13 @@ def test_simple_introns_keep_the_splice_rule_and_tell_their_species():
         },
         3,
     )
-    test, asked = texts(data, "test")
-    assert np.mean(predict_species(test, model) == asked) > 0.95
+    test, labels = texts(data, "test")
+    assert np.mean(predict_species(test, model) == labels) > 0.95
     assert len(set(train) | set(test)) == len(train) + len(test)
     longer = load_dataset(SimpleNamespace(**(INTRONS | dict(length=256))))
     assert {len(text) for text in texts(longer, "train")[0]} == set(range(140, 151))
 
 
-def test_introns_need_room():
+def test_introns_that_exceed_the_length_are_refused():
     with pytest.raises(ValueError, match=r"data\.length: 141 is too short; pass --config\.data\.length=142, or more"):
         load_dataset(SimpleNamespace(**(INTRONS | dict(length=141))))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tokenizers as hf
 
-from diffusion.data import vocabularies
+from diffusion.data import subword
 from diffusion.data.tokenizers import bytes_tokenizer, characters_tokenizer
 
 TEXTS = [
@@ -25,25 +25,25 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(folder):
-    return vocabularies.trained_bpe(TEXTS * 20, 300, folder / "bpe" / "tokenizer.json")
+    return subword.trained_bpe(TEXTS * 20, 300, folder / "bpe" / "tokenizer.json")
 
 
 @pytest.fixture(scope="module")
 def tiny_gpt2(folder):
-    symbols = list(vocabularies.byte_alphabet())
+    symbols = list(subword.byte_alphabet())
     merges = [("t", "h"), ("th", "e"), ("Ġ", "the")]
     names = [*symbols, *("".join(pair) for pair in merges), "<|endoftext|>"]
     (folder / "encoder.json").write_text(json.dumps({name: i for i, name in enumerate(names)}), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (folder / "vocab.bpe").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return vocabularies.gpt2(str(folder))
+    return subword.gpt2(str(folder))
 
 
 @pytest.fixture(scope="module")
 def tiny_wordpiece(folder):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "cat", "##s", "sat", ".", "na", "##ive"]
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
-    return vocabularies.wordpiece(str(folder))
+    return subword.wordpiece(str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -117,24 +117,24 @@ def test_characters_keep_the_order_of_their_alphabet():
 
 def test_training_is_deterministic_bounded_and_saved(folder, trained, monkeypatch):
     file = folder / "bpe" / "tokenizer.json"
-    again = vocabularies.trained_bpe(TEXTS * 20, 300, folder / "again" / "tokenizer.json")
+    again = subword.trained_bpe(TEXTS * 20, 300, folder / "again" / "tokenizer.json")
     assert again.fingerprint == trained.fingerprint
     assert (folder / "again" / "tokenizer.json").read_text() == file.read_text()
-    from_cache = vocabularies.trained_bpe(iter(()), 300, file)  # nothing to learn from: it must read the file
+    from_cache = subword.trained_bpe(iter(()), 300, file)  # no documents: it must read the file
     assert from_cache.fingerprint == trained.fingerprint
     file_damaged = folder / "damaged" / "tokenizer.json"
     file_damaged.parent.mkdir()
     file_damaged.write_text(file.read_text()[:500])
-    assert vocabularies.trained_bpe(TEXTS * 20, 300, file_damaged).fingerprint == trained.fingerprint
-    monkeypatch.setattr(vocabularies, "SAMPLE_CHARACTERS", 10)
-    assert "".join(vocabularies._prefix(["abcdef", "ghijkl", "mnopqr"])) == "abcdefghij"
+    assert subword.trained_bpe(TEXTS * 20, 300, file_damaged).fingerprint == trained.fingerprint
+    monkeypatch.setattr(subword, "SAMPLE_CHARACTERS", 10)
+    assert "".join(subword._prefix(["abcdef", "ghijkl", "mnopqr"])) == "abcdefghij"
 
 
 def test_wordpiece_covers_text_by_offsets(tiny_wordpiece):
     text = "The  cats sat☃. "
     encoded = tiny_wordpiece.encode_spans([text])[0]
     assert encoded.ids.tolist()[:3] == [4, 5, 6]
-    assert encoded.characters.tolist()[:3] == [3, 5, 1]  # a token covers what lies between it and the one before
+    assert encoded.characters.tolist()[:3] == [3, 5, 1]  # a token covers the text since its predecessor
     assert encoded.characters.sum() == len(text)
     assert encoded.bytes.sum() == len(text.encode())
     assert tiny_wordpiece.covered(encoded.ids) is None
@@ -145,27 +145,27 @@ def test_a_tokenizer_file_brings_its_own_specials(folder):
     library = hf.Tokenizer(hf.models.WordLevel({"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]"))
     library.pre_tokenizer = hf.pre_tokenizers.Whitespace()
     library.save(str(folder / "plain.json"))
-    plain = vocabularies.from_file(str(folder / "plain.json"))
-    assert (plain.vocab_size, plain.eos_id, plain.bos_id) == (4, 3, 3)  # none named: one is appended
+    plain = subword.from_file(str(folder / "plain.json"))
+    assert (plain.vocab_size, plain.eos_id, plain.bos_id) == (4, 3, 3)  # without a known name EOS is appended
     library.add_special_tokens(["<s>", "</s>"])
     library.save(str(folder / "tokenizer.json"))
-    named = vocabularies.from_file(str(folder))
+    named = subword.from_file(str(folder))
     assert (named.vocab_size, named.eos_id, named.bos_id) == (5, 4, 3)
     assert 4 not in named.encode("a </s> b")
     encoded = named.encode_spans(["a  b"])[0]
     assert encoded.ids.tolist() == [1, 2] and encoded.characters.tolist() == [1, 3]
 
 
-def test_missing_vocabularies_say_what_and_where(tmp_path):
+def test_missing_vocabularies_are_named_with_their_origin(tmp_path):
     for make, words in (
-        (vocabularies.gpt2, "gpt2 expects vocab.json or encoder.json"),
-        (vocabularies.wordpiece, "wordpiece expects vocab.txt"),
-        (vocabularies.from_file, "file expects tokenizer.json"),
+        (subword.gpt2, "gpt2 expects vocab.json or encoder.json"),
+        (subword.wordpiece, "wordpiece expects vocab.txt"),
+        (subword.from_file, "file expects tokenizer.json"),
     ):
         for path in ("", str(tmp_path), str(tmp_path / "none")):
             with pytest.raises(ValueError, match=rf"data\.tokenizer_path: {words}") as caught:
                 make(path)
             assert "\n" not in str(caught.value)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"is no tokenizer\.json"):
-        vocabularies.from_file(str(tmp_path))
+    with pytest.raises(ValueError, match=r"is not a tokenizer\.json"):
+        subword.from_file(str(tmp_path))

@@ -11,11 +11,12 @@ import pytest
 from absl import flags
 
 import launch
-from diffusion import build
-from diffusion.data import pair_tasks, pictures, synthetic
+from diffusion.data import glyphs, pair_tasks, synthetic
 from diffusion.train.mesh import make_mesh
-from experiments import allocator
-from experiments.context import Context
+from experiments import families
+from experiments.benchmarks import allocator
+from experiments.plan import Job, to_json
+from experiments.run_context import Run
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 def two_devices():
     """Verbs run on two of the simulated devices: programs for eight take longer and show nothing more."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiments.context.make_mesh", partial(make_mesh, devices=jax.devices()[:2]))
+        patch.setattr("experiments.run_context.make_mesh", partial(make_mesh, devices=jax.devices()[:2]))
         yield
 
 
@@ -34,9 +35,9 @@ def small_data():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pair_tasks, "SENTENCES", 2000)
         patch.setattr(pair_tasks, "NUMBERS", 2000)
-        patch.setitem(pictures.PICTURES, "train", (0, 600))
-        patch.setitem(pictures.REWARDED, "train", (0, 600))
-        for sizes in (pictures.POINTS, synthetic.POINTS):
+        patch.setitem(glyphs.PICTURES, "train", (0, 600))
+        patch.setitem(glyphs.REWARDED, "train", (0, 600))
+        for sizes in (glyphs.POINTS, synthetic.POINTS):
             patch.setitem(sizes, "train", 2000)
         yield
 
@@ -78,10 +79,11 @@ def cli(capsys, monkeypatch, tmp_path):
     return call
 
 
-def context(config, dataset, folder):
-    """A job of this config and these data below a folder, whose network nothing reads."""
-    system = build.system(config, dataset.tokenizer.vocab_size)
-    return Context(config, folder / "job", folder, dataset, system, make_mesh())
+def run_of(config, dataset, folder, needs=None):
+    """A run of this config and these data below a folder, whose network is not used."""
+    system = families.system(config, dataset.tokenizer.vocab_size)
+    job = Job("job", "sample", "row", 0, needs or {}, to_json(config))
+    return Run(job, config, folder, dataset, system, make_mesh())
 
 
 @pytest.fixture(scope="module")

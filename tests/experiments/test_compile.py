@@ -10,7 +10,8 @@ import pytest
 from configs import lidar_mixture, lidar_shapes, mdlm_owt, text8
 from diffusion.train import hardware
 from experiments import compile as ahead_of_time
-from experiments.programs import network_turns, refusal
+from experiments.aot.programs import refusal
+from experiments.families.masked_sampling import network_evaluations
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu is an optional requirement: pip install libtpu"
@@ -74,7 +75,7 @@ def test_bad_input_is_one_line(config, tmp_path):
 
 @needs_libtpu
 @pytest.mark.parametrize("topology", ["v5e:4x5", "v5e-16", "v9z:4x4", "4x4"])
-def test_misspelt_topology_lists_examples(config, topology, tmp_path):
+def test_misspelled_topology_lists_examples(config, topology, tmp_path):
     refused(f"topology: '{topology}' is not a TPU slice .*examples: v4:2x2x1, v5e:4x4", config, "", topology, tmp_path)
 
 
@@ -127,13 +128,11 @@ def test_refusal_is_one_line_with_figures_and_remedy(message, expected):
 def test_turns_of_every_sampler():
     config = text8.get_config("debug")
     length, steps = config.data.length, config.sample.steps
-    assert network_turns(config) == (steps + 1, length)
+    assert network_evaluations(config) == steps + 1
     config.sample.update(length=2 * length, stride=length // 2)
-    assert network_turns(config) == (3 * (steps + 1), length)
+    assert network_evaluations(config) == 3 * (steps + 1)
     config.sample.update(length=0, policy="first_hitting")
-    assert network_turns(config) == (length, length)
-    config.model.causal = True
-    assert network_turns(config) == (length, 1)
+    assert network_evaluations(config) == length
 
 
 def programs_of(name, tmp_path, **fields):
@@ -172,7 +171,7 @@ def test_the_row_that_is_compiled_by_itself_has_a_network():
 
 def test_numbers_on_a_line_are_not_compiled(tmp_path):
     config = lidar_mixture.get_config("debug")
-    with pytest.raises(ValueError, match="row: 'none, DDPM' is an exact model of numbers on a line"):
+    with pytest.raises(ValueError, match="is an exact model of numbers on a line"):
         ahead_of_time.run(lidar_mixture, config, "", "", tmp_path)
 
 

@@ -7,11 +7,10 @@ import pytest
 import safetensors.numpy
 
 from configs.base import defaults
-from diffusion import build
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights
-from experiments import convert
-from experiments.jobs import resolve
+from experiments import convert, families
+from experiments.plan import resolve
 
 VOCAB, HIDDEN, BLOCKS, COND = 23, 64, 2, 16
 
@@ -62,7 +61,7 @@ def test_mdlm_weights_load_into_the_configs_network(adaln, tmp_path, capsys):
     description = json.loads((tmp_path / "out" / "config.json").read_text())
     config = resolve(defaults("test", "debug"), description["overrides"], 0)
     assert config.model.causal is not adaln
-    build.objective(config, system := build.system(config, VOCAB - 1))
+    families.objective(config, system := families.system(config, VOCAB - 1))
     params = load_weights(tmp_path / "out" / "weights", system.init, make_mesh())
     np.testing.assert_array_equal(params["embedding"], tensors["backbone.vocab_embed.embedding"])
     last = tensors[f"backbone.blocks.{BLOCKS - 1}.mlp.2.weight"].T
@@ -123,6 +122,6 @@ def test_conversion_replaces_an_older_one(tmp_path):
     config = resolve(
         defaults("test", "debug"), json.loads((tmp_path / "out" / "config.json").read_text())["overrides"], 0
     )
-    params = load_weights(tmp_path / "out" / "weights", build.system(config, VOCAB - 1).init, make_mesh())
+    params = load_weights(tmp_path / "out" / "weights", families.system(config, VOCAB - 1).init, make_mesh())
     kernel = tensors["backbone.sigma_map.mlp.0.weight"].T
     np.testing.assert_array_equal(params["time_embedder"]["first"]["kernel"], kernel)

@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.base import defaults, tiny
-from diffusion import build
-from diffusion.randomness import example_keys
+from configs.base import defaults
+from configs.recipes.small import tiny
+from diffusion.rng import example_keys
 from diffusion.train.weights import save_weights
-from experiments import context, evaluate, sample, texts
-from experiments.jobs import Job, plain, train_identity
+from experiments import evaluate, families
+from experiments.plan import Job, to_json, train_identity
+from experiments.run import prepare
+from experiments.tasks import text, token_sampling
 
 COUNT = 6
 
@@ -32,7 +34,7 @@ def config(folder):
     made.sample.update(count=COUNT, batch=8, steps=3)
     made.evaluate.update(batches=1, batch=8)
     made.checkpoint = str(folder / "weights")
-    system = build.system(made, 257)
+    system = families.system(made, 257)
     params = jax.jit(system.init)(jax.random.key(0))
     params["head"]["linear"]["bias"] = jax.random.normal(jax.random.key(1), (system.classes,))
     save_weights(folder / "weights", params)
@@ -40,7 +42,7 @@ def config(folder):
 
 
 def job_of(config, verb):
-    return Job("job", verb, "row", 0, [], plain(config))
+    return Job("job", verb, "row", 0, {}, to_json(config))
 
 
 def changed(config, **fields):
@@ -55,7 +57,7 @@ def changed(config, **fields):
 def test_one_model_is_scored_by_several_estimators(config, folder):
     also = ("joint_ce", "bound_grouped", "bound_steps_2")
     job = job_of(changed(config, evaluate__also=also), "evaluate")
-    result = evaluate.run(context.check(job, folder), job)
+    result = evaluate.execute(prepare(job, folder))
     metrics = result["metrics"]
     assert (result["estimator"], result["also"]) == ("bound_marginal", list(also))
     assert metrics["nats_per_token"] == metrics["bound_marginal/nats_per_token"]
@@ -66,29 +68,28 @@ def test_one_model_is_scored_by_several_estimators(config, folder):
 
 def test_given_digit_planes_are_those_of_held_out_examples(config, folder):
     job = job_of(changed(config, sample__planes=(0,)), "sample")
-    made = context.check(job, folder)
-    ((tokens, _),), cost = sample.generate(made, job)
+    made = prepare(job, folder)
+    ((tokens, _),), cost = token_sampling.generate(made, text.TASK)
     table = made.system.process.codec.table
-    assert np.array_equal(table[0][tokens], table[0][texts.held_out(made, COUNT)])
-    assert np.mean(table[1][tokens] == table[1][texts.held_out(made, COUNT)]) < 0.5
+    assert np.array_equal(table[0][tokens], table[0][text.held_out_windows(made, COUNT)])
+    assert np.mean(table[1][tokens] == table[1][text.held_out_windows(made, COUNT)]) < 0.5
     assert (tokens.shape, cost["invalid_code_rate"], cost["evaluations"]) == ((COUNT, 32), 0.0, 4.0)
 
 
 @pytest.mark.parametrize("planes", [(0, 1), (2,), (-1,)])
 def test_planes_that_the_code_has_not_are_refused(config, folder, planes):
-    made = context.check(job_of(changed(config, sample__planes=planes), "sample"), folder)
     with pytest.raises(ValueError, match=r"sample\.planes: .* must be some of 0\.\.1, not all"):
-        sample.check(made)
+        prepare(job_of(changed(config, sample__planes=planes), "sample"), folder)
 
 
 def test_samples_with_digits_of_no_token_are_counted_and_left_out(config, folder, capsys):
-    kept = sample.decodable(np.array([0, 1, 0]))
+    kept = token_sampling.decodable(np.array([0, 1, 0]))
     assert np.array_equal(kept, [True, False, True])
     assert "1 of 3 samples hold digits of no token" in capsys.readouterr().err
     with pytest.raises(
         ValueError, match=r"every one of 3 samples holds digits of no token \(sample\.digits_draw=token"
     ):
-        sample.decodable(np.array([1, 2, 1]))
+        token_sampling.decodable(np.array([1, 2, 1]))
 
 
 @pytest.mark.parametrize(("carry_over", "draw"), [(True, "token"), (True, "marginal"), (False, "token")])
@@ -96,10 +97,10 @@ def test_only_whole_tokens_under_the_filter_never_make_a_code_of_no_token(config
     # Four digits of base 5: of tokens 250..256, whose first digit is 2, few other digits follow it.
     fields = dict(codec__carry_over=carry_over, sample__digits_draw=draw, sample__steps=2, codec__digits=4)
     made = changed(config, **fields)
-    system = context.check(job_of(made, "sample"), folder).system
+    system = prepare(job_of(made, "sample"), folder).system
     keys = example_keys(jax.random.key(0), jnp.arange(16))
     params = jax.jit(system.init)(jax.random.key(2))
-    samples = jax.jit(build.sampler(made, system))(params, keys, jnp.full((16, 32), 257))
+    samples = jax.jit(families.sampler(made, system))(params, keys, jnp.full((16, 32), 257))
     assert np.array_equal(samples.invalid, (samples.tokens == 257).sum(axis=1))
     assert (int(samples.invalid.sum()) == 0) == (carry_over and draw == "token")
 
@@ -126,7 +127,7 @@ def test_bad_fields_are_one_line_that_names_them(config, folder, fields, message
     made = changed(config, **fields)
     with pytest.raises(ValueError, match=message) as caught:
         section = next(iter(fields)).split("__")[0]
-        context.check(job_of(made, section if section in ("evaluate", "sample") else "train"), folder)
+        prepare(job_of(made, section if section in ("evaluate", "sample") else "train"), folder)
     assert "\n" not in str(caught.value)
 
 

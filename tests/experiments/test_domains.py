@@ -7,12 +7,14 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.data import load_dataset
-from diffusion.evaluate.genomes import kmer_distance, predict_species, species_model
-from diffusion.evaluate.molecules import canonical
-from experiments import domains
-from tests.experiments.conftest import context
+from diffusion.metrics.genomes import kmer_distance, predict_species, species_model
+from diffusion.metrics.molecules import canonical
+from experiments.tasks import genomes as genomes_task
+from experiments.tasks import sequences, task_of
+from tests.experiments.conftest import run_of
 
 pytest.importorskip("rdkit")
 LETTERS = list("ACGT")
@@ -51,7 +53,7 @@ def job(tmp_path):
         config = tiny(defaults("domains", "debug"))
         config.judge.update(dict(name="none", reference="test") | options)
         config.sample.policy = "data"
-        return context(config, dataset, tmp_path)
+        return run_of(config, dataset, tmp_path)
 
     return make
 
@@ -68,7 +70,7 @@ def rows(dataset, texts):
 
 def measured(made, tokens, labels):
     """The measures of one set of samples."""
-    (metrics,) = domains.measure(made, [(tokens, labels)])
+    (metrics,) = task_of(made.dataset).measure(made, [(tokens, labels)], {})
     return metrics
 
 
@@ -79,7 +81,7 @@ def whole(dataset, name):
 
 def test_molecules_are_counted_written_and_drawn(job, molecules):
     made = job(molecules)
-    domains.check(made)
+    sequences.check_reference(made)
     known = {molecules.tokenizer.decode(row) for row in whole(molecules, "train")["tokens"]}
     # A molecule of which one spelling trains the model, and the other is held out.
     spelling = next(text for text in sorted(known) if text[::-1] not in known)
@@ -104,9 +106,9 @@ def test_molecules_are_counted_written_and_drawn(job, molecules):
 def test_special_tokens_are_left_out_wherever_they_stand(molecules, genomes):
     tokens = rows(molecules, ["CO", "N"])
     tokens[0, :6] = [molecules.tokenizer.bos_id, *tokens[0, :3], molecules.tokenizer.filler_id, tokens[1, 0]]
-    assert domains.as_texts(molecules.tokenizer, tokens) == ["CON", "N"]
+    assert sequences.as_texts(molecules.tokenizer, tokens) == ["CON", "N"]
     real = genomes.split("test").rows(range(20))["tokens"]
-    assert domains.as_texts(genomes.tokenizer, real) == [genomes.tokenizer.decode(row) for row in real]
+    assert sequences.as_texts(genomes.tokenizer, real) == [genomes.tokenizer.decode(row) for row in real]
 
 
 def test_no_valid_molecule_is_a_result(job, molecules):
@@ -118,26 +120,26 @@ def test_no_valid_molecule_is_a_result(job, molecules):
 
 def test_held_out_molecules_stand_in_for_samples(job, molecules):
     made = job(molecules)
-    tokens, labels = domains.held_out(made, 10)
+    tokens, labels = sequences.held_out(made, 10)
     assert labels is None and len(tokens) == 10
     np.testing.assert_array_equal(tokens, molecules.split("validation").rows(range(10))["tokens"])
     metrics = measured(made, tokens, labels)
     assert metrics["valid_rate"] == 1 and metrics["novel_strings"] <= 10
     other = job(molecules, reference="validation")
-    np.testing.assert_array_equal(domains.held_out(other, 5)[0], molecules.split("test").rows(range(5))["tokens"])
+    np.testing.assert_array_equal(sequences.held_out(other, 5)[0], molecules.split("test").rows(range(5))["tokens"])
 
 
 def test_genomes_are_compared_species_by_species(job, genomes):
     made = job(genomes)
-    domains.check(made)
-    tokens, labels = domains.held_out(made, 1000)
+    sequences.check_reference(made)
+    tokens, labels = sequences.held_out(made, 1000)
     metrics = measured(made, tokens, labels)
     assert metrics["samples"] == len(tokens) == len(genomes.split("validation")) and set(labels) == {0, 1, 2}
     assert metrics["splice_rule"] == metrics["splice_rule/C.elegans"] == metrics["donor"] == metrics["acceptor"] == 1
     assert metrics["species_accuracy"] > 0.95 and metrics["species_f1"] > 0.95
     assert metrics["species_accuracy_real"] > 0.95
     assert 0.25 < metrics["kmer_auroc"] < 0.75
-    texts, test = domains.as_texts(genomes.tokenizer, tokens), whole(genomes, "test")
+    texts, test = sequences.as_texts(genomes.tokenizer, tokens), whole(genomes, "test")
     reference = [genomes.tokenizer.decode(row) for row in test["tokens"][test["label"] == 1]]
     mine = [text for text, label in zip(texts, labels, strict=True) if label == 1]
     assert metrics["kmer3_distance/C.elegans"] == pytest.approx(kmer_distance(mine, reference, 3))
@@ -147,21 +149,21 @@ def test_genomes_are_compared_species_by_species(job, genomes):
     assert lines == [f"{NAMES[label]}\t{text}" for label, text in zip(labels, texts, strict=True)]
 
 
-def test_species_are_learnt_from_the_training_split(job, genomes):
+def test_species_are_learned_from_the_training_split(job, genomes):
     """On sequences of two words, where the species is often mistaken."""
-    tokens, labels = domains.held_out(job(genomes), 1000)
-    short = [text[:7] for text in domains.as_texts(genomes.tokenizer, tokens)]
+    tokens, labels = sequences.held_out(job(genomes), 1000)
+    short = [text[:7] for text in sequences.as_texts(genomes.tokenizer, tokens)]
     metrics = measured(job(genomes), rows(genomes, short), labels)
     train = whole(genomes, "train")
-    texts = domains.as_texts(genomes.tokenizer, train["tokens"])
-    model = species_model(domains.grouped(texts, train["label"], NAMES))
+    texts = sequences.as_texts(genomes.tokenizer, train["tokens"])
+    model = species_model(genomes_task.grouped(texts, train["label"], NAMES))
     expected = np.mean(predict_species(short, model) == labels)
     assert metrics["species_accuracy"] == expected and 0.4 < expected < 0.98
 
 
 def test_another_species_than_asked_for_is_noticed(job, genomes):
     made = job(genomes)
-    tokens, labels = domains.held_out(made, 1000)
+    tokens, labels = sequences.held_out(made, 1000)
     right, wrong = (measured(made, tokens, asked) for asked in (labels, (labels + 1) % 3))
     assert wrong["species_accuracy"] < 0.05 < 0.95 < right["species_accuracy"]
     assert wrong["kmer3_distance"] > 3 * right["kmer3_distance"]
@@ -173,9 +175,9 @@ def test_another_species_than_asked_for_is_noticed(job, genomes):
 
 def test_without_labels_all_sequences_are_one_set(job, genomes):
     made = job(genomes)
-    tokens, _ = domains.held_out(made, 40)
+    tokens, _ = sequences.held_out(made, 40)
     metrics = measured(made, tokens, None)
-    texts = domains.as_texts(genomes.tokenizer, tokens)
+    texts = sequences.as_texts(genomes.tokenizer, tokens)
     reference = [genomes.tokenizer.decode(row) for row in whole(genomes, "test")["tokens"]]
     expected = kmer_distance(texts, reference, 3)
     assert metrics["kmer3_distance"] == pytest.approx(expected)
@@ -199,11 +201,5 @@ def test_broken_sequences_are_a_result(job, genomes):
 )
 def test_what_cannot_be_measured_is_named(options, message, job, genomes):
     with pytest.raises(ValueError, match=message) as caught:
-        domains.check(job(genomes, **options))
+        genomes_task.check(job(genomes, **options))
     assert "\n" not in str(caught.value)
-
-
-def test_other_domains_are_refused(job):
-    blobs = load_dataset(SimpleNamespace(source="blobs", tokenizer="values", length=64, vocab_size=16))
-    with pytest.raises(ValueError, match="blobs holds image, neither molecules nor genomes"):
-        domains.check(job(blobs))

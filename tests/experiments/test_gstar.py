@@ -10,16 +10,17 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import gstar_code
-from configs.base import left_to_right
-from configs.gstar import BASE, GUIDED, PLAIN, predictor
-from diffusion import build
-from diffusion.build import samplers
+from configs.recipes.gstar import BASE, GUIDED, PLAIN, predictor
+from configs.recipes.small import left_to_right
 from diffusion.data import prefetch
 from diffusion.train.loop import Interrupted
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights
-from experiments import context, run, sample, texts, train
-from experiments.jobs import Job, plan, resolve
+from experiments import families, run, train
+from experiments.families import masked_sampling
+from experiments.plan import Job, plan, resolve
+from experiments.run_context import build
+from experiments.tasks import text, token_sampling
 
 DEBUG = "--config=configs/gstar_code.py:debug"
 HEAD, BLOCK = "predictor, head", "predictor, block"
@@ -41,15 +42,15 @@ def workdir(text):
 @pytest.fixture(scope="module")
 def drawn():
     """The tokens of every sampling, by the name of its row."""
-    tokens, generate = {}, sample.generate
+    tokens, generate = {}, token_sampling.generate
 
-    def recorded(job, spec):
-        sets, cost = generate(job, spec)
-        tokens[spec.row] = sets[0].tokens
+    def recorded(run, task):
+        sets, cost = generate(run, task)
+        tokens[run.job.row] = sets[0].tokens
         return sets, cost
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sample, "generate", recorded)
+        patch.setattr(token_sampling, "generate", recorded)
         yield tokens
 
 
@@ -93,7 +94,7 @@ def results(config, workdir, table, drawn):
 
 def system_of(result):
     """The network of a result's config."""
-    return build.system(ConfigDict(result["config"]), 257)
+    return families.system(ConfigDict(result["config"]), 257)
 
 
 def weights_of(result, workdir):
@@ -126,8 +127,8 @@ def test_a_predictor_is_trained_on_its_denoiser_and_asked_by_the_sampler(results
     # The loop's window is [0.05, 0.55]: times 1/2, 3/8, 1/4 and 1/8 of eight steps; the last fill is one pass more.
     cost, system = sampled["metrics"], system_of(sampled)
     assert (cost["predictor_evaluations"], cost["evaluations"]) == (4, STEPS + 1)
-    assert system.error_flops == block_flops(blocks)
-    forward = build.forward_flops(ConfigDict(sampled["config"]), system.classes)
+    assert system.errors.flops == block_flops(blocks)
+    forward = families.forward_flops(ConfigDict(sampled["config"]), system)
     assert cost["gigaflops"] == pytest.approx(((STEPS + 1) * forward + 4 * block_flops(blocks)) / 1e9)
     assert whole(drawn[row])
 
@@ -169,8 +170,8 @@ def test_gaps_are_filled_in_and_their_context_stays(results, workdir, drawn):
     hidden = []
     for name in names:
         result, tokens = found[name], drawn[name]
-        job = context.context(Job("gaps", "sample", name, 0, [], result["config"]), workdir)
-        truth, starts = texts.gaps(job)
+        job = build(Job("gaps", "sample", name, 0, {}, result["config"]), workdir)
+        truth, starts = text.gaps(job)
         gap = (np.arange(32)[None] >= starts[:, None]) & (np.arange(32)[None] < starts[:, None] + GAP)
         assert whole(tokens) and np.all(gap.sum(axis=1) == GAP)
         np.testing.assert_array_equal(tokens[~gap], truth[~gap])
@@ -205,11 +206,11 @@ def test_remasking_fits_networks_that_remember_and_half_known_tokens(results, wo
 def test_labels_of_likelihood_need_the_judge_beside_the_denoiser(config, results, table, workdir):
     found = results(BASE, "AR", "judged")
     (job,) = (job for job in plan([table["judged"]], config, list(table.values())) if job.row == "judged")
-    assert job.needs == [found[BASE]["job"], found["AR"]["job"]]
+    assert job.needs == {"start": found[BASE]["job"], "judge": found["AR"]["job"]}
     # A checkpoint takes the place of the denoiser, not of the judge.
     given = resolve(config, {"checkpoint": "/some/weights"}, 0)
     judge, job = plan([table["judged"]], given, list(table.values()))
-    assert (judge.id, job.needs) == (found["AR"]["job"], [found["AR"]["job"]])
+    assert (judge.id, job.needs) == (found["AR"]["job"], {"judge": found["AR"]["job"]})
     weights = weights_of(found["judged"], workdir)
     assert set(weights) == {"denoiser", "errors", "judge"}
     for part, row in (("denoiser", BASE), ("judge", "AR")):
@@ -240,65 +241,4 @@ def test_every_guided_row_of_the_quick_table_asks():
     assert {"G-Star+, 8", "G-Star-loop, 8", "G-Star-loop, one block, 8"} <= {row["name"] for row in guided}
     for row in guided:
         asking = resolve(made, row["overrides"], 0)
-        assert samplers.questions(asking, build.system(asking, 257)) > 0, row["name"]
-
-
-ASKING, NOT = ("sample", "G-Star-loop, 8"), ("sample", "ancestral, 8")
-LEARNING = ("train", HEAD)
-BAD = {
-    "no predictor to ask": (NOT, {"sample.policy": "gstar"}, "sample.policy: "),
-    "no planner": (NOT, {"sample.policy": "p2", "sample.remask.planner": True}, "sample.policy: "),
-    "no predictor to train": (("train", BASE), {"objective.name": "errors"}, "objective.name: "),
-    "kind": (LEARNING, {"start": "", "predictor.kind": "tail"}, "predictor.kind: unknown 'tail'"),
-    "kind of all rows": (
-        LEARNING,
-        {"predictor.kind": "full"},
-        f"predictor.kind: 'full' reaches every row, and '{BASE}' trains no predictor; leave it out and choose the row: "
-        "rows with a predictor of their own are 'predictor, head', 'predictor, block', 'predictor, full'",
-    ),
-    "causal": (LEARNING, {"start": "", "model.causal": True, "model.adaln": False}, "predictor.kind: "),
-    "mlp": (LEARNING, {"model.net": "mlp"}, "predictor.kind: "),
-    "objective": (LEARNING, {"objective.name": "nelbo"}, "predictor.kind: "),
-    "no denoiser": (LEARNING, {"start": ""}, "start: "),
-    "no weights": (LEARNING, {"checkpoint": "/no/weights"}, "checkpoint: /no/weights holds no weights"),
-    "circle": (LEARNING, {"start": HEAD}, f"start: row '{HEAD}' starts from itself"),
-    "labels": (LEARNING, {"predictor.labels": "guesses"}, "predictor.labels: unknown 'guesses'"),
-    "loss": (LEARNING, {"predictor.loss": "hinge"}, "predictor.loss: unknown 'hinge'"),
-    "scope": (LEARNING, {"predictor.scope": "some"}, "predictor.scope: unknown 'some'"),
-    "augment": (LEARNING, {"predictor.augment.uniform": 2.0}, "predictor.augment.uniform: "),
-    "no judge": (LEARNING, {"predictor.labels": "likelihood"}, "predictor.judge: "),
-    "judge": (
-        LEARNING,
-        {"predictor.labels": "likelihood", "predictor.judge": BASE},
-        f"predictor.judge: row '{BASE}' is not autoregressive",
-    ),
-    "rule": (NOT, {"sample.policy": "remdm", "sample.remask.rule": "some"}, "sample.remask.rule: unknown 'some'"),
-    "schedule": (ASKING, {"sample.remask.schedule": "wavy"}, "sample.remask.schedule: unknown 'wavy'"),
-    "first hitting": (
-        NOT,
-        {"sample.policy": "first_hitting", "sample.remask.schedule": "loop"},
-        "sample.remask.schedule: ",
-    ),
-    "loop's window": (ASKING, {"sample.remask.on": 0.2, "sample.remask.off": 0.5}, "sample.remask: "),
-    "loop's level": (ASKING, {"sample.remask.level": 1.0}, "sample.remask: "),
-    "window": (
-        NOT,
-        {"sample.policy": "star", "sample.remask.on": 0.2, "sample.remask.off": 0.5},
-        "sample.remask: ",
-    ),
-    "eta": (NOT, {"sample.policy": "remdm", "sample.remask.eta": 1.5}, "sample.remask.eta: must lie in [0, 1]"),
-    "causal gaps": (("sample", "AR"), {"sample.infill": GAP}, "sample.infill: "),
-    "wide gaps": (NOT, {"sample.infill": 31}, "sample.infill: "),
-    "gaps behind a prompt": (NOT, {"sample.infill": GAP, "sample.prompt": "the"}, "sample.infill: "),
-    "more gaps than windows": (NOT, {"sample.infill": GAP, "sample.count": 100_000}, "sample.count: "),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_that_names_the_field(cli, fields, case):
-    (verb, row), wrong, said = BAD[case]
-    words = [f"--config.{name}={value}" for name, value in (fields | wrong).items()]
-    status, out, err = cli(verb, DEBUG, f"--row={row}", *words)
-    lines = err.strip().splitlines()
-    assert (status, out, len(lines)) == (2, "", 1), err
-    assert lines[0].startswith(f"launch.py: {said}")
+        assert masked_sampling.predictor_evaluations(asking, families.system(asking, 257)) > 0, row["name"]

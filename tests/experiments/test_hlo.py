@@ -7,7 +7,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from diffusion.train.mesh import make_mesh
-from experiments.hlo import Traffic, collectives, group_size
+from experiments.aot.hlo import Traffic, collectives, group_size
 
 TURNS, WIDTH = 5, 16
 

@@ -6,12 +6,13 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.data import load_dataset
-from diffusion.evaluate.frechet import frechet_distance, moments
-from experiments import images
-from experiments.jobs import Job
-from tests.experiments.conftest import context
+from diffusion.metrics.frechet import frechet_distance, moments
+from experiments.tasks import images
+from experiments.tasks.token_sampling import SampleSet
+from tests.experiments.conftest import run_of
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +25,15 @@ def job(dataset, tmp_path):
     def make(**options):
         config = tiny(defaults("images", "debug"))
         config.judge.update(dict(name="none", row="", reference="test", checkpoint="", batch=48) | options)
-        return context(config, dataset, tmp_path)
+        return run_of(config, dataset, tmp_path, {"weights": "train-model", "scorer": "train-judge"})
 
     return make
 
 
-SPEC = Job("sample-model", "sample", "model", 0, ["train-model", "train-judge"], {})
+def measured(run, tokens):
+    """The metrics of one set of images."""
+    (metrics,) = images.measure(run, [SampleSet(tokens, None)], {})
+    return metrics
 
 
 def quarters(tokens):
@@ -40,30 +44,30 @@ def quarters(tokens):
 
 def test_distance_is_that_from_the_reference_split_in_the_judges_features(job, dataset, monkeypatch):
     asked = []
-    monkeypatch.setattr(images, "trained_classifier", lambda made, needed: asked.append(needed) or quarters)
+    monkeypatch.setattr(images, "trained_classifier", lambda run: asked.append(run.job.needs["scorer"]) or quarters)
     made = job(name="classifier", row="Classifier")
-    images.check(made)
-    real = images.held_out(made, 100)
+    images.check_judge(made)
+    real, _ = images.held_out(made, 100)
     np.testing.assert_array_equal(real, dataset.split("validation").rows(range(100))["tokens"])
     test = dataset.split("test").rows(range(256))["tokens"]
-    metrics = images.measure(made, SPEC, [real])[0]
+    metrics = measured(made, real)
     expected = frechet_distance(moments(quarters(real)[0]), moments(quarters(test)[0]))
     assert metrics["classifier_frechet"] == pytest.approx(expected) and asked == ["train-judge"]
     assert metrics["samples"] == 100 and metrics["classifier_accuracy"] == 1 and metrics["class_entropy"] > 0.9
     # Pictures that are all alike are far away, and of one class.
-    alike = images.measure(made, SPEC, [np.repeat(real[:1], 100, axis=0)])[0]
+    alike = measured(made, np.repeat(real[:1], 100, axis=0))
     assert alike["classifier_frechet"] > 10 * metrics["classifier_frechet"] and alike["class_entropy"] == 0
     grid = matplotlib.image.imread(made.folder / "samples.png")
     assert grid.shape[:2] == (8 * 66 - 2, 8 * 66 - 2)
     other = job(name="classifier", row="Classifier", reference="validation")
-    np.testing.assert_array_equal(images.held_out(other, 9), dataset.split("test").rows(range(9))["tokens"])
+    np.testing.assert_array_equal(images.held_out(other, 9)[0], dataset.split("test").rows(range(9))["tokens"])
 
 
 def test_without_a_judge_there_are_pictures_and_no_distance(job):
     made = job()
-    images.check(made)
+    images.check_judge(made)
     # 16 stands for digits that are no value.
-    assert images.measure(made, SPEC, [np.full((3, 64), 16)]) == [{"samples": 3}]
+    assert measured(made, np.full((3, 64), 16)) == {"samples": 3}
     assert (made.folder / "samples.png").exists()
 
 
@@ -76,7 +80,7 @@ def test_inception_sees_bytes_of_both_sides(job, dataset, monkeypatch):
 
     monkeypatch.setattr(images, "inception_features", lambda checkpoint, batch: features)
     tokens = dataset.split("test").rows(range(256))["tokens"]
-    metrics = images.measure(job(name="inception", checkpoint="weights.pth"), SPEC, [tokens])[0]
+    metrics = measured(job(name="inception", checkpoint="weights.pth"), tokens)
     assert metrics["fid"] == pytest.approx(0, abs=1e-6)
     assert all(part.shape == (256, 1, 8, 8) and part.dtype == np.uint8 and part.max() == 255 for part in seen)
 
@@ -92,12 +96,12 @@ def test_inception_sees_bytes_of_both_sides(job, dataset, monkeypatch):
 )
 def test_judges_that_cannot_judge_are_named(options, message, job):
     with pytest.raises(ValueError, match=message):
-        images.check(job(**options))
+        images.check_judge(job(**options))
 
 
 def test_tables_collect_the_grids_of_their_rows(job, tmp_path):
     made = job()
-    images.measure(made, SPEC, [np.zeros((3, 64), int)])
+    measured(made, np.zeros((3, 64), int))
     row = {"job": "sample-a", "verb": "sample", "row": "MNIST, 2 digits", "seed": 1}
     (tmp_path / "jobs" / "sample-a").mkdir(parents=True)
     (made.folder / "samples.png").rename(tmp_path / "jobs" / "sample-a" / "samples.png")

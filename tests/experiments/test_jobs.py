@@ -5,18 +5,19 @@ import json
 import pytest
 
 from configs import lidar_mixture, lidar_shapes, quickstart
-from configs.base import defaults, tiny
+from configs.base import defaults
+from configs.recipes.small import tiny
 from experiments import run
-from experiments.jobs import (
+from experiments.plan import (
     Job,
     atomic_write,
     digest,
     find_row,
     judge_jobs,
-    plain,
     plan,
     read_plan,
     resolve,
+    to_json,
     train_jobs,
     write_plan,
 )
@@ -50,8 +51,8 @@ def test_ids_are_the_same_in_every_process_and_whatever_the_order_of_fields():
 
 def test_tuples_and_lists_are_the_same_config(config):
     config.seeds = (0, 1)
-    assert plain(config)["seeds"] == [0, 1]
-    assert json.loads(json.dumps(plain(config))) == plain(config)
+    assert to_json(config)["seeds"] == [0, 1]
+    assert json.loads(json.dumps(to_json(config))) == to_json(config)
 
 
 def test_rows_share_the_training_that_they_have_in_common(config):
@@ -61,10 +62,10 @@ def test_rows_share_the_training_that_they_have_in_common(config):
     needs = {(job.verb, job.row): job.needs for job in jobs}
     shared = ids(config)["train", "MDLM, 4 steps", 0]
     judge = ids(config)["train", "AR", 0]
-    assert needs["evaluate", "MDLM, 4 steps"] == [shared]
-    assert needs["sample", "MDLM, 4 steps"] == needs["sample", "MDLM, 8 steps"] == [shared, judge]
-    assert needs["sample", "AR"] == [judge], "it judges itself, and needs its training once"
-    assert needs["sample", "Text"] == [judge], "held-out text needs no model of its own"
+    assert needs["evaluate", "MDLM, 4 steps"] == {"weights": shared}
+    assert needs["sample", "MDLM, 4 steps"] == needs["sample", "MDLM, 8 steps"] == {"weights": shared, "scorer": judge}
+    assert needs["sample", "AR"] == {"weights": judge, "scorer": judge}, "it judges itself, and needs its training once"
+    assert needs["sample", "Text"] == {"scorer": judge}, "held-out text needs no model of its own"
     assert len({job.id for job in jobs}) == len(jobs) == 2 + 2 + 4
 
 
@@ -74,7 +75,7 @@ def test_every_job_comes_after_what_it_needs_and_training_first(config):
     assert [job.verb for job in jobs] == sorted((job.verb for job in jobs), key=["train", "evaluate", "sample"].index)
     done = set()
     for job in jobs:
-        assert set(job.needs) <= done
+        assert set(job.needs.values()) <= done
         done.add(job.id)
 
 
@@ -86,7 +87,7 @@ def test_each_seed_trains_anew_and_all_are_judged_by_the_first(config):
     for job in jobs:
         assert job.config["seed"] == job.seed
         if job.verb == "sample":
-            assert job.needs[-1] == trainings["AR", 3]
+            assert job.needs["scorer"] == trainings["AR", 3]
     assert judge_jobs(ROWS, config)[-1].id == trainings["AR", 3]
 
 
@@ -164,7 +165,7 @@ def test_tables_share_a_training(config):
     assert ids(config, other)["train", "base", 0] == ids(config)["train", "MDLM, 4 steps", 0]
 
 
-def test_ids_are_file_names_that_a_reader_recognises(config):
+def test_ids_are_file_names_that_a_reader_recognizes(config):
     row = dict(name="MDLM (ours), T=4 / é " + "x" * 80, overrides={}, verbs=("sample",))
     job = next(job for job in plan([row, *ROWS], config) if job.row == row["name"] and job.verb == "sample")
     assert job.id.startswith("sample-mdlm-ours-t-4-x")
@@ -206,7 +207,7 @@ def test_one_row_on_the_command_line_wins_over_the_rows_settings(given, steps, m
     run.run_row(quickstart, config, "sample", "MDLM, ancestral, 8 steps", given, tmp_path)
     assert [job.verb for job in planned] == ["train", "train", "sample"]
     assert planned[-1].config["sample"]["steps"] == steps
-    assert planned[-1].needs[-1] == next(job.id for job in planned if job.config["model"]["causal"])
+    assert planned[-1].needs["scorer"] == next(job.id for job in planned if job.config["model"]["causal"])
 
 
 def test_unknown_rows_list_the_known_ones(config):
@@ -240,22 +241,23 @@ def test_a_plan_that_is_not_there_says_how_to_write_it(tmp_path):
 
 
 def test_a_job_is_done_when_its_result_is_whole(tmp_path):
-    job = Job("train-x-1", "train", "AR", 0, [], {})
+    job = Job("train-x-1", "train", "AR", 0, {}, {})
     assert job.folder(tmp_path) == tmp_path / "jobs" / "train-x-1" and not job.done(tmp_path)
     atomic_write(job.folder(tmp_path) / "result.json", '{"row": "AR"}')
     assert job.done(tmp_path)
     assert [path.name for path in job.folder(tmp_path).iterdir()] == ["result.json"], "no partial file is left"
-    assert run.execute(job, tmp_path) == {"row": "AR"}, "a job that is done is read, not run"
+    assert run.run_jobs([job], tmp_path) == [{"row": "AR"}], "a job that is done is read, not run"
 
 
 def test_a_job_whose_need_is_not_done_says_so_and_writes_nothing(tmp_path):
+    job = Job("sample-y-2", "sample", "AR", 0, {"weights": "train-x-1"}, {})
     with pytest.raises(ValueError, match=r"sample-y-2 needs train-x-1, which is not done; run that job first"):
-        run.execute(Job("sample-y-2", "sample", "AR", 0, ["train-x-1"], {}), tmp_path)
+        run.check_needs(job, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_verbs_without_a_row_take_the_first_that_has_a_network():
-    """A table may begin with exact models, or with held-out data, of which nothing is learnt."""
+    """A table may begin with exact models, or with held-out data, of which nothing is learned."""
     config = lidar_shapes.get_config("debug")
     rows = list(lidar_shapes.rows(config))
     assert rows[0]["name"] == "exact: base" and run.first_row(rows, config, "sample") == "exact: base"

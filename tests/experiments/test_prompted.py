@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from configs import lidar_mixture, lidar_shapes
-from diffusion import build
 from diffusion.oracles.mixture import mixture
-from experiments import picture_models
-from experiments.drawing import finite
-from experiments.jobs import resolve
-from experiments.mixtures import quantiles
-from experiments.picture_models import Slot
+from experiments import families
+from experiments.plan import resolve
+from experiments.tasks import prompted_models
+from experiments.tasks.mixture import quantiles
+from experiments.tasks.prompted_models import Slot
+from experiments.tasks.prompted_sampling import finite
 
 SHAPES, MIXTURE = "--config=configs/lidar_shapes.py:debug", "--config=configs/lidar_mixture.py:debug"
 PROMPT = "--config.sample.prompt=a square above a ring"
@@ -98,15 +98,15 @@ def test_the_likelihood_of_pictures_is_a_bound_in_bits(cli, tmp_path):
     [
         ({"evaluate.points": 1}, "evaluate.points: must lie in 2 .. 1000, not 1"),
         ({"process.schedule": "cosine"}, "process.schedule: bound_gaussian is for chains"),
-        ({"evaluate.estimator": "nll_any_order"}, "evaluate.estimator: pictures have bound_gaussian alone"),
+        ({"evaluate.estimator": "nll_any_order"}, "evaluate.estimator: images have bound_gaussian alone"),
         ({"model.net": "picture_oracle"}, "model.net: picture_oracle is an exact model"),
     ],
 )
 def test_likelihoods_that_pictures_do_not_have_are_refused(fields, said):
     config = resolve(lidar_shapes.get_config("debug"), fields, 0)
     with pytest.raises(ValueError, match=said) as caught:
-        system = build.system(config, 256)
-        [build.estimate(config, system, name) for name in build.estimators(config)]
+        system = families.system(config, 256)
+        [families.estimate(config, system, name) for name in families.estimators(config)]
     assert "\n" not in str(caught.value)
 
 
@@ -176,7 +176,7 @@ def test_rewards_that_are_no_numbers_are_refused_by_prompt():
 
 
 def test_a_reward_that_breaks_while_sampling_is_one_line(cli, tmp_path, monkeypatch):
-    monkeypatch.setattr(picture_models, "graded", lambda image, metadata: float("inf"))
+    monkeypatch.setattr(prompted_models, "prompt_reward", lambda image, metadata: float("inf"))
     status, _, error = cli("sample", SHAPES, "--row=exact: LiDAR 8", PROMPT)
     assert status == 2 and "judge.row: the reward of sample 0 of 'a square above a ring' is inf" in error
     assert not list((tmp_path / "runs" / "cache").rglob("*.npz"))

@@ -10,16 +10,18 @@ import pytest
 import safetensors.numpy
 from ml_collections import ConfigDict
 
-from configs.base import defaults, tiny
-from diffusion.data.vocabularies import byte_alphabet, gpt2
-from diffusion.evaluate.generation import sample_entropy
+from configs.base import defaults
+from configs.recipes.small import tiny
+from diffusion.data.subword import byte_alphabet, gpt2
+from diffusion.metrics.text import sample_entropy
 from diffusion.nets.gpt2 import GPT2
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights, save_weights
-from experiments import convert, run, sample
-from experiments.context import context
-from experiments.jobs import Job, plain, plan
+from experiments import convert, run
+from experiments.plan import Job, plan, to_json
+from experiments.run_context import build
 from experiments.table import SEPARATOR
+from experiments.tasks import token_sampling
 
 LENGTH, CONTEXT, COUNT = 32, 16, 12
 # Two merges beyond the bytes, so that the judge's tokens are not the model's.
@@ -83,8 +85,14 @@ def job_of(config, **changes):
     return plan([dict(name="row", overrides={}, verbs=("sample",))], made)[0]
 
 
+def execute(job, workdir):
+    """The result of one job."""
+    (row,) = run.run_jobs([job], workdir)
+    return row
+
+
 def context_of(config, workdir):
-    return context(Job("x", "sample", "row", 0, [], plain(config)), workdir)
+    return build(Job("x", "sample", "row", 0, {}, to_json(config)), workdir)
 
 
 def prompted(config, workdir, length=LENGTH, causal=False, **changes):
@@ -92,7 +100,7 @@ def prompted(config, workdir, length=LENGTH, causal=False, **changes):
     made.sample.update(changes)
     job = context_of(made, workdir)
     job.config.model.causal = causal
-    return sample.prompts(job, length)
+    return token_sampling.prompts(job, length)
 
 
 def test_prompts_hold_the_text_at_both_ends_and_masks_between(config, workdir):
@@ -121,7 +129,7 @@ def test_prompts_that_cannot_be(config, workdir, changes, said):
 
 def test_samples_keep_prompt_and_suffix_and_say_what_they_cost(config, workdir):
     job = job_of(config, prompt="the ", suffix=".\n")
-    row = run.execute(job, workdir)
+    row = execute(job, workdir)
     texts = (job.folder(workdir) / "samples.txt").read_text()[:-1].split(SEPARATOR)
     assert len(texts) == COUNT and len(set(texts)) > 1
     assert all(text.startswith("the ") and text.endswith(".\n") for text in texts)
@@ -134,7 +142,7 @@ def test_samples_keep_prompt_and_suffix_and_say_what_they_cost(config, workdir):
 def test_held_out_text_stands_in_for_samples_and_needs_no_weights(judged, workdir):
     """Scored by the converted GPT-2 as by hand; against itself, MAUVE is 1."""
     job = job_of(judged, policy="data")
-    row = run.execute(job, workdir)
+    row = execute(job, workdir)
     metrics = row["metrics"]
     dataset = context_of(judged, workdir).dataset
     tokens = np.stack([dataset.split("test").rows([index])["tokens"][0] for index in range(COUNT)])
@@ -165,8 +173,8 @@ def by_hand(config, workdir, dataset, tokens):
 
 
 def test_generated_text_is_judged_too(judged, workdir):
-    metrics = run.execute(job_of(judged), workdir)["metrics"]
-    held_out = run.execute(job_of(judged, policy="data"), workdir)["metrics"]
+    metrics = execute(job_of(judged), workdir)["metrics"]
+    held_out = execute(job_of(judged, policy="data"), workdir)["metrics"]
     assert metrics["evaluations"] == 3 and metrics["steps"] == 2
     assert np.isfinite(metrics["generative_perplexity"])
     assert metrics["generative_perplexity"] != held_out["generative_perplexity"]
@@ -197,13 +205,13 @@ def test_a_tokenizer_that_is_not_the_judges_is_refused(judged, workdir, tmp_path
     made.sample.policy = "data"
     made.judge.tokenizer_path = str(tmp_path)
     with pytest.raises(ValueError, match=r"^judge\.tokenizer_path: gpt2 expects vocab\.json"):
-        run.execute(job_of(made), workdir)
+        execute(job_of(made), workdir)
     (tmp_path / "vocab.json").write_text(json.dumps(byte_alphabet() | {"<|endoftext|>": 256}))
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
     with pytest.raises(ValueError, match=r"judge\.tokenizer_path: .* has 257 tokens, the weights in .* have 259"):
-        run.execute(job_of(made), workdir)
+        execute(job_of(made), workdir)
 
 
 def test_a_configs_copy_is_what_a_job_carries(config):
     """Jobs hold plain data, from which the same config comes back."""
-    assert plain(ConfigDict(job_of(config).config)) == job_of(config).config
+    assert to_json(ConfigDict(job_of(config).config)) == job_of(config).config

@@ -8,10 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import quickstart, scmdm
-from diffusion.evaluate.intervals import student
-from experiments import context, run, sample, table
-from experiments.jobs import Job, plain, plan, resolve
+from configs import quickstart
+from configs.recipes import scmdm
+from diffusion.metrics.statistics import student
+from experiments import run, table
+from experiments.plan import Job, plan, resolve, to_json
+from experiments.run import prepare
+from experiments.run_context import Run
+from experiments.tasks import genomes as genomes_task
+from experiments.tasks import token_sampling
 
 DOMAINS = ("images", "molecules", "genomes")
 # What each table measures by itself, and a column of its own data's name for held-out examples.
@@ -135,24 +140,23 @@ def genomes(workdir):
 def job_of(config, **options):
     made = config.copy_and_resolve_references()
     made.sample.update(options)
-    return Job("job", "sample", "row", 0, ["training"], plain(made))
+    return Job("job", "sample", "row", 0, {"weights": "training"}, to_json(made))
 
 
 @pytest.fixture
 def drawn(genomes, workdir, monkeypatch):
     """`drawn(denoise, ...)`: the sets that a hand-made denoiser gives."""
-    monkeypatch.setattr(sample, "trained_weights", lambda *parts: {"nothing": jnp.zeros(8)})
+    monkeypatch.setattr(Run, "weights", lambda run: {"nothing": jnp.zeros(8)})
 
     def make(denoise, **options):
         job = job_of(genomes, **options)
-        made = context.check(job, workdir)
-        sample.check(made)
+        made = prepare(job, workdir)
 
         def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
             return denoise(noisy, cond)
 
         made = replace(made, system=replace(made.system, denoiser=denoiser))
-        return sample.generate(made, job)[0], made
+        return token_sampling.generate(made, genomes_task.TASK)[0], made
 
     return make
 
@@ -203,27 +207,34 @@ def test_sets_are_one_long_run(drawn):
 def test_samples_that_are_left_out_take_their_classes_with_them():
     tokens, label = np.arange(10).reshape(5, 2), np.arange(5)
     kept = np.array([True, False, True, True, False])
-    first, second, third = sample.in_sets(tokens, label, kept, 2)
+    first, second, third = token_sampling.in_sets(tokens, label, kept, 2)
     assert first.labels.tolist() == [0] and second.labels.tolist() == [2, 3] and third.labels.tolist() == []
     assert np.array_equal(second.tokens, tokens[2:4])
-    assert sample.in_sets(tokens, None, kept, 5)[0].labels is None
+    assert token_sampling.in_sets(tokens, None, kept, 5)[0].labels is None
 
 
 def test_held_out_examples_come_in_whole_sets(genomes, workdir):
     def sizes(**options):
         return [
-            len(each.tokens) for each in sample.real(context.check(job_of(genomes, policy="data", **options), workdir))
+            len(each.tokens)
+            for each in token_sampling.held_out_sets(
+                prepare(job_of(genomes, policy="data", **options), workdir), genomes_task.TASK
+            )
         ]
 
     held = sum(sizes(count=10_000))
     assert 30 < held < 100
     assert sizes(count=10, repeats=2) == [10, 10]
     assert sizes(count=20, repeats=100) == [20] * (held // 20)
-    (labelled,) = sample.real(context.check(job_of(genomes, policy="data", repeats=1), workdir))
-    assert set(labelled.labels) <= {0, 1, 2} and len(labelled.labels) == 8
+    (labeled,) = token_sampling.held_out_sets(
+        prepare(job_of(genomes, policy="data", repeats=1), workdir), genomes_task.TASK
+    )
+    assert set(labeled.labels) <= {0, 1, 2} and len(labeled.labels) == 8
     other = genomes.copy_and_resolve_references()
     other.model.labels = 0
-    (plainly,) = sample.real(context.check(job_of(other, policy="data", repeats=1), workdir))
+    (plainly,) = token_sampling.held_out_sets(
+        prepare(job_of(other, policy="data", repeats=1), workdir), genomes_task.TASK
+    )
     assert plainly.labels is None, "what is told no species is compared as one set"
 
 
@@ -232,7 +243,7 @@ def test_held_out_examples_come_in_whole_sets(genomes, workdir):
     [
         ({"sample.label": 3}, r"sample\.label: 3 must be -1 \(as in the data\), -2 \(each in turn\) or 0 \.\. 2"),
         ({"sample.label": -3}, r"sample\.label: -3 must be"),
-        ({"sample.label": 0, "model.labels": 0}, r"sample\.label: 0 is for a network that is told classes; set model"),
+        ({"sample.label": 0, "model.labels": 0}, r"sample\.label: 0 is for a class-conditional network; set model"),
         ({"sample.repeats": 0}, r"sample\.repeats: must be at least 1, not 0"),
         ({"judge.name": "gpt2"}, r"judge\.name: 'gpt2' cannot judge genomes"),
         ({"data.length": 128}, r"data\.length: 128 is too short; pass --config\.data\.length=142, or more"),

@@ -10,12 +10,12 @@ import pytest
 import safetensors.numpy
 
 from configs import scmdm_text
-from configs.base import defaults, tiny
-from diffusion import build
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights, save_weights
-from experiments import convert, run
-from experiments.jobs import plan, resolve
+from experiments import convert, families, run
+from experiments.plan import plan, resolve
 from tests.experiments import test_convert
 from tests.table_files import table_file
 
@@ -28,7 +28,7 @@ def config(fields):
     return resolve(scmdm_text.get_config("debug"), fields, 0)
 
 
-def rows_of(config, *names):
+def take_rows(config, *names):
     return [row for row in scmdm_text.rows(config) if row["name"] in names]
 
 
@@ -44,12 +44,12 @@ def test_a_base_is_trained_once_a_seed_for_all_rows_that_start_from_it():
     assert len(bases) == 2 and len(trainings) == 12
     places = {job.id: number for number, job in enumerate(jobs)}
     for job in trainings.values():
-        for need in job.needs:
+        for need in job.needs.values():
             assert need in bases and places[need] < places[job.id]
             assert trainings[need].seed == job.seed and trainings[need].config["memory"]["adapter"] == "none"
     for job in jobs:
         if job.verb != "train" and job.config["start"]:
-            assert trainings[job.needs[0]].needs and trainings[job.needs[0]].seed == job.seed
+            assert trainings[job.needs["weights"]].needs and trainings[job.needs["weights"]].seed == job.seed
     # What the base is trained to counts in the names of all that follows.
     config.train.steps = 9
     assert not trainings.keys() & {job.id for job in plan(list(scmdm_text.rows(config)), config) if job.verb == "train"}
@@ -66,12 +66,14 @@ def test_a_checkpoint_takes_the_place_of_the_base():
     judge = [job for job in trainings.values() if job.config["model"]["causal"]]
     assert [job.config["checkpoint"] for job in judge] == [""]
     for job in jobs:
-        trained = [need for need in job.needs if need not in {each.id for each in judge}]
+        trained = [need for need in job.needs.values() if need not in {each.id for each in judge}]
         if job.verb != "train" and job.row != "Held-out text":
             assert bool(trained) == bool(job.config["start"]), job.row
     # Measurements of the checkpoint itself, and of what was trained from it, are two even where the config is one.
-    same = [dict(row, overrides=row["overrides"] | {"train.steps": 6}) for row in rows_of(config, "MDLM, same tokens")]
-    both = plan([*rows_of(config, BASE), *same], config)
+    same = [
+        dict(row, overrides=row["overrides"] | {"train.steps": 6}) for row in take_rows(config, "MDLM, same tokens")
+    ]
+    both = plan([*take_rows(config, BASE), *same], config)
     assert len({job.id for job in both if job.verb == "evaluate"}) == 2
 
 
@@ -85,7 +87,7 @@ def test_a_checkpoint_takes_the_place_of_the_base():
 )
 def test_a_start_that_is_none_is_named(start, said):
     config = scmdm_text.get_config("debug")
-    rows = rows_of(config, BASE, FULL)
+    rows = take_rows(config, BASE, FULL)
     wrong = dict(name="wrong", overrides={"start": start}, verbs=("evaluate",))
     with pytest.raises(ValueError, match=said) as caught:
         plan([*rows, wrong], config)
@@ -94,11 +96,16 @@ def test_a_start_that_is_none_is_named(start, said):
 
 def test_rows_start_one_behind_the_other():
     config = scmdm_text.get_config("debug")
-    rows = rows_of(config, BASE, FULL)
+    rows = take_rows(config, BASE, FULL)
     last = dict(name="last", overrides=rows[1]["overrides"] | {"start": FULL, "train.steps": 7}, verbs=("evaluate",))
     first, second, third, measured = plan([last], config, [*rows, last])
     assert [job.verb for job in (first, second, third)] == ["train"] * 3
-    assert (first.needs, second.needs, third.needs, measured.needs) == ([], [first.id], [second.id], [third.id])
+    assert (first.needs, second.needs, third.needs, measured.needs) == (
+        {},
+        {"start": first.id},
+        {"start": second.id},
+        {"weights": third.id},
+    )
 
 
 # Weights.
@@ -108,7 +115,9 @@ def network(**overrides):
     config = tiny(defaults("test", "debug"))
     config.model.update(hidden=16, blocks=1, heads=2, cond_dim=8)
     config.data.length = 8
-    return build.system(resolve(config, {name.replace("__", "."): value for name, value in overrides.items()}, 0), 13)
+    return families.system(
+        resolve(config, {name.replace("__", "."): value for name, value in overrides.items()}, 0), 13
+    )
 
 
 def random_tree(init, seed=0):
@@ -177,7 +186,7 @@ def test_a_small_table_from_its_base_to_its_rows(config, text, fields, capsys):
         # What a row sets itself is not overwritten, but steps, of which four are enough for all.
         rows=lambda config: [
             dict(row, overrides=row["overrides"] | {"train.steps": fields["train.steps"]})
-            for row in rows_of(config, *names)
+            for row in take_rows(config, *names)
         ],
     )
     workdir = text / "runs"
@@ -235,7 +244,7 @@ def test_a_public_checkpoint_is_trained_on(cli, fields, tmp_path, monkeypatch):
     # Before the first step: the public network, bit for bit, whatever it is told.
     made = resolve(scmdm_text.get_config("debug"), fields, 0)
     made.memory.adapter = "linear"
-    told, base = build.system(made, 257), build.system(resolve(made, {"memory.adapter": "none"}, 0), 257)
+    told, base = families.system(made, 257), families.system(resolve(made, {"memory.adapter": "none"}, 0), 257)
     grown = load_weights(weights, told.init, make_mesh(), added=("adapter",))
     old = load_weights(weights, base.init, make_mesh())
     state = jax.random.randint(jax.random.key(0), (2, 32), 0, 258)

@@ -3,8 +3,8 @@
 import pytest
 
 from configs import scmdm_text
-from experiments import context
-from experiments.jobs import Job, plain, resolve
+from experiments.plan import Job, resolve, to_json
+from experiments.run import prepare
 
 DEBUG = "--config=configs/scmdm_text.py:debug"
 FULL = "SCMDM, lambda 1"
@@ -28,7 +28,7 @@ BAD = {
     "passes": (
         "evaluate",
         {"evaluate.also": ("bound_continuous_passes_2",)},
-        r"evaluate\.estimator: bound_continuous_passes_2 is for a network that remembers; set memory\.adapter",
+        r"evaluate\.estimator: bound_continuous_passes_2 is for a self-conditioned network; set memory\.adapter",
     ),
     "no passes": (
         "evaluate",
@@ -48,20 +48,20 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_fields_are_one_line_that_names_them(config, tmp_path, case):
     verb, fields, said = BAD[case]
-    job = Job("job", verb, "row", 0, [], plain(resolve(config, fields, 0)))
+    job = Job("job", verb, "row", 0, {}, to_json(resolve(config, fields, 0)))
     with pytest.raises(ValueError, match=said) as caught:
-        context.check(job, tmp_path)
+        prepare(job, tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_training_needs_something_to_validate_on(config, tmp_path):
     (tmp_path / "short.txt").write_text("a line of a text\n" * 6)
     short = {"data.path": str(tmp_path / "short.txt"), "data.document": "file"}
-    job = Job("job", "train", "row", 0, [], plain(resolve(config, short, 0)))
+    job = Job("job", "train", "row", 0, {}, to_json(resolve(config, short, 0)))
     with pytest.raises(
         ValueError, match=r"^data\.source: text_files has no 'validation' examples.*data\.length"
     ) as said:
-        context.check(job, tmp_path)
+        prepare(job, tmp_path)
     assert "\n" not in str(said.value)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import fastdiss_translation
-from diffusion.evaluate.translation import check_measures, scores
+from diffusion.metrics.translation import check_measures, scores
 
 CONFIG = "--config=configs/fastdiss_translation.py:debug"
 FEW, CHOSEN = "--row=MANS and SCP, 5 steps", "--row=MANS and SCP, 3 steps, 3 x 2, MBR"
@@ -124,7 +124,7 @@ def translates_a_file(cli, tmp_path):
         (["--config.process.factor=-1.0"], "process.factor: must be positive"),
         (["--config.data.source=tatoeba"], "data.path: tatoeba expects deu.txt"),
         (["--config.data.source=python_stdlib"], "data.tokenizer: unknown 'words'"),
-        (["--config.model.net=dit"], "model.net: encoder_decoder goes with pairs"),
+        (["--config.model.net=dit"], "model.net: dit does not read data.source=dialects (pairs); use encoder_decoder"),
         (["--config.data.reverse=True"], "data.reverse: dialects are translated one way"),
     ],
     ids=lambda value: value[0].partition("=")[0].strip("-") if isinstance(value, list) else "",

@@ -5,10 +5,10 @@ from ml_collections import ConfigDict
 
 from configs import mdlm_owt
 from diffusion.data import load_dataset
-from experiments import zero_shot
-from experiments.context import check
-from experiments.jobs import Job, plain
-from tests.experiments.conftest import context
+from experiments.plan import Job, to_json
+from experiments.run import prepare
+from experiments.tasks import zero_shot
+from tests.experiments.conftest import run_of
 
 TEXT = "the bank said it would not\n" * 60
 
@@ -22,7 +22,7 @@ def job(tmp_path):
     config = mdlm_owt.get_config("debug")
     config.data.update(source="text_files", path=str(tmp_path / "text.txt"), cache_dir=str(tmp_path / "cache"))
     config.evaluate.zero_shot.ptb.path = str(tmp_path / "ptb")
-    return context(config, load_dataset(config.data), tmp_path)
+    return run_of(config, load_dataset(config.data), tmp_path)
 
 
 def score(dataset, split):
@@ -31,7 +31,7 @@ def score(dataset, split):
 
 
 def test_sets_that_are_there_are_scored_and_others_are_warned_of(job, capsys):
-    metrics = zero_shot.run(job, score)
+    metrics = zero_shot.scores(job, score)
     examples = len(zero_shot.read(job)["ptb"].split("validation"))
     assert metrics == {"ptb_perplexity": examples, "ptb_tokens": 7} and examples > 10
     line = capsys.readouterr().err.splitlines()[0]
@@ -40,7 +40,7 @@ def test_sets_that_are_there_are_scored_and_others_are_warned_of(job, capsys):
 
 def test_a_path_without_the_set_says_what_is_expected(job, tmp_path, capsys):
     job.config.evaluate.zero_shot.lambada.path = str(tmp_path / "nowhere")
-    zero_shot.run(job, score)
+    zero_shot.scores(job, score)
     lines = capsys.readouterr().err.splitlines()
     assert any("evaluate.zero_shot.lambada.path" in line and "expects lambada_test.jsonl" in line for line in lines)
 
@@ -57,23 +57,23 @@ def test_a_required_set_that_is_missing_is_an_error(job):
     with pytest.raises(
         ValueError, match=r"^evaluate\.zero_shot\.ag_news\.path: .*--config\.evaluate\.zero_shot"
     ) as caught:
-        zero_shot.run(job, score)
+        zero_shot.scores(job, score)
     assert "\n" not in str(caught.value)
 
 
 def test_a_required_set_that_is_missing_is_told_before_anything_is_trained(job):
     job.config.evaluate.zero_shot_required = True
-    spec = Job("evaluate-x", "evaluate", "MDLM", 0, [], plain(job.config))
+    spec = Job("evaluate-x", "evaluate", "MDLM", 0, {}, to_json(job.config))
     with pytest.raises(ValueError, match=r"evaluate\.zero_shot\.ag_news\.path: '' does not exist"):
-        check(spec, job.workdir)
+        prepare(spec, job.workdir)
 
 
 def test_a_set_shorter_than_a_window_is_left_out(job, tmp_path, capsys):
     (tmp_path / "ptb" / "ptb.valid.txt").write_text("too short\n")
-    assert zero_shot.run(job, score) == {}
+    assert zero_shot.scores(job, score) == {}
     assert "ptb is left out" in capsys.readouterr().err
 
 
 def test_no_sets_no_metrics(job):
     job.config.evaluate.zero_shot = ConfigDict()
-    assert zero_shot.run(job, score) == {}
+    assert zero_shot.scores(job, score) == {}

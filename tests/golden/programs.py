@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion.randomness import example_keys
-from experiments.jobs import resolve
-from tests.weights import randomised
+from diffusion.rng import example_keys
+from experiments.plan import resolve
+from tests.weights import randomized
 
 # Half of the time is XLA's optimization, and without it numbers agree to 3e-7 with those of the usual program.
 FAST = {"xla_backend_optimization_level": 0}
 LETTERS = string.digits + string.ascii_letters
 
 
-def unoptimised(function: Callable, *inputs: Any) -> Any:
+def unoptimized(function: Callable, *inputs: Any) -> Any:
     """`function(*inputs)`, compiled in the least time."""
     return jax.jit(function).lower(*inputs).compile(compiler_options=FAST)(*inputs)
 
@@ -37,7 +37,7 @@ def telling(init: Callable, scale: float = 0.3, seed: int = 0) -> Any:
     def shrunk(path, leaf):
         return leaf * 0.1 if "bias" in jax.tree_util.keystr(path) else leaf
 
-    return jax.tree_util.tree_map_with_path(shrunk, randomised(init, scale, seed))
+    return jax.tree_util.tree_map_with_path(shrunk, randomized(init, scale, seed))
 
 
 def keys(size: int) -> jax.Array:

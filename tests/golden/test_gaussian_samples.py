@@ -10,25 +10,25 @@ import numpy as np
 import pytest
 
 from configs import lidar_mixture, lidar_shapes
-from configs.shapes import REWARD
-from diffusion import build
-from diffusion.build.gaussian import SCHEDULES
-from diffusion.build.guided import METHODS, SOLVERS, method
-from diffusion.corrupt.gaussian import PARAMETERISATIONS
+from configs.recipes.glyphs import REWARD
 from diffusion.data import Dataset
-from diffusion.data.shapes_prompts import PROMPT_LENGTH, WORDS
 from diffusion.data.tokenizers import bytes_tokenizer
-from diffusion.randomness import example_keys
-from diffusion.sampling.lidar import Lookahead
-from diffusion.sampling.solvers import PATHS
-from diffusion.sampling.steering import POTENTIALS
+from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
+from diffusion.processes.gaussian import PREDICTIONS
+from diffusion.rng import example_keys
+from diffusion.sampling.gaussian.lidar import Lookahead
+from diffusion.sampling.gaussian.solvers import PATHS
+from diffusion.sampling.gaussian.steering import POTENTIALS
 from diffusion.train.mesh import make_mesh
-from experiments import mixtures
-from experiments.context import Context
-from experiments.jobs import Job, plain
-from experiments.picture_models import learned_reward
-from tests.golden.programs import debug, keys, summary, unoptimised
-from tests.weights import randomised
+from experiments import families
+from experiments.families.guidance import METHODS, SOLVERS, method
+from experiments.families.prompted_diffusion import SCHEDULES
+from experiments.families.scorer import reward as learned_reward
+from experiments.plan import Job, to_json
+from experiments.run_context import Run
+from experiments.tasks import mixture
+from tests.golden.programs import debug, keys, summary, unoptimized
+from tests.weights import randomized
 
 PROMPTS, POOL, STEPS = 2, 16, 5
 EXACT, CLEAN = {"model.net": "picture_oracle"}, {"process.prediction": "clean"}
@@ -72,7 +72,7 @@ SAMPLERS = {
     "exact, LiDAR to the end": EXACT | options("lidar", lookahead__strength=3.0, lookahead__stop=0.0),
     "exact, LiDAR and FK": EXACT | options("lidar_steering", lookahead__scale=1.0),
 }
-MIXTURE = {f"mixture, {name}": name for name in mixtures.METHODS}
+MIXTURE = {f"mixture, {name}": name for name in mixture.METHODS}
 
 
 def config_of(name):
@@ -82,38 +82,38 @@ def config_of(name):
 def exact_model():
     """Sets of random pictures, of which bright ones are worth more and dark ones less than nothing."""
     pools = np.clip(np.random.default_rng(0).normal(0, 1, (PROMPTS, POOL, 768)), -1, 1).astype(np.float32)
-    return {}, {}, (pools,), lambda params, clean, told: jnp.sum(clean, axis=(1, 2, 3)) / 10 - 2
+    return {}, {}, (pools,), lambda params, clean, conditioning: jnp.sum(clean, axis=(1, 2, 3)) / 10 - 2
 
 
 def trained_model(system):
     """A network and a reward of random weights, and prompts."""
     judged = debug(lidar_shapes, {}, REWARD)
-    judge = build.system(judged, judged.data.vocab_size)
-    told = np.random.default_rng(0).integers(1, len(WORDS), (PROMPTS, PROMPT_LENGTH)).astype(np.int32)
-    return randomised(system.init), randomised(judge.init, seed=1), told, learned_reward(judge)
+    judge = families.system(judged, judged.data.vocab_size)
+    conditioning = np.random.default_rng(0).integers(1, len(WORDS), (PROMPTS, PROMPT_LENGTH)).astype(np.int32)
+    return randomized(system.init), randomized(judge.init, seed=1), conditioning, learned_reward(judge)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samples_of_pictures(golden, name):
     config = config_of(name)
-    system = build.system(config, config.data.vocab_size)
+    system = families.system(config, config.data.vocab_size)
     exact = config.model.net == "picture_oracle"
-    params, reward_params, told, reward = exact_model() if exact else trained_model(system)
+    params, reward_params, conditioning, reward = exact_model() if exact else trained_model(system)
     made = method(config, system, reward)
 
-    def sample(params, reward_params, told, root):
+    def sample(params, reward_params, conditioning, root):
         def many(count):
             return jax.vmap(lambda key: example_keys(key, jnp.arange(count)))(root)
 
         ahead = None
-        if made.look:
-            looked = made.look(params, many(made.particles), told)
-            worth = reward(reward_params, looked.reshape(-1, *system.codec.image), told)
+        if made.lookahead:
+            looked = made.lookahead(params, many(made.particles), conditioning)
+            worth = reward(reward_params, looked.reshape(-1, *system.codec.image), conditioning)
             ahead = Lookahead(looked.reshape(PROMPTS, made.particles, -1), worth.reshape(PROMPTS, -1))
-        forces = {name: jnp.float32(value) for name, value in made.forces.items()}
-        return made.draw(params, reward_params, many(made.draws), told, ahead, forces)
+        strengths = {name: jnp.float32(value) for name, value in made.strengths.items()}
+        return made.draw(params, reward_params, many(made.draws), conditioning, ahead, strengths)
 
-    drawn = unoptimised(sample, params, reward_params, told, keys(PROMPTS))
+    drawn = unoptimized(sample, params, reward_params, conditioning, keys(PROMPTS))
     assert drawn.shape == (PROMPTS, 4, *system.codec.image)
     golden(name, summary(drawn) | {"cost": list(made.cost)})
 
@@ -123,9 +123,9 @@ def test_samples_of_the_mixture(golden, name, tmp_path):
     config = debug(lidar_mixture, {"sample.count": 64, "sample.repeats": 2} | options(MIXTURE[name]))
     # Exact models are measured against their own distribution: no example is read.
     data = Dataset({}, bytes_tokenizer(), 1, False, "", {}, "gaussian_mixture", "test", domain="mixture")
-    system, mesh = build.system(config, config.data.vocab_size), make_mesh(devices=jax.devices()[:1])
-    job = Job("sample", "sample", name, 0, [], plain(config))
-    golden(name, mixtures.run(Context(config, tmp_path, tmp_path, data, system, mesh), job)["metrics"])
+    system, mesh = families.system(config, config.data.vocab_size), make_mesh(devices=jax.devices()[:1])
+    job = Job("sample", "sample", name, 0, {}, to_json(config))
+    golden(name, mixture.sample(Run(job, config, tmp_path, data, system, mesh))["metrics"])
 
 
 def test_every_solver_path_and_method_is_recorded(golden):
@@ -136,4 +136,4 @@ def test_every_solver_path_and_method_is_recorded(golden):
     assert {config.sample.gaussian.path for config in configs} == set(PATHS)
     assert {config.sample.gaussian.steering.potential for config in configs} == set(POTENTIALS)
     assert {config.process.schedule for config in configs} == set(SCHEDULES)
-    assert {config.process.prediction for config in configs} == set(PARAMETERISATIONS)
+    assert {config.process.prediction for config in configs} == set(PREDICTIONS)

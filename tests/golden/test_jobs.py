@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from experiments.jobs import plan
+from experiments.plan import plan
 from tests.test_configs import TABLES
 
 NAMES = [f"{table}, {variant}" for table in TABLES for variant in ("debug", "local")]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from configs import remdm, scmdm_genomes
-from configs.gstar import GUIDED, PLAIN
-from diffusion import build
-from diffusion.build.samplers import POLICIES, RULES
-from tests.golden.programs import debug, keys, letters, unoptimised
-from tests.weights import randomised
+from configs.recipes.gstar import GUIDED, PLAIN
+from experiments import families
+from experiments.families.masked_sampling import POLICIES, RULES
+from tests.golden.programs import debug, keys, letters, unoptimized
+from tests.weights import randomized
 
 SIZE, VOCABULARY = 8, 27
 SMALL = {"data.vocab_size": VOCABULARY, "data.length": 8, "model.blocks": 1, "model.hidden": 16, "model.cond_dim": 8}
@@ -86,15 +86,15 @@ def config_of(name):
 @pytest.mark.parametrize("name", [*SAMPLERS, LABELS])
 def test_samples_of_masked_diffusion(golden, name):
     config = config_of(name)
-    system = build.system(config, config.data.vocab_size)
+    system = families.system(config, config.data.vocab_size)
     prompt = np.full((SIZE, config.sample.length or config.data.length), config.data.vocab_size, np.int32)
     prompt[::2, 0], prompt[1, 5] = 3, 4
     # A transformer of larger weights writes one token alone.
     scale = 0.5 if config.model.net == "mlp" else 0.25
-    inputs = randomised(system.init, scale), keys(SIZE), prompt
+    inputs = randomized(system.init, scale), keys(SIZE), prompt
     if name == LABELS:
         inputs += (jnp.arange(SIZE) % config.model.labels,)
-    samples = unoptimised(build.sampler(config, system), *inputs)
+    samples = unoptimized(families.sampler(config, system), *inputs)
     counts = {field: np.asarray(counted).tolist() for field, counted in samples._asdict().items() if field != "tokens"}
     golden(name, {"tokens": letters(samples.tokens)} | counts)
 

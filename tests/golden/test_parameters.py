@@ -6,9 +6,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from diffusion import build
-from diffusion.build.gaussian import EXACT
-from experiments.jobs import digest, read_config
+from experiments import families
+from experiments.plan import digest, read_config
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "results"
 RESULTS = {file.name.partition(".")[0]: file for file in sorted(FOLDER.glob("*.jsonl"))}
@@ -23,7 +22,7 @@ def networks(file):
     for row in map(json.loads, file.read_text().splitlines()):
         config = row["config"]
         parts = [config.get(name) for name in SECTIONS + NETS], [config["data"].get(name) for name in SIZES]
-        if config["model"].get("net") not in EXACT:
+        if families.FAMILIES[config["model"].get("net", "dit")].TRAINED:
             found.setdefault(digest(parts), (row["row"], config))
     return dict(found.values())
 
@@ -32,7 +31,7 @@ def shapes(config, folder):
     """The shape of every array, and its type unless that is float32, by its path."""
     (folder / "config.json").write_text(json.dumps(config))
     config = read_config(folder)
-    params = jax.eval_shape(build.system(config, config.data.vocab_size).init, jax.random.key(0))
+    params = jax.eval_shape(families.system(config, config.data.vocab_size).init, jax.random.key(0))
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): "x".join(map(str, leaf.shape))
         + ("" if leaf.dtype == "float32" else f" {leaf.dtype}")

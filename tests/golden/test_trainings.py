@@ -15,16 +15,15 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion import build
-from diffusion.build.gaussian import EXACT
 from diffusion.data.arrays import LABELS
-from diffusion.data.shapes_prompts import PROMPT_LENGTH, WORDS
+from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
-from experiments.jobs import digest, resolve, train_identity
-from tests.golden.programs import unoptimised
+from experiments import families
+from experiments.plan import digest, resolve, train_identity
+from tests.golden.programs import unoptimized
 from tests.test_configs import TABLES
-from tests.weights import randomised
+from tests.weights import randomized
 
 EPSILON = 1e-5
 
@@ -37,7 +36,7 @@ def trainings():
         config = module.get_config("debug")
         for row in module.rows(config):
             resolved = resolve(config, row["overrides"], 0)
-            if resolved.model.net not in EXACT:
+            if families.family_of(resolved).TRAINED:
                 found.setdefault(digest(train_identity(resolved)), (f"{table}: {row['name']}", resolved))
                 resolved.optimizer.epsilon = EPSILON
     return dict(found.values())
@@ -80,8 +79,8 @@ def program_of(config):
 def numbers(program):
     """Loss, gradient norm and update norm, of a program that is compiled once for all trainings that share it."""
     config = next(each for each in TRAININGS.values() if program_of(each) == program)
-    system, settings = build.system(config, config.data.vocab_size), build.settings(config)
-    objective, optimizer = build.objective(config, system), build.optimizer(config)
+    system, settings = families.system(config, config.data.vocab_size), families.settings(config)
+    objective, optimizer = families.objective(config, system), families.optimizer(config)
     step = make_step(objective, optimizer, decay=settings.ema, accumulate=settings.accumulate)
 
     def two_steps(params, batch, root):
@@ -91,8 +90,8 @@ def numbers(program):
         update = optax.tree.norm(jax.tree.map(jnp.subtract, after.params, params))
         return {"loss": total[0] / count[0], "gradient": metrics["gradient_norm"][0][0], "update": update}
 
-    inputs = randomised(system.init), random_batch(config, settings.batch), jax.random.key(0)
-    found = unoptimised(two_steps, *inputs)
+    inputs = randomized(system.init), random_batch(config, settings.batch), jax.random.key(0)
+    found = unoptimized(two_steps, *inputs)
     return {name: float(value) for name, value in found.items()}
 
 

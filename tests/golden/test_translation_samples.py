@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from configs import fastdiss_text, fastdiss_translation
-from diffusion import build
-from diffusion.build.translation import LENGTHS, PATHS, SOLVERS, translator
-from tests.golden.programs import debug, keys, letters, summary, telling, unoptimised
+from experiments import families
+from experiments.families.translation import LENGTHS, PATHS, SOLVERS, translator
+from tests.golden.programs import debug, keys, letters, summary, telling, unoptimized
 
 SIZE, VOCABULARY = 8, 24
 CAUSAL = {"encoder_decoder.kind": "causal", "objective.name": "next_target"}
@@ -49,14 +49,14 @@ def config_of(name):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_translations(golden, name):
     config = config_of(name)
-    system = replace(build.system(config, VOCABULARY), end=1)
+    system = replace(families.system(config, VOCABULARY), end=1)
     rng = np.random.default_rng(0)
     source = rng.integers(2, VOCABULARY, (SIZE, config.data.source_length)).astype(np.int32)
     known = rng.integers(3, config.data.length + 1, SIZE).astype(np.int32)
     mask = np.arange(config.data.source_length)[None] < rng.integers(4, 10, (SIZE, 1))
     made = translator(config, system, diagnose=True)
     inputs = telling(system.init), keys(SIZE), source, mask, known
-    found = unoptimised(made.translate, *inputs)
+    found = unoptimized(made.translate, *inputs)
     value = {
         "tokens": letters(found.tokens.reshape(-1, found.tokens.shape[-1])),
         "lengths": np.asarray(found.target.sum(axis=-1)).tolist(),
@@ -71,10 +71,10 @@ def test_translations(golden, name):
 def test_texts(golden, name):
     small = {"data.vocab_size": VOCABULARY, "data.length": 8, "encoder_decoder.positions": 8, "sample.steps": 4}
     config = debug(fastdiss_text, small | TEXTS[name], "standard, 2 steps")
-    system = build.system(config, VOCABULARY)
+    system = families.system(config, VOCABULARY)
     prompt = np.full((SIZE, config.data.length), VOCABULARY, np.int32)
     prompt[::2, 0], prompt[1, 5] = 3, 4
-    samples = unoptimised(build.sampler(config, system), telling(system.init, 0.1, 1), keys(SIZE), prompt)
+    samples = unoptimized(families.sampler(config, system), telling(system.init, 0.1, 1), keys(SIZE), prompt)
     golden(name, {"tokens": letters(samples.tokens), "evaluations": np.asarray(samples.evaluations).tolist()})
 
 

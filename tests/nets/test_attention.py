@@ -1,4 +1,4 @@
-"""Every attention backend that runs here gives the numbers of the plain one."""
+"""All attention backends of this platform, compared with the plain one."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def test_backends_follow_the_formula(backend, causal):
 @pytest.mark.parametrize("causal", [False, True])
 def test_splash_kernel_interpreted_gives_the_same_numbers(causal):
     inputs = heads(128, batch=1, head_dim=64)
-    # Interpretation replays the kernel with its own key handling and broadcasting.
+    # The interpreter of kernels uses keys and broadcasting in ways that the checks of tests reject.
     with jax.numpy_rank_promotion("allow"):
         actual = jax.jit(lambda *x: splash(*x, causal=causal, interpret=True))(*inputs)
     np.testing.assert_allclose(actual, attend(*inputs, causal=causal, backend="plain"), atol=1e-4)

@@ -1,4 +1,4 @@
-"""The classifier and the two objectives of images: what is summed, and what the filler rows of a batch count."""
+"""The classifier and the two objectives of images: sums, and the filler rows of a batch."""
 
 import jax
 import jax.numpy as jnp
@@ -6,17 +6,17 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion.codecs import Digits
-from diffusion.corrupt.masking import Masking
-from diffusion.corrupt.partial import PartialMasking
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.data.arrays import LABELS, SHAPES, SOURCES, image_shape, label_count
 from diffusion.data.settings import DataSettings
 from diffusion.nets import classifier
 from diffusion.nets.classifier import Classifier
-from diffusion.objectives.classification import Classification
 from diffusion.objectives.cross_entropy import CrossEntropy
-from diffusion.randomness import draws
-from diffusion.schedules import Polynomial
+from diffusion.objectives.supervised import Classification
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.rng import draws
+from diffusion.schedules.masking import Polynomial
 
 NET = Classifier((8, 8, 1), values=16, labels=4, channels=(4, 8), hidden=8)
 
@@ -37,7 +37,7 @@ def params():
     return jax.jit(NET.init)(jax.random.key(0), jnp.zeros((1, 64), jnp.int32))["params"]
 
 
-def test_a_short_training_tells_the_quarters_apart(data, params):
+def test_short_training_separates_the_quarters(data, params):
     tokens, labels = data
     objective, optimizer, root = Classification(denoiser), optax.adam(3e-3), jax.random.key(1)
 
@@ -61,7 +61,7 @@ def test_a_short_training_tells_the_quarters_apart(data, params):
     assert count == 512 and hits / count > 0.9 > 2 * np.mean(labels == 0)
 
 
-def test_filler_rows_count_nothing_and_dropout_belongs_to_the_example(data, params):
+def test_filler_rows_do_not_count_and_dropout_depends_on_the_key_of_the_example(data, params):
     tokens, labels = data
     objective, noise = Classification(denoiser), draws(jax.random.key(2), "x", 0, 4)
     weights = np.ones((4, 64), np.float32)
@@ -85,7 +85,7 @@ def test_filler_rows_count_nothing_and_dropout_belongs_to_the_example(data, para
         objective(params, {"tokens": tokens[:4], "weights": weights}, noise)
 
 
-def test_features_and_classify_make_the_logits(data, params):
+def test_logits_are_those_of_the_features(data, params):
     tokens, _ = data
     features = NET.apply({"params": params}, tokens[:4], method="features")
     assert features.shape == (4, 8) and features.dtype == jnp.float32
@@ -98,7 +98,11 @@ def test_features_and_classify_make_the_logits(data, params):
 
 @pytest.mark.parametrize("digits", [1, 2])
 def test_the_image_loss_counts_every_pixel_once_whatever_is_masked(digits):
-    process = Masking(16, Polynomial(3.0)) if digits == 1 else PartialMasking(Digits(16, digits), Polynomial(3.0))
+    process = (
+        MaskedDiffusion(16, Polynomial(3.0))
+        if digits == 1
+        else PartialMaskedDiffusion(SubtokenCodec(16, digits), Polynomial(3.0))
+    )
     seen = []
 
     def fixed(params, noisy, time, cond=None, memory=None, *, keys=None):

@@ -1,4 +1,4 @@
-"""The convolution whose gradient is written out: it is JAX's own convolution with JAX's own gradient."""
+"""The convolution with a custom gradient, compared with the gradient of JAX."""
 
 import re
 
@@ -23,16 +23,16 @@ def test_gradients_are_those_of_the_plain_convolution(height, width, size, strid
     x = jax.random.normal(keys[0], (2, height, width, 3))
     kernel = jax.random.normal(keys[1], (size, size, 3, 4))
     expected, of_plain = jax.vjp(lambda x, kernel: plain(x, kernel, stride), x, kernel)
-    found, of_convolve = jax.vjp(lambda x, kernel: convolve(x, kernel, stride), x, kernel)
-    assert jnp.array_equal(found, expected)
-    slope = jax.random.normal(keys[2], found.shape)
+    result, of_convolve = jax.vjp(lambda x, kernel: convolve(x, kernel, stride), x, kernel)
+    assert jnp.array_equal(result, expected)
+    slope = jax.random.normal(keys[2], result.shape)
     for mine, theirs in zip(of_convolve(slope), of_plain(slope), strict=True):
         assert mine.shape == theirs.shape
         assert jnp.allclose(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_inside_a_loop_the_gradient_by_the_picture_keeps_the_kernels_order():
-    """XLA's fast kernels on CPU want a kernel's channels as (in, out), and inside a loop nothing reorders them."""
+def test_gradient_in_a_loop_keeps_the_order_of_kernel_channels():
+    """The fast kernels of XLA on CPU need channels as (in, out), and loops do not reorder them."""
 
     def orders(convolution):
         def step(x, _):

@@ -1,4 +1,4 @@
-"""Facts of the diffusion transformer that need no reference implementation."""
+"""Properties of the diffusion transformer that do not need a reference implementation."""
 
 import functools
 
@@ -16,7 +16,7 @@ CAUSAL = NET.clone(causal=True, adaln=False)
 
 
 def perturbed(params, scale=0.2):
-    """Parameters away from the zero initialisation, behind which errors could hide."""
+    """Return random parameters; the zero initialization could hide errors."""
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(7), len(leaves))
     return tree.unflatten([x + scale * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
@@ -85,7 +85,7 @@ def test_initial_network_gives_zero_logits_and_identity_blocks(initial, tokens, 
     np.testing.assert_array_equal(NET.apply(initial, x, sigma, method="trunk"), x)
 
 
-def test_initial_weights_follow_the_uniform_law(initial):
+def test_initial_weights_are_uniform(initial):
     for weight, fan_in in [
         (initial["params"]["embedding"], 16),
         (initial["params"]["blocks"]["mlp_out"]["kernel"], 64),
@@ -112,12 +112,12 @@ def test_noise_level_matters_and_none_means_zero(params, tokens, sigma):
 
 
 def test_positions_are_relative_but_not_ignored(params, tokens, sigma):
-    """Rotary angles: permuting the tokens is not permuting the logits."""
+    """With rotary positions a permutation of tokens does not permute the logits."""
     flipped = logits(params, tokens[:, ::-1], sigma)[:, ::-1]
     assert np.abs(flipped - logits(params, tokens, sigma)).max() > 1e-3
 
 
-def test_bidirectional_net_sees_the_future_and_causal_net_does_not(params, causal_params, tokens, sigma):
+def test_bidirectional_net_reads_later_tokens_and_causal_net_does_not(params, causal_params, tokens, sigma):
     changed = tokens.at[:, 5].set((tokens[:, 5] + 1) % VOCAB)
     difference = np.abs(logits(params, changed, sigma) - logits(params, tokens, sigma)).max((0, 2))
     assert difference.min() > 1e-4
@@ -140,7 +140,7 @@ def test_decoding_with_a_cache_equals_the_full_forward_pass(causal_params, token
     np.testing.assert_allclose(jnp.concatenate([first, rest], 1), full, atol=1e-5)
 
 
-def test_dropout_of_an_example_depends_on_its_key_alone(params, tokens, sigma):
+def test_dropout_of_an_example_depends_on_its_key_only(params, tokens, sigma):
     keys = jax.random.split(jax.random.key(3), BATCH)
     together = with_dropout(params, tokens, sigma, keys)
     for index in range(BATCH):
@@ -154,7 +154,7 @@ def test_dropout_of_an_example_depends_on_its_key_alone(params, tokens, sigma):
 
 
 @pytest.mark.parametrize("policy", ["full", "dots"])
-def test_rematerialisation_and_unrolling_do_not_change_gradients(policy, params, tokens, sigma):
+def test_rematerialization_and_unrolling_do_not_change_gradients(policy, params, tokens, sigma):
     keys = jax.random.split(jax.random.key(3), BATCH)
 
     def gradient(model):

@@ -1,4 +1,4 @@
-"""The encoder-decoder over embeddings: what it must not read, and what is one and the same."""
+"""The encoder-decoder over embeddings: padding, times, dropout, gradients, and the cache."""
 
 import functools
 
@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.seq2seq import DIFFORMER, DINOISER
+from configs.recipes.pairs import DIFFORMER, DINOISER
 from diffusion.nets.encoder_decoder import EncoderDecoder
-from diffusion.randomness import example_keys
+from diffusion.rng import example_keys
 from diffusion.types import SequenceCondition
-from tests.weights import randomised
+from tests.weights import randomized
 
 VOCAB, BATCH, SOURCE, TARGET, LATENT = 11, 2, 5, 6, 4
 SMALL = dict(latent=LATENT, hidden=8, feed_forward=16, heads=2, encoder_blocks=1, decoder_blocks=2, positions=8)
@@ -37,7 +37,7 @@ def data(seed=0):
 def params_of(name):
     net = NETS.get(name, CAUSAL)
     tokens = jnp.zeros((1, 2), jnp.int32)
-    return randomised(lambda key: net.init(key, tokens, tokens, method="start"), scale=0.4)
+    return randomized(lambda key: net.init(key, tokens, tokens, method="start"), scale=0.4)
 
 
 @functools.cache
@@ -58,7 +58,7 @@ def run(name, source, source_mask, noisy, memory, target_mask, time=None, keys=N
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_padding_changes_nothing_at_real_positions(name):
+def test_padding_does_not_change_other_positions(name):
     source, source_mask, noisy, memory, target_mask = data()
     clean, lengths = run(name, source, source_mask, noisy, memory, target_mask)
     other_source, _, other_noisy, other_memory, _ = data(1)
@@ -74,14 +74,14 @@ def test_padding_changes_nothing_at_real_positions(name):
     again, other_lengths = run(name, *changed)
     np.testing.assert_array_equal(np.asarray(again)[target_mask], np.asarray(clean)[target_mask])
     np.testing.assert_array_equal(other_lengths, lengths)
-    # Real positions matter, of the source, the state, the memory and the time.
+    # Positions without padding have an effect, in the source, the state, the self-conditioning input and the time.
     for index, other in ((0, other_source), (2, other_noisy), (3, other_memory), (5, jnp.full((BATCH, TARGET), 0.3))):
         moved = [*changed[:index], other, *changed[index + 1 :]]
         assert np.abs(np.asarray(run(name, *moved)[0] - clean)[target_mask]).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_equal_times_are_one_time(name):
+def test_equal_times_per_position_equal_one_time_per_example(name):
     arrays = data()
     whole, _ = run(name, *arrays, jnp.full((BATCH, TARGET), 0.7))
     one, _ = run(name, *arrays, jnp.full(BATCH, 0.7))
@@ -90,7 +90,7 @@ def test_equal_times_are_one_time(name):
     assert not np.array_equal(mixed, whole)
 
 
-def test_dropout_belongs_to_examples():
+def test_dropout_depends_on_the_key_of_the_example():
     arrays = data()
     clean, _ = run("difformer", *arrays)
     with_keys, _ = run("difformer", *arrays, keys=KEYS)
@@ -101,7 +101,7 @@ def test_dropout_belongs_to_examples():
     assert not np.allclose(second[1], with_keys[1])
 
 
-def test_the_gradient_of_the_length_stops_where_the_base_says():
+def test_gradient_of_the_length_head_may_stop_at_the_encoder():
     source, source_mask, *_ = data()
     params = params_of("difformer")
     tangent = jax.tree.map(jnp.zeros_like, params)
@@ -109,7 +109,7 @@ def test_the_gradient_of_the_length_stops_where_the_base_says():
 
     @jax.jit
     def change(params):
-        """What a change of the embeddings does to the lengths, as a gradient sees it."""
+        """Return the gradient of the length logits with respect to the embeddings."""
         nets = [NETS["difformer"].clone(length_gradient=reaches) for reaches in (True, False)]
         runs = [lambda params, net=net: net.apply(params, source, source_mask, method="encode").lengths for net in nets]
         return [jax.jvp(run, (params,), (tangent,)) for run in runs]
@@ -120,7 +120,7 @@ def test_the_gradient_of_the_length_stops_where_the_base_says():
     np.testing.assert_array_equal(still, 0)
 
 
-def test_the_cache_gives_the_logits_of_the_whole_sequence_and_nobody_looks_ahead():
+def test_cache_gives_the_logits_of_the_whole_sequence_and_is_causal():
     source, source_mask, *_ = data()
     params = params_of("causal")
     tokens = jnp.asarray(np.random.default_rng(2).integers(0, VOCAB, (BATCH, TARGET)))
@@ -145,7 +145,7 @@ def shapes_of(net, length=2):
     return jax.eval_shape(lambda: net.init(jax.random.key(0), tokens, tokens, method="start"))
 
 
-def test_unknown_settings_are_refused():
+def test_invalid_settings_raise():
     net = NETS["difformer"]
     for fields, message in ((dict(heads=3), "net.heads: 3 heads"), (dict(remat="some"), "net.remat: unknown")):
         with pytest.raises(ValueError, match=message):
@@ -158,6 +158,6 @@ def test_the_published_sizes():
     def count(settings):
         return sum(leaf.size for leaf in jax.tree.leaves(shapes_of(EncoderDecoder(10_000, **settings))))
 
-    # Both have 6 + 6 layers of 512 and 1,024: 2.1 and 3.2 million each. The rest is what goes in and out.
+    # Both have 6 + 6 layers of widths 512 and 1,024, 2.1 and 3.2 million each; the rest are input and output layers.
     assert count(DIFFORMER) == 36_301_568
     assert count(DINOISER) == 33_599_504

@@ -1,4 +1,4 @@
-"""Facts of GPT-2 that need no reference implementation."""
+"""Properties of GPT-2 that do not need a reference implementation."""
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,6 @@ def test_logits_are_features_times_the_embedding(params):
     np.testing.assert_allclose(NET.apply(params, tokens), features @ params["params"]["embedding"].T, atol=1e-5)
 
 
-def test_too_long_a_sequence_is_refused(params):
+def test_too_long_sequences_raise(params):
     with pytest.raises(ValueError, match="9 tokens exceed the judge's 8"):
         NET.apply(params, jnp.zeros((1, 9), jnp.int32))

@@ -1,4 +1,4 @@
-"""Layers against their formulas in numpy."""
+"""Layers, compared with their formulas in numpy."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Stable Diffusion's U-Nets, block by block and whole, against their formulas in PyTorch."""
+"""The U-Nets of Stable Diffusion and their blocks, compared with their formulas in PyTorch."""
 
 import math
 
@@ -8,9 +8,9 @@ import pytest
 from diffusion.nets.sd import layers
 from diffusion.nets.sd.unet import TINY_SD, TINY_SDXL
 from tests.small_unets import SMALL, apply, compiled, inputs, small_params
-from tests.weights import randomised
+from tests.weights import randomized
 
-# PyTorch's functions, in its layout: an implementation of every block that shares nothing with ours but the names.
+# An independent implementation with the functions and the layout of PyTorch, which shares only parameter names.
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def torch():
 
 
 class Reference:
-    """The published forward pass, written with torch.nn.functional, reading parameters by their tree paths."""
+    """The published forward pass in torch.nn.functional, with parameters by their tree paths."""
 
     def __init__(self, torch, params):
         self.torch, self.f, self.params = torch, torch.nn.functional, params
@@ -137,54 +137,54 @@ class Reference:
         return self.torch.tensor(np.array(x))
 
 
-def close(found, expected, tolerance):
+def close(result, expected, tolerance):
     expected = np.asarray(expected)
-    assert found.shape == expected.shape
-    assert np.abs(np.asarray(found) - expected).max() < tolerance * np.abs(expected).max()
+    assert result.shape == expected.shape
+    assert np.abs(np.asarray(result) - expected).max() < tolerance * np.abs(expected).max()
 
 
-def picture(x):
-    """[B, C, H, W] to [B, H, W, C]."""
+def image(x):
+    """Transpose [B, C, H, W] to [B, H, W, C]."""
     return np.moveaxis(x.numpy(), 1, 3)
 
 
-def test_every_block_is_the_formula(torch):
+def test_blocks_agree_with_their_formulas(torch):
     rng = np.random.default_rng(1)
     x, time, context = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 6, 4, 8), (2, 10), (2, 3, 5)))
     tokens = x.reshape(2, 24, 8)
     channels_first = torch.tensor(np.moveaxis(x, 3, 1) * 1.0)
 
     def both(block, call, *args):
-        variables = randomised(lambda key: block.init(key, *args), 0.4)
-        found = compiled(block.apply)(variables, *args)
+        variables = randomized(lambda key: block.init(key, *args), 0.4)
+        result = compiled(block.apply)(variables, *args)
         with torch.no_grad():
-            close(found, call(Reference(torch, {"it": variables["params"]})), 2e-5)
+            close(result, call(Reference(torch, {"it": variables["params"]})), 2e-5)
 
     tensors = {"time": torch.tensor(time), "context": torch.tensor(context), "tokens": torch.tensor(tokens)}
     for outputs in (8, 12):
         block = layers.ResnetBlock(outputs, 4, "float32")
-        both(block, lambda r: picture(r.resnet("it/", channels_first, tensors["time"], 4)), x, time)
-    # Deviations as small as epsilon's root tell epsilons from one another.
+        both(block, lambda r: image(r.resnet("it/", channels_first, tensors["time"], 4)), x, time)
+    # Standard deviations of the size of sqrt(epsilon) make the value of epsilon visible.
     small = channels_first * 3e-3
     for epsilon in (1e-5, 1e-6):
-        both(layers.GroupNorm(2, epsilon), lambda r, e=epsilon: picture(r.group_norm("it", small, 2, e)), x * 3e-3)
+        both(layers.GroupNorm(2, epsilon), lambda r, e=epsilon: image(r.group_norm("it", small, 2, e)), x * 3e-3)
     attention = layers.Attention(2, "float32", "auto")
     both(attention, lambda r: r.attention("it/", tensors["tokens"], tensors["context"], 2).numpy(), tokens, context)
     both(attention, lambda r: r.attention("it/", tensors["tokens"], tensors["tokens"], 2).numpy(), tokens)
     both(layers.FeedForward("float32"), lambda r: r.feed_forward("it/", tensors["tokens"]).numpy(), tokens)
     for linear in (False, True):
         block = layers.SpatialTransformer(2, 2, 4, linear, "float32", "auto")
-        both(block, lambda r: picture(r.transformer("it/", channels_first, tensors["context"], 2, 4)), x, context)
+        both(block, lambda r: image(r.transformer("it/", channels_first, tensors["context"], 2, 4)), x, context)
     down, up = layers.Downsample("float32"), layers.Upsample("float32")
-    both(down, lambda r: picture(r.conv("it/conv", channels_first, 2)), x)
-    both(up, lambda r: picture(r.conv("it/conv", channels_first.repeat_interleave(2, 2).repeat_interleave(2, 3))), x)
+    both(down, lambda r: image(r.conv("it/conv", channels_first, 2)), x)
+    both(up, lambda r: image(r.conv("it/conv", channels_first.repeat_interleave(2, 2).repeat_interleave(2, 3))), x)
 
 
 @pytest.mark.parametrize("net", [SMALL, TINY_SD, TINY_SDXL], ids=["three_levels", "sd", "sdxl"])
-def test_the_whole_is_the_formula(net, torch):
-    """Pictures that are not square, another time, context and addition for every example."""
+def test_networks_agree_with_their_formulas(net, torch):
+    """Images are not square; time, context and added conditioning differ between examples."""
     args = inputs(net)
-    params = small_params() if net is SMALL else randomised(lambda key: net.init(key, *args), 0.1)
-    found = apply(params, *args[:3]) if net is SMALL else compiled(net.apply)(params, *args)
+    params = small_params() if net is SMALL else randomized(lambda key: net.init(key, *args), 0.1)
+    result = apply(params, *args[:3]) if net is SMALL else compiled(net.apply)(params, *args)
     with torch.no_grad():
-        close(found, Reference(torch, params["params"])(net, *args), 1e-4)
+        close(result, Reference(torch, params["params"])(net, *args), 1e-4)

@@ -1,4 +1,4 @@
-"""Stable Diffusion's U-Nets: published counts, names and work, what reaches what, and sizes that do not fit."""
+"""The U-Nets of Stable Diffusion: published counts, names and operations, gradients, and invalid sizes."""
 
 import math
 from functools import cache
@@ -10,13 +10,13 @@ import pytest
 
 from diffusion.nets.layers import sinusoids
 from diffusion.nets.sd import layers, unet
-from diffusion.nets.sd.unet import SD15, SDXL, TINY_SD, TINY_SDXL, Added
+from diffusion.nets.sd.unet import SD15, SDXL, TINY_SD, TINY_SDXL, AddedConditioning
 from tests.small_unets import BATCH, SMALL, apply, compiled, inputs, small_params
 
 
 @cache
 def shapes(net):
-    """Names, "/" between levels, with the shapes of all parameters."""
+    """Return the shapes of all parameters by name, with "/" between levels."""
     tree = jax.eval_shape(net.init, jax.random.key(0), *jax.eval_shape(lambda: inputs(net, 8, 8)))["params"]
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {"/".join(each.key for each in path): leaf.shape for path, leaf in leaves}
@@ -31,14 +31,14 @@ def shapes(net):
         (TINY_SDXL, 1_976_516, 428),
     ],
 )
-def test_parameters_are_as_many_as_published(net, parameters, tensors):
+def test_parameter_counts_are_the_published_ones(net, parameters, tensors):
     sizes = [math.prod(shape) for shape in shapes(net).values()]
     assert (sum(sizes), len(sizes)) == (parameters, tensors)
 
 
 def test_names_and_shapes_are_those_of_the_checkpoints():
-    """Samples from the published files' lists: dots before numbers become "_", kernels have inputs before outputs."""
-    found = shapes(SD15)
+    """Examples from the published files; "_" is a dot before a number, and kernels have inputs before outputs."""
+    result = shapes(SD15)
     block = "down_blocks_0/attentions_1/transformer_blocks_0/"
     for name, shape in {
         "conv_in/kernel": (3, 3, 4, 320),
@@ -62,22 +62,22 @@ def test_names_and_shapes_are_those_of_the_checkpoints():
         "conv_norm_out/bias": (320,),
         "conv_out/kernel": (3, 3, 320, 4),
     }.items():
-        assert found[name] == shape, name
-    assert not any(name.startswith(("down_blocks_3/a", "up_blocks_0/a", "up_blocks_3/u", "add_")) for name in found)
-    found = shapes(SDXL)
-    assert found["down_blocks_2/attentions_1/transformer_blocks_9/attn2/to_k/kernel"] == (2048, 1280)
-    assert found["mid_block/attentions_0/transformer_blocks_9/attn1/to_k/kernel"] == (1280, 1280)
-    assert found["up_blocks_1/attentions_2/transformer_blocks_1/attn1/to_k/kernel"] == (640, 640)
-    assert found["add_embedding/linear_1/kernel"] == (2816, 1280)
-    assert found["mid_block/attentions_0/proj_in/kernel"] == (1280, 1280)
-    joined = [found[f"up_blocks_{level}/resnets_{block}/norm1/scale"][0] for level in range(3) for block in range(3)]
+        assert result[name] == shape, name
+    assert not any(name.startswith(("down_blocks_3/a", "up_blocks_0/a", "up_blocks_3/u", "add_")) for name in result)
+    result = shapes(SDXL)
+    assert result["down_blocks_2/attentions_1/transformer_blocks_9/attn2/to_k/kernel"] == (2048, 1280)
+    assert result["mid_block/attentions_0/transformer_blocks_9/attn1/to_k/kernel"] == (1280, 1280)
+    assert result["up_blocks_1/attentions_2/transformer_blocks_1/attn1/to_k/kernel"] == (640, 640)
+    assert result["add_embedding/linear_1/kernel"] == (2816, 1280)
+    assert result["mid_block/attentions_0/proj_in/kernel"] == (1280, 1280)
+    joined = [result[f"up_blocks_{level}/resnets_{block}/norm1/scale"][0] for level in range(3) for block in range(3)]
     before = [1280, 1280, 1280, 1280, 640, 640, 640, 320, 320]
     assert [sum(pair) for pair in zip(before, [1280, 1280, 640, 640, 640, 320, 320, 320, 320], strict=True)] == joined
 
 
-def test_parameters_start_as_pytorchs():
-    picture = jnp.zeros((1, 2, 2, 9))
-    params = compiled(layers.ResnetBlock(16, 1, "float32").init)(jax.random.key(0), picture, jnp.zeros((1, 25)))
+def test_initialization_is_that_of_pytorch():
+    image = jnp.zeros((1, 2, 2, 9))
+    params = compiled(layers.ResnetBlock(16, 1, "float32").init)(jax.random.key(0), image, jnp.zeros((1, 25)))
     params = params["params"]
     for name, fan in (("conv1", 81), ("conv2", 144), ("conv_shortcut", 9), ("time_emb_proj", 25)):
         for leaf in params[name].values():
@@ -85,11 +85,11 @@ def test_parameters_start_as_pytorchs():
     assert (params["norm2"]["scale"] == 1).all() and (params["norm2"]["bias"] == 0).all()
 
 
-def test_times_sinusoids_are_cosines_then_sines():
+def test_sinusoids_of_times_are_cosines_then_sines():
     value = 321.5
-    found = np.asarray(sinusoids(jnp.array([value]), 320))[0]
+    result = np.asarray(sinusoids(jnp.array([value]), 320))[0]
     angles = value * 10000.0 ** (-np.arange(160) / 160)
-    np.testing.assert_allclose(found, np.concatenate([np.cos(angles), np.sin(angles)]), atol=2e-4)
+    np.testing.assert_allclose(result, np.concatenate([np.cos(angles), np.sin(angles)]), atol=2e-4)
 
 
 def test_gelu_is_exact():
@@ -110,7 +110,7 @@ def test_examples_do_not_mix():
         assert moved[0] > 1e-2 and moved[1] < 1e-4
 
 
-def test_gradients_reach_picture_time_and_context():
+def test_gradients_reach_image_time_and_context():
     x, time, context, _ = inputs(SMALL)
     weight = jnp.asarray(np.random.default_rng(3).normal(size=x.shape), jnp.float32)
 
@@ -123,7 +123,7 @@ def test_gradients_reach_picture_time_and_context():
     assert (np.abs(gradients[2]).max(-1) > 1e-4).all()
 
 
-def test_low_precision_is_near():
+def test_low_precision_is_close_to_float32():
     x, time, context, _ = inputs(SMALL)
     exact = apply(small_params(), x, time, context)
     low = compiled(SMALL.clone(dtype="bfloat16").apply)(small_params(), x, time, context)
@@ -133,10 +133,10 @@ def test_low_precision_is_near():
 
 
 def test_large_self_attention_goes_to_the_kernel(monkeypatch):
-    asked = []
+    calls = []
 
     def attend(query, key, value, *, causal, backend):
-        asked.append((query.shape, key.shape[1], causal, backend))
+        calls.append((query.shape, key.shape[1], causal, backend))
         return query
 
     monkeypatch.setattr(layers, "attend", attend)
@@ -149,11 +149,11 @@ def test_large_self_attention_goes_to_the_kernel(monkeypatch):
         args = [jax.ShapeDtypeStruct((1, length, width), jnp.float32)]
         args += [jax.ShapeDtypeStruct((1, context, 5), jnp.float32)] if context else []
         jax.eval_shape(layers.Attention(heads, "float32", "chosen").init, jax.random.key(0), *args)
-    assert asked == [((1, 1024, 1, 128), 1024, False, "chosen")]
+    assert calls == [((1, 1024, 1, 128), 1024, False, "chosen")]
 
 
 def counted(jaxpr):
-    """Floating-point operations of the products and convolutions of a program."""
+    """Return the floating-point operations of the products and convolutions of a program."""
     total = 0
     for equation in jaxpr.eqns:
         (out,), shape = equation.outvars[:1], [each.aval.shape for each in equation.invars if hasattr(each, "aval")]
@@ -187,9 +187,9 @@ def test_operations_of_the_published_networks():
         ({"heads": (1, 5, 2)}, r"unet\.heads: 5 do not divide 12"),
         ({"heads": (1, 3)}, r"unet\.heads: .* 3 levels"),
         ({"transformer_layers": (0, 1, 1, 1)}, r"unet\.transformer_layers: .* 3 levels"),
-        ({"in_channels": 4}, r"unet\.in_channels: the picture has 3"),
+        ({"in_channels": 4}, r"unet\.in_channels: the image has 3"),
         ({"context_width": 6}, r"unet\.context_width: the context has 5"),
-        ({"addition": (8, 4)}, r"unet\.addition: is \(8, 4\), but what is added is not given"),
+        ({"addition": (8, 4)}, r"unet\.addition: is \(8, 4\), but an added conditioning is not passed"),
     ],
 )
 def test_bad_sizes_name_the_field(change, message):
@@ -197,8 +197,10 @@ def test_bad_sizes_name_the_field(change, message):
         SMALL.clone(**change).init(jax.random.key(0), *inputs(SMALL))
 
 
-def test_pictures_that_do_not_halve_are_refused():
+def test_images_of_odd_sizes_raise():
     with pytest.raises(ValueError, match=r"unet\.channels: 3 levels halve 8 x 6"):
         SMALL.init(jax.random.key(0), *inputs(SMALL, 8, 6))
-    with pytest.raises(ValueError, match=r"unet\.addition: is None, but what is added is given"):
-        SMALL.init(jax.random.key(0), *inputs(SMALL)[:3], Added(jnp.zeros((BATCH, 4)), jnp.zeros((BATCH, 6))))
+    with pytest.raises(ValueError, match=r"unet\.addition: is None, but an added conditioning is passed"):
+        SMALL.init(
+            jax.random.key(0), *inputs(SMALL)[:3], AddedConditioning(jnp.zeros((BATCH, 4)), jnp.zeros((BATCH, 6)))
+        )

@@ -1,4 +1,4 @@
-"""Training of embedding diffusion: what is off is off to the last bit, and what passes no gradient passes none."""
+"""The objective of embedding diffusion: extensions that are off, gradients, dropout, terms of the loss, and lengths."""
 
 import functools
 
@@ -8,30 +8,30 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion.codecs_embedding import Embedding
-from diffusion.corrupt.gaussian import Diffusing
-from diffusion.gaussian_schedules import SigmaIsTime
+from diffusion.codecs.embedding import EmbeddingCodec
+from diffusion.objectives.autoregressive import NextTarget
 from diffusion.objectives.embedding import (
     EmbeddingDiffusion,
     cross_entropy,
-    filled,
+    fill_padding,
     length_classes,
     length_loss,
-    sources,
+    source_of,
 )
-from diffusion.objectives.mans import NoiseScaling
-from diffusion.objectives.next_target import NextTarget
-from diffusion.objectives.scp import Perturbation
-from diffusion.randomness import draws
+from diffusion.objectives.noise_scaling import NoiseScaling
+from diffusion.objectives.perturbation import Perturbation
+from diffusion.processes.gaussian import GaussianDiffusion
+from diffusion.rng import draws
+from diffusion.schedules.gaussian import SigmaIsTime
 from diffusion.types import EncodedSource, SequenceCondition
 from tests.small_translator import CODEC, VOCAB, batch_of, denoise, encode, weights
 
-PROCESS = Diffusing(SigmaIsTime(), "clean", 3.0)
+PROCESS = GaussianDiffusion(SigmaIsTime(), "clean", 3.0)
 BASE = EmbeddingDiffusion(encode, denoise, CODEC, PROCESS)
 BATCH = batch_of()
 
 
-def made(**fields):
+def objective_with(**fields):
     return EmbeddingDiffusion(**vars(BASE) | fields)
 
 
@@ -40,14 +40,14 @@ NOISE = draws(jax.random.key(5), "train", 0, len(BATCH["tokens"]))
 
 @functools.cache
 def outcome(objective):
-    """Loss, metrics and gradients at fixed weights and draws, without dropout."""
+    """Compute loss, metrics and gradients at fixed weights and draws, without dropout."""
     run = jax.jit(jax.value_and_grad(lambda params: objective(params, BATCH, NOISE, False), has_aux=True))
     (total, metrics), gradients = run(weights())
     return total, metrics, gradients
 
 
-def same(one, other):
-    """Loss, its parts, and gradients are equal to the last bit."""
+def assert_equal(one, other):
+    """Check that loss, its terms, and gradients are equal bit for bit."""
     for name in ("loss", "square", "anchor", "length"):
         np.testing.assert_array_equal(one[1][name], other[1][name])
     jax.tree.map(np.testing.assert_array_equal, one[2], other[2])
@@ -64,23 +64,23 @@ def same(one, other):
     ],
     ids=["shift_and_fixed", "scale_and_markov"],
 )
-def test_what_is_off_is_off_to_the_last_bit(fields):
-    same(outcome(BASE), outcome(made(**fields)))
+def test_extensions_that_are_off_change_no_bit(fields):
+    assert_equal(outcome(BASE), outcome(objective_with(**fields)))
 
 
-def test_what_is_on_changes_the_loss():
+def test_extensions_that_are_on_change_the_loss():
     scaling, perturbation = NoiseScaling("scale", "distance", aware=False), Perturbation("uniform", couple="markov")
-    total, metrics, gradients = outcome(made(scaling=scaling, perturbation=perturbation))
+    total, metrics, gradients = outcome(objective_with(scaling=scaling, perturbation=perturbation))
     assert np.isfinite(total) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
     assert float(metrics["loss"][1]) == float(BATCH["weights"].sum())
-    # These draws give at least one example a memory.
+    # With these draws at least one example reads an estimate.
     assert float(total) != float(outcome(BASE)[0])
 
 
-def test_dropout_acts_on_what_is_learnt_and_on_estimates_where_asked():
+def test_estimates_have_dropout_only_with_estimate_dropout():
     calls = []
 
-    def noted(params, noisy, time, cond=None, memory=None, *, keys=None):
+    def recording(params, noisy, time, cond=None, memory=None, *, keys=None):
         calls.append(keys is not None)
         return denoise(params, noisy, time, cond, memory, keys=keys)
 
@@ -90,7 +90,7 @@ def test_dropout_acts_on_what_is_learnt_and_on_estimates_where_asked():
         ({"estimate_dropout": True}, False, [False, False, False]),
     ):
         calls.clear()
-        objective = made(denoiser=noted, scaling=NoiseScaling("shift"), **fields)
+        objective = objective_with(denoiser=recording, scaling=NoiseScaling("shift"), **fields)
         jax.eval_shape(lambda params, run=objective, on=train: run(params, BATCH, NOISE, on), weights())
         assert calls == expected
 
@@ -98,46 +98,46 @@ def test_dropout_acts_on_what_is_learnt_and_on_estimates_where_asked():
 @pytest.mark.parametrize(
     ("fields", "expected"), [({}, 2), ({"memory_rate": 0.0}, 1), ({"alternate": "sum", "memory_rate": 0.0}, 3)]
 )
-def test_an_estimate_that_nobody_reads_is_not_made(fields, expected):
+def test_estimates_that_no_example_reads_are_not_computed(fields, expected):
     calls = []
 
-    def counted(*arguments, keys=None):
+    def counting(*arguments, keys=None):
         calls.append(arguments)
         return denoise(*arguments, keys=keys)
 
-    objective = made(denoiser=counted, **fields)
+    objective = objective_with(denoiser=counting, **fields)
     jax.eval_shape(lambda params: objective(params, BATCH, NOISE), weights())
     assert len(calls) == expected
 
 
-def test_no_gradient_passes_what_is_remembered_or_measured():
-    """The gradient is that of a step to which memory and times are given as constants."""
-    objective = made(
+def test_no_gradient_passes_through_estimates_and_times():
+    """The gradient is that of a step with the self-conditioning input and the times as constants."""
+    objective = objective_with(
         perturbation=Perturbation("fixed", couple="markov"), scaling=NoiseScaling("shift"), memory_rate=1.0
     )
-    seen = []
+    calls = []
 
-    def noted(params, noisy, time, cond=None, memory=None, *, keys=None):
-        seen.append((noisy, time, memory))
+    def recording(params, noisy, time, cond=None, memory=None, *, keys=None):
+        calls.append((noisy, time, memory))
         return denoise(params, noisy, time, cond, memory, keys=keys)
 
-    noting = EmbeddingDiffusion(**vars(objective) | {"denoiser": noted})
+    recorded = EmbeddingDiffusion(**vars(objective) | {"denoiser": recording})
 
     def with_inputs(params):
-        seen.clear()
-        total, _ = noting(params, BATCH, NOISE, False)
-        return total, list(seen)
+        calls.clear()
+        total, _ = recorded(params, BATCH, NOISE, False)
+        return total, list(calls)
 
     (total, inputs), gradients = jax.jit(jax.value_and_grad(with_inputs, has_aux=True))(weights())
-    (_, _, first), (_, _, second), (_, told, memory) = inputs
-    assert first is None and second is None and float(jnp.abs(memory).max()) > 0
+    (_, _, first), (_, _, second), (_, time, previous) = inputs
+    assert first is None and second is None and float(jnp.abs(previous).max()) > 0
 
     def with_constants(params):
         clean = CODEC.encode(params, BATCH["tokens"])
-        noisy, _ = PROCESS.corrupt(NOISE.keys, clean, told)
+        noisy, _ = PROCESS.corrupt(NOISE.keys, clean, time)
         mask = BATCH["weights"] > 0
         encoded = encode(params, BATCH["source"], mask)
-        predicted = denoise(params, noisy, told, SequenceCondition(encoded, mask), memory)
+        predicted = denoise(params, noisy, time, SequenceCondition(encoded, mask), previous)
         total, _ = objective.loss(params, predicted, clean, BATCH["tokens"], BATCH["weights"])
         nats, _ = length_loss(encoded.lengths, mask, mask)
         return total + 0.1 * jnp.sum(nats * jnp.sum(BATCH["weights"], axis=1))
@@ -147,64 +147,64 @@ def test_no_gradient_passes_what_is_remembered_or_measured():
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=1e-5), gradients, expected[1])
 
 
-def test_the_sum_of_both_modes_is_each_of_them():
-    """DINOISER's loss is that without a memory plus that with one; the length counts once."""
+def test_alternate_sum_adds_the_losses_without_and_with_self_conditioning():
+    """As in DINOISER; the length is not tested here."""
 
     @jax.jit
     def totals(params):
         kinds = (dict(alternate="sum"), dict(memory_rate=0.0), dict(memory_rate=1.0))
-        return [made(length_weight=0.0, **fields)(params, BATCH, NOISE, False)[0] for fields in kinds]
+        return [objective_with(length_weight=0.0, **fields)(params, BATCH, NOISE, False)[0] for fields in kinds]
 
-    both, without, with_memory = map(float, totals(weights()))
-    assert both == pytest.approx(without + with_memory, rel=1e-5)
-    assert without != with_memory
+    both, unconditioned, conditioned = map(float, totals(weights()))
+    assert both == pytest.approx(unconditioned + conditioned, rel=1e-5)
+    assert unconditioned != conditioned
 
 
-def test_rounding_losses_add():
+def test_rounding_losses_are_additive():
     clean = CODEC.encode(weights(), BATCH["tokens"])
     arguments = (weights(), 0.5 * clean, clean, BATCH["tokens"], BATCH["weights"])
     kinds = ("anchor", "round", "both", "none")
-    found = jax.jit(lambda *arguments: [made(rounding=kind).loss(*arguments)[0] for kind in kinds])(*arguments)
-    totals = dict(zip(kinds, map(float, found), strict=True))
+    losses = jax.jit(lambda *arguments: [objective_with(rounding=kind).loss(*arguments)[0] for kind in kinds])
+    totals = dict(zip(kinds, map(float, losses(*arguments)), strict=True))
     assert totals["both"] - totals["round"] == pytest.approx(totals["anchor"] - totals["none"], rel=1e-4)
     assert totals["anchor"] > totals["round"] > totals["none"] > 0
 
 
-def test_examples_of_weight_zero_and_their_padding_count_for_nothing():
+def test_examples_of_weight_zero_do_not_count():
     weightless = BATCH | {name: BATCH[name].at[1].set(0.0) for name in ("weights", "source_weights")}
     other = weightless | {name: weightless[name].at[1].set(3) for name in ("tokens", "source")}
 
     @jax.jit
     def run(batch):
-        return made(scaling=NoiseScaling("shift"))(weights(), batch, NOISE, False)
+        return objective_with(scaling=NoiseScaling("shift"))(weights(), batch, NOISE, False)
 
     (one, metrics), (two, _) = run(weightless), run(other)
     assert np.isfinite(one) and float(one) == float(two)
     assert float(metrics["loss"][1]) == float(weightless["weights"].sum())
 
 
-def test_padding_to_fill_is_learnt_as_a_token():
-    _, metrics = jax.eval_shape(lambda: made(fill=0)(weights(), BATCH, NOISE, False))
+def test_filled_padding_is_learned_as_a_token():
+    _, metrics = jax.eval_shape(lambda: objective_with(fill=0)(weights(), BATCH, NOISE, False))
     assert "length" not in metrics
-    tokens, counted = filled(BATCH | {"weights": BATCH["weights"].at[1].set(0.0)}, 0)
+    tokens, counted = fill_padding(BATCH | {"weights": BATCH["weights"].at[1].set(0.0)}, 0)
     mask = np.asarray(BATCH["weights"]) > 0
     np.testing.assert_array_equal(tokens[0], np.where(mask[0], BATCH["tokens"][0], 0))
     np.testing.assert_array_equal(counted, [[1] * 5, [0] * 5, [1] * 5])
 
 
-def test_a_batch_without_a_source_reads_the_token_that_says_nothing():
+def test_null_sources_replace_sources():
     alone = {name: BATCH[name] for name in ("tokens", "weights")}
-    tokens, mask = sources(alone, VOCAB)
+    tokens, mask = source_of(alone, VOCAB)
     np.testing.assert_array_equal(tokens, [[VOCAB]] * 3)
     assert mask.all()
-    tokens, _ = sources(BATCH, VOCAB)
+    tokens, _ = source_of(BATCH, VOCAB)
     np.testing.assert_array_equal(tokens, [[VOCAB]] * 3)
     with pytest.raises(ValueError, match=r"data.source: the examples have no source text"):
-        sources(alone, None)
+        source_of(alone, None)
 
 
-def test_lengths_are_offsets_from_the_source():
-    """10 -> 12 is class 130."""
+def test_length_classes_are_offsets_from_the_source():
+    """A target of 12 tokens for a source of 10 has class 130."""
     ten, twelve = jnp.ones((1, 10), bool), jnp.ones((1, 12), bool)
     assert int(length_classes(ten, twelve, 256)[0]) == 130
     assert int(length_classes(twelve, ten, 256)[0]) == 126
@@ -214,7 +214,7 @@ def test_lengths_are_offsets_from_the_source():
     assert float(nats[0]) == pytest.approx(np.log(np.exp(9) + 255) - 9, rel=1e-4) and bool(hits[0])
 
 
-def test_smoothed_cross_entropy():
+def test_cross_entropy_with_label_smoothing():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 5)), jnp.float32)
     tokens = jnp.array([[1, 4]])
     log_probs = jax.nn.log_softmax(logits)
@@ -224,12 +224,12 @@ def test_smoothed_cross_entropy():
     np.testing.assert_allclose(cross_entropy(logits, tokens, 5, 0.1)[0], smoothed, rtol=1e-5)
 
 
-def test_the_autoregressive_loss_is_minus_log_p():
+def test_the_autoregressive_loss_is_the_negative_log_likelihood():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, VOCAB + 2)), jnp.float32)
-    read = []
+    calls = []
 
     def next_logits(params, tokens, encoded, keys=None):
-        read.append((tokens, encoded.states))
+        calls.append((tokens, encoded.states))
         return logits
 
     objective = NextTarget(encode, next_logits, VOCAB, VOCAB, label_smoothing=0.1)
@@ -237,7 +237,7 @@ def test_the_autoregressive_loss_is_minus_log_p():
     log_probs = np.asarray(jax.nn.log_softmax(logits[..., :VOCAB]))
     gold = np.take_along_axis(log_probs, np.asarray(BATCH["tokens"])[..., None], axis=-1)[..., 0]
     assert float(total) == pytest.approx(-(gold * np.asarray(BATCH["weights"])).sum(), rel=1e-5)
-    inputs, states = read[0]
+    inputs, states = calls[0]
     np.testing.assert_array_equal(inputs[:, 1:], BATCH["tokens"][:, :-1])
     np.testing.assert_array_equal(inputs[:, 0], VOCAB)
     np.testing.assert_array_equal(states, encode(weights(), BATCH["source"], BATCH["source_weights"]).states)
@@ -245,14 +245,14 @@ def test_the_autoregressive_loss_is_minus_log_p():
 
 @functools.cache
 def trained(rounding, scale):
-    """Two hundred steps on a dictionary task: mean cosine, late squared error, and the size of embeddings."""
-    codec = Embedding(lambda params: params["table"], VOCAB, scale)
+    """Train 200 steps on a dictionary task; return mean cosine, final squared error, and mean square of embeddings."""
+    codec = EmbeddingCodec(lambda params: params["table"], VOCAB, scale)
 
     def read(params, source, mask, keys=None):
-        # A table of its own, so that only the loss says what the target's embeddings are.
+        # A separate table, so that the target's embeddings depend on the loss alone.
         return EncodedSource(jnp.take(params["read"], source, axis=0), mask, jnp.zeros((len(source), 0)))
 
-    objective = made(codec=codec, encode=read, rounding=rounding, length_weight=0.0)
+    objective = objective_with(codec=codec, encode=read, rounding=rounding, length_weight=0.0)
     optimizer = optax.adam(2e-2)
     source = jnp.arange(VOCAB)[None].repeat(4, 0)
     batch = {"tokens": (source + 3) % VOCAB, "weights": jnp.ones(source.shape)}
@@ -275,21 +275,21 @@ def trained(rounding, scale):
     return tuple(map(float, run(params)))
 
 
-def test_embeddings_collapse_without_the_cross_entropy_and_not_with_it():
+def test_embeddings_collapse_only_without_the_cross_entropy():
     cosine, _, size = trained("anchor", "scaled")
     assert cosine < 0.5 and size > 1
     cosine, square, size = trained("none", "scaled")
     assert cosine > 0.9 or square < 1e-3
-    assert size < 0.01  # the shortest way to a small error
+    assert size < 0.01
 
 
-def test_unknown_options_are_refused():
+def test_invalid_options_are_rejected():
     for fields, message in (
         (dict(alternate="never"), "objective.alternate: unknown 'never'; known: flip, sum"),
         (dict(rounding="up"), "objective.rounding: unknown 'up'"),
         (dict(floor="wood"), "objective.floor: unknown 'wood'"),
         (dict(memory_rate=2.0), "objective.memory_rate: must lie in"),
-        (dict(process=Diffusing(SigmaIsTime())), "process.prediction: embedding diffusion predicts the clean"),
+        (dict(process=GaussianDiffusion(SigmaIsTime())), "process.prediction: embedding diffusion predicts the clean"),
     ):
         with pytest.raises(ValueError, match=message):
-            made(**fields)
+            objective_with(**fields)

@@ -1,6 +1,6 @@
-"""Prime's losses: the worked numbers, what is MDLM's, coins that tokens share, and gradients.
+"""The losses of MDM-Prime: worked examples, limits that are MDLM, sub-tokens masked together, and gradients.
 
-The running example has five tokens of two base-3 digits; a context-free network gives the same logits for every state.
+The example has five tokens of two base-3 sub-tokens; a context-free network has the same logits in every state.
 """
 
 from dataclasses import replace
@@ -11,25 +11,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import schedules
-from diffusion.codecs import Digits
-from diffusion.corrupt.masking import Masking
-from diffusion.corrupt.partial import PartialMasking
-from diffusion.evaluate.likelihood import BoundSteps, bound_continuous, bound_grouped, bound_marginal, joint_ce
-from diffusion.objectives.nelbo import Nelbo, cross_entropy
+from diffusion.codecs.subtokens import SubtokenCodec
+from diffusion.likelihood.estimators import BoundSteps, bound_continuous, bound_grouped, bound_marginal, joint_ce
+from diffusion.objectives.elbo import Nelbo, masked_nll
 from diffusion.objectives.reveal import RevealNelbo
-from diffusion.oracles.digits import expected_nats, state_sets
-from diffusion.randomness import Draws, draws, example_keys
+from diffusion.oracles.subtokens import expected_nats, state_sets
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.rng import Draws, draws, example_keys
+from diffusion.schedules import masking as schedules
 
 SCHEDULE = schedules.LogLinear()
-CODEC = Digits(5, 2)
+CODEC = SubtokenCodec(5, 2)
 M = CODEC.mask_id
-PRIME = PartialMasking(CODEC, SCHEDULE)
-EVERY = np.arange(5)[:, None]  # each token as a sequence of its own
+PRIME = PartialMaskedDiffusion(CODEC, SCHEDULE)
+EVERY = np.arange(5)[:, None]  # all sequences of one token
 
 
 def constant(logits):
-    """A network that reads nothing."""
+    """A context-free network."""
     logits = jnp.asarray(logits, jnp.float32)
 
     def denoise(noisy, time):
@@ -38,8 +38,8 @@ def constant(logits):
     return denoise
 
 
-def of(denoise):
-    """A network without parameters, as objectives want it."""
+def without_params(denoise):
+    """A denoiser that ignores its parameters."""
     return lambda params, noisy, time, cond=None, memory=None, *, keys=None: denoise(noisy, time)
 
 
@@ -47,7 +47,7 @@ def of(denoise):
 
 
 @pytest.mark.parametrize("positions", [1, 2, 3, 4])
-def test_weights_of_mask_sets(positions):
+def test_weights_of_masked_sets(positions):
     sets, weights = state_sets(positions)
     sizes = sets.sum(axis=1)
     known = {2: {1: 1 / 2, 2: 1 / 2}, 3: {1: 1 / 3, 2: 1 / 6, 3: 1 / 3}}.get(positions, {})
@@ -55,14 +55,14 @@ def test_weights_of_mask_sets(positions):
         np.testing.assert_allclose(weights[sizes == size], weight, rtol=1e-12)
     assert len(np.unique(sets, axis=0)) == len(sets) == 2**positions - 1
     assert np.sum(sizes * weights) == pytest.approx(positions, rel=1e-12)
-    # The integral that they stand for.
+    # The weights are integrals over time.
     time = (np.arange(20_000) + 0.5) / 20_000
     for size in range(1, positions + 1):
         integral = np.mean(time ** (size - 1) * (1 - time) ** (positions - size))
         assert weights[sizes == size] == pytest.approx(integral, rel=1e-6)
 
 
-# The worked numbers of a context-free network.
+# Worked examples for a context-free network.
 
 CONTEXT_FREE = [
     (np.arange(5), True, "marginal", [4.451914, 3.451914, 2.451914, 1.451914, 0.451914]),
@@ -81,30 +81,30 @@ def test_losses_of_a_context_free_network(logits, carry_over, target, expected):
         np.testing.assert_allclose(nats, -jax.nn.log_softmax(jnp.asarray(logits, jnp.float32)), atol=2e-6)
 
 
-# One digit a token is MDLM.
+# One sub-token per token is MDLM.
 
 SIZE, LENGTH = 64, 6
 TOKENS = jax.random.randint(jax.random.key(0), (SIZE, LENGTH), 0, 5)
 WEIGHTS = jnp.ones(TOKENS.shape).at[:, -1].set(0)
 NOISE, NOISE_32 = draws(jax.random.key(1), "test", 0, SIZE), draws(jax.random.key(9), "test", 0, 32)
-WHOLE, ONE = Masking(5, SCHEDULE), PartialMasking(Digits(5, 1), SCHEDULE)
+WHOLE, ONE = MaskedDiffusion(5, SCHEDULE), PartialMaskedDiffusion(SubtokenCodec(5, 1), SCHEDULE)
 
 
 def scaled(params, noisy, time, cond=None, memory=None, *, keys=None):
-    """Logits of six classes that depend on the whole state and the time, times a parameter."""
+    """Logits of six classes that depend on the whole state and the time, times the parameter."""
     context = jnp.cumsum(noisy, axis=1) + jnp.sum(noisy, axis=1, keepdims=True) + time[:, None]
     context = context[:, :: noisy.shape[1] // LENGTH]
     return params * jnp.sin(context[..., None] + 2.0 * jnp.arange(6.0)[None, None])
 
 
 logits_of = jax.jit(scaled)
-score = jax.jit(cross_entropy, static_argnums=(0, 5))
+score = jax.jit(masked_nll, static_argnums=(0, 5))
 
 
 @pytest.mark.parametrize("target", ["marginal", "joint"])
 @pytest.mark.parametrize("kind", [partial(Nelbo, minimum_time=1e-3), RevealNelbo], ids=["nelbo", "reveal"])
-def test_one_digit_a_token_is_mdlm(kind, target):
-    """Same masks, weights and values: total, gradient, and tokens counted; the mask class has no mass in either."""
+def test_one_subtoken_per_token_is_mdlm(kind, target):
+    """Total, gradient and number of tokens are equal."""
     batch = {"tokens": TOKENS, "weights": WEIGHTS}
 
     @partial(jax.jit, static_argnums=0)
@@ -123,13 +123,13 @@ def test_one_digit_a_token_is_mdlm(kind, target):
     [bound_continuous, bound_marginal, joint_ce, BoundSteps(3)],
     ids=["bound_continuous", "bound_marginal", "joint_ce", "bound_steps_3"],
 )
-def test_one_digit_a_token_has_mdlms_likelihood(estimate):
-    """Sequence by sequence, in the same draw."""
+def test_the_likelihood_for_one_subtoken_per_token_is_that_of_mdlm(estimate):
+    """For every sequence, with the same randomness."""
     run = jax.jit(lambda process: estimate(partial(scaled, 1.0), process, TOKENS, WEIGHTS, NOISE), static_argnums=0)
     np.testing.assert_allclose(run(ONE), run(WHOLE), rtol=1e-6)
 
 
-def test_visible_tokens_of_one_digit_score_nothing():
+def test_unmasked_tokens_of_one_subtoken_do_not_count():
     hidden = jnp.zeros((SIZE, LENGTH), bool).at[:, 2].set(True)
     noisy = jnp.where(hidden, 5, TOKENS)
     logits = logits_of(1.0, noisy, jnp.zeros(SIZE))
@@ -140,42 +140,42 @@ def test_visible_tokens_of_one_digit_score_nothing():
             np.testing.assert_allclose(nats, expected, atol=1e-6)
 
 
-# Digits masked together, and alone.
+# Sub-tokens masked together.
 
 
 @pytest.mark.parametrize("carry_over", [True, False], ids=["filter", "free"])
-def test_digits_masked_together_score_as_whole_tokens(carry_over):
-    """The same output of the network, the same tokens hidden: MDLM's number, without and with the filter."""
+def test_subtokens_masked_together_have_the_loss_of_whole_tokens(carry_over):
+    """With the same logits and masked tokens the loss is that of MDLM, with and without the filter."""
     process = replace(PRIME, carry_over=carry_over, chunk_point=0.0)
     time = jnp.full(SIZE, 0.5)
     noisy = process.corrupt(NOISE.keys, TOKENS, time)
-    gone = process.split(noisy)[..., 0] == M
+    hidden = process.split(noisy)[..., 0] == M
     logits = logits_of(1.0, noisy, time)
-    grouped = jnp.ones(SIZE, bool)
-    ours = score(process, logits, noisy, process.encode(TOKENS), WEIGHTS, "marginal", grouped)
-    masked = jnp.where(gone, 5, TOKENS)
-    theirs = score(WHOLE, logits, masked, TOKENS, WEIGHTS, "marginal")
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-    # The joint loss restricted to masked tokens is the same number.
-    joint = score(process, logits, noisy, process.encode(TOKENS), WEIGHTS * gone, "joint")
-    np.testing.assert_allclose(joint, theirs, rtol=1e-5, atol=1e-6)
+    together = jnp.ones(SIZE, bool)
+    prime = score(process, logits, noisy, process.encode(TOKENS), WEIGHTS, "marginal", together)
+    masked = jnp.where(hidden, 5, TOKENS)
+    mdlm = score(WHOLE, logits, masked, TOKENS, WEIGHTS, "marginal")
+    np.testing.assert_allclose(prime, mdlm, rtol=1e-5, atol=1e-6)
+    # The joint loss of masked tokens is the same.
+    joint = score(process, logits, noisy, process.encode(TOKENS), WEIGHTS * hidden, "joint")
+    np.testing.assert_allclose(joint, mdlm, rtol=1e-5, atol=1e-6)
 
 
-def test_training_with_shared_coins_has_the_bound_of_whole_tokens():
-    """Through the objectives: their mean for chunk_point 0 is `bound_grouped`, not the sum of marginals."""
+def test_the_objective_at_chunk_point_zero_is_the_bound_of_whole_tokens():
+    """Its mean is `bound_grouped`, and not the sum of marginals."""
     exact = np.asarray(jax.nn.logsumexp(jnp.arange(5.0)) - np.arange(5.0))
     batch = {"tokens": jnp.tile(jnp.asarray(EVERY), (400, 1)), "weights": jnp.ones((2000, 1))}
     noise = draws(jax.random.key(3), "test", 0, 2000)
-    denoiser, grouped = of(constant(np.arange(5))), replace(PRIME, chunk_point=0.0)
+    denoiser, together = without_params(constant(np.arange(5))), replace(PRIME, chunk_point=0.0)
     for target in ("marginal", "joint"):
-        # One token: the revealed token is masked in every draw, so that there is no noise at all.
-        total, metrics = jax.jit(partial(RevealNelbo(denoiser, grouped, target), None))(batch, noise)
+        # The single token is masked in every draw, so that draws have no noise.
+        total, metrics = jax.jit(partial(RevealNelbo(denoiser, together, target), None))(batch, noise)
         assert float(total / metrics["loss"][1]) == pytest.approx(exact.mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("carry_over", [True, False], ids=["filter", "free"])
-def test_the_grouped_bound_scores_masked_tokens_alone(carry_over):
-    """Equal tokens under a context-free network leave a draw no noise: L times -log softmax, filtered or not."""
+def test_the_grouped_bound_counts_masked_tokens_only(carry_over):
+    """For equal tokens and a context-free network every draw is L times -log softmax, with and without the filter."""
     tokens = jnp.broadcast_to(jnp.array([4, 1])[jnp.arange(32) % 2, None], (32, 3))
     process = replace(PRIME, carry_over=carry_over)
     slope = constant(np.arange(5))
@@ -184,8 +184,8 @@ def test_the_grouped_bound_scores_masked_tokens_alone(carry_over):
 
 
 @pytest.mark.parametrize("carry_over", [True, False], ids=["filter", "free"])
-def test_joint_and_marginal_agree_where_each_token_misses_at_most_one_digit(carry_over):
-    """Without the filter only tokens that miss a digit count in the comparison, and then the two differ."""
+def test_joint_and_marginal_loss_agree_for_at_most_one_masked_subtoken_per_token(carry_over):
+    """This holds with the filter; without it the joint loss is larger."""
     process = replace(PRIME, carry_over=carry_over)
     clean = process.encode(TOKENS)
     place = jax.random.randint(jax.random.key(4), (SIZE, LENGTH, 1), 0, 3)  # 2: none
@@ -204,8 +204,8 @@ def test_joint_and_marginal_agree_where_each_token_misses_at_most_one_digit(carr
     assert np.abs(values[0] - values[1]).min() > 1e-3
 
 
-def test_mixed_noise_scores_each_example_by_its_own_coins():
-    """Above the chunk point whole tokens, at it and below digits; weight 0 counts in neither."""
+def test_the_loss_of_mixed_noise_depends_on_the_time_of_each_example():
+    """Above the chunk point it is that of whole tokens, else that of sub-tokens; weight 0 counts in neither."""
     process = replace(PRIME, chunk_point=0.5)
     noise = Draws(example_keys(jax.random.key(13), jnp.arange(2)), jnp.array([0.7, 0.5]))
     objective = Nelbo(scaled, process, 0.0)
@@ -231,14 +231,14 @@ def test_mixed_noise_scores_each_example_by_its_own_coins():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("target", ["marginal", "joint"])
-def test_gradients_at_the_smallest_time_are_finite_and_only_where_digits_hide(target, dtype):
-    """Weight 1000; with the filter, known tokens and tokens that are ruled out have no gradient at all."""
+def test_gradients_at_the_smallest_time_are_finite_and_zero_for_unmasked_tokens(target, dtype):
+    """The weight is 1000; with the filter, unmasked tokens and excluded tokens have no gradient."""
     process, time = PRIME, jnp.full(SIZE, 1e-3)
     noisy = process.split(process.encode(TOKENS)).at[:, 0].set(M).at[:, 1, 0].set(M).reshape(SIZE, -1)
     logits = scaled(20.0, noisy, time)[..., :5].astype(dtype)
 
     def loss(logits):
-        nats = cross_entropy(process, logits, noisy, process.encode(TOKENS), jnp.ones(TOKENS.shape), target)
+        nats = masked_nll(process, logits, noisy, process.encode(TOKENS), jnp.ones(TOKENS.shape), target)
         return jnp.sum(schedules.rate(SCHEDULE, time) * nats)
 
     gradient = jax.jit(jax.grad(loss))(logits)
@@ -246,7 +246,7 @@ def test_gradients_at_the_smallest_time_are_finite_and_only_where_digits_hide(ta
     gradient = np.asarray(gradient.astype(jnp.float32))
     assert np.isfinite(gradient).all() and np.abs(gradient[:, 0]).max() > 100
     assert not gradient[:, 2:].any()
-    kept = np.asarray(process.filtered(logits, noisy)) > -1e29
-    assert not gradient[~kept].any() and not kept[:, 1].all()
+    allowed = np.asarray(process.filtered(logits, noisy)) > -1e29
+    assert not gradient[~allowed].any() and not allowed[:, 1].all()
     if dtype == jnp.float32:
         np.testing.assert_allclose(gradient.sum(axis=-1), 0, atol=2e-3)

@@ -1,6 +1,6 @@
-"""Training with two passes: at rate 0 the base's training, at rate 1 its start, and no gradient through the first.
+"""Training with two passes: the limits of rate 0 and of a new adapter, and no gradient through the first pass.
 
-Losses and gradients of one small transformer with dropout, random weights and an adapter that is random or new.
+The network is a small transformer with dropout, random weights, and an adapter that is random or new (zero).
 """
 
 from functools import partial
@@ -11,17 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.base import defaults, tiny
-from diffusion import build
+from configs.base import defaults
+from configs.recipes.small import tiny
 from diffusion.categorical import EXCLUDED
-from diffusion.objectives.nelbo import Nelbo, weighted_cross_entropy
-from diffusion.randomness import draws, fold
-from diffusion.schedules import LogLinear, rate
-from diffusion.self_conditioning import two_pass
+from diffusion.objectives.elbo import Nelbo, weighted_cross_entropy
+from diffusion.objectives.self_conditioning import randomly_self_conditioned
+from diffusion.rng import draws, fold
+from diffusion.schedules.masking import LogLinear, rate
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
-from experiments.jobs import resolve
-from tests.weights import randomised
+from experiments import families
+from experiments.plan import resolve
+from tests.weights import randomized
 
 VOCABULARY, LENGTH, BATCH = 11, 8, 6
 
@@ -31,33 +32,36 @@ def system_of(**overrides):
     config.model.update(hidden=16, blocks=2, heads=2, cond_dim=8, dropout=0.3)
     config.data.length, config.train.batch, config.sample.steps = LENGTH, BATCH, 3
     config = resolve(config, {name.replace("__", "."): value for name, value in overrides.items()}, 0)
-    return config, build.system(config, VOCABULARY)
+    return config, families.system(config, VOCABULARY)
 
 
 TOKENS = jax.random.randint(jax.random.key(0), (BATCH, LENGTH), 0, VOCABULARY)
 NOISE = draws(jax.random.key(5), "test", 0, BATCH)
 BASE = system_of()[1]
 SYSTEM = system_of(memory__adapter="linear")[1]
-PARAMS = randomised(SYSTEM.init)
+PARAMS = randomized(SYSTEM.init)
 OLD = {name: part for name, part in PARAMS.items() if name != "adapter"}
 NEW = OLD | {"adapter": jax.tree.map(jnp.zeros_like, PARAMS["adapter"])}
 
 
 @partial(jax.jit, static_argnums=(0, 4))
 def slope(denoiser, params, tokens, noise, train):
-    """Loss and gradient of MDLM's objective."""
+    """Compute the loss of MDLM and its gradient."""
     batch = {"tokens": tokens, "weights": jnp.ones(tokens.shape)}
     objective = Nelbo(denoiser, BASE.process)
     (total, _), gradient = jax.value_and_grad(objective, has_aux=True)(params, batch, noise, train)
     return total, gradient
 
 
-TWO, NONE = two_pass(SYSTEM.denoiser, SYSTEM.recall), two_pass(SYSTEM.denoiser, SYSTEM.recall, 0.0)
+TWO, NONE = (
+    randomly_self_conditioned(SYSTEM.denoiser, SYSTEM.self_conditioning),
+    randomly_self_conditioned(SYSTEM.denoiser, SYSTEM.self_conditioning, 0.0),
+)
 
 
 @pytest.mark.parametrize("train", [True, False], ids=["dropout", "plain"])
-def test_a_new_adapter_starts_where_the_base_is(train):
-    """At rate 1: the loss and the base's gradient bit for bit, dropout included, and a gradient for the adapter."""
+def test_training_with_a_new_adapter_starts_at_the_base(train):
+    """At rate 1 the loss and the gradient of the base are unchanged, with dropout too; the adapter has a gradient."""
     base, expected = slope(BASE.denoiser, OLD, TOKENS, NOISE, train)
     loss, gradient = slope(TWO, NEW, TOKENS, NOISE, train)
     assert loss == base and np.isfinite(loss)
@@ -66,14 +70,14 @@ def test_a_new_adapter_starts_where_the_base_is(train):
     assert min(np.abs(leaf).max() for leaf in jax.tree.leaves(expected)) > 1e-6
 
 
-def test_rate_0_is_the_bases_training():
-    """With a random adapter and dropout, from the same keys; the adapter's own gradient is exactly 0."""
+def test_rate_zero_is_the_training_of_the_base():
+    """With a random adapter and dropout, and the same keys; the gradient of the adapter is exactly 0."""
     base, expected = slope(BASE.denoiser, OLD, TOKENS, NOISE, True)
     loss, gradient = slope(NONE, PARAMS, TOKENS, NOISE, True)
     assert loss == base
     assert not np.any(gradient.pop("adapter")["linear"]["kernel"])
     chex.assert_trees_all_close(gradient, expected, rtol=1e-5, atol=1e-6)
-    # Evaluation has no coins: all are told.
+    # Evaluation has no coins: all examples are self-conditioned.
     assert abs(slope(NONE, PARAMS, TOKENS, NOISE, False)[0] - slope(BASE.denoiser, OLD, TOKENS, NOISE, False)[0]) > 1e-2
 
 
@@ -82,39 +86,39 @@ NOISY = BASE.process.corrupt(NOISE.keys, TOKENS, TIME)
 KEYS = fold(NOISE.keys, "dropout")
 
 
-def nats(denoiser, params, keys, memory=None):
-    """Cross-entropies of the masked positions, an example each."""
-    logits = denoiser(params, NOISY, TIME, None, memory, keys=keys)
+def nats(denoiser, params, keys, previous=None):
+    """Cross-entropy of the masked positions of each example."""
+    logits = denoiser(params, NOISY, TIME, None, previous, keys=keys)
     log_probs = jax.nn.log_softmax(logits[..., :VOCABULARY])
-    chosen = jnp.take_along_axis(log_probs, TOKENS[..., None], axis=-1)[..., 0]
-    return -jnp.sum(jnp.where(NOISY == VOCABULARY, chosen, 0), axis=1)
+    clean = jnp.take_along_axis(log_probs, TOKENS[..., None], axis=-1)[..., 0]
+    return -jnp.sum(jnp.where(NOISY == VOCABULARY, clean, 0), axis=1)
 
 
-def by_hand(params, given, cut_table=False):
-    """The second pass on p E, with the probabilities p of `given` weights, which see no dropout and no gradient."""
-    logits = SYSTEM.denoiser(given, NOISY, TIME)
+def soft_embedding(params, first_params, cut_table=False):
+    """p E with the probabilities p of a first pass, without dropout, with the weights `first_params`."""
+    logits = SYSTEM.denoiser(first_params, NOISY, TIME)
     p = jax.nn.softmax(jnp.where((jnp.arange(VOCABULARY + 1) < VOCABULARY)[None, None], logits, EXCLUDED), axis=-1)
     table = params["embedding"][:VOCABULARY]
     table = jax.lax.stop_gradient(table) if cut_table else table
     return jnp.where((NOISY == VOCABULARY)[..., None], p[..., :VOCABULARY] @ table, 0)
 
 
-def test_the_gradient_is_that_of_a_memory_given_from_outside():
-    """With dropout in the second pass alone; the table of embeddings learns through the memory too, as E in W p E."""
+def test_the_gradient_is_that_of_an_external_self_conditioning_input():
+    """Only the second pass has dropout. The embedding table has a gradient through the input too, as E in W p E."""
 
     @jax.jit
     def gradients(params):
         def outside(params, cut_table):
-            memory = by_hand(params, jax.lax.stop_gradient(params), cut_table)
-            return nats(SYSTEM.denoiser, params, KEYS, memory).sum()
+            previous = soft_embedding(params, jax.lax.stop_gradient(params), cut_table)
+            return nats(SYSTEM.denoiser, params, KEYS, previous).sum()
 
         def inside(params):
             return nats(TWO, params, KEYS).sum()
 
         def uncut(params):
-            return nats(SYSTEM.denoiser, params, KEYS, by_hand(params, params)).sum()
+            return nats(SYSTEM.denoiser, params, KEYS, soft_embedding(params, params)).sum()
 
-        constant = by_hand(params, params)
+        constant = soft_embedding(params, params)
 
         def array(params):
             return nats(SYSTEM.denoiser, params, KEYS, constant).sum()
@@ -129,7 +133,7 @@ def test_the_gradient_is_that_of_a_memory_given_from_outside():
     chex.assert_trees_all_close(cut_table, array, rtol=1e-5, atol=1e-5)
     for value, _ in (cut_table, array, uncut):
         assert float(value) == pytest.approx(float(inside[0]), rel=1e-6)
-    # All but the table: as with a constant array. The table, and every weight without the cut, differ.
+    # All gradients but that of the table are those with a constant array. Without the cut they differ.
     chex.assert_trees_all_close(
         {name: part for name, part in inside[1].items() if name != "embedding"},
         {name: part for name, part in array[1].items() if name != "embedding"},
@@ -140,8 +144,8 @@ def test_the_gradient_is_that_of_a_memory_given_from_outside():
     assert np.abs(inside[1]["head"]["linear"]["kernel"] - uncut[1]["head"]["linear"]["kernel"]).max() > 1e-3
 
 
-def test_an_examples_coin_decides_what_it_loses_whatever_the_batch():
-    """At rate 1/2: each example's loss is that of a pass without memory or of two passes, in any order of the batch."""
+def test_the_loss_of_an_example_depends_on_its_coin_and_not_on_the_batch():
+    """At rate 1/2 it is that of one pass or of two passes, in any order of the batch."""
 
     @partial(jax.jit, static_argnums=0)
     def run(denoiser, keys, order):
@@ -153,9 +157,9 @@ def test_an_examples_coin_decides_what_it_loses_whatever_the_batch():
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
 
     forwards, backwards = jnp.arange(BATCH), jnp.arange(BATCH)[::-1]
-    half = two_pass(SYSTEM.denoiser, SYSTEM.recall, 0.5)
-    mixed, told, untold = (run(denoiser, KEYS, forwards) for denoiser in (half, TWO, SYSTEM.denoiser))
-    same = [np.abs(mixed - other).max(axis=1) < 1e-6 for other in (told, untold)]
+    half = randomly_self_conditioned(SYSTEM.denoiser, SYSTEM.self_conditioning, 0.5)
+    mixed, two_passes, one_pass = (run(denoiser, KEYS, forwards) for denoiser in (half, TWO, SYSTEM.denoiser))
+    same = [np.abs(mixed - other).max(axis=1) < 1e-6 for other in (two_passes, one_pass)]
     assert np.array_equal(same[0], ~same[1]) and 0 < same[0].sum() < BATCH, same
     np.testing.assert_allclose(run(half, KEYS, backwards)[::-1], mixed, rtol=1e-5, atol=1e-5)
 
@@ -167,10 +171,10 @@ def test_the_weight_of_the_loss_is_one_over_the_time():
     np.testing.assert_allclose(rate(schedule, time), 1 / time, rtol=1e-6)
     noise = draws(jax.random.key(3), "test", 0, 64)
     tokens = jnp.broadcast_to(jnp.array([0, 1, 2, 0])[None], (64, 4))
-    chances = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]))
+    log_probs = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]))
 
     def table(noisy, time):
-        return jnp.broadcast_to(jnp.pad(chances, ((0, 0), (0, 1)), constant_values=30.0)[None], (64, 4, 4))
+        return jnp.broadcast_to(jnp.pad(log_probs, ((0, 0), (0, 1)), constant_values=30.0)[None], (64, 4, 4))
 
     process = type(BASE.process)(3, schedule)
     half = jnp.full(64, 0.5)
@@ -182,10 +186,10 @@ def test_the_weight_of_the_loss_is_one_over_the_time():
 
 
 @pytest.mark.parametrize("rows", ["masked", "raw"])
-def test_low_precision_stays_finite(rows):
-    """bfloat16 products, at all masks and at none, in loss and gradient; nothing hidden loses nothing."""
+def test_low_precision_is_finite(rows):
+    """Loss and gradient with bfloat16 products, for states with all masks and with none."""
     _, system = system_of(memory__adapter="linear", memory__rows=rows, model__dtype="bfloat16")
-    denoiser = two_pass(system.denoiser, system.recall)
+    denoiser = randomly_self_conditioned(system.denoiser, system.self_conditioning)
 
     @jax.jit
     def run(params, hidden):
@@ -208,11 +212,11 @@ def test_low_precision_stays_finite(rows):
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
-def test_half_known_tokens_are_trained_and_sampled_with_a_memory():
-    """Two digits a token: a training step moves the adapter, and the sampler evaluates as often as without a memory."""
+def test_partially_masked_tokens_are_trained_and_sampled_with_self_conditioning():
+    """Training changes the adapter, and the sampler has as many evaluations as without self-conditioning."""
     config, system = system_of(memory__adapter="linear", codec__digits=2)
-    objective, optimizer = build.objective(config, system), build.optimizer(config)
-    params = randomised(system.init)
+    objective, optimizer = families.objective(config, system), families.optimizer(config)
+    params = randomized(system.init)
     batch = {"tokens": TOKENS, "weights": jnp.ones(TOKENS.shape)}
     step = jax.jit(make_step(objective, optimizer))
     state, metrics = step(new_state(params, optimizer), batch, jax.random.key(2))
@@ -225,18 +229,18 @@ def test_half_known_tokens_are_trained_and_sampled_with_a_memory():
     prompt = jnp.full((BATCH, LENGTH), VOCABULARY)
     drawn = {}
     for memory in ("reuse", "null"):
-        sample = jax.jit(build.sampler(resolve(config, {"sample.memory": memory}, 0), system))
+        sample = jax.jit(families.sampler(resolve(config, {"sample.memory": memory}, 0), system))
         drawn[memory] = sample(state.params, KEYS, prompt)
         assert (drawn[memory].evaluations == config.sample.steps + 1).all()
         assert (drawn[memory].tokens < VOCABULARY).all() and not drawn[memory].invalid.any()
     assert (drawn["reuse"].tokens != drawn["null"].tokens).any()
 
 
-def test_the_rate_is_the_configs():
-    """At 0 training is a plain one, of a network that remembers too."""
+def test_the_rate_is_that_of_the_config():
+    """At rate 0 training has one pass, also for a network with self-conditioning."""
     config, system = system_of(memory__adapter="linear")
-    assert build.objective(config, system).denoiser is not system.denoiser
-    assert build.objective(resolve(config, {"memory.rate": 0.0}, 0), system).denoiser is system.denoiser
-    assert build.objective(config, BASE).denoiser is BASE.denoiser
+    assert families.objective(config, system).denoiser is not system.denoiser
+    assert families.objective(resolve(config, {"memory.rate": 0.0}, 0), system).denoiser is system.denoiser
+    assert families.objective(config, BASE).denoiser is BASE.denoiser
     with pytest.raises(ValueError, match=r"memory\.rate: must lie in \[0, 1\]"):
-        build.objective(resolve(config, {"memory.rate": 2.0}, 0), system)
+        families.objective(resolve(config, {"memory.rate": 2.0}, 0), system)

@@ -1,4 +1,4 @@
-"""The oracles themselves: posteriors, entropies and samples against brute force."""
+"""Oracles: posteriors, entropies and samples against brute force."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ TABLE = CHAIN.enumerate()
 
 
 def states(count: int = 200) -> np.ndarray:
-    """Samples of the chain with random masks; all masked and none masked included."""
+    """Samples of the chain with random masks; one has no masks, and one only masks."""
     random = np.random.default_rng(0)
     tokens = np.asarray(CHAIN.sample(jax.random.key(1), count))
     level = np.concatenate([[0.0, 1.0], random.uniform(size=count - 2)])
@@ -24,7 +24,7 @@ def states(count: int = 200) -> np.ndarray:
 
 
 def brute_force(noisy: np.ndarray) -> np.ndarray:
-    """p(x^i = k | visible) by a loop over sequences."""
+    """p(x^i = k | unmasked tokens), by a loop over sequences."""
     posterior = np.zeros((*noisy.shape, 3))
     for state, row in zip(noisy, posterior, strict=True):
         for probability, sequence in zip(TABLE.table, TABLE.sequences, strict=True):
@@ -43,7 +43,7 @@ def test_posteriors_match_brute_force():
         assert np.all(probs[..., 3] == 0)
 
 
-def test_next_token_is_the_chain_rule():
+def test_next_token_probabilities_satisfy_the_chain_rule():
     inputs = shift_right(jnp.asarray(TABLE.sequences), 3)
     for language in (CHAIN, TABLE):
         log_p = np.asarray(log_probs(language.next_token(inputs, jnp.zeros(len(inputs))), 3))
@@ -57,7 +57,7 @@ def test_entropies_agree():
     assert Enumerable(np.full(9, 1 / 9), 3, 2).entropy() == pytest.approx(np.log(9))
 
 
-def test_zero_probabilities_stay_finite():
+def test_zero_probabilities_have_finite_logits():
     language = Enumerable(np.array([0.5, 0, 0, 0.5]), 2, 2)
     noisy = jnp.array([[2, 2], [0, 2], [2, 1], [0, 1]])
     probs = np.exp(log_probs(language.denoise(noisy, jnp.zeros(4)), 2))[..., :2]
@@ -66,11 +66,11 @@ def test_zero_probabilities_stay_finite():
 
 
 @pytest.mark.parametrize("language", [CHAIN, TABLE], ids=["chain", "table"])
-def test_samples_follow_the_law(language):
+def test_samples_follow_the_distribution(language):
     tokens = language.sample(jax.random.key(5), 4000)
     floor = TABLE.total_variation_floor(4000)
     assert TABLE.total_variation(tokens) < 1.3 * floor
-    # Shuffled columns keep unigrams and lose the dependence: the measure must see it.
+    # Shuffled columns have the same unigrams without the dependence, which the distance must detect.
     shuffled = np.random.default_rng(0).permuted(np.asarray(tokens), axis=0)
     assert TABLE.total_variation(shuffled) > 3 * floor
     assert CHAIN.ngram_total_variation(tokens, 2) < 0.02 < CHAIN.ngram_total_variation(shuffled, 2)
@@ -86,7 +86,7 @@ def test_ngrams_of_a_chain_that_is_not_stationary():
     np.testing.assert_allclose(chain.ngrams(2), pairs, atol=1e-12)
 
 
-def test_random_denoiser_reads_what_it_may():
+def test_random_denoiser_depends_on_its_inputs():
     tokens = jnp.array([[0, 1, 2, 0], [0, 1, 2, 1], [0, 1, 1, 1]])
     time = jnp.full(3, 0.3)
     causal = random_denoiser(jax.random.key(0), 3, causal=True)(tokens, time)
@@ -97,7 +97,7 @@ def test_random_denoiser_reads_what_it_may():
     assert not np.allclose(full(tokens, time), full(tokens, time + 0.2))
 
 
-def test_bad_tables_are_refused():
+def test_invalid_tables_are_rejected():
     with pytest.raises(ValueError, match="must have 9 entries"):
         Enumerable(np.ones(4) / 4, 3, 2)
     with pytest.raises(ValueError, match="sum to 1"):

@@ -1,4 +1,4 @@
-"""Law 1: under the exact denoiser an estimator equals the entropy; under any denoiser Kraft's sum is at most 1."""
+"""Law 1: an estimator equals the entropy under the exact denoiser, and its Kraft sum is at most 1 under every one."""
 
 import subprocess
 import sys
@@ -8,19 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import schedules
 from diffusion.categorical import target_log_probs
-from diffusion.corrupt.masking import Masking
-from diffusion.evaluate.likelihood import BoundSteps, bound_continuous, estimator, masked_ce, nll_autoregressive
-from diffusion.objectives.nelbo import weighted_cross_entropy
-from diffusion.oracles.check import check_estimator, cross_entropy, estimate_nats, kraft_sum
+from diffusion.likelihood.estimators import BoundSteps, bound_continuous, estimator, masked_ce, nll_autoregressive
+from diffusion.objectives.elbo import weighted_cross_entropy
+from diffusion.oracles.check import check_estimator, estimate_cross_entropy, estimate_nats, kraft_sum
 from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.markov import random_chain
 from diffusion.oracles.tables import random_denoiser
-from diffusion.randomness import draws
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.rng import draws
+from diffusion.schedules import masking as schedules
 
 LANGUAGE = random_language(0, vocabulary=3, length=3)
-PROCESS = Masking(3, schedules.LogLinear())
+PROCESS = MaskedDiffusion(3, schedules.LogLinear())
 SCHEDULES = [
     schedules.LogLinear(),
     schedules.LogLinear(epsilon=0.2),
@@ -32,20 +32,20 @@ SCHEDULES = [
 ]
 
 
-def measured(estimate, process=PROCESS, denoise=LANGUAGE.denoise, draws_each=2048):
+def estimates(estimate, process=PROCESS, denoise=LANGUAGE.denoise, draws_each=2048):
     """Estimates of all sequences, [R, N]."""
     return estimate_nats(estimate, denoise, process, LANGUAGE.sequences, draws_each, jax.random.key(7))
 
 
 def excess(nats: np.ndarray) -> tuple[float, float]:
-    """Mean of the estimate over the language less its entropy, in standard errors, and in nats."""
-    value, error = cross_entropy(nats, -np.log(LANGUAGE.table), LANGUAGE.table, LANGUAGE.entropy())
+    """The mean of the estimate over the language minus the entropy, in standard errors and in nats."""
+    value, error = estimate_cross_entropy(nats, -np.log(LANGUAGE.table), LANGUAGE.table, LANGUAGE.entropy())
     return (value - LANGUAGE.entropy()) / max(error, 1e-9), value - LANGUAGE.entropy()
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 def test_continuous_bound_equals_the_entropy_for_every_schedule(schedule):
-    nats = measured(bound_continuous, Masking(3, schedule))
+    nats = estimates(bound_continuous, MaskedDiffusion(3, schedule))
     errors, gap = excess(nats)
     assert abs(errors) < 3.5 and abs(gap) < 0.02
     value, error = kraft_sum(nats)
@@ -54,15 +54,15 @@ def test_continuous_bound_equals_the_entropy_for_every_schedule(schedule):
 
 @pytest.mark.parametrize("schedule", [SCHEDULES[1], SCHEDULES[5]], ids=str)
 def test_bounds_hold_for_denoisers_that_read_time(schedule):
-    """alpha(1) = 0.2 and alpha(0) = 0.9: the ends that the schedule leaves out are where a bound breaks first."""
+    """For alpha(1) = 0.2 and alpha(0) = 0.9, as errors are most likely at the ends of a schedule."""
     denoise = random_denoiser(jax.random.key(3), 3, scale=0.2)
     for estimate in (bound_continuous, BoundSteps(3)):
-        value, error = kraft_sum(measured(estimate, Masking(3, schedule), denoise))
+        value, error = kraft_sum(estimates(estimate, MaskedDiffusion(3, schedule), denoise))
         assert 0.5 < value < 1 + 3.5 * error
 
 
-def test_draws_average_to_the_enumerated_bound():
-    """Sequence by sequence, for a wrong denoiser; the training loss is a draw of the same bound."""
+def test_the_mean_of_draws_is_the_enumerated_bound():
+    """For every sequence, under a wrong denoiser; the training loss is a draw of the same bound."""
     table = random_denoiser(jax.random.key(4), 3)
 
     def denoise(noisy, time):
@@ -74,34 +74,34 @@ def test_draws_average_to_the_enumerated_bound():
     def training_loss(denoise, process, tokens, weights, draws):
         return weighted_cross_entropy(process, denoise, tokens, weights, draws.uniform, draws)
 
-    for estimate, process in ((bound_continuous, PROCESS), (training_loss, Masking(3, schedules.Linear()))):
-        nats = measured(estimate, process, denoise, draws_each=4096)
+    for estimate, process in ((bound_continuous, PROCESS), (training_loss, MaskedDiffusion(3, schedules.Linear()))):
+        nats = estimates(estimate, process, denoise, draws_each=4096)
         error = nats.std(axis=0, ddof=1) / np.sqrt(len(nats))
         assert np.max(np.abs(nats.mean(axis=0) - exact) / error) < 4.5
 
 
-def test_enumerated_bound_of_the_exact_denoiser_is_the_surprise():
+def test_enumerated_bound_of_the_exact_denoiser_is_the_entropy():
     np.testing.assert_allclose(
         LANGUAGE.table @ LANGUAGE.expected_bound(LANGUAGE.denoise), LANGUAGE.entropy(), atol=1e-5
     )
 
 
-def test_one_step_is_the_product_of_marginals():
-    nats = measured(BoundSteps(1), draws_each=32)
+def test_the_bound_of_one_step_is_the_product_of_marginals():
+    nats = estimates(BoundSteps(1), draws_each=32)
     marginals = LANGUAGE.denoise(jnp.full((27, 3), 3), jnp.ones(27))
     exact = -target_log_probs(marginals, LANGUAGE.sequences, 3).sum(axis=1)
     np.testing.assert_allclose(nats, np.broadcast_to(exact, nats.shape), rtol=1e-5)
 
 
 @pytest.mark.parametrize("schedule", [schedules.LogLinear(), schedules.Cosine()], ids=str)
-def test_step_bound_falls_to_the_entropy(schedule):
-    gaps = {steps: excess(measured(BoundSteps(steps), Masking(3, schedule))) for steps in (1, 4, 32)}
+def test_step_bound_converges_to_the_entropy(schedule):
+    gaps = {steps: excess(estimates(BoundSteps(steps), MaskedDiffusion(3, schedule))) for steps in (1, 4, 32)}
     assert gaps[1][1] > gaps[4][1] + 0.05 > gaps[32][1] + 0.1
     assert -0.02 < gaps[32][1] < 0.05
 
 
 def test_step_bound_is_the_bound_of_the_sampler():
-    """Two steps by brute force: sum_k rho_k E[sum of masked -log p] with the levels of the ancestral sampler."""
+    """For two steps, by brute force: sum_k rho_k E[sum over masked i of -log p] with the sampler's levels."""
     schedule = schedules.LogLinear(epsilon=0.2)
     middle = (1 - float(schedule.alpha(np.array(0.5)))) / 0.8
     denoise = random_denoiser(jax.random.key(8), 3)
@@ -109,38 +109,40 @@ def test_step_bound_is_the_bound_of_the_sampler():
     for time, level, reveal in ((1.0, 1.0, 1 - middle), (0.5, middle, 1.0)):
         for pattern in range(8):
             hidden = np.array([pattern >> 2 & 1, pattern >> 1 & 1, pattern & 1], bool)
-            chance = np.prod(np.where(hidden, level, 1 - level))
+            prob = np.prod(np.where(hidden, level, 1 - level))
             noisy = jnp.asarray(np.where(hidden, 3, LANGUAGE.sequences))
             log_p = target_log_probs(denoise(noisy, jnp.full(27, time)), LANGUAGE.sequences, 3)
-            exact += chance * reveal * -np.asarray(log_p)[:, hidden].sum(axis=1)
-    nats = measured(BoundSteps(2), Masking(3, schedule), denoise, draws_each=4096)
+            exact += prob * reveal * -np.asarray(log_p)[:, hidden].sum(axis=1)
+    nats = estimates(BoundSteps(2), MaskedDiffusion(3, schedule), denoise, draws_each=4096)
     error = nats.std(axis=0, ddof=1) / np.sqrt(len(nats))
     assert np.max(np.abs(nats.mean(axis=0) - exact) / error) < 4.5
 
 
 @pytest.mark.parametrize("schedule", [SCHEDULES[1], SCHEDULES[2], SCHEDULES[5]], ids=str)
-def test_networks_are_told_the_time_of_their_input(schedule):
-    """No law can see a wrong time, but networks trained with it would: the masked fraction is that of the time."""
-    seen = []
+def test_networks_read_the_time_of_their_input(schedule):
+    """The masked fraction is that of the time; law 1 does not test this."""
+    calls = []
 
     def denoise(noisy, time):
-        seen.append((np.mean(noisy == 3, axis=1), np.asarray(time, np.float64)))
+        calls.append((np.mean(noisy == 3, axis=1), np.asarray(time, np.float64)))
         return jnp.zeros((*noisy.shape, 4))
 
     tokens = jnp.zeros((256, 512), jnp.int32)
     for estimate in (bound_continuous, BoundSteps(4)):
-        estimate(denoise, Masking(3, schedule), tokens, jnp.ones(tokens.shape), draws(jax.random.key(2), "t", 0, 256))
-        masked, time = seen[-1]
+        estimate(
+            denoise, MaskedDiffusion(3, schedule), tokens, jnp.ones(tokens.shape), draws(jax.random.key(2), "t", 0, 256)
+        )
+        masked, time = calls[-1]
         level = (1 - schedule.alpha(time)) / (1 - schedule.alpha(np.ones(())))
-        inside = time > 1e-3  # below the level of t = 0, time stays 0
+        inside = time > 1e-3  # below the level of t = 0 the time is 0
         assert inside.mean() > 0.75
         error = (masked - level)[inside] / np.sqrt(np.maximum(level * (1 - level), 1e-2)[inside] / 512)
         assert np.max(np.abs(error)) < 4.5 and abs(error.mean()) < 0.25
-    np.testing.assert_allclose(seen[-1][1] * 4 % 1, 0, atol=1e-6)
+    np.testing.assert_allclose(calls[-1][1] * 4 % 1, 0, atol=1e-6)
 
 
-def test_padded_positions_keep_the_bound():
-    """With weight 0 on the last position, the rest is bounded given its token: one Kraft sum for each value of it."""
+def test_the_bound_is_valid_with_padding():
+    """With weight 0 at the last position the bound is conditional on its token: there is a Kraft sum for each value."""
     denoise = random_denoiser(jax.random.key(5), 3, scale=0.2)
 
     def padded(estimate):
@@ -149,14 +151,14 @@ def test_padded_positions_keep_the_bound():
         )
 
     for estimate in (bound_continuous, BoundSteps(2)):
-        nats = measured(padded(estimate), denoise=denoise)
+        nats = estimates(padded(estimate), denoise=denoise)
         for last in range(3):
             value, error = kraft_sum(nats[:, LANGUAGE.sequences[:, -1] == last])
             assert 0.5 < value < 1 + 3.5 * error
 
 
 def almost_a_bound(denoise, process, tokens, weights, draws):
-    """Mean over masked positions at a uniform level: L / (L + 1) of the bound, since no position may be masked."""
+    """L times the mean over masked positions at a uniform level: L / (L + 1) of the bound, as masks may be absent."""
     noisy = process.corrupt(draws.keys, tokens, draws.uniform)
     hidden = noisy == process.mask_id
     log_prob = target_log_probs(denoise(noisy, draws.uniform), tokens, process.mask_id)
@@ -172,7 +174,7 @@ def almost_a_bound(denoise, process, tokens, weights, draws):
         (almost_a_bound, False, False),
     ],
 )
-def test_the_procedure_tells_bounds_from_others(estimate, causal, bound):
+def test_checks_distinguish_bounds_from_other_numbers(estimate, causal, bound):
     checks = check_estimator(estimate, LANGUAGE, PROCESS, causal=causal, draws_each=2048, tables=2)
     assert all(check.passed for check in checks) == bound
     if not bound:
@@ -182,9 +184,9 @@ def test_the_procedure_tells_bounds_from_others(estimate, causal, bound):
         assert all(check.value == pytest.approx(1, abs=1e-4) for check in checks if check.quantity == "Kraft sum")
 
 
-def test_long_chain_reaches_its_entropy():
+def test_the_bound_of_a_long_chain_is_its_entropy():
     chain = random_chain(1, vocabulary=6, length=256)
-    process = Masking(6, schedules.Cosine())
+    process = MaskedDiffusion(6, schedules.Cosine())
     exact = check_estimator(bound_continuous, chain, process, draws_each=2048, tables=0)[0]
     assert abs(exact.value - chain.entropy()) < 3 * exact.error
     assert exact.error < 0.005 * chain.entropy()
@@ -192,7 +194,7 @@ def test_long_chain_reaches_its_entropy():
     assert not wrong.passed
 
 
-def test_unknown_estimators_list_the_known_ones():
+def test_errors_for_unknown_estimators_list_the_known_ones():
     assert estimator("bound_steps_32") == BoundSteps(32)
     for name in ("joint", "bound_steps_0", "bound_steps"):
         with pytest.raises(ValueError, match=r"known: bound_continuous, .*bound_steps_N"):
@@ -200,23 +202,23 @@ def test_unknown_estimators_list_the_known_ones():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "message"),
     [
         (["--estimator=masked_ce", "--draws=256"], 1, "verdict    not a bound"),
         (["--estimator=tests.oracles.test_laws:no_such"], 2, "cannot load"),
     ],
 )
-def test_command(arguments, status, said):
+def test_command(arguments, status, message):
     result = subprocess.run(
         [sys.executable, "-m", "diffusion.oracles", *arguments], capture_output=True, text=True, check=False
     )
     assert result.returncode == status, result.stderr
-    assert said in result.stdout + result.stderr
+    assert message in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
 
 
 def test_kraft_sum_is_corrected_for_noise():
-    """Noise of variance 1 over 32 repetitions would add 1 / 64 to a sum of 1."""
+    """Without the correction, noise of variance 1 in 32 repetitions would add 1 / 64 to a sum of 1."""
     nats = np.log(4) + np.random.default_rng(0).normal(size=(2000, 32, 4))
     values, errors = zip(*map(kraft_sum, nats), strict=True)
     assert np.mean(values) == pytest.approx(1, abs=0.005)

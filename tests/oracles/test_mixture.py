@@ -1,4 +1,4 @@
-"""Gaussian mixtures: scores, tilted laws and future rewards against worked numbers and automatic differentiation."""
+"""Gaussian mixtures: scores, tilted mixtures and future rewards; worked examples and automatic differentiation."""
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +7,11 @@ import pytest
 
 from diffusion.oracles import mixture as oracle
 
-LAW = oracle.mixture([0.5, 0.3, 0.2], [-2, 0.5, 2], np.array([0.5, 0.4, 0.6]) ** 2)
+MIXTURE = oracle.mixture([0.5, 0.3, 0.2], [-2, 0.5, 2], np.array([0.5, 0.4, 0.6]) ** 2)
 POINTS, ALPHA, SIGMA = jnp.array([[-1.5], [0.0], [1.5]]), 0.8, 0.6
 LINEAR = oracle.Linear(jnp.ones(1))
 QUADRATIC = oracle.Quadratic(jnp.ones(1), 0.5**0.5)
-# reward, strength: R_t, its gradient, weights, means and variances of the tilted law, log Z (float64, worked by hand).
+# Reward, strength, R_t, its gradient, weights, means and variances of the tilted mixture, and log Z, in float64.
 WORKED = {
     "linear": (
         LINEAR,
@@ -47,49 +47,51 @@ WORKED = {
 
 
 def test_the_exact_denoiser_and_score():
-    clean = oracle.clean(LAW, POINTS, ALPHA, SIGMA)
+    clean = oracle.clean(MIXTURE, POINTS, ALPHA, SIGMA)
     np.testing.assert_allclose(clean[:, 0], [-1.9365134261, 0.2149343501, 1.5884422895], rtol=2e-6)
-    score = oracle.score(LAW, POINTS, ALPHA, SIGMA)
+    score = oracle.score(MIXTURE, POINTS, ALPHA, SIGMA)
     np.testing.assert_allclose(score[:, 0], [-0.1366965025, 0.4776318891, -0.6367949123], rtol=1e-5)
-    slope = jax.grad(lambda x: jnp.sum(oracle.log_density(LAW, x, ALPHA, SIGMA)))(POINTS)
+    slope = jax.grad(lambda x: jnp.sum(oracle.log_density(MIXTURE, x, ALPHA, SIGMA)))(POINTS)
     np.testing.assert_allclose(slope, score, rtol=1e-4)
 
 
 @pytest.mark.parametrize("case", WORKED)
-def test_tilted_laws_and_future_rewards(case):
+def test_tilted_mixtures_and_future_rewards(case):
     reward, strength, value, slope, weights, means, variances, constant = WORKED[case]
-    law, log_z = oracle.tilted(LAW, reward, strength)
-    np.testing.assert_allclose(jnp.exp(law.log_weights), weights, rtol=1e-4)
-    np.testing.assert_allclose(law.means[:, 0], means, rtol=1e-5)
-    np.testing.assert_allclose(law.variances, variances, rtol=1e-5)
+    tilted, log_z = oracle.tilted(MIXTURE, reward, strength)
+    np.testing.assert_allclose(jnp.exp(tilted.log_weights), weights, rtol=1e-4)
+    np.testing.assert_allclose(tilted.means[:, 0], means, rtol=1e-5)
+    np.testing.assert_allclose(tilted.variances, variances, rtol=1e-5)
     assert float(log_z) == pytest.approx(constant, abs=1e-5)
 
     def future(x):
-        return oracle.future_reward(LAW, reward, strength, x, ALPHA, SIGMA)
+        return oracle.future_reward(MIXTURE, reward, strength, x, ALPHA, SIGMA)
 
     np.testing.assert_allclose(future(POINTS), value, atol=1e-5)
     np.testing.assert_allclose(jax.grad(lambda x: jnp.sum(future(x)))(POINTS)[:, 0], slope, atol=1e-4)
-    difference = oracle.score(law, POINTS, ALPHA, SIGMA) - oracle.score(LAW, POINTS, ALPHA, SIGMA)
+    difference = oracle.score(tilted, POINTS, ALPHA, SIGMA) - oracle.score(MIXTURE, POINTS, ALPHA, SIGMA)
     np.testing.assert_allclose(difference[:, 0], slope, atol=1e-4)
 
 
-def test_many_dimensions_follow_the_same_formulas():
+def test_mixtures_in_several_dimensions():
     rng = np.random.default_rng(0)
-    law = oracle.mixture([0.3, 0.7], rng.normal(size=(2, 5)), [0.2, 0.5])
+    mixture = oracle.mixture([0.3, 0.7], rng.normal(size=(2, 5)), [0.2, 0.5])
     x = jnp.asarray(rng.normal(size=(4, 5)), jnp.float32)
-    each = oracle.posterior_means(law, x, ALPHA, SIGMA)
-    shares = jax.nn.softmax(oracle.log_responsibilities(law, x, ALPHA, SIGMA), axis=1)
-    np.testing.assert_allclose(oracle.clean(law, x, ALPHA, SIGMA), jnp.einsum("bk,bkd->bd", shares, each), atol=1e-5)
-    slope = jax.grad(lambda x: jnp.sum(oracle.log_density(law, x, ALPHA, SIGMA)))(x)
-    np.testing.assert_allclose(slope, oracle.score(law, x, ALPHA, SIGMA), atol=1e-4)
+    means = oracle.posterior_means(mixture, x, ALPHA, SIGMA)
+    probs = jax.nn.softmax(oracle.log_responsibilities(mixture, x, ALPHA, SIGMA), axis=1)
+    np.testing.assert_allclose(
+        oracle.clean(mixture, x, ALPHA, SIGMA), jnp.einsum("bk,bkd->bd", probs, means), atol=1e-5
+    )
+    slope = jax.grad(lambda x: jnp.sum(oracle.log_density(mixture, x, ALPHA, SIGMA)))(x)
+    np.testing.assert_allclose(slope, oracle.score(mixture, x, ALPHA, SIGMA), atol=1e-4)
     reward = oracle.Linear(jnp.asarray(rng.normal(size=5), jnp.float32), 0.3)
-    _, log_z = oracle.tilted(law, reward, 0.5)
-    rewards = reward(oracle.draw(jax.random.key(0), law, 100_000))
+    _, log_z = oracle.tilted(mixture, reward, 0.5)
+    rewards = reward(oracle.draw(jax.random.key(0), mixture, 100_000))
     assert float(jax.nn.logsumexp(0.5 * rewards) - np.log(100_000)) == pytest.approx(float(log_z), abs=0.03)
 
 
 def test_draws_have_the_moments_of_the_mixture():
-    x = oracle.draw(jax.random.key(0), LAW, 100_000)[:, 0]
+    x = oracle.draw(jax.random.key(0), MIXTURE, 100_000)[:, 0]
     assert float(x.mean()) == pytest.approx(-0.45, abs=0.02)
     second = 0.5 * (4 + 0.25) + 0.3 * (0.25 + 0.16) + 0.2 * (4 + 0.36)
     assert float((x**2).mean()) == pytest.approx(second, rel=0.02)

@@ -1,6 +1,6 @@
-"""Prime under Law 1: the sum of marginals is a bound, exact under the exact posterior; the joint loss is none.
+"""Law 1 for MDM-Prime: the marginal bound is valid, and exact under the exact posterior; the joint loss is not a bound.
 
-Nearly everything here is a sum over all states; estimators, which draw, must average to such sums.
+Most values are sums over all states, to which the draws of the estimators must average.
 """
 
 from dataclasses import replace
@@ -10,19 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import schedules
-from diffusion.codecs import Digits, shuffled
-from diffusion.corrupt.partial import PartialMasking
-from diffusion.evaluate.any_order import nll_any_order
-from diffusion.evaluate.likelihood import BoundSteps, bound_grouped, bound_marginal, joint_ce
+from diffusion.codecs.subtokens import SubtokenCodec, shuffled_codec
+from diffusion.likelihood.any_order import nll_any_order
+from diffusion.likelihood.estimators import BoundSteps, bound_grouped, bound_marginal, joint_ce
 from diffusion.oracles.check import estimate_nats
-from diffusion.oracles.digits import digit_denoiser, expected_nats, expected_steps_nats
 from diffusion.oracles.enumerable import Enumerable
-from diffusion.randomness import draws
+from diffusion.oracles.subtokens import expected_nats, expected_steps_nats, subtoken_denoiser
+from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.rng import draws
+from diffusion.schedules import masking as schedules
 
 SCHEDULE = schedules.LogLinear()
-CODEC = Digits(5, 2)
-PRIME = PartialMasking(CODEC, SCHEDULE)
+CODEC = SubtokenCodec(5, 2)
+PRIME = PartialMaskedDiffusion(CODEC, SCHEDULE)
 FREE = replace(PRIME, carry_over=False)
 EVERY = np.arange(5)[:, None]
 P = np.array([0.1, 0.2, 0.3, 0.15, 0.25])
@@ -39,7 +39,7 @@ PAIRS = Enumerable((P[:, None] * ROWS).ravel(), 5, 2)
 
 
 def constant(logits):
-    """A network that reads nothing."""
+    """A context-free network."""
     logits = jnp.asarray(logits, jnp.float32)
 
     def denoise(noisy, time):
@@ -50,7 +50,7 @@ def constant(logits):
 
 SLOPE = constant(np.arange(5))
 
-# Kraft: the numbers e^-bound of all tokens are at most a law.
+# Kraft's inequality.
 
 KRAFT = [
     (PRIME, SLOPE, "marginal", 1.000000),
@@ -66,14 +66,14 @@ def test_kraft_sums_of_context_free_networks(process, denoise, target, expected)
     assert total == pytest.approx(expected, abs=3e-6)
 
 
-# 2000 networks: each has its own logits for each of the 16 states of one token.
+# 2000 networks, each with independent logits for the 16 states of one token.
 COUNT = 2000
 TABLES = jnp.asarray(2 * np.random.default_rng(0).normal(size=(COUNT, 16, 5)), jnp.float32)
 TOKENS = np.tile(EVERY, (COUNT, 1))
 
 
 def tables(noisy, time):
-    """Rows 5 n .. 5 n + 4 are scored by network n."""
+    """The denoiser that applies network n to rows 5 n .. 5 n + 4."""
     state = 4 * noisy[:, 0] + noisy[:, 1]
     return TABLES[jnp.arange(len(noisy)) // 5, state][:, None]
 
@@ -87,15 +87,15 @@ def marginal():
     return expected_nats(PRIME, tables, TOKENS, "marginal")
 
 
-def test_the_bound_obeys_kraft_for_every_network_and_the_joint_loss_does_not(marginal):
+def test_the_bound_satisfies_krafts_inequality_for_every_network_and_the_joint_loss_does_not(marginal):
     assert kraft(marginal).max() < 1 + 1e-5
     assert kraft(expected_nats(FREE, tables, TOKENS, "marginal")).max() < 1 + 1e-5
     joint = kraft(expected_nats(PRIME, tables, TOKENS, "joint"))
     assert joint.max() > 1.05 and np.mean(joint > 1 + 1e-5) > 0.01
 
 
-def test_the_bound_lies_above_the_exact_likelihood_of_every_network(marginal):
-    """p(v) is the mean over orders of the product of filtered marginals, which sums to one."""
+def test_the_bound_is_above_the_exact_value_for_every_network(marginal):
+    """p(v) is the mean over orders of the product of filtered marginals, and sums to one."""
     noise = draws(jax.random.key(0), "test", 0, len(TOKENS))
     exact = jax.jit(lambda: nll_any_order(tables, PRIME, jnp.asarray(TOKENS), jnp.ones(TOKENS.shape), noise))()
     exact = np.asarray(exact, np.float64)
@@ -107,47 +107,47 @@ def test_the_bound_lies_above_the_exact_likelihood_of_every_network(marginal):
 
 COPIES = np.eye(8)[[0, 7]].sum(axis=0) / 2
 ONE_TOKEN = [
-    ("p, base 3", P, Digits(5, 2), 1.544480, 1.446667),
-    ("uniform, base 3", np.full(5, 0.2), Digits(5, 2), 1.609438, 1.550191),
-    ("uniform, base 2", np.full(5, 0.2), Digits(5, 3), 1.609438, 1.495559),
-    ("two copies", np.array([0.5, 0, 0, 0.5]), Digits(4, 2), 0.693147, 0.346574),
-    ("three copies", COPIES, Digits(8, 3), 0.693147, 0.231049),
-    ("whole grid", np.full(4, 0.25), Digits(4, 2), 1.386294, 1.386294),
+    ("p, base 3", P, SubtokenCodec(5, 2), 1.544480, 1.446667),
+    ("uniform, base 3", np.full(5, 0.2), SubtokenCodec(5, 2), 1.609438, 1.550191),
+    ("uniform, base 2", np.full(5, 0.2), SubtokenCodec(5, 3), 1.609438, 1.495559),
+    ("two copies", np.array([0.5, 0, 0, 0.5]), SubtokenCodec(4, 2), 0.693147, 0.346574),
+    ("three copies", COPIES, SubtokenCodec(8, 3), 0.693147, 0.231049),
+    ("whole grid", np.full(4, 0.25), SubtokenCodec(4, 2), 1.386294, 1.386294),
 ]
 
 
 def mean_nats(language, codec, target):
-    process = PartialMasking(codec, SCHEDULE)
+    process = PartialMaskedDiffusion(codec, SCHEDULE)
     possible = language.table > 0
-    nats = expected_nats(process, digit_denoiser(language, codec), language.sequences[possible], target)
+    nats = expected_nats(process, subtoken_denoiser(language, codec), language.sequences[possible], target)
     return float(language.table[possible] @ nats)
 
 
 @pytest.mark.parametrize(
     ("table", "codec", "entropy", "joint"), [row[1:] for row in ONE_TOKEN], ids=[r[0] for r in ONE_TOKEN]
 )
-def test_one_token_under_its_exact_posterior(table, codec, entropy, joint):
-    """The bound is the entropy; the joint loss lies below it by the digits' total correlation."""
+def test_one_token_under_the_exact_posterior(table, codec, entropy, joint):
+    """The bound is the entropy; the joint loss lacks the total correlation of the sub-tokens."""
     language = Enumerable(table, codec.vocabulary, 1)
     assert language.entropy() == pytest.approx(entropy, abs=1e-6)
     assert mean_nats(language, codec, "marginal") == pytest.approx(entropy, abs=3e-6)
     assert mean_nats(language, codec, "joint") == pytest.approx(joint, abs=3e-6)
 
 
-def test_the_joint_loss_of_two_digits_lacks_half_their_mutual_information():
+def test_the_joint_loss_of_two_subtokens_lacks_half_their_mutual_information():
     grid = np.zeros((3, 3))
     grid.flat[:5] = P
-    apart = grid.sum(axis=1, keepdims=True) * grid.sum(axis=0, keepdims=True)
-    information = np.sum(grid[grid > 0] * np.log(grid[grid > 0] / apart[grid > 0]))
+    independent = grid.sum(axis=1, keepdims=True) * grid.sum(axis=0, keepdims=True)
+    information = np.sum(grid[grid > 0] * np.log(grid[grid > 0] / independent[grid > 0]))
     assert information == pytest.approx(0.195626, abs=1e-6)
     language = Enumerable(P, 5, 1)
     assert language.entropy() - mean_nats(language, CODEC, "joint") == pytest.approx(information / 2, abs=3e-6)
 
 
 @pytest.mark.parametrize(
-    ("codec", "joint"), [(Digits(5, 2), 2.762687), (Digits(5, 3), 2.641075)], ids=["base 3", "base 2"]
+    ("codec", "joint"), [(SubtokenCodec(5, 2), 2.762687), (SubtokenCodec(5, 3), 2.641075)], ids=["base 3", "base 2"]
 )
-def test_two_correlated_tokens_under_their_exact_posterior(codec, joint):
+def test_two_correlated_tokens_under_the_exact_posterior(codec, joint):
     assert PAIRS.entropy() == pytest.approx(2.935039, abs=1e-6)
     assert mean_nats(PAIRS, codec, "marginal") == pytest.approx(2.935039, abs=5e-6)
     assert mean_nats(PAIRS, codec, "joint") == pytest.approx(joint, abs=5e-6)
@@ -157,32 +157,32 @@ def test_whole_tokens_have_the_same_bound():
     assert PAIRS.table @ PAIRS.expected_bound(PAIRS.denoise) == pytest.approx(2.935039, abs=5e-6)
 
 
-def test_the_code_does_not_change_the_bound_under_the_exact_posterior():
-    """Its joint loss does change."""
-    codecs = [CODEC, shuffled(5, 2, 1), shuffled(5, 2, 1, every_code=True)]
+def test_the_bound_under_the_exact_posterior_does_not_depend_on_the_code():
+    """The joint loss does."""
+    codecs = [CODEC, shuffled_codec(5, 2, 1), shuffled_codec(5, 2, 1, every_code=True)]
     for codec in codecs:
         assert mean_nats(PAIRS, codec, "marginal") == pytest.approx(2.935039, abs=5e-6)
     assert np.ptp([mean_nats(PAIRS, codec, "joint") for codec in codecs]) > 0.01
 
 
-# Draws average to the exact numbers.
+# Draws of the estimators.
 
 MONTE_CARLO = [
-    ("marginal, base 3", bound_marginal, Digits(5, 2), 2.935039),
-    ("marginal, base 2", bound_marginal, Digits(5, 3), 2.935039),
-    ("joint, base 3", joint_ce, Digits(5, 2), 2.762687),
-    ("joint, base 2", joint_ce, Digits(5, 3), 2.641075),
-    ("grouped", bound_grouped, Digits(5, 2), 2.935039),
+    ("marginal, base 3", bound_marginal, SubtokenCodec(5, 2), 2.935039),
+    ("marginal, base 2", bound_marginal, SubtokenCodec(5, 3), 2.935039),
+    ("joint, base 3", joint_ce, SubtokenCodec(5, 2), 2.762687),
+    ("joint, base 2", joint_ce, SubtokenCodec(5, 3), 2.641075),
+    ("grouped", bound_grouped, SubtokenCodec(5, 2), 2.935039),
 ]
 
 
 @pytest.mark.parametrize(
     ("estimate", "codec", "expected"), [row[1:] for row in MONTE_CARLO], ids=[r[0] for r in MONTE_CARLO]
 )
-def test_draws_average_to_the_exact_numbers(estimate, codec, expected):
-    """1e5 stratified draws under the exact posterior of two correlated tokens."""
-    process = PartialMasking(codec, SCHEDULE)
-    nats = estimate_nats(estimate, digit_denoiser(PAIRS, codec), process, PAIRS.sequences, 4096, jax.random.key(10))
+def test_the_mean_of_draws_is_the_exact_value(estimate, codec, expected):
+    """With 1e5 stratified draws under the exact posterior of two correlated tokens."""
+    process = PartialMaskedDiffusion(codec, SCHEDULE)
+    nats = estimate_nats(estimate, subtoken_denoiser(PAIRS, codec), process, PAIRS.sequences, 4096, jax.random.key(10))
     means = nats @ PAIRS.table
     error = means.std(ddof=1) / np.sqrt(len(means))
     assert error < 0.01
@@ -193,7 +193,7 @@ def test_draws_average_to_the_exact_numbers(estimate, codec, expected):
 
 
 def wrong_steps_nats(denoise, token, steps):
-    """sum_k (1 / k) E_{t = k / T}[-log p(token | state)]: the joint loss discretised, which is no bound either."""
+    """The discretized joint loss sum_k (1 / k) E_{t = k / T}[-log p(token | state)], which is not a bound either."""
     tokens = jnp.array([[token]])
     clean = PRIME.encode(tokens)
     total = 0.0
@@ -209,16 +209,16 @@ def wrong_steps_nats(denoise, token, steps):
 @pytest.mark.parametrize(
     ("steps", "wrong"), [(1, 0.451914), (2, 0.429398), (4, 0.418140), (8, 0.412511), (1000, 0.406927)]
 )
-def test_steps_of_a_context_free_network_cost_the_same_whatever_their_number(steps, wrong):
-    """The revealed digits of a token are drawn together: -log softmax for every T. The wrong formula falls below it."""
+def test_the_step_bound_of_a_context_free_network_does_not_depend_on_the_number_of_steps(steps, wrong):
+    """It is -log softmax, as revealed sub-tokens of a token are drawn jointly; the wrong formula is lower."""
     levels = np.arange(1, steps + 1) / steps
     assert expected_steps_nats(PRIME, SLOPE, np.array([[4]]), levels)[0] == pytest.approx(0.451914, abs=2e-6)
     assert wrong_steps_nats(SLOPE, 4, steps) == pytest.approx(wrong, abs=2e-6)
 
 
-def test_steps_of_other_networks_fall_to_the_continuous_bound():
-    """Under the exact posterior too; one step is the product of the tokens' marginals."""
-    denoise = digit_denoiser(PAIRS, CODEC)
+def test_the_step_bound_converges_to_the_continuous_bound():
+    """Under the exact posterior; the bound of one step is the product of the tokens' marginals."""
+    denoise = subtoken_denoiser(PAIRS, CODEC)
     nats = {
         steps: PAIRS.table @ expected_steps_nats(PRIME, denoise, PAIRS.sequences, np.arange(1, steps + 1) / steps)
         for steps in (1, 4, 16, 64)
@@ -230,8 +230,8 @@ def test_steps_of_other_networks_fall_to_the_continuous_bound():
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_draws_of_the_step_bound_average_to_it(steps):
-    """Sequence by sequence, for a network that no law has; with its Kraft sum, which must not pass one."""
+def test_the_mean_of_draws_is_the_step_bound(steps):
+    """For every sequence, under an arbitrary network; its Kraft sum is at most 1."""
     table = jnp.asarray(np.random.default_rng(1).normal(size=(256, 2, 5)), jnp.float32)
     powers = jnp.asarray(4 ** np.arange(4))
 
@@ -245,12 +245,12 @@ def test_draws_of_the_step_bound_average_to_it(steps):
     assert np.exp(-exact).sum() < 1 + 1e-5
 
 
-# The oracle itself.
+# The oracle.
 
 
-def test_the_posterior_of_half_known_tokens_is_conditional_probability():
-    """By hand: x^2 given the first digit of x^1 and the second of x^2; states of no sequence have equal logits."""
-    denoise = digit_denoiser(PAIRS, CODEC)
+def test_the_posterior_given_partially_masked_tokens_is_the_conditional_probability():
+    """A worked example, given the first sub-token of x^1 and the second of x^2; states of no sequence are uniform."""
+    denoise = subtoken_denoiser(PAIRS, CODEC)
     m = CODEC.mask_id
     logits = denoise(jnp.array([[0, m, m, 1], [m, m, m, m], [2, m, m, m]]), jnp.zeros(3))
     joint = PAIRS.table.reshape(5, 5)[:3][:, [1, 4]]

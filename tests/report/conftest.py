@@ -1,4 +1,4 @@
-"""What the tests of plots share: figures as they are when they are written, and pixels that are not blank."""
+"""Fixtures for tests of plots: figures before they are closed, and pixels of PNG files."""
 
 import matplotlib.image
 import pytest
@@ -7,8 +7,8 @@ from diffusion.report import plots
 
 
 @pytest.fixture
-def picture():
-    """`picture(path)` gives the pixels of a PNG; fails for a blank one."""
+def pixels():
+    """Return `pixels(path)`, which reads a PNG and fails for a blank image."""
 
     def read(path):
         pixels = matplotlib.image.imread(path)
@@ -19,8 +19,8 @@ def picture():
 
 
 @pytest.fixture
-def drawn(monkeypatch):
-    """Figures, as they are when they are written."""
+def figures(monkeypatch):
+    """Return the list of figures, as they are when they are written."""
     figures, write = [], plots.save
 
     def save(figure, path):

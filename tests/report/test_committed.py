@@ -1,4 +1,4 @@
-"""Committed tables are what their committed rows give, and the rows' jobs are those that their tables plan."""
+"""Committed tables, compared with those of their committed rows, and the jobs of these rows."""
 
 import importlib
 from pathlib import Path
@@ -8,14 +8,14 @@ import pytest
 from diffusion.report import plots
 from diffusion.report.rows import read_rows
 from experiments import table
-from experiments.jobs import plan
+from experiments.plan import plan
 
 COMMITTED = Path(table.__file__).parent
 NAMES = sorted(path.stem for path in (COMMITTED / "results").glob("*.jsonl"))
 
 
 def loaded(name):
-    """The config file of a committed table, as a module, and the config of its variant."""
+    """Return the module and the config of the variant of a committed table."""
     stem, variant = name.split(".")
     module = importlib.import_module(f"configs.{stem}")
     return module, module.get_config(variant)
@@ -27,20 +27,20 @@ def test_every_committed_table_has_its_rows():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_committed_rows_give_the_committed_table(name, tmp_path, monkeypatch):
-    """The text is equal byte for byte once links lead to the same folder; plots are named and not drawn."""
+    """The text is bitwise equal after links are changed to the same folder; plots are named but not drawn."""
     monkeypatch.setattr(plots, "lines", lambda *_, **__: None)
     monkeypatch.setattr(plots, "loss_curves", lambda *_, **__: None)
     module, config = loaded(name)
     table.regenerate(module, config, tmp_path, committed=True, publish=False)
     remedy = f"python launch.py table --config=configs/{name.replace('.', '.py:')} --results --publish"
-    made = (tmp_path / "tables" / name / "table.md").read_text()
+    generated = (tmp_path / "tables" / name / "table.md").read_text()
     committed = (COMMITTED / "tables" / f"{name}.md").read_text()
-    assert made == committed.replace(f"]({name}.", "]("), f"experiments/tables/{name}.md is stale; run `{remedy}`"
+    assert generated == committed.replace(f"]({name}.", "]("), f"experiments/tables/{name}.md is stale; run `{remedy}`"
     rows = (tmp_path / "tables" / name / "rows.jsonl").read_bytes()
     assert rows == (COMMITTED / "results" / f"{name}.jsonl").read_bytes(), f"rows are written otherwise; run `{remedy}`"
     links = [line[4:].split("](")[1][:-1] for line in committed.splitlines() if line.startswith("![")]
     missing = [link for link in links if not (COMMITTED / "tables" / link).exists()]
-    assert not missing, f"experiments/tables/{name}.md links to pictures that are not there; run `{remedy}`"
+    assert not missing, f"experiments/tables/{name}.md links to missing images; run `{remedy}`"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -53,5 +53,5 @@ def test_committed_rows_carry_the_ids_of_their_plan(name):
     names = [f"{row['verb']} {row['row']!r}, seed {row['seed']}" for row in others]
     assert not names, (
         f"{name}: `plan` gives other ids for {len(names)} rows, such as {names[0]}; add the fields of configs/base.py "
-        "that came after them to LATER in experiments/jobs.py, or run rows again that other settings made"
+        "that came after them to LATER in experiments/plan.py, or run rows again that other settings made"
     )

@@ -1,4 +1,4 @@
-"""The verb `table`: its text, its plots, and what is said of a job."""
+"""The verb `table`: its text, its plots, and its descriptions of jobs."""
 
 import math
 import statistics
@@ -16,11 +16,11 @@ HISTORY = [{"step": 0, "loss": 3.0}, {"step": 10, "loss": 2.0, "validation_loss"
 
 
 def job_row(name, verb="sample", seed=0, history=None, **metrics):
-    made = {"commit": "0123456789ab", "versions": {"jax": "1.2"}, "device_kind": "cpu", "device_count": 2}
-    made["config"] = {"objective": {"name": "nelbo"}, "data": {"path": ""}}
+    provenance = {"commit": "0123456789ab", "versions": {"jax": "1.2"}, "device_kind": "cpu", "device_count": 2}
+    provenance["config"] = {"objective": {"name": "nelbo"}, "data": {"path": ""}}
     extra = {"history": history} if history else {}
     measured = {"row": name, "seed": seed, "metrics": metrics, "verb": verb, "job": f"{verb}-{name}"}
-    return measured | made | extra
+    return measured | provenance | extra
 
 
 MODULE = table_file(
@@ -50,7 +50,7 @@ RESULTS = [
 
 
 @pytest.mark.parametrize(("variant", "difference"), [("paper", True), ("local", False)])
-def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypatch, capsys, picture):
+def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypatch, capsys, pixels):
     monkeypatch.setattr(verb, "PUBLISHED", tmp_path / "beside")
     config = ConfigDict(dict(table="mine", variant=variant, seeds=(0,), data=dict(path="")))
     text = "\n".join(["one"]) + verb.SEPARATOR + "two" + verb.SEPARATOR + "three"
@@ -58,8 +58,8 @@ def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypat
     folder.mkdir(parents=True)
     (folder / "samples.txt").write_text(text)
     verb.write(MODULE, config, RESULTS, tmp_path, publish=True)
-    made = tmp_path / "tables" / f"mine.{variant}"
-    written = (made / "table.md").read_text()
+    folder = tmp_path / "tables" / f"mine.{variant}"
+    written = (folder / "table.md").read_text()
     assert "# A table" in written and "Some notes." in written and "2 seed(s)" in written
     assert f"configs/mine.py:{variant}" in written and "0123456789ab on 2 x cpu (jax 1.2)" in written
     lines = [[part.strip() for part in line.strip("|").split("|")] for line in written.splitlines() if line[:1] == "|"]
@@ -72,16 +72,16 @@ def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypat
     ]
     assert "hidden" not in written
     for name in ("loss.png", "quality.png"):
-        picture(made / name)
+        pixels(folder / name)
         assert f"]({name})" in written
-        assert (tmp_path / "beside" / "tables" / f"mine.{variant}.{name}").read_bytes() == (made / name).read_bytes()
-    samples = (made / "samples.md").read_text()
+        assert (tmp_path / "beside" / "tables" / f"mine.{variant}.{name}").read_bytes() == (folder / name).read_bytes()
+    samples = (folder / "samples.md").read_text()
     assert "## AR, seed 0" in samples and "one" in samples and "two" in samples and "three" not in samples
     published = (tmp_path / "beside" / "tables" / f"mine.{variant}.md").read_text()
     assert f"](mine.{variant}.quality.png)" in published
     assert "17.00" in capsys.readouterr().out
 
-    # From the committed rows alone comes the same table.
+    # The committed rows alone give the same table.
     other = tmp_path / "other"
     verb.regenerate(MODULE, config, other, committed=True, publish=False)
     assert (other / "tables" / f"mine.{variant}" / "table.md").read_text() == written
@@ -90,7 +90,7 @@ def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypat
 
 
 def test_every_training_has_its_own_curve(tmp_path, monkeypatch):
-    """Also those of rows whose names begin alike, and of several seeds."""
+    """This includes rows whose names begin equally, and several seeds."""
     seen = {}
     monkeypatch.setattr(curves.plots, "loss_curves", lambda path, title, runs, y, log_y: seen.update(runs, y=y))
     names = ("AR", "MDLM, cosine", "MDLM, linear")
@@ -105,19 +105,19 @@ def test_every_training_has_its_own_curve(tmp_path, monkeypatch):
         "loss": pytest.approx(1 / math.log(2)),
         "validation_loss": pytest.approx(2.1 / 4 / math.log(2)),
     }
-    # A predictor's loss is no text's, and stands in a plot of its own.
+    # The loss of a predictor has a different unit, and therefore a separate plot.
     seen.clear()
-    asked = job_row("predictor", "train", 0, HISTORY, **sizes)
-    asked["config"] = {"objective": {"name": "errors"}}
-    (path,) = curves.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), [asked], tmp_path)
+    selected = job_row("predictor", "train", 0, HISTORY, **sizes)
+    selected["config"] = {"objective": {"name": "errors"}}
+    (path,) = curves.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), [selected], tmp_path)
     assert path.name == "predictors.png" and seen == {"predictor": [HISTORY], "y": "loss (nats)"}
     without = [job_row("AR", "train", 0, HISTORY, bytes_per_token=0.0, validation_bytes_per_token=0.0)]
     curves.draw(MODULE, ConfigDict(dict(table="mine", variant="paper")), without, tmp_path)
     assert seen["y"] == "objective, bits per token"
 
 
-def test_a_plot_of_named_rows_at_named_places(tmp_path, drawn):
-    """A bound above and a number that is none below it, against the number of digits."""
+def test_plot_of_named_rows_at_named_positions(tmp_path, figures):
+    """A bound, and a lower value that is not a bound, against the number of sub-tokens."""
     places = (("MDLM", 1), ("Prime, 2 digits", 2), ("not run", 4))
     plot = dict(
         name="digits",
@@ -141,7 +141,7 @@ def test_a_plot_of_named_rows_at_named_places(tmp_path, drawn):
     ]
     paths = curves.draw(module, ConfigDict(dict(table="mine", variant="paper")), results, tmp_path)
     assert [path.name for path in paths] == ["digits.png"]
-    axes = drawn[0].axes[0]
+    axes = figures[0].axes[0]
     bound, below = (container.lines[0] for container in axes.containers)
     assert bound.get_xydata().tolist() == [[1, 4], [2, 6]] and below.get_xydata().tolist() == [[1, 4], [2, 3]]
     assert axes.containers[0].lines[2][0].get_segments()[1][:, 1].tolist() == [5, 7]
@@ -152,17 +152,17 @@ def test_a_plot_of_named_rows_at_named_places(tmp_path, drawn):
     assert heights == [2.0, 1.5]
 
 
-def test_a_job_is_described_by_its_metrics_and_samples(tmp_path):
+def test_description_of_a_job_has_its_metrics_and_samples(tmp_path):
     (tmp_path / "jobs" / "sample-AR").mkdir(parents=True)
     (tmp_path / "jobs" / "sample-AR" / "samples.txt").write_text("a text\n")
-    said = verb.describe(job_row("AR", perplexity=17.123456789, samples=8), tmp_path)
-    assert "a text" in said and "17.1235" in said and "samples" in said
+    message = verb.describe(job_row("AR", perplexity=17.123456789, samples=8), tmp_path)
+    assert "a text" in message and "17.1235" in message and "samples" in message
     assert "a text" not in verb.describe(job_row("AR", "evaluate", perplexity=1.0), tmp_path)
 
 
-def test_a_row_whose_line_is_none_is_a_level_of_a_plot_though_it_has_no_place_in_it():
-    """Beam search has no steps: its level stands in a plot against steps all the same; unnamed rows need a place."""
-    asked = [
+def test_row_without_a_line_is_a_level_of_a_plot():
+    """Beam search has no steps and is a level in a plot against steps; other rows need a position."""
+    selected = [
         dict(name="AR", curves={"pairs": None}),
         dict(name="base, 5 steps", curves={"pairs": "base"}),
         dict(name="base, not run", curves={"pairs": "base"}),
@@ -171,14 +171,14 @@ def test_a_row_whose_line_is_none_is_a_level_of_a_plot_though_it_has_no_place_in
     ]
     results = [job_row("AR", bleu=30.0), job_row("base, 5 steps", bleu=20.0, steps=5.0)]
     results += [job_row("elsewhere", bleu=1.0, steps=1.0), job_row("unnamed", bleu=10.0)]
-    lines, levels = curves.trade_off(asked, results, dict(name="pairs", x="steps", y="bleu"))
+    lines, levels = curves.trade_off(selected, results, dict(name="pairs", x="steps", y="bleu"))
     assert lines == {"base": [(5.0, 20.0, 0.0)]} and levels == {"AR": 30.0}
 
 
-def test_the_course_of_a_sampler_is_the_mean_of_its_seeds_step_by_step():
+def test_course_of_a_sampler_is_the_mean_over_seeds_per_step():
     first, second = ([{"step": 1, "bleu": 10.0 + seed}, {"step": 2, "bleu": 30.0, "changed": 0.5}] for seed in (0, 2))
     results = [job_row("base, 2 steps", seed=seed) | {"by_step": trace} for seed, trace in enumerate((first, second))]
     results.append(job_row("not watched"))
-    asked = {"base": "base, 2 steps", "other": "not watched"}
-    assert curves.course(results, dict(course=asked, y="bleu")) == {"base": [(1, 11.0, 1.0), (2, 30.0, 0.0)]}
-    assert curves.course(results, dict(course=asked, y="changed")) == {"base": [(2, 0.5, 0.0)]}
+    selected = {"base": "base, 2 steps", "other": "not watched"}
+    assert curves.course(results, dict(course=selected, y="bleu")) == {"base": [(1, 11.0, 1.0), (2, 30.0, 0.0)]}
+    assert curves.course(results, dict(course=selected, y="changed")) == {"base": [(2, 0.5, 0.0)]}

@@ -1,4 +1,4 @@
-"""Rows and tables: what is printed is what was measured, and what was not run is empty."""
+"""Rows and tables: formatted values, and empty cells without results."""
 
 import math
 import subprocess
@@ -84,7 +84,7 @@ def test_columns_of_others_figures_stand_first_and_are_printed_as_they_are():
 
 
 def test_tables_print_numbers_as_they_were_formatted():
-    """No renderer reformats: 17.00 stays 17.00, and names that look like numbers stay names."""
+    """Renderers do not reformat: 17.00 stays 17.00, and names that look like numbers stay names."""
     text = markdown(["row", "x"], [["007", "17.00"], ["b", ""]])
     assert [[part.strip() for part in line.strip("|").split("|")] for line in text.splitlines()][2:] == [
         ["007", "17.00"],
@@ -103,10 +103,10 @@ def test_rows_survive_the_file(tmp_path):
 
 
 def test_provenance_names_commit_versions_and_devices():
-    made = rows.provenance()
-    assert made["device_count"] == 8 and made["device_kind"] == "cpu" and made["processes"] == 1
-    assert {"python", "jax", "jaxlib", "flax", "optax", "numpy"} == set(made["versions"])
-    assert all(version[0].isdigit() for version in made["versions"].values())
+    provenance = rows.provenance()
+    assert provenance["device_count"] == 8 and provenance["device_kind"] == "cpu" and provenance["processes"] == 1
+    assert {"python", "jax", "jaxlib", "flax", "optax", "numpy"} == set(provenance["versions"])
+    assert all(version[0].isdigit() for version in provenance["versions"].values())
 
 
 def test_commit_marks_changed_sources_and_survives_without_git(monkeypatch):

@@ -1,14 +1,14 @@
-"""A tiny language model and its data, shared by the tests of training."""
+"""A small language model and its data for tests of training."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.corrupt.masking import Masking
 from diffusion.nets.dit import DiT
-from diffusion.objectives.nelbo import Nelbo
-from diffusion.schedules import LogLinear
+from diffusion.objectives.elbo import Nelbo
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.schedules.masking import LogLinear
 from diffusion.train.optimizer import adamw
 
 MASK, LENGTH, BATCH = 11, 8, 8
@@ -24,7 +24,7 @@ def objective(net):
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         return net.apply({"params": params}, noisy, keys=keys)
 
-    return Nelbo(denoiser, Masking(MASK, LogLinear()))
+    return Nelbo(denoiser, MaskedDiffusion(MASK, LogLinear()))
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +34,7 @@ def init(net):
 
 @pytest.fixture(scope="session")
 def params(init):
-    """Weights away from the zero initialisation, where most gradients vanish."""
+    """Return random weights; with the zero initialization most gradients vanish."""
     fresh = jax.jit(init)(jax.random.key(1))
     leaves, tree = jax.tree.flatten(fresh)
     keys = jax.random.split(jax.random.key(2), len(leaves))
@@ -48,7 +48,7 @@ def optimizer():
 
 
 def batch_at(step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
-    """A batch as a pure function of its step, with some padding."""
+    """Return a batch with padding, as a pure function of the step."""
     random = np.random.default_rng(step)
     tokens = random.integers(0, MASK, (BATCH, LENGTH), dtype=np.int32)
     weights = np.ones((BATCH, LENGTH), np.float32)
@@ -57,7 +57,7 @@ def batch_at(step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
 
 
 def stream(step: int):
-    """Batches from a step on."""
+    """Yield batches from a step on."""
     while True:
         yield batch_at(step)
         step += 1

@@ -1,4 +1,4 @@
-"""The loop: resuming bit for bit, falling back from broken checkpoints, stopping cleanly, refusing to diverge."""
+"""The training loop: bitwise resumption, unreadable checkpoints, signals, and divergence."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ SETTINGS = Settings(steps=6, batch=BATCH, ema=0.9, log_every=1, evaluate_every=3
 
 @pytest.fixture(scope="module")
 def run(objective, optimizer, init):
-    """`run(directory, steps)` on one device."""
+    """Return `run(directory)`, which trains on one device."""
     mesh = make_mesh(1, 1, 1, jax.devices()[:1])
 
     def call(directory, settings=SETTINGS, batches=stream, mesh=mesh, objective=objective, **options):
@@ -33,13 +33,13 @@ def run(objective, optimizer, init):
 
 @pytest.fixture(scope="module")
 def reference(run, tmp_path_factory):
-    """Six steps without interruption."""
+    """Return the state and the directory of six steps without interruption."""
     directory = tmp_path_factory.mktemp("reference")
     return jax.device_get(run(directory)), directory
 
 
 def stop_at(step, number=signal.SIGTERM):
-    """Batches that send this process a signal before a step."""
+    """Return a stream of batches that sends this process a signal before a step."""
 
     def batches(first):
         for index in range(first, 100):
@@ -50,7 +50,7 @@ def stop_at(step, number=signal.SIGTERM):
     return batches
 
 
-def test_six_steps_are_three_and_a_signal_and_three_bit_for_bit(run, reference, tmp_path):
+def test_resumption_after_a_signal_is_bitwise_equal(run, reference, tmp_path):
     with pytest.raises(Interrupted) as stopped:
         run(tmp_path, batches=stop_at(2))
     assert stopped.value.code == 143
@@ -67,7 +67,7 @@ def test_six_steps_are_three_and_a_signal_and_three_bit_for_bit(run, reference, 
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_finished_run_only_restores(run, reference):
+def test_finished_run_only_restores(run, reference):
     def no_batches(first):
         raise AssertionError("a finished run asked for data")
         yield
@@ -79,7 +79,7 @@ def test_a_finished_run_only_restores(run, reference):
 
 @pytest.mark.parametrize("axes", [(4, 1, 1), (1, 2, 1)])
 def test_resume_on_other_devices_within_tolerance(run, reference, tmp_path, axes):
-    """Three steps on eight devices, three on four or two: float tolerance of the sums."""
+    """Three steps on eight devices and three on four or two agree up to the rounding of sums."""
     with pytest.raises(Interrupted):
         run(tmp_path, batches=stop_at(2), mesh=make_mesh(2, 4, 1))
     devices = jax.devices()[: int(np.prod(axes))]
@@ -88,7 +88,7 @@ def test_resume_on_other_devices_within_tolerance(run, reference, tmp_path, axes
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove"])
-def test_a_broken_checkpoint_falls_back_to_the_one_before_it(run, reference, tmp_path, damage):
+def test_unreadable_checkpoint_falls_back_to_the_previous_one(run, reference, tmp_path, damage):
     run(tmp_path)
     newest = tmp_path / "checkpoints" / "6"
     files = [path for path in newest.rglob("*") if path.is_file() and "default" in str(path)]
@@ -102,7 +102,7 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before_it(run, reference, tmp
     assert 6 in Checkpoints(tmp_path / "checkpoints", read_only=True).steps()
 
 
-def test_another_model_is_refused_in_one_line(reference, optimizer, net):
+def test_checkpoint_of_another_model_raises_one_line(reference, optimizer, net):
     other = net.clone(hidden=32)
     init = lambda key: other.init(key, jnp.zeros((1, 8), jnp.int32))["params"]  # noqa: E731
     abstract = abstract_state(init, optimizer, make_mesh(1, 1, 1, jax.devices()[:1]))
@@ -111,14 +111,14 @@ def test_another_model_is_refused_in_one_line(reference, optimizer, net):
     assert "\n" not in str(error.value)
 
 
-def test_best_checkpoint_outlives_newer_ones(run, tmp_path):
+def test_best_checkpoint_is_retained(run, tmp_path):
     losses = iter([1.0, 5.0, 4.0, 3.0])
     settings = Settings(steps=8, batch=BATCH, log_every=4, evaluate_every=2, checkpoint_every=2, keep=1)
     run(tmp_path, settings=settings, evaluate=lambda params: next(losses))
     assert Checkpoints(tmp_path / "checkpoints", read_only=True).steps() == [2, 8]
 
 
-def test_divergence_stops_with_a_diagnosis_and_keeps_the_last_good_state(run, objective, tmp_path):
+def test_divergence_raises_a_diagnosis_and_retains_the_last_checkpoint(run, objective, tmp_path):
     def poisoned(params, batch, draws, train=True):
         total, metrics = objective(params, batch, draws)
         factor = jnp.where(batch["tokens"][1, 0] == MASK + 100, jnp.nan, 1.0)
@@ -155,13 +155,13 @@ def test_weights_round_trip_onto_another_mesh(params, init, tmp_path):
         load_weights(tmp_path / "nowhere", init, make_mesh(8))
 
 
-def test_metrics_after_the_resumed_step_are_dropped(tmp_path):
+def test_metrics_after_the_resumed_step_are_deleted(tmp_path):
     writer = Writer(tmp_path, "run", {})
     for step in (1, 2, 3):
         writer.write(step, loss=float(step))
     writer.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "lo')  # cut short by a crash
+        file.write('{"step": 4, "lo')  # incomplete after a crash
     writer = Writer(tmp_path, "run", {}, resume_step=2)
     writer.write(3, loss=30.0)
     writer.close()

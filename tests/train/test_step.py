@@ -1,4 +1,4 @@
-"""The training step: micro-batches, devices, pmap, sweeps, decay, averages."""
+"""The training step: micro-batches, devices, pmap, sweeps, weight decay, and moving averages."""
 
 import functools
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.randomness import draws
+from diffusion.rng import draws
 from diffusion.train.mesh import batch_sharding, check_batch, leaf_spec, make_mesh, put_batch, replicated
 from diffusion.train.optimizer import adamw, learning_rate
 from diffusion.train.state import abstract_state, ema_decay, init_state, new_state
@@ -20,7 +20,7 @@ ROOT = jax.random.key(0)
 
 @pytest.fixture(scope="module")
 def whole(objective, params):
-    """Gradient of one whole batch."""
+    """Return the gradient and the metrics of one whole batch."""
     run = jax.jit(functools.partial(gradients, objective, accumulate=1))
     return run(params, batch_at(0), draws(ROOT, "train", 0, BATCH))
 
@@ -54,7 +54,7 @@ def test_the_step_is_the_same_on_every_mesh(objective, init, optimizer, axes):
     chex.assert_trees_all_close(*results, rtol=1e-4, atol=2e-5)
 
 
-def test_large_leaves_are_sharded_on_their_largest_axis_and_small_ones_are_whole():
+def test_large_leaves_are_sharded_on_their_largest_axis_and_small_ones_replicated():
     mesh = make_mesh(1, 4, 2)
     assert leaf_spec((64, 256, 128), mesh) == jax.sharding.PartitionSpec(None, "fsdp", "model")
     assert leaf_spec((1000003, 4), mesh) == jax.sharding.PartitionSpec(None, "fsdp")
@@ -62,7 +62,7 @@ def test_large_leaves_are_sharded_on_their_largest_axis_and_small_ones_are_whole
 
 
 def test_the_pure_step_also_runs_under_pmap(objective, params, whole):
-    """Gradients of two devices, summed by hand, are those of the whole batch."""
+    """The sum of the gradients of two devices is that of the whole batch."""
     noise = draws(ROOT, "train", 0, BATCH)
     halves = jax.tree.map(lambda rows: rows.reshape(2, BATCH // 2, *rows.shape[1:]), (batch_at(0), noise))
 
@@ -94,7 +94,9 @@ def test_a_sweep_of_learning_rates_compiles_once(objective, params):
         max(float(jnp.abs(new - old).max()) for new, old in zip(*map(jax.tree.leaves, (tree, params)), strict=True))
         for tree in results
     ]
-    np.testing.assert_allclose(moved, [1e-3, 1e-1], rtol=1e-2)  # Adam's first step has the size of the rate
+    np.testing.assert_allclose(
+        moved, [1e-3, 1e-1], rtol=1e-2
+    )  # the first step of Adam has the size of the learning rate
 
 
 def test_learning_rates():
@@ -108,7 +110,7 @@ def test_learning_rates():
     np.testing.assert_allclose(root[jnp.array([3, 7])], [2.0, 2.0 * (4 / 8) ** 0.5], rtol=1e-6)
 
 
-def test_average_forgets_its_start_quickly():
+def test_decay_of_the_moving_average():
     np.testing.assert_allclose(ema_decay(0.9999, jnp.array([0, 90, 10**6])), [0.1, 0.91, 0.9999], rtol=1e-6)
 
 
@@ -124,7 +126,7 @@ def test_weight_decay_touches_kernels_and_tables_only(params):
 
 
 @pytest.mark.parametrize("axes", [(3, 1, 1), (0, 1, 1), (-1, -1, 1), (5, -1, 1)])
-def test_bad_meshes_are_refused(axes):
+def test_invalid_meshes_raise(axes):
     with pytest.raises(ValueError, match="mesh"):
         make_mesh(*axes)
 

@@ -1,1 +1,1 @@
-"""Networks of latent text-to-image diffusion, parameter for parameter those of the published checkpoints."""
+"""Networks of latent text-to-image diffusion, with the parameters of the published checkpoints."""

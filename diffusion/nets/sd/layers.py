@@ -1,9 +1,9 @@
-"""The blocks of Stable Diffusion's U-Net: residual block, spatial transformer, down- and up-sampling.
+"""Blocks of the U-Net of Stable Diffusion: residual block, spatial transformer, down- and up-sampling.
 
-Modules and parameters are named as in the `diffusers` checkpoints, the dots before numbers written "_" and the others
-"/": `down_blocks.0.resnets.1.conv1.weight` is down_blocks_0/resnets_1/conv1/kernel. Parameters are float32 and start as
-PyTorch's defaults, U(-1/sqrt(fan in), 1/sqrt(fan in)) for kernels and biases, 1 and 0 for norms. Products run in
-`dtype`; norms, softmax, activations' inputs to norms and the residual stream are float32.
+Modules and parameters have the names of the `diffusers` checkpoints, with "_" for a dot before a number and "/" for
+other dots: `down_blocks.0.resnets.1.conv1.weight` is down_blocks_0/resnets_1/conv1/kernel. Parameters are float32 with
+the initialization of PyTorch, U(-1/sqrt(fan in), 1/sqrt(fan in)) for kernels and biases, 1 and 0 for norms. Products
+run in `dtype`; norms, softmax, the inputs of norms and the residual stream are float32.
 """
 
 import math
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from diffusion.nets.attention import attend, plain
 from diffusion.nets.layers import LayerNorm, Linear, shard_batch, uniform_fan_in
 
-# Attention kernels pay where scores are large; below, and for wide heads (SD 1.5's 160), plain products.
+# Attention kernels are faster for long sequences only; others, and wide heads (160 in SD 1.5), use plain products.
 KERNEL_TOKENS = 1024
 KERNEL_HEAD_CHANNELS = 128
 
@@ -27,17 +27,17 @@ CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 
 
 def _convolve(x: Array, kernel: Array, stride: int) -> Array:
-    # Both borders, also with a stride: "SAME" would pad even pictures on the right and below only.
+    # With a stride, "SAME" would pad images of even size on the right and below only, unlike PyTorch.
     padding = [(len(kernel) // 2, len(kernel) // 2)] * 2
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=CHANNELS_LAST)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: Float[Array, "B H W I"], kernel: Float[Array, "S S I O"], stride: int = 1) -> Float[Array, "B h w O"]:
-    """Convolution with (S - 1) / 2 zeros on every border, S odd.
+    """Convolve with (S - 1) / 2 zeros on every border, for a kernel of odd size S.
 
-    The gradient by the picture is JAX's own, but with the kernel transposed in memory: as an order of dimensions alone,
-    XLA runs it inside a loop on CPU without its fast kernels, some 20 times as slow (`experiments.convolution_cost`).
+    The gradient with respect to x is that of JAX, but with the kernel transposed in memory. With a transposition by
+    dimension numbers XLA runs it about 20 times slower in a loop on CPU (`experiments.benchmarks.convolution`).
     """
     return _convolve(x, kernel, stride)
 
@@ -49,23 +49,23 @@ def convolve_forward(x, kernel, stride):
 def convolve_backward(stride, saved, gradient):
     x, kernel = saved
     border = len(kernel) // 2
-    # With a stride the last rows and columns may have been left out.
+    # With a stride the convolution may skip the last rows and columns.
     padding = [(border, border + (size - 1) % stride) for size in x.shape[1:3]]
-    turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
-    of_picture = jax.lax.conv_general_dilated(
-        gradient, turned, (1, 1), padding, lhs_dilation=(stride, stride), dimension_numbers=CHANNELS_LAST
+    transposed = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+    x_gradient = jax.lax.conv_general_dilated(
+        gradient, transposed, (1, 1), padding, lhs_dilation=(stride, stride), dimension_numbers=CHANNELS_LAST
     )
-    _, of_kernel = jax.vjp(lambda kernel: _convolve(x, kernel, stride), kernel)
-    return of_picture, *of_kernel(gradient)
+    _, kernel_vjp = jax.vjp(lambda kernel: _convolve(x, kernel, stride), kernel)
+    return x_gradient, *kernel_vjp(gradient)
 
 
 convolve.defvjp(convolve_forward, convolve_backward)
 
 
 class Conv(nn.Module):
-    """Convolution with (size - 1) / 2 zeros around the picture; the kernel is [size, size, I, O].
+    """A convolution with (size - 1) / 2 zeros on every border; the kernel is [size, size, I, O].
 
-    `initializer` is "torch", or "lecun": kernels N(0, 1 / fan in), which keep a signal's size, and no bias.
+    `initializer` is "torch", or "lecun" with kernels N(0, 1 / fan in), which preserve the variance, and zero biases.
     """
 
     features: int
@@ -92,9 +92,9 @@ class Conv(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias over a picture's pixels and a group's channels, in float32.
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias over all pixels and the channels of a group, in float32.
 
-    Sums go over pixels first and over a group's channels after: three times as fast on CPU as a 5-D picture.
+    Means over pixels first and over channels second are three times as fast on CPU as means over a 5-D array.
     """
 
     groups: int
@@ -111,13 +111,16 @@ class GroupNorm(nn.Module):
             grouped = x.mean((1, 2)).reshape(batch, self.groups, -1)
             return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(batch, 1, 1, channels)
 
-        centred = x - of_groups(x)
-        factor = jax.lax.rsqrt(of_groups(jnp.square(centred)) + self.epsilon) * scale[None, None, None]
-        return centred * factor + bias[None, None, None]
+        centered = x - of_groups(x)
+        factor = jax.lax.rsqrt(of_groups(jnp.square(centered)) + self.epsilon) * scale[None, None, None]
+        return centered * factor + bias[None, None, None]
 
 
 class ResnetBlock(nn.Module):
-    """x + conv2(silu(norm2(conv1(silu(norm1(x))) + W silu(time)))), x through a 1 x 1 convolution to new channels."""
+    """x + conv2(silu(norm2(conv1(silu(norm1(x))) + W silu(time)))).
+
+    If the number of channels changes, the first x passes a 1 x 1 convolution.
+    """
 
     features: int
     groups: int
@@ -137,7 +140,7 @@ class ResnetBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention, softmax(q k^T / sqrt(d)) v, of x to `context` or to itself; only the output has a bias."""
+    """Multi-head attention, softmax(q k^T / sqrt(d)) v, of x to `context` or to x; only the output has a bias."""
 
     heads: int
     dtype: str
@@ -146,13 +149,13 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], context: Float[Array, "B S E"] | None = None) -> Float[Array, "B L D"]:
         batch, length, width = x.shape
-        read = x if context is None else context
+        memory = x if context is None else context
 
         def heads(source, name):
             y = Linear(width, bias=False, dtype=self.dtype, name=name)(source)
             return y.reshape(batch, -1, self.heads, width // self.heads)
 
-        query, key, value = heads(x, "to_q"), heads(read, "to_k"), heads(read, "to_v")
+        query, key, value = heads(x, "to_q"), heads(memory, "to_k"), heads(memory, "to_v")
         if context is None and length >= KERNEL_TOKENS and width // self.heads <= KERNEL_HEAD_CHANNELS:
             mixed = attend(query, key, value, causal=False, backend=self.backend)
         else:
@@ -161,12 +164,12 @@ class Attention(nn.Module):
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """x Phi(x) with the exact normal distribution function; through erf, several times as fast on CPU as erfc."""
+    """Return x Phi(x) with the exact normal distribution function; erf is several times as fast on CPU as erfc."""
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 class GatedLinear(nn.Module):
-    """value * gelu(gate) of one projection to (value, gate), in that order (GEGLU, Shazeer, 2020)."""
+    """value * gelu(gate) with one projection to (value, gate) (GEGLU, Shazeer, arXiv 2002.05202)."""
 
     features: int
     dtype: str
@@ -178,7 +181,7 @@ class GatedLinear(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """W2 GEGLU(x), four times as wide inside."""
+    """W2 GEGLU(x), with four times the width in the hidden layer."""
 
     dtype: str
 
@@ -189,7 +192,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """x += attention(norm x, itself); x += attention(norm x, context); x += feed-forward(norm x)."""
+    """x += attention(norm(x)); x += attention(norm(x), context); x += feed_forward(norm(x))."""
 
     heads: int
     dtype: str
@@ -206,9 +209,10 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """x + proj_out(blocks(proj_in(norm(x)))), pixels row by row as tokens.
+    """x + proj_out(blocks(proj_in(norm(x)))), with pixels as tokens in row-major order.
 
-    Stable Diffusion 1.5 projects by 1 x 1 convolutions and SDXL by linear maps: kernels of other shapes, one function.
+    Projections are 1 x 1 convolutions in Stable Diffusion 1.5 and linear maps in SDXL; only the shapes of their kernels
+    differ.
     """
 
     heads: int
@@ -236,7 +240,7 @@ class SpatialTransformer(nn.Module):
 
 
 class Downsample(nn.Module):
-    """A 3 x 3 convolution to every second pixel, one zero on both sides."""
+    """A 3 x 3 convolution with stride 2 and one zero on every border."""
 
     dtype: str
 
@@ -246,7 +250,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Every pixel twice in both directions, then a 3 x 3 convolution."""
+    """Nearest-neighbor up-sampling by 2, and a 3 x 3 convolution."""
 
     dtype: str
 

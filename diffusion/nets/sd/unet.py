@@ -1,4 +1,4 @@
-"""The U-Net of Stable Diffusion 1.5 (Rombach et al., 2022) and SDXL (Podell et al., 2023), and small ones like it."""
+"""The U-Net of Stable Diffusion 1.5 (arXiv 2112.10752) and SDXL (arXiv 2307.01952), and small variants."""
 
 from typing import NamedTuple
 
@@ -9,18 +9,18 @@ from jaxtyping import Array, Float
 from diffusion.nets.layers import Linear, shard_batch, sinusoids
 from diffusion.nets.sd.layers import Conv, Downsample, GroupNorm, ResnetBlock, SpatialTransformer, Upsample
 
-TIME_IDS = 6  # SDXL is told height and width before scaling, the crop's top and left, the height and width asked for
+TIME_IDS = 6  # original height and width, top and left of the crop, and target height and width of SDXL
 
 
-class Added(NamedTuple):
-    """What SDXL is told beside the context: the pooled text and (height, width, top, left, height, width)."""
+class AddedConditioning(NamedTuple):
+    """Conditioning of SDXL besides the context: the pooled text embedding, and the sizes of `TIME_IDS`."""
 
     pooled: Float[Array, "B P"]
     time_ids: Float[Array, "B 6"]
 
 
 class Embedding(nn.Module):
-    """linear_2(silu(linear_1(x))), in float32: of the time's sinusoids, or of what is added."""
+    """linear_2(silu(linear_1(x))) in float32, for the sinusoids of the time or for the added conditioning."""
 
     width: int
 
@@ -30,10 +30,10 @@ class Embedding(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks of one level, each with a spatial transformer where `transformer` (its fields) is not empty.
+    """Residual blocks of one level, each with a spatial transformer if `transformer`, its fields, is not empty.
 
-    A block first takes the newest of `skips` where there are any, concatenated behind its input. Returns the output
-    and, for the way up, the output of every block and of the down-sampler.
+    With `skips`, each block concatenates the last of them to its input. The level returns its output, and a list with
+    the outputs of all blocks and of the down-sampler, which are the skips of the up-sampling levels.
     """
 
     features: int
@@ -85,18 +85,18 @@ class Middle(nn.Module):
 
 
 class UNet(nn.Module):
-    """The prediction (noise or velocity) of a picture [B, H, W, C] at a time, told a context [B, S, context_width].
+    """A U-Net for noisy images [B, H, W, C] at a time, conditioned on a context [B, S, context_width].
 
-    Level i has `channels[i]` channels on pictures 2^i times smaller, `layers` residual blocks down and one more up,
-    and behind each `transformer_layers[i]` transformer layers of `heads[i]` heads, 0 for no attention; the middle has
-    `middle_layers` of them. (The published configurations call the number of heads "attention_head_dim".) The time's
-    sinusoids are as wide as the first level, its embedding `time_width`. With `addition` = (width, pooled width) the
-    network is told more (Added), every number of time_ids by sinusoids of that width. Nothing is dropped out.
-    Parameters are float32, or as they are handed in; products run in `dtype`; `attention` is the backend of large
-    self-attention.
+    Level i has `channels[i]` channels on feature maps smaller by 2^i, with `layers` residual blocks down and one more
+    up. After each block there are `transformer_layers[i]` transformer layers with `heads[i]` heads, 0 for no attention;
+    the middle has `middle_layers` of them. (The published configurations call the number of heads
+    "attention_head_dim".) The sinusoids of the time have the width of the first level, and its embedding `time_width`.
+    With `addition` = (width, pooled width) the network has an `AddedConditioning`, with sinusoids of that width for
+    each of its time_ids. There is no dropout. Parameters are initialized in float32, and products run in `dtype`.
+    `attention` is the backend of self-attention over long sequences. The output is the prediction of noise or velocity.
 
     Raises:
-      ValueError: naming the field, when sizes do not divide or the addition is missing.
+      ValueError: with the name of the field, if sizes do not divide, or if `addition` and the input do not agree.
     """
 
     channels: tuple[int, ...]
@@ -114,7 +114,7 @@ class UNet(nn.Module):
     attention: str = "auto"
     dtype: str = "float32"
 
-    def _check(self, x: Array, context: Array, added: Added | None) -> None:
+    def _check(self, x: Array, context: Array, added: AddedConditioning | None) -> None:
         levels, factor = len(self.channels), 2 ** (len(self.channels) - 1)
         for name in ("transformer_layers", "heads"):
             if len(getattr(self, name)) != levels:
@@ -127,13 +127,14 @@ class UNet(nn.Module):
         if x.shape[1] % factor or x.shape[2] % factor:
             raise ValueError(f"unet.channels: {levels} levels halve {x.shape[1]} x {x.shape[2]} pixels to odd sizes")
         if x.shape[-1] != self.in_channels:
-            raise ValueError(f"unet.in_channels: the picture has {x.shape[-1]}, the network {self.in_channels}")
+            raise ValueError(f"unet.in_channels: the image has {x.shape[-1]}, the network {self.in_channels}")
         if context.shape[-1] != self.context_width:
             raise ValueError(
                 f"unet.context_width: the context has {context.shape[-1]}, the network {self.context_width}"
             )
         if (self.addition is None) != (added is None):
-            raise ValueError(f"unet.addition: is {self.addition}, but what is added is {'not ' * (added is None)}given")
+            passed = "not passed" if added is None else "passed"
+            raise ValueError(f"unet.addition: is {self.addition}, but an added conditioning is {passed}")
 
     @nn.compact
     def __call__(
@@ -141,16 +142,16 @@ class UNet(nn.Module):
         x: Float[Array, "B H W C"],
         time: Float[Array, " B"],
         context: Float[Array, "B S E"],
-        added: Added | None = None,
+        added: AddedConditioning | None = None,
     ) -> Float[Array, "B H W C"]:
-        """The prediction in float32 at times 0 .. 999 (any real numbers)."""
+        """Return the prediction in float32, at real-valued times in 0 .. 999."""
         self._check(x, context, added)
         embedding = Embedding(self.time_width, name="time_embedding")(sinusoids(time, self.channels[0]))
         if self.addition is not None:
             assert added is not None
             ids = sinusoids(added.time_ids.reshape(-1), self.addition[0]).reshape(len(x), -1)
-            told = jnp.concatenate([added.pooled.astype(jnp.float32), ids], axis=-1)
-            embedding = embedding + Embedding(self.time_width, name="add_embedding")(told)
+            cond = jnp.concatenate([added.pooled.astype(jnp.float32), ids], axis=-1)
+            embedding = embedding + Embedding(self.time_width, name="add_embedding")(cond)
 
         def transformer(level, layers):
             fields = (self.heads[level], layers, self.groups, self.linear_projection, self.dtype, self.attention)
@@ -167,8 +168,8 @@ class UNet(nn.Module):
         x = Middle(*fields, name="mid_block")(x, embedding, context)
         for level, (width, blocks) in reversed(list(enumerate(levels))):
             fields = (width, self.layers + 1, self.groups, transformer(level, blocks), False, level > 0, self.dtype)
-            taken, skips = skips[-self.layers - 1 :], skips[: -self.layers - 1]
-            x, _ = Level(*fields, name=f"up_blocks_{last - level}")(x, embedding, context, taken)
+            level_skips, skips = skips[-self.layers - 1 :], skips[: -self.layers - 1]
+            x, _ = Level(*fields, name=f"up_blocks_{last - level}")(x, embedding, context, level_skips)
         x = nn.silu(GroupNorm(self.groups, 1e-5, name="conv_norm_out")(x))
         return Conv(self.out_channels, dtype=self.dtype, name="conv_out")(x).astype(jnp.float32)
 
@@ -192,7 +193,7 @@ SDXL = UNet(
     addition=(256, 1280),
 )
 
-# What is compared with PyTorch at small cost: every piece of the two above, with random weights.
+# Small networks with every part of the two above, for comparisons with PyTorch.
 TINY_SD = UNet(channels=(32, 64), transformer_layers=(0, 1), heads=(4, 4), context_width=32, time_width=128)
 
 TINY_SDXL = UNet(
@@ -208,10 +209,10 @@ TINY_SDXL = UNet(
 
 
 def flops_per_example(net: UNet, height: int, width: int, tokens: int) -> float:
-    """Floating-point operations of one picture's forward pass; a training step takes three times as many.
+    """Return the floating-point operations of one forward pass per image; a training step takes three times as many.
 
-    Multiply-adds count two. Counted: convolutions (borders as if whole), projections, attention's products, and the
-    vectors of time. `tokens` is the context's length S.
+    A multiply-add counts as two. The count includes convolutions (without a correction at the borders), projections,
+    the products of attention, and the embeddings of the time. `tokens` is the length S of the context.
     """
     pixels = [height * width / 4**level for level in range(len(net.channels))]
 
@@ -221,7 +222,7 @@ def flops_per_example(net: UNet, height: int, width: int, tokens: int) -> float:
 
     def transformer(level, layers):
         features, size = net.channels[level], pixels[level]
-        # to_q, to_out of both attentions and to_k, to_v of the first: 6; the feed-forward part: 8 + 4.
+        # 6 of to_q and to_out of both attentions and of to_k and to_v of the first, 8 + 4 of the feed-forward part.
         per_pixel = 18 * features**2 + 2 * features * (size + tokens)
         block = size * per_pixel + 2 * tokens * net.context_width * features
         return layers * block + 2 * size * features**2 if layers else 0

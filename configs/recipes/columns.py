@@ -1,0 +1,64 @@
+"""Columns and plots that several tables share, with the label of each metric."""
+
+# Metric: column label, format, and axis label where the metric is an axis of a plot.
+METRICS = {
+    "bits_per_byte": ("bits/byte", ".3f", ""),
+    "perplexity": ("perplexity", ".2f", ""),
+    "evaluations": ("NFE", ".0f", "denoiser evaluations a sample (NFE)"),
+    "predictor_evaluations": ("predictor", ".0f", ""),
+    "gigaflops": ("GFLOP", ".2f", "GFLOP a sample"),
+    "generative_perplexity": ("gen. perplexity", ".2f", "perplexity under the judge"),
+    "entropy": ("entropy (nats)", ".3f", "entropy of a sample's tokens (nats)"),
+    "diversity": ("diversity", ".3f", ""),
+    "mauve": ("MAUVE", ".3f", ""),
+    "parse_rate": ("parses", ".3f", "share of samples that parse"),
+    "defined_rate": ("names defined", ".3f", ""),
+    "infill_exact": ("gaps exact", ".3f", ""),
+    "infill_accuracy": ("gaps' tokens", ".3f", ""),
+    "idle_share": ("idle steps", ".2%", ""),
+    "joint_ce/nats_per_token": ("joint_ce (nats/token, no likelihood)", ".3f", ""),
+    "bound_grouped/nats_per_token": ("grouped bound (nats/token)", ".3f", ""),
+    "fid": ("FID", ".2f", ""),
+    "classifier_frechet": (
+        "Fréchet distance (classifier trained here)",
+        ".2f",
+        "Fréchet distance in a classifier's features",
+    ),
+    "confidence": ("classifier's confidence", ".3f", ""),
+    "class_entropy": ("evenness of classes", ".3f", ""),
+    "samples": ("samples a set", ".0f", ""),
+    "seconds_per_sample": ("s/sample", ".3f", "seconds a sample"),
+}
+
+
+# Measures of sampled text.
+TEXT = ("generative_perplexity", "entropy", "diversity")
+# Generative perplexity where the judge is always the row AR.
+JUDGED = ("generative_perplexity", "gen. perplexity (AR judge)", ".1f")
+
+
+def columns(*metrics: str | tuple[str, str, str]) -> tuple[tuple[str, str, str], ...]:
+    """Columns of a table: metrics by name, or (metric, label, format) where a table has its own."""
+    return tuple((each, *METRICS[each][:2]) if isinstance(each, str) else each for each in metrics)
+
+
+def plot(name: str, x: str, y: str, title: str, **fields) -> dict:
+    """One metric against another; `fields` are further fields of the plot, such as its scales or another label."""
+    labels = {f"{axis}label": METRICS[metric][2] for axis, metric in (("x", x), ("y", y)) if metric in METRICS}
+    return dict(name=name, x=x, y=y, title=title) | labels | fields
+
+
+def quality(title: str = "Sample quality against cost", x: str = "evaluations", **fields) -> dict:
+    """Generative perplexity against a cost."""
+    return plot("quality", x, "generative_perplexity", title, **fields, log_y=True)
+
+
+def frontier(title: str) -> dict:
+    """Generative perplexity against entropy, which separates better samples from less diverse ones."""
+    return plot("frontier", "entropy", "generative_perplexity", title, log_x=False, log_y=True)
+
+
+def image_quality() -> dict:
+    """The distance from real images in the features of a classifier, against evaluations."""
+    title = "Distance from real images against cost"
+    return plot("quality", "evaluations", "classifier_frechet", title, log_y=True)

@@ -1,1 +1,0 @@
-"""Forward processes: how clean data becomes noise."""

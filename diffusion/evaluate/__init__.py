@@ -1,1 +1,0 @@
-"""Evaluation: likelihood bounds, and measures of samples."""

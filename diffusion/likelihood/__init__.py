@@ -1,0 +1,1 @@
+"""Likelihood estimators: bounds and exact values in nats, and their summary over data sets."""

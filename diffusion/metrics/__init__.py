@@ -1,0 +1,1 @@
+"""Metrics: functions from samples to numbers, without files, plots or configs."""

@@ -1,0 +1,228 @@
+"""Measures of text samples: generative perplexity, entropy, diversity and repetition, and their joint record.
+
+Generative perplexity alone rewards repetition and low temperature, so that `Generation` requires the other measures.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from math import isfinite
+
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Integer
+
+from diffusion.metrics.statistics import ratio
+from diffusion.types import Ids
+
+# log p of each token given those before it, [B, L] in nats; entry 0 is not read.
+Judge = Callable[[Integer[np.ndarray, "B L"]], Float[Array | np.ndarray, "B L"]]
+Features = Callable[[Integer[np.ndarray, "B L"]], Float[Array | np.ndarray, "B L D"]]
+Text = str | Sequence[Hashable]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Generative perplexity of a set of samples, with the measures and settings that it must be reported with.
+
+    Raises:
+      ValueError: for a count that is too small, a missing name, or a measure that is not a finite number.
+    """
+
+    generative_perplexity: float
+    generative_perplexity_sem: float
+    entropy: float  # nats, mean over samples
+    diversity: float  # in [0, 1]
+    repetition: float  # in [0, 1]
+    samples: int
+    length: int  # tokens per sample
+    steps: int  # of the time grid
+    evaluations: float  # of the denoiser, per sample
+    precision: str  # of the token draws
+    evaluator: str  # the judge, with its tokenizer
+    mauve: float | None = None
+    parse_rate: float | None = None
+
+    def __post_init__(self):
+        # Held-out text, the reference of a table, has no steps and no evaluations.
+        for name, least in (("samples", 1), ("length", 1), ("steps", 0), ("evaluations", 0)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name}: must be at least {least}, not {getattr(self, name)}")
+        for name in ("precision", "evaluator"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: must be named beside a generative perplexity")
+        for name in ("generative_perplexity", "entropy", "diversity", "repetition"):
+            if not isfinite(getattr(self, name)):
+                raise ValueError(
+                    f"{name}: is {getattr(self, name)}; it must be measured beside a generative perplexity"
+                )
+
+
+def measure(
+    tokens: Integer[np.ndarray, "N L"],
+    judge_tokens: Integer[np.ndarray, "M K"],
+    texts: Sequence[Text],
+    judge: Judge,
+    *,
+    evaluator: str,
+    steps: int,
+    evaluations: float,
+    precision: str,
+    eos: int | None,
+    batch_size: int,
+    widths: Int[np.ndarray, " N"] | None = None,
+    mauve: float | None = None,
+    parse_rate: float | None = None,
+) -> Generation:
+    """Scores samples: entropy of their tokens, diversity and repetition of their texts, perplexity by the judge.
+
+    `judge_tokens` are the samples in the judge's tokenizer (equal to `tokens` if both share one; else see
+    `retokenize`); `eos` is the judge's end of text, None when it has none.
+
+    Raises:
+      ValueError: when tokens, judge tokens and texts differ in number, or as `Generation` does.
+    """
+    if not len(tokens) == len(judge_tokens) == len(texts):
+        raise ValueError(
+            f"samples: {len(tokens)} token rows, {len(judge_tokens)} judge rows and {len(texts)} texts must be equal"
+        )
+    perplexity, error = generative_perplexity(judge, judge_tokens, eos=eos, batch_size=batch_size, widths=widths)
+    return Generation(
+        generative_perplexity=perplexity,
+        generative_perplexity_sem=error,
+        entropy=float(sample_entropy(tokens).mean()),
+        diversity=diversity(texts),
+        repetition=repetition(texts),
+        samples=len(tokens),
+        length=tokens.shape[1],
+        steps=steps,
+        evaluations=float(evaluations),
+        precision=precision,
+        evaluator=evaluator,
+        mauve=mauve,
+        parse_rate=parse_rate,
+    )
+
+
+def scored_targets(
+    tokens: Integer[np.ndarray, "N L"], eos: int | None, widths: Int[np.ndarray, " N"] | None = None
+) -> Bool[np.ndarray, "N L-1"]:
+    """Whether each of the targets 2..L counts, by the rule of the public MDLM code (arXiv 2406.07524).
+
+    Target j counts iff it is not EOS, or the number of EOS symbols up to and including j is 1: every EOS but the first
+    is excluded (also the last one of a sequence that starts with EOS), and text after it is included. Targets at
+    `widths` and beyond never count.
+    """
+    tokens = np.asarray(tokens)
+    scored = np.ones(tokens.shape, bool)
+    if eos is not None:
+        is_eos = tokens == eos
+        scored = ~is_eos | (np.cumsum(is_eos, axis=1) == 1)
+    if widths is not None:
+        scored &= np.arange(tokens.shape[1]) < np.asarray(widths)[:, None]
+    return scored[:, 1:]
+
+
+def generative_perplexity(
+    judge: Judge,
+    tokens: Integer[np.ndarray, "N L"],
+    *,
+    eos: int | None,
+    batch_size: int,
+    widths: Int[np.ndarray, " N"] | None = None,
+) -> tuple[float, float]:
+    """exp(total NLL of the scored targets / their number), pooled over samples, and its standard error over samples.
+
+    All samples count: the last batch is filled and the fill ignored, where the public code drops the remainder.
+
+    Raises:
+      ValueError: when no target is scored.
+    """
+    scored = scored_targets(tokens, eos, widths)
+    if not scored.any():
+        raise ValueError("samples: no token to score; they are shorter than 2 tokens or hold nothing but EOS")
+    nats = -in_batches(judge, np.asarray(tokens), batch_size)[:, 1:]
+    mean, error = ratio(np.where(scored, nats, 0).sum(axis=1), scored.sum(axis=1).astype(np.float64))
+    return float(np.exp(mean)), float(np.exp(mean) * error)
+
+
+def retokenize(
+    texts: Sequence[str], encode: Callable[[str], Ids], *, length: int, eos: int, batch_size: int
+) -> tuple[Int[np.ndarray, "N L"], Int[np.ndarray, " N"]]:
+    """Tokens of texts for the judge: cut to `length`, padded on the right with EOS, without start symbol.
+
+    Also returns the width of each row in the public MDLM code, which is that of the longest text of its batch: the
+    first padding of a shorter text without EOS is scored there as its first EOS. Columns beyond the width are padding
+    to a fixed shape.
+    """
+    rows = [list(encode(text))[:length] for text in texts]
+    tokens = np.full((len(rows), length), eos, np.int32)
+    for row, ids in zip(tokens, rows, strict=True):
+        row[: len(ids)] = ids
+    starts = range(0, len(rows), batch_size)
+    widths = [max(map(len, rows[start : start + batch_size])) for start in starts]
+    return tokens, np.repeat(widths, batch_size)[: len(rows)]
+
+
+def last_features(
+    hidden: Features, tokens: Integer[np.ndarray, "N L"], lengths: Int[np.ndarray, " N"], batch_size: int
+) -> Float[np.ndarray, "N D"]:
+    """Hidden state of the judge at the last token of each sequence, the features of MAUVE."""
+    tokens, last = np.asarray(tokens), np.maximum(np.asarray(lengths), 1) - 1
+    parts = []
+    for start in range(0, len(tokens), batch_size):
+        rows = last[start : start + batch_size]
+        states = in_batches(hidden, tokens[start : start + batch_size], batch_size)
+        parts.append(states[np.arange(len(rows)), rows])
+    return np.concatenate(parts)
+
+
+def in_batches(
+    function: Callable[[np.ndarray], Array | np.ndarray], array: np.ndarray, batch_size: int
+) -> Float[np.ndarray, "..."]:
+    """Applies a function to batches of a fixed shape, the last one filled with copies of its first row, in float64."""
+    parts = []
+    for start in range(0, len(array), batch_size):
+        batch = array[start : start + batch_size]
+        fill = np.repeat(batch[:1], batch_size - len(batch), axis=0)
+        parts.append(np.asarray(function(np.concatenate([batch, fill])), np.float64)[: len(batch)])
+    return np.concatenate(parts)
+
+
+def sample_entropy(tokens: Integer[np.ndarray, "N L"]) -> Float[np.ndarray, " N"]:
+    """Entropy -sum_v f_v ln f_v of the token frequencies of each sample, in nats (ReMDM, arXiv 2503.00307)."""
+    entropies = []
+    for row in np.asarray(tokens):
+        frequency = np.unique(row, return_counts=True)[1] / len(row)
+        entropies.append(-np.sum(frequency * np.log(frequency)))
+    return np.abs(np.array(entropies))  # avoids -0 for a constant row
+
+
+def ngrams(text: Text, order: int) -> list[tuple]:
+    """All n-grams of the whitespace-separated words of a text, or of the items of any other sequence."""
+    words = text.split() if isinstance(text, str) else list(text)
+    return [tuple(words[start : start + order]) for start in range(len(words) - order + 1)]
+
+
+def diversity(texts: Iterable[Text], orders: Sequence[int] = (2, 3, 4)) -> float:
+    """Product over n of distinct / all n-grams of the whole set (G-Star, arXiv 2510.08369), in [0, 1].
+
+    Decreases with the size of the set: compare at equal count and length. 0 for a set without n-grams.
+    """
+    texts, product = list(texts), 1.0
+    for order in orders:
+        grams = [gram for text in texts for gram in ngrams(text, order)]
+        product *= len(set(grams)) / max(len(grams), 1)
+    return product
+
+
+def repetition(texts: Iterable[Text], order: int = 4) -> float:
+    """Mean over texts of 1 - distinct / all n-grams within the text, in [0, 1] (rep-n; arXiv 1908.04319).
+
+    A text shorter than n has rate 0.
+    """
+    rates = [1 - len(set(grams)) / len(grams) if (grams := ngrams(text, order)) else 0.0 for text in texts]
+    return float(np.mean(rates))
+
+
+def columns(record: Generation) -> dict[str, float | int | str | None]:
+    """Fields of the record as columns of a result row."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}

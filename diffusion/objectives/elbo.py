@@ -1,0 +1,115 @@
+"""The continuous-time negative ELBO of masked diffusion, and the two losses of MDM-Prime."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.rng import Draws, fold
+from diffusion.schedules.masking import rate
+from diffusion.types import (
+    Batch,
+    Denoise,
+    Denoiser,
+    Logits,
+    LossMask,
+    MaskedProcess,
+    Metrics,
+    Params,
+    Symbols,
+    Times,
+    Tokens,
+)
+
+# The likelihood in the loss: of every masked sub-token by its marginal (a bound), or of every token jointly (the
+# loss of MDM-Prime, not a bound). For whole tokens the two are equal.
+Target = Literal["marginal", "joint"]
+
+
+def sample_times(uniform: Float[Array, " B"], minimum: float) -> Times:
+    """Map uniform numbers to times in [minimum, 1), away from the pole of the weight at t = 0."""
+    return minimum + (1 - minimum) * uniform
+
+
+def masked_nll(
+    process: MaskedProcess,
+    logits: Logits,
+    noisy: Symbols,
+    clean: Symbols,
+    weights: LossMask,
+    target: Target = "marginal",
+    together: Bool[Array, " B"] | None = None,
+) -> Float[Array, " B"]:
+    """Compute -log p of the masked positions of a state, in nats per sequence.
+
+    "marginal" is the sum over masked sub-tokens of -log p(sub-token | state), whose weighted mean over time is a bound.
+    "joint" is the sum over tokens of -log p(token | state), the loss of MDM-Prime: it lacks the total correlation of a
+    token's masked sub-tokens and can be lower than the entropy. In examples whose sub-tokens are masked together
+    (`together`), "marginal" uses -log p(token | state) as well, which is a bound for them.
+    """
+    hidden = noisy == process.mask_id
+    if target == "joint" and process.subtokens > 1:
+        return jnp.sum(-process.token_log_prob(logits, noisy, clean) * weights, axis=1)
+    marginal = -process.log_prob(logits, noisy, clean) * hidden * jnp.repeat(weights, process.subtokens, axis=1)
+    marginal = jnp.sum(marginal, axis=1)
+    if together is None:
+        return marginal
+    masked_tokens = jnp.any(hidden.reshape(*weights.shape, process.subtokens), axis=-1)
+    joint = jnp.sum(-process.token_log_prob(logits, noisy, clean) * weights * masked_tokens, axis=1)
+    return jnp.where(together, joint, marginal)
+
+
+def weighted_cross_entropy(
+    process: MaskedProcess,
+    denoise: Denoise,
+    tokens: Tokens,
+    weights: LossMask,
+    time: Times,
+    draws: Draws,
+    target: Target = "marginal",
+) -> Float[Array, " B"]:
+    """Draw -alpha'(t) / (1 - alpha(t)) sum_{masked i} -log p(x^i | z_t), in nats per sequence.
+
+    Its mean over t ~ U(0, 1) and z_t is the NELBO (MDLM, arXiv 2406.07524); for sub-tokens it is the marginal bound or
+    the joint cross-entropy of MDM-Prime. Unmasked positions contribute exactly 0.
+    """
+    noisy = process.corrupt(draws.keys, tokens, time)
+    logits = denoise(noisy, time)
+    nats = masked_nll(
+        process, logits, noisy, process.encode(tokens), weights, target, masked_together(process, time, target)
+    )
+    return rate(process.schedule, time) * nats
+
+
+def masked_together(process: MaskedProcess, time: Times, target: Target) -> Bool[Array, " B"] | None:
+    """Return whether each example's sub-tokens are masked together, so that marginals are not a bound; None: never."""
+    if isinstance(process, PartialMaskedDiffusion) and process.chunk_point < 1 and target == "marginal":
+        return process.masks_together(time)
+    return None
+
+
+@dataclass(frozen=True)
+class Nelbo:
+    """The loss of MDLM: the NELBO's integrand at one stratified time per example, in nats per token."""
+
+    denoiser: Denoiser
+    process: MaskedProcess
+    minimum_time: float = 1e-3
+    target: Target = "marginal"
+
+    def __call__(
+        self, params: Params, batch: Batch, draws: Draws, train: bool = True
+    ) -> tuple[Float[Array, ""], Metrics]:
+        time = sample_times(draws.uniform, self.minimum_time)
+        keys = fold(draws.keys, "dropout") if train else None
+
+        def denoise(noisy: Symbols, time: Times) -> Logits:
+            return self.denoiser(params, noisy, time, batch.get("label"), keys=keys)
+
+        nats = weighted_cross_entropy(
+            self.process, denoise, batch["tokens"], batch["weights"], time, draws, self.target
+        )
+        total, tokens = jnp.sum(nats), jnp.sum(batch["weights"])
+        return total, {"loss": (total, tokens)}

@@ -1,0 +1,115 @@
+"""Self-conditioning of masked diffusion: a network reads its own previous prediction (SCMDM, arXiv 2604.26985).
+
+The self-conditioning input is the soft embedding c E, [B, L, D], of the predicted probabilities c, [B, L, V]: all
+adapters are functions of it. A row of zeros stands for no prediction.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from diffusion.rng import bernoulli, fold
+from diffusion.types import Denoiser, Logits, MaskedProcess, Params, SelfConditioning, Symbols
+
+ROWS = ("masked", "recarry", "raw")
+SelfConditioningInput = Float[Array, "B L D"]
+
+
+@dataclass(frozen=True)
+class SoftEmbedding:
+    """The self-conditioning input at the state `after`, [B, L, D], of a prediction at the state `before`.
+
+    c is the softmax over tokens where `before` is masked, and the token itself elsewhere (SUBS carry-over). The paper
+    does not specify the rows that are passed on. "masked": rows of positions that `after` masks, and zeros elsewhere,
+    so that training and sampling have the same kind of rows. "recarry": in addition the embeddings of unmasked tokens.
+    "raw": c E as it is. A position that is masked again gets zeros, because its c is the token that was remasked.
+
+    For sub-tokens, a token counts as masked while any of its sub-tokens is, and sub-tokens that are unmasked in `after`
+    filter the softmax ("raw": those of `before`).
+
+    Raises:
+      ValueError: for unknown rows.
+    """
+
+    process: MaskedProcess
+    table: Callable[[Params], Float[Array, "K D"]]
+    width: int
+    rows: str = "masked"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if self.rows not in ROWS:
+            raise ValueError(f"memory.rows: unknown {self.rows!r}; known: {', '.join(ROWS)}")
+
+    def empty(self, state: Symbols) -> SelfConditioningInput:
+        """The input before the first prediction: zeros."""
+        return jnp.zeros((len(state), state.shape[1] // self.process.subtokens, self.width))
+
+    def __call__(self, params: Params, logits: Logits, before: Symbols, after: Symbols) -> SelfConditioningInput:
+        process = self.process
+        table = self.table(params)[: process.vocabulary]  # the mask and padding may have rows too
+        # Sub-tokens that the step has unmasked exclude tokens, as those unmasked before it did.
+        filter_state = before if self.rows == "raw" else after
+        probs = jax.nn.softmax(process.filtered(logits, filter_state), axis=-1)[..., : process.vocabulary]
+        soft = jnp.matmul(probs.astype(self.dtype), table.astype(self.dtype), preferred_element_type=jnp.float32)
+
+        def embed(state: Symbols) -> SelfConditioningInput:
+            return jnp.take(table, process.decode(state), axis=0, mode="fill", fill_value=0)
+
+        masked, mask_id = self.any_subtoken(after == process.mask_id), process.mask_id
+        remasked = self.any_subtoken((after == mask_id) & (before != mask_id))
+        masked_rows = jnp.where((masked & ~remasked)[..., None], soft, 0.0)
+        if self.rows == "masked":
+            return masked_rows
+        if self.rows == "recarry":
+            return jnp.where(masked[..., None], masked_rows, embed(after))
+        raw_rows = jnp.where(self.any_subtoken(before == mask_id)[..., None], soft, embed(before))
+        return jnp.where(remasked[..., None], 0.0, raw_rows)
+
+    def any_subtoken(self, positions: Bool[Array | np.ndarray, "B N"]) -> Bool[Array, "B L"]:
+        """Return whether any position of each token is set."""
+        return jnp.any(positions.reshape(len(positions), -1, self.process.subtokens), axis=-1)
+
+
+def randomly_self_conditioned(denoiser: Denoiser, self_conditioning: SelfConditioning, rate: float = 1.0) -> Denoiser:
+    """The training pass of SCMDM (arXiv 2604.26985), x_theta(z, b sg[x_theta(z, 0)]).
+
+    b ~ Bernoulli(rate) for each example, and sg stops the gradient. The first pass uses the current weights, without
+    dropout and without a gradient; the second pass has both. Without keys (evaluation) b is 1: this is the two-pass
+    denoiser, a function of z alone, whose likelihood bound is valid.
+
+    Raises:
+      ValueError: for a rate outside [0, 1].
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"memory.rate: must lie in [0, 1], not {rate}")
+
+    def denoise(params, noisy, time, cond=None, memory=None, *, keys=None):
+        del memory
+        first = denoiser(jax.lax.stop_gradient(params), noisy, time, cond)
+        previous = self_conditioning(params, jax.lax.stop_gradient(first), noisy, noisy)
+        if rate < 1 and keys is not None:
+            coins = bernoulli(fold(keys, "memory"), rate)
+            previous = jnp.where(coins[:, None, None], previous, 0.0)
+        return denoiser(params, noisy, time, cond, previous, keys=keys)
+
+    return denoise
+
+
+def self_conditioned(denoiser: Denoiser, self_conditioning: SelfConditioning | None, passes: int) -> Denoiser:
+    """The denoiser with `passes` passes at the same state, each conditioned on the prediction of the pass before it."""
+
+    def denoise(params, noisy, time, cond=None, memory=None, *, keys=None):
+        del memory
+        previous = None
+        for _ in range(passes - 1):
+            assert self_conditioning is not None
+            logits = denoiser(params, noisy, time, cond, previous, keys=keys)
+            previous = self_conditioning(params, logits, noisy, noisy)
+        return denoiser(params, noisy, time, cond, previous, keys=keys)
+
+    return denoise

@@ -1,0 +1,1 @@
+"""Forward processes of masked and of Gaussian diffusion."""

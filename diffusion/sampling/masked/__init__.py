@@ -1,0 +1,1 @@
+"""Samplers of masked diffusion: one scan over a time grid, with a policy and a remasking rule."""

@@ -1,0 +1,143 @@
+"""The sampler of masked diffusion: each step proposes a full sequence, selects the next masks, and composes both."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from diffusion.rng import fold
+from diffusion.sampling.masked.grid import Grid
+from diffusion.sampling.masked.policies import Policy, StepInputs
+from diffusion.types import Denoiser, Keys, Logits, MaskedProcess, Params, Propose, SelfConditioning, Symbols, Times
+
+
+class Samples(NamedTuple):
+    """Sequences and their cost."""
+
+    tokens: Symbols
+    evaluations: Int[Array, " B"]  # of the denoiser, including the one for noise removal
+    idle: Int[Array, " B"]  # number of steps that did not change the example
+    invalid: Int[Array, " B"]  # number of sub-token codes without a token (their token is the vocabulary size)
+    predictor_evaluations: Int[Array, " B"]  # evaluations of the error predictor
+
+
+class MaskedState(NamedTuple):
+    """Carry of the scan; it contains logits only if the sampler has a cache."""
+
+    tokens: Symbols
+    memory: Any
+    extra: Any
+    idle: Int[Array, " B"]
+    cached: Any = None  # with a cache: the last logits, whether they are valid, and the number of evaluations
+
+
+@dataclass(frozen=True)
+class MaskedSampler:
+    """A sampler of masked diffusion under a policy.
+
+    `final` fills the masks after the last step with one more evaluation: "argmax" (MDLM), "draw", or "none" for a grid
+    that ends at 0. With `self_conditioning` every evaluation reads the previous prediction (SCMDM's prediction reuse),
+    and the first evaluation has no self-conditioning input. With `cache`, a step after which no example of the batch
+    changed reuses its logits in the next step (MDLM's fast sampler, arXiv 2406.07524). The cache holds one array of
+    logits, is exact only for a network without time conditioning, and leaves the self-conditioning input unchanged.
+    `errors(params, proposal, cond)` returns one error logit per token of a full proposal (G-Star, arXiv 2510.08369),
+    and is evaluated only in the guided steps of the grid.
+    """
+
+    denoiser: Denoiser
+    process: MaskedProcess
+    policy: Policy
+    draw: Propose
+    final: Literal["argmax", "draw", "none"] = "argmax"
+    self_conditioning: SelfConditioning | None = None
+    cache: bool = False
+    errors: Callable[[Params, Symbols, Any], Float[Array, "B L"]] | None = None
+
+    def __call__(self, params: Params, keys: Keys, prompt: Symbols, grid: Grid, cond: Any = None) -> Samples:
+        """Fill the masks of `prompt` [B, N] (all masks: unconditional); other positions do not change.
+
+        Example i depends on keys[i] and not on other examples. With both a cache and self-conditioning it also depends
+        on the steps in which other examples changed, because its self-conditioning input is then computed again.
+        """
+        size = len(prompt)
+        fixed = prompt != self.process.mask_id
+
+        def step(state: MaskedState, row: Grid) -> tuple[MaskedState, None]:
+            step_keys = fold(keys, row.index)
+            time = self.policy.time(state.extra, row, size)
+            logits, cached = self.predict(params, state, time, cond)
+            proposal = self.draw(fold(step_keys, "token"), logits, state.tokens, row.temperature, row.nucleus)
+            masked = state.tokens == self.process.mask_id
+            filled = jnp.where(masked, proposal.tokens, state.tokens)
+            errors = self.error_logits(params, filled, cond, row)
+            inputs = StepInputs(masked, fixed, filled, proposal.log_prob, proposal.race, errors)
+            masks, extra = self.policy.select(fold(step_keys, "select"), inputs, row, state.extra)
+            tokens = jnp.where(masks & ~fixed, self.process.mask_id, filled)
+            if self.policy.correct is not None:
+                corrected = self.policy.correct(fold(step_keys, "correct"), tokens, proposal.tokens, row)
+                tokens = jnp.where(fixed, tokens, corrected)
+            same = jnp.all(tokens == state.tokens, axis=1)
+            memory = state.memory
+            if self.self_conditioning:
+                fresh = self.self_conditioning(params, logits, state.tokens, tokens)
+                memory = jnp.where(jnp.all(same), memory, fresh) if self.cache else fresh
+            cached = (cached[0], jnp.all(same), cached[2]) if self.cache else None
+            return MaskedState(tokens, memory, extra, state.idle + same, cached), None
+
+        memory = self.self_conditioning.empty(prompt) if self.self_conditioning else None
+        extra = self.policy.init(fold(keys, "policy"), fixed)
+        cached = self.no_cache(params, prompt, cond) if self.cache else None
+        start = MaskedState(prompt, memory, extra, jnp.zeros(size, jnp.int32), cached)
+        state, _ = jax.lax.scan(step, start, grid)
+        steps = state.cached[2] if self.cache else len(grid.index)
+        evaluations = jnp.full(size, steps + (self.final != "none"))
+        tokens = self.finish(params, keys, state, grid, cond)
+        zeros = jnp.zeros(size, jnp.int32)
+        predictor_evaluations = zeros + jnp.sum(grid.guided) if self.errors else zeros
+        return Samples(tokens, evaluations, state.idle, zeros, predictor_evaluations)
+
+    def predict(self, params: Params, state: MaskedState, time: Times, cond: Any) -> tuple[Logits, Any]:
+        """Return the logits of a step and the cache with them, without an evaluation if the cache is valid."""
+
+        def evaluate():
+            return self.denoiser(params, state.tokens, time, cond, state.memory)
+
+        if not self.cache:
+            return evaluate(), None
+        logits, valid, count = state.cached
+        logits = jax.lax.cond(valid, lambda: logits, evaluate)
+        return logits, (logits, valid, count + ~valid)
+
+    def error_logits(self, params: Params, proposal: Symbols, cond: Any, row: Grid) -> Float[Array, "B N"]:
+        """Return the error logit of the token of every position, and 0 in steps that are not guided."""
+        errors = self.errors
+        if errors is None:
+            return jnp.zeros(proposal.shape)
+
+        def evaluate():
+            return jnp.repeat(errors(params, proposal, cond), self.process.subtokens, axis=1)
+
+        return jax.lax.cond(row.guided, evaluate, lambda: jnp.zeros(proposal.shape))
+
+    def no_cache(self, params: Params, prompt: Symbols, cond: Any) -> tuple:
+        """Return an empty cache, which is not valid."""
+        memory = self.self_conditioning.empty(prompt) if self.self_conditioning else None
+        time = jnp.zeros(len(prompt))
+        shape = jax.eval_shape(self.denoiser, params, prompt, time, cond, memory)
+        return jnp.zeros(shape.shape, shape.dtype), jnp.zeros((), bool), jnp.zeros((), jnp.int32)
+
+    def finish(self, params: Params, keys: Keys, state: MaskedState, grid: Grid, cond: Any) -> Symbols:
+        """Fill the masks after the last step, as `final` says."""
+        if self.final == "none":
+            return state.tokens
+        time = jnp.full(len(state.tokens), grid.next_time[-1])
+        logits = self.denoiser(params, state.tokens, time, cond, state.memory)
+        if self.final == "draw":
+            nucleus = jnp.ones(())  # noise removal is not truncated
+            tokens = self.draw(fold(keys, "final"), logits, state.tokens, grid.temperature[-1], nucleus).tokens
+        else:
+            tokens = self.draw.best(logits, state.tokens)
+        return jnp.where(state.tokens == self.process.mask_id, tokens, state.tokens)

@@ -1,0 +1,1 @@
+"""Samplers of translators and autoregressive models: decoding, target lengths, and re-ranking of candidates."""

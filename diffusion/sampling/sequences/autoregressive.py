@@ -1,0 +1,44 @@
+"""Left-to-right sampling with a cache of keys and values, in one scan."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from diffusion.rng import fold
+from diffusion.sampling.masked.draw import Draw
+from diffusion.sampling.masked.sampler import Samples
+from diffusion.types import Keys, Params, Tokens
+
+
+@dataclass(frozen=True)
+class AutoregressiveSampler:
+    """A sampler of x^i ~ p(x^i | x^{<i}) that keeps the tokens of a prompt.
+
+    `init_cache(size)` and `decode(params, token [B], position, cache) -> (logits [B, K], cache)` are those of a causal
+    network. The mask symbol is the first input.
+    """
+
+    init_cache: Callable[[int], Any]
+    decode: Callable[[Params, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
+    draw: Draw
+    mask_id: int
+
+    def __call__(self, params: Params, keys: Keys, prompt: Tokens, temperature=1.0, nucleus=1.0) -> Samples:
+        """Draw tokens at the masks of `prompt` [B, L]; example i depends on keys[i] and its prompt only."""
+        size, length = prompt.shape
+        temperature, nucleus = jnp.asarray(temperature, jnp.float32), jnp.asarray(nucleus, jnp.float32)
+
+        def step(carry, column):
+            token, cache = carry
+            position, prompt_token = column
+            logits, cache = self.decode(params, token, position, cache)
+            drawn = self.draw(fold(keys, position), logits[:, None, :], None, temperature, nucleus).tokens[:, 0]
+            token = jnp.where(prompt_token == self.mask_id, drawn, prompt_token)
+            return (token, cache), token
+
+        start = (jnp.full(size, self.mask_id, prompt.dtype), self.init_cache(size))
+        _, tokens = jax.lax.scan(step, start, (jnp.arange(length), prompt.T))
+        return Samples(tokens.T, jnp.full(size, length), *(jnp.zeros(size, jnp.int32),) * 3)

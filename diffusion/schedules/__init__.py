@@ -1,0 +1,1 @@
+"""Noise schedules of masked and of Gaussian diffusion."""

@@ -1,0 +1,107 @@
+"""The programs of a row, compiled ahead of time from shapes alone: its training step and its sampler."""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, Sharding
+from ml_collections import ConfigDict
+
+from diffusion.train.loop import jit_step
+from diffusion.train.mesh import batch_sharding, replicated
+from diffusion.train.state import abstract_state
+from experiments import families
+from experiments.families import Call, System
+
+# Forward passes that a training step runs in all, for three that count: "full" recomputes every block once.
+RECOMPUTED = {"none": 1.0, "dots": 1.0, "full": 4 / 3}
+
+
+@dataclass(frozen=True)
+class Program:
+    """One compiled program and the analytic work of one execution, over all devices.
+
+    `turns` is how often the network, of `weights` bytes, is passed through: micro-batches of a step, evaluations of a
+    sampler.
+    """
+
+    name: str
+    compiled: jax.stages.Compiled
+    seconds: float
+    flops: float
+    recomputed: float
+    turns: int
+    weights: float
+
+
+def programs_of(config: ConfigDict, system: System, mesh: Mesh, reward: System | None = None) -> Iterator[Program]:
+    """The programs of a row, one after the other: its training step where it is trained, then its sampler's."""
+    if families.family_of(config).TRAINED:
+        yield training_step(config, system, mesh)
+    for call in families.family_of(config).calls(config, system, reward):
+        yield sampling(config, call, mesh)
+
+
+def placed(tree: Any, sharding: Sharding) -> Any:
+    """Shapes with a sharding."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def training_step(config: ConfigDict, system: System, mesh: Mesh) -> Program:
+    """The step that `train` runs: objective, optimizer, average, donation and shardings included."""
+    objective, optimizer = families.objective(config, system), families.optimizer(config)
+    settings = families.settings(config)
+    state = abstract_state(system.init, optimizer, mesh)
+    batch = placed(families.family_of(config).batch(config), batch_sharding(mesh))
+    root = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=replicated(mesh))
+    step = jit_step(objective, optimizer, settings, state, mesh)
+    compiled, seconds = compile_for(mesh, step, state, batch, root)
+    flops = families.training_flops(config, system)
+    recomputed, turns = RECOMPUTED[config.model.remat], config.train.accumulate
+    return Program("training step", compiled, seconds, flops, recomputed, turns, bytes_of(state.params))
+
+
+def sampling(config: ConfigDict, call: Call, mesh: Mesh) -> Program:
+    """One program of a sampler, on one batch."""
+    params = tuple(abstract_state(init, families.optimizer(config), mesh).params for init in call.params)
+    rows, scalars = placed(call.rows, batch_sharding(mesh)), placed(call.scalars, replicated(mesh))
+    function = jax.jit(call.function, out_shardings=batch_sharding(mesh) if call.rows_out else None)
+    compiled, seconds = compile_for(mesh, function, *params, *rows, *scalars)
+    return Program(call.name, compiled, seconds, call.flops, 1.0, call.turns, bytes_of(params))
+
+
+def bytes_of(tree) -> int:
+    """Bytes of all arrays of a tree."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def compile_for(mesh: Mesh, function: jax.stages.Wrapped, *arguments) -> tuple[jax.stages.Compiled, float]:
+    """Lower and compile; raises ValueError with the compiler's figures when the device's memory does not suffice."""
+    begin = time.time()
+    with jax.set_mesh(mesh):
+        lowered = function.lower(*arguments)
+        try:
+            return lowered.compile(), time.time() - begin
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise ValueError(refusal(str(error))) from None
+
+
+def refusal(message: str) -> str:
+    """One line of the compiler's own figures, and what to do."""
+    part = re.search(r"required for ([\w ]+) \(([\d.]+\w)\) exceeds available (\w+) \(([\d.]+\w)\)", message)
+    whole = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) (\w+)", message)
+    if part:
+        reason = f"{part[1]} need {part[2]} of the {part[4]} of {part[3]} that a device has"
+    elif whole:
+        reason = f"the program needs {whole[1]} of the {whole[2]} of {whole[3]} that a device has"
+    else:
+        reason = " ".join(message.split())[:200]
+    return (
+        f"memory: does not fit, by the compiler {reason}; set model.remat=full, a larger train.accumulate or "
+        "mesh.fsdp, or a smaller train.batch or sample.batch"
+    )

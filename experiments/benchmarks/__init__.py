@@ -1,0 +1,1 @@
+"""Timings beside other implementations, methods and settings, in turns within one run."""

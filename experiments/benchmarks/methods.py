@@ -1,0 +1,144 @@
+"""What a method costs: training steps and samplers of every paper beside MDLM's, of one network size, in one run.
+
+    python -m experiments.benchmarks.methods --repeats=8
+    python -m experiments.benchmarks.methods --blocks=12 --predictors=block --digits= --rates=
+
+Programs take turns, so that a slow spell of the machine hits all of them; ratios are medians over the repeats of the
+time over MDLM's time in the same turn. Everything is built from a config as the verbs build it, filter on.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+from ml_collections import ConfigDict
+from tabulate import tabulate
+
+from configs.base import defaults
+from configs.recipes.small import small
+from diffusion.rng import example_keys
+from diffusion.train.state import new_state
+from diffusion.train.step import make_step
+from experiments import families
+from experiments.benchmarks.allocator import keep_freed_memory
+from experiments.plan import resolve
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("size", "local", ["local", "small"], "local: 128 wide, 128 tokens of 4,096; small: the paper's")
+flags.DEFINE_integer("blocks", 0, "blocks of the network; 0: local has 4, small 12", lower_bound=0)
+flags.DEFINE_integer("batch", 0, "examples a step; 0: 16", lower_bound=0)
+flags.DEFINE_integer("repeats", 8, "timings of each program, taken in turns", lower_bound=2)
+flags.DEFINE_list("digits", ["2", "4", "8"], "Prime: digits a token; empty: no Prime")
+flags.DEFINE_list("rates", ["0.5", "1"], "SCMDM: rates of the first pass; empty: no SCMDM")
+flags.DEFINE_list("predictors", ["head", "block"], "G-Star: error predictors; empty: no G-Star")
+flags.DEFINE_integer("steps", 8, "evaluations of one sampler call", lower_bound=1)
+
+
+MDLM = "MDLM"
+
+
+def methods() -> dict[str, dict]:
+    """Overrides of every method's training step."""
+    found: dict[str, dict] = {MDLM: {}}
+    for number in map(int, FLAGS.digits):
+        for target in ("joint", "marginal"):
+            found[f"Prime, {number} digits, {target}"] = {"codec.digits": number, "objective.target": target}
+    for rate in map(float, FLAGS.rates):
+        found[f"SCMDM, lambda {rate:g}"] = {"memory.adapter": "linear", "memory.rate": rate}
+    return found | {f"G-Star's predictor, {kind}": predictor(kind) for kind in FLAGS.predictors}
+
+
+def predictor(kind: str) -> dict:
+    """Overrides of an error predictor's training."""
+    return {"predictor.kind": kind, "objective.name": "errors"}
+
+
+def samplers() -> dict[str, dict]:
+    """Overrides of every method's sampler, which targets and rates do not change."""
+    found: dict[str, dict] = {MDLM: {}}
+    found |= {f"Prime, {number} digits": {"codec.digits": int(number)} for number in FLAGS.digits}
+    found |= {"SCMDM": {"memory.adapter": "linear"}} if FLAGS.rates else {}
+    # Guided at every step; a table's samplers are for a third or a half of theirs.
+    return found | {f"G-Star, {kind}": {"sample.policy": "gstar"} | predictor(kind) for kind in FLAGS.predictors}
+
+
+def config(overrides: dict) -> ConfigDict:
+    """The config of one program."""
+    made = defaults("step_cost", "local")
+    if FLAGS.size == "local":
+        small(made)
+    else:
+        made.data.update(vocab_size=50257, length=1024)
+        made.model.dtype = "bfloat16"
+    if FLAGS.blocks:
+        made.model.blocks = FLAGS.blocks
+        # All of them as straight code, where the size has them so.
+        made.model.unroll = FLAGS.blocks if made.model.unroll > 1 else 1
+    made.train.batch = made.sample.batch = FLAGS.batch or 16
+    made.sample.update(steps=FLAGS.steps, end=0.0, final="none")
+    return resolve(made, overrides, seed=0)
+
+
+def training(options: ConfigDict) -> Callable[[], None]:
+    """A compiled training step, run once a call."""
+    system = families.system(options, options.data.vocab_size)
+    optimizer = families.optimizer(options)
+    held = {"state": jax.jit(lambda key: new_state(system.init(key), optimizer))(jax.random.key(0))}
+    shape = (options.train.batch, options.data.length)
+    tokens = jax.random.randint(jax.random.key(1), shape, 0, options.data.vocab_size)
+    data, root = {"tokens": tokens, "weights": jnp.ones(shape)}, jax.random.key(2)
+    step = make_step(families.objective(options, system), optimizer)
+    compiled = jax.jit(step, donate_argnums=0).lower(held["state"], data, root).compile()
+
+    def run() -> None:
+        held["state"], metrics = compiled(held["state"], data, root)
+        jax.block_until_ready((held["state"], metrics))
+
+    return run
+
+
+def sampling(options: ConfigDict) -> Callable[[], None]:
+    """A compiled sampler, run once a call."""
+    system = families.system(options, options.data.vocab_size)
+    params = jax.jit(system.init)(jax.random.key(0))
+    size = options.sample.batch
+    keys = example_keys(jax.random.key(3), jnp.arange(size))
+    prompt = jnp.full((size, options.data.length), options.data.vocab_size, jnp.int32)
+    compiled = jax.jit(families.sampler(options, system)).lower(params, keys, prompt).compile()
+    return lambda: jax.block_until_ready(compiled(params, keys, prompt))
+
+
+def main(arguments: list[str]) -> None:
+    """Times every program and prints the ratios."""
+    if arguments[1:]:
+        raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
+    keep_freed_memory()
+    programs = {("training", name): training(config(overrides)) for name, overrides in methods().items()}
+    programs |= {("sampling", name): sampling(config(overrides)) for name, overrides in samplers().items()}
+    seconds: dict[tuple, list[float]] = {name: [] for name in programs}
+    for repeat in range(FLAGS.repeats + 1):
+        for name, run in programs.items():
+            begin = time.perf_counter()
+            run()
+            if repeat:  # the first turn warms caches and allocators up
+                seconds[name].append(time.perf_counter() - begin)
+    lines = []
+    for kind, name in programs:
+        times = seconds[kind, name]
+        ratios = [ours / mdlm for ours, mdlm in zip(times, seconds[kind, MDLM], strict=True)]
+        scale = 1e3 if kind == "training" else 1e3 / FLAGS.steps
+        spread = f"[{min(ratios):.2f}, {max(ratios):.2f}]"
+        lines.append(
+            [kind, name, f"{scale * statistics.median(times):.1f}", f"{statistics.median(ratios):.2f} {spread}"]
+        )
+    device = jax.devices()[0].device_kind
+    size = f"{FLAGS.size}, {config({}).model.blocks} blocks, batch {FLAGS.batch or 16}"
+    print(f"{size}, {jax.device_count()} x {device}, {FLAGS.repeats} repeats\n")
+    print(tabulate(lines, ["", "program", "ms a step (evaluation)", "ratio to MDLM"], disable_numparse=True))
+
+
+if __name__ == "__main__":
+    app.run(main)

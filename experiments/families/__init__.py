@@ -1,0 +1,199 @@
+"""Configs to objects: each family says how a config of one kind of model becomes objects.
+
+`family_of` alone reads which kind of model a config describes; everything else asks the family.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from ml_collections import ConfigDict
+
+from diffusion.likelihood.estimators import Estimate
+from diffusion.nets.attention import choose
+from experiments.families import causal, classifier, exact, masked, prompted_diffusion, scorer, seq2seq
+from experiments.families.base import Call, System, lookup
+from experiments.families.networks import NETWORKS
+from experiments.families.training import optimizer, settings
+
+__all__ = [
+    "FAMILIES",
+    "Call",
+    "Family",
+    "System",
+    "attention",
+    "check_domain",
+    "estimate",
+    "estimators",
+    "family_of",
+    "forward_flops",
+    "is_reward",
+    "objective",
+    "optimizer",
+    "own_sections",
+    "sampler",
+    "settings",
+    "system",
+    "training_flops",
+]
+
+
+@runtime_checkable
+class Family(Protocol):
+    """What a module of this package defines for its kind of model."""
+
+    @property
+    def TRAINED(self) -> bool:
+        """Whether it is trained; exact models are not."""
+        ...
+
+    @property
+    def CAUSAL(self) -> bool:
+        """Whether it writes tokens from left to right."""
+        ...
+
+    @property
+    def REWARDED(self) -> bool:
+        """Whether its samples are drawn and measured with a row of the table as reward."""
+        ...
+
+    @property
+    def MEASURED_BY(self) -> str:
+        """The measure of `evaluate`: likelihood, ranking, accuracy or samples."""
+        ...
+
+    @property
+    def DOMAINS(self) -> tuple[str, ...]:
+        """Kinds of data that it reads."""
+        ...
+
+    @property
+    def OBJECTIVES(self) -> Mapping[str, Callable[[ConfigDict, System], Callable]]:
+        """Objectives that train it, by name."""
+        ...
+
+    def system(self, config: ConfigDict, vocabulary: int) -> System:
+        """The network and its process."""
+        ...
+
+    def objective(self, config: ConfigDict, system: System) -> Callable:
+        """The training objective that `objective.name` names, one of OBJECTIVES."""
+        ...
+
+    def estimators(self, config: ConfigDict) -> list[str]:
+        """Names of the estimators that `evaluate` runs."""
+        ...
+
+    def estimate(self, config: ConfigDict, system: System, name: str) -> Estimate:
+        """The estimator of a name."""
+        ...
+
+    def sampler(self, config: ConfigDict, system: System) -> Callable[..., Any]:
+        """`sample(params, keys, prompt, label=None)` of sequences."""
+        ...
+
+    def batch(self, config: ConfigDict) -> dict:
+        """Shapes of one training batch."""
+        ...
+
+    def forward_flops(self, config: ConfigDict, system: System) -> float:
+        """Floating-point operations of one example's forward pass."""
+        ...
+
+    def training_flops(self, config: ConfigDict, system: System) -> float:
+        """Floating-point operations of one optimizer step."""
+        ...
+
+    def calls(self, config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
+        """The programs of its sampler, by shapes."""
+        ...
+
+
+FAMILIES: dict[str, Family] = {
+    "dit": masked,
+    "unet": masked,
+    "mlp": masked,
+    "classifier": classifier,
+    "captioned_unet": prompted_diffusion,
+    "reward": scorer,
+    "encoder_decoder": seq2seq,
+    "picture_oracle": exact,
+    "mixture_oracle": exact,
+}
+
+
+def family_of(config: ConfigDict) -> Family:
+    """The family of a config's model; raises ValueError for an unknown network."""
+    family = lookup(FAMILIES, config.model.net, "model.net")
+    return causal if config.model.causal and family is masked else family
+
+
+def is_reward(config: ConfigDict) -> bool:
+    """Whether the model is a reward of images."""
+    return family_of(config) is scorer
+
+
+def own_sections(config: ConfigDict) -> tuple[str, str]:
+    """Names of the config's sections that its network, or its objective, alone reads."""
+    return config.model.net, config.objective.name
+
+
+def check_domain(config: ConfigDict, domain: str) -> None:
+    """Raise ValueError for data that the network cannot read."""
+    if domain not in family_of(config).DOMAINS:
+        fitting = sorted(name for name, family in FAMILIES.items() if domain in family.DOMAINS)
+        raise ValueError(
+            f"model.net: {config.model.net} does not read data.source={config.data.source} ({domain}); use "
+            f"{' or '.join(fitting)}, or data of {', '.join(family_of(config).DOMAINS)}"
+        )
+
+
+def attention(config: ConfigDict) -> str:
+    """The attention kernel by name, where all layers attend over the same length."""
+    name, _, platform = config.model.attention.partition(":")
+    if name != "auto" or NETWORKS.get(config.model.net) is not NETWORKS["dit"]:
+        return config.model.attention
+    return choose(platform, config.model.dtype, config.data.length)
+
+
+def system(config: ConfigDict, vocabulary: int) -> System:
+    """The network of a config over `vocabulary` tokens, with its process."""
+    return family_of(config).system(config, vocabulary)
+
+
+def objective(config: ConfigDict, system: System) -> Callable:
+    """The training objective; raises ValueError for one that does not train the network."""
+    family, name = family_of(config), config.objective.name
+    known = {name: each for each in (*FAMILIES.values(), causal) for name in each.OBJECTIVES}
+    lookup(known, name, "objective.name")
+    if (name == "autoregressive") != config.model.causal:
+        raise ValueError("objective.name: autoregressive goes with model.causal=True, and nothing else does")
+    if name not in family.OBJECTIVES and family.TRAINED:
+        raise ValueError(
+            f"objective.name: {name} does not train model.net={config.model.net}; use {' or '.join(family.OBJECTIVES)}"
+        )
+    return family.objective(config, system)
+
+
+def estimators(config: ConfigDict) -> list[str]:
+    """Names of the estimators to run, first the one that feeds the table's plain columns."""
+    return family_of(config).estimators(config)
+
+
+def estimate(config: ConfigDict, system: System, name: str) -> Estimate:
+    """The estimator of one of those names."""
+    return family_of(config).estimate(config, system, name)
+
+
+def sampler(config: ConfigDict, system: System) -> Callable[..., Any]:
+    """`sample(params, keys, prompt, label=None)` for prompts [B, sample.length or data.length]."""
+    return family_of(config).sampler(config, system)
+
+
+def forward_flops(config: ConfigDict, system: System) -> float:
+    """Floating-point operations of one example's forward pass."""
+    return family_of(config).forward_flops(config, system)
+
+
+def training_flops(config: ConfigDict, system: System) -> float:
+    """Floating-point operations of one optimizer step."""
+    return family_of(config).training_flops(config, system)

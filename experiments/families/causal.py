@@ -1,0 +1,63 @@
+"""Autoregressive models of tokens, the baseline of the masked ones: the same transformer with a causal mask."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from diffusion.objectives.autoregressive import NextToken
+from diffusion.sampling.masked.draw import Draw
+from diffusion.sampling.sequences.autoregressive import AutoregressiveSampler
+from experiments.families import masked, masked_sampling
+from experiments.families.base import Call, System, keys_like, rows_like
+
+TRAINED, CAUSAL, REWARDED, MEASURED_BY = True, True, False, "likelihood"
+DOMAINS = masked.DOMAINS
+OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
+    "autoregressive": lambda config, system: NextToken(system.denoiser, system.masking.mask_id),
+}
+system = masked.system
+estimate = masked.estimate
+batch = masked.batch
+forward_flops = masked.forward_flops
+training_flops = masked.training_flops
+
+
+def objective(config: ConfigDict, system: System) -> Callable:
+    """The cross-entropy of the next token."""
+    return OBJECTIVES[config.objective.name](config, system)
+
+
+def estimators(config: ConfigDict) -> list[str]:
+    """Names of the estimators to run, first the exact likelihood; raises ValueError for one that does not fit."""
+    return masked.named_estimators(config, "nll_autoregressive")
+
+
+def sampler(config: ConfigDict, system: System) -> Callable:
+    """`sample(params, keys, prompt, label=None)`, left to right with a cache of keys and values."""
+    options, length = config.sample, config.data.length
+    masked_sampling.check_draws(options)
+    if (options.length or length) != length:
+        raise ValueError(f"sample.length: an autoregressive model writes data.length = {length} tokens")
+    mask_id = system.masking.mask_id
+    sample = AutoregressiveSampler(
+        lambda size: system.net.init_cache(size, length),
+        lambda params, *inputs: system.net.apply({"params": params}, *inputs, method="decode"),
+        Draw(mask_id, options.precision, options.nucleus_rule),
+        mask_id,
+    )
+    return lambda params, keys, prompt, label=None: sample(params, keys, prompt, options.temperature, options.nucleus)
+
+
+def calls(config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
+    """The sampler of one batch, one evaluation per token on one position."""
+    size, length = config.sample.batch, config.sample.length or config.data.length
+    call = Call(
+        name=f"sampler, {length} evaluations",
+        function=sampler(config, system),
+        params=(system.init,),
+        rows=(keys_like(size), rows_like(size, length, dtype=jnp.int32)),
+        flops=size * forward_flops(config, system) / config.data.length * length,
+        turns=length,
+    )
+    return [call]

@@ -1,0 +1,96 @@
+"""The error predictor of G-Star beside a denoiser: its network, its parameters and its objective."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+from jaxtyping import Array
+from ml_collections import ConfigDict
+
+from diffusion.nets.dit import DiT
+from diffusion.nets.error_predictor import ErrorPredictor
+from diffusion.objectives.error_labels import Augment
+from diffusion.objectives.error_prediction import ErrorPrediction
+from diffusion.objectives.self_conditioning import SoftEmbedding, randomly_self_conditioned
+from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.sampling.masked.draw import Draw
+from diffusion.sampling.masked.subtokens import SubtokenDraw
+from diffusion.types import Params
+from experiments.families.base import ErrorHead, System, lookup
+
+KINDS = ("none", "full", "block", "head")
+
+
+def extended(config: ConfigDict, base: System, judge: System | None) -> System:
+    """The system `base` with the error predictor of `predictor.kind` beside it; itself where that is none.
+
+    Raises:
+      ValueError: for a predictor of a network that is not a bidirectional transformer.
+    """
+    lookup(dict.fromkeys(KINDS), config.predictor.kind, "predictor.kind")
+    if config.predictor.kind == "none":
+        if config.objective.name == "errors":
+            raise ValueError("objective.name: errors trains a predictor; set predictor.kind to full, block or head")
+        return base
+    if not isinstance(base.net, DiT) or config.model.causal:
+        raise ValueError("predictor.kind: goes with model.net=dit and model.causal=False; set it to none")
+    predictor = ErrorPredictor(config.predictor.kind, base.net)
+
+    def extend(key, denoiser, judged=None):
+        parts = {"denoiser": denoiser, "errors": predictor.init(key, denoiser)}
+        return parts | ({"judge": judged} if judge else {})
+
+    def init(key):
+        own, trained, judging = jax.random.split(key, 3)
+        return extend(own, base.init(trained), judge.init(judging) if judge else None)
+
+    def denoiser(params, *inputs, **options):
+        return base.denoiser(params["denoiser"], *inputs, **options)
+
+    def predict(params, tokens, label=None):
+        return predictor(params["denoiser"], params["errors"], tokens, label if config.model.labels else None)
+
+    conditioning = base.self_conditioning
+    if conditioning is not None:
+        assert isinstance(conditioning, SoftEmbedding)
+        conditioning = replace(conditioning, table=of_denoiser(conditioning.table))
+    flops = predictor.flops(config.data.length)
+    return replace(
+        base,
+        denoiser=denoiser,
+        init=init,
+        self_conditioning=conditioning,
+        errors=ErrorHead(base=base, judge=judge, extend=extend, predict=predict, flops=flops),
+    )
+
+
+def of_denoiser(table: Callable[[Params], Array]) -> Callable[[Params], Array]:
+    """The same table, from the parameters of denoiser and predictor."""
+    return lambda params: table(params["denoiser"])
+
+
+def objective(config: ConfigDict, system: System) -> ErrorPrediction:
+    """The predictor's objective; its denoiser is frozen, and self-conditioned where it has an adapter."""
+    options, head = config.predictor, system.errors
+    assert head is not None and isinstance(head.base.net, DiT)
+    denoiser = head.base.denoiser
+    if head.base.self_conditioning:
+        denoiser = randomly_self_conditioned(denoiser, head.base.self_conditioning)
+    process = head.base.masking
+    draw = Draw(process.vocabulary)
+    return ErrorPrediction(
+        denoiser,
+        ErrorPredictor(options.kind, head.base.net),
+        process,
+        SubtokenDraw(process, draw) if isinstance(process, PartialMaskedDiffusion) else draw,
+        labels=options.labels,
+        loss=options.loss,
+        scope=options.scope,
+        augment=Augment(**options.augment),
+        own_masks=options.own_masks,
+        minimum_time=config.objective.minimum_time,
+        corruption=options.corruption,
+        threshold=options.threshold,
+        steps=options.steps,
+        judge=head.judge.denoiser if head.judge else None,
+    )

@@ -1,0 +1,223 @@
+"""Masked diffusion over tokens or sub-tokens: process, denoiser, objectives, estimators and sampler of a config."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from diffusion.codecs.subtokens import SubtokenCodec, shuffled_codec
+from diffusion.data.arrays import label_count
+from diffusion.likelihood.estimators import CAUSAL as CAUSAL_ESTIMATORS
+from diffusion.likelihood.estimators import Estimate, estimator, split_passes
+from diffusion.nets.self_conditioning_adapter import check_kind
+from diffusion.objectives.cross_entropy import CrossEntropy
+from diffusion.objectives.elbo import Nelbo
+from diffusion.objectives.reveal import RevealNelbo
+from diffusion.objectives.self_conditioning import SoftEmbedding, randomly_self_conditioned
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.schedules import masking as schedules
+from diffusion.types import MaskedProcess
+from experiments.families import error_prediction, masked_sampling
+from experiments.families.base import Call, System, keys_like, lookup, rows_like
+from experiments.families.networks import NETWORKS
+
+TRAINED, CAUSAL, REWARDED, MEASURED_BY = True, False, False, "likelihood"
+DOMAINS = ("text", "image", "molecules", "genomes", "values")
+SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
+    "log_linear": lambda config: schedules.LogLinear(config.epsilon),
+    "linear": lambda config: schedules.Linear(),
+    "cosine": lambda config: schedules.Cosine(),
+    "polynomial": lambda config: schedules.Polynomial(config.power),
+    "geometric": lambda config: schedules.Geometric(config.low, config.high),
+}
+OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
+    "nelbo": lambda config, system: Nelbo(
+        system.denoiser, system.masking, config.objective.minimum_time, config.objective.target
+    ),
+    "nelbo_reveal": lambda config, system: RevealNelbo(system.denoiser, system.masking, config.objective.target),
+    "cross_entropy": lambda config, system: CrossEntropy(system.denoiser, system.masking, system.masking.vocabulary),
+    "errors": error_prediction.objective,
+}
+
+
+def codec(config: ConfigDict, vocabulary: int) -> SubtokenCodec:
+    """The sub-tokens of tokens, in the vocabulary's order or shuffled; raises ValueError when they do not fit."""
+    if config.shuffle:
+        return shuffled_codec(vocabulary, config.digits, config.shuffle, config.shuffle_codes)
+    return SubtokenCodec(vocabulary, config.digits)
+
+
+def process(config: ConfigDict, vocabulary: int) -> MaskedProcess:
+    """Masking of tokens, or of their sub-tokens."""
+    schedule = lookup(SCHEDULES, config.process.schedule, "process.schedule")(config.process)
+    if config.codec.digits == 1:
+        return MaskedDiffusion(vocabulary, schedule)
+    if config.model.causal or config.data.packing == "padded":
+        raise ValueError("codec.digits: more than one goes with model.causal=False and data.packing=wrapped")
+    fields = config.codec
+    return PartialMaskedDiffusion(codec(fields, vocabulary), schedule, fields.carry_over, fields.chunk_point)
+
+
+def denoising_system(config: ConfigDict, vocabulary: int) -> System:
+    """The network and process of a config over `vocabulary` tokens, without an error predictor.
+
+    Whole tokens are followed by the mask and then by padding among the network's classes; sub-tokens have a mask of
+    their own, and the classes are the tokens alone.
+    """
+    noise = process(config, vocabulary)
+    classes = vocabulary if noise.subtokens > 1 else vocabulary + (2 if config.data.packing == "padded" else 1)
+    check_conditioning(config)
+    net = lookup(NETWORKS, config.model.net, "model.net").make(config, classes, noise)
+
+    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
+        sigma = schedules.sigma(noise.schedule, time) if config.model.time_conditioning else None
+        inputs: dict[str, Any] = {"label": cond} if config.model.labels else {}
+        inputs |= {"memory": memory} if config.memory.adapter != "none" else {}
+        return net.apply({"params": params}, noisy, sigma, **inputs, keys=keys)
+
+    def init(key):
+        return net.init(key, jnp.zeros((1, config.data.length * noise.subtokens), jnp.int32))["params"]
+
+    return System(
+        net=net,
+        process=noise,
+        denoiser=denoiser,
+        init=init,
+        length=config.data.length,
+        classes=classes,
+        self_conditioning=self_conditioning(config, net, noise),
+    )
+
+
+def system(config: ConfigDict, vocabulary: int) -> System:
+    """The denoiser of a config, and the error predictor beside it where `predictor.kind` names one."""
+    judge = judge_system(config, vocabulary) if config.predictor.kind != "none" else None
+    return error_prediction.extended(config, denoising_system(config, vocabulary), judge)
+
+
+def judge_system(config: ConfigDict, vocabulary: int) -> System | None:
+    """The autoregressive network, of this config's sizes, whose likelihoods are a predictor's labels."""
+    if config.predictor.labels != "likelihood":
+        return None
+    causal = config.copy_and_resolve_references()
+    causal.model.update(causal=True, adaln=False, labels=0)
+    causal.codec.digits, causal.memory.adapter = 1, "none"
+    return denoising_system(causal, vocabulary)
+
+
+def check_conditioning(config: ConfigDict) -> None:
+    """Raise ValueError where a network has no place for a self-conditioning input or for labels."""
+    check_kind(config.memory.adapter)
+    network = lookup(NETWORKS, config.model.net, "model.net")
+    if config.memory.adapter != "none" and (config.model.causal or network.width is None):
+        raise ValueError("memory.adapter: goes with model.net=dit or unet and model.causal=False; set it to none")
+    if config.model.labels and not network.labels:
+        raise ValueError("model.labels: goes with model.net=dit; set it to 0")
+    count = label_count(config.data.source) if config.model.labels else 0
+    if config.model.labels != count:
+        raise ValueError(f"model.labels: {config.data.source} has {count}; pass --config.model.labels={count}")
+
+
+def self_conditioning(config: ConfigDict, net: nn.Module, process: MaskedProcess) -> SoftEmbedding | None:
+    """The self-conditioning input that a prediction leaves for this network; None without an adapter."""
+    width = NETWORKS[config.model.net].width
+    if config.memory.adapter == "none" or width is None:
+        return None
+    codes = process.encode(jnp.arange(process.vocabulary)[None])
+
+    def table(params) -> Any:
+        return net.apply({"params": params}, codes, method="token_table")
+
+    return SoftEmbedding(process, table, width(config), config.memory.rows, config.model.dtype)
+
+
+def objective(config: ConfigDict, system: System) -> Callable:
+    """The training objective, over two passes at the rate `memory.rate` where the network is self-conditioned."""
+    if system.errors and config.objective.name != "errors":
+        raise ValueError("predictor.kind: a predictor learns by objective.name=errors; set it, or the kind to none")
+    lookup({"marginal": 0, "joint": 0}, config.objective.target, "objective.target")
+    if system.self_conditioning and config.memory.rate != 0 and not system.errors:
+        denoiser = randomly_self_conditioned(system.denoiser, system.self_conditioning, config.memory.rate)
+        system = replace(system, denoiser=denoiser)
+    return OBJECTIVES[config.objective.name](config, system)
+
+
+def estimators(config: ConfigDict) -> list[str]:
+    """Names of the estimators to run, first the one of the table's plain columns (self-conditioned: of two passes).
+
+    Raises:
+      ValueError: for one that does not fit the network.
+    """
+    noise = "bound_marginal" if config.codec.digits > 1 else "bound_continuous"
+    return named_estimators(config, noise + ("_passes_2" if config.memory.adapter != "none" else ""))
+
+
+def named_estimators(config: ConfigDict, default: str) -> list[str]:
+    """The estimators of `evaluate`, "auto" being `default`; raises ValueError for one that does not fit."""
+    first = default if config.evaluate.estimator == "auto" else config.evaluate.estimator
+    names = list(dict.fromkeys([first, *config.evaluate.also]))
+    for name in names:
+        base, passes = split_passes(name)
+        estimator(base)
+        if passes > 1 and config.memory.adapter == "none":
+            raise ValueError(f"evaluate.estimator: {name} is for a self-conditioned network; set memory.adapter")
+        if (name in CAUSAL_ESTIMATORS) != config.model.causal:
+            raise ValueError(f"evaluate.estimator: {name} does not fit model.causal={config.model.causal}; use auto")
+    return names
+
+
+def estimate(config: ConfigDict, system: System, name: str) -> Estimate:
+    """The estimator of that name; its passes are those of the denoiser."""
+    return estimator(split_passes(name)[0])
+
+
+def batch(config: ConfigDict) -> dict:
+    """Shapes of one training batch."""
+    size = config.train.batch
+    rows = {"tokens": rows_like(size, config.data.length, dtype=jnp.int32)}
+    rows["weights"] = rows_like(size, config.data.length, dtype=jnp.float32)
+    return rows | ({"label": rows_like(size, dtype=jnp.int32)} if config.model.labels else {})
+
+
+def forward_flops(config: ConfigDict, system: System) -> float:
+    """Floating-point operations of one example's forward pass, the self-conditioning input left out."""
+    return NETWORKS[config.model.net].flops(config, system.errors.base.net if system.errors else system.net)
+
+
+def training_flops(config: ConfigDict, system: System) -> float:
+    """Floating-point operations of one optimizer step.
+
+    Three forward passes per example, and one more at the rate of the self-conditioning pass. An error predictor takes
+    three of its own (with kind=head one, for the blocks are frozen) beside the denoiser's passes without gradients.
+    """
+    forward, conditioned = forward_flops(config, system), config.memory.adapter != "none"
+    if system.errors:
+        own = system.errors.flops * (1 if config.predictor.kind == "head" else 3)
+        return (own + forward * (2 if conditioned else 1)) * config.train.batch
+    return (3 + (config.memory.rate if conditioned else 0)) * forward * config.train.batch
+
+
+def sampler(config: ConfigDict, system: System) -> Callable:
+    """`sample(params, keys, prompt, label=None)` for prompts [B, sample.length or data.length]."""
+    return masked_sampling.windowed_sampler(config, system)
+
+
+def calls(config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
+    """The sampler of one batch, with all its steps."""
+    size, length = config.sample.batch, config.sample.length or config.data.length
+    turns = masked_sampling.network_evaluations(config)
+    asked = masked_sampling.predictor_evaluations(config, system) * system.errors.flops if system.errors else 0.0
+    label = rows_like(size, dtype=jnp.int32) if config.model.labels else None
+    call = Call(
+        name=f"sampler, {turns} evaluations",
+        function=sampler(config, system),
+        params=(system.init,),
+        rows=(keys_like(size), rows_like(size, length, dtype=jnp.int32), label),
+        flops=size * (forward_flops(config, system) * turns + asked),
+        turns=turns,
+    )
+    return [call]

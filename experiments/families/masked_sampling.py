@@ -1,0 +1,212 @@
+"""The sampler of masked diffusion that a config describes: policy, remasking rule, grid and windows."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.sampling.masked import policies, remasking
+from diffusion.sampling.masked.blocks import semi_autoregressive
+from diffusion.sampling.masked.draw import Draw
+from diffusion.sampling.masked.grid import Grid, Window, grid, p2_mask_counts, warp_times
+from diffusion.sampling.masked.sampler import MaskedSampler, Samples
+from diffusion.sampling.masked.subtokens import SubtokenDraw, ancestral_subtokens, rate_corrector, sample_tokens
+from diffusion.schedules.masking import Loop
+from diffusion.types import MaskedProcess, Schedule
+from experiments.families.base import System, lookup
+
+POLICIES: dict[str, Callable[[ConfigDict, MaskedProcess], policies.Policy]] = {
+    "ancestral": lambda config, process: policies.Policy(ancestral(config, process)),
+    "random_order": lambda config, process: policies.Policy(policies.random_order_step),
+    "confidence": lambda config, process: policies.Policy(policies.confidence_step(config.noise)),
+    "first_hitting": lambda config, process: policies.first_hitting(process.schedule),
+    "remdm": lambda config, process: policies.Policy(coins(config, process)),
+    "remdm_conf": lambda config, process: policies.confidence_remdm(),
+    "star": lambda config, process: policies.Policy(policies.guided_step(math.inf, plain=ancestral(config, process))),
+    "gstar": lambda config, process: policies.Policy(
+        policies.guided_step(config.remask.temperature, config.remask.adaptive, ancestral(config, process))
+    ),
+    "confidence_star": lambda config, process: policies.confidence_star(
+        config.remask.temperature, ancestral(config, process)
+    ),
+    "p2": lambda config, process: policies.Policy(policies.path_planning(config.remask.eta, config.remask.planner)),
+}
+DRAWS = {
+    "precision": ("exact", "mdlm_float32"),
+    "nucleus_rule": ("off", "inclusive", "standard"),
+    "final": ("argmax", "draw", "none"),
+    "digits_draw": ("token", "marginal"),
+}
+RULES: dict[str, Callable[[float], remasking.Rule]] = {
+    "cap": remasking.cap,
+    "rescale": remasking.rescale,
+    "star": lambda eta: remasking.star,
+    "forward_backward": lambda eta: remasking.forward_backward,
+    "discrete_flow": lambda eta: remasking.discrete_flow,
+}
+
+
+def coins(config: ConfigDict, process: MaskedProcess) -> Callable:
+    """A coin for every position of the state."""
+    return (
+        ancestral_subtokens(process.subtokens, config.chunk_point) if process.subtokens > 1 else policies.ancestral_step
+    )
+
+
+def ancestral(config: ConfigDict, process: MaskedProcess) -> Callable:
+    """MDLM's reverse step, by coins or as the low-precision race of the public code."""
+    racing = config.precision == "mdlm_float32" and process.subtokens == 1
+    return policies.race_step if racing else coins(config, process)
+
+
+def check_draws(options: ConfigDict) -> None:
+    """Raise ValueError for an unknown rule of the token draws."""
+    for name, known in DRAWS.items():
+        lookup(dict.fromkeys(known), options[name], f"sample.{name}")
+
+
+def windowed_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
+    """`sample(params, keys, prompt, label=None)` for prompts [B, sample.length or data.length].
+
+    Longer sequences than data.length are drawn window by window. A class-conditional network reads `label` [B].
+    """
+    options, length = config.sample, config.data.length
+    check_draws(options)
+    window = masked_sampler(config, system)
+    if (options.length or length) == length:
+        return window
+    stride = options.stride or length // 2
+
+    def windows(params, keys, prompt, label=None):
+        def one(keys, piece):
+            return window(params, keys, piece, label)
+
+        samples = semi_autoregressive(one, keys, prompt, length, stride)
+        # A code of no token is drawn again where the next window overlaps; those that are left count.
+        left = jnp.sum(samples.tokens == system.masking.vocabulary, axis=1)
+        return samples._replace(invalid=left if system.masking.subtokens > 1 else samples.invalid)
+
+    return windows
+
+
+def masked_sampler(config: ConfigDict, system: System) -> Callable:
+    """The scan over one window, on tokens or on their digits."""
+    options, process = config.sample, system.masking
+    for name in ("eta", "temperature"):
+        if options.remask[name] < 0:
+            raise ValueError(f"sample.remask.{name}: must not be negative, not {options.remask[name]}")
+    policy = lookup(POLICIES, options.policy, "sample.policy")(options, process)
+    steps, end, final = sampling_steps(config), options.end, options.final
+    lookup(dict.fromkeys(("reuse", "null")), options.memory, "sample.memory")
+    self_conditioning = system.self_conditioning if options.memory == "reuse" else None
+    if options.cache and config.model.time_conditioning:
+        raise ValueError("sample.cache: a network that reads time predicts anew at every step; set it to False")
+    if options.policy == "first_hitting":
+        end, final = 0.0, "none"
+    table = sampling_grid(config, process, steps, end)
+    if options.corrector:
+        # First hitting knows when each position is revealed, once: what is masked again would stay so.
+        if len(options.corrector) != 2 or options.policy == "first_hitting":
+            raise ValueError("sample.corrector: must be (scale, power), with any sample.policy but first_hitting")
+        times = warp_times(np.linspace(1.0, end, steps + 1), options.warp)
+        scale, power = options.corrector
+        policy = replace(policy, correct=rate_corrector(process.schedule, times, scale, power, process.mask_id))
+    errors = error_predictor(config, system)
+    if not isinstance(process, PartialMaskedDiffusion):
+        # P2's confidence is that of the noised logits.
+        draw = Draw(process.mask_id, options.precision, options.nucleus_rule, noised=options.policy == "p2")
+        made = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, options.cache, errors)
+        return conditional(made, table)
+    if options.precision != "exact":
+        raise ValueError("sample.precision: mdlm_float32 is a rule for whole tokens; digits are drawn exact")
+    token = Draw(process.codec.vocabulary, options.precision, options.nucleus_rule)
+    draw = SubtokenDraw(process, token, independent=options.digits_draw == "marginal")
+    digits = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, options.cache, errors)
+    return conditional(partial(sample_tokens, digits, process), table)
+
+
+def conditional(sample: Callable[..., Samples], table: Grid) -> Callable[..., Samples]:
+    """`sample(params, keys, prompt, label)` on one grid."""
+    return lambda params, keys, prompt, label=None: sample(params, keys, prompt, grid=table, cond=label)
+
+
+def sampling_steps(config: ConfigDict) -> int:
+    """Steps of one window: sample.steps, or one a position for a policy that goes event by event."""
+    positions = config.data.length * config.codec.digits
+    return positions if config.sample.policy == "first_hitting" else config.sample.steps
+
+
+def network_evaluations(config: ConfigDict) -> int:
+    """Evaluations of the network for one sequence, over all windows."""
+    options, window = config.sample, config.data.length
+    steps = sampling_steps(config) + (options.policy != "first_hitting" and options.final != "none")
+    windows = 1 + -(-((options.length or window) - window) // (options.stride or window // 2))
+    return windows * steps
+
+
+def error_predictor(config: ConfigDict, system: System) -> Callable | None:
+    """The error predictor, for a policy that reads its logits; raises ValueError where there is none."""
+    options = config.sample
+    if not (options.policy == "gstar" or (options.policy == "p2" and options.remask.planner)):
+        return None
+    if system.errors is None:
+        raise ValueError(
+            "sample.policy: gstar, and p2 with remask.planner, ask an error predictor; set predictor.kind, and sample "
+            "from the row that trains it"
+        )
+    return system.errors.predict
+
+
+def predictor_evaluations(config: ConfigDict, system: System) -> int:
+    """Evaluations of the error predictor for one sequence."""
+    if error_predictor(config, system) is None:
+        return 0
+    steps = sampling_steps(config)
+    return int(sampling_grid(config, system.masking, steps, config.sample.end).guided.sum())
+
+
+def rule(config: ConfigDict) -> remasking.Rule:
+    """Which known positions the policy's coins mask again."""
+    if config.policy == "remdm_conf":
+        return remasking.shared
+    if config.policy != "remdm":
+        return remasking.none
+    if not 0 <= config.remask.eta <= 1:
+        raise ValueError(f"sample.remask.eta: must lie in [0, 1], not {config.remask.eta}")
+    return lookup(RULES, config.remask.rule, "sample.remask.rule")(config.remask.eta)
+
+
+def sampling_schedule(config: ConfigDict, process: MaskedProcess) -> Schedule:
+    """The mask level over sampling time: the process's own, or G-Star's loop with its plateau in the window."""
+    options = config.remask
+    if lookup({"process": False, "loop": True}, options.schedule, "sample.remask.schedule"):
+        if config.policy == "first_hitting":
+            raise ValueError("sample.remask.schedule: first_hitting follows the process; set it to process")
+        if not (0 < options.off < options.on < 1 and 0 < options.level < 1):
+            raise ValueError("sample.remask: a loop needs 0 < off < on < 1 and 0 < level < 1")
+        return Loop(options.off, options.on, options.level)
+    return process.schedule
+
+
+def sampling_grid(config: ConfigDict, process: MaskedProcess, steps: int, end: float) -> Grid:
+    """The time grid of a config."""
+    options, length = config.sample, config.data.length * process.subtokens
+    table = grid(
+        sampling_schedule(options, process),
+        steps,
+        length,
+        end=end,
+        temperature=options.temperature,
+        nucleus=options.nucleus,
+        ramp=tuple(options.temperature_ramp),
+        warp=tuple(options.warp),
+        process=process.schedule,
+        window=Window(options.remask.off, options.remask.on),
+        rule=rule(options),
+    )
+    return table._replace(masks=jnp.asarray(p2_mask_counts(steps, length))) if options.policy == "p2" else table

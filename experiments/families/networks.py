@@ -1,0 +1,113 @@
+"""Networks over tokens or sub-tokens by their names in a config, and their floating-point operations."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+from ml_collections import ConfigDict
+
+from diffusion.data.arrays import image_shape, label_count
+from diffusion.nets import classifier, discrete_unet, mlp
+from diffusion.nets.dit import DiT, flops_per_token
+from diffusion.nets.subtoken_embedding import SubtokenEmbedding, check_embedding
+from diffusion.types import MaskedProcess
+from experiments.families.base import fields_of
+
+
+class Network(NamedTuple):
+    """What a config may ask of a network.
+
+    `make(config, classes, process)` builds it, `flops(config, net)` counts one example's forward pass, and
+    `width(config)` is that of the self-conditioning input, None for a network without a place for it.
+    """
+
+    make: Callable[[ConfigDict, int, MaskedProcess], nn.Module]
+    flops: Callable[[ConfigDict, nn.Module], float]
+    width: Callable[[ConfigDict], int] | None = None
+    labels: bool = False  # whether it can be class-conditional
+
+
+def transformer(config: ConfigDict, classes: int, process: MaskedProcess) -> DiT:
+    """The DiT, behind an embedding of sub-tokens where tokens have several."""
+    fields = {name: value for name, value in config.model.items() if name not in ("net", "time_conditioning")}
+    fields["memory"] = config.memory.adapter
+    embedder = None
+    if process.subtokens > 1:
+        merge, shared, hidden = config.codec.merge, config.codec.shared, config.model.hidden
+        check_embedding(process.subtokens, hidden, merge)
+        embedder = SubtokenEmbedding(process.mask_id, process.subtokens, hidden, merge, shared)
+    return DiT(vocab_size=classes, embedder=embedder, **fields)
+
+
+def transformer_flops(config: ConfigDict, net: nn.Module) -> float:
+    """Floating-point operations of one sequence, the self-conditioning input left out."""
+    assert isinstance(net, DiT)
+    model = config.model
+    token = flops_per_token(
+        hidden=model.hidden,
+        blocks=model.blocks,
+        vocab_size=net.vocab_size,
+        length=config.data.length,
+        mlp_ratio=model.mlp_ratio,
+        causal=model.causal,
+    )
+    return token * config.data.length
+
+
+def discrete_image_unet(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Module:
+    """The U-Net over the pixels of `data.source` as tokens."""
+    return discrete_unet.UNet(
+        image_shape(config.data.source),
+        classes,
+        process.mask_id,
+        process.subtokens,
+        **fields_of(config.unet),
+        dtype=config.model.dtype,
+        remat=config.model.remat,
+        unroll=config.model.unroll,
+        attention=config.model.attention,
+        merge=config.codec.merge,
+        shared=config.codec.shared,
+        memory=config.memory.adapter,
+    )
+
+
+def perceptron(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Module:
+    """The MLP over all positions at once, with as many layers as the model has blocks."""
+    model = config.model
+    return mlp.Mlp(
+        positions=config.data.length,
+        classes=classes,
+        base=process.mask_id,
+        digits=process.subtokens,
+        hidden=model.hidden,
+        layers=model.blocks,
+        dropout=model.dropout,
+        time=model.time_conditioning,
+        dtype=model.dtype,
+    )
+
+
+def image_classifier(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Module:
+    """The classifier of the images of `data.source` by their labels, on whole tokens."""
+    if process.subtokens > 1:
+        raise ValueError("codec.digits: a classifier reads whole tokens; its row sets codec.digits=1")
+    del classes
+    source, fields = config.data.source, fields_of(config.classifier)
+    shape, labels = image_shape(source), label_count(source)
+    return classifier.Classifier(shape, process.mask_id, labels, **fields, dtype=config.model.dtype)
+
+
+def example_flops(count: Callable[..., float]) -> Callable[[ConfigDict, nn.Module], float]:
+    """A count that reads the network alone."""
+    return lambda config, net: count(net)
+
+
+NETWORKS = {
+    "dit": Network(transformer, transformer_flops, lambda config: config.model.hidden, labels=True),
+    "unet": Network(
+        discrete_image_unet, example_flops(discrete_unet.flops_per_example), lambda config: config.unet.channels
+    ),
+    "mlp": Network(perceptron, example_flops(mlp.flops_per_example)),
+    "classifier": Network(image_classifier, example_flops(classifier.flops_per_example)),
+}

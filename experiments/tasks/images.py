@@ -1,0 +1,139 @@
+"""Samples of images: a grid to look at, and distances from real images in the features of a judge."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from diffusion.data.arrays import as_pixels, label_count
+from diffusion.metrics.frechet import classifier_statistics, frechet_distance, moments
+from diffusion.metrics.inception import check_inception, inception_features
+from diffusion.report.images import image_grid, pictures
+from experiments.run_context import Run, in_batches
+from experiments.tasks import token_sampling
+from experiments.tasks.token_sampling import SampleSet, TokenTask
+
+LINES, COLUMNS, SHOWN = False, 8, 64
+Classify = Callable[[Int[np.ndarray, "N L"]], tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N K"]]]
+
+
+def check_judge(run: Run) -> None:
+    """Raise ValueError for a judge that cannot judge images."""
+    options = run.config.judge
+    if options.name not in ("none", "classifier", "inception"):
+        raise ValueError(f"judge.name: {options.name!r} cannot judge images; known: none, classifier, inception")
+    if options.name == "none":
+        return
+    run.dataset.split(options.reference)
+    if options.name == "classifier":
+        label_count(run.dataset.source)
+        if not options.row:
+            raise ValueError("judge.row: empty; name the row of the table whose model is the classifier")
+    else:
+        check_inception(options.checkpoint)
+
+
+def held_out(run: Run, count: int) -> tuple[Int[np.ndarray, "N L"], None]:
+    """Real images that are not among the reference, which score what perfect samples would."""
+    split = run.dataset.split("validation" if run.config.judge.reference == "test" else "test")
+    return split.rows(range(min(count, len(split))))["tokens"], None
+
+
+def measure(run: Run, sets: list[SampleSet], cost: dict[str, float]) -> list[dict[str, float]]:
+    """Write samples.png of the first set and compare each with all images of `judge.reference`.
+
+    The judge is a classifier trained here (its Fréchet distance is no FID), or Inception (FID).
+    """
+    options, source = run.config.judge, run.dataset.source
+    values = run.dataset.tokenizer.vocab_size
+    # Digits that are no value read as `values`; the sampler has counted them, here they show as the brightest.
+    pairs = [as_pixels(source, np.minimum(each.tokens, values - 1)) for each in sets]
+    pixels, shape = pairs[0]
+    values = 256 if source.endswith("_pairs") else values
+    if jax.process_index() == 0:
+        image_grid(run.folder / "samples.png", pixels[:SHOWN], shape, COLUMNS, values)
+    counts: list[dict[str, float]] = [{"samples": len(each.tokens)} for each in sets]
+    if options.name == "none":
+        return counts
+    split = run.dataset.split(options.reference)
+    if options.name == "classifier":
+        classify = trained_classifier(run)
+        reference = split.rows(range(len(split)))
+        real, known = classify(reference["tokens"])
+        accuracy = {"classifier_accuracy": float((known.argmax(axis=1) == reference["label"]).mean())}
+        return [
+            count | classifier_scores(*classify(each.tokens), real) | accuracy
+            for count, each in zip(counts, sets, strict=True)
+        ]
+    features = inception_features(options.checkpoint, options.batch)
+
+    def shown(rows):
+        return pictures(*as_pixels(source, rows), values).transpose(0, 3, 1, 2)
+
+    starts = range(0, len(split), 4096)
+    parts = (split.rows(range(start, min(start + 4096, len(split))))["tokens"] for start in starts)
+    real = moments(np.concatenate([features(shown(part)) for part in parts]))
+    generated = [features(pictures(*pair, values).transpose(0, 3, 1, 2)) for pair in pairs]
+    return [
+        count | {"fid": frechet_distance(moments(part), real)} for count, part in zip(counts, generated, strict=True)
+    ]
+
+
+def classifier_scores(
+    features: Float[np.ndarray, "N D"], logits: Float[np.ndarray, "N K"], real: Float[np.ndarray, "M D"]
+) -> dict[str, float]:
+    """Distance of features from real ones, and what the classifier takes the pictures for."""
+    return {"classifier_frechet": frechet_distance(moments(features), moments(real)), **classifier_statistics(logits)}
+
+
+def trained_classifier(run: Run) -> Classify:
+    """Features and logits of a classifier row of the same table, `judge.batch` images at a time."""
+    _, system, params = run.load("scorer")
+
+    @jax.jit
+    def judge(params, tokens):
+        features = system.net.apply({"params": params}, tokens, method="features")
+        return features, system.net.apply({"params": params}, features, method="classify")
+
+    def classify(tokens):
+        parts = [jax.device_get(judge(params, tokens[at])) for at in in_batches(len(tokens), run.config.judge.batch)]
+        features, logits = (np.concatenate(columns)[: len(tokens)] for columns in zip(*parts, strict=True))
+        return features, logits
+
+    return classify
+
+
+def collect(rows: list[dict], workdir: Path, folder: Path) -> list[Path]:
+    """Copies of all rows' sample grids, named by row and seed, for a table's folder."""
+    copies = []
+    for row in rows:
+        grid = workdir / "jobs" / row["job"] / "samples.png"
+        if row["verb"] == "sample" and grid.exists():
+            copies.append(folder / grid_name(row))
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(grid, copies[-1])
+    return copies
+
+
+def grid_name(row: dict) -> str:
+    """The file of a row's sample grid in a table's folder."""
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{row['row']} seed {row['seed']}".lower()).strip("-")
+    return f"samples-{slug}.png"
+
+
+TASK = TokenTask(many_sets=True, held_out=held_out, measure=measure)
+
+
+def check(run: Run) -> None:
+    """Raise ValueError for a sampler, prompts, counts or a judge that do not fit."""
+    token_sampling.check(run, TASK)
+    check_judge(run)
+
+
+def sample(run: Run) -> dict:
+    """Draw and measure images."""
+    return token_sampling.draw_and_measure(run, TASK)

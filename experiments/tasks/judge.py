@@ -1,0 +1,134 @@
+"""The judge of generated text: a causal model trained here, or GPT-2 with converted weights."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Integer
+from ml_collections import ConfigDict
+
+from diffusion.categorical import target_log_probs
+from diffusion.data import Tokenizer
+from diffusion.data.subword import gpt2
+from diffusion.metrics.text import retokenize
+from diffusion.nets.gpt2 import GPT2
+from diffusion.objectives.autoregressive import shift_right
+from diffusion.train.mesh import make_mesh
+from diffusion.train.weights import load_weights
+from diffusion.types import Params
+from experiments.run_context import Run
+
+
+@dataclass(frozen=True)
+class Judge:
+    """`log_probs(tokens)` [B, L] in nats, `features(tokens)` [B, L, D], and how texts become its tokens."""
+
+    name: str
+    eos: int | None
+    log_probs: Callable[[Integer[np.ndarray, "B L"]], Float[Array, "B L"]]
+    features: Callable[[Integer[np.ndarray, "B L"]], Float[Array, "B L D"]]
+    tokens: Callable[[Int[np.ndarray, "N L"], list[str]], tuple[Int[np.ndarray, "N M"], Int[np.ndarray, " N"] | None]]
+
+
+def check_judge(options: ConfigDict) -> None:
+    """Raise ValueError for an unknown kind, or files that are not there."""
+    if options.name not in ("none", "row", "gpt2"):
+        raise ValueError(f"judge.name: unknown {options.name!r}; known: none, row, gpt2")
+    if options.name != "gpt2":
+        return
+    if not (Path(options.checkpoint) / "config.json").exists():
+        raise ValueError(
+            f"judge.checkpoint: {options.checkpoint!r} holds no converted weights; make them with "
+            "`launch.py convert --from=gpt2 --checkpoint=FILE --workdir=DIR`"
+        )
+    if not options.tokenizer_path or not Path(options.tokenizer_path).expanduser().exists():
+        raise ValueError(
+            f"judge.tokenizer_path: {options.tokenizer_path!r} does not exist; pass "
+            "--config.judge.tokenizer_path=FOLDER with GPT-2's vocab.json and merges.txt"
+        )
+
+
+def make_judge(run: Run) -> Judge | None:
+    """The judge that a config names, or none.
+
+    Raises:
+      ValueError: for an unknown kind, or a checkpoint that is not there.
+    """
+    options = run.config.judge
+    check_judge(options)
+    if options.name == "none":
+        return None
+    return trained_judge(run) if options.name == "row" else gpt2_judge(options, run.config)
+
+
+def trained_judge(run: Run) -> Judge:
+    """A causal row of the same table; it reads the samples' own tokens, so nothing is tokenized anew."""
+    _, system, params = run.load("scorer")
+    mask_id = system.masking.mask_id
+
+    @jax.jit
+    def log_probs(params, tokens):
+        logits = system.denoiser(params, shift_right(tokens, mask_id), jnp.zeros(len(tokens)))
+        return target_log_probs(logits, tokens, mask_id)
+
+    @jax.jit
+    def features(params, tokens):
+        variables = {"params": params}
+        return system.net.apply(variables, system.net.apply(variables, tokens, method="embed"), method="trunk")
+
+    return Judge(
+        name=f"AR trained here ({run.job.needs['scorer']})",
+        eos=run.dataset.tokenizer.eos_id,
+        log_probs=lambda tokens: log_probs(params, tokens),
+        features=lambda tokens: features(params, tokens),
+        tokens=lambda tokens, texts: (tokens, None),
+    )
+
+
+def gpt2_judge(options: ConfigDict, config: ConfigDict) -> Judge:
+    """GPT-2: samples are decoded and tokenized anew, as the public MDLM code does.
+
+    Raises:
+      ValueError: when tokenizer and weights are not there, or not of one model.
+    """
+    folder = Path(options.checkpoint)
+    try:
+        tokenizer: Tokenizer = gpt2(options.tokenizer_path)
+    except ValueError as error:
+        raise ValueError(str(error).replace("data.tokenizer_path", "judge.tokenizer_path")) from None
+    eos = tokenizer.eos_id
+    assert eos is not None
+    net = GPT2(**json.loads((folder / "config.json").read_text())["sizes"])
+    if tokenizer.vocab_size != net.vocab_size:
+        raise ValueError(
+            f"judge.tokenizer_path: {options.tokenizer_path} has {tokenizer.vocab_size} tokens, the weights in "
+            f"{folder} have {net.vocab_size}; give the files of one model"
+        )
+    length = min(net.context, config.sample.length or config.data.length, 1024)
+    mesh = make_mesh(**config.mesh)
+    params = load_weights(folder / "weights", lambda key: net.init(key, jnp.zeros((1, 2), jnp.int32))["params"], mesh)
+
+    def applied(params: Params, tokens: Int[Array, "B L"], method: str | None = None) -> Any:
+        return net.apply({"params": params}, tokens, method=method)
+
+    @jax.jit
+    def log_probs(params, tokens):
+        logits = applied(params, tokens)
+        # The first token is not predicted; its entry is not read.
+        return jnp.pad(target_log_probs(logits[:, :-1], tokens[:, 1:], net.vocab_size), ((0, 0), (1, 0)))
+
+    features = jax.jit(lambda params, tokens: applied(params, tokens, method="features"))
+    return Judge(
+        name=f"GPT-2 ({net.hidden} wide, {net.blocks} blocks)",
+        eos=tokenizer.eos_id,
+        log_probs=lambda tokens: log_probs(params, tokens),
+        features=lambda tokens: features(params, tokens),
+        tokens=lambda tokens, texts: retokenize(
+            texts, tokenizer.encode, length=length, eos=eos, batch_size=options.batch
+        ),
+    )

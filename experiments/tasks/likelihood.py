@@ -1,0 +1,60 @@
+"""The likelihood of a held-out split by each estimator of a config."""
+
+import jax
+
+from diffusion.data import Dataset, evaluation_batches
+from diffusion.likelihood.estimators import split_passes
+from diffusion.likelihood.summary import evaluate_likelihood, is_likelihood, make_evaluator, summarize
+from diffusion.objectives.self_conditioning import self_conditioned
+from diffusion.rng import named
+from diffusion.train.mesh import put_batch
+from experiments import families
+from experiments.run_context import Run
+from experiments.tasks import zero_shot
+
+
+def measure(run: Run) -> dict:
+    """Score the split by each estimator; only likelihoods get bits and perplexity."""
+    options = run.config.evaluate
+    assert isinstance(run.dataset, Dataset)
+    names = families.estimators(run.config)
+    params = run.weights()
+
+    def score(dataset: Dataset, split: str, name: str = names[0]) -> dict[str, float]:
+        denoiser = self_conditioned(run.system.denoiser, run.system.self_conditioning, split_passes(name)[1])
+        estimate = families.estimate(run.config, run.system, name)
+        evaluator = make_evaluator(estimate, denoiser, run.system.process, options.draws)
+        data = evaluation_batches(
+            dataset,
+            split,
+            options.batch,
+            limit=options.batches * options.batch or None,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        batches = (put_batch(batch, run.mesh) for batch in data)
+        scores = evaluate_likelihood(evaluator, params, batches, named(run.root, "evaluate"))
+        # Where only a part of the split is scored, its text is taken to be as dense as the whole split's.
+        text = dataset.statistics[split]
+        share = scores.tokens.sum() / text.tokens
+        return summarize(
+            name,
+            scores.nats,
+            scores.tokens,
+            characters=text.characters * share,
+            bytes=text.bytes * share,
+            perplexity=is_likelihood(name),
+        )
+
+    with jax.set_mesh(run.mesh):
+        metrics = score(run.dataset, options.split)
+        others = zero_shot.scores(run, score)
+        for name in names[1:]:
+            others |= score(run.dataset, options.split, name)
+    short = short_names(metrics) if is_likelihood(names[0]) else {}
+    return {"metrics": metrics | short | others, "estimator": names[0], "also": names[1:], "draws": options.draws}
+
+
+def short_names(metrics: dict[str, float]) -> dict[str, float]:
+    """Likelihoods without their estimator's name, so that one column of a table can hold exact values and bounds."""
+    return {key.split("/", 1)[1]: value for key, value in metrics.items()}

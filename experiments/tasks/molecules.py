@@ -1,0 +1,68 @@
+"""Samples of molecules: a text file, an image, and their validity, uniqueness and novelty."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import matplotlib.pyplot as plt
+
+from diffusion.metrics.molecules import canonical_set, chemistry, molecule_scores, picture
+from diffusion.report import plots
+from experiments.plan import atomic_write
+from experiments.run_context import Run
+from experiments.tasks import images, sequences, token_sampling
+from experiments.tasks.sequences import SequenceSet, as_texts
+from experiments.tasks.token_sampling import TokenTask
+
+LINES = True
+
+
+def measure(run: Run, sets: Sequence[SequenceSet], cost: dict) -> list[dict[str, float]]:
+    """Write samples.txt, one sample per line, and samples.png; return the metrics of each set."""
+    return sequences.measure_texts(run, sets, lambda texts: measure_molecules(run, texts))
+
+
+def measure_molecules(run: Run, sets: list[list[str]]) -> list[dict[str, float]]:
+    """Validity, uniqueness, novelty against the training split, and properties of the novel molecules, of each set."""
+    split = run.dataset.split("train")
+    training = as_texts(run.dataset.tokenizer, split.rows(range(len(split)))["tokens"])
+    cache = Path(run.config.data.cache_dir or run.workdir / "cache").expanduser() / "molecules"
+    known = canonical_set(training, cache)
+    strings = known | set(training)
+    scores = [molecule_scores(texts, known, strings) for texts in sets]
+    if jax.process_index() == 0:
+        atomic_write(run.folder / "samples.txt", "".join(f"{text}\n" for texts in sets for text in texts))
+        draw(run.folder / "samples.png", sets[0], scores[0])
+    return scores
+
+
+def draw(path: Path, texts: list[str], scores: dict[str, float]) -> None:
+    """Draw the first valid molecules of a set under its counts."""
+    figure, axes = plt.subplots(figsize=(12, 7), dpi=100, layout="constrained")
+    axes.axis("off")
+    axes.set_title(
+        f"{scores['samples']} samples: {scores['valid']} valid ({scores['samples'] - scores['valid']} invalid), "
+        f"{scores['unique']} different molecules, {scores['novel']} of them new"
+    )
+    grid = picture(texts)
+    if grid is not None:
+        axes.imshow(grid)
+    plots.save(figure, path)
+
+
+TASK = TokenTask(many_sets=True, held_out=sequences.held_out, measure=measure)
+
+
+def check(run: Run) -> None:
+    """Raise ValueError for a sampler, prompts, counts, splits or a judge that do not fit."""
+    token_sampling.check(run, TASK)
+    sequences.check_reference(run)
+    chemistry()
+
+
+def sample(run: Run) -> dict:
+    """Draw and measure molecules."""
+    return token_sampling.draw_and_measure(run, TASK)
+
+
+collect = images.collect

@@ -1,0 +1,162 @@
+"""What the verb `sample` does for pictures from prompts: draw them under a reward, time it, and check them."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from diffusion.glyphs.checker import check as correct
+from diffusion.glyphs.checker import prompt_reward
+from diffusion.glyphs.prompts import SPLITS, parse, prompts
+from diffusion.metrics.geneval import TASKS, scores
+from diffusion.metrics.prompted_images import bootstrap_over_prompts, diversity
+from diffusion.metrics.statistics import mean_over_sets
+from diffusion.report.images import image_grid, labeled_grid
+from diffusion.report.images import pictures as as_bytes
+from diffusion.train.mesh import check_batch
+from experiments import families
+from experiments.families.base import lookup
+from experiments.families.guidance import method
+from experiments.run_context import Run
+from experiments.tasks.prompted_models import Model, Slot, nearest_worth, opened
+from experiments.tasks.prompted_sampling import Drawing, finite
+
+LINES = False
+ROWS = 8  # prompts in an image of samples
+MONTAGE = "methods.png"
+
+
+def check(run: Run) -> None:
+    """Raise ValueError for what a training need not be waited for: methods, counts, prompts, rewards."""
+    options = run.config.sample
+    if jax.process_count() > 1:
+        raise ValueError("sample: pictures from prompts are drawn and judged by one process; run one")
+    method(run.config, run.system, nearest_worth)
+    prompt_slots(run)
+    check_batch(options.batch, run.mesh, field="sample.batch")
+    if run.family.REWARDED and run.config.judge.name != "row":
+        raise ValueError("judge.name: pictures of prompts are rewarded by a row of the table; set it to row")
+
+
+def prompt_slots(run: Run) -> list[Slot]:
+    """The prompts to draw: the one that the config gives, or `per_task` of each task from its split.
+
+    Raises:
+      ValueError: for a prompt outside the grammar or an unknown split.
+    """
+    options = run.config.sample
+    if options.prompt:
+        parse(options.prompt)
+        return [Slot(options.prompt, 0)]
+    lookup(dict.fromkeys(SPLITS), options.gaussian.split, "sample.gaussian.split")
+    wanted = options.gaussian.per_task
+    chosen = []
+    for task in TASKS:
+        known = prompts(task, options.gaussian.split)
+        # Spread over what there is, which is sorted.
+        order = np.random.default_rng(0).permutation(len(known))
+        chosen += [Slot(known[order[index % len(known)]], index // len(known)) for index in range(wanted)]
+    return chosen
+
+
+def sample(run: Run) -> dict:
+    """Sample all prompts by the config's method, and return what the pictures are worth with what they cost.
+
+    Of several sets (`sample.repeats`), each with noise and lookahead samples of its own, the measures are means with
+    95 % intervals.
+    """
+    slots = prompt_slots(run)
+    model = opened(run, slots)
+    made = method(run.config, run.system, model.reward)
+    draw, measures, by_prompt = Drawing(run, model, slots, made), [], []
+    for number in range(run.config.sample.repeats):
+        images, seconds = draw(number)
+        metrics, found = measure(run, model, slots, images)
+        measures.append(metrics | {name: value / len(slots) for name, value in seconds.items()})
+        by_prompt.append(found)
+        if number == 0 and jax.process_index() == 0:
+            draw_grid(run, slots, images)
+    count, cost = run.config.sample.gaussian.images, made.cost
+    forward = families.forward_flops(run.config, run.system)
+    costs = {
+        "evaluations": cost.evaluations / count,
+        "backward_evaluations": cost.backward / count,
+        "reward_evaluations": cost.rewards / count,
+        "gigaflops": (cost.evaluations + 2 * cost.backward) / count * forward / 1e9,
+    }
+    return {
+        "metrics": mean_over_sets(measures) | costs,
+        **({"sets": measures} if len(measures) > 1 else {}),
+        "by_prompt": by_prompt,
+        "sampler": run.config.sample.gaussian.method,
+    }
+
+
+def measure(
+    run: Run, model: Model, slots: list[Slot], images: Float[np.ndarray, "P N H W C"]
+) -> tuple[dict[str, float], list[dict]]:
+    """GenEval's scores by the exact checker, the reward, and how much pictures of one prompt differ."""
+    saved = np.asarray(run.system.pixels.rounded(jnp.asarray(images.reshape(-1, *images.shape[2:]))))
+    shown = ((saved + 1) / 2).reshape(images.shape)
+    metadata = [parse(slot.prompt) for slot in slots]
+    hits = np.array([[correct(one, entry) for one in group] for group, entry in zip(shown, metadata, strict=True)])
+    shares = np.array(
+        [[prompt_reward(one, entry) for one in group] for group, entry in zip(shown, metadata, strict=True)]
+    )
+    rewards = finite(judged(run, model, images), slots)
+    tags = [entry["tag"] for entry in metadata]
+    found = scores(np.repeat(tags, hits.shape[1]).tolist(), hits.reshape(-1).tolist())
+    interval = bootstrap_over_prompts(
+        (tag, slot.prompt, row.mean()) for slot, tag, row in zip(slots, tags, hits, strict=True)
+    )
+    overall = {"overall": found.overall, "overall_low": interval.low, "overall_high": interval.high}
+    metrics = overall if not found.absent else {}
+    metrics |= {f"task_{task}": value for task, value in found.tasks.items()}
+    metrics |= {
+        "correct": float(hits.mean()),
+        "any_correct": float(hits.any(axis=1).mean()),
+        "graded": float(shares.mean()),
+        "reward": float(rewards.mean()),
+        "diversity": diversity(images),
+        "pictures": hits.size,
+    }
+    by_prompt = [
+        {"prompt": slot.prompt, "tag": tag, "correct": float(row.mean()), "reward": float(reward.mean())}
+        for slot, tag, row, reward in zip(slots, tags, hits, rewards, strict=True)
+    ]
+    return metrics, by_prompt
+
+
+def judged(run: Run, model: Model, images: Float[np.ndarray, "P N H W C"]) -> Float[np.ndarray, "P N"]:
+    """The reward of every finished picture."""
+    return model.judge(jnp.asarray(images), jax.tree.map(jnp.asarray, model.conditioning))
+
+
+def draw_grid(run: Run, slots: list[Slot], images: Float[np.ndarray, "P N H W C"]) -> None:
+    """samples.png, one prompt a row, samples.txt, which prompt is which row, and samples.npy, the same as bytes."""
+    every = max(1, len(slots) // ROWS)
+    shown = list(range(0, len(slots), every))[:ROWS]
+    codec = run.system.pixels
+    tokens = np.asarray(codec.decode(jnp.asarray(images[shown].reshape(-1, *images.shape[2:]))))
+    shape = codec.image
+    assert shape is not None
+    image_grid(run.folder / "samples.png", tokens, shape, images.shape[1])
+    np.save(run.folder / "samples.npy", as_bytes(tokens, shape).reshape(len(shown), -1, *shape))
+    (run.folder / "samples.txt").write_text("".join(f"{slots[index].prompt}\n" for index in shown))
+
+
+def collect(rows: list[dict], workdir: Path, folder: Path, most: int = 2) -> list[Path]:
+    """Images of the same prompts and noise, one column per row of the table; nothing where there are none."""
+    columns: dict[str, np.ndarray] = {}
+    texts: list[str] = []
+    for row in rows:
+        job = workdir / "jobs" / row["job"]
+        if (job / "samples.npy").exists() and row["row"] not in columns:
+            columns[row["row"]] = np.load(job / "samples.npy")[:, :most]
+            texts = (job / "samples.txt").read_text().splitlines()
+    if len(columns) < 2 or len({len(each) for each in columns.values()}) > 1:
+        return []
+    labeled_grid(folder / MONTAGE, columns, texts, "The same prompts and noise under each method")
+    return [folder / MONTAGE]

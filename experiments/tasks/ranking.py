@@ -1,0 +1,44 @@
+"""How a reward ranks the examples of a held-out split by whether they fulfill their prompts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import rankdata, spearmanr
+
+from diffusion.data import evaluation_batches
+from diffusion.train.mesh import put_batch
+from experiments.run_context import Run
+
+
+def measure(run: Run) -> dict:
+    """AUC, rank correlation and squared error of the rewards; where prompts suffice, training saw none of them."""
+    options, params = run.config.evaluate, run.weights()
+    data = evaluation_batches(run.dataset, options.split, options.batch, limit=options.batches * options.batch or None)
+
+    @jax.jit
+    def score(params, batch):
+        image = run.system.pixels.encode(batch["tokens"])
+        return run.system.denoiser(params, image, jnp.zeros(len(image)), batch["prompt"])
+
+    rewards, truth = [], []
+    for batch in data:
+        real = batch["weights"][:, 0] > 0  # the last batch is filled up
+        rewards.append(np.asarray(score(params, put_batch(batch, run.mesh)))[real])
+        truth.append(batch["score"][real])
+    rewards, truth = np.concatenate(rewards), np.concatenate(truth)
+    correlation = spearmanr(rewards, truth).statistic  # pyright: ignore[reportAttributeAccessIssue]
+    metrics = {
+        "auc": area_under_curve(rewards, truth == 1),
+        "rank_correlation": float(correlation),
+        "mean_squared_error": float(np.mean((rewards - truth) ** 2)),
+        "examples": len(truth),
+    }
+    return {"metrics": metrics}
+
+
+def area_under_curve(scores: Float[np.ndarray, " N"], positive: Bool[np.ndarray, " N"]) -> float:
+    """Probability that a positive example scores higher than a negative one, ties counted as half."""
+    count = int(positive.sum())
+    ranks = rankdata(scores)[positive].sum()
+    return float((ranks - count * (count + 1) / 2) / (count * (len(scores) - count)))

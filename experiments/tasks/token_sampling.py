@@ -1,0 +1,268 @@
+"""Sampling of sequences of tokens, whatever they stand for: prompts, batches, costs, and sets of samples."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Bool, Int
+from tqdm import tqdm
+
+from diffusion.metrics.statistics import mean_over_sets
+from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.rng import example_keys, named
+from diffusion.train.mesh import batch_sharding, check_batch, replicated
+from experiments import families
+from experiments.run_context import Run
+
+COLUMNS = ("tokens", "evaluations", "idle", "invalid", "predictor_evaluations")
+
+
+class SampleSet(NamedTuple):
+    """One set of samples, with the classes on which they are conditioned, if any."""
+
+    tokens: Int[np.ndarray, "N L"]
+    labels: Int[np.ndarray, " N"] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenTask:
+    """What a kind of data that is a sequence of tokens says of its samples.
+
+    `held_out(run, count)` gives held-out examples with their labels, `measure(run, sets, cost)` writes samples and
+    returns the metrics of each set, and `masked_gaps(run)` gives the prompts of infilling (`sample.infill`).
+    """
+
+    many_sets: bool  # whether several sets of samples are measured
+    held_out: Callable[[Run, int], tuple[Int[np.ndarray, "N L"], Int[np.ndarray, " N"] | None]]
+    measure: Callable[[Run, list[SampleSet], dict[str, float]], list[dict]]
+    masked_gaps: Callable[[Run], Int[np.ndarray, "N L"]] | None = None
+
+
+def check(run: Run, task: TokenTask) -> None:
+    """Raise ValueError for counts, classes, prompts or a sampler that do not fit, before anything is trained."""
+    options, domain = run.config.sample, run.dataset.domain
+    if options.source:
+        raise ValueError(f"sample.source: {domain} has no sources to translate; leave it empty")
+    if options.count < 1 or options.batch < 1:
+        raise ValueError(f"sample.count and sample.batch: must be at least 1, not {options.count}, {options.batch}")
+    if options.repeats < 1:
+        raise ValueError(f"sample.repeats: must be at least 1, not {options.repeats}")
+    if options.repeats > 1 and not task.many_sets:
+        raise ValueError(f"sample.repeats: {domain} is measured as one set; set it to 1, or raise sample.count")
+    if options.infill and task.masked_gaps is None:
+        raise ValueError(f"sample.infill: gaps are filled in text, not in {domain}; set it to 0")
+    check_label(options.label, run.config.model.labels)
+    if options.policy != "data":
+        families.sampler(run.config, run.system)
+        check_batch(options.batch, run.mesh, field="sample.batch")
+        initial_states(run, task)
+
+
+def draw_and_measure(run: Run, task: TokenTask) -> dict:
+    """Samples, or held-out examples in their place, with their metrics and their cost.
+
+    Of several sets (`sample.repeats`) the metrics are means with 95 % intervals; those of each set are beside them.
+    """
+    options = run.config.sample
+    if options.policy == "data":
+        sets = held_out_sets(run, task)
+        cost = {"evaluations": 0.0, "predictor_evaluations": 0.0, "gigaflops": 0.0, "idle_share": 0.0}
+    else:
+        sets, cost = generate(run, task)
+    scores = task.measure(run, sets, cost)
+    return {
+        "metrics": cost | mean_over_sets(scores),
+        **({"sets": scores} if len(scores) > 1 else {}),
+        "sampler": "autoregressive" if run.family.CAUSAL else options.policy,
+    }
+
+
+def prompts(run: Run, length: int) -> np.ndarray:
+    """One prompt [L]: masks, with the tokens of sample.prompt at the start and of sample.suffix at the end.
+
+    Where every example of the data begins with one token, so does the prompt.
+
+    Raises:
+      ValueError: when they leave nothing to write, or a causal model is given a suffix.
+    """
+    tokenizer, options = run.dataset.tokenizer, run.config.sample
+    start, end = tokenizer.encode(options.prompt), tokenizer.encode(options.suffix)
+    if run.dataset.start is not None:
+        start = np.append(np.int32(run.dataset.start), start)
+    if len(start) + len(end) >= length:
+        raise ValueError(
+            f"sample.prompt: {len(start)} + {len(end)} tokens leave nothing of {length} to write; shorten prompt or "
+            "suffix, or raise --config.sample.length"
+        )
+    if len(end) and run.family.CAUSAL:
+        raise ValueError("sample.suffix: an autoregressive model cannot read what follows; leave it empty")
+    prompt = np.full(length, tokenizer.mask_id, np.int32)
+    prompt[: len(start)] = start
+    prompt[length - len(end) :] = end
+    return prompt
+
+
+def initial_states(run: Run, task: TokenTask) -> np.ndarray:
+    """The state from which every sample starts: tokens [N, L], or sub-tokens [N, L, l] with `sample.planes`.
+
+    With `sample.infill` they are held-out windows with one gap each, with `sample.planes` some sub-tokens of held-out
+    examples, otherwise the prompt.
+
+    Raises:
+      ValueError: for sub-tokens that the code does not have, or a prompt beside them.
+    """
+    options, default = run.config.sample, run.config.data.length
+    length, count = options.length or default, options.count * options.repeats
+    prompt = np.broadcast_to(prompts(run, length)[None], (count, length))
+    if options.infill:
+        if options.prompt or options.suffix or len(options.planes) or length != default:
+            raise ValueError("sample.infill: goes without sample.prompt, suffix, planes and length")
+        assert task.masked_gaps is not None
+        return task.masked_gaps(run)
+    if not len(options.planes):
+        return prompt
+    process = run.system.masking
+    if not set(options.planes) < set(range(process.subtokens)):
+        raise ValueError(f"sample.planes: {tuple(options.planes)} must be some of 0..{process.subtokens - 1}, not all")
+    if options.prompt or options.suffix or length != default:
+        raise ValueError("sample.planes: goes without sample.prompt, sample.suffix and sample.length")
+    assert isinstance(process, PartialMaskedDiffusion)
+    subtokens = np.array(process.codec.encode(task.held_out(run, count)[0]))
+    if len(subtokens) < count:
+        raise ValueError(f"sample.count: {count} is more than the {len(subtokens)} held-out examples of planes")
+    free = ~np.isin(np.arange(process.subtokens), list(options.planes))
+    subtokens[..., free] = process.mask_id
+    return subtokens
+
+
+def generate(run: Run, task: TokenTask) -> tuple[list[SampleSet], dict[str, float]]:
+    """Draw `sample.repeats` sets of `sample.count` sequences, one after the other, in batches, and count the cost.
+
+    Sample i is the same for every batch size, device count and number of sets.
+    """
+    options = run.config.sample
+    length, count = options.length or run.config.data.length, options.count * options.repeats
+    params = run.weights()
+    sample = families.sampler(run.config, run.system)
+    prompt, label = initial_states(run, task), labels(run)
+
+    def draw(params, root, prompt, indices, label):
+        return sample(params, example_keys(named(root, "sample"), indices), prompt, label)
+
+    def arguments(start: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        indices = np.arange(start, start + options.batch)
+        filled = np.minimum(indices, count - 1)
+        classes = None if label is None else put_rows(label[filled], rows)
+        return put_rows(prompt[filled], rows), put_rows(indices, rows), classes
+
+    rows, whole = batch_sharding(run.mesh), replicated(run.mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
+    function = jax.jit(draw, in_shardings=(shardings, whole, rows, rows, rows), out_shardings=rows)
+    root, parts = run.root, []
+    with jax.set_mesh(run.mesh):
+        compiled = function.lower(params, root, *arguments(0)).compile()
+    clock = time.perf_counter()
+    starts = range(0, count, options.batch)
+    for start in tqdm(starts, desc="sampling", disable=not sys.stderr.isatty(), leave=False):
+        parts.append(to_host(compiled(params, root, *arguments(start))))
+    seconds = time.perf_counter() - clock
+    tokens, evaluations, idle, invalid, predictor_evaluations = (
+        np.concatenate([getattr(part, name) for part in parts])[:count] for name in COLUMNS
+    )
+    # With its cache a causal network evaluates one position at a time.
+    forward = families.forward_flops(run.config, run.system) / (length if run.family.CAUSAL else 1)
+    predicted = predictor_evaluations.mean() * run.system.errors.flops if run.system.errors else 0.0
+    cost = {
+        "evaluations": float(evaluations.mean()),
+        "predictor_evaluations": float(predictor_evaluations.mean()),
+        "gigaflops": float(evaluations.mean() * forward + predicted) / 1e9,
+        "idle_share": float((idle / evaluations).mean()),
+        # Every batch is computed whole, the surplus of the last one too.
+        "seconds_per_sample": seconds / (len(starts) * options.batch),
+    }
+    valid = np.ones(count, bool)
+    if run.config.codec.digits > 1:
+        cost["invalid_code_rate"] = float(invalid.sum() / tokens.size)
+        valid = decodable(invalid)
+    run.dataset.tokenizer.check(tokens[valid], special=False)
+    return in_sets(tokens, label, valid, options.count), cost
+
+
+def in_sets(
+    tokens: Int[np.ndarray, "N L"], label: Int[np.ndarray, " N"] | None, valid: Bool[np.ndarray, " N"], count: int
+) -> list[SampleSet]:
+    """Consecutive sets of `count` samples, without those that are not valid."""
+    starts = range(0, len(tokens), count)
+    parts = [np.arange(start, min(start + count, len(tokens))) for start in starts]
+    parts = [part[valid[part]] for part in parts]
+    return [SampleSet(tokens[part], None if label is None else label[part]) for part in parts]
+
+
+def held_out_sets(run: Run, task: TokenTask) -> list[SampleSet]:
+    """Held-out examples in place of samples: as many whole sets as there are, or one smaller one."""
+    options = run.config.sample
+    tokens, label = task.held_out(run, options.count * options.repeats)
+    label = label if run.config.model.labels else None
+    whole = max(len(tokens) // options.count, 1) * options.count
+    tokens, label = tokens[:whole], None if label is None else label[:whole]
+    return in_sets(tokens, label, np.ones(len(tokens), bool), options.count)
+
+
+def check_label(label: int, classes: int) -> None:
+    """Raise ValueError for a class that a network of `classes` (0: none) cannot be told."""
+    if not classes and label >= 0:
+        raise ValueError(f"sample.label: {label} is for a class-conditional network; set model.labels, or -1 here")
+    if classes and not -2 <= label < classes:
+        raise ValueError(f"sample.label: {label} must be -1 (as in the data), -2 (each in turn) or 0 .. {classes - 1}")
+
+
+def labels(run: Run) -> Int[np.ndarray, " N"] | None:
+    """The class on which every sample is conditioned; None for a network without classes.
+
+    Raises:
+      ValueError: for a class that the data do not have.
+    """
+    options, classes = run.config.sample, run.config.model.labels
+    check_label(options.label, classes)
+    if not classes:
+        return None
+    indices = np.arange(options.count * options.repeats)
+    if options.label >= 0:
+        return np.full(len(indices), options.label, np.int32)
+    if options.label == -2:
+        return (indices % classes).astype(np.int32)
+    train = run.dataset.split("train")
+    return train.rows(np.random.default_rng(run.config.seed).integers(len(train), size=len(indices)))["label"]
+
+
+def decodable(invalid: Int[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
+    """Which samples hold digits of tokens alone, given how many of each do not; says how many are left out.
+
+    Raises:
+      ValueError: when there is none.
+    """
+    broken = int((invalid > 0).sum())
+    remedy = "sample.digits_draw=token and codec.carry_over=True never make one"
+    if broken == len(invalid):
+        raise ValueError(f"sample: every one of {broken} samples holds digits of no token ({remedy})")
+    if broken:
+        message = f"warning: {broken} of {len(invalid)} samples hold digits of no token and are left out ({remedy})"
+        print(message, file=sys.stderr)
+    return invalid == 0
+
+
+def put_rows(array: np.ndarray, sharding) -> jax.Array:
+    """The rows of a batch as a global array."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
+
+
+def to_host(tree):
+    """Numpy arrays, also of what other processes hold."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), tree)

@@ -1,0 +1,261 @@
+"""Labels of the error predictor, by their definitions, and the masks that it selects itself.
+
+The draws of the denoisers are known, so that the expected labels are too.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.codecs.subtokens import SubtokenCodec
+from diffusion.objectives.error_labels import Augment, fill_masks_in_steps
+from diffusion.objectives.error_prediction import ErrorPrediction
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.rng import Draws, draws, fold
+from diffusion.sampling.masked.draw import Draw
+from diffusion.sampling.masked.subtokens import SubtokenDraw
+from diffusion.schedules import masking as schedules
+from tests.objectives.error_examples import (
+    BATCH,
+    BATCHES,
+    LENGTH,
+    NOISE,
+    PARAMS,
+    PRIME,
+    PROCESS,
+    TOKENS,
+    VOCAB,
+    WEIGHTS,
+    Sure,
+    always,
+    at_time,
+    examples,
+    objective,
+    point,
+    undecided,
+)
+
+# Labels.
+
+
+def test_one_step_labels_of_a_denoiser_that_predicts_one_token():
+    batch_examples = examples(objective(), PARAMS, BATCHES, NOISE)
+    noisy = PROCESS.corrupt(NOISE.keys, TOKENS, 1e-3 + (1 - 1e-3) * NOISE.uniform)
+    hidden = (noisy == VOCAB) & (WEIGHTS > 0)
+    assert 5 < hidden.sum() < WEIGHTS.sum() - 5
+    np.testing.assert_array_equal(batch_examples.state, np.where(hidden, 2, TOKENS))
+    np.testing.assert_array_equal(batch_examples.labels, hidden & (TOKENS != 2))
+    np.testing.assert_array_equal(batch_examples.drawn, noisy == VOCAB)
+    assert batch_examples.labels.sum() > 3 and (hidden & (TOKENS == 2)).any()
+
+
+def test_a_denoiser_that_predicts_the_text_has_no_errors():
+    def oracle(params, noisy, time, cond=None, memory=None, *, keys=None):
+        return point(TOKENS)
+
+    batch_examples = examples(objective(oracle), PARAMS, BATCHES, at_time(1.0))
+    np.testing.assert_array_equal(batch_examples.state, TOKENS)
+    assert not np.any(batch_examples.labels) and batch_examples.drawn.all()
+
+
+def test_errors_are_rare_at_the_smallest_time():
+    def half(params, noisy, time, cond=None, memory=None, *, keys=None):
+        return jnp.zeros((*noisy.shape, 3))
+
+    process = MaskedDiffusion(2, schedules.LogLinear())
+    noise = draws(jax.random.key(1), "test", 0, 256)
+    tokens = jnp.zeros((256, 64), jnp.int32)
+    task = ErrorPrediction(half, undecided, process, Draw(2))
+    batch = {"tokens": tokens, "weights": jnp.ones(tokens.shape)}
+    batch_examples = examples(task, PARAMS, batch, noise._replace(uniform=jnp.zeros(256)))
+    assert 0 < batch_examples.labels.mean() < 1e-3 and batch_examples.state.max() < 2
+    assert examples(task, PARAMS, batch, noise._replace(uniform=jnp.ones(256))).labels.mean() == pytest.approx(
+        0.5, abs=0.02
+    )
+
+
+def by_quarter(params, noisy, time, cond=None, memory=None, *, keys=None):
+    """A denoiser that predicts the number of quarters of a unit of time that are left."""
+    return point(jnp.broadcast_to(jnp.round(4 * time).astype(jnp.int32)[:, None], (len(time), noisy.shape[1])))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "digits"),
+    [(schedules.LogLinear(), 2), (schedules.Polynomial(3.0), 1), (schedules.Geometric(0.5, 20.0), 1)],
+    ids=["log-linear digits", "polynomial", "geometric"],
+)
+def test_steps_reveal_the_fractions_of_the_schedule(schedule, digits):
+    """From all masks at t = 1; the symbols tell the step in which they are revealed."""
+    process = (
+        MaskedDiffusion(VOCAB, schedule)
+        if digits == 1
+        else PartialMaskedDiffusion(SubtokenCodec(VOCAB, 2), schedule, carry_over=False)
+    )
+    draw = Draw(VOCAB) if digits == 1 else SubtokenDraw(process, Draw(VOCAB))
+    length, keys = 300, fold(NOISE.keys, "steps")
+
+    @jax.jit
+    def run(keys):
+        def denoise(state, time):
+            return by_quarter({}, jnp.zeros((BATCH, length)), time)
+
+        start, time = process.prior(BATCH, length), jnp.ones(BATCH)
+        return fill_masks_in_steps(denoise, process, draw, keys, denoise(start, time), start, time, 4)
+
+    state = run(keys)
+    assert state.max() < process.mask_id
+    level = np.asarray(schedule.masked(np.array([0, 0.25, 0.5, 0.75, 1])))
+    level[0] = 0  # the last step reveals all, also for a schedule with a level above 0 at t = 0
+    probs = np.diff(level) / level[-1]  # of being revealed with 1, 2, 3, 4 quarters left
+    # The last sub-tokens, in base 3, of the numbers of quarters: 1, 2, 3 = (1, 0), 4 = (1, 1).
+    symbols = np.asarray(state) if digits == 1 else np.asarray(state)[:, 1::2]
+    expected = {1: probs[0], 2: probs[1], 3: probs[2], 4: probs[3]}
+    expected = expected if digits == 1 else {0: probs[2], 1: probs[0] + probs[3], 2: probs[1]}
+    for symbol, share in expected.items():
+        error = np.sqrt(share * (1 - share) / symbols.size)
+        assert abs((symbols == symbol).mean() - share) < 4 * error + 1e-9, symbol
+
+
+def test_consistency_labels_are_differences_from_several_steps():
+    """A denoiser whose prediction is constant has no errors, even if it is wrong."""
+    noise = at_time(1.0)
+    assert not np.any(examples(objective(labels="consistency"), PARAMS, BATCHES, noise).labels)
+    batch_examples = examples(objective(by_quarter, labels="consistency"), PARAMS, BATCHES, noise)
+    hidden = batch_examples.drawn & (WEIGHTS > 0)
+    assert (batch_examples.state[hidden] == 4).all()  # the prediction at t = 1
+    assert 0.5 < batch_examples.labels[hidden].mean() < 0.95 and not np.any(batch_examples.labels[~hidden])
+    single = examples(objective(by_quarter, labels="consistency", steps=1), PARAMS, BATCHES, noise)
+    assert not np.any(single.labels)
+
+
+def test_corruption_replaces_a_fraction_of_the_text_without_the_denoiser():
+    def refuse(*args, **options):
+        raise AssertionError("the denoiser must not be called")
+
+    many = MaskedDiffusion(10**6, schedules.LogLinear())
+    task = objective(refuse, process=many, labels="corruption", corruption=0.25)
+    tokens = jnp.zeros((BATCH, LENGTH), jnp.int32)
+    batch_examples = examples(task, PARAMS, BATCHES | {"tokens": tokens}, NOISE)
+    np.testing.assert_array_equal((batch_examples.state != 0).sum(axis=1), [3, 2, 3, 1])
+    np.testing.assert_array_equal(batch_examples.labels, batch_examples.state != 0)
+    assert not np.any(batch_examples.state * (1 - WEIGHTS))
+    batch_examples = examples(replace(task, corruption=0.0), PARAMS, BATCHES | {"tokens": tokens}, NOISE)
+    np.testing.assert_array_equal(batch_examples.labels.sum(axis=1), [1, 1, 1, 1])
+    # Replacement by the same token is not an error.
+    task = objective(refuse, process=MaskedDiffusion(2, schedules.LogLinear()), labels="corruption", corruption=1.0)
+    batch_examples = examples(task, PARAMS, {"tokens": TOKENS % 2, "weights": jnp.ones(TOKENS.shape)}, NOISE)
+    np.testing.assert_array_equal(batch_examples.labels, batch_examples.state != TOKENS % 2)
+    assert 0.2 < batch_examples.labels.mean() < 0.8
+
+
+def test_likelihood_labels_are_improbable_tokens_under_the_judge():
+    """This judge predicts the successor of every token; its mass on the mask must not count."""
+
+    def judge(params, inputs, time, cond=None, memory=None, *, keys=None):
+        logits = jnp.log(jnp.where(jax.nn.one_hot((inputs + 1) % VOCAB, VOCAB + 1) > 0, params["right"], 0.01))
+        return jnp.where((jnp.arange(VOCAB + 1) == VOCAB)[None, None], 50.0, logits)
+
+    def text(params, noisy, time, cond=None, memory=None, *, keys=None):
+        return point(jnp.broadcast_to(line, noisy.shape))
+
+    line = jnp.array([[5, 6, 7, 2, 3, 4, 8, 0, 1, 2, 2, 3]])
+    params = PARAMS | {"judge": {"right": jnp.array(0.92)}}
+    batch = BATCHES | {"weights": jnp.ones(TOKENS.shape)}
+    task = objective(text, labels="likelihood", judge=judge, threshold=3.0)
+    batch_examples = examples(task, params, batch, at_time(1.0))
+    rows = batch_examples.drawn.all(axis=1)
+    assert rows.any()
+    np.testing.assert_array_equal(batch_examples.state[rows], jnp.broadcast_to(line, (int(rows.sum()), LENGTH)))
+    expected = np.array([0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 1, 0])  # 0 is the successor of 8
+    np.testing.assert_array_equal(batch_examples.labels[rows], np.broadcast_to(expected, (int(rows.sum()), LENGTH)))
+    # -log 0.01 = 4.605 nats: above this threshold there are no errors.
+    assert not np.any(examples(replace(task, threshold=4.7), params, batch, at_time(1.0)).labels)
+    assert np.all(examples(replace(task, threshold=0.01), params, batch, at_time(1.0)).labels[:, 1:])
+
+
+# Masks that the predictor selects.
+
+
+@pytest.mark.parametrize("process", [PROCESS, PRIME], ids=["tokens", "digits"])
+def test_own_masks_follow_the_schedule_and_the_error_logits(process):
+    is_error = (jnp.arange(BATCH * LENGTH).reshape(BATCH, LENGTH) * 5) % 7 < 2
+
+    def error_logits(denoiser, params, state, label=None, *, keys=None):
+        return jnp.where(is_error, 50.0, 0.0)
+
+    time = jnp.array([0.05, 0.5, 0.8, 1.0])
+    task = objective(always(2, VOCAB), error_logits, process, own_masks=True)
+
+    @jax.jit
+    def run():
+        noisy = process.corrupt(NOISE.keys, TOKENS, time)
+
+        def denoise(state, time):
+            return task.denoiser({}, state, time)
+
+        return noisy, task.remask(PARAMS, BATCHES, denoise, NOISE.keys, noisy, time)
+
+    noisy, state = (np.asarray(array) for array in run())
+    masked = state == process.mask_id
+    counted, errors = (np.asarray(array).repeat(process.subtokens, axis=1) for array in (WEIGHTS > 0, is_error))
+    number = np.ceil(0.999 * np.asarray(time, np.float64) * counted.sum(axis=1))
+    np.testing.assert_array_equal(masked.sum(axis=1), number)
+    assert not (masked & ~counted).any()
+    errors = errors & counted
+    np.testing.assert_array_equal((masked & errors).sum(axis=1), np.minimum(number, errors.sum(axis=1)))
+    # Positions that are not masked again have their clean value or the first draw.
+    unmasked, clean = noisy != process.mask_id, np.asarray(process.encode(TOKENS))
+    unchanged = ~masked & (unmasked | ~counted)
+    np.testing.assert_array_equal(state[unchanged], clean[unchanged])
+    prediction = np.asarray(process.encode(jnp.full((BATCH, LENGTH), 2)))
+    hidden = (~unmasked).reshape(BATCH, LENGTH, -1).all(axis=-1).repeat(process.subtokens, axis=1)
+    drawn = ~masked & hidden & counted
+    assert drawn.any()
+    np.testing.assert_array_equal(state[drawn], prediction[drawn])
+
+
+def test_own_masks_leave_errors_of_the_first_draw():
+    """Wrong tokens of the first draw that are not masked again remain errors."""
+    plain = examples(objective(), PARAMS, BATCHES, at_time(0.5))
+    again = examples(objective(own_masks=True), PARAMS, BATCHES, at_time(0.5))
+    assert not np.any(plain.labels * ~plain.drawn)
+    assert np.any(again.labels * ~again.drawn)
+    np.testing.assert_array_equal(again.drawn.sum(axis=1), np.ceil(0.999 * 0.5 * WEIGHTS.sum(axis=1)))
+
+
+# Independence of the batch.
+
+
+def flat(params, noisy, time, cond=None, memory=None, *, keys=None):
+    """A denoiser with equal logits for all tokens."""
+    return jnp.zeros((len(noisy), LENGTH, VOCAB))
+
+
+def settings():
+    everything = Augment(uniform=0.2, unigram=0.2, shuffle=0.7)
+    for labels in ("one_step", "corruption", "consistency"):
+        draw = Draw if labels == "one_step" else Sure
+        yield objective(by_quarter, labels=labels, draw=draw, augment=everything)
+    yield objective(flat, draw=Draw, own_masks=True, augment=Augment(semantic=0.3))
+    yield objective(flat, process=PRIME, draw=Draw, labels="consistency")
+
+
+@pytest.mark.parametrize("task", list(settings()), ids=["one_step", "corruption", "consistency", "own_masks", "digits"])
+def test_noise_of_an_example_does_not_depend_on_the_batch(task):
+    whole = examples(task, PARAMS, BATCHES, NOISE)
+    rows = jnp.array([2, 1])
+    part = examples(
+        task,
+        PARAMS,
+        {name: array[rows] for name, array in BATCHES.items()},
+        Draws(NOISE.keys[rows], NOISE.uniform[rows]),
+    )
+    for all_rows, two in zip(whole, part, strict=True):
+        np.testing.assert_array_equal(all_rows[rows], two)
+    other = examples(task, PARAMS, BATCHES, NOISE._replace(keys=fold(NOISE.keys, 1)))
+    assert np.any(whole.state != other.state)
+    assert whole.state.max() < task.process.mask_id, "a full state has no masks"

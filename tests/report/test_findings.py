@@ -1,0 +1,181 @@
+"""Figures in the findings are those of the committed rows.
+
+A figure that comes from rows is followed by a comment that names them,
+
+    2.004 ± 0.027<!-- quickstart: MDLM, bits_per_byte -->
+
+which is TABLE: ROW, METRIC. It is computed again from experiments/results/TABLE.local.jsonl and compared at the printed
+precision. A figure is a mean over seeds, then optionally ± its standard error, (±) half the 95 % interval over sets of
+samples, or [low, high], a 95 % interval. In place of ROW there may be
+
+    FIRST minus SECOND     the difference of two rows, paired by seed, or by set where there is one seed
+    FIRST over SECOND      the ratio of their means
+    FIRST against BASE     the perplexity relative to that of the temperature curve of BASE at the same entropy, in %
+
+A paragraph or a table with other decimal numbers says in a comment where they come from, `<!-- source: ... -->`.
+"""
+
+import functools
+import math
+import re
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffusion.metrics.statistics import Interval, by_seed, mean_and_error, student
+from diffusion.report.rows import read_rows
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+# Fewest figures that are marked in each text: raise these with the text, so that marks are not lost.
+FEWEST = {
+    "README": 80,
+    "findings/prime": 58,
+    "findings/scmdm": 59,
+    "findings/gstar": 126,
+    "findings/lidar": 97,
+    "findings/fastdiss": 105,
+}
+
+NUMBER = r"[+-]?\d+(?:\.\d+)?"
+FIGURE = re.compile(
+    rf"(?P<mean>{NUMBER})(?P<percent> ?%)?"
+    rf"(?: ± (?P<error>{NUMBER})(?: ?%)?)?"
+    rf"(?: \(± (?P<half>{NUMBER})(?: ?%)?\))?"
+    rf"(?: \[(?P<low>{NUMBER}), (?P<high>{NUMBER})\])?"
+    r"\**<!-- (?P<table>\w+): (?P<rows>.+?), (?P<metric>[\w/]+) -->"
+)
+# Decimals that are settings, versions or parts of names, and no results.
+SETTINGS = re.compile(
+    r"<!-- .*? -->|`[^`]*`|\]\([^)]*\)|arXiv \d+\.\d+|"
+    r"(?:eta|temperatures?|lambda|level|from|F =|diffusion) \d+\.\d+",
+    re.IGNORECASE,
+)
+
+
+@functools.cache
+def take_rows(table):
+    """The committed rows of a table."""
+    rows = read_rows(EXPERIMENTS / "results" / f"{table}.local.jsonl")
+    assert rows, f"experiments/results/{table}.local.jsonl: no rows"
+    return rows
+
+
+def numbers(table, row, metric):
+    """The metric of a row by seed."""
+    found = by_seed(take_rows(table), row, metric)
+    assert found, f"{table}: no row {row!r} with the metric {metric}"
+    return found
+
+
+def differences(table, first, second, metric):
+    """first - second, by seed; by set of samples where there is one seed and both rows keep their sets."""
+    one, other = numbers(table, first, metric), numbers(table, second, metric)
+    shared = sorted(one.keys() & other.keys())
+    if len(shared) > 1:
+        return [one[seed] - other[seed] for seed in shared]
+    sets = [row.get("sets", []) for name in (first, second) for row in take_rows(table) if row["row"] == name]
+    sets = [found for found in sets if found]
+    if len(sets) == 2:
+        return [left[metric] - right[metric] for left, right in zip(*sets, strict=True)]
+    return [one[seed] - other[seed] for seed in shared]
+
+
+def gaps(table, first, base, metric):
+    """log(perplexity / the base's at the same entropy) by seed, where the base's temperatures reach that entropy."""
+    assert metric == "generative_perplexity", f"{table}: `against` is for generative_perplexity, not {metric}"
+    names = {row["row"] for row in take_rows(table)}
+    curve = [name for name in names if name == base or name.startswith(f"{base}, temperature ")]
+    found = []
+    for seed, entropy in numbers(table, first, "entropy").items():
+        points = sorted(
+            (numbers(table, name, "entropy")[seed], math.log(numbers(table, name, metric)[seed])) for name in curve
+        )
+        entropies, levels = zip(*points, strict=True)
+        if entropies[0] <= entropy <= entropies[-1]:
+            own = math.log(numbers(table, first, metric)[seed])
+            found.append(own - float(np.interp(entropy, entropies, levels)))
+    assert found, f"{table}: the curve of {base!r} does not reach the entropy of {first!r}"
+    return found
+
+
+def interval(samples):
+    """Mean, standard error and 95 % interval; of a single number without a spread."""
+    if len(samples) > 1:
+        return student(samples)
+    return Interval(samples[0], 0.0, math.nan, math.nan, 1)
+
+
+def compute(table, rows, metric, percent=False):
+    """What a mark stands for: mean, error, half, low and high."""
+    if " against " in rows:
+        found = interval(gaps(table, *rows.split(" against "), metric))
+        mean, low, high = (100 * math.expm1(value) for value in (found.mean, found.low, found.high))
+        return {"mean": mean, "low": low, "high": high}
+    factor = 100 if percent else 1
+    if " over " in rows:
+        first, second = (statistics.fmean(numbers(table, row, metric).values()) for row in rows.split(" over "))
+        return {"mean": factor * first / second}
+    if " minus " in rows:
+        found = interval(differences(table, *rows.split(" minus "), metric))
+        return {name: factor * getattr(found, name) for name in ("mean", "error", "low", "high")}
+    samples = list(numbers(table, rows, metric).values())
+    mean, error = mean_and_error(samples)
+    values = {"mean": factor * mean, "error": factor * error}
+    halves = by_seed(take_rows(table), rows, f"{metric}_interval")
+    return values | ({"half": factor * statistics.fmean(halves.values())} if halves else {})
+
+
+def printed_as(text, value):
+    """Whether `text` is `value` at the precision of the text."""
+    decimals = len(text.partition(".")[2])
+    return float(text) == float(f"{value:.{decimals}f}")
+
+
+def texts():
+    """Every text that may hold marked figures, by its name."""
+    paths = [EXPERIMENTS / "README.md", *sorted((EXPERIMENTS / "findings").glob("*.md"))]
+    return {str(path.relative_to(EXPERIMENTS).with_suffix("")): path.read_text() for path in paths}
+
+
+@pytest.mark.parametrize("name", sorted(texts()))
+def test_marked_figures_are_those_of_the_committed_rows(name):
+    text = texts()[name]
+    figures = list(FIGURE.finditer(text))
+    marks = re.findall(r"<!-- (?!source: |measured: ).*?-->", text, re.DOTALL)
+    unread = set(marks) - {figure[0][figure[0].index("<!--") :] for figure in figures}
+    assert not unread, f"{name}: marks that follow no figure: {sorted(unread)[:3]}"
+    wrong = []
+    for figure in figures:
+        values = compute(figure["table"], figure["rows"], figure["metric"], bool(figure["percent"]))
+        for part in ("mean", "error", "half", "low", "high"):
+            if figure[part] is not None and not printed_as(figure[part], values.get(part, math.nan)):
+                wrong.append(f"{figure[0]}: {part} is {values.get(part)}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(("name", "fewest"), sorted(FEWEST.items()))
+def test_as_many_figures_are_marked_as_before(name, fewest):
+    assert len(FIGURE.findall(texts()[name])) >= fewest
+
+
+@pytest.mark.parametrize("name", sorted(texts()))
+def test_other_decimals_say_where_they_come_from(name):
+    """Blocks are parted by blank lines; a text that begins with a source says it for all of it."""
+    text = texts()[name]
+    if re.match(r"# .*\n\n<!-- source: ", text):
+        return
+    blocks = re.split(r"\n\s*\n", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    unmarked = []
+    for block in blocks:
+        rest = SETTINGS.sub("", FIGURE.sub("", block))
+        if "<!-- source: " not in block and (found := re.findall(r"\d+\.\d+", rest)):
+            unmarked.append(f"{found[:3]} in {block[:80]!r}")
+    assert not unmarked, "\n".join(unmarked)
+
+
+def test_a_wrong_figure_is_found():
+    """2.004 is right, 2.005 is not: the comparison is at the printed precision."""
+    value = compute("quickstart", "MDLM", "bits_per_byte")["mean"]
+    assert printed_as(f"{value:.3f}", value) and not printed_as(f"{value + 0.001:.3f}", value)

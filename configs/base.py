@@ -29,7 +29,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
             start="",  # row of the same table whose weights initialize training
             checkpoint="",  # folder of converted or trained weights that train starts from, and evaluate and sample use
             data=dict(
-                source="python_stdlib",  # see README, "Data"
+                source="python_stdlib",  # see configs/README.md
                 path="",  # file or folder of the source; python_stdlib needs none
                 # bytes, characters, bpe (trained on the source), gpt2, wordpiece, file; values for images, smiles for
                 # qm9, nucleotides for splice_sites, genomes_small and ten_species

@@ -78,6 +78,8 @@ def gaps(rows: list[dict], curves: dict[int, list[tuple[float, float]]], name: s
 def compared(rows: Iterable[dict], base: str, match: str = "") -> list[str]:
     """The rows that `match` finds, else those with as many steps as the base; none are its own temperatures."""
     sampled = [row for row in rows if row["verb"] == "sample" and row["config"]["sample"]["policy"] != "data"]
+    # Rows that fill gaps have neither perplexity nor entropy.
+    sampled = [row for row in sampled if PERPLEXITY in row["metrics"]]
     steps = next((row["config"]["sample"]["steps"] for row in sampled if row["row"] == base), None)
     if steps is None:
         raise ValueError(f"--base: no samples of {base!r} among these rows")

@@ -30,6 +30,7 @@ ROWS = [
     row("Beyond it", 0, 3.5, 40.0),
     row(f"{BASE}, low precision", 0, 2.5, math.exp(2.0)),
     row("Other steps", 0, 2.5, 10.0, steps=16),
+    row("Gaps", 0, 2.5, 1.0) | {"metrics": {"infill_exact": 0.5}},
 ]
 
 

@@ -10,6 +10,7 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from diffusion.report.rows import commit
 from diffusion.train.weights import check_weights
 from experiments import evaluate, families, sample, table, train
 from experiments.families import family_of
@@ -109,7 +110,7 @@ def check_needs(job: Job, workdir: Path) -> None:
 
 
 def run_jobs(jobs: list[Job], workdir: Path) -> list[dict]:
-    """Run jobs in order, saying which; those that are done are only read.
+    """Run jobs in order, saying which; those that are done are only read, and named where the code was another one.
 
     Raises:
       ValueError: when the config of any of them is wrong, before the first one runs.
@@ -117,14 +118,17 @@ def run_jobs(jobs: list[Job], workdir: Path) -> list[dict]:
     runs = {job.id: prepare(job, workdir) for job in jobs if not job.done(workdir)}
     if jax.process_index() == 0:
         atomic_write(workdir / "README.md", LAYOUT)
-    rows = []
+    rows, here = [], commit()
     for number, job in enumerate(jobs, 1):
-        state = "done before" if job.done(workdir) else "running"
-        print(f"[{number}/{len(jobs)}] {job.verb} {job.row!r}, seed {job.seed}: {state} ({job.id})", file=sys.stderr)
-        if job.done(workdir):
-            result = json.loads((job.folder(workdir) / "result.json").read_text())
-        else:
-            result = execute(runs.pop(job.id))
+        done = job.done(workdir)
+        result = json.loads((job.folder(workdir) / "result.json").read_text()) if done else {}
+        state = "done before" if done else "running"
+        other = f", at commit {result['commit']}, not {here}" if done and result.get("commit", here) != here else ""
+        print(
+            f"[{number}/{len(jobs)}] {job.verb} {job.row!r}, seed {job.seed}: {state} ({job.id}{other})",
+            file=sys.stderr,
+        )
+        result = result if done else execute(runs.pop(job.id))
         # Rows of two tables may share a job; the row is named by the table that asks.
         rows.append(result | {"row": job.row})
     return rows

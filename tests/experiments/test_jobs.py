@@ -249,6 +249,13 @@ def test_a_job_is_done_when_its_result_is_whole(tmp_path):
     assert run.run_jobs([job], tmp_path) == [{"row": "AR"}], "a job that is done is read, not run"
 
 
+def test_a_result_of_another_commit_is_named(tmp_path, capsys):
+    job = Job("train-x-1", "train", "AR", 0, {}, {})
+    atomic_write(job.folder(tmp_path) / "result.json", '{"commit": "0123456789ab"}')
+    run.run_jobs([job], tmp_path)
+    assert "done before (train-x-1, at commit 0123456789ab, not " in capsys.readouterr().err
+
+
 def test_a_job_whose_need_is_not_done_says_so_and_writes_nothing(tmp_path):
     job = Job("sample-y-2", "sample", "AR", 0, {"weights": "train-x-1"}, {})
     with pytest.raises(ValueError, match=r"sample-y-2 needs train-x-1, which is not done; run that job first"):

@@ -1,6 +1,7 @@
 """The verb `run`: every job of a table that is not done yet, then the table; and single rows for the other verbs."""
 
 import json
+import os
 import sys
 from itertools import islice
 from pathlib import Path
@@ -10,9 +11,10 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from diffusion.report.rows import commit
+from diffusion.report.rows import commit, read_rows
+from diffusion.report.tables import Column
 from diffusion.train.weights import check_weights
-from experiments import evaluate, families, sample, table, train
+from experiments import evaluate, families, reproduced, sample, table, train
 from experiments.families import family_of
 from experiments.plan import (
     Job,
@@ -135,11 +137,15 @@ def run_jobs(jobs: list[Job], workdir: Path) -> list[dict]:
 
 
 def run_table(module: ModuleType, config: ConfigDict, workdir: Path, publish: bool) -> None:
-    """All jobs of a table, then the table, its plots and its samples."""
+    """All jobs of a table, then the table, its plots and samples, and whether the committed figures are reproduced."""
     jobs = plan(list(module.rows(config)), config)
     rows = run_jobs(jobs, workdir)
     if jax.process_index() == 0:
+        source = table.PUBLISHED / "results" / f"{config.table}.{config.variant}.jsonl"
+        committed = read_rows(source)
         table.write(module, config, rows, workdir, publish)
+        columns = [Column(*column) for column in module.TABLE["columns"]]
+        print(reproduced.report(columns, rows, committed, os.path.relpath(source)))
 
 
 def run_row(module: ModuleType, config: ConfigDict, verb: str, name: str, overrides: dict, workdir: Path) -> None:

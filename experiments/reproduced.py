@@ -1,0 +1,87 @@
+"""Whether the rows of a run reproduce the committed ones of the same table and scale.
+
+For each metric of the table's columns, new seeds are compared with the committed seeds by the prediction interval
+
+    |mean(new) - mean(committed)| <= t_{n - 1} s sqrt(1 / n + 1 / m),
+
+with s the standard deviation of n committed seeds, m new seeds and Student's t at 99 %. Seeds alone vary in s: other
+processors, numbers of threads and versions add to it, so that a difference is a reason to look, not an error.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from scipy.special import stdtrit
+
+from diffusion.report.tables import Column, terminal, values
+
+LEVEL = 0.99
+TIMES = ("seconds", "rerank_seconds", "lookahead_seconds")  # prefixes of metrics that are of the machine
+
+
+class Comparison(NamedTuple):
+    """One metric of one row: means, and the difference in units of its standard deviation under equal settings."""
+
+    row: str
+    column: Column
+    here: float
+    committed: float
+    deviations: float | None  # None: fewer than two committed seeds
+    limit: float
+
+    @property
+    def verdict(self) -> str:
+        """One of reproduced, differs, or not judged."""
+        if self.deviations is None:
+            equal = math.isclose(self.here, self.committed, rel_tol=1e-6)
+            return "reproduced" if equal else "not judged (one committed seed)"
+        return "reproduced" if abs(self.deviations) <= self.limit else "differs"
+
+
+def compare(column: Column, row: str, here: Sequence[float], committed: Sequence[float]) -> Comparison:
+    """Compare new seeds of one metric with the committed ones."""
+    gap = statistics.fmean(here) - statistics.fmean(committed)
+    means = statistics.fmean(here), statistics.fmean(committed)
+    if len(committed) < 2:
+        return Comparison(row, column, *means, None, 0.0)
+    scale = statistics.stdev(committed) * math.sqrt(1 / len(committed) + 1 / len(here))
+    limit = float(stdtrit(len(committed) - 1, (1 + LEVEL) / 2))
+    # Metrics without any spread, such as counts, are equal or not.
+    deviations = gap / scale if scale else 0.0 if math.isclose(*means, rel_tol=1e-6, abs_tol=1e-12) else math.inf
+    return Comparison(row, column, *means, deviations, limit)
+
+
+def comparisons(columns: list[Column], rows: list[dict], committed: list[dict]) -> list[Comparison]:
+    """All metrics of columns that both sides have, but for times."""
+    found = []
+    for name in dict.fromkeys(row["row"] for row in rows):
+        for column in columns:
+            here, there = values(rows, name, column.key), values(committed, name, column.key)
+            if here and there and not column.key.startswith(TIMES):
+                found.append(compare(column, name, here, there))
+    return found
+
+
+def report(columns: list[Column], rows: list[dict], committed: list[dict], source: str) -> str:
+    """The comparison for the terminal: a line for each difference, and how many metrics were reproduced."""
+    every = comparisons(columns, rows, committed)
+    if not every:
+        return ""
+    lines = [
+        [
+            each.row,
+            each.column.title,
+            format(each.here, each.column.format),
+            format(each.committed, each.column.format),
+            "" if each.deviations is None else f"{each.deviations:+.1f} (limit {each.limit:.1f})",
+            each.verdict,
+        ]
+        for each in every
+        if each.verdict != "reproduced"
+    ]
+    reproduced, differ = (sum(each.verdict == verdict for each in every) for verdict in ("reproduced", "differs"))
+    text = f"Compared with {source}: {reproduced} of {len(every)} figures reproduced, {differ} differ."
+    headings = ["row", "figure", "here", "committed", "standard deviations", "verdict"]
+    return text + (f"\n\n{terminal(headings, lines)}" if lines else "")

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,7 +134,7 @@ def page(heading: Heading, data: dict[str, Any]) -> str:
 def changes(states: Int[np.ndarray, "S L"]) -> list[list[int]]:
     """Return position, value, position, value, ... of what differs from the state before, for states 1 .. S - 1."""
     found = []
-    for before, after in zip(states[:-1], states[1:], strict=True):
+    for before, after in itertools.pairwise(states):
         positions = np.flatnonzero(before != after)
         found.append(np.stack([positions, after[positions]], axis=1).reshape(-1).tolist())
     return found

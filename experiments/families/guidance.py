@@ -127,8 +127,8 @@ def active_steps(config: ConfigDict, path: solvers.TimeGrid) -> tuple[np.ndarray
 def method(config: ConfigDict, system: System, reward: Reward, summary: Callable[..., Any] | None = None) -> Method:
     """The sampler of a config for a batch of prompts.
 
-    With `summary`, see `sample_gaussian`, `draw` also returns the summaries of all steps, before the best of several
-    samples are chosen.
+    With `summary`, see `sample_gaussian`, `draw` also returns the last states, of which the best of several samples are
+    chosen, with the summaries of all steps.
 
     Raises:
       ValueError: see `check_guided`.
@@ -164,10 +164,11 @@ def method(config: ConfigDict, system: System, reward: Reward, summary: Callable
             resample = Steering(value, count, strengths["steering"], steering.potential, steering.adaptive)
         predict = guided(predict, chain(options.method, value, ahead, strengths))
         x, shown = sample_gaussian(predict, keys.reshape(-1), shape, grid, carry, resample, summary)
+        last = x
         if options.method == "best_of":
             x = best(x, value(x), len(keys), options.images)
         images = x.reshape(len(keys), -1, *shape)
-        return (images, shown) if summary else images
+        return (images, (last, shown)) if summary else images
 
     ahead_sampler = lookahead_sampler(config, system, shape) if uses_lookahead else None
     strengths = {

@@ -58,7 +58,7 @@ class Drawing:
         return self.model.params, self.model.reward_params, drawn, conditioning, given, strengths
 
     def traced(self, chosen: Int[np.ndarray, " P"]) -> tuple[Any, Any]:
-        """Pictures of some slots of the first set, drawn again in one batch, and the summaries of all steps."""
+        """Pictures of some slots of the first set, drawn again in one batch, with what the method says of all steps."""
         ahead = self.load_lookahead(0)[0] if self.made.lookahead is not None else None
         size, _ = next(self.batches("tracing"))
         inputs = self.inputs(0, np.resize(chosen, len(size)), ahead)

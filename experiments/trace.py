@@ -144,9 +144,9 @@ def picture_page(run: Run) -> str:
     # Of several pictures those are kept that are among the samples.
     drawn = last.reshape(groups)
     kept = (drawn[:, :, None] == images[:, None]).all(axis=(-3, -2, -1)).any(axis=2)
-    facts = {"method": options.method, "steps": config.sample.steps, "solver": options.solver, "path": options.path}
+    facts = {"method": options.method, "steps": len(acting), "solver": options.solver, "path": options.path}
     facts |= {"guidance": f"{options.guidance:g}"} if run.family is not exact else {}
-    curves = {"noise level sigma, of x_t": path.sigma, "signal level alpha, of x_t": path.alpha}
+    curves = {"sigma, the noise level of the state": path.sigma, "alpha, its level of signal": path.alpha}
     return pages.picture_page(
         heading(run, facts),
         [f"{slots[slot].prompt}" for slot in chosen],

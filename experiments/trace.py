@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 from ml_collections import ConfigDict
 
 from diffusion.data.arrays import SHAPES
@@ -105,12 +105,14 @@ def symbols_of(
     if shape is not None:
         # Halves of pixels are shown as they are, other values as brightness.
         values = (known if shape[2] == 2 else known * 255 // (tokenizer.vocab_size - 1)).tolist()
-    names = [name_of(tokenizer, token, code, mask) for token, code, mask in zip(tokens, codes, masks, strict=True)]
-    names = [""] * len(names) if shape is not None else names
+    names = [""] * len(codes)
+    if shape is None:
+        rows = zip(tokens.tolist(), codes, masks, strict=True)
+        names = [name_of(tokenizer, token, code, mask) for token, code, mask in rows]
     return numbers.reshape(*states.shape[:2], -1), Symbols(names, masks.mean(axis=1).tolist(), values, apart)
 
 
-def name_of(tokenizer: Tokenizer, token: int, code: Int[np.ndarray, " l"], mask: np.ndarray) -> str:
+def name_of(tokenizer: Tokenizer, token: int, code: Int[np.ndarray, " l"], mask: Bool[np.ndarray, " l"]) -> str:
     """The text of a token, or the known sub-tokens of a part of one."""
     if mask.all():
         return ""

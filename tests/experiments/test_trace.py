@@ -11,6 +11,7 @@ from experiments.tasks import token_sampling
 from tests.report.test_trace import data_of, decoded
 
 TEXT, SHAPES = "--config=configs/quickstart.py:debug", "--config=configs/lidar_shapes.py:debug"
+EMBEDDING = "--config=configs/fastdiss_text.py:debug"
 ROW = "--row=MDLM, ancestral, 4 steps"
 
 
@@ -49,7 +50,8 @@ def test_the_first_samples_of_a_job_that_is_done(cli, tmp_path, told, monkeypatc
                 state[position] = symbol
         # Bytes that are no text by themselves have equal names; each token has a symbol of its own.
         assert [symbols.setdefault(int(token), symbol) for token, symbol in zip(tokens, state, strict=True)] == state
-        assert all(data["names"][symbol] == chr(token) for token, symbol in zip(tokens, state) if token < 128)
+        shown = zip(tokens, state, strict=True)
+        assert all(data["names"][symbol] == chr(token) for token, symbol in shown if token < 128)
         joined = b"".join(b"<|endoftext|>" if token == 256 else bytes([token]) for token in tokens.tolist())
         assert joined.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n") == text
     assert len(set(symbols.values())) == len(symbols)
@@ -79,7 +81,7 @@ def test_pictures_are_those_of_the_job(cli, tmp_path):
         (["sample", TEXT, "--row=AR"], "--trace: an autoregressive model has no denoising steps"),
         (["sample", TEXT, "--row=Held-out text"], "--trace: held-out data have no denoising steps"),
         (["sample", TEXT, ROW, "--config.sample.length=64"], "--trace: shows one window; leave --config.sample.len"),
-        (["sample", "--config=configs/fastdiss_text.py:debug"], "--trace: shows masked diffusion, and Gaussian diff"),
+        (["sample", EMBEDDING, "--row=standard, 2 steps"], "--trace: shows masked diffusion, and Gaussian diff"),
     ],
     ids=["train", "causal", "data", "windows", "embedding"],
 )

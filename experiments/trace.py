@@ -73,6 +73,10 @@ def token_page(run: Run) -> str:
     count = states.shape[1]
     label = token_sampling.labels(run)
     captions = [f"sample {index}" + ("" if label is None else f", class {label[index]}") for index in range(count)]
+    # Their digits are those of no token somewhere, so that they are not among the samples.
+    broken = np.any(np.asarray(process.decode(found.states[-1])) >= process.vocabulary, axis=1).tolist()
+    if process.subtokens > 1:
+        captions = [text + ", left out" * bad for text, bad in zip(captions, broken, strict=True)]
     levels = np.asarray(process.schedule.masked(times.astype(np.float64)))
     errors = None if errors is None else errors[..., :: process.subtokens]
     facts = {"policy": policy(options), "steps": len(guided)} | {name: options[name] for name in OPTIONS}

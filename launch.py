@@ -14,6 +14,7 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
               python launch.py evaluate --config=configs/quickstart.py:local --row=MDLM --config.evaluate.draws=4
   sample    print samples of one row's model
               python launch.py sample --config=configs/quickstart.py:local --row=MDLM --config.sample.prompt="import "
+              python launch.py sample --config=configs/quickstart.py:local --row=MDLM --trace    # and trace.html
   table     write a table anew from the rows that are there (--results: the committed ones)
               python launch.py table --config=configs/quickstart.py:local
   plan      print the jobs of a table as JSON lines, for `run --jobs`
@@ -22,6 +23,9 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
               python launch.py compile --config=configs/mdlm_owt.py:paper --topology=v5e:4x4
   convert   weights of a public PyTorch checkpoint (MDLM or GPT-2) into a folder for --config.checkpoint
               python launch.py convert --from=gpt2 --checkpoint=model.safetensors --workdir=weights/gpt2
+
+`sample --trace` also writes trace.html to the job's folder: a page that plays the steps of the first samples. It is for
+masked diffusion and for pictures from prompts. A job that is done is not run again for it.
 
 Exit status: 0 done; 1 a training diverged or a job failed; 2 bad input, named in one line; 143 stopped by a signal.
 """
@@ -39,6 +43,7 @@ VERBS = ("run", "train", "evaluate", "sample", "table", "plan", "compile", "conv
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file and variant, FILE[:VARIANT].")
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for jobs, caches and tables.")
 ROW = flags.DEFINE_string("row", "", "Row of the table (train, evaluate, sample).")
+TRACE = flags.DEFINE_boolean("trace", False, "Also write trace.html, which plays the steps (sample).")
 JOBS = flags.DEFINE_string("jobs", "", "File of JSON lines written by `plan` (run).")
 INDEX = flags.DEFINE_integer("index", None, "Which job of --jobs to run, from 0 (run); all of them without it.")
 PUBLISH = flags.DEFINE_boolean("publish", False, "Also write rows and tables to experiments/ (run, table).")
@@ -119,6 +124,8 @@ def load_table(name: str) -> ModuleType:
 def dispatch(verb: str) -> None:
     """Hand over to the verb; imports are here so that a mistake on the command line is answered at once."""
     workdir = Path(WORKDIR.value)
+    if TRACE.value and verb != "sample":
+        raise ValueError(f"--trace: shows the steps of samples, and goes with sample, not with {verb}; leave it out")
     if verb == "compile" and TOPOLOGY.value:
         # The topology's compiler runs on the host: accelerators that happen to be there are left alone.
         os.environ["JAX_PLATFORMS"] = "cpu"
@@ -169,7 +176,7 @@ def dispatch(verb: str) -> None:
         ahead_of_time.run(module, config, ROW.value, TOPOLOGY.value, workdir, overrides)
     else:
         overrides = config_flags.get_override_values(flag)
-        run.run_row(module, config, verb, ROW.value, overrides, workdir)
+        run.run_row(module, config, verb, ROW.value, overrides, workdir, TRACE.value)
 
 
 def main(argv: list[str]) -> None:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from diffusion.report.rows import commit, read_rows
 from diffusion.report.tables import Column
 from diffusion.train.weights import check_weights
-from experiments import evaluate, families, reproduced, sample, table, train
+from experiments import evaluate, families, reproduced, sample, table, trace, train
 from experiments.families import family_of
 from experiments.plan import (
     Job,
@@ -36,7 +36,8 @@ LAYOUT = """# What is in this folder
 
 - `jobs/VERB-NAME-HASH/`: one job, named by the hash of its config. `config.json` is what it ran with, `result.json` its
   numbers with commit, versions, device and data hash. A training also has `metrics.jsonl` (one record a line),
-  `checkpoints/` (to resume) and `weights/` (averaged, for --config.checkpoint); sampling has `samples.txt`.
+  `checkpoints/` (to resume) and `weights/` (averaged, for --config.checkpoint); sampling has `samples.txt`, and
+  after `sample --trace` `trace.html`, which plays its steps.
 - `tables/TABLE.VARIANT/`: `table.md`, its plots, `samples.md`, and `rows.jsonl`, the results that it was made of.
 - `cache/`: packed data, trained tokenizers, compiled programs; safe to delete.
 
@@ -148,10 +149,13 @@ def run_table(module: ModuleType, config: ConfigDict, workdir: Path, publish: bo
         print(reproduced.report(columns, rows, committed, os.path.relpath(source)))
 
 
-def run_row(module: ModuleType, config: ConfigDict, verb: str, name: str, overrides: dict, workdir: Path) -> None:
+def run_row(
+    module: ModuleType, config: ConfigDict, verb: str, name: str, overrides: dict, workdir: Path, traced: bool = False
+) -> None:
     """One verb for one row; fields given on the command line win over the row's.
 
-    A checkpoint is what `train` starts from, and what `evaluate` and `sample` use as it is.
+    A checkpoint is what `train` starts from, and what `evaluate` and `sample` use as it is. With `traced`, samples get
+    a page that plays their steps.
     """
     rows = list(module.rows(config))
     own = [row | {"overrides": without(row["overrides"], overrides)} for row in rows]
@@ -162,10 +166,27 @@ def run_row(module: ModuleType, config: ConfigDict, verb: str, name: str, overri
         settings["start"] = ""
     wanted = [dict(name=row["name"], overrides=settings, verbs=(verb,))]
     config.seeds = config.seeds[:1]
-    results = run_jobs(plan(wanted, config, rows), workdir)
+    jobs = plan(wanted, config, rows)
+    job = next(job for job in jobs if job.verb == verb and job.row == row["name"])
+    if traced:
+        trace.check(ConfigDict(job.config))
+    done = job.done(workdir)
+    report = next(result for result in run_jobs(jobs, workdir) if result["job"] == job.id)
     if jax.process_index() == 0:
-        report = next(result for result in results if result["verb"] == verb and result["row"] == row["name"])
         print(table.describe(report, workdir))
+    if traced:
+        write_trace(job, workdir, done)
+
+
+def write_trace(job: Job, workdir: Path, done: bool) -> None:
+    """The page of a job's steps, for which its first samples are drawn again; one that was `done` is not run again."""
+    weights = job.needs.get("weights") or job.config["checkpoint"]
+    origin = f" from the weights of {weights}" if weights else ""
+    only = "; the job is done, and the trace alone is made" if done else ""
+    print(f"trace: the first samples are drawn again{origin}{only}", file=sys.stderr)
+    path = trace.write(prepare(job, workdir))
+    if jax.process_index() == 0:
+        print(f"wrote {path}")
 
 
 def first_row(rows: list[dict], config: ConfigDict, verb: str) -> str:

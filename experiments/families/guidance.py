@@ -48,7 +48,7 @@ class Method(NamedTuple):
     `lookahead(params, keys, conditioning)` gives cheap samples [P, particles, ...] for `ahead`; None for other methods.
     """
 
-    draw: Callable[..., Array]
+    draw: Callable[..., Any]
     strengths: dict[str, float]
     draws: int
     lookahead: Callable[..., Array] | None
@@ -124,8 +124,11 @@ def active_steps(config: ConfigDict, path: solvers.TimeGrid) -> tuple[np.ndarray
     return acting, weighed
 
 
-def method(config: ConfigDict, system: System, reward: Reward) -> Method:
+def method(config: ConfigDict, system: System, reward: Reward, summary: Callable[..., Any] | None = None) -> Method:
     """The sampler of a config for a batch of prompts.
+
+    With `summary`, see `sample_gaussian`, `draw` also returns the last states, of which the best of several samples are
+    chosen, with the summaries of all steps.
 
     Raises:
       ValueError: see `check_guided`.
@@ -148,7 +151,7 @@ def method(config: ConfigDict, system: System, reward: Reward) -> Method:
         conditioning: Conditioning,
         ahead: Lookahead | None,
         strengths: dict[str, Array],
-    ) -> Array:
+    ) -> Any:
         count = keys.shape[1]
         predict, carry = conditional_prediction(config, system, params, conditioning, count)
 
@@ -160,10 +163,12 @@ def method(config: ConfigDict, system: System, reward: Reward) -> Method:
         if "steering" in options.method:
             resample = Steering(value, count, strengths["steering"], steering.potential, steering.adaptive)
         predict = guided(predict, chain(options.method, value, ahead, strengths))
-        x, _ = sample_gaussian(predict, keys.reshape(-1), shape, grid, carry, resample)
+        x, shown = sample_gaussian(predict, keys.reshape(-1), shape, grid, carry, resample, summary)
+        last = x
         if options.method == "best_of":
             x = best(x, value(x), len(keys), options.images)
-        return x.reshape(len(keys), -1, *shape)
+        images = x.reshape(len(keys), -1, *shape)
+        return (images, (last, shown)) if summary else images
 
     ahead_sampler = lookahead_sampler(config, system, shape) if uses_lookahead else None
     strengths = {

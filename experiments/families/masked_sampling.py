@@ -94,8 +94,8 @@ def windowed_sampler(config: ConfigDict, system: System) -> Callable[..., Sample
     return windows
 
 
-def masked_sampler(config: ConfigDict, system: System) -> Callable:
-    """The scan over one window, on tokens or on their digits."""
+def masked_sampler(config: ConfigDict, system: System, trace: int = 0) -> Callable:
+    """The scan over one window, on tokens or on their digits, with the states of the first `trace` examples."""
     options, process = config.sample, system.masking
     for name in ("eta", "temperature"):
         if options.remask[name] < 0:
@@ -120,13 +120,17 @@ def masked_sampler(config: ConfigDict, system: System) -> Callable:
     if not isinstance(process, PartialMaskedDiffusion):
         # P2's confidence is that of the noised logits.
         draw = Draw(process.mask_id, options.precision, options.nucleus_rule, noised=options.policy == "p2")
-        made = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, options.cache, errors)
+        made = MaskedSampler(
+            system.denoiser, process, policy, draw, final, self_conditioning, options.cache, errors, trace
+        )
         return conditional(made, table)
     if options.precision != "exact":
         raise ValueError("sample.precision: mdlm_float32 is a rule for whole tokens; digits are drawn exact")
     token = Draw(process.codec.vocabulary, options.precision, options.nucleus_rule)
     draw = SubtokenDraw(process, token, independent=options.digits_draw == "marginal")
-    digits = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, options.cache, errors)
+    digits = MaskedSampler(
+        system.denoiser, process, policy, draw, final, self_conditioning, options.cache, errors, trace
+    )
     return conditional(partial(sample_tokens, digits, process), table)
 
 

@@ -134,10 +134,14 @@ def judged(run: Run, model: Model, images: Float[np.ndarray, "P N H W C"]) -> Fl
     return model.judge(jnp.asarray(images), jax.tree.map(jnp.asarray, model.conditioning))
 
 
+def shown_slots(slots: list[Slot]) -> list[int]:
+    """Which slots are rows of samples.png."""
+    return list(range(0, len(slots), max(1, len(slots) // ROWS)))[:ROWS]
+
+
 def draw_grid(run: Run, slots: list[Slot], images: Float[np.ndarray, "P N H W C"]) -> None:
     """samples.png, one prompt a row, samples.txt, which prompt is which row, and samples.npy, the same as bytes."""
-    every = max(1, len(slots) // ROWS)
-    shown = list(range(0, len(slots), every))[:ROWS]
+    shown = shown_slots(slots)
     codec = run.system.pixels
     tokens = np.asarray(codec.decode(jnp.asarray(images[shown].reshape(-1, *images.shape[2:]))))
     shape = codec.image

@@ -40,21 +40,30 @@ class Drawing:
         """Set `number`, with the seconds of all phases and of looking ahead alone."""
         ahead, before = self.load_lookahead(number) if self.made.lookahead is not None else (None, 0.0)
         images, seconds = [], 0.0
-        rows = batch_sharding(self.run.mesh)
-
-        def placed(tree, chosen):
-            return jax.device_put(take_rows(tree, chosen), rows)
-
         for chosen, share in self.batches("sampling"):
-            drawn = jax.device_put(self.keys("target", number, chosen, self.made.draws), rows)
-            conditioning, given = placed(self.model.conditioning, chosen), placed(ahead, chosen)
-            strengths = {name: jnp.float32(value) for name, value in self.made.strengths.items()}
-            inputs = (self.model.params, self.model.reward_params, drawn, conditioning, given, strengths)
-            made, spent = self.timed("draw", self.made.draw, inputs)
+            made, spent = self.timed("draw", self.made.draw, self.inputs(number, chosen, ahead))
             images.append(np.asarray(made))
             seconds += spent * share
         images = np.concatenate(images)[: len(self.slots)]
         return images, {"seconds_per_prompt": seconds + before, "lookahead_seconds_per_prompt": before}
+
+    def inputs(self, number: int, chosen: Int[np.ndarray, " P"], ahead: Lookahead | None) -> tuple:
+        """What `Method.draw` reads for some slots of a set, on all devices."""
+        rows = batch_sharding(self.run.mesh)
+        drawn = jax.device_put(self.keys("target", number, chosen, self.made.draws), rows)
+        conditioning, given = (
+            jax.device_put(take_rows(tree, chosen), rows) for tree in (self.model.conditioning, ahead)
+        )
+        strengths = {name: jnp.float32(value) for name, value in self.made.strengths.items()}
+        return self.model.params, self.model.reward_params, drawn, conditioning, given, strengths
+
+    def traced(self, chosen: Int[np.ndarray, " P"]) -> tuple[Any, Any]:
+        """Pictures of some slots of the first set, drawn again in one batch, with what the method says of all steps."""
+        ahead = self.load_lookahead(0)[0] if self.made.lookahead is not None else None
+        size, _ = next(self.batches("tracing"))
+        inputs = self.inputs(0, np.resize(chosen, len(size)), ahead)
+        with jax.set_mesh(self.run.mesh):
+            return jax.device_get(jax.jit(self.made.draw)(*inputs))
 
     def batches(self, what: str) -> Iterator[tuple[Int[np.ndarray, " P"], float]]:
         """The slots of every batch, the last one filled up, and the share of it that is wanted."""

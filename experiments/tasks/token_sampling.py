@@ -15,8 +15,10 @@ from tqdm import tqdm
 from diffusion.metrics.statistics import mean_over_sets
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import example_keys, named
+from diffusion.sampling.masked.sampler import Trace
 from diffusion.train.mesh import batch_sharding, check_batch, replicated
 from experiments import families
+from experiments.families.masked_sampling import masked_sampler
 from experiments.run_context import Run
 
 COLUMNS = ("tokens", "evaluations", "idle", "invalid", "predictor_evaluations")
@@ -191,6 +193,25 @@ def generate(run: Run, task: TokenTask) -> tuple[list[SampleSet], dict[str, floa
         valid = decodable(invalid)
     run.dataset.tokenizer.check(tokens[valid], special=False)
     return in_sets(tokens, label, valid, options.count), cost
+
+
+def traced(run: Run, task: TokenTask, most: int) -> Trace:
+    """The states of the first samples of `generate`, at most `most` of them: its first batch is drawn again."""
+    options = run.config.sample
+    count = options.count * options.repeats
+    sample = masked_sampler(run.config, run.system, min(most, count, options.batch))
+    indices = np.arange(options.batch)
+    filled = np.minimum(indices, count - 1)
+    prompt, label = initial_states(run, task), labels(run)
+    rows = batch_sharding(run.mesh)
+
+    def draw(params, root, prompt, indices, label):
+        return sample(params, example_keys(named(root, "sample"), indices), prompt, label).trace
+
+    classes = None if label is None else put_rows(label[filled], rows)
+    inputs = (put_rows(prompt[filled], rows), put_rows(indices, rows), classes)
+    with jax.set_mesh(run.mesh):
+        return jax.device_get(jax.jit(draw, out_shardings=replicated(run.mesh))(run.weights(), run.root, *inputs))
 
 
 def in_sets(

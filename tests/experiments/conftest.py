@@ -65,7 +65,7 @@ def cli(capsys, monkeypatch, tmp_path):
         # Flags are the process's: forget the call before, and the overrides that it defined.
         for name in [name for name in flags.FLAGS if name.startswith("config.")]:
             delattr(flags.FLAGS, name)
-        for name in ("config", "row", "jobs", "index", "topology", "publish", "results"):
+        for name in ("config", "row", "jobs", "index", "topology", "publish", "results", "trace"):
             flags.FLAGS[name].unparse()
         status, argv = 0, ["launch.py", *words, f"--workdir={tmp_path / 'runs'}"]
         monkeypatch.setattr(sys, "argv", argv)  # config overrides are read from there

@@ -35,4 +35,4 @@ def semi_autoregressive(
 
     starts = jnp.arange(0, total - window + 1, stride)
     text, counts = jax.lax.scan(fill, prompt, starts)
-    return Samples(text, *(jnp.sum(count, axis=0) for count in counts))
+    return Samples(text, *jax.tree.map(lambda count: jnp.sum(count, axis=0), counts))

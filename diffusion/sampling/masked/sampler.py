@@ -6,12 +6,24 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.rng import fold
 from diffusion.sampling.masked.grid import Grid
 from diffusion.sampling.masked.policies import Policy, StepInputs
 from diffusion.types import Denoiser, Keys, Logits, MaskedProcess, Params, Propose, SelfConditioning, Symbols, Times
+
+
+class Trace(NamedTuple):
+    """The S states of the first n examples of a run of T steps: the prompt, and the state after every step.
+
+    Where there is noise removal, one more state follows, so that the last state is always the sample.
+    """
+
+    states: Int[Array, "S n N"]
+    times: Float[Array, "S n"]  # at which the network reads the states; 0 after noise removal
+    guided: Bool[Array, " T"]  # of the grid
+    errors: Float[Array, "T n N"] | None  # error logits of the proposals, 0 in steps that are not guided
 
 
 class Samples(NamedTuple):
@@ -22,6 +34,7 @@ class Samples(NamedTuple):
     idle: Int[Array, " B"]  # number of steps that did not change the example
     invalid: Int[Array, " B"]  # number of sub-token codes without a token (their token is the vocabulary size)
     predictor_evaluations: Int[Array, " B"]  # evaluations of the error predictor
+    trace: Trace | None = None
 
 
 class MaskedState(NamedTuple):
@@ -44,7 +57,8 @@ class MaskedSampler:
     changed reuses its logits in the next step (MDLM's fast sampler, arXiv 2406.07524). The cache holds one array of
     logits, is exact only for a network without time conditioning, and leaves the self-conditioning input unchanged.
     `errors(params, proposal, cond)` returns one error logit per token of a full proposal (G-Star, arXiv 2510.08369),
-    and is evaluated only in the guided steps of the grid.
+    and is evaluated only in the guided steps of the grid. With `trace`, the samples come with all states of the first
+    `trace` examples.
     """
 
     denoiser: Denoiser
@@ -55,6 +69,7 @@ class MaskedSampler:
     self_conditioning: SelfConditioning | None = None
     cache: bool = False
     errors: Callable[[Params, Symbols, Any], Float[Array, "B L"]] | None = None
+    trace: int = 0
 
     def __call__(self, params: Params, keys: Keys, prompt: Symbols, grid: Grid, cond: Any = None) -> Samples:
         """Fill the masks of `prompt` [B, N] (all masks: unconditional); other positions do not change.
@@ -65,7 +80,7 @@ class MaskedSampler:
         size = len(prompt)
         fixed = prompt != self.process.mask_id
 
-        def step(state: MaskedState, row: Grid) -> tuple[MaskedState, None]:
+        def step(state: MaskedState, row: Grid) -> tuple[MaskedState, Any]:
             step_keys = fold(keys, row.index)
             time = self.policy.time(state.extra, row, size)
             logits, cached = self.predict(params, state, time, cond)
@@ -85,19 +100,34 @@ class MaskedSampler:
                 fresh = self.self_conditioning(params, logits, state.tokens, tokens)
                 memory = jnp.where(jnp.all(same), memory, fresh) if self.cache else fresh
             cached = (cached[0], jnp.all(same), cached[2]) if self.cache else None
-            return MaskedState(tokens, memory, extra, state.idle + same, cached), None
+            shown = self.first((tokens, time, errors if self.errors else None)) if self.trace else None
+            return MaskedState(tokens, memory, extra, state.idle + same, cached), shown
 
         memory = self.self_conditioning.empty(prompt) if self.self_conditioning else None
         extra = self.policy.init(fold(keys, "policy"), fixed)
         cached = self.no_cache(params, prompt, cond) if self.cache else None
         start = MaskedState(prompt, memory, extra, jnp.zeros(size, jnp.int32), cached)
-        state, _ = jax.lax.scan(step, start, grid)
+        state, shown = jax.lax.scan(step, start, grid)
         steps = state.cached[2] if self.cache else len(grid.index)
         evaluations = jnp.full(size, steps + (self.final != "none"))
         tokens = self.finish(params, keys, state, grid, cond)
         zeros = jnp.zeros(size, jnp.int32)
         predictor_evaluations = zeros + jnp.sum(grid.guided) if self.errors else zeros
-        return Samples(tokens, evaluations, state.idle, zeros, predictor_evaluations)
+        trace = self.traced(prompt, shown, tokens, grid) if self.trace else None
+        return Samples(tokens, evaluations, state.idle, zeros, predictor_evaluations, trace)
+
+    def first(self, tree: Any) -> Any:
+        """Return the rows of the traced examples."""
+        return jax.tree.map(lambda leaf: leaf[: self.trace], tree)
+
+    def traced(self, prompt: Symbols, shown: tuple, tokens: Symbols, grid: Grid) -> Trace:
+        """Return the trace of the traced rows `shown` of all steps, between the prompt and the samples."""
+        states, times, errors = shown
+        before, last = jnp.asarray(self.first(prompt))[None], self.first(tokens)[None]
+        end = jnp.full_like(times[:1], grid.next_time[-1])
+        states = jnp.concatenate([before, states] if self.final == "none" else [before, states, last])
+        ends = [end] if self.final == "none" else [end, jnp.zeros_like(end)]
+        return Trace(states, jnp.concatenate([times, *ends]), grid.guided, errors)
 
     def predict(self, params: Params, state: MaskedState, time: Times, cond: Any) -> tuple[Logits, Any]:
         """Return the logits of a step and the cache with them, without an evaluation if the cache is valid."""

@@ -41,4 +41,5 @@ class AutoregressiveSampler:
 
         start = (jnp.full(size, self.mask_id, prompt.dtype), self.init_cache(size))
         _, tokens = jax.lax.scan(step, start, (jnp.arange(length), prompt.T))
-        return Samples(tokens.T, jnp.full(size, length), *(jnp.zeros(size, jnp.int32),) * 3)
+        zeros = jnp.zeros(size, jnp.int32)
+        return Samples(tokens.T, jnp.full(size, length), zeros, zeros, zeros)

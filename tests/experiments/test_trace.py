@@ -1,0 +1,91 @@
+"""`sample --trace` through the command line: the traced samples are those of the job, which is not run again."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.table import SEPARATOR
+from experiments.tasks import token_sampling
+from tests.report.test_trace import data_of, decoded
+
+TEXT, SHAPES = "--config=configs/quickstart.py:debug", "--config=configs/lidar_shapes.py:debug"
+EMBEDDING = "--config=configs/fastdiss_text.py:debug"
+ROW = "--row=MDLM, ancestral, 4 steps"
+
+
+@pytest.fixture(scope="module")
+def told(fields):
+    return [f"--config.{name}={value}" for name, value in fields.items()]
+
+
+def test_the_first_samples_of_a_job_that_is_done(cli, tmp_path, told, monkeypatch):
+    drawn, generate = [], token_sampling.generate
+    monkeypatch.setattr(token_sampling, "generate", lambda *given: drawn.append(generate(*given)) or drawn[-1])
+    status, _, error = cli("sample", TEXT, ROW, *told, "--config.sample.batch=4", "--config.sample.prompt=the ")
+    assert status == 0 and "trace" not in error, error
+    folder = next((tmp_path / "runs" / "jobs").glob("sample-*"))
+    files = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    status, out, error = cli(
+        "sample", TEXT, ROW, *told, "--config.sample.batch=4", "--config.sample.prompt=the ", "--trace"
+    )
+    assert status == 0, error
+    assert re.search(r"drawn again from the weights of train-\S+; the job is done, and the trace alone is made", error)
+    assert out.endswith(f"wrote {folder / 'trace.html'}\n") and len(drawn) == 1
+    assert all(path.stat().st_mtime_ns == written for path, written in files.items())
+    data = data_of((folder / "trace.html").read_text())
+    assert data["title"] == "MDLM, ancestral, 4 steps" and ["policy", "ancestral"] in data["facts"]
+    assert data["files"] == ["samples.txt", "result.json", "config.json"]
+    assert data["count"] == 6 and len(data["samples"]) == 4, "the prompt, four steps and noise removal"
+    texts = (folder / "samples.txt").read_text()[:-1].split(SEPARATOR)
+    (((first, *_), _),) = drawn
+    assert len(texts) == len(first.tokens) == 8
+    symbols = {}
+    for sample, text, tokens in zip(data["samples"], texts, first.tokens, strict=False):
+        state = list(sample["start"])
+        assert sum(data["hidden"][symbol] for symbol in state) == len(tokens) - len("the ")
+        for flat in sample["changes"]:
+            for position, symbol in zip(flat[::2], flat[1::2], strict=True):
+                state[position] = symbol
+        # Bytes that are no text by themselves have equal names; each token has a symbol of its own.
+        assert [symbols.setdefault(int(token), symbol) for token, symbol in zip(tokens, state, strict=True)] == state
+        shown = zip(tokens, state, strict=True)
+        assert all(data["names"][symbol] == chr(token) for token, symbol in shown if token < 128)
+        joined = b"".join(b"<|endoftext|>" if token == 256 else bytes([token]) for token in tokens.tolist())
+        assert joined.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n") == text
+    assert len(set(symbols.values())) == len(symbols)
+
+
+def test_pictures_are_those_of_the_job(cli, tmp_path):
+    words = ("--row=exact: best of 2", "--config.sample.batch=2", "--config.sample.steps=3", "--trace")
+    status, out, error = cli("sample", SHAPES, *words, "--config.sample.gaussian.per_task=1")
+    assert status == 0 and "done" not in error, error
+    page = Path(out.splitlines()[-1].removeprefix("wrote "))
+    data = data_of(page.read_text())
+    assert [sample["caption"] for sample in data["samples"]] == (page.parent / "samples.txt").read_text().splitlines()[
+        :2
+    ]
+    saved = np.load(page.parent / "samples.npy")
+    assert data["count"] == 4
+    for sample, expected in zip(data["samples"], saved, strict=False):
+        last = np.stack([decoded(uri) for uri in sample["clean"][-1]])
+        assert len(last) == 2 * len(expected) and sum(sample["kept"]) == len(expected)
+        assert sorted(one.tobytes() for one in last[sample["kept"]]) == sorted(one.tobytes() for one in expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", TEXT, "--row=MDLM"], "--trace: shows the steps of samples, and goes with sample, not with train"),
+        (["sample", TEXT, "--row=AR"], "--trace: an autoregressive model has no denoising steps"),
+        (["sample", TEXT, "--row=Held-out text"], "--trace: held-out data have no denoising steps"),
+        (["sample", TEXT, ROW, "--config.sample.length=64"], "--trace: shows one window; leave --config.sample.len"),
+        (["sample", EMBEDDING, "--row=standard, 2 steps"], "--trace: shows masked diffusion, and Gaussian diff"),
+    ],
+    ids=["train", "causal", "data", "windows", "embedding"],
+)
+def test_what_cannot_be_traced_is_told_in_one_line(cli, tmp_path, told, words, message):
+    status, out, error = cli(*words, *told, "--trace")
+    assert (status, out) == (2, "") and message in error and len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "runs" / "jobs").exists()

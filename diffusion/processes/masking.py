@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -70,7 +71,7 @@ class MaskedDiffusion:
         log_stay, log_move = (jnp.where(mass > 0, jnp.log(mass), EXCLUDED) for mass in (stay, 1 - stay))
         masses = log_move + log_probs(logits, self.mask_id)[..., : self.mask_id]
         step = jnp.concatenate([masses, jnp.broadcast_to(log_stay, (*noisy.shape, 1))], axis=-1)
-        known = jnp.arange(self.mask_id + 1) == noisy[..., None]
+        known = jax.nn.one_hot(noisy, self.mask_id + 1, dtype=bool)
         return jnp.where((noisy == self.mask_id)[..., None], step, jnp.where(known, 0.0, EXCLUDED))
 
     def bound_integrand(

@@ -52,7 +52,7 @@ class UniformDiffusion:
 
     def posterior(
         self, logits: Logits, noisy: Tokens, level: Float[Array, " B"], next_level: Float[Array, " B"]
-    ) -> Float[Array, "B L K"]:
+    ) -> Float[Array, "B L C"]:
         """Compute log p(z_s | z_t) of every position, in nats, for the reverse step from `level` to `next_level`.
 
         With a = alpha_t / alpha_s it is P(z_s = j) ~ (K a [j = z_t] + 1 - a) (K alpha_s p_j + 1 - alpha_s), Bayes' rule
@@ -103,11 +103,11 @@ class UniformDiffusion:
         seen, other = self.vocabulary * (1 - level) + level, (self.vocabulary - 1) * level
         return float((seen * np.log(seen) + other * np.log(max(level, LOWEST))) / self.vocabulary)
 
-    def probs(self, logits: Logits) -> Float[Array, "B L K"]:
+    def probs(self, logits: Logits) -> Float[Array, "B L C"]:
         """The network's probabilities of the K tokens, float32."""
         return jax.nn.softmax(exclude(logits, self.vocabulary)[..., : self.vocabulary], axis=-1)
 
-    def one_hot(self, tokens: Tokens) -> Float[Array, "B L K"]:
+    def one_hot(self, tokens: Tokens) -> Float[Array, "B L C"]:
         """Indicators of tokens."""
         return jax.nn.one_hot(tokens, self.vocabulary, dtype=jnp.float32)
 

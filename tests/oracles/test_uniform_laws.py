@@ -65,7 +65,7 @@ def test_the_bound_of_the_exact_denoiser_is_the_entropy(schedule):
     bound = exact_bound(LANGUAGE, process, uniform_posterior(LANGUAGE, process))
     gap = prior_gap(LANGUAGE, process)
     assert LANGUAGE.table @ bound == pytest.approx(LANGUAGE.entropy() + gap, abs=1e-3)
-    assert (gap > 0.01) == (schedule == LogLinear(0.2))
+    assert (gap > 5e-3) == (schedule == LogLinear(0.2))
 
 
 def test_the_worked_language():

@@ -10,7 +10,7 @@ import pytest
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.uniform import UniformDiffusion
 from diffusion.rng import example_keys
-from diffusion.schedules.masking import Cosine, Linear, LogLinear
+from diffusion.schedules.masking import Cosine, Linear, LogLinear, rate
 from diffusion.types import MaskedProcess, Process
 
 K = 5
@@ -111,6 +111,18 @@ def test_the_integrand_is_finite_and_falls_like_alpha_at_the_noisy_end():
             value, gradient = slope(full(level), noisy)
             assert np.isfinite(value) and value >= 0
             assert np.isfinite(gradient).all() or level < 1e-3
+
+
+def test_the_masked_integrand_times_the_slope_is_the_loss():
+    """-alpha' dt is the level's step, and the weight of MDLM's loss -alpha' / (1 - alpha)."""
+    process, level = MaskedDiffusion(K, LogLinear()), full(0.999 * 0.4)
+    noisy, clean = jnp.array([[K, 3, K]]), jnp.array([[1, 3, 0]])
+    logits = jnp.broadcast_to(LOGITS, (1, 3, K + 1))
+    integrand = process.bound_integrand(logits, noisy, clean, level)
+    hidden = -process.log_prob(logits, noisy, clean)[:, ::2].sum(axis=1)
+    loss = rate(process.schedule, full(0.4)) * hidden
+    np.testing.assert_allclose(0.999 * integrand.sum(axis=1), loss, rtol=1e-5)
+    assert integrand[0, 1] == 0
 
 
 def test_a_perfect_prediction_costs_nothing():

@@ -28,7 +28,10 @@ class Scores(NamedTuple):
 
 
 def make_evaluator(
-    estimate: Estimate, denoiser: Denoiser, process: Process | MaskedProcess | GaussianDiffusion, draws_per_example: int = 1
+    estimate: Estimate,
+    denoiser: Denoiser,
+    process: Process | MaskedProcess | GaussianDiffusion,
+    draws_per_example: int = 1,
 ) -> Evaluator:
     """Compile (params, batch, key, step) -> (nats [B], scored tokens [B]), with nats averaged over several draws.
 

@@ -144,7 +144,10 @@ def print_report(checks: list[Check], language: Language, digits: int) -> int:
         print("verdict    a bound, tight: no check violated; under the exact denoiser it equals the entropy")
         return 0
     above = exact.value - exact.limit
-    print(f"verdict    a bound, not tight: no check violated; under the exact denoiser it is {above:.4f} nats above the entropy")
+    print(
+        "verdict    a bound, not tight: no check violated; under the exact denoiser it is "
+        f"{above:.4f} nats above the entropy"
+    )
     return 3
 
 

@@ -75,7 +75,12 @@ class Check:
 
 
 def estimate_nats(
-    estimate: Estimate, denoise: Denoise, process: Process | MaskedProcess, tokens: Tokens, draws_each: int, key: Key[Array, ""]
+    estimate: Estimate,
+    denoise: Denoise,
+    process: Process | MaskedProcess,
+    tokens: Tokens,
+    draws_each: int,
+    key: Key[Array, ""],
 ) -> Float[np.ndarray, "R B"]:
     """Average the draws of each sequence, in nats, float64, in each of `REPEATS` independent repetitions."""
     run = repeated(estimate, process, tokens, draws_each)
@@ -135,7 +140,9 @@ def exact_denoiser(language: Language, process: Process | MaskedProcess, causal:
     """
     if isinstance(process, UniformDiffusion):
         if not isinstance(language, Enumerable):
-            raise ValueError("--process: the exact posterior under uniform noise is known for enumerable languages only")
+            raise ValueError(
+                "--process: the exact posterior under uniform noise is known for enumerable languages only"
+            )
         return uniform_posterior(language, process)
     if process.subtokens > 1:
         if not isinstance(language, Enumerable):

@@ -1,4 +1,4 @@
-"""The ancestral sampler of any discrete process: one scan of reverse steps, each a draw from the process's posterior."""
+"""The ancestral sampler of any discrete process: one scan of steps, each a draw from the process's posterior."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple

@@ -55,9 +55,7 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     def init(key):
         return net.init(key, jnp.zeros((1, config.data.length), jnp.int32))["params"]
 
-    return System(
-        net=net, process=noise, denoiser=denoiser, init=init, length=config.data.length, classes=vocabulary
-    )
+    return System(net=net, process=noise, denoiser=denoiser, init=init, length=config.data.length, classes=vocabulary)
 
 
 def objective(config: ConfigDict, system: System) -> Callable:
@@ -85,9 +83,7 @@ def sampler(config: ConfigDict, system: System) -> Callable:
     if (options.length or length) != length:
         raise ValueError(f"sample.length: process.name=uniform writes data.length = {length} tokens")
     lookup(dict.fromkeys(("draw", "argmax")), options.final, "sample.final")
-    rows = equal_steps(
-        system.replacing.schedule, options.steps, end=options.end, temperature=options.temperature
-    )
+    rows = equal_steps(system.replacing.schedule, options.steps, end=options.end, temperature=options.temperature)
     sample = AncestralSampler(system.denoiser, system.replacing, options.final)
     return lambda params, keys, prompt, label=None: sample(params, keys, prompt, rows, label)
 

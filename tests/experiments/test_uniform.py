@@ -108,5 +108,5 @@ def test_what_has_no_meaning_is_refused_before_training(overrides, field):
 
 
 def test_a_masked_model_is_not_scored_by_the_bound_of_another_process():
-    with pytest.raises(ValueError, match="evaluate.estimator"):
+    with pytest.raises(ValueError, match=r"evaluate\.estimator"):
         families.estimators(config_of("MDLM", **{"evaluate.estimator": "bound_uniform"}))

@@ -29,7 +29,9 @@ def full(value):
 
 def matrix(process, level, next_level, states):
     """P(z_s = j | z_t = i) for one law of the clean token, [S, S]."""
-    rows = [process.posterior(LOGITS, jnp.full((1, 1), state), full(level), full(next_level)) for state in range(states)]
+    rows = [
+        process.posterior(LOGITS, jnp.full((1, 1), state), full(level), full(next_level)) for state in range(states)
+    ]
     return np.exp(np.asarray(jnp.concatenate(rows)[:, 0], np.float64))
 
 

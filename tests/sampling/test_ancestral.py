@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion.categorical import draw_two_stage
 from diffusion.oracles.enumerable import Enumerable, random_language
 from diffusion.oracles.uniform import uniform_posterior
 from diffusion.processes.masking import MaskedDiffusion
@@ -68,6 +69,10 @@ def test_the_full_posterior_is_no_prediction_of_this_sampler():
 def test_the_last_step_may_begin_above_time_0():
     """Its draw is from p(x | z_t), which knows the position's own token."""
     assert variation("uniform", 64, end=1e-3) < 1.6 * FLOOR
+    # A draw of the prediction itself would forget that token: it is the leave-one-out posterior.
+    rows, time = equal_steps(Linear(), 64, end=1e-3), jnp.full(SIZE, 1e-3)
+    state = compiled("uniform")(keys_of(), blank(), jax.tree.map(lambda column: column[:-1], rows)).tokens
+    assert LANGUAGE.total_variation(draw_two_stage(keys_of(), DENOISERS["uniform"][1](state, time))) > 10 * FLOOR
     rows = equal_steps(Linear(), 4, end=0.1)
     assert len(rows.index) == 5 and rows.level[-1] == pytest.approx(0.1) and rows.next_level[-1] == 0
 

@@ -11,7 +11,7 @@ from diffusion.objectives.uniform import integrand_nats
 from diffusion.processes.uniform import UniformDiffusion
 from diffusion.rng import Draws
 from diffusion.schedules.masking import inverse
-from diffusion.types import Denoise, LossMask, Tokens
+from diffusion.types import Denoise, Logits, LossMask, Tokens
 
 
 def bound_uniform(
@@ -29,6 +29,20 @@ def bound_uniform(
     time = inverse(process.schedule, 1 - level)
     nats = top * integrand_nats(process, denoise, tokens, weights, level, time, draws)
     return nats + process.prior_nats() * jnp.sum(weights, axis=1)
+
+
+def step_nats(
+    process: UniformDiffusion,
+    logits: Logits,
+    noisy: Tokens,
+    clean: Tokens,
+    level: Float[Array, " B"],
+    next_level: Float[Array, " B"],
+) -> Float[Array, "B L"]:
+    """Compute KL(q(z_s | z_t, x) || p(z_s | z_t)) of one reverse step, in nats per position."""
+    exact = process.posterior(jnp.where(process.one_hot(clean) > 0, 0.0, EXCLUDED), noisy, level, next_level)
+    model = process.posterior(logits, noisy, level, next_level)
+    return jnp.sum(jnp.exp(exact) * (exact - model), axis=-1)
 
 
 @dataclass(frozen=True)
@@ -58,9 +72,5 @@ class BoundUniformSteps:
         level = jnp.asarray(levels)[index]
         before = jnp.asarray(np.concatenate([[0], levels[:-1]]), jnp.float32)[index]
         noisy = process.noised(draws.keys, tokens, level)
-        known = jnp.where(process.one_hot(tokens) > 0, 0.0, EXCLUDED)
-        exact = process.posterior(known, noisy, level, before)
-        logits = denoise(noisy, jnp.asarray(times, jnp.float32)[index])
-        model = process.posterior(logits, noisy, level, before)
-        nats = jnp.sum(jnp.exp(exact) * (exact - model), axis=-1)
+        nats = step_nats(process, denoise(noisy, jnp.asarray(times, jnp.float32)[index]), noisy, tokens, level, before)
         return self.steps * jnp.sum(nats * weights, axis=1) + process.prior_nats() * jnp.sum(weights, axis=1)

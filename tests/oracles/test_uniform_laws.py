@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from diffusion.likelihood.estimators import check_process, estimator
-from diffusion.likelihood.uniform import BoundUniformSteps, bound_uniform
+from diffusion.likelihood.uniform import BoundUniformSteps, bound_uniform, step_nats
 from diffusion.oracles.check import estimate_nats, kraft_sum
 from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.tables import random_denoiser
@@ -113,16 +113,38 @@ def test_bounds_hold_for_schedules_with_noise_at_time_0():
         assert 0.5 < value < 1 + 3.5 * error
 
 
+def exact_steps_bound(process, denoise, steps):
+    """The bound of every sequence in equal steps, a sum over steps and states, in nats."""
+    times = np.arange(steps + 1) / steps
+    levels = np.asarray(process.schedule.masked(times))
+    total = np.full(len(LANGUAGE.table), process.prior_nats() * LANGUAGE.length)
+
+    @jax.jit
+    def nats(noisy, clean, time, level, before):
+        time, level, before = (jnp.full(len(noisy), value) for value in (time, level, before))
+        return step_nats(process, denoise(noisy, time), noisy, clean, level, before).sum(axis=1)
+
+    for time, level, before in zip(times[1:], levels[1:], levels[:-1], strict=True):
+        probs, noisy, clean = state_probs(LANGUAGE, level)
+        total += (probs * np.asarray(nats(noisy, clean, time, level, before), np.float64).reshape(probs.shape)).sum(0)
+    return total
+
+
 def test_the_bound_of_steps_falls_to_the_entropy():
-    gaps = []
-    for steps in (1, 4, 32):
-        nats = estimates(BoundUniformSteps(steps), PROCESS, uniform_posterior(LANGUAGE, PROCESS))
-        gaps.append(float((nats @ LANGUAGE.table).mean()) - LANGUAGE.entropy())
-    assert gaps[0] > gaps[1] + 0.02 and gaps[1] > gaps[2] + 0.02 and abs(gaps[2]) < 0.06
+    exact = uniform_posterior(LANGUAGE, PROCESS)
+    gaps = [LANGUAGE.table @ exact_steps_bound(PROCESS, exact, steps) - LANGUAGE.entropy() for steps in (1, 4, 16, 64)]
+    assert gaps[0] > 2 * gaps[1] > 4 * gaps[2] > 8 * gaps[3] > 0
     # One step draws the product of marginals.
     joint = LANGUAGE.table.reshape(3, 3)
-    product = joint.sum(axis=1)[:, None] * joint.sum(axis=0)
+    product = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
     assert gaps[0] == pytest.approx(np.sum(joint * np.log(joint / product)), abs=5e-3)
+
+
+def test_draws_of_steps_have_the_mean_of_their_bound():
+    exact = exact_steps_bound(PROCESS, wrong(), 4)
+    nats = estimates(BoundUniformSteps(4), PROCESS, wrong())
+    error = nats.std(axis=0, ddof=1) / np.sqrt(len(nats))
+    assert np.max(np.abs(nats.mean(axis=0) - exact) / error) < 4.5
 
 
 def test_an_estimator_of_another_process_is_refused():

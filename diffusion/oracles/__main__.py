@@ -167,8 +167,8 @@ def main(argv: list[str]) -> int:
         causal = FLAGS.causal or FLAGS.estimator in CAUSAL
         if ":" not in FLAGS.estimator:
             check_process(FLAGS.estimator, FLAGS.process)
-        if FLAGS.process == "uniform" and (digits > 1 or causal or FLAGS.language != "enumerable"):
-            raise ValueError("--process: uniform goes with --language=enumerable, --digits=1 and without --causal")
+        if FLAGS.process == "uniform" and (digits > 1 or causal):
+            raise ValueError("--process: uniform goes with --digits=1 and without --causal")
         if digits > 1 and causal:
             raise ValueError("--digits: a causal estimator reads whole tokens; set it to 1")
         language = LANGUAGES["digits" if digits > 1 else FLAGS.language](FLAGS.seed)

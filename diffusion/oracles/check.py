@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Key
 
 from diffusion.likelihood.estimators import Estimate
 from diffusion.oracles.enumerable import Enumerable
+from diffusion.oracles.markov import Markov
 from diffusion.oracles.subtokens import subtoken_denoiser
 from diffusion.oracles.tables import random_denoiser, uniform_denoiser
 from diffusion.oracles.uniform import uniform_posterior
@@ -136,13 +137,10 @@ def exact_denoiser(language: Language, process: Process | MaskedProcess, causal:
     """The denoiser under which a bound of the process is smallest.
 
     Raises:
-      ValueError: for a process of sub-tokens, or of uniform noise, on a language that is not enumerable.
+      ValueError: for a process of sub-tokens on a language that is not enumerable.
     """
     if isinstance(process, UniformDiffusion):
-        if not isinstance(language, Enumerable):
-            raise ValueError(
-                "--process: the exact posterior under uniform noise is known for enumerable languages only"
-            )
+        assert isinstance(language, Enumerable | Markov)
         return uniform_posterior(language, process)
     if process.subtokens > 1:
         if not isinstance(language, Enumerable):
@@ -168,7 +166,7 @@ def check_estimator(
     `draws_each` draws; for other languages `draws_each` / 32 sampled sequences get 32 draws each.
 
     Raises:
-      ValueError: for a process whose exact denoiser is not known for the language.
+      ValueError: for a process of sub-tokens on a language that is not enumerable.
     """
     key = jax.random.key(seed)
     exact = exact_denoiser(language, process, causal)

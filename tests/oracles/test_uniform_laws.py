@@ -14,6 +14,7 @@ from diffusion.likelihood.estimators import check_process, estimator
 from diffusion.likelihood.uniform import BoundUniformSteps, bound_uniform, step_nats
 from diffusion.oracles.check import estimate_nats, kraft_sum
 from diffusion.oracles.enumerable import random_language
+from diffusion.oracles.markov import random_chain
 from diffusion.oracles.tables import random_denoiser
 from diffusion.oracles.uniform import uniform_posterior
 from diffusion.processes.uniform import UniformDiffusion
@@ -79,6 +80,17 @@ def test_the_worked_language():
     ]
     assert values[0] == pytest.approx(language.entropy(), abs=2e-3)
     assert values[1] == pytest.approx(5.31, abs=0.06)
+
+
+@pytest.mark.parametrize("one", [True, False], ids=["leave one out", "full"])
+def test_messages_along_a_chain_are_the_sum_over_its_sequences(one):
+    chain = random_chain(1, vocabulary=3, length=4)
+    noisy, time = jax.random.randint(jax.random.key(0), (6, 4), 0, 3), jnp.array([0.0, 0.05, 0.3, 0.6, 0.9, 1.0])
+    found, summed = (
+        jax.nn.softmax(uniform_posterior(language, PROCESS, leave_one_out=one)(noisy, time))
+        for language in (chain, chain.enumerate())
+    )
+    np.testing.assert_allclose(found, summed, atol=2e-5)
 
 
 @cache
@@ -162,7 +174,7 @@ def test_an_estimator_of_another_process_is_refused():
         (["--process=uniform", "--estimator=bound_uniform_steps_2", "--draws=512"], 3, "a bound, not tight"),
         (["--process=uniform", "--estimator=tests.oracles.test_uniform_laws:halved", "--draws=512"], 1, "not a bound"),
         (["--process=uniform", "--estimator=bound_continuous"], 2, "is of process.name=masked"),
-        (["--process=uniform", "--estimator=bound_uniform", "--language=markov"], 2, "--process"),
+        (["--process=uniform", "--estimator=bound_uniform", "--digits=2"], 2, "--process"),
     ],
 )
 def test_verdicts(arguments, status, message):

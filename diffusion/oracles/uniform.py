@@ -18,13 +18,12 @@ def uniform_posterior(
     It is the optimum of the bound of uniform-state diffusion (arXiv 2412.10193), and depends on time. Without
     `leave_one_out` it is the full posterior p(x^i | z_t), which counts the evidence of position i twice and is not.
     """
-    others = enumerated if isinstance(language, Enumerable) else chained
 
     def denoise(noisy: Tokens, time: Times) -> Logits:
         level = jnp.maximum(process.schedule.masked(time), LOWEST)[:, None, None]
         # K times the probability of the noisy token given each clean one.
         evidence = process.vocabulary * (1 - level) * process.one_hot(noisy) + level
-        weights = others(language, evidence)
+        weights = enumerated(language, evidence) if isinstance(language, Enumerable) else chained(language, evidence)
         return jnp.log(jnp.maximum(weights if leave_one_out else weights * evidence, 1e-37))
 
     return denoise

@@ -45,9 +45,9 @@ def test_the_loss_is_a_draw_of_the_bound_and_has_a_gradient():
     config = config_of()
     system = families.system(config, VOCABULARY)
     params = randomized(system.init, 0.3)
-    tokens = np.random.default_rng(0).integers(0, VOCABULARY, (SIZE, LENGTH)).astype(np.int32)
-    batch = {"tokens": tokens, "weights": np.ones((SIZE, LENGTH), np.float32)}
-    noise = draws(jax.random.key(1), "train", 0, SIZE)
+    tokens = np.random.default_rng(0).integers(0, VOCABULARY, (512, LENGTH)).astype(np.int32)
+    batch = {"tokens": tokens, "weights": np.ones((512, LENGTH), np.float32)}
+    noise = draws(jax.random.key(1), "train", 0, 512)
     objective = families.objective(config, system)
     estimate = families.estimate(config, system, families.estimators(config)[0])
 
@@ -60,8 +60,8 @@ def test_the_loss_is_a_draw_of_the_bound_and_has_a_gradient():
         return loss, bound.sum(), gradient
 
     loss, bound, gradient = numbers(params)
-    # The same draws at nearly the same times.
-    assert float(loss) == pytest.approx(float(bound), rel=0.05)
+    # Of one mean, but for times below the smallest.
+    assert float(loss) == pytest.approx(float(bound), rel=0.1)
     norms = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)]
     assert np.isfinite(norms).all() and max(norms) > 0
 

@@ -149,6 +149,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
             ),
             reward=dict(stem=32, channels=64, blocks=3, hidden=128, word_width=32, groups=8),
             process=dict(
+                name="masked",  # noise on tokens: masked, uniform (UDLM)
                 # log_linear, linear, cosine, polynomial, geometric; Gaussian noise: scaled_linear (Stable Diffusion's),
                 # cosine, sqrt, sqrt_chain, sigma_is_time
                 schedule="log_linear",
@@ -206,7 +207,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
             mesh=dict(data=-1, fsdp=1, model=1),
             cpu_devices=1,  # number of devices that a CPU is split into; one per core speeds up small convolutions
             evaluate=dict(
-                estimator="auto",  # bound_continuous, bound_marginal for digits, nll_autoregressive for a causal model
+                estimator="auto",  # bound_continuous, bound_marginal for digits, bound_uniform, nll_autoregressive
                 also=(),  # names of further estimators
                 split="test",
                 batches=0,  # 0: the whole split

@@ -45,6 +45,50 @@ class Schedule(Protocol):
 
 
 @runtime_checkable
+class Process(Protocol):
+    """A forward process on tokens, with all that its objective, bound, sampler and oracle ask of it.
+
+    A level is 1 - alpha(t), the share of positions that noise has reached. The S values of a position in a state are
+    the C tokens, and whatever else a position can be, such as a mask.
+    """
+
+    @property
+    def schedule(self) -> Schedule:
+        """The level over time."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """Number C of tokens that can be predicted."""
+        ...
+
+    @property
+    def subtokens(self) -> int:
+        """Number of positions per token in the noisy state."""
+        ...
+
+    def prior(self, keys: Keys, length: int) -> Symbols:
+        """Draw the state at t = 1 of sequences of `length` tokens, with one key per example."""
+        ...
+
+    def corrupt(self, keys: Keys, clean: Tokens, time: Times) -> Symbols:
+        """Draw a noisy state given clean tokens, with one key and one time per example."""
+        ...
+
+    def posterior(
+        self, logits: Logits, noisy: Symbols, level: Float[Array, " B"], next_level: Float[Array, " B"]
+    ) -> Float[Array, "B N S"]:
+        """log p of every position's next value in the reverse step from `level` to `next_level`, in nats."""
+        ...
+
+    def bound_integrand(
+        self, logits: Logits, noisy: Symbols, clean: Symbols, level: Float[Array, " B"]
+    ) -> Float[Array, "B N"]:
+        """The integrand of the bound on -log p(clean) over the level, in nats per position."""
+        ...
+
+
+@runtime_checkable
 class MaskedProcess(Protocol):
     """A forward process that masks positions of a state, and the likelihood of logits over tokens given a state.
 
@@ -71,8 +115,8 @@ class MaskedProcess(Protocol):
         """Number of positions per token in the noisy state."""
         ...
 
-    def prior(self, size: int, length: int) -> Symbols:
-        """The state at t = 1 of `size` sequences of `length` tokens."""
+    def prior(self, keys: Keys, length: int) -> Symbols:
+        """The state at t = 1 of sequences of `length` tokens, one per key."""
         ...
 
     def encode(self, tokens: Tokens) -> Symbols:

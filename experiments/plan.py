@@ -21,7 +21,7 @@ SECTIONS = ("data", "codec", "model", "memory", "process", "objective", "optimiz
 LATER = {
     "data": {"validation_images": 5000, "source_length": 16, "reverse": False, "lower": False, "seed": 0},
     "model": {"labels": 0},
-    "process": {"prediction": "epsilon", "factor": 1.0},
+    "process": {"name": "masked", "prediction": "epsilon", "factor": 1.0},
     "objective": {"prompt_dropout": 0.1, "noise": 0.5, "label_smoothing": 0.0},
     "evaluate": {"points": 100},
     "sample": {

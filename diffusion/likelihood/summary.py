@@ -12,7 +12,7 @@ from diffusion.likelihood.estimators import Estimate
 from diffusion.metrics.statistics import ratio
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import Draws, draws, fold
-from diffusion.types import Batch, Denoiser, MaskedProcess, Params, Symbols, Times
+from diffusion.types import Batch, Denoiser, MaskedProcess, Params, Process, Symbols, Times
 
 LIKELIHOODS = ("bound_", "nll_")
 Evaluator = Callable[
@@ -28,7 +28,10 @@ class Scores(NamedTuple):
 
 
 def make_evaluator(
-    estimate: Estimate, denoiser: Denoiser, process: MaskedProcess | GaussianDiffusion, draws_per_example: int = 1
+    estimate: Estimate,
+    denoiser: Denoiser,
+    process: Process | MaskedProcess | GaussianDiffusion,
+    draws_per_example: int = 1,
 ) -> Evaluator:
     """Compile (params, batch, key, step) -> (nats [B], scored tokens [B]), with nats averaged over several draws.
 

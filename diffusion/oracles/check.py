@@ -16,11 +16,14 @@ from jaxtyping import Array, Float, Key
 
 from diffusion.likelihood.estimators import Estimate
 from diffusion.oracles.enumerable import Enumerable
+from diffusion.oracles.markov import Markov
 from diffusion.oracles.subtokens import subtoken_denoiser
 from diffusion.oracles.tables import random_denoiser, uniform_denoiser
+from diffusion.oracles.uniform import uniform_posterior
 from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.processes.uniform import UniformDiffusion
 from diffusion.rng import draws, named
-from diffusion.types import Denoise, Logits, MaskedProcess, Times, Tokens
+from diffusion.types import Denoise, Logits, MaskedProcess, Process, Times, Tokens
 
 # Number of independent repetitions, from which all standard errors are computed.
 REPEATS = 32
@@ -73,14 +76,19 @@ class Check:
 
 
 def estimate_nats(
-    estimate: Estimate, denoise: Denoise, process: MaskedProcess, tokens: Tokens, draws_each: int, key: Key[Array, ""]
+    estimate: Estimate,
+    denoise: Denoise,
+    process: Process | MaskedProcess,
+    tokens: Tokens,
+    draws_each: int,
+    key: Key[Array, ""],
 ) -> Float[np.ndarray, "R B"]:
     """Average the draws of each sequence, in nats, float64, in each of `REPEATS` independent repetitions."""
     run = repeated(estimate, process, tokens, draws_each)
     return np.asarray(jax.jit(lambda key: run(denoise, key))(key), np.float64)
 
 
-def repeated(estimate: Estimate, process: MaskedProcess, tokens: Tokens, draws_each: int) -> Callable:
+def repeated(estimate: Estimate, process: Process | MaskedProcess, tokens: Tokens, draws_each: int) -> Callable:
     """Return the traceable function (denoise, key) -> nats [R, B] of `estimate_nats`."""
     size = len(tokens)
     inner = -(-draws_each // REPEATS)
@@ -125,10 +133,27 @@ def estimate_cross_entropy(
     return float(entropy + repeats.mean()), float(repeats.std(ddof=1) / np.sqrt(len(repeats)))
 
 
+def exact_denoiser(language: Language, process: Process | MaskedProcess, causal: bool = False) -> Denoise:
+    """The denoiser under which a bound of the process is smallest.
+
+    Raises:
+      ValueError: for a process of sub-tokens on a language that is not enumerable.
+    """
+    if isinstance(process, UniformDiffusion):
+        assert isinstance(language, Enumerable | Markov)
+        return uniform_posterior(language, process)
+    if process.subtokens > 1:
+        if not isinstance(language, Enumerable):
+            raise ValueError("digits: the exact posterior given sub-tokens is known for enumerable languages only")
+        assert isinstance(process, PartialMaskedDiffusion)
+        return subtoken_denoiser(language, process.codec)
+    return language.next_token if causal else language.denoise
+
+
 def check_estimator(
     estimate: Estimate,
     language: Language,
-    process: MaskedProcess,
+    process: Process | MaskedProcess,
     *,
     causal: bool = False,
     draws_each: int = 4096,
@@ -144,12 +169,7 @@ def check_estimator(
       ValueError: for a process of sub-tokens on a language that is not enumerable.
     """
     key = jax.random.key(seed)
-    exact = language.next_token if causal else language.denoise
-    if process.subtokens > 1:
-        if not isinstance(language, Enumerable):
-            raise ValueError("digits: the exact posterior given sub-tokens is known for enumerable languages only")
-        assert isinstance(process, PartialMaskedDiffusion)
-        exact = subtoken_denoiser(language, process.codec)
+    exact = exact_denoiser(language, process, causal)
     if isinstance(language, Enumerable):
         tokens, probs, each = language.sequences, language.table, draws_each
     else:

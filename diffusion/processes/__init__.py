@@ -1,1 +1,1 @@
-"""Forward processes of masked and of Gaussian diffusion."""
+"""Forward processes of masked, of uniform-state and of Gaussian diffusion."""

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from diffusion.categorical import exclude, target_log_probs
+from diffusion.categorical import EXCLUDED, exclude, log_probs, target_log_probs
 from diffusion.rng import fold, uniform
 from diffusion.types import Keys, Logits, Schedule, Times, Tokens
 
@@ -31,9 +32,9 @@ class MaskedDiffusion:
         """Number of positions per token in the noisy state."""
         return 1
 
-    def prior(self, size: int, length: int) -> Tokens:
+    def prior(self, keys: Keys, length: int) -> Tokens:
         """The state at t = 1: all masks."""
-        return jnp.full((size, length), self.mask_id, jnp.int32)
+        return jnp.full((len(keys), length), self.mask_id, jnp.int32)
 
     def encode(self, tokens: Tokens) -> Tokens:
         """Convert tokens to their clean state: the tokens themselves."""
@@ -57,6 +58,32 @@ class MaskedDiffusion:
         """Draw z_t given the clean tokens, with one key and one time per example."""
         level = self.schedule.masked(time)
         return jnp.where(self.noise(keys, clean.shape[1], time) < level[:, None], self.mask_id, clean)
+
+    def posterior(
+        self, logits: Logits, noisy: Tokens, level: Float[Array, " B"], next_level: Float[Array, " B"]
+    ) -> Float[Array, "B L S"]:
+        """Compute log p(z_s | z_t) over the tokens and the mask, in nats, for the reverse step between two levels.
+
+        A mask stays one with probability (1 - alpha_s) / (1 - alpha_t), and else becomes a token by the network; known
+        positions keep their token (MDLM, arXiv 2406.07524).
+        """
+        stay = (next_level / level)[:, None, None]
+        log_stay, log_move = (jnp.where(mass > 0, jnp.log(mass), EXCLUDED) for mass in (stay, 1 - stay))
+        masses = log_move + log_probs(logits, self.mask_id)[..., : self.mask_id]
+        step = jnp.concatenate([masses, jnp.broadcast_to(log_stay, (*noisy.shape, 1))], axis=-1)
+        known = jax.nn.one_hot(noisy, self.mask_id + 1, dtype=bool)
+        return jnp.where((noisy == self.mask_id)[..., None], step, jnp.where(known, 0.0, EXCLUDED))
+
+    def bound_integrand(
+        self, logits: Logits, noisy: Tokens, clean: Tokens, level: Float[Array, " B"]
+    ) -> Float[Array, "B L"]:
+        """Compute -log p(clean token) / level at masked positions and 0 at others, in nats per position.
+
+        Its integral over the levels from 0 to 1 is the NELBO of MDLM, whatever the schedule (arXiv 2406.07524).
+        """
+        hidden = noisy == self.mask_id
+        level = jnp.where(hidden, level[:, None], 1.0)
+        return jnp.where(hidden, -self.log_prob(logits, noisy, clean) / level, 0.0)
 
     def log_prob(self, logits: Logits, noisy: Tokens, clean: Tokens) -> Float[Array, "B L"]:
         """log p(clean token | noisy state) of every position, in nats; meaningful at masked positions only."""

@@ -49,9 +49,9 @@ class PartialMaskedDiffusion:
         """Number of positions per token in the noisy state."""
         return self.codec.digits
 
-    def prior(self, size: int, length: int) -> Symbols:
+    def prior(self, keys: Keys, length: int) -> Symbols:
         """The state at t = 1: all sub-tokens masked."""
-        return jnp.full((size, length * self.subtokens), self.mask_id, jnp.int32)
+        return jnp.full((len(keys), length * self.subtokens), self.mask_id, jnp.int32)
 
     def encode(self, tokens: Tokens) -> Symbols:
         """Convert tokens to their clean state: the sub-tokens, token by token."""

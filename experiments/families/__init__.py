@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from diffusion.likelihood.estimators import Estimate
 from diffusion.nets.attention import choose
-from experiments.families import causal, classifier, exact, masked, prompted_diffusion, scorer, seq2seq
+from experiments.families import causal, classifier, exact, masked, prompted_diffusion, scorer, seq2seq, uniform
 from experiments.families.base import Call, System, lookup
 from experiments.families.networks import NETWORKS
 from experiments.families.training import optimizer, settings
@@ -119,12 +119,19 @@ FAMILIES: dict[str, Family] = {
     "picture_oracle": exact,
     "mixture_oracle": exact,
 }
+# By `process.name`, families of the networks over tokens.
+PROCESSES: dict[str, Family] = {"masked": masked, "uniform": uniform}
 
 
 def family_of(config: ConfigDict) -> Family:
-    """The family of a config's model; raises ValueError for an unknown network."""
+    """The family of a config's model; raises ValueError for an unknown network or process."""
     family = lookup(FAMILIES, config.model.net, "model.net")
-    return causal if config.model.causal and family is masked else family
+    process = lookup(PROCESSES, config.process.name, "process.name")
+    if family is masked:
+        return causal if config.model.causal else process
+    if process is not masked:
+        raise ValueError(f"process.name: {config.process.name} does not go with model.net={config.model.net}")
+    return family
 
 
 def is_reward(config: ConfigDict) -> bool:
@@ -163,7 +170,7 @@ def system(config: ConfigDict, vocabulary: int) -> System:
 def objective(config: ConfigDict, system: System) -> Callable:
     """The training objective; raises ValueError for one that does not train the network."""
     family, name = family_of(config), config.objective.name
-    known = {name: each for each in (*FAMILIES.values(), causal) for name in each.OBJECTIVES}
+    known = {name: each for each in (*FAMILIES.values(), *PROCESSES.values(), causal) for name in each.OBJECTIVES}
     lookup(known, name, "objective.name")
     if (name == "autoregressive") != config.model.causal:
         raise ValueError("objective.name: autoregressive goes with model.causal=True, and nothing else does")

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from diffusion.codecs.embedding import EmbeddingCodec
 from diffusion.codecs.subtokens import PixelCodec
 from diffusion.processes.gaussian import GaussianDiffusion
-from diffusion.types import Denoiser, MaskedProcess, Params, SelfConditioning
+from diffusion.processes.uniform import UniformDiffusion
+from diffusion.types import Denoiser, MaskedProcess, Params, Process, SelfConditioning
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class System:
     """
 
     net: nn.Module
-    process: MaskedProcess | GaussianDiffusion
+    process: Process | MaskedProcess | GaussianDiffusion
     denoiser: Denoiser
     init: Callable[[jax.Array], Params]
     length: int
@@ -52,7 +53,13 @@ class System:
     @property
     def masking(self) -> MaskedProcess:
         """The process of a model of masked tokens."""
-        assert not isinstance(self.process, GaussianDiffusion)
+        assert isinstance(self.process, MaskedProcess)
+        return self.process
+
+    @property
+    def replacing(self) -> UniformDiffusion:
+        """The process of a model of uniformly replaced tokens."""
+        assert isinstance(self.process, UniformDiffusion)
         return self.process
 
     @property

@@ -1,7 +1,7 @@
 """Networks over tokens or sub-tokens by their names in a config, and their floating-point operations."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 from ml_collections import ConfigDict
@@ -10,7 +10,7 @@ from diffusion.data.arrays import image_shape, label_count
 from diffusion.nets import classifier, discrete_unet, mlp
 from diffusion.nets.dit import DiT, flops_per_token
 from diffusion.nets.subtoken_embedding import SubtokenEmbedding, check_embedding
-from diffusion.types import MaskedProcess
+from diffusion.types import MaskedProcess, Process
 from experiments.families.base import fields_of
 
 
@@ -21,18 +21,18 @@ class Network(NamedTuple):
     `width(config)` is that of the self-conditioning input, None for a network without a place for it.
     """
 
-    make: Callable[[ConfigDict, int, MaskedProcess], nn.Module]
+    make: Callable[[ConfigDict, int, Any], nn.Module]
     flops: Callable[[ConfigDict, nn.Module], float]
     width: Callable[[ConfigDict], int] | None = None
     labels: bool = False  # whether it can be class-conditional
 
 
-def transformer(config: ConfigDict, classes: int, process: MaskedProcess) -> DiT:
+def transformer(config: ConfigDict, classes: int, process: Process | MaskedProcess) -> DiT:
     """The DiT, behind an embedding of sub-tokens where tokens have several."""
     fields = {name: value for name, value in config.model.items() if name not in ("net", "time_conditioning")}
     fields["memory"] = config.memory.adapter
     embedder = None
-    if process.subtokens > 1:
+    if isinstance(process, MaskedProcess) and process.subtokens > 1:
         merge, shared, hidden = config.codec.merge, config.codec.shared, config.model.hidden
         check_embedding(process.subtokens, hidden, merge)
         embedder = SubtokenEmbedding(process.mask_id, process.subtokens, hidden, merge, shared)

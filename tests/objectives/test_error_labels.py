@@ -103,7 +103,7 @@ def test_steps_reveal_the_fractions_of_the_schedule(schedule, digits):
         def denoise(state, time):
             return by_quarter({}, jnp.zeros((BATCH, length)), time)
 
-        start, time = process.prior(BATCH, length), jnp.ones(BATCH)
+        start, time = process.prior(keys, length), jnp.ones(BATCH)
         return fill_masks_in_steps(denoise, process, draw, keys, denoise(start, time), start, time, 4)
 
     state = run(keys)

@@ -90,7 +90,7 @@ def test_one_step_of_the_reverse_kernel():
     rows = jax.tree.map(lambda column: column[1:2], steps_of(5))
     np.testing.assert_allclose([rows.time[0], rows.next_time[0]], [0.8, 0.6], rtol=1e-6)
     run = jax.jit(partial(sampler_of(ANCESTRAL), None))
-    masked = np.asarray(PROCESS.split(run(keys_of(2000), PROCESS.prior(2000, 8), rows).tokens) == M)
+    masked = np.asarray(PROCESS.split(run(keys_of(2000), PROCESS.prior(keys_of(2000), 8), rows).tokens) == M)
     assert within(masked, 0.75, masked.size)
     assert within(~masked.any(axis=-1), 0.0625, masked[..., 0].size)
     assert within(masked.all(axis=-1), 0.5625, masked[..., 0].size)

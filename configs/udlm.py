@@ -1,0 +1,56 @@
+"""Uniform-state diffusion (UDLM, arXiv 2412.10193) against MDLM and AR networks of equal size, at several step counts.
+
+`paper` and `gpu` are text8 in windows of 256 characters and need --config.data.path=FOLDER. `local` is the same
+comparison at a million parameters on the bytes of the standard library's sources.
+"""
+
+from configs import text8
+from configs.base import defaults
+from configs.recipes.columns import JUDGED, TEXT, columns, quality
+from configs.recipes.rows import evaluated, sampled
+from configs.recipes.small import python_bytes, tiny
+from configs.recipes.text import references
+
+TABLE = dict(
+    title="Uniform-state diffusion: UDLM against MDLM and AR",
+    columns=columns(
+        ("bits_per_character", "bits/character (test)", ".3f"), "evaluations", JUDGED, *TEXT[1:], "seconds_per_sample"
+    ),
+    published={
+        "AR": {"bits_per_character": 1.23},
+        "MDLM": {"bits_per_character": 1.40},
+        "UDLM": {"bits_per_character": 1.44},
+    },
+    comparable=("paper",),
+    tolerance={"bits_per_character": 0.02},
+    plots=(quality(),),
+    notes=(
+        "AR's figure is exact, the others are upper bounds: MDLM's bound_continuous, UDLM's bound_uniform. Published "
+        "figures are those of text8, as recalled from the literature, not checked. UDLM reads the time, which its "
+        "states do not show; MDLM does not, and has one more class, the mask. Both draw in the last step, which NFE "
+        "counts. UDLM may change every position in every step, MDLM each of them once. The judge is the AR row."
+    ),
+)
+STEPS = {"paper": (16, 32, 64, 128, 256, 1000), "gpu": (8, 32, 128), "local": (8, 32, 128), "debug": (2, 4)}
+UNIFORM = {"process.name": "uniform", "objective.name": "nelbo", "model.time_conditioning": True}
+
+
+def get_config(variant: str = "local"):
+    config = defaults("udlm", variant)
+    if variant in ("paper", "gpu"):
+        config.update(text8.get_config(variant))
+        config.table = "udlm"
+    else:
+        {"local": python_bytes, "debug": tiny}[variant](config)
+    config.sample.final = "draw"
+    config.judge.update(name="row", row="AR")
+    return config
+
+
+def rows(config):
+    yield from references(config)
+    yield evaluated("MDLM")
+    yield evaluated("UDLM", UNIFORM)
+    for name, overrides in (("MDLM", {}), ("UDLM", UNIFORM)):
+        for steps in STEPS[config.variant]:
+            yield sampled(f"{name}, {steps} steps", overrides, steps, curve=name)

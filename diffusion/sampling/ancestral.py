@@ -1,0 +1,90 @@
+"""The ancestral sampler of any discrete process: one scan of steps, each a draw from the process's posterior."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from diffusion.categorical import draw_two_stage
+from diffusion.rng import fold
+from diffusion.sampling.masked.sampler import Samples
+from diffusion.types import Denoiser, Keys, Params, Process, Schedule, Symbols
+
+
+class Steps(NamedTuple):
+    """One row per reverse step; the sampler scans over the rows."""
+
+    index: Int[Array, " N"]
+    time: Float[Array, " N"]  # the network's input
+    level: Float[Array, " N"]  # 1 - alpha(t)
+    next_level: Float[Array, " N"]
+    temperature: Float[Array, " N"]  # of the prediction, before it enters the posterior
+
+
+def equal_steps(schedule: Schedule, steps: int, *, end: float = 0.0, temperature: float = 1.0) -> Steps:
+    """Return `steps` steps that are equal in time from t = 1 to `end`, and one from `end` to clean data unless it is 0.
+
+    Levels are computed on the host in float64. The last step ends at the level 0, also if alpha(0) < 1.
+
+    Raises:
+      ValueError: for fewer than one step, an end outside [0, 1), or a temperature that is not positive.
+    """
+    if steps < 1:
+        raise ValueError(f"sample.steps: must be at least 1, not {steps}")
+    if not 0 <= end < 1:
+        raise ValueError(f"sample.end: must lie in [0, 1), not {end}")
+    if temperature <= 0:
+        raise ValueError(f"sample.temperature: must be positive, not {temperature}")
+    times = np.linspace(1.0, end, steps + 1)
+    times = times[:-1] if end == 0 else times
+    levels = np.append(np.asarray(schedule.masked(times)), 0.0)
+    return Steps(
+        index=jnp.arange(len(times)),
+        time=jnp.asarray(times, jnp.float32),
+        level=jnp.asarray(levels[:-1], jnp.float32),
+        next_level=jnp.asarray(levels[1:], jnp.float32),
+        temperature=jnp.full(len(times), temperature, jnp.float32),
+    )
+
+
+@dataclass(frozen=True)
+class AncestralSampler:
+    """Ancestral sampling, z_s ~ p(z_s | z_t) independently at every position, with one evaluation per step.
+
+    For uniform-state diffusion (UDLM, arXiv 2412.10193) every position may change in every step. `final="argmax"` takes
+    the most probable value in the last step instead of a draw.
+    """
+
+    denoiser: Denoiser
+    process: Process
+    final: Literal["draw", "argmax"] = "draw"
+
+    def __call__(self, params: Params, keys: Keys, prompt: Symbols, rows: Steps, cond: Any = None) -> Samples:
+        """Sample the positions of `prompt` [B, N] that hold no token (C or above); the others never change.
+
+        Example i depends on keys[i] and not on other examples.
+        """
+        size, length = prompt.shape
+        fixed = prompt < self.process.vocabulary
+
+        def predict(tokens: Symbols, row: Steps) -> Float[Array, "B N S"]:
+            time, level, next_level = (jnp.full(size, value) for value in (row.time, row.level, row.next_level))
+            logits = self.denoiser(params, tokens, time, cond).astype(jnp.float32) / row.temperature
+            return self.process.posterior(logits, tokens, level, next_level)
+
+        def step(carry: tuple[Symbols, Array], row: Steps) -> tuple[tuple[Symbols, Array], None]:
+            tokens, idle = carry
+            log_probs = predict(tokens, row)
+            drawn = draw_two_stage(fold(fold(keys, row.index), "token"), log_probs)
+            if self.final == "argmax":
+                drawn = jnp.where(row.next_level == 0, jnp.argmax(log_probs, axis=-1), drawn)
+            after = jnp.where(fixed, tokens, drawn.astype(tokens.dtype))
+            return (after, idle + jnp.all(after == tokens, axis=1)), None
+
+        zeros = jnp.zeros(size, jnp.int32)
+        start = jnp.where(fixed, prompt, self.process.prior(keys, length // self.process.subtokens))
+        (tokens, idle), _ = jax.lax.scan(step, (start, zeros), rows)
+        return Samples(tokens, jnp.full(size, len(rows.index)), idle, zeros, zeros)

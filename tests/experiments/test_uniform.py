@@ -1,0 +1,112 @@
+"""Uniform-state diffusion from a config: what is trained, scored and sampled, and what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import udlm
+from diffusion.rng import draws, example_keys
+from experiments import families
+from experiments.families import causal, masked, uniform
+from experiments.plan import resolve, train_identity
+from tests.weights import randomized
+
+VOCABULARY, LENGTH, SIZE = 11, 8, 4
+SMALL = {"data.vocab_size": VOCABULARY, "data.length": LENGTH, "model.blocks": 1, "model.hidden": 16}
+
+
+def config_of(row="UDLM", **overrides):
+    config = udlm.get_config("debug")
+    rows = {each["name"]: each["overrides"] for each in udlm.rows(config)}
+    return resolve(config, rows[row] | SMALL | {"model.cond_dim": 8} | overrides, 0)
+
+
+def test_each_row_has_its_family():
+    found = [families.family_of(config_of(row)) for row in ("UDLM", "MDLM", "AR")]
+    assert found == [uniform, masked, causal]
+
+
+def test_the_process_counts_where_it_is_not_masked():
+    """Trainings that were done before the field was there keep their ids."""
+    assert "name" not in train_identity(config_of("MDLM"))["process"]
+    assert train_identity(config_of())["process"]["name"] == "uniform"
+
+
+def test_networks_have_equal_sizes_but_for_the_mask():
+    sizes = []
+    for row in ("UDLM", "MDLM"):
+        params = jax.eval_shape(families.system(config_of(row), VOCABULARY).init, jax.random.key(0))
+        sizes.append(sum(leaf.size for leaf in jax.tree.leaves(params)))
+    assert sizes[1] - sizes[0] == 16 + 16 + 1  # its embedding, and its column and bias of the head
+
+
+def test_the_loss_is_a_draw_of_the_bound_and_has_a_gradient():
+    config = config_of()
+    system = families.system(config, VOCABULARY)
+    params = randomized(system.init, 0.3)
+    tokens = np.random.default_rng(0).integers(0, VOCABULARY, (512, LENGTH)).astype(np.int32)
+    batch = {"tokens": tokens, "weights": np.ones((512, LENGTH), np.float32)}
+    noise = draws(jax.random.key(1), "train", 0, 512)
+    objective = families.objective(config, system)
+    estimate = families.estimate(config, system, families.estimators(config)[0])
+
+    @jax.jit
+    def numbers(params):
+        loss, gradient = jax.value_and_grad(lambda params: objective(params, batch, noise, False)[0])(params)
+        bound = estimate(
+            lambda noisy, time: system.denoiser(params, noisy, time), system.process, tokens, batch["weights"], noise
+        )
+        return loss, bound.sum(), gradient
+
+    loss, bound, gradient = numbers(params)
+    # Of one mean, but for times below the smallest.
+    assert float(loss) == pytest.approx(float(bound), rel=0.1)
+    norms = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)]
+    assert np.isfinite(norms).all() and max(norms) > 0
+
+
+def test_samples_are_tokens_after_the_prompt():
+    config = config_of()
+    system = families.system(config, VOCABULARY)
+    prompt = np.full((SIZE, LENGTH), VOCABULARY, np.int32)
+    prompt[:, 0] = 3
+    keys = example_keys(jax.random.key(0), jnp.arange(SIZE))
+    samples = jax.jit(families.sampler(config, system))(randomized(system.init, 0.3), keys, prompt)
+    assert (samples.tokens[:, 0] == 3).all() and samples.tokens.max() < VOCABULARY and samples.tokens.min() >= 0
+    (call,) = uniform.calls(config, system)
+    assert (samples.evaluations == call.turns).all() and call.turns == config.sample.steps + 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field"),
+    [
+        ({"process.name": "block"}, "process.name: unknown 'block'; known: masked, uniform"),
+        ({"model.net": "mlp"}, "model.net"),
+        ({"codec.digits": 2}, "process.name"),
+        ({"memory.adapter": "linear"}, "process.name"),
+        ({"data.packing": "padded"}, "process.name"),
+        ({"objective.name": "nelbo_reveal"}, "objective.name: nelbo_reveal does not train"),
+        ({"sample.policy": "confidence"}, "sample.policy"),
+        ({"sample.nucleus": 0.9}, "sample.nucleus"),
+        ({"sample.corrector": (2.0, 0.5)}, "sample.corrector"),
+        ({"sample.cache": True}, "sample.cache"),
+        ({"sample.length": 16}, "sample.length"),
+        ({"sample.final": "none"}, "sample.final"),
+        ({"evaluate.estimator": "bound_continuous"}, "evaluate.estimator"),
+        ({"model.net": "captioned_unet"}, "process.name"),
+    ],
+    ids=str,
+)
+def test_what_has_no_meaning_is_refused_before_training(overrides, field):
+    config = config_of(**overrides)
+    with pytest.raises(ValueError, match=field):
+        system = families.system(config, VOCABULARY)
+        families.objective(config, system)
+        families.estimators(config)
+        families.sampler(config, system)
+
+
+def test_a_masked_model_is_not_scored_by_the_bound_of_another_process():
+    with pytest.raises(ValueError, match=r"evaluate\.estimator"):
+        families.estimators(config_of("MDLM", **{"evaluate.estimator": "bound_uniform"}))

@@ -1,0 +1,190 @@
+"""Law 1 for uniform noise: the bound equals the entropy under the leave-one-out posterior, and is valid under any."""
+
+import itertools
+import subprocess
+import sys
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.likelihood.estimators import check_process, estimator
+from diffusion.likelihood.uniform import BoundUniformSteps, bound_uniform, step_nats
+from diffusion.oracles.check import estimate_nats, kraft_sum
+from diffusion.oracles.enumerable import random_language
+from diffusion.oracles.markov import random_chain
+from diffusion.oracles.tables import random_denoiser
+from diffusion.oracles.uniform import uniform_posterior
+from diffusion.processes.uniform import UniformDiffusion
+from diffusion.schedules.masking import Cosine, Geometric, LogLinear, Polynomial, inverse
+
+LANGUAGE = random_language(0, vocabulary=3, length=2)
+PROCESS = UniformDiffusion(3, LogLinear())
+
+
+def state_probs(language, level):
+    """q(z | x) of every state z and clean sequence x, [Z, X], and those two as rows of tokens, [Z X, L]."""
+    size = language.vocabulary
+    pairs = itertools.product(language.sequences, language.sequences)
+    noisy, clean = (np.stack(column) for column in zip(*pairs, strict=True))
+    probs = np.prod(np.where(noisy == clean, 1 - level + level / size, level / size), axis=1)
+    return probs.reshape(len(language.table), -1), noisy, clean
+
+
+def exact_bound(language, process, denoise, nodes=24):
+    """The bound of every sequence by Gauss-Legendre quadrature over levels and a sum over all states, in nats."""
+    points, weights = np.polynomial.legendre.leggauss(nodes)
+    points, weights, top = (points + 1) / 2, weights / 2, float(process.schedule.masked(np.ones(())))
+    total = np.full(len(language.table), process.prior_nats() * language.length)
+
+    @jax.jit
+    def integrand(noisy, clean, level):
+        level = jnp.full(len(noisy), level)
+        logits = denoise(noisy, inverse(process.schedule, 1 - level))
+        return process.bound_integrand(logits, noisy, clean, level).sum(axis=1)
+
+    # Level u^2 puts more nodes where the integrand changes fast.
+    for point, weight in zip(points, weights, strict=True):
+        level = top * point**2
+        probs, noisy, clean = state_probs(language, level)
+        values = np.asarray(integrand(noisy, clean, level), np.float64).reshape(probs.shape)
+        total += weight * 2 * point * top * (probs * values).sum(axis=0)
+    return total
+
+
+def prior_gap(language, process):
+    """KL(q(z_1) || uniform) in nats, by which the bound of the exact denoiser exceeds the entropy."""
+    end = state_probs(language, float(process.schedule.masked(np.ones(()))))[0] @ language.table
+    return float(np.sum(end * np.log(end * len(end))))
+
+
+@pytest.mark.parametrize("schedule", [LogLinear(), LogLinear(0.2), Cosine(), Polynomial()], ids=str)
+def test_the_bound_of_the_exact_denoiser_is_the_entropy(schedule):
+    process = UniformDiffusion(3, schedule)
+    bound = exact_bound(LANGUAGE, process, uniform_posterior(LANGUAGE, process))
+    gap = prior_gap(LANGUAGE, process)
+    assert LANGUAGE.table @ bound == pytest.approx(LANGUAGE.entropy() + gap, abs=1e-3)
+    assert (gap > 5e-3) == (schedule == LogLinear(0.2))
+
+
+def test_the_worked_language():
+    """An entropy of 3.422 nats: the leave-one-out posterior has it, the full posterior 5.31."""
+    language = random_language(0, vocabulary=4, length=3)
+    process = UniformDiffusion(4, LogLinear())
+    assert language.entropy() == pytest.approx(3.422, abs=1e-3)
+    values = [
+        language.table @ exact_bound(language, process, uniform_posterior(language, process, leave_one_out=one))
+        for one in (True, False)
+    ]
+    assert values[0] == pytest.approx(language.entropy(), abs=2e-3)
+    assert values[1] == pytest.approx(5.31, abs=0.06)
+
+
+@pytest.mark.parametrize("one", [True, False], ids=["leave one out", "full"])
+def test_messages_along_a_chain_are_the_sum_over_its_sequences(one):
+    chain = random_chain(1, vocabulary=3, length=4)
+    noisy, time = jax.random.randint(jax.random.key(0), (6, 4), 0, 3), jnp.array([0.0, 0.05, 0.3, 0.6, 0.9, 1.0])
+    found, summed = (
+        jax.nn.softmax(uniform_posterior(language, PROCESS, leave_one_out=one)(noisy, time))
+        for language in (chain, chain.enumerate())
+    )
+    np.testing.assert_allclose(found, summed, atol=2e-5)
+
+
+@cache
+def wrong(scale=0.3):
+    return random_denoiser(jax.random.key(3), 3, scale=scale)
+
+
+def test_wrong_denoisers_have_a_larger_bound_and_a_smaller_kraft_sum():
+    exact = exact_bound(LANGUAGE, PROCESS, uniform_posterior(LANGUAGE, PROCESS))
+    assert np.exp(-exact).sum() == pytest.approx(1, abs=2e-3)
+    for denoise in (wrong(), uniform_posterior(LANGUAGE, PROCESS, leave_one_out=False)):
+        bound = exact_bound(LANGUAGE, PROCESS, denoise)
+        assert LANGUAGE.table @ bound > LANGUAGE.entropy() + 0.05
+        assert np.exp(-bound).sum() < 0.99
+
+
+def estimates(estimate, process, denoise, draws_each=2048):
+    return estimate_nats(estimate, denoise, process, LANGUAGE.sequences, draws_each, jax.random.key(7))
+
+
+def test_draws_have_the_mean_of_the_bound():
+    exact = exact_bound(LANGUAGE, PROCESS, wrong())
+    nats = estimates(bound_uniform, PROCESS, wrong())
+    error = nats.std(axis=0, ddof=1) / np.sqrt(len(nats))
+    assert np.max(np.abs(nats.mean(axis=0) - exact) / error) < 4.5
+
+
+def test_bounds_hold_for_schedules_with_noise_at_time_0():
+    process = UniformDiffusion(3, Geometric(low=0.1, high=1.0))
+    for estimate in (bound_uniform, BoundUniformSteps(3)):
+        value, error = kraft_sum(estimates(estimate, process, wrong()))
+        assert 0.5 < value < 1 + 3.5 * error
+
+
+def exact_steps_bound(process, denoise, steps):
+    """The bound of every sequence in equal steps, a sum over steps and states, in nats."""
+    times = np.arange(steps + 1) / steps
+    levels = np.asarray(process.schedule.masked(times))
+    total = np.full(len(LANGUAGE.table), process.prior_nats() * LANGUAGE.length)
+
+    @jax.jit
+    def nats(noisy, clean, time, level, before):
+        time, level, before = (jnp.full(len(noisy), value) for value in (time, level, before))
+        return step_nats(process, denoise(noisy, time), noisy, clean, level, before).sum(axis=1)
+
+    for time, level, before in zip(times[1:], levels[1:], levels[:-1], strict=True):
+        probs, noisy, clean = state_probs(LANGUAGE, level)
+        total += (probs * np.asarray(nats(noisy, clean, time, level, before), np.float64).reshape(probs.shape)).sum(0)
+    return total
+
+
+def test_the_bound_of_steps_falls_to_the_entropy():
+    exact = uniform_posterior(LANGUAGE, PROCESS)
+    gaps = [LANGUAGE.table @ exact_steps_bound(PROCESS, exact, steps) - LANGUAGE.entropy() for steps in (1, 4, 16, 64)]
+    assert gaps[0] > 2 * gaps[1] > 4 * gaps[2] > 8 * gaps[3] > 0
+    # One step draws the product of marginals.
+    joint = LANGUAGE.table.reshape(3, 3)
+    product = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
+    assert gaps[0] == pytest.approx(np.sum(joint * np.log(joint / product)), abs=5e-3)
+
+
+def test_draws_of_steps_have_the_mean_of_their_bound():
+    exact = exact_steps_bound(PROCESS, wrong(), 4)
+    nats = estimates(BoundUniformSteps(4), PROCESS, wrong())
+    error = nats.std(axis=0, ddof=1) / np.sqrt(len(nats))
+    assert np.max(np.abs(nats.mean(axis=0) - exact) / error) < 4.5
+
+
+def test_an_estimator_of_another_process_is_refused():
+    assert estimator("bound_uniform_steps_32") == BoundUniformSteps(32)
+    check_process("bound_uniform", "uniform")
+    for name, process in (("bound_continuous", "uniform"), ("bound_uniform_steps_8", "masked")):
+        with pytest.raises(ValueError, match="is of process"):
+            check_process(name, process)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--process=uniform", "--estimator=bound_uniform", "--draws=512"], 0, "a bound, tight"),
+        (["--process=uniform", "--estimator=bound_uniform_steps_2", "--draws=512"], 3, "a bound, not tight"),
+        (["--process=uniform", "--estimator=tests.oracles.test_uniform_laws:halved", "--draws=512"], 1, "not a bound"),
+        (["--process=uniform", "--estimator=bound_continuous"], 2, "is of process.name=masked"),
+        (["--process=uniform", "--estimator=bound_uniform", "--digits=2"], 2, "--process"),
+    ],
+)
+def test_verdicts(arguments, status, message):
+    result = subprocess.run(
+        [sys.executable, "-m", "diffusion.oracles", *arguments], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == status, result.stdout + result.stderr
+    assert message in result.stdout + result.stderr
+
+
+def halved(*inputs):
+    """Half of the bound, which is none."""
+    return bound_uniform(*inputs) / 2

@@ -1,0 +1,121 @@
+"""The ancestral sampler of uniform and of masked noise under exact denoisers: distributions, prompts and batches."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.categorical import draw_two_stage
+from diffusion.oracles.enumerable import Enumerable, random_language
+from diffusion.oracles.uniform import uniform_posterior
+from diffusion.processes.masking import MaskedDiffusion
+from diffusion.processes.uniform import UniformDiffusion
+from diffusion.rng import example_keys
+from diffusion.sampling.ancestral import AncestralSampler, equal_steps
+from diffusion.schedules.masking import Linear
+
+VOCABULARY, LENGTH, SIZE = 3, 3, 8192
+LANGUAGE = random_language(0, VOCABULARY, LENGTH)
+FLOOR = LANGUAGE.total_variation_floor(SIZE)
+UNIFORM, MASKED = UniformDiffusion(VOCABULARY, Linear()), MaskedDiffusion(VOCABULARY, Linear())
+DENOISERS = {
+    "uniform": (UNIFORM, uniform_posterior(LANGUAGE, UNIFORM)),
+    "uniform, full posterior": (UNIFORM, uniform_posterior(LANGUAGE, UNIFORM, leave_one_out=False)),
+    "masked": (MASKED, LANGUAGE.denoise),
+}
+
+
+@cache
+def compiled(name, final="draw"):
+    process, denoise = DENOISERS[name]
+
+    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
+        return denoise(noisy, time)
+
+    return jax.jit(partial(AncestralSampler(denoiser, process, final), None))
+
+
+def keys_of(size=SIZE):
+    return example_keys(jax.random.key(0), jnp.arange(size))
+
+
+def blank(size=SIZE):
+    return jnp.full((size, LENGTH), VOCABULARY, jnp.int32)
+
+
+def variation(name, steps, **options):
+    samples = compiled(name)(keys_of(), blank(), equal_steps(Linear(), steps, **options))
+    return LANGUAGE.total_variation(samples.tokens)
+
+
+@pytest.mark.parametrize("name", ["uniform", "masked"])
+def test_total_variation_falls_to_the_floor_with_steps(name):
+    """One step draws the product of marginals; the error is of order 1 / steps."""
+    table = LANGUAGE.table.reshape((VOCABULARY,) * LENGTH)
+    product = np.einsum("i,j,k->ijk", *(table.sum(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))))
+    variations = [variation(name, steps) for steps in (1, 4, 64)]
+    assert variations[0] == pytest.approx(0.5 * np.abs(product - table).sum(), abs=2 * FLOOR)
+    assert variations[0] > 1.5 * variations[1] > 3 * variations[2]
+    assert variations[2] < 1.6 * FLOOR
+
+
+def test_the_full_posterior_is_no_prediction_of_this_sampler():
+    """It counts the evidence of a position twice, and stays wrong with any number of steps."""
+    assert variation("uniform, full posterior", 64) > 5 * FLOOR
+
+
+def test_the_last_step_may_begin_above_time_0():
+    """Its draw is from p(x | z_t), which knows the position's own token."""
+    assert variation("uniform", 64, end=1e-3) < 1.6 * FLOOR
+    # A draw of the prediction itself would forget that token: it is the leave-one-out posterior.
+    rows, time = equal_steps(Linear(), 64, end=1e-3), jnp.full(SIZE, 1e-3)
+    state = compiled("uniform")(keys_of(), blank(), jax.tree.map(lambda column: column[:-1], rows)).tokens
+    assert LANGUAGE.total_variation(draw_two_stage(keys_of(), DENOISERS["uniform"][1](state, time))) > 10 * FLOOR
+    rows = equal_steps(Linear(), 4, end=0.1)
+    assert len(rows.index) == 5 and rows.level[-1] == pytest.approx(0.1) and rows.next_level[-1] == 0
+
+
+def test_prompts_never_change_and_condition_the_rest():
+    prompt = blank().at[:, 1].set(2)
+    tokens = np.asarray(compiled("uniform")(keys_of(), prompt, equal_steps(Linear(), 64)).tokens)
+    assert (tokens[:, 1] == 2).all()
+    conditional = LANGUAGE.table.reshape((VOCABULARY,) * LENGTH)[:, 2, :]
+    rest = Enumerable(conditional.ravel() / conditional.sum(), VOCABULARY, 2)
+    # The known token is read as a noisy one, so that the rest is near the conditional, not equal to it.
+    ends = LANGUAGE.table.reshape((VOCABULARY,) * LENGTH).sum(axis=1).ravel()
+    assert rest.total_variation(tokens[:, [0, 2]]) < 0.5 * np.abs(ends - rest.table).sum()
+
+
+def test_an_example_does_not_depend_on_its_batch():
+    rows = equal_steps(Linear(), 4)
+    whole = compiled("uniform")(keys_of(64), blank(64), rows)
+    part = compiled("uniform")(keys_of(7), blank(7), rows)
+    np.testing.assert_array_equal(part.tokens, whole.tokens[:7])
+    assert (whole.evaluations == 4).all() and (whole.idle <= 4).all() and not whole.invalid.any()
+
+
+def test_nothing_moves_between_host_and_device():
+    inputs = keys_of(8), blank(8), equal_steps(Linear(), 4)
+    before = compiled("uniform")(*inputs).tokens
+    with jax.transfer_guard("disallow"):
+        after = compiled("uniform")(*inputs).tokens
+    np.testing.assert_array_equal(before, after)
+
+
+def test_argmax_ends_in_the_likeliest_tokens():
+    """With one step from pure noise that is the likeliest token of each position."""
+    tokens = np.asarray(compiled("uniform", "argmax")(keys_of(16), blank(16), equal_steps(Linear(), 1)).tokens)
+    table = LANGUAGE.table.reshape((VOCABULARY,) * LENGTH)
+    best = [table.sum(axis=axes).argmax() for axes in ((1, 2), (0, 2), (0, 1))]
+    np.testing.assert_array_equal(tokens, np.broadcast_to(best, tokens.shape))
+
+
+@pytest.mark.parametrize(
+    ("steps", "options", "field"),
+    [(0, {}, "sample.steps"), (2, {"end": 1.0}, "sample.end"), (2, {"temperature": 0.0}, "sample.temperature")],
+)
+def test_bad_grids_are_refused(steps, options, field):
+    with pytest.raises(ValueError, match=field):
+        equal_steps(Linear(), steps, **options)

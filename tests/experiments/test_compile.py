@@ -10,7 +10,7 @@ import pytest
 from configs import lidar_mixture, lidar_shapes, mdlm_owt, text8
 from diffusion.train import hardware
 from experiments import compile as ahead_of_time
-from experiments.aot.programs import refusal
+from experiments.aot.programs import memory_error
 from experiments.families.masked_sampling import network_evaluations
 
 needs_libtpu = pytest.mark.skipif(
@@ -121,7 +121,7 @@ def test_peak_figures_take_the_longest_name(kind, tera):
     ],
 )
 def test_refusal_is_one_line_with_figures_and_remedy(message, expected):
-    line = refusal(message)
+    line = memory_error(message)
     assert expected in line and "model.remat=full" in line and "\n" not in line
 
 

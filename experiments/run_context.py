@@ -94,7 +94,8 @@ def pair_dataset(settings: dict) -> PairDataset:
     subfolder = Path(settings["path"]).expanduser() / settings["source"]
     path = str(subfolder) if settings["path"] and subfolder.is_dir() else settings["path"]
     values: dict[str, Any] = {field.name: settings[field.name] for field in fields(PairSettings)}
-    return load_pairs(PairSettings(**values | {"path": path}))
+    values["path"] = path
+    return load_pairs(PairSettings(**values))
 
 
 def build(job: Job, workdir: Path) -> Run:

@@ -1,4 +1,4 @@
-"""The verb `compile`: the training step and the sampler of a row, compiled ahead of time, and what they would cost."""
+"""The verb `compile`: ahead-of-time compilation of a row's training step and sampler, and their cost."""
 
 import json
 import os
@@ -27,35 +27,35 @@ GIB = 2**30
 def run(
     module: ModuleType, config: ConfigDict, row: str, topology: str, workdir: Path, overrides: dict | None = None
 ) -> None:
-    """Compile a row's training step and sampler for a TPU slice, or for the devices here, and print what they take.
+    """Compile a row's training step and sampler for a TPU slice, or for the local devices, and print their cost.
 
-    Without `row` it is the row that is the config itself, or the first with a network. No data are read: the
-    vocabulary is `data.vocab_size`. Fields given on the command line (`overrides`) win over the row's.
+    The default row is the one without overrides, or the first with a network. No data are read: the vocabulary size is
+    `data.vocab_size`. The fields of the command line (`overrides`) replace those of the row.
 
     Raises:
-      ValueError: for an unknown topology or row, without libtpu, or with the reason why memory does not suffice.
+      ValueError: for an unknown topology or row, without libtpu, or with the compiler's reason for insufficient memory.
     """
     row = row or default_row(list(module.rows(config)), config)
     rows = [each | {"overrides": without(each["overrides"], overrides or {})} for each in module.rows(config)]
-    chosen = find_row(rows, row)
-    table, config = config, resolve(config, chosen["overrides"], config.seeds[0])
+    selected = find_row(rows, row)
+    table, config = config, resolve(config, selected["overrides"], config.seeds[0])
     devices = slice_devices(topology) if topology else jax.devices()
     if topology:
-        # What is compiled for a slice can be written to the persistent cache, but not read back without a TPU.
+        # Programs for a slice can be written to the persistent cache, but not read from it without a TPU.
         jax.config.update("jax_enable_compilation_cache", False)
     mesh = make_mesh(**config.mesh, devices=devices)
     if config.model.attention == "auto":
-        # The network would ask the host's backend, which does not run this program.
+        # The network would query the host's backend, which does not run this program.
         config.model.attention = f"auto:{devices[0].platform}"
     system = families.system(config, config.data.vocab_size)
     check_batch(config.train.batch, mesh, config.train.accumulate)
     check_batch(config.sample.batch, mesh, field="sample.batch")
     limit = peak(devices[0].device_kind)
-    judge = reward_system(rows, table, config)
+    reward = reward_system(rows, table, config)
     shapes = jax.eval_shape(system.init, jax.random.key(0))
     facts = {
         "table": f"{config.table}, {config.variant}",
-        "row": chosen["name"],
+        "row": selected["name"],
         "topology": topology or "devices here",
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "mesh": ", ".join(f"{name} {size}" for name, size in mesh.shape.items()),
@@ -67,25 +67,25 @@ def run(
     }
     print(tabulate(facts.items(), disable_numparse=True, tablefmt="plain"), flush=True)
     programs = []
-    for program in programs_of(config, system, mesh, judge):
+    for program in programs_of(config, system, mesh, reward):
         programs.append(program)
         print("\n" + tabulate(describe(program, mesh, limit), disable_numparse=True), flush=True)
     record = {**facts, "programs": [measure(program, mesh, limit) for program in programs], **provenance()}
-    slug = "".join(letter if letter.isalnum() else "-" for letter in f"{chosen['name']} {topology or 'here'}".lower())
+    slug = "".join(letter if letter.isalnum() else "-" for letter in f"{selected['name']} {topology or 'here'}".lower())
     path = workdir / "compile" / f"{config.table}.{config.variant}.{slug}.json"
     atomic_write(path, json.dumps(record, indent=1) + "\n")
     print(f"\nfits\nwrote {path}")
 
 
 def default_row(rows: list[dict], config: ConfigDict) -> str:
-    """The name of the row that is the config itself, or of the first with a network, or of the first."""
-    plain = (row for row in rows if not row["overrides"])
+    """Name of the row without overrides, or of the first row with a network, or of the first row."""
+    unchanged = (row for row in rows if not row["overrides"])
     networks = (row for row in rows if trains(resolve(config, row["overrides"], config.seeds[0])))
-    return (next(plain, None) or next(networks, rows[0]))["name"]
+    return (next(unchanged, None) or next(networks, rows[0]))["name"]
 
 
 def reward_system(rows: list[dict], table: ConfigDict, config: ConfigDict) -> families.System | None:
-    """The reward of a row whose samples are drawn with one, a row of the same table."""
+    """Reward model, a row of the same table, for a row whose sampler uses one; otherwise None."""
     if not families.family_of(config).REWARDED:
         return None
     row = find_row(rows, config.judge.row, "judge.row")
@@ -96,7 +96,7 @@ def reward_system(rows: list[dict], table: ConfigDict, config: ConfigDict) -> fa
 
 
 def slice_devices(topology: str) -> list:
-    """The devices of a TPU slice by its name, without a TPU; raises ValueError without libtpu or for unknown names."""
+    """Devices of a TPU slice by its name, without a TPU; raises ValueError without libtpu or for an unknown name."""
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from importlib.util import find_spec
@@ -115,13 +115,13 @@ def slice_devices(topology: str) -> list:
 
 
 def measure(program: Program, mesh: Mesh, limit: Peak | None) -> dict:
-    """The numbers of one program: memory and traffic of one device, work of all, and the roofline.
+    """Figures of one program: memory and traffic per device, work of all devices, and the roofline.
 
-    The traffic to memory is an estimate: arguments read and outputs written once, and at every turn the weights read
-    and the temporaries written and read once. The compiler's own count takes a loop's body once, whatever its turns.
+    The memory traffic is an estimate: arguments are read and outputs written once, and in every iteration the weights
+    are read, and the temporaries written and read, once. The compiler counts the body of a loop once.
     """
     memory, text = program.compiled.memory_analysis(), program.compiled.as_text()
-    assert memory is not None and text is not None  # all our compilers give both
+    assert memory is not None and text is not None  # CPU, GPU and TPU compilers provide both
     cost = program.compiled.cost_analysis() or {}
     arguments, outputs, temporaries = (
         memory.argument_size_in_bytes,
@@ -139,7 +139,7 @@ def measure(program: Program, mesh: Mesh, limit: Peak | None) -> dict:
         "flops": program.flops,
         "flops_executed": program.flops * program.recomputed,
         "flops_cost_analysis": cost.get("flops", 0.0),
-        "bytes_estimate": arguments + outputs + program.turns * (program.weights + 2 * temporaries),
+        "bytes_estimate": arguments + outputs + program.iterations * (program.weights + 2 * temporaries),
         "collectives": {kind: vars(traffic.get(kind, Traffic())) for kind in KINDS},
         "compile_seconds": program.seconds,
     }
@@ -153,7 +153,7 @@ def measure(program: Program, mesh: Mesh, limit: Peak | None) -> dict:
 
 
 def describe(program: Program, mesh: Mesh, limit: Peak | None) -> list[list[str]]:
-    """The same numbers for people."""
+    """Lines of a table with the figures of `measure`."""
     values = measure(program, mesh, limit)
     used = values["arguments"] + values["outputs"] - values["aliased"] + values["temporaries"]
     lines = [[program.name, f"compiled in {program.seconds:.0f} s"]]

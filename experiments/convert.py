@@ -1,4 +1,4 @@
-"""The verb `convert`: a public PyTorch checkpoint becomes a folder of weights that `evaluate` and `sample` read."""
+"""The verb `convert`: conversion of a public PyTorch checkpoint to a folder of weights for `evaluate` and `sample`."""
 
 import json
 from pathlib import Path
@@ -16,17 +16,17 @@ LOADERS = {"mdlm": load_mdlm, "gpt2": load_gpt2}
 
 
 def run(layout: str | None, checkpoint: str, workdir: Path) -> None:
-    """Read `checkpoint`, write `workdir`/weights and `workdir`/config.json, and print how to use them.
+    """Read `checkpoint`, write `workdir`/weights and `workdir`/config.json, and print a command that uses them.
 
-    Nothing is written unless every tensor of the file is used and every parameter is filled.
+    No file is written unless every tensor of the checkpoint is used and every parameter has a value.
 
     Raises:
-      ValueError, FileNotFoundError: for a missing, unreadable or other kind of file, or without a layout.
+      ValueError, FileNotFoundError: for a missing or unreadable file, another kind of file, or an unknown layout.
     """
     if layout not in LOADERS:
-        raise ValueError(f"--from: {layout!r} is no layout; give --from={' or --from='.join(sorted(LOADERS))}")
+        raise ValueError(f"--from: {layout!r} is not a layout; pass --from={' or --from='.join(sorted(LOADERS))}")
     if not checkpoint:
-        raise ValueError("--checkpoint: missing; give --checkpoint=FILE, .safetensors or .pt, .ckpt, .bin")
+        raise ValueError("--checkpoint: missing; pass --checkpoint=FILE, .safetensors or .pt, .ckpt, .bin")
     sizes, variables = LOADERS[layout](checkpoint)
     params = jax.tree.map(jax.numpy.asarray, variables["params"])
     overrides = model_overrides(sizes) if layout == "mdlm" else {}
@@ -40,7 +40,7 @@ def run(layout: str | None, checkpoint: str, workdir: Path) -> None:
 
 
 def model_overrides(sizes: dict) -> dict:
-    """The config fields by which families.system makes this network, as far as they differ from the defaults."""
+    """Config fields of this network that differ from the defaults."""
     model = defaults("mdlm_owt", "paper").model
     changed = {name: value for name, value in sizes.items() if name in model and model[name] != value}
     overrides = {f"model.{name}": value for name, value in changed.items()}
@@ -48,13 +48,13 @@ def model_overrides(sizes: dict) -> dict:
 
 
 def advice(layout: str, workdir: Path, overrides: dict) -> str:
-    """A command line that uses the weights."""
+    """Command line that uses the weights."""
     if layout == "gpt2":
         flags = ["--config.judge.name=gpt2", f"--config.judge.checkpoint={workdir}"]
         words = ["sample", "--config=configs/mdlm_owt.py:paper", *flags, "--config.judge.tokenizer_path=FOLDER"]
     else:
         row = "AR" if overrides.get("model.causal") else "MDLM"
-        # The row itself says what makes its network causal.
+        # The row AR already has the fields of a causal network.
         fields = {name: value for name, value in overrides.items() if row == "MDLM" or name not in AR_ROW}
         flags = [f"--config.{name}={value}" for name, value in fields.items()]
         words = ["evaluate", "--config=configs/mdlm_owt.py:paper", f"--row={row}"]

@@ -1,4 +1,4 @@
-"""Plots of a table: losses of its trainings, metrics against each other or by place, and the course of samplers."""
+"""Plots of a table: losses of trainings, metrics against each other or at given positions, and traces of samplers."""
 
 import math
 import statistics
@@ -22,17 +22,17 @@ class Losses(NamedTuple):
 
 
 LINES_AND_DOTS = "training (line) and validation (dots)"
-# By file. Losses of text are printed in bits a byte, or a token.
+# Plots by file name. Losses of text are in bits per byte or per token.
 LOSSES = {
     "loss": Losses(LINES_AND_DOTS.capitalize(), "objective, bits per {density}"),
-    # Nats of a yes or no, that are no text's.
+    # A binary cross-entropy does not measure text, so its unit is not bits per byte.
     "predictors": Losses(f"Error predictors: {LINES_AND_DOTS}", "loss (nats)"),
     "regression": Losses(LINES_AND_DOTS.capitalize(), "mean squared error", log_y=True),
     "embedding": Losses(
         f"Embedding diffusion: {LINES_AND_DOTS}", "objective: squared error + cross-entropies (nats a token)"
     ),
 }
-# The file of each objective's losses, "loss" where it is not named; those of classifiers are not shown.
+# File of the losses of each objective, by default "loss"; losses of classifiers are not plotted.
 PLOTTED = {
     "errors": "predictors",
     "denoising": "regression",
@@ -43,7 +43,7 @@ PLOTTED = {
 
 
 def losses(rows: list[dict], folder: Path) -> list[Path]:
-    """Loss curves of the trainings, a plot a unit."""
+    """Loss curves of the trainings, one plot per unit."""
     trainings = [row for row in rows if row["verb"] == "train"]
     density = "byte" if all(row["metrics"].get("bytes_per_token") for row in trainings) else "token"
     paths = []
@@ -60,16 +60,16 @@ def losses(rows: list[dict], folder: Path) -> list[Path]:
 
 
 def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path) -> list[Path]:
-    """Loss curves of the trainings, and each plot that the table asks for."""
+    """Loss curves of the trainings, and each plot that the table defines."""
     paths = losses(rows, folder)
-    asked = list(module.rows(config))
+    table_rows = list(module.rows(config))
     for plot in module.TABLE.get("plots", ()):
         if "series" in plot:
             curves, references = series(rows, plot)
         elif "course" in plot:
             curves, references = course(rows, plot), {}
         else:
-            curves, references = trade_off(asked, rows, plot)
+            curves, references = trade_off(table_rows, rows, plot)
         if curves:
             paths.append(folder / f"{plot['name']}.png")
             plots.lines(
@@ -85,21 +85,21 @@ def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path)
     return paths
 
 
-def trade_off(asked: list[dict], rows: list[dict], plot: dict) -> tuple[dict, dict]:
-    """Two metrics against each other: rows of one `curve` make a line, rows without one a horizontal reference.
+def trade_off(table_rows: list[dict], rows: list[dict], plot: dict) -> tuple[dict, dict]:
+    """Two metrics against each other: rows of one `curve` form a line, rows without one a horizontal reference.
 
-    A row that belongs to some plots alone names its line in each of them: `curves`, by the plot's name; with None for
-    its line it is a level there, whether it has the other metric or not.
+    A row of some plots only has `curves`, its line by the name of the plot. With None for its line the row is a
+    horizontal reference, also without the metric of the x axis.
     """
     curves: dict[plots.Label, list] = {}
     references = {}
-    for row in asked:
+    for row in table_rows:
         y = values(rows, row["name"], plot["y"])
         x = values(rows, row["name"], plot["x"])
-        named = row.get("curves", {plot["name"]: row.get("curve")})
-        label = named.get(plot["name"])
+        labels = row.get("curves", {plot["name"]: row.get("curve")})
+        label = labels.get(plot["name"])
         level = label is None and "curves" in row
-        if plot["name"] not in named or not y or not (x or level):
+        if plot["name"] not in labels or not y or not (x or level):
             continue
         if label:
             curves.setdefault(label, []).append((statistics.fmean(x), *mean_and_error(y)))
@@ -109,35 +109,35 @@ def trade_off(asked: list[dict], rows: list[dict], plot: dict) -> tuple[dict, di
 
 
 def series(rows: list[dict], plot: dict) -> tuple[dict, dict]:
-    """Named rows at named places: `series` are (label, metric, ((row, x), ...)), `references` (label, metric, row).
+    """Named rows at named positions: `series` are (label, metric, ((row, x), ...)), `references` (label, metric, row).
 
-    `levels` are horizontal lines too, of known height by label.
+    `levels` are horizontal lines of known height, by label.
     """
     curves = {}
-    for label, key, places in plot["series"]:
-        found = [(x, numbers) for name, x in places if (numbers := values(rows, name, key))]
-        if found:
-            curves[label] = [(x, *mean_and_error(numbers)) for x, numbers in found]
+    for label, key, positions in plot["series"]:
+        points = [(x, numbers) for name, x in positions if (numbers := values(rows, name, key))]
+        if points:
+            curves[label] = [(x, *mean_and_error(numbers)) for x, numbers in points]
     references = [(label, values(rows, name, key)) for label, key, name in plot.get("references", ())]
     levels = {label: statistics.fmean(numbers) for label, numbers in references if numbers}
     return curves, levels | plot.get("levels", {})
 
 
 def course(rows: list[dict], plot: dict) -> dict:
-    """What a sampler's steps looked like, one after the other: `course` names rows by label, `y` what is shown."""
+    """Metric `y` of each step of a sampler, for the rows that `course` names by label."""
     curves = {}
     for label, name in plot["course"].items():
-        found: dict[int, list[float]] = {}
+        by_step: dict[int, list[float]] = {}
         for each in (each for row in rows if row["row"] == name for each in row.get("by_step", ())):
             if plot["y"] in each:
-                found.setdefault(each["step"], []).append(each[plot["y"]])
-        if found:
-            curves[label] = [(step, *mean_and_error(numbers)) for step, numbers in found.items()]
+                by_step.setdefault(each["step"], []).append(each[plot["y"]])
+        if by_step:
+            curves[label] = [(step, *mean_and_error(numbers)) for step, numbers in by_step.items()]
     return curves
 
 
 def bits_per_byte(row: dict) -> list[dict]:
-    """The losses of a training in bits a byte, each with the density of its own split's text."""
+    """Losses of a training in bits per byte, each by the bytes per token of its split."""
     metrics = row["metrics"]
     density = {"loss": metrics["bytes_per_token"], "validation_loss": metrics["validation_bytes_per_token"]}
     units = {name: math.log(2) * (bytes_per_token or 1.0) for name, bytes_per_token in density.items()}

@@ -1,4 +1,4 @@
-"""The verb `evaluate`: one model on a held-out split, by likelihood estimators or by how it ranks examples."""
+"""The verb `evaluate`: one model on a held-out split, by likelihood estimators or by its ranking of examples."""
 
 import time
 from pathlib import Path
@@ -13,7 +13,7 @@ MEASURES = {"likelihood": likelihood.measure, "ranking": ranking.measure}
 
 
 def check(run: Run) -> None:
-    """Raise ValueError for estimators that do not fit, a batch that does not divide, or missing zero-shot data."""
+    """Raise ValueError for unsuitable estimators, an indivisible batch, or missing zero-shot data."""
     config = run.config
     for name in families.estimators(config):
         families.estimate(config, run.system, name)
@@ -30,7 +30,7 @@ def check(run: Run) -> None:
 
 
 def execute(run: Run) -> dict:
-    """Measure the split, and return the result row's metrics and provenance."""
+    """Measure the split, and return metrics and provenance of the result row."""
     begin = time.time()
     result = MEASURES[run.family.MEASURED_BY](run)
     return {

@@ -1,11 +1,11 @@
-"""Better text or sharper text: how far a model's samples lie off another's temperature curve.
+"""Samples of a model compared with the temperature curve of another model.
 
     python -m experiments.frontier --rows=experiments/results/scmdm_text.local.jsonl \
         --base="MDLM, same tokens, 128 steps"
 
-Generative perplexity falls when text gets better and when it gets sharper. The base sampled at several temperatures
-gives a curve of perplexity against entropy; every other row of as many steps is compared with that curve at its own
-entropy, log(perplexity / curve), for each seed by itself. Below 0 is better text than the base's at the same entropy.
+Generative perplexity decreases with better text and with lower entropy. The base sampled at several temperatures gives
+a curve of perplexity against entropy. Every other row with the same steps is compared with this curve at its entropy,
+by log(perplexity / curve) for each seed. Values below 0 mean better text than the base's at equal entropy.
 """
 
 import math
@@ -24,14 +24,14 @@ from diffusion.report.rows import read_rows
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("rows", None, "Rows of a table, JSON lines.")
-flags.DEFINE_string("base", None, "Row whose temperatures make the curve.")
-flags.DEFINE_string("match", "", "Regular expression of the rows to compare; empty: those of as many steps.")
+flags.DEFINE_string("base", None, "Row whose temperatures form the curve.")
+flags.DEFINE_string("match", "", "Regular expression of the rows to compare; empty: rows with the same steps.")
 
 PERPLEXITY, ENTROPY = "generative_perplexity", "entropy"
 
 
 def points(rows: list[dict], name: str) -> dict[int, tuple[float, float]]:
-    """(entropy, log perplexity) of a row, by seed."""
+    """(entropy, log perplexity) of a row by seed."""
     entropies = by_seed(rows, name, ENTROPY)
     return {
         seed: (entropies[seed], math.log(value))
@@ -41,42 +41,42 @@ def points(rows: list[dict], name: str) -> dict[int, tuple[float, float]]:
 
 
 def on_curve(name: str, base: str) -> bool:
-    """Whether a row is the base at one of its temperatures."""
+    """Returns whether a row is the base at one of its temperatures."""
     return name == base or name.startswith(f"{base}, temperature ")
 
 
 def curve(rows: list[dict], base: str) -> dict[int, list[tuple[float, float]]]:
-    """The base's points at all temperatures, by seed, by rising entropy.
+    """Points of the base at all temperatures by seed, sorted by entropy.
 
     Raises:
-      ValueError: when the base was sampled at one temperature alone.
+      ValueError: for a base with samples at one temperature only.
     """
     names = dict.fromkeys(row["row"] for row in rows if on_curve(row["row"], base))
-    found: dict[int, list] = {}
+    curves: dict[int, list] = {}
     for name in names:
         for seed, point in points(rows, name).items():
-            found.setdefault(seed, []).append(point)
-    if not any(len(several) > 1 for several in found.values()):
-        raise ValueError(f"--base: {base!r} has no temperatures beside 1 in these rows; name a row that has")
-    return {seed: sorted(several) for seed, several in found.items()}
+            curves.setdefault(seed, []).append(point)
+    if not any(len(curve) > 1 for curve in curves.values()):
+        raise ValueError(f"--base: {base!r} has no temperatures other than 1 in these rows; name a row that has")
+    return {seed: sorted(curve) for seed, curve in curves.items()}
 
 
 def gaps(rows: list[dict], curves: dict[int, list[tuple[float, float]]], name: str) -> dict[int, float]:
-    """log(perplexity / the curve's at the same entropy), by seed, of seeds whose entropy the curve reaches.
+    """log(perplexity / curve) at equal entropy, by seed, for seeds whose entropy the curve covers.
 
-    Between temperatures the curve is straight in (entropy, log perplexity).
+    Between temperatures the curve is linear in (entropy, log perplexity).
     """
-    found = {}
+    differences = {}
     for seed, (entropy, value) in points(rows, name).items():
         known = curves.get(seed, [])
         if len(known) > 1 and known[0][0] <= entropy <= known[-1][0]:
             entropies, levels = zip(*known, strict=True)
-            found[seed] = value - float(np.interp(entropy, entropies, levels))
-    return found
+            differences[seed] = value - float(np.interp(entropy, entropies, levels))
+    return differences
 
 
 def compared(rows: Iterable[dict], base: str, match: str = "") -> list[str]:
-    """The rows that `match` finds, else those with as many steps as the base; none are its own temperatures."""
+    """Rows that `match` finds, by default those with the steps of the base; rows of its curve are excluded."""
     sampled = [row for row in rows if row["verb"] == "sample" and row["config"]["sample"]["policy"] != "data"]
     # Rows that fill gaps have neither perplexity nor entropy.
     sampled = [row for row in sampled if PERPLEXITY in row["metrics"]]
@@ -90,7 +90,7 @@ def compared(rows: Iterable[dict], base: str, match: str = "") -> list[str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Print every row's place against the curve."""
+    """Print the position of each row relative to the curve."""
     if arguments[1:]:
         raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
     try:
@@ -108,24 +108,28 @@ def main(arguments: list[str]) -> None:
 
 
 def describe(rows: list[dict], curves: dict[int, list[tuple[float, float]]], name: str) -> list[str]:
-    """One line: means over seeds, and the perplexity relative to the curve's in percent."""
+    """Cells of one row: means over seeds, and the perplexity relative to the curve in percent."""
     entropy, perplexity = (list(by_seed(rows, name, key).values()) for key in (ENTROPY, PERPLEXITY))
-    found = list(gaps(rows, curves, name).values())
+    differences = list(gaps(rows, curves, name).values())
     line = [name, f"{statistics.fmean(entropy):.3f}", f"{statistics.fmean(perplexity):.2f}"]
-    if not found:
+    if not differences:
         return [*line, "outside", ""]
-    if len(found) == 1:
-        return [*line, percent(found[0]), "one seed"]
-    interval = student(found)
-    return [*line, percent(interval.mean), f"[{percent(interval.low)}, {percent(interval.high)}] ({len(found)} seeds)"]
+    if len(differences) == 1:
+        return [*line, percent(differences[0]), "one seed"]
+    interval = student(differences)
+    return [
+        *line,
+        percent(interval.mean),
+        f"[{percent(interval.low)}, {percent(interval.high)}] ({len(differences)} seeds)",
+    ]
 
 
 def percent(gap: float) -> str:
-    """A log ratio as a signed percentage."""
+    """Log ratio as a signed percentage."""
     return f"{100 * math.expm1(gap):+.1f} %"
 
 
 if __name__ == "__main__":
-    # Here, for the flags of a module count in every program that imports it.
+    # A requirement at import would apply to every program that imports this module.
     flags.mark_flags_as_required(["rows", "base"])
     app.run(main)

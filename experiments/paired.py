@@ -1,4 +1,4 @@
-"""The difference of two rows of a table, seed by seed: what rows of equal seeds have in common cancels.
+"""Difference of two rows of a table, paired by seed.
 
     python -m experiments.paired --file=experiments/results/prime_text.local.jsonl --metric=nats_per_token \
         --first="Prime, 2 digits, marginal" --second="Prime, 2 digits, joint"
@@ -14,29 +14,29 @@ from diffusion.report.rows import read_rows
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("file", None, "Rows of a table, JSON lines.")
-flags.DEFINE_string("first", None, "Row from which the other is taken.")
-flags.DEFINE_string("second", None, "Row that is taken from the first.")
-flags.DEFINE_string("metric", "nats_per_token", "Which of their metrics.")
+flags.DEFINE_string("first", None, "Row to subtract from.")
+flags.DEFINE_string("second", None, "Row to subtract.")
+flags.DEFINE_string("metric", "nats_per_token", "Metric to compare.")
 
 
 def numbers(rows: list[dict], name: str, metric: str) -> dict[int, float]:
-    """A metric of one row by seed.
+    """Metric of one row by seed.
 
     Raises:
-      ValueError: when no row of that name has it.
+      ValueError: if no row of this name has the metric.
     """
-    found = by_seed(rows, name, metric)
-    if not found:
+    values = by_seed(rows, name, metric)
+    if not values:
         names = ", ".join(dict.fromkeys(repr(row["row"]) for row in rows if metric in row["metrics"]))
         raise ValueError(f"row: {name!r} has no {metric}; these have: {names or 'none'}")
-    return found
+    return values
 
 
 def difference(rows: list[dict], first: str, second: str, metric: str) -> str:
-    """One line: mean, standard error and 95 % interval (Student's) of first - second over seeds."""
-    found = paired(numbers(rows, first, metric), numbers(rows, second, metric))
-    interval = f"[{found.low:+.3f}, {found.high:+.3f}]"
-    return f"{metric}: {first} - {second} = {found.mean:+.3f} ± {found.error:.3f}, {interval}, {found.count} seeds"
+    """Line with mean, standard error and 95 % interval (Student's) of first - second over seeds."""
+    result = paired(numbers(rows, first, metric), numbers(rows, second, metric))
+    interval = f"[{result.low:+.3f}, {result.high:+.3f}]"
+    return f"{metric}: {first} - {second} = {result.mean:+.3f} ± {result.error:.3f}, {interval}, {result.count} seeds"
 
 
 def main(arguments: list[str]) -> None:
@@ -54,6 +54,6 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    # Here, for the flags of a module count in every program that imports it.
+    # A requirement at import would apply to every program that imports this module.
     flags.mark_flags_as_required(["file", "first", "second"])
     app.run(main)

@@ -1,4 +1,4 @@
-"""A run: one job with everything that its verb uses, built once and checked before anything is computed."""
+"""Runs: a job with its config, data, network and mesh, which are built and checked before any computation."""
 
 import functools
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from diffusion.data import Dataset, load_dataset
-from diffusion.data.pair_sources import SOURCES as PAIRS
+from diffusion.data.pair_sources import SOURCES as PAIR_SOURCES
 from diffusion.data.pairs import PairDataset, PairSettings, load_pairs
 from diffusion.train.mesh import make_mesh, put_key
 from diffusion.train.weights import load_weights
@@ -36,47 +36,47 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where the job's files live."""
+        """Folder of the job's files."""
         return self.job.folder(self.workdir)
 
     @property
     def family(self) -> Family:
-        """The kind of model."""
+        """Family of the model."""
         return families.family_of(self.config)
 
     @property
     def root(self) -> jax.Array:
-        """The key from which every other is derived, on all devices."""
+        """Key from which all others are derived, replicated over all devices."""
         return put_key(jax.random.key(self.config.seed), self.mesh)
 
     def weights_of(self, need: str) -> Path:
-        """The folder of the weights that another job trained."""
+        """Folder of the weights of another job."""
         return self.workdir / "jobs" / self.job.needs[need] / "weights"
 
     def load(self, need: str) -> tuple[ConfigDict, System, Params]:
-        """The config, the network and the averaged weights of another job."""
+        """Config, network and averaged weights of another job."""
         config = read_config(self.workdir / "jobs" / self.job.needs[need])
         system = families.system(config, self.dataset.tokenizer.vocab_size)
         return config, system, load_weights(self.weights_of(need), system.init, self.mesh)
 
     def weights(self) -> Params:
-        """The averaged weights to evaluate or sample with: those of `config.checkpoint`, or of the job's training.
+        """Averaged weights to evaluate or sample with: those of `config.checkpoint`, or of the job's training.
 
-        A row that starts from another one is trained, from the checkpoint where there is one.
+        A row that starts from another one is always trained, and a checkpoint is the start of this training.
         """
-        given = self.config.checkpoint and not self.config.start
-        folder = Path(self.config.checkpoint) if given else self.weights_of("weights")
+        from_checkpoint = self.config.checkpoint and not self.config.start
+        folder = Path(self.config.checkpoint) if from_checkpoint else self.weights_of("weights")
         return load_weights(folder, self.system.init, self.mesh)
 
 
 def in_batches(count: int, size: int) -> Iterator[Int[np.ndarray, " size"]]:
-    """Indices 0 .. count - 1 in batches of `size`, the last one filled up with the last index."""
+    """Indices 0 .. count - 1 in batches of `size`; the last batch is padded with the last index."""
     for start in range(0, count, size):
         yield np.minimum(np.arange(start, start + size), count - 1)
 
 
 def read_data(config: ConfigDict, workdir: Path) -> Dataset | PairDataset:
-    """The data set of a config, cached under the work directory unless the config says where."""
+    """Data set of a config; the default cache is in the work directory."""
     settings = config.data.to_dict()
     settings["cache_dir"] = settings["cache_dir"] or str(workdir / "cache")
     return open_data(tuple(settings.items()))
@@ -84,25 +84,25 @@ def read_data(config: ConfigDict, workdir: Path) -> Dataset | PairDataset:
 
 @functools.lru_cache(maxsize=4)
 def open_data(settings: tuple) -> Dataset | PairDataset:
-    """A data set, which stays open for the jobs that share it."""
-    by_name = dict(settings)
-    return pair_dataset(by_name) if by_name["source"] in PAIRS else load_dataset(ConfigDict(by_name))
+    """Data set, which stays open for the jobs that share it."""
+    fields = dict(settings)
+    return pair_dataset(fields) if fields["source"] in PAIR_SOURCES else load_dataset(ConfigDict(fields))
 
 
 def pair_dataset(settings: dict) -> PairDataset:
-    """Pairs from the folder `data.path`, or from the folder below it with the name of the source."""
-    below = Path(settings["path"]).expanduser() / settings["source"]
-    path = str(below) if settings["path"] and below.is_dir() else settings["path"]
-    known: dict[str, Any] = {each.name: settings[each.name] for each in fields(PairSettings)}
-    known["path"] = path
-    return load_pairs(PairSettings(**known))
+    """Pairs from the folder `data.path`, or from its subfolder with the name of the source."""
+    subfolder = Path(settings["path"]).expanduser() / settings["source"]
+    path = str(subfolder) if settings["path"] and subfolder.is_dir() else settings["path"]
+    values: dict[str, Any] = {field.name: settings[field.name] for field in fields(PairSettings)}
+    values["path"] = path
+    return load_pairs(PairSettings(**values))
 
 
 def build(job: Job, workdir: Path) -> Run:
     """Read the data and build the network of a job.
 
     Raises:
-      ValueError: naming the first field that is wrong.
+      ValueError: for the first invalid field, which it names.
     """
     config = ConfigDict(job.config)
     dataset = read_data(config, workdir)

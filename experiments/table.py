@@ -1,4 +1,4 @@
-"""The verb `table`: rows to a Markdown table, plots and samples, in the work directory or beside the code."""
+"""The verb `table`: a Markdown table, plots and samples from rows, which may be the committed ones."""
 
 import itertools
 import json
@@ -22,116 +22,116 @@ PUBLISHED = Path(__file__).parent
 
 
 def regenerate(module: ModuleType, config: ConfigDict, workdir: Path, committed: bool, publish: bool) -> None:
-    """Write a table from rows that are there: those of the work directory, or the committed ones.
+    """Write a table from the existing rows of the work directory, or from the committed rows.
 
-    Committed rows need no further flags: their seeds and their data's folder are those of the rows.
+    Committed rows need no further flags: seeds and the folder of the data are taken from the rows.
 
     Raises:
-      ValueError: when there are none.
+      ValueError: for no rows.
     """
     if committed:
         source = PUBLISHED / "results" / f"{config.table}.{config.variant}.jsonl"
         rows = read_rows(source)
     else:
         source = workdir / "jobs"
-        done = [job for job in plan(list(module.rows(config)), config) if job.done(workdir)]
-        rows = [read_rows_of(job.folder(workdir)) | {"row": job.row} for job in done]
+        completed = [job for job in plan(list(module.rows(config)), config) if job.done(workdir)]
+        rows = [read_result(job.folder(workdir)) | {"row": job.row} for job in completed]
     if not rows:
-        raise ValueError(f"table: no rows in {source}; make them with `launch.py run --config=...`")
-    write(module, as_made(config, rows) if committed else config, rows, workdir, publish, committed)
+        raise ValueError(f"table: no rows in {source}; compute them with `launch.py run --config=...`")
+    write(module, with_settings_of(config, rows) if committed else config, rows, workdir, publish, committed)
 
 
-def as_made(config: ConfigDict, rows: list[dict]) -> ConfigDict:
-    """The config with the seeds and the data's folder that its rows were made with."""
-    made = config.copy_and_resolve_references()
-    made.seeds = tuple(sorted({row["seed"] for row in rows}))
-    # Rows of made-up data have no folder, whatever the command line gave.
-    made.data.path = max(row["config"]["data"]["path"] for row in rows)
-    return made
+def with_settings_of(config: ConfigDict, rows: list[dict]) -> ConfigDict:
+    """Copy of the config with the seeds and the folder of the data of these rows."""
+    config = config.copy_and_resolve_references()
+    config.seeds = tuple(sorted({row["seed"] for row in rows}))
+    # Rows of synthetic data have no folder.
+    config.data.path = max(row["config"]["data"]["path"] for row in rows)
+    return config
 
 
-def read_rows_of(folder: Path) -> dict:
-    """The result of one job."""
+def read_result(folder: Path) -> dict:
+    """Result of one job."""
     return json.loads((folder / "result.json").read_text())
 
 
 def write(
     module: ModuleType, config: ConfigDict, rows: list[dict], workdir: Path, publish: bool, committed: bool = False
 ) -> None:
-    """Table, plots and samples into the work directory's tables, and beside the code when published.
+    """Write table, plots and samples into the work directory, and into experiments/ when published.
 
-    Pictures of samples are those of the work directory's jobs, or for committed rows the committed ones.
+    Images of samples are those of the jobs of the work directory, or the committed ones of committed rows.
     """
     name = f"{config.table}.{config.variant}"
     folder = workdir / "tables" / name
     text, printed = render(module, config, rows)
-    pictured = {row["name"] for row in module.rows(config) if row.get("pictured", True)}
-    pictures = draw(module, config, rows, folder)
-    shown = [row for row in rows if row["row"] in pictured]
+    illustrated = {row["name"] for row in module.rows(config) if row.get("pictured", True)}
+    images = draw(module, config, rows, folder)
+    shown = [row for row in rows if row["row"] in illustrated]
     if committed:
-        pictures += committed_pictures(name, shown, folder)
+        images += committed_images(name, shown, folder)
     else:
         for task, group in itertools.groupby(shown, task_of_row):
-            pictures += task.collect(list(group), workdir, folder)
+            images += task.collect(list(group), workdir, folder)
     samples = sample_text(rows, workdir)
-    body = text + "".join(f"\n![{path.stem}]({path.name})\n" for path in pictures)
+    body = text + "".join(f"\n![{path.stem}]({path.name})\n" for path in images)
     atomic_write(folder / "table.md", body)
     write_rows(folder / "rows.jsonl", rows)
     if samples:
         atomic_write(folder / "samples.md", samples)
     print(f"\n{printed}\n")
-    for path in (folder / "table.md", *pictures, *([folder / "samples.md"] if samples else []), folder / "rows.jsonl"):
+    for path in (folder / "table.md", *images, *([folder / "samples.md"] if samples else []), folder / "rows.jsonl"):
         print(f"wrote {os.path.relpath(path)}")
     if publish:
         write_rows(PUBLISHED / "results" / f"{name}.jsonl", rows)
-        for path in pictures:
+        for path in images:
             target = PUBLISHED / "tables" / f"{name}.{path.name}"
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(path.read_bytes())
-        links = "".join(f"\n![{path.stem}]({name}.{path.name})\n" for path in pictures)
+        links = "".join(f"\n![{path.stem}]({name}.{path.name})\n" for path in images)
         atomic_write(PUBLISHED / "tables" / f"{name}.md", text + links)
         print(f"published experiments/tables/{name}.md")
 
 
-def committed_pictures(name: str, rows: list[dict], folder: Path) -> list[Path]:
-    """Copies of the committed pictures of samples, which cannot be drawn from rows."""
+def committed_images(name: str, rows: list[dict], folder: Path) -> list[Path]:
+    """Copies of the committed images of samples, which cannot be drawn from rows."""
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = [MONTAGE, *(grid_name(row) for row in rows if row["verb"] == "sample")]
-    sources = {picture: PUBLISHED / "tables" / f"{name}.{picture}" for picture in wanted}
-    return [shutil.copyfile(source, folder / picture) for picture, source in sources.items() if source.exists()]
+    images = [MONTAGE, *(grid_name(row) for row in rows if row["verb"] == "sample")]
+    sources = {image: PUBLISHED / "tables" / f"{name}.{image}" for image in images}
+    return [shutil.copyfile(source, folder / image) for image, source in sources.items() if source.exists()]
 
 
 def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[str, str]:
-    """The table in Markdown, with how it was made, and for the terminal."""
+    """Table in Markdown, with its provenance, and table for the terminal."""
     table = module.TABLE
     columns = [Column(*column) for column in table["columns"]]
     names = [row["name"] for row in module.rows(config) if row.get("shown", True)]
     comparable = config.variant in table.get("comparable", (config.variant,))
     figures = table.get("figures", ())
-    # Where a variant is not compared with the paper, what nobody measured there would be a page of empty cells.
+    # Where a variant is not compared with the paper, columns without measurements are omitted.
     measured = [column for column in columns if comparable or any(values(rows, name, column.key) for name in names)]
-    absent = [column.title for column in columns if column not in measured]
+    omitted = [column.title for column in columns if column not in measured]
     headings, body = assemble(names, measured, rows, table["published"], comparable, table.get("tolerance"), figures)
     seeds = sorted({row["seed"] for row in rows})
     command = f"python launch.py run --config=configs/{config.table}.py:{config.variant}"
     command += "" if seeds == [0] else f' --config.seeds="{tuple(seeds)}"'
     command += " --config.data.path=FOLDER" if any(row["config"]["data"]["path"] for row in rows) else ""
     first, versions = rows[0], rows[0]["versions"]
-    # Fields of committed rows are sorted by name.
+    # Keys of committed rows are sorted by name, so the order is set here.
     packages = ", ".join(f"{name} {versions[name]}" for name in ("python", *PACKAGES) if name in versions)
-    made = (
+    provenance = (
         f"Made by `{command}` at commit {', '.join(sorted({row['commit'] for row in rows}))} on "
         f"{first['device_count']} x {first['device_kind']} ({packages}); {len(seeds)} seed(s), ± is the standard error "
-        f"over seeds{brackets(rows)}."
+        f"over seeds{bracket_note(rows)}."
     )
-    made += f" Not measured here: {', '.join(absent)}." if absent else ""
-    made += "".join(f" {text}." for text in sorted({row["signature"] for row in rows if "signature" in row}))
-    text = f"# {table['title']} ({config.variant})\n\n{markdown(headings, body)}\n\n{table['notes']}\n\n{made}\n"
+    provenance += f" Not measured here: {', '.join(omitted)}." if omitted else ""
+    provenance += "".join(f" {text}." for text in sorted({row["signature"] for row in rows if "signature" in row}))
+    text = f"# {table['title']} ({config.variant})\n\n{markdown(headings, body)}\n\n{table['notes']}\n\n{provenance}\n"
     return text, f"{table['title']} ({config.variant})\n\n{terminal(headings, body)}"
 
 
-def brackets(rows: list[dict]) -> str:
-    """What stands in the brackets of cells, where models were sampled several times."""
+def bracket_note(rows: list[dict]) -> str:
+    """Meaning of the brackets in cells, for models with several sets of samples."""
     counts = sorted({len(row["sets"]) for row in rows if "sets" in row})
     if not counts:
         return ""
@@ -140,7 +140,7 @@ def brackets(rows: list[dict]) -> str:
 
 
 def sample_text(rows: list[dict], workdir: Path) -> str:
-    """Two samples of every row, or a few lines of short ones, for people who look before they read."""
+    """Two samples per row, or the first lines of short samples."""
     parts = []
     for row in rows:
         path = workdir / "jobs" / row["job"] / "samples.txt"
@@ -156,20 +156,20 @@ LINES, WIDTH = 8, 160
 
 
 def in_lines(row: dict) -> bool:
-    """Whether the samples of a result are one a line; results without a domain are of text."""
+    """Returns whether a result has one sample per line; results without a domain are text."""
     return task_of_row(row).LINES
 
 
 def first_lines(text: str) -> str:
-    """The first lines of a file of samples, long ones cut, and how many there are."""
+    """First lines of a file of samples, truncated to `WIDTH`, and the number of the remaining lines."""
     lines = text.splitlines()
     shown = [line if len(line) <= WIDTH else f"{line[:WIDTH]}..." for line in lines[:LINES]]
-    left = len(lines) - len(shown)
-    return "\n".join([*shown, *([f"and {left} more"] if left else [])]) + "\n"
+    remaining = len(lines) - len(shown)
+    return "\n".join([*shown, *([f"and {remaining} more"] if remaining else [])]) + "\n"
 
 
 def describe(row: dict, workdir: Path) -> str:
-    """What one job gave, for the terminal: its metrics, and its samples when it has some."""
+    """Result of one job for the terminal: its metrics, and its samples if any."""
     path = workdir / "jobs" / row["job"] / "samples.txt"
     text = path.read_text() if row["verb"] == "sample" and path.exists() else ""
     samples = (first_lines(text) if in_lines(row) else text) + "\n" if text else ""

@@ -1,4 +1,4 @@
-"""The verb `train`: one training job, from nothing or from where it stopped."""
+"""The verb `train`: one training job, from its start or from its last checkpoint."""
 
 import time
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from experiments.run_context import Run
 
 
 def execute(run: Run) -> dict:
-    """Train, save the averaged weights, and return the result row's metrics and provenance."""
+    """Train, save the averaged weights, and return metrics and provenance of the result row."""
     config, system = run.config, run.system
     begin = time.time()
     objective = families.objective(config, system)
@@ -72,7 +72,7 @@ def execute(run: Run) -> dict:
 
 
 def density(text: Mapping[str, Any]) -> dict[str, float]:
-    """Bytes a token of the text; of pairs, whose bytes are not counted, how many are too long to be learned."""
+    """Bytes per token of the text; for pairs, whose bytes are not counted, the number of pairs that are too long."""
     names = {"bytes_per_token": "train", "validation_bytes_per_token": "validation"}
     if isinstance(text["train"], PairStatistics):
         return dict.fromkeys(names, 0.0) | {"pairs_left_out": text["train"].left_out}
@@ -80,7 +80,7 @@ def density(text: Mapping[str, Any]) -> dict[str, float]:
 
 
 def check(run: Run) -> None:
-    """Raise ValueError for a batch that does not divide, missing splits, or a predictor without a denoiser."""
+    """Raise ValueError for an indivisible batch, a missing split, or an error predictor without a denoiser."""
     settings = families.settings(run.config)
     check_batch(settings.batch, run.mesh, settings.accumulate)
     for split in ("train", "validation"):
@@ -90,10 +90,10 @@ def check(run: Run) -> None:
 
 
 def starting_weights(run: Run) -> Params | None:
-    """The weights from which training starts: `config.checkpoint`, else those of the row `start`, or None.
+    """Weights from which training starts: `config.checkpoint`, else those of the row `start`, or None.
 
-    The adapter of a self-conditioned network is new to them, and starts without an effect. The parameters of an error
-    predictor are made from them.
+    An adapter for self-conditioning is added to them and has no effect at first. The parameters of an error predictor
+    are derived from them.
     """
     config, head = run.config, run.system.errors
     folder = Path(config.checkpoint) if config.checkpoint else None
@@ -111,14 +111,14 @@ def starting_weights(run: Run) -> Params | None:
 
 
 def subsampled(records: list[dict], most: int = 200) -> list[dict]:
-    """Losses for the plot of a table: at most about `most` records, and all validation losses."""
+    """Losses for the plot of a table: about `most` records at most, and all validation losses."""
     every = max(1, len(records) // most)
-    kept = [record for number, record in enumerate(records) if number % every == 0 or "validation_loss" in record]
-    return [{key: record[key] for key in ("step", "loss", "validation_loss") if key in record} for record in kept]
+    selected = [record for index, record in enumerate(records) if index % every == 0 or "validation_loss" in record]
+    return [{key: record[key] for key in ("step", "loss", "validation_loss") if key in record} for record in selected]
 
 
 def validation(run: Run, objective):
-    """`evaluate(params)`: means of the objective's metrics on fixed validation batches, dropout off, noise fixed."""
+    """Returns `evaluate(params)`: mean metrics of the objective on fixed batches, with fixed noise and no dropout."""
     config = run.config
     size = config.train.batch
     data = evaluation_batches(
@@ -139,7 +139,7 @@ def validation(run: Run, objective):
 
     def evaluate(params: Params) -> dict[str, float]:
         totals: dict[str, np.ndarray] = {}
-        # In training and after it alike, or the program would be compiled twice.
+        # The mesh is set during training and after it, otherwise the program would be compiled twice.
         with jax.set_mesh(run.mesh):
             for step, batch in enumerate(data):
                 for name, pair in jax.device_get(score(params, put_batch(batch, run.mesh), root, step)).items():

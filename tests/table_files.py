@@ -1,10 +1,10 @@
-"""Config files of tables for tests, as modules that no file holds."""
+"""Config files of tables for tests, as modules without files."""
 
 from types import ModuleType
 
 
 def table_file(**fields):
-    """A module with these names: a table's `TABLE` and `rows`."""
+    """Return a module with these names, such as `TABLE` and `rows` of a table."""
     module = ModuleType("table")
     vars(module).update(fields)
     return module

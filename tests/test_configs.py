@@ -1,4 +1,4 @@
-"""Every config file, in every variant: its rows resolve, plan, and build under eval_shape (law 9)."""
+"""Every config file in every variant: its rows are resolved, planned, and built under eval_shape (law 9)."""
 
 import importlib
 from functools import partial
@@ -21,8 +21,8 @@ from experiments.plan import digest, plan, resolve, train_identity
 FILES = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.py"))
 TABLES = [name for name in FILES if name not in ("__init__", "base", "sampling")]
 VARIANTS = ("paper", "gpu", "local", "debug")
-BUILT, SAMPLED = set(), set()  # digests of the trainings, and of the samplers, whose shapes are known to fit
-# How many of equal blocks follow each other.
+BUILT, SAMPLED = set(), set()  # hashes of the trainings, and of the samplers, whose shapes were checked
+# Fields with the number of equal blocks.
 DEPTHS = {
     "model": ("blocks",),
     "unet": ("res_blocks", "middle_layers"),
@@ -38,7 +38,7 @@ def table(request):
 
 
 def shallow(config):
-    """The config with two of the transformer's blocks and one of each other kind, of which all have equal shapes."""
+    """Return the config with two blocks of the transformer and one block of each other kind."""
     config = config.copy_and_resolve_references()
     for network, names in DEPTHS.items():
         for name in names:
@@ -48,16 +48,17 @@ def shallow(config):
 
 
 def sampler_identity(config, depth):
-    """What decides the shapes of a sampler. Of shallow networks one samples; whole ones do by every policy."""
+    """Return the hash of what determines the shapes of a sampler, with its policy for whole networks only."""
     options, parts = config.sample, shape_identity(config)
-    told = options.translation
+    translation = options.translation
     network = {name: parts[name] for name in parts if name not in ("objective", "optimizer", "train", "embedding")}
-    policy = [options.policy, options.gaussian.method, told.memory, told.seeds, told.path] if depth == "whole" else []
+    policy = [options.policy, options.gaussian.method, translation.memory, translation.seeds, translation.path]
+    policy = policy if depth == "whole" else []
     return digest([network, policy])
 
 
 def shape_identity(config):
-    """What decides the shapes of a training: its identity without its duration and the source of its data."""
+    """Return what determines the shapes of a training: its identity without its duration and the source of its data."""
     parts = train_identity(config)
     parts["train"] = {key: value for key, value in parts["train"].items() if key != "steps"}
     parts["data"] = {key: parts["data"][key] for key in ("length", "vocab_size", "packing")}
@@ -65,18 +66,18 @@ def shape_identity(config):
         parts["data"]["source_length"] = config.data.source_length
         parts["process"]["factor"] = 1.0
         if "embedding" in parts and config.variant != "debug":
-            # Which gap and which map is traced whole at the smallest size.
+            # Gaps and maps are traced at debug scale.
             parts["embedding"]["scp"], parts["embedding"]["mans"] = None, config.embedding.mans.map != "off"
     if 0 < config.memory.rate < 1 and "memory" in parts:
         parts["memory"]["rate"] = 0.5
     if "predictor" in parts and config.variant != "debug":
-        # How it learns changes no shape, and is traced whole at the smallest size.
+        # Its training does not change shapes, and is traced at debug scale.
         parts["predictor"] = parts["predictor"]["kind"]
     return parts
 
 
 def abstract_step(config):
-    """Shapes of one training step's results; raises when anything in the config does not fit."""
+    """Return the shapes of the state before and after a training step, and of its metrics."""
     system = families.system(config, config.data.vocab_size)
     objective, optimizer = families.objective(config, system), families.optimizer(config)
     settings = families.settings(config)
@@ -87,14 +88,14 @@ def abstract_step(config):
 
 
 def abstract_samples(config, rows, table):
-    """The calls of a config's sampler, as functions that give the shapes of their results."""
+    """Yield the calls of the sampler of a config, as functions that return the shapes of their results."""
     system, reward = families.system(config, config.data.vocab_size), reward_system(rows, table, config)
     for call in families.family_of(config).calls(config, system, reward):
         params = [jax.eval_shape(init, jax.random.key(0)) for init in call.params]
         yield partial(jax.eval_shape, call.function, *params, *call.rows, *call.scalars)
 
 
-# The published widths and the smallest scale always; whole depths, and the scales between, take minutes to trace.
+# Published depths and the scales between paper and debug take minutes to trace.
 @pytest.mark.parametrize(
     ("variant", "depth"),
     [
@@ -112,10 +113,10 @@ def test_every_row_builds(table, variant, depth):
         if depth == "shallow":
             resolved = shallow(resolved)
         if config.data.source == "gaussian_mixture":
-            continue  # an exact model of numbers, with no program
-        # Rows and tables that share a training or a sampler build it once.
+            continue  # an exact one-dimensional model without a program
+        # A training or sampler of several rows is built once.
         training = digest(shape_identity(resolved))
-        # At debug scale every distinct training takes a step in tests/golden.
+        # At debug scale, tests/golden runs a step of every distinct training.
         if training not in BUILT and variant != "debug" and families.family_of(resolved).TRAINED:
             state, (after, metrics) = abstract_step(resolved)
             assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
@@ -124,19 +125,19 @@ def test_every_row_builds(table, variant, depth):
             assert metrics["loss"][0].shape == ()
             BUILT.add(training)
         if resolved.sample.policy != "data":
-            made, sampler = (sampler_identity(resolved, each) for each in ("whole", depth))
-            if made in BUILT:
+            whole, sampler = (sampler_identity(resolved, each) for each in ("whole", depth))
+            if whole in BUILT:
                 continue
-            BUILT.add(made)
-            draws = list(abstract_samples(resolved, rows, config))
+            BUILT.add(whole)
+            calls = list(abstract_samples(resolved, rows, config))
             if sampler not in SAMPLED:
                 SAMPLED.add(sampler)
-                for draw in draws:
-                    assert all(leaf.shape[0] == resolved.sample.batch for leaf in jax.tree.leaves(draw()) if leaf.ndim)
+                for call in calls:
+                    assert all(leaf.shape[0] == resolved.sample.batch for leaf in jax.tree.leaves(call()) if leaf.ndim)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_row_is_planned_after_what_it_needs(table, variant):
+def test_every_job_is_planned_after_the_jobs_that_it_needs(table, variant):
     config = table.get_config(variant)
     jobs = plan(list(table.rows(config)), config)
     seen = set()
@@ -158,28 +159,28 @@ def test_published_figures_belong_to_rows_and_columns(table):
         assert cells.keys() <= names and all(isinstance(text, str) for text in cells.values())
 
 
-def test_plots_name_rows_and_columns_that_are_there(table):
-    """A misspelled row would be an empty place in a plot, and nothing else would tell."""
+def test_plots_name_existing_rows(table):
+    """A misspelled row would be missing in a plot without an error."""
     names = set()
     for variant in VARIANTS:
         config = table.get_config(variant)
-        # Some rows are there once their data's folder is.
+        # Some rows exist only with a folder of data.
         for config.data.path in ("", "folder"):
             names |= {row["name"] for row in table.rows(config)}
     for plot in table.TABLE.get("plots", ()):
         assert set(plot.get("course", {}).values()) <= names
-        for _, _, places in plot.get("series", ()):
-            assert {name for name, _ in places} <= names
+        for _, _, positions in plot.get("series", ()):
+            assert {name for name, _ in positions} <= names
         assert {name for _, _, name in plot.get("references", ())} <= names
 
 
-def test_unknown_variant_is_refused_with_the_known_ones(table):
+def test_unknown_variant_raises_with_the_known_ones(table):
     with pytest.raises(ValueError, match="paper, gpu, local, debug"):
         table.get_config("huge")
 
 
-def test_a_tables_steps_scale_down():
-    """The variants differ in work by orders of magnitude, in the order that their names promise."""
+def test_work_of_variants_decreases():
+    """The variants are in the order of their work, and local and gpu trainings have a limit."""
     for name in TABLES:
         module = importlib.import_module(f"configs.{name}")
         work = []
@@ -188,12 +189,12 @@ def test_a_tables_steps_scale_down():
             system = families.system(config, config.data.vocab_size)
             work.append(families.training_flops(config, system) * config.train.steps)
         assert work == sorted(work, reverse=True), name
-        # Two CPU cores make about 1e11 FLOP/s, and a local base may take an hour.
+        # Two CPU cores reach about 1e11 FLOP/s; the limit is one hour.
         assert work[2] < 3600 * 1e11, name
-        # One accelerator, 20 minutes, at 2e14 FLOP/s.
+        # One accelerator reaches about 2e14 FLOP/s; the limit is 20 minutes.
         assert work[1] < 1200 * 2e14, name
 
 
-def test_the_toys_entropy_is_that_of_its_density():
+def test_entropy_of_the_toy_is_that_of_its_density():
     table = density_table(prime_toy.get_config("paper").data.vocab_size)
     assert -np.sum(table * np.log(table)) / 2 == pytest.approx(prime_toy.ENTROPY, abs=1e-6)

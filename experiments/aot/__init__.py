@@ -1,1 +1,1 @@
-"""Ahead-of-time compilation of the programs of a row, and what their text says of communication."""
+"""Ahead-of-time compilation of the programs of a row, and the communication in their HLO."""

@@ -1,25 +1,25 @@
-"""What a compiled program moves between devices: its collectives, each times the turns of the loops around it."""
+"""Collectives of a compiled program, each times the iterations of the loops around it."""
 
 import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-WIDTHS = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f64": 8, "s64": 8, "u64": 8}
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f64": 8, "s64": 8, "u64": 8}
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 OPERATION = re.compile(rf" = (?P<type>.*?) (?P<kind>{'|'.join(KINDS)})(?:-start)?\(")
 SHAPE = re.compile(r"([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
 CALLED = re.compile(r"(?:calls|to_apply|body|condition|\w+_computations?)=(?:\{([^}]*)\}|(%?[\w.\-]+))")
-TURNS = re.compile(r'known_trip_count\\?":\{\\?"n\\?":\\?"(\d+)')
+ITERATIONS = re.compile(r'known_trip_count\\?":\{\\?"n\\?":\\?"(\d+)')
 CONDITION = re.compile(r"condition=%?([\w.\-]+)")
 LIMIT = re.compile(r"ROOT .*compare\(%?[\w.\-]+, %?([\w.\-]+)\), direction=LT")
 
 
 @dataclass
 class Traffic:
-    """How often one kind of collective runs in one execution of the program, and what each device sends for it."""
+    """Number of instructions and executions of one kind of collective per run, and the bytes that each device sends."""
 
     instructions: int = 0
     executions: int = 0
@@ -29,17 +29,17 @@ class Traffic:
 def collectives(text: str) -> dict[str, Traffic]:
     """Collectives of an optimized HLO module, by kind.
 
-    The bytes are what one device sends in a ring of n devices for a result of S bytes: (n-1)/n S for all-gather and
-    all-to-all, (n-1) S for reduce-scatter (its result is a shard), 2 (n-1)/n S for all-reduce, S for a permutation.
-    Loops whose number of turns the compiler does not know count once.
+    In a ring of n devices and for a result of S bytes, one device sends (n-1)/n S bytes for all-gather and all-to-all,
+    (n-1) S for reduce-scatter (its result is a shard), 2 (n-1)/n S for all-reduce, and S for a permutation. A loop
+    whose number of iterations the compiler does not know counts once.
     """
     bodies = computations(text)
-    turns = executions(bodies)
-    found: dict[str, Traffic] = defaultdict(Traffic)
+    counts = executions(bodies)
+    by_kind: dict[str, Traffic] = defaultdict(Traffic)
     for name, lines in bodies.items():
         for line in lines:
             match = OPERATION.search(line)
-            if not match or not turns[name]:
+            if not match or not counts[name]:
                 continue
             kind, group = match["kind"], group_size(line)
             # The TPU compiler writes a reduce-scatter as a fusion around an all-reduce whose other shards are dropped.
@@ -47,15 +47,15 @@ def collectives(text: str) -> dict[str, Traffic]:
             size = result_bytes(match["type"], f"{kind}-start(" in line and kind != "all-reduce")
             factor = {"all-reduce": 2 * (group - 1) / group, "reduce-scatter": group - 1, "collective-permute": 1}
             share = (group - 1) / group if scattered else factor.get(kind, (group - 1) / group)
-            traffic = found["reduce-scatter" if scattered else kind]
+            traffic = by_kind["reduce-scatter" if scattered else kind]
             traffic.instructions += 1
-            traffic.executions += turns[name]
-            traffic.bytes += turns[name] * share * size
-    return dict(found)
+            traffic.executions += counts[name]
+            traffic.bytes += counts[name] * share * size
+    return dict(by_kind)
 
 
 def computations(text: str) -> dict[str, list[str]]:
-    """The lines of each computation; the entry's name starts with "ENTRY "."""
+    """Lines of each computation; the name of the entry starts with "ENTRY "."""
     bodies: dict[str, list[str]] = {}
     current = None
     for line in text.splitlines():
@@ -70,21 +70,21 @@ def computations(text: str) -> dict[str, list[str]]:
 
 
 def executions(bodies: dict[str, list[str]]) -> dict[str, int]:
-    """How often each computation runs in one execution of the entry."""
+    """Number of executions of each computation per execution of the entry."""
     calls: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for name, lines in bodies.items():
         for line in lines:
-            turns = loop_turns(line, bodies)
+            iterations = loop_iterations(line, bodies)
             for match in CALLED.finditer(line):
                 for called in (match[1] or match[2]).replace("%", "").split(", "):
                     if called in bodies:
-                        calls[name].append((called, turns))
+                        calls[name].append((called, iterations))
     totals = dict.fromkeys(bodies, 0)
 
     def visit(name: str, times: int) -> None:
         totals[name] += times
-        for called, turns in calls[name]:
-            visit(called, times * turns)
+        for called, iterations in calls[name]:
+            visit(called, times * iterations)
 
     for name in bodies:
         if name.startswith("ENTRY "):
@@ -92,23 +92,23 @@ def executions(bodies: dict[str, list[str]]) -> dict[str, int]:
     return totals
 
 
-def loop_turns(line: str, bodies: dict[str, list[str]]) -> int:
-    """How often the computations that a line calls run: the turns of a loop that counts up to a constant, else once."""
-    stated = TURNS.search(line)
+def loop_iterations(line: str, bodies: dict[str, list[str]]) -> int:
+    """Iterations of the computations that a line calls: those of a loop that counts to a constant, otherwise 1."""
+    stated = ITERATIONS.search(line)
     if stated:
         return int(stated[1])
     condition = CONDITION.search(line)
     lines = bodies.get(condition[1], []) if condition else []
-    bound = next((match[1] for match in map(LIMIT.search, lines) if match), None)
-    if bound is None:
+    limit = next((match[1] for match in map(LIMIT.search, lines) if match), None)
+    if limit is None:
         return 1
-    # JAX's scans count from 0 in steps of 1.
-    constant = re.compile(rf"%?{re.escape(bound)} = \w+\[\]\S* constant\((\d+)\)")
+    # Scans of JAX count from 0 in steps of 1.
+    constant = re.compile(rf"%?{re.escape(limit)} = \w+\[\]\S* constant\((\d+)\)")
     return next((int(match[1]) for match in map(constant.search, lines) if match), 1)
 
 
 def group_size(line: str) -> int:
-    """Devices that take part in one group of a collective."""
+    """Number of devices in one group of a collective."""
     iota = re.search(r"replica_groups=\[\d+,(\d+)\]", line)
     if iota:
         return int(iota[1])
@@ -123,9 +123,9 @@ def group_size(line: str) -> int:
 
 
 def result_bytes(kind: str, started: bool) -> int:
-    """Bytes of a result type; of an asynchronous start, whose type lists operands and results, its second half."""
+    """Bytes of a result type; for an asynchronous start, whose type lists operands and results, its largest array."""
     sizes = [
-        (WIDTHS.get(element, 1 if element.startswith("f8") else 4)) * math.prod(int(n) for n in shape.split(",") if n)
+        (BYTES.get(element, 1 if element.startswith("f8") else 4)) * math.prod(int(n) for n in shape.split(",") if n)
         for element, shape in SHAPE.findall(kind)
     ]
     return max(sizes, default=0) if started else sum(sizes)

@@ -1,4 +1,4 @@
-"""The programs of a row, compiled ahead of time from shapes alone: its training step and its sampler."""
+"""Ahead-of-time compilation of the programs of a row, from shapes alone: its training step and its sampler."""
 
 import re
 import time
@@ -16,16 +16,16 @@ from diffusion.train.state import abstract_state
 from experiments import families
 from experiments.families import Call, System
 
-# Forward passes that a training step runs in all, for three that count: "full" recomputes every block once.
+# Executed FLOPs per model FLOP of a training step: "full" repeats the forward pass, one of three units of work.
 RECOMPUTED = {"none": 1.0, "dots": 1.0, "full": 4 / 3}
 
 
 @dataclass(frozen=True)
 class Program:
-    """One compiled program and the analytic work of one execution, over all devices.
+    """One compiled program, with the analytic FLOPs of one execution over all devices.
 
-    `turns` is how often the network, of `weights` bytes, is passed through: micro-batches of a step, evaluations of a
-    sampler.
+    `iterations` is the number of passes through the network, which has `weights` bytes: micro-batches of a step, or
+    evaluations of a sampler.
     """
 
     name: str
@@ -33,41 +33,41 @@ class Program:
     seconds: float
     flops: float
     recomputed: float
-    turns: int
+    iterations: int
     weights: float
 
 
 def programs_of(config: ConfigDict, system: System, mesh: Mesh, reward: System | None = None) -> Iterator[Program]:
-    """The programs of a row, one after the other: its training step where it is trained, then its sampler's."""
+    """Programs of a row in order: the training step of a trained network, then those of the sampler."""
     if families.family_of(config).TRAINED:
         yield training_step(config, system, mesh)
     for call in families.family_of(config).calls(config, system, reward):
         yield sampling(config, call, mesh)
 
 
-def placed(tree: Any, sharding: Sharding) -> Any:
+def with_sharding(tree: Any, sharding: Sharding) -> Any:
     """Shapes with a sharding."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
 def training_step(config: ConfigDict, system: System, mesh: Mesh) -> Program:
-    """The step that `train` runs: objective, optimizer, average, donation and shardings included."""
+    """Training step of the verb `train`, with objective, optimizer, average, donation and shardings."""
     objective, optimizer = families.objective(config, system), families.optimizer(config)
     settings = families.settings(config)
     state = abstract_state(system.init, optimizer, mesh)
-    batch = placed(families.family_of(config).batch(config), batch_sharding(mesh))
+    batch = with_sharding(families.family_of(config).batch(config), batch_sharding(mesh))
     root = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=replicated(mesh))
     step = jit_step(objective, optimizer, settings, state, mesh)
     compiled, seconds = compile_for(mesh, step, state, batch, root)
     flops = families.training_flops(config, system)
-    recomputed, turns = RECOMPUTED[config.model.remat], config.train.accumulate
-    return Program("training step", compiled, seconds, flops, recomputed, turns, bytes_of(state.params))
+    recomputed, iterations = RECOMPUTED[config.model.remat], config.train.accumulate
+    return Program("training step", compiled, seconds, flops, recomputed, iterations, bytes_of(state.params))
 
 
 def sampling(config: ConfigDict, call: Call, mesh: Mesh) -> Program:
-    """One program of a sampler, on one batch."""
+    """One program of a sampler, for one batch."""
     params = tuple(abstract_state(init, families.optimizer(config), mesh).params for init in call.params)
-    rows, scalars = placed(call.rows, batch_sharding(mesh)), placed(call.scalars, replicated(mesh))
+    rows, scalars = with_sharding(call.rows, batch_sharding(mesh)), with_sharding(call.scalars, replicated(mesh))
     function = jax.jit(call.function, out_shardings=batch_sharding(mesh) if call.rows_out else None)
     compiled, seconds = compile_for(mesh, function, *params, *rows, *scalars)
     return Program(call.name, compiled, seconds, call.flops, 1.0, call.turns, bytes_of(params))
@@ -79,7 +79,7 @@ def bytes_of(tree) -> int:
 
 
 def compile_for(mesh: Mesh, function: jax.stages.Wrapped, *arguments) -> tuple[jax.stages.Compiled, float]:
-    """Lower and compile; raises ValueError with the compiler's figures when the device's memory does not suffice."""
+    """Lower and compile; raises ValueError with the compiler's figures if the memory of a device is insufficient."""
     begin = time.time()
     with jax.set_mesh(mesh):
         lowered = function.lower(*arguments)
@@ -88,11 +88,11 @@ def compile_for(mesh: Mesh, function: jax.stages.Wrapped, *arguments) -> tuple[j
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            raise ValueError(refusal(str(error))) from None
+            raise ValueError(memory_error(str(error))) from None
 
 
-def refusal(message: str) -> str:
-    """One line of the compiler's own figures, and what to do."""
+def memory_error(message: str) -> str:
+    """Error text in one line: the figures of the compiler and the remedy."""
     part = re.search(r"required for ([\w ]+) \(([\d.]+\w)\) exceeds available (\w+) \(([\d.]+\w)\)", message)
     whole = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) (\w+)", message)
     if part:

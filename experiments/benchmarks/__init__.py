@@ -1,1 +1,1 @@
-"""Timings beside other implementations, methods and settings, in turns within one run."""
+"""Timings of alternatives in one run: other implementations, methods and settings, measured alternately."""

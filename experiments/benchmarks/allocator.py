@@ -1,17 +1,16 @@
-"""The C library's allocator, told to keep what is freed."""
+"""Settings of the allocator of the C library, by which it keeps freed memory."""
 
 import ctypes
 
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8  # names of glibc's malloc.h
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8  # from malloc.h of glibc
 
 
 def keep_freed_memory() -> bool:
-    """Makes malloc reuse large blocks instead of returning them to the system; whether that was possible.
+    """Make malloc reuse large blocks instead of returning them to the system; returns whether this succeeded.
 
-    XLA on CPU allocates its temporary buffers anew at every call, and glibc gives blocks of that size back on each
-    free, so that a training step of a small model spent two thirds of its time on page faults. Call it before the
-    first thread starts. The process then stays at its peak size, which it reaches either way. Does nothing where the C
-    library is not glibc.
+    XLA on CPU allocates its temporary buffers again in every call, and glibc returns blocks of this size when they are
+    freed; page faults then take two thirds of a training step of a small model. Call this before the first thread
+    starts. The process keeps its peak size. Without glibc the call has no effect.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,10 +1,10 @@
-"""What a method costs: training steps and samplers of every paper beside MDLM's, of one network size, in one run.
+"""Cost of methods: training steps and samplers of each paper relative to MDLM, for one network size, in one run.
 
     python -m experiments.benchmarks.methods --repeats=8
     python -m experiments.benchmarks.methods --blocks=12 --predictors=block --digits= --rates=
 
-Programs take turns, so that a slow spell of the machine hits all of them; ratios are medians over the repeats of the
-time over MDLM's time in the same turn. Everything is built from a config as the verbs build it, filter on.
+Programs are timed alternately, so that slow periods of the machine affect all of them. Ratios are medians over the
+repeats of the time over MDLM's time in the same repeat. Programs are built from configs as the verbs build them.
 """
 
 import statistics
@@ -29,79 +29,79 @@ from experiments.plan import resolve
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("size", "local", ["local", "small"], "local: 128 wide, 128 tokens of 4,096; small: the paper's")
 flags.DEFINE_integer("blocks", 0, "blocks of the network; 0: local has 4, small 12", lower_bound=0)
-flags.DEFINE_integer("batch", 0, "examples a step; 0: 16", lower_bound=0)
-flags.DEFINE_integer("repeats", 8, "timings of each program, taken in turns", lower_bound=2)
-flags.DEFINE_list("digits", ["2", "4", "8"], "Prime: digits a token; empty: no Prime")
+flags.DEFINE_integer("batch", 0, "examples per step; 0: 16", lower_bound=0)
+flags.DEFINE_integer("repeats", 8, "timings of each program, taken alternately", lower_bound=2)
+flags.DEFINE_list("digits", ["2", "4", "8"], "Prime: sub-tokens per token; empty: no Prime")
 flags.DEFINE_list("rates", ["0.5", "1"], "SCMDM: rates of the first pass; empty: no SCMDM")
 flags.DEFINE_list("predictors", ["head", "block"], "G-Star: error predictors; empty: no G-Star")
-flags.DEFINE_integer("steps", 8, "evaluations of one sampler call", lower_bound=1)
+flags.DEFINE_integer("steps", 8, "evaluations per sampler call", lower_bound=1)
 
 
 MDLM = "MDLM"
 
 
 def methods() -> dict[str, dict]:
-    """Overrides of every method's training step."""
-    found: dict[str, dict] = {MDLM: {}}
+    """Overrides of the training step of each method."""
+    overrides: dict[str, dict] = {MDLM: {}}
     for number in map(int, FLAGS.digits):
         for target in ("joint", "marginal"):
-            found[f"Prime, {number} digits, {target}"] = {"codec.digits": number, "objective.target": target}
+            overrides[f"Prime, {number} digits, {target}"] = {"codec.digits": number, "objective.target": target}
     for rate in map(float, FLAGS.rates):
-        found[f"SCMDM, lambda {rate:g}"] = {"memory.adapter": "linear", "memory.rate": rate}
-    return found | {f"G-Star's predictor, {kind}": predictor(kind) for kind in FLAGS.predictors}
+        overrides[f"SCMDM, lambda {rate:g}"] = {"memory.adapter": "linear", "memory.rate": rate}
+    return overrides | {f"G-Star's predictor, {kind}": predictor(kind) for kind in FLAGS.predictors}
 
 
 def predictor(kind: str) -> dict:
-    """Overrides of an error predictor's training."""
+    """Overrides of the training of an error predictor."""
     return {"predictor.kind": kind, "objective.name": "errors"}
 
 
 def samplers() -> dict[str, dict]:
-    """Overrides of every method's sampler, which targets and rates do not change."""
-    found: dict[str, dict] = {MDLM: {}}
-    found |= {f"Prime, {number} digits": {"codec.digits": int(number)} for number in FLAGS.digits}
-    found |= {"SCMDM": {"memory.adapter": "linear"}} if FLAGS.rates else {}
-    # Guided at every step; a table's samplers are for a third or a half of theirs.
-    return found | {f"G-Star, {kind}": {"sample.policy": "gstar"} | predictor(kind) for kind in FLAGS.predictors}
+    """Overrides of the sampler of each method; targets and rates do not change it."""
+    overrides: dict[str, dict] = {MDLM: {}}
+    overrides |= {f"Prime, {number} digits": {"codec.digits": int(number)} for number in FLAGS.digits}
+    overrides |= {"SCMDM": {"memory.adapter": "linear"}} if FLAGS.rates else {}
+    # Guidance acts at every step here; in tables it acts at a third or half of the steps.
+    return overrides | {f"G-Star, {kind}": {"sample.policy": "gstar"} | predictor(kind) for kind in FLAGS.predictors}
 
 
 def config(overrides: dict) -> ConfigDict:
-    """The config of one program."""
-    made = defaults("step_cost", "local")
+    """Config of one program."""
+    base = defaults("step_cost", "local")
     if FLAGS.size == "local":
-        small(made)
+        small(base)
     else:
-        made.data.update(vocab_size=50257, length=1024)
-        made.model.dtype = "bfloat16"
+        base.data.update(vocab_size=50257, length=1024)
+        base.model.dtype = "bfloat16"
     if FLAGS.blocks:
-        made.model.blocks = FLAGS.blocks
-        # All of them as straight code, where the size has them so.
-        made.model.unroll = FLAGS.blocks if made.model.unroll > 1 else 1
-    made.train.batch = made.sample.batch = FLAGS.batch or 16
-    made.sample.update(steps=FLAGS.steps, end=0.0, final="none")
-    return resolve(made, overrides, seed=0)
+        base.model.blocks = FLAGS.blocks
+        # All blocks are unrolled if the size unrolls them.
+        base.model.unroll = FLAGS.blocks if base.model.unroll > 1 else 1
+    base.train.batch = base.sample.batch = FLAGS.batch or 16
+    base.sample.update(steps=FLAGS.steps, end=0.0, final="none")
+    return resolve(base, overrides, seed=0)
 
 
 def training(options: ConfigDict) -> Callable[[], None]:
-    """A compiled training step, run once a call."""
+    """Compiled training step, which runs once per call."""
     system = families.system(options, options.data.vocab_size)
     optimizer = families.optimizer(options)
-    held = {"state": jax.jit(lambda key: new_state(system.init(key), optimizer))(jax.random.key(0))}
+    carry = {"state": jax.jit(lambda key: new_state(system.init(key), optimizer))(jax.random.key(0))}
     shape = (options.train.batch, options.data.length)
     tokens = jax.random.randint(jax.random.key(1), shape, 0, options.data.vocab_size)
     data, root = {"tokens": tokens, "weights": jnp.ones(shape)}, jax.random.key(2)
     step = make_step(families.objective(options, system), optimizer)
-    compiled = jax.jit(step, donate_argnums=0).lower(held["state"], data, root).compile()
+    compiled = jax.jit(step, donate_argnums=0).lower(carry["state"], data, root).compile()
 
     def run() -> None:
-        held["state"], metrics = compiled(held["state"], data, root)
-        jax.block_until_ready((held["state"], metrics))
+        carry["state"], metrics = compiled(carry["state"], data, root)
+        jax.block_until_ready((carry["state"], metrics))
 
     return run
 
 
 def sampling(options: ConfigDict) -> Callable[[], None]:
-    """A compiled sampler, run once a call."""
+    """Compiled sampler, which runs once per call."""
     system = families.system(options, options.data.vocab_size)
     params = jax.jit(system.init)(jax.random.key(0))
     size = options.sample.batch
@@ -112,7 +112,7 @@ def sampling(options: ConfigDict) -> Callable[[], None]:
 
 
 def main(arguments: list[str]) -> None:
-    """Times every program and prints the ratios."""
+    """Time each program and print the ratios."""
     if arguments[1:]:
         raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
     keep_freed_memory()
@@ -123,7 +123,7 @@ def main(arguments: list[str]) -> None:
         for name, run in programs.items():
             begin = time.perf_counter()
             run()
-            if repeat:  # the first turn warms caches and allocators up
+            if repeat:  # the first repeat warms up caches and allocators
                 seconds[name].append(time.perf_counter() - begin)
     lines = []
     for kind, name in programs:

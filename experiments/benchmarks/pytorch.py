@@ -1,9 +1,9 @@
-"""Training step and sampler against a plain PyTorch implementation of the same network.
+"""Training step and sampler compared with a plain PyTorch implementation of the same network.
 
     python -m experiments.benchmarks.pytorch --size=local --repeats=5
 
 Both sides run alternately in one process on the same threads; a ratio above 1 means that ours is faster. Both do
-the same work: MDLM's loss, clipping, AdamW and moving average; ancestral sampling with a fresh evaluation every step.
+the same work: the loss of MDLM, clipping, AdamW and moving average; ancestral sampling with one evaluation per step.
 """
 
 import json
@@ -32,24 +32,24 @@ KINDS = ("training", "sampling")
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("size", "local", list(SHAPES), "network, sequence length and batch")
-flags.DEFINE_integer("batch", 0, "examples a step; 0: the size's own", lower_bound=0)
-flags.DEFINE_integer("repeats", 5, "timings of each side, taken in turns", lower_bound=1)
-flags.DEFINE_integer("steps", 4, "training steps, and sampler steps, in one timing", lower_bound=1)
+flags.DEFINE_integer("batch", 0, "examples per step; 0: those of the size", lower_bound=0)
+flags.DEFINE_integer("repeats", 5, "timings of each side, taken alternately", lower_bound=1)
+flags.DEFINE_integer("steps", 4, "training steps, and sampler steps, per timing", lower_bound=1)
 flags.DEFINE_float("dropout", 0.1, "dropout of the training step", lower_bound=0.0, upper_bound=0.9)
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "compute type of both sides")
 flags.DEFINE_enum("remat", "none", ["none", "dots", "full"], "recomputation in our backward pass")
-flags.DEFINE_integer("unroll", 0, "blocks compiled into each turn of our loop; 0: all on CPU, else 1", lower_bound=0)
+flags.DEFINE_integer("unroll", 0, "blocks per iteration of our loop; 0: all on CPU, else 1", lower_bound=0)
 flags.DEFINE_enum("attention", "auto", ["auto", "plain", "xla", "cudnn", "splash"], "our attention backend")
 flags.DEFINE_enum("only", "both", ["both", "ours", "torch"], "the sides to run")
 flags.DEFINE_bool("keep_memory", True, "let malloc keep freed memory, for both sides")
-flags.DEFINE_bool("memory", True, "measure each side's peak memory in a process of its own")
+flags.DEFINE_bool("memory", True, "measure the peak memory of each side in a separate process")
 flags.DEFINE_string("output", "", "JSON file for the results")
 
 Task = Callable[[], Any]  # runs `steps` steps and waits for them
 
 
 def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[str, float]]:
-    """The library's training step and sampler, compiled, and the seconds that each compilation took."""
+    """Compiled training step and sampler of this library, and the seconds of each compilation."""
     import jax
     import jax.numpy as jnp
 
@@ -90,7 +90,7 @@ def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[
 
     tokens = jax.random.randint(jax.random.key(1), (batch, length), 0, mask_id)
     data = {"tokens": tokens, "weights": jnp.ones((batch, length))}
-    held = {"state": jax.jit(begin)(jax.random.key(2))}
+    carry = {"state": jax.jit(begin)(jax.random.key(2))}
     seconds = {}
 
     def compiled(kind: str, function: Callable, *inputs, **options):
@@ -100,45 +100,45 @@ def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[
         return program
 
     step = make_step(Nelbo(denoiser, process), optimizer)
-    train = compiled("training", step, held["state"], data, root, donate_argnums=0)
+    train = compiled("training", step, carry["state"], data, root, donate_argnums=0)
 
     def training():
         for _ in range(steps):
-            held["state"], metrics = train(held["state"], data, root)
-        jax.block_until_ready((held["state"], metrics))
+            carry["state"], metrics = train(carry["state"], data, root)
+        jax.block_until_ready((carry["state"], metrics))
 
     sampler = MaskedSampler(denoiser, process, policies.Policy(policies.ancestral_step), Draw(mask_id), final="none")
     table = grid(process.schedule, steps, length)
     prompt = jnp.full((batch, length), mask_id, jnp.int32)
     keys = example_keys(root, jnp.arange(batch))
-    sample = compiled("sampling", sampler, held["state"].params, keys, prompt, table)
+    sample = compiled("sampling", sampler, carry["state"].params, keys, prompt, table)
 
     def sampling():
-        jax.block_until_ready(sample(held["state"].params, keys, prompt, table))
+        jax.block_until_ready(sample(carry["state"].params, keys, prompt, table))
 
     return {"training": training, "sampling": sampling}, seconds
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and greatest."""
+    """Median, minimum and maximum."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def measure(sides: dict[str, dict[str, Task]], repeats: int, steps: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds a step, by kind and side; the sides take turns, so that a slow spell of the machine hits both."""
+    """Seconds per step by kind and side; alternate timings let slow periods of the machine affect both sides."""
     seconds = {kind: {side: [] for side in sides} for kind in KINDS}
     for repeat in range(repeats + 1):
         for kind in KINDS:
             for side, tasks in sides.items():
                 start = time.perf_counter()
                 tasks[kind]()
-                if repeat:  # the first turn warms caches and allocators up
+                if repeat:  # the first repeat warms up caches and allocators
                     seconds[kind][side].append((time.perf_counter() - start) / steps)
     return seconds
 
 
-def own_peak_memory() -> float:
-    """Peak resident set of this process in MiB; getrusage would count the parent's before the exec as well."""
+def process_peak_memory() -> float:
+    """Peak resident set of this process in MiB; getrusage would include that of the parent before exec."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
@@ -147,7 +147,7 @@ def own_peak_memory() -> float:
 
 
 def peak_memory(side: str) -> float | None:
-    """Peak resident set in MiB of a process that runs this side alone."""
+    """Peak resident set in MiB of a separate process with this side only."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "result.json"
         overrides = [f"--only={side}", "--repeats=1", "--nomemory", f"--output={output}"]
@@ -158,7 +158,7 @@ def peak_memory(side: str) -> float | None:
 
 
 def utilization(shape: dict[str, int], seconds: float) -> float | None:
-    """Model FLOPs utilization of a training step, where the device's peak is known."""
+    """Model FLOPs utilization of a training step, or None if the peak of the device is not known."""
     import jax
 
     from diffusion.nets.dit import flops_per_token
@@ -171,13 +171,13 @@ def utilization(shape: dict[str, int], seconds: float) -> float | None:
 
 
 def report(result: dict) -> str:
-    """The results as lines for people."""
+    """Lines of text with the results."""
     lines = ["{size}: {shape}, {dtype}, dropout {dropout}, {threads} threads".format(**result)]
     for kind in KINDS:
         for side, seconds in result["seconds"][kind].items():
             milliseconds = {name: 1e3 * value for name, value in seconds.items()}
             lines.append(
-                "{kind:9s} {side:6s} {median:9.1f} ms a step  [{min:.1f}, {max:.1f}]".format(
+                "{kind:9s} {side:6s} {median:9.1f} ms per step  [{min:.1f}, {max:.1f}]".format(
                     kind=kind, side=side, **milliseconds
                 )
             )
@@ -197,10 +197,10 @@ def report(result: dict) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Times both sides, prints the ratios, writes --output."""
+    """Time both sides, print the ratios, and write --output."""
     if arguments[1:]:
         raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
-    kept = keep_freed_memory() if FLAGS.keep_memory else False
+    keeps_memory = keep_freed_memory() if FLAGS.keep_memory else False
     shape = dict(SHAPES[FLAGS.size])
     shape["batch"] = FLAGS.batch or shape["batch"]
     sides, compile_seconds = {}, {}
@@ -214,7 +214,7 @@ def main(arguments: list[str]) -> None:
         except ImportError:
             if FLAGS.only == "torch":
                 raise app.UsageError("--only=torch needs PyTorch; pip install torch") from None
-            print("PyTorch is not installed: timing ours alone (pip install torch for the comparison)")
+            print("PyTorch is not installed: timing only ours (pip install torch for the comparison)")
     raw = measure(sides, FLAGS.repeats, FLAGS.steps)
     result = {
         "size": FLAGS.size,
@@ -222,7 +222,7 @@ def main(arguments: list[str]) -> None:
         "dtype": FLAGS.dtype,
         "dropout": FLAGS.dropout,
         "remat": FLAGS.remat,
-        "keeps_memory": kept,
+        "keeps_memory": keeps_memory,
         "processor": platform.processor() or platform.machine(),
         "threads": len(os.sched_getaffinity(0)),
         "repeats": FLAGS.repeats,
@@ -234,7 +234,7 @@ def main(arguments: list[str]) -> None:
             if len(sides) == 2
         },
         "compile_seconds": compile_seconds,
-        "peak_mib": own_peak_memory(),
+        "peak_mib": process_peak_memory(),
         "peak_mib_by_side": {side: peak_memory(side) for side in sides} if FLAGS.memory else {},
         "mfu": utilization(shape, statistics.median(raw["training"]["ours"])) if "ours" in sides else None,
     }

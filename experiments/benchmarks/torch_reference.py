@@ -1,6 +1,6 @@
-"""The same networks in plain PyTorch, with the public checkpoints' parameter names: for tests and the benchmark.
+"""Networks in plain PyTorch with the parameter names of the public checkpoints, for tests and the benchmark.
 
-Written from the papers' descriptions; PyTorch is an optional dependency.
+The code follows the descriptions in the papers; PyTorch is an optional dependency.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import nn  # pyright: ignore[reportMissingImports]
 
 
 class ScaleNorm(nn.Module):
-    """Layer norm with a scale and no bias, in float32."""
+    """Layer norm in float32 with a scale and without a bias."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -114,7 +114,7 @@ class Head(nn.Module):
 
 
 class DiT(nn.Module):
-    """MDLM's transformer; with causal=True, adaln=False its autoregressive baseline."""
+    """Transformer of MDLM; with causal=True and adaln=False its autoregressive baseline."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class DiT(nn.Module):
 
 
 class Conv1D(nn.Module):
-    """GPT-2's linear map, whose weight is [in, out]."""
+    """Linear layer of GPT-2, whose weight is [in, out]."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -186,7 +186,7 @@ class GPT2(nn.Module):
 
 
 def perturb(model: nn.Module, seed: int = 0, scale: float = 0.1) -> nn.Module:
-    """Adds noise to every parameter, so that no zero-initialized tensor hides an error."""
+    """Add noise to every parameter, so that a zero-initialized tensor does not hide an error."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -195,9 +195,9 @@ def perturb(model: nn.Module, seed: int = 0, scale: float = 0.1) -> nn.Module:
 
 
 def tasks(shape: dict[str, int], steps: int, *, dropout: float, dtype: str) -> dict[str, Callable[[], None]]:
-    """The benchmark's training and sampling of `steps` steps each, as fast as plain PyTorch does them.
+    """Training and sampling of `steps` steps each, in plain PyTorch, for the benchmark.
 
-    Fused AdamW, scaled_dot_product_attention, one race of exponentials a token.
+    They use fused AdamW, scaled_dot_product_attention, and one race of exponentials per token.
     """
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""Samples of images: a grid to look at, and distances from real images in the features of a judge."""
+"""Samples of images: a grid, and distances from real images in the feature space of a judge."""
 
 import re
 import shutil
@@ -38,19 +38,19 @@ def check_judge(run: Run) -> None:
 
 
 def held_out(run: Run, count: int) -> tuple[Int[np.ndarray, "N L"], None]:
-    """Real images that are not among the reference, which score what perfect samples would."""
+    """Real images outside the reference, whose metrics are those of perfect samples."""
     split = run.dataset.split("validation" if run.config.judge.reference == "test" else "test")
     return split.rows(range(min(count, len(split))))["tokens"], None
 
 
 def measure(run: Run, sets: list[SampleSet], cost: dict[str, float]) -> list[dict[str, float]]:
-    """Write samples.png of the first set and compare each with all images of `judge.reference`.
+    """Write samples.png of the first set and compare each set with all images of `judge.reference`.
 
-    The judge is a classifier trained here (its Fréchet distance is no FID), or Inception (FID).
+    The judge is a classifier of the same table, whose Fréchet distance is not FID, or Inception (FID).
     """
     options, source = run.config.judge, run.dataset.source
     values = run.dataset.tokenizer.vocab_size
-    # Digits that are no value read as `values`; the sampler has counted them, here they show as the brightest.
+    # Invalid codes are decoded to `values`; the sampler counts them, and the grid shows the brightest value.
     pairs = [as_pixels(source, np.minimum(each.tokens, values - 1)) for each in sets]
     pixels, shape = pairs[0]
     values = 256 if source.endswith("_pairs") else values
@@ -63,35 +63,39 @@ def measure(run: Run, sets: list[SampleSet], cost: dict[str, float]) -> list[dic
     if options.name == "classifier":
         classify = trained_classifier(run)
         reference = split.rows(range(len(split)))
-        real, known = classify(reference["tokens"])
-        accuracy = {"classifier_accuracy": float((known.argmax(axis=1) == reference["label"]).mean())}
+        reference_features, logits = classify(reference["tokens"])
+        accuracy = {"classifier_accuracy": float((logits.argmax(axis=1) == reference["label"]).mean())}
         return [
-            count | classifier_scores(*classify(each.tokens), real) | accuracy
+            count | classifier_scores(*classify(each.tokens), reference_features) | accuracy
             for count, each in zip(counts, sets, strict=True)
         ]
     features = inception_features(options.checkpoint, options.batch)
 
-    def shown(rows):
+    def to_images(rows):
         return pictures(*as_pixels(source, rows), values).transpose(0, 3, 1, 2)
 
     starts = range(0, len(split), 4096)
     parts = (split.rows(range(start, min(start + 4096, len(split))))["tokens"] for start in starts)
-    real = moments(np.concatenate([features(shown(part)) for part in parts]))
+    reference = moments(np.concatenate([features(to_images(part)) for part in parts]))
     generated = [features(pictures(*pair, values).transpose(0, 3, 1, 2)) for pair in pairs]
     return [
-        count | {"fid": frechet_distance(moments(part), real)} for count, part in zip(counts, generated, strict=True)
+        count | {"fid": frechet_distance(moments(part), reference)}
+        for count, part in zip(counts, generated, strict=True)
     ]
 
 
 def classifier_scores(
-    features: Float[np.ndarray, "N D"], logits: Float[np.ndarray, "N K"], real: Float[np.ndarray, "M D"]
+    features: Float[np.ndarray, "N D"], logits: Float[np.ndarray, "N K"], reference: Float[np.ndarray, "M D"]
 ) -> dict[str, float]:
-    """Distance of features from real ones, and what the classifier takes the pictures for."""
-    return {"classifier_frechet": frechet_distance(moments(features), moments(real)), **classifier_statistics(logits)}
+    """Fréchet distance of features from those of the reference, and statistics of the predicted classes."""
+    return {
+        "classifier_frechet": frechet_distance(moments(features), moments(reference)),
+        **classifier_statistics(logits),
+    }
 
 
 def trained_classifier(run: Run) -> Classify:
-    """Features and logits of a classifier row of the same table, `judge.batch` images at a time."""
+    """Features and logits of a classifier row of the same table, in batches of `judge.batch` images."""
     _, system, params = run.load("scorer")
 
     @jax.jit
@@ -108,7 +112,7 @@ def trained_classifier(run: Run) -> Classify:
 
 
 def collect(rows: list[dict], workdir: Path, folder: Path) -> list[Path]:
-    """Copies of all rows' sample grids, named by row and seed, for a table's folder."""
+    """Copies of the sample grids of all rows in the folder of a table, named by row and seed."""
     copies = []
     for row in rows:
         grid = workdir / "jobs" / row["job"] / "samples.png"
@@ -120,7 +124,7 @@ def collect(rows: list[dict], workdir: Path, folder: Path) -> list[Path]:
 
 
 def grid_name(row: dict) -> str:
-    """The file of a row's sample grid in a table's folder."""
+    """File name of the sample grid of a row in the folder of a table."""
     slug = re.sub(r"[^a-z0-9]+", "-", f"{row['row']} seed {row['seed']}".lower()).strip("-")
     return f"samples-{slug}.png"
 
@@ -129,7 +133,7 @@ TASK = TokenTask(many_sets=True, held_out=held_out, measure=measure)
 
 
 def check(run: Run) -> None:
-    """Raise ValueError for a sampler, prompts, counts or a judge that do not fit."""
+    """Raise ValueError for an unsuitable sampler, prompt, count or judge."""
     token_sampling.check(run, TASK)
     check_judge(run)
 

@@ -1,4 +1,4 @@
-"""The judge of generated text: a causal model trained here, or GPT-2 with converted weights."""
+"""Judge of generated text: a causal model of the same table, or GPT-2 with converted weights."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from experiments.run_context import Run
 
 @dataclass(frozen=True)
 class Judge:
-    """`log_probs(tokens)` [B, L] in nats, `features(tokens)` [B, L, D], and how texts become its tokens."""
+    """Functions of a judge: `log_probs(tokens)` [B, L] in nats, `features(tokens)` [B, L, D], and tokens of texts."""
 
     name: str
     eos: int | None
@@ -36,14 +36,14 @@ class Judge:
 
 
 def check_judge(options: ConfigDict) -> None:
-    """Raise ValueError for an unknown kind, or files that are not there."""
+    """Raise ValueError for an unknown judge, or missing files."""
     if options.name not in ("none", "row", "gpt2"):
         raise ValueError(f"judge.name: unknown {options.name!r}; known: none, row, gpt2")
     if options.name != "gpt2":
         return
     if not (Path(options.checkpoint) / "config.json").exists():
         raise ValueError(
-            f"judge.checkpoint: {options.checkpoint!r} holds no converted weights; make them with "
+            f"judge.checkpoint: {options.checkpoint!r} holds no converted weights; write them with "
             "`launch.py convert --from=gpt2 --checkpoint=FILE --workdir=DIR`"
         )
     if not options.tokenizer_path or not Path(options.tokenizer_path).expanduser().exists():
@@ -54,10 +54,10 @@ def check_judge(options: ConfigDict) -> None:
 
 
 def make_judge(run: Run) -> Judge | None:
-    """The judge that a config names, or none.
+    """Judge of a config, or None.
 
     Raises:
-      ValueError: for an unknown kind, or a checkpoint that is not there.
+      ValueError: for an unknown judge, or a missing checkpoint.
     """
     options = run.config.judge
     check_judge(options)
@@ -67,7 +67,7 @@ def make_judge(run: Run) -> Judge | None:
 
 
 def trained_judge(run: Run) -> Judge:
-    """A causal row of the same table; it reads the samples' own tokens, so nothing is tokenized anew."""
+    """Causal row of the same table, which reads the tokens of the samples without conversion."""
     _, system, params = run.load("scorer")
     mask_id = system.masking.mask_id
 
@@ -91,10 +91,10 @@ def trained_judge(run: Run) -> Judge:
 
 
 def gpt2_judge(options: ConfigDict, config: ConfigDict) -> Judge:
-    """GPT-2: samples are decoded and tokenized anew, as the public MDLM code does.
+    """GPT-2, for which samples are decoded and tokenized again, as in the public MDLM code.
 
     Raises:
-      ValueError: when tokenizer and weights are not there, or not of one model.
+      ValueError: for missing files, or a tokenizer and weights of different models.
     """
     folder = Path(options.checkpoint)
     try:
@@ -107,22 +107,22 @@ def gpt2_judge(options: ConfigDict, config: ConfigDict) -> Judge:
     if tokenizer.vocab_size != net.vocab_size:
         raise ValueError(
             f"judge.tokenizer_path: {options.tokenizer_path} has {tokenizer.vocab_size} tokens, the weights in "
-            f"{folder} have {net.vocab_size}; give the files of one model"
+            f"{folder} have {net.vocab_size}; pass the files of one model"
         )
     length = min(net.context, config.sample.length or config.data.length, 1024)
     mesh = make_mesh(**config.mesh)
     params = load_weights(folder / "weights", lambda key: net.init(key, jnp.zeros((1, 2), jnp.int32))["params"], mesh)
 
-    def applied(params: Params, tokens: Int[Array, "B L"], method: str | None = None) -> Any:
+    def apply(params: Params, tokens: Int[Array, "B L"], method: str | None = None) -> Any:
         return net.apply({"params": params}, tokens, method=method)
 
     @jax.jit
     def log_probs(params, tokens):
-        logits = applied(params, tokens)
-        # The first token is not predicted; its entry is not read.
+        logits = apply(params, tokens)
+        # The first token is not predicted, so its log probability is padding.
         return jnp.pad(target_log_probs(logits[:, :-1], tokens[:, 1:], net.vocab_size), ((0, 0), (1, 0)))
 
-    features = jax.jit(lambda params, tokens: applied(params, tokens, method="features"))
+    features = jax.jit(lambda params, tokens: apply(params, tokens, method="features"))
     return Judge(
         name=f"GPT-2 ({net.hidden} wide, {net.blocks} blocks)",
         eos=tokenizer.eos_id,

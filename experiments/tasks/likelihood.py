@@ -1,4 +1,4 @@
-"""The likelihood of a held-out split by each estimator of a config."""
+"""Likelihood of a held-out split by each estimator of a config."""
 
 import jax
 
@@ -14,7 +14,7 @@ from experiments.tasks import zero_shot
 
 
 def measure(run: Run) -> dict:
-    """Score the split by each estimator; only likelihoods get bits and perplexity."""
+    """Score the split by each estimator; only likelihoods have bits and perplexity."""
     options = run.config.evaluate
     assert isinstance(run.dataset, Dataset)
     names = families.estimators(run.config)
@@ -34,7 +34,7 @@ def measure(run: Run) -> dict:
         )
         batches = (put_batch(batch, run.mesh) for batch in data)
         scores = evaluate_likelihood(evaluator, params, batches, named(run.root, "evaluate"))
-        # Where only a part of the split is scored, its text is taken to be as dense as the whole split's.
+        # A scored part of the split is assumed to have the bytes per token of the whole split.
         text = dataset.statistics[split]
         share = scores.tokens.sum() / text.tokens
         return summarize(
@@ -56,5 +56,5 @@ def measure(run: Run) -> dict:
 
 
 def short_names(metrics: dict[str, float]) -> dict[str, float]:
-    """Likelihoods without their estimator's name, so that one column of a table can hold exact values and bounds."""
+    """Likelihoods without the name of their estimator, so that a column of a table can hold exact values and bounds."""
     return {key.split("/", 1)[1]: value for key, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""Samples of the mixture on a line, whose tilted distribution is known: every guide against the truth."""
+"""Samples of the one-dimensional mixture, with guides compared to its exact tilted distribution."""
 
 from pathlib import Path
 
@@ -21,12 +21,12 @@ from experiments.run_context import Run
 REWARD = oracle.Linear(jnp.ones(1))
 LINES = False
 METHODS = ("plain", "exact", "gradient", "lidar")
-# Where the guide's error is measured, and of how many lookahead sets.
+# Points, noise level and number of lookahead sets at which errors of guides are measured.
 POINTS, ALPHA, SIGMA, SETS = (-1.5, 0.0, 1.5), 0.8, 0.6, 400
 
 
 def check(run: Run) -> None:
-    """Raise ValueError for a method or a count that there is not."""
+    """Raise ValueError for an unknown method, or an invalid count."""
     options = run.config.sample
     lookup(dict.fromkeys(METHODS), options.gaussian.method, "sample.gaussian.method")
     if options.gaussian.lookahead.particles < 1:
@@ -36,13 +36,13 @@ def check(run: Run) -> None:
 
 
 def sample(run: Run) -> dict:
-    """Sample under the method, and return distances of each set from the exact tilted distribution.
+    """Sample with the method, and return distances of each set from the exact tilted distribution.
 
-    The reward is r(x) = x; sets have their own lookahead samples, drawn from the mixture itself.
+    The reward is r(x) = x; each set has separate lookahead samples, which are drawn from the mixture.
     """
     config, options = run.config, run.config.sample
-    ahead_options, law = options.gaussian.lookahead, reference_mixture()
-    tilted, _ = oracle.tilted(law, REWARD, ahead_options.strength)
+    ahead_options, base = options.gaussian.lookahead, reference_mixture()
+    tilted, _ = oracle.tilted(base, REWARD, ahead_options.strength)
     path = path_of(config, run.system, options.gaussian.path, options.steps)
     acting = solvers.mask_until(path, ahead_options.stop)
     solver = lookup(SOLVERS, options.gaussian.solver, "sample.gaussian.solver")(options.gaussian.eta)
@@ -51,7 +51,7 @@ def sample(run: Run) -> dict:
     def predict(samples) -> Predict:
         if options.gaussian.method == "exact":
             return exact_prediction(tilted)
-        plain = exact_prediction(law)
+        plain = exact_prediction(base)
         if options.gaussian.method == "gradient":
             return guided(plain, (guides.reward_gradient(REWARD, options.gaussian.gradient.scale),))
         if options.gaussian.method == "plain":
@@ -61,7 +61,7 @@ def sample(run: Run) -> dict:
 
     @jax.jit
     def draw(key):
-        samples = oracle.draw(named(key, "lookahead"), law, ahead_options.particles)
+        samples = oracle.draw(named(key, "lookahead"), base, ahead_options.particles)
         keys = example_keys(named(key, "target"), jnp.arange(options.count))
         return sample_gaussian(predict(samples), keys, (1,), grid)[0][:, 0]
 
@@ -73,7 +73,7 @@ def sample(run: Run) -> dict:
     ]
     metrics = mean_over_sets(measures)
     if options.gaussian.method == "lidar":
-        metrics |= guide_errors(run, law, ahead_options.particles, ahead_options.strength)
+        metrics |= guide_errors(run, base, ahead_options.particles, ahead_options.strength)
         metrics["lookahead_particles"] = ahead_options.particles
     return {
         "metrics": metrics | {"exact_mean": float(truth.mean())},
@@ -82,40 +82,40 @@ def sample(run: Run) -> dict:
     }
 
 
-def quantiles(law: oracle.Mixture, count: int) -> Float[np.ndarray, " N"]:
-    """The (i + 1/2) / N quantiles of a mixture on a line, by its distribution function on a fine grid."""
+def quantiles(mixture: oracle.Mixture, count: int) -> Float[np.ndarray, " N"]:
+    """Quantiles (i + 1/2) / N of a one-dimensional mixture, from its distribution function on a fine grid."""
     x = jnp.linspace(-8.0, 12.0, 200_001)
-    shares = jax.nn.softmax(law.log_weights)
+    shares = jax.nn.softmax(mixture.log_weights)
     each = jax.vmap(lambda mean, variance: jax.scipy.stats.norm.cdf(x, mean, variance**0.5))
-    levels = np.asarray(shares @ each(law.means[:, 0], law.variances), np.float64)
+    levels = np.asarray(shares @ each(mixture.means[:, 0], mixture.variances), np.float64)
     return np.interp((np.arange(count) + 0.5) / count, levels, np.asarray(x, np.float64))
 
 
-def guide_errors(run: Run, law: oracle.Mixture, particles: int, strength: float) -> dict[str, float]:
+def guide_errors(run: Run, base: oracle.Mixture, particles: int, strength: float) -> dict[str, float]:
     """Root mean square errors, over lookahead sets and three points, of the future reward and of its gradient.
 
-    Beside them 1 / sqrt(particles), the rate at which they should fall.
+    The result also has 1 / sqrt(particles), the expected rate of their decrease.
     """
     points = jnp.array(POINTS)[:, None]
 
     def truth(x):
-        return oracle.future_reward(law, REWARD, strength, x, ALPHA, SIGMA)
+        return oracle.future_reward(base, REWARD, strength, x, ALPHA, SIGMA)
 
     value, slope = truth(points), jax.grad(lambda x: jnp.sum(truth(x)))(points)
 
     def errors(key):
-        samples = oracle.draw(key, law, particles)
+        samples = oracle.draw(key, base, particles)
         ahead = lidar.Lookahead(samples, REWARD(samples))
-        guess = lidar.future_reward(ahead, strength, points, ALPHA, SIGMA)
-        moved = lidar.shift(ahead, strength, points, ALPHA, SIGMA) * ALPHA / SIGMA**2
-        return jnp.mean((guess - value) ** 2), jnp.mean((moved - slope) ** 2)
+        estimate = lidar.future_reward(ahead, strength, points, ALPHA, SIGMA)
+        gradient = lidar.shift(ahead, strength, points, ALPHA, SIGMA) * ALPHA / SIGMA**2
+        return jnp.mean((estimate - value) ** 2), jnp.mean((gradient - slope) ** 2)
 
     squares = jax.lax.map(errors, example_keys(named(run.root, "errors"), jnp.arange(SETS)))
     names = ("future_reward_error", "gradient_error")
-    found = {name: float(jnp.sqrt(jnp.mean(square))) for name, square in zip(names, squares, strict=True)}
-    return found | {"inverse_root_of_particles": particles**-0.5}
+    roots = {name: float(jnp.sqrt(jnp.mean(square))) for name, square in zip(names, squares, strict=True)}
+    return roots | {"inverse_root_of_particles": particles**-0.5}
 
 
 def collect(rows: list[dict], workdir: Path, folder: Path) -> list[Path]:
-    """Numbers on a line have no images."""
+    """One-dimensional samples have no images."""
     return []

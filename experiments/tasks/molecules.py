@@ -23,7 +23,7 @@ def measure(run: Run, sets: Sequence[SequenceSet], cost: dict) -> list[dict[str,
 
 
 def measure_molecules(run: Run, sets: list[list[str]]) -> list[dict[str, float]]:
-    """Validity, uniqueness, novelty against the training split, and properties of the novel molecules, of each set."""
+    """Validity, uniqueness, novelty relative to the training split, and properties of novel molecules, for each set."""
     split = run.dataset.split("train")
     training = as_texts(run.dataset.tokenizer, split.rows(range(len(split)))["tokens"])
     cache = Path(run.config.data.cache_dir or run.workdir / "cache").expanduser() / "molecules"
@@ -37,7 +37,7 @@ def measure_molecules(run: Run, sets: list[list[str]]) -> list[dict[str, float]]
 
 
 def draw(path: Path, texts: list[str], scores: dict[str, float]) -> None:
-    """Draw the first valid molecules of a set under its counts."""
+    """Draw the first valid molecules of a set, with its counts as the title."""
     figure, axes = plt.subplots(figsize=(12, 7), dpi=100, layout="constrained")
     axes.axis("off")
     axes.set_title(
@@ -54,7 +54,7 @@ TASK = TokenTask(many_sets=True, held_out=sequences.held_out, measure=measure)
 
 
 def check(run: Run) -> None:
-    """Raise ValueError for a sampler, prompts, counts, splits or a judge that do not fit."""
+    """Raise ValueError for an unsuitable sampler, prompt, count, split or judge."""
     token_sampling.check(run, TASK)
     sequences.check_reference(run)
     chemistry()

@@ -1,4 +1,4 @@
-"""How a reward ranks the examples of a held-out split by whether they fulfill their prompts."""
+"""Ranking of the examples of a held-out split by a reward, compared with whether they match their prompts."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,10 @@ from experiments.run_context import Run
 
 
 def measure(run: Run) -> dict:
-    """AUC, rank correlation and squared error of the rewards; where prompts suffice, training saw none of them."""
+    """AUC, rank correlation and squared error of the rewards.
+
+    The prompts of held-out examples are not in the training split, unless the data have too few prompts.
+    """
     options, params = run.config.evaluate, run.weights()
     data = evaluation_batches(run.dataset, options.split, options.batch, limit=options.batches * options.batch or None)
 
@@ -23,9 +26,9 @@ def measure(run: Run) -> dict:
 
     rewards, truth = [], []
     for batch in data:
-        real = batch["weights"][:, 0] > 0  # the last batch is filled up
-        rewards.append(np.asarray(score(params, put_batch(batch, run.mesh)))[real])
-        truth.append(batch["score"][real])
+        valid = batch["weights"][:, 0] > 0  # the last batch is padded
+        rewards.append(np.asarray(score(params, put_batch(batch, run.mesh)))[valid])
+        truth.append(batch["score"][valid])
     rewards, truth = np.concatenate(rewards), np.concatenate(truth)
     correlation = spearmanr(rewards, truth).statistic  # pyright: ignore[reportAttributeAccessIssue]
     metrics = {

@@ -1,4 +1,4 @@
-"""Common parts of the tasks of molecules and genomes: held-out sequences, texts, and counts."""
+"""Common parts of the tasks for molecules and genomes: held-out sequences, texts, and counts."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,7 +14,7 @@ SequenceSet = tuple[Int[np.ndarray, "_ L"], Labels]
 
 
 def check_reference(run: Run) -> None:
-    """Raise ValueError for splits or a judge by which samples cannot be measured."""
+    """Raise ValueError for a missing split, or for any judge."""
     dataset, options = run.dataset, run.config.judge
     if options.name != "none":
         raise ValueError(f"judge.name: {options.name!r} cannot judge {dataset.domain}; pass --config.judge.name=none")
@@ -24,12 +24,12 @@ def check_reference(run: Run) -> None:
 
 
 def held_out_split(run: Run) -> str:
-    """The split of held-out samples, which is neither that of training nor the reference."""
+    """Split of held-out examples, which is neither the training split nor the reference."""
     return "validation" if run.config.judge.reference == "test" else "test"
 
 
 def held_out(run: Run, count: int) -> tuple[Int[np.ndarray, "N L"], Int[np.ndarray, " N"] | None]:
-    """Real examples with their labels, which score what perfect samples would."""
+    """Real examples with their labels, whose metrics are those of perfect samples."""
     split = run.dataset.split(held_out_split(run))
     rows = split.rows(range(min(count, len(split))))
     return rows["tokens"], rows.get("label")
@@ -40,10 +40,10 @@ def measure_texts(
 ) -> list[dict[str, float]]:
     """Sizes and entropies of sets of samples, and the metrics of their texts.
 
-    A set is its tokens and the labels on which they are conditioned, if any: none in all sets, or some in each.
+    A set consists of tokens and the labels on which they are conditioned; either all sets have labels, or none has.
 
     Raises:
-      ValueError: when labels and samples differ in number.
+      ValueError: if the numbers of labels and samples differ.
     """
     for tokens, labels in sets:
         if labels is not None and len(labels) != len(tokens):
@@ -54,6 +54,6 @@ def measure_texts(
 
 
 def as_texts(tokenizer: Tokenizer, tokens: Int[np.ndarray, "N L"]) -> list[str]:
-    """All tokens that are not special, as the public code reads samples: also those behind the first EOS."""
+    """Texts of all tokens that are not special, as in the public code: also of those after the first EOS."""
     pieces = np.array([tokenizer.decode([token]) for token in range(tokenizer.pad_id + 1)], object)
     return ["".join(pieces[row]) for row in tokens]

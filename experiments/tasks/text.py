@@ -1,4 +1,4 @@
-"""Samples of text: a file of them, and their metrics, most of them by a judge."""
+"""Samples of text: a file of samples, and their metrics, most of which need a judge."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,7 @@ SEPARATOR = "\n" + "=" * 100 + "\n"
 
 
 def held_out_windows(run: Run, count: int) -> Int[np.ndarray, "N L"]:
-    """Windows of the test split, which score what perfect samples would."""
+    """Windows of the test split, whose metrics are those of perfect samples."""
     data = evaluation_batches(run.dataset, "test", min(count, len(run.dataset.split("test"))), limit=count)
     return np.concatenate([batch["tokens"] for batch in data])[:count]
 
@@ -33,42 +33,42 @@ def held_out(run: Run, count: int) -> tuple[Int[np.ndarray, "N L"], None]:
 
 
 class Gaps(NamedTuple):
-    """Held-out windows, and where a span of `sample.infill` tokens of each is hidden."""
+    """Held-out windows, and the start of the masked span of `sample.infill` tokens in each."""
 
     truth: Int[np.ndarray, "N L"]
     starts: Int[np.ndarray, " N"]
 
 
 def gaps(run: Run) -> Gaps:
-    """The infilling task of a config, the same for every model and seed.
+    """Infilling task of a config, equal for all models and seeds.
 
     Raises:
-      ValueError: for a width that leaves no context, more windows than there are, or a network that reads one side.
+      ValueError: for a gap without context, too few held-out windows, or an autoregressive network.
     """
     options = run.config.sample
     if run.family.CAUSAL:
         raise ValueError("sample.infill: an autoregressive model cannot read what follows a gap; set it to 0")
     truth = held_out_windows(run, options.count)
     if len(truth) < options.count:
-        raise ValueError(f"sample.count: {options.count} is more than the {len(truth)} held-out windows to fill in")
+        raise ValueError(f"sample.count: {options.count} exceeds the {len(truth)} held-out windows to fill in")
     return Gaps(truth, infilling.spans(len(truth), truth.shape[1], options.infill, seed=0))
 
 
 def masked_gaps(run: Run) -> Int[np.ndarray, "N L"]:
-    """Windows with masks in their gaps."""
-    task = gaps(run)
-    return infilling.masked(task.truth, task.starts, run.config.sample.infill, run.dataset.tokenizer.mask_id)
+    """Held-out windows with masks in their gaps."""
+    windows = gaps(run)
+    return infilling.masked(windows.truth, windows.starts, run.config.sample.infill, run.dataset.tokenizer.mask_id)
 
 
 def measure_gaps(run: Run, tokens: Int[np.ndarray, "N L"]) -> dict[str, float]:
-    """Write samples.txt and return how many gaps are filled in exactly, and how many of their tokens are right."""
-    task = gaps(run)
+    """Write samples.txt and return the rates of exact gaps and of correct tokens in gaps."""
+    windows = gaps(run)
     write_samples(run, tokens)
-    return infilling.score(tokens, task.truth, task.starts, run.config.sample.infill)
+    return infilling.score(tokens, windows.truth, windows.starts, run.config.sample.infill)
 
 
 def measure(run: Run, sets: list[SampleSet], cost: dict[str, float]) -> list[dict]:
-    """Write samples.txt and return the metrics of each set: of its gaps where there are some, or of its texts."""
+    """Write samples.txt and return the metrics of each set: infilling metrics with gaps, otherwise metrics of texts."""
     if run.config.sample.infill:
         return [measure_gaps(run, each.tokens) for each in sets]
     scores = [quality(run, each.tokens, cost["evaluations"]) for each in sets]
@@ -78,14 +78,14 @@ def measure(run: Run, sets: list[SampleSet], cost: dict[str, float]) -> list[dic
 
 
 def write_samples(run: Run, tokens: Int[np.ndarray, "N L"]) -> None:
-    """The texts, one behind the other."""
+    """Write samples.txt, with separators between texts."""
     decoded = [run.dataset.tokenizer.decode(row) for row in tokens]
     if jax.process_index() == 0:
         atomic_write(run.folder / "samples.txt", SEPARATOR.join(decoded) + "\n")
 
 
 def quality(run: Run, tokens: Int[np.ndarray, "N L"], evaluations: float) -> dict[str, float | str]:
-    """Entropy and parse rate always; perplexity, diversity and MAUVE where there is a judge."""
+    """Entropy and parse rate; with a judge also perplexity, diversity and MAUVE."""
     config, tokenizer = run.config, run.dataset.tokenizer
     texts = ["\n".join(tokenizer.documents(row)) for row in tokens]
     entropy = float(text.sample_entropy(tokens).mean())
@@ -93,8 +93,8 @@ def quality(run: Run, tokens: Int[np.ndarray, "N L"], evaluations: float) -> dic
     if config.quality.parse:
         rates = parse_rate(texts)
         metrics |= {"parse_rate": rates.lines, "parse_whole": rates.whole, "parse_blocks": rates.blocks}
-        named = defined_rate(texts)
-        metrics |= {"names": named.names} | ({} if named.rate is None else {"defined_rate": named.rate})
+        defined = defined_rate(texts)
+        metrics |= {"names": defined.names} | ({} if defined.rate is None else {"defined_rate": defined.rate})
     judge = make_judge(run)
     if judge is None:
         return metrics
@@ -123,25 +123,25 @@ def mauve_score(
     judged: Int[np.ndarray, "N M"],
     widths: Int[np.ndarray, " N"] | None,
 ) -> float:
-    """MAUVE against as many held-out windows, from the judge's features at the last token."""
+    """MAUVE against the same number of held-out windows, from features of the judge at the last token."""
     references = held_out_windows(run, len(tokens))
     texts = ["\n".join(run.dataset.tokenizer.documents(row)) for row in references]
-    others, other_widths = judge.tokens(references, texts)
-    sides = ((others, other_widths), (judged, widths))
-    theirs, ours = (
+    reference_tokens, reference_widths = judge.tokens(references, texts)
+    sides = ((reference_tokens, reference_widths), (judged, widths))
+    reference_features, features = (
         text.last_features(
             judge.features, rows, np.full(len(rows), rows.shape[1]) if width is None else width, run.config.judge.batch
         )
         for rows, width in sides
     )
-    return mauve(theirs, ours).score
+    return mauve(reference_features, features).score
 
 
 TASK = TokenTask(many_sets=False, held_out=held_out, measure=measure, masked_gaps=masked_gaps)
 
 
 def check(run: Run) -> None:
-    """Raise ValueError for a sampler, prompts, counts or a judge that do not fit."""
+    """Raise ValueError for an unsuitable sampler, prompt, count or judge."""
     token_sampling.check(run, TASK)
     check_judge(run.config.judge)
 

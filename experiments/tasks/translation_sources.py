@@ -1,4 +1,4 @@
-"""What is translated: pairs of a split, with their references, or the lines of a user's file."""
+"""Sources of translations: pairs of a split with their references, or the lines of a user's file."""
 
 import sys
 from pathlib import Path
@@ -14,19 +14,19 @@ from experiments.run_context import Run
 SHOWN = 10  # lines named in a warning
 
 
-class Task(NamedTuple):
-    """Sources as texts and as tokens; of a user's file there are no references, and `lines` are those with a text."""
+class Sources(NamedTuple):
+    """Sources as texts and as tokens; a user's file has no references, and its `lines` are those with a text."""
 
     sources: list[str]
     source: Int[np.ndarray, "N S"]
     weights: Float[np.ndarray, "N S"]
-    lengths: Int[np.ndarray, " N"]  # of the first reference, its end included
+    lengths: Int[np.ndarray, " N"]  # of the first reference, with its end token
     references: list[tuple[str, ...]] | None
-    lines: list[int]  # numbers of lines, from 0
-    cut: int  # sources that are longer than data.source_length
+    lines: list[int]  # indices of lines
+    cut: int  # number of sources that are longer than data.source_length
 
 
-def held_out(run: Run) -> Task:
+def held_out_pairs(run: Run) -> Sources:
     """The first `sample.count` pairs of a split, with all references of each."""
     options = run.config.sample
     split = run.dataset.split(options.translation.split)
@@ -38,52 +38,54 @@ def held_out(run: Run) -> Task:
     lengths = rows["weights"].sum(axis=1).astype(np.int32)
     limit = run.config.data.source_length - 1
     cut = sum(len(ids) > limit for ids in run.dataset.tokenizer.encode_batch(sources))
-    return Task(sources, rows["source"], rows["source_weights"], lengths, references, list(indices), cut)
+    return Sources(sources, rows["source"], rows["source_weights"], lengths, references, list(indices), cut)
 
 
 def user_lines(file: str) -> list[str]:
-    """The lines of a user's file; raises ValueError in one line when there is nothing to read."""
+    """Lines of a user's file; raises ValueError if there is no text to read."""
     path = Path(file).expanduser()
     if not path.is_file():
-        raise ValueError(f"sample.source: {file!r} is no file; pass --config.sample.source=FILE, one source a line")
+        raise ValueError(
+            f"sample.source: {file!r} is not a file; pass --config.sample.source=FILE, one source per line"
+        )
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"sample.source: {file!r} is not UTF-8 (byte {error.start}); convert it") from None
     if not any(line.strip() for line in lines):
-        raise ValueError(f"sample.source: {file!r} has no text; write one source a line")
+        raise ValueError(f"sample.source: {file!r} has no text; write one source per line")
     return lines
 
 
-def own(run: Run) -> Task:
-    """A user's file; lines that are too long are cut, and empty ones stay empty. Both are said."""
+def user_sources(run: Run) -> Sources:
+    """Sources of a user's file; truncated and empty lines cause warnings."""
     data, tokenizer = run.config.data, run.dataset.tokenizer
     lines = user_lines(run.config.sample.source)
-    kept = [number for number, line in enumerate(lines) if line.strip()]
-    texts = [lines[number].strip() for number in kept]
+    numbers = [number for number, line in enumerate(lines) if line.strip()]
+    texts = [lines[number].strip() for number in numbers]
     texts = [text.lower() for text in texts] if data.lower else texts
     limit, end = data.source_length - 1, tokenizer.eos_id
     assert end is not None
-    source = np.full((len(kept), data.source_length), tokenizer.pad_id, np.int32)
-    long, strange = [], []
-    for row, number, ids in zip(source, kept, tokenizer.encode_batch(texts), strict=True):
+    source = np.full((len(numbers), data.source_length), tokenizer.pad_id, np.int32)
+    long, unknown = [], []
+    for row, number, ids in zip(source, numbers, tokenizer.encode_batch(texts), strict=True):
         if len(ids) > limit:
             long.append(number)
-        # Words that training never saw share one token.
+        # Words outside the vocabulary share the token before the end token.
         if tokenizer.name == "words" and (ids == end - 1).any():
-            strange.append(number)
+            unknown.append(number)
         ids = np.append(ids[:limit], end)
         row[: len(ids)] = ids
-    say(long, f"longer than {limit} tokens (data.source_length): cut there, the rest is not translated")
-    say(strange, "with words that training never saw: read as <unk>")
-    say(sorted(set(range(len(lines))) - set(kept)), "empty: left empty")
+    warn_lines(long, f"longer than {limit} tokens (data.source_length): truncated, the rest is not translated")
+    warn_lines(unknown, "with words outside the vocabulary: read as <unk>")
+    warn_lines(sorted(set(range(len(lines))) - set(numbers)), "empty: the translation is empty")
     weights = (source != tokenizer.pad_id).astype(np.float32)
-    return Task(texts, source, weights, np.ones(len(kept), np.int32), None, kept, len(long))
+    return Sources(texts, source, weights, np.ones(len(numbers), np.int32), None, numbers, len(long))
 
 
-def say(lines: list[int], what: str) -> None:
-    """Name lines, from 1, of which something is to be told."""
+def warn_lines(lines: list[int], problem: str) -> None:
+    """Print a warning with the numbers, from 1, of the lines with a problem."""
     if lines and jax.process_index() == 0:
         named_lines = ", ".join(str(number + 1) for number in lines[:SHOWN]) + (", ..." if len(lines) > SHOWN else "")
         noun = "line is" if len(lines) == 1 else "lines are"
-        print(f"sample.source: {len(lines)} {noun} {what} (number {named_lines})", file=sys.stderr)
+        print(f"sample.source: {len(lines)} {noun} {problem} (number {named_lines})", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Zero-shot likelihood: other corpora, read with the model's own tokenizer, window and packing."""
+"""Zero-shot likelihood: other corpora, read with the tokenizer, window and packing of the model."""
 
 import sys
 from collections.abc import Callable
@@ -8,31 +8,31 @@ from ml_collections import ConfigDict
 from diffusion.data import Dataset, load_dataset
 from experiments.run_context import Run
 
-# Scores one split of a data set; keys may carry the estimator's name before a slash.
+# Function that scores one split of a data set; keys may have the name of the estimator as a prefix.
 Score = Callable[[Dataset, str], dict[str, float]]
-KEPT = ("perplexity", "perplexity_sem", "tokens")
+REPORTED = ("perplexity", "perplexity_sem", "tokens")
 
 
 def scores(run: Run, score: Score) -> dict[str, float]:
-    """Metrics NAME_perplexity, NAME_perplexity_sem and NAME_tokens for every set of `evaluate.zero_shot` that is there.
+    """Metrics NAME_perplexity, NAME_perplexity_sem and NAME_tokens for each available set of `evaluate.zero_shot`.
 
-    Each set is scored on the split that the public MDLM code uses. All of them are opened before the first is scored.
+    Each set is scored on the split that the public MDLM code uses. All sets are opened before the first is scored.
 
     Raises:
-      ValueError: when a set is missing and `evaluate.zero_shot_required` is set.
+      ValueError: for a missing set if `evaluate.zero_shot_required` is set.
     """
     metrics = {}
     for name, dataset in read(run).items():
         values = {key.rpartition("/")[2]: value for key, value in score(dataset, dataset.paper_split).items()}
-        metrics |= {f"{name}_{key}": values[key] for key in KEPT if key in values}
+        metrics |= {f"{name}_{key}": values[key] for key in REPORTED if key in values}
     return metrics
 
 
 def read(run: Run) -> dict[str, Dataset]:
-    """The data sets of `evaluate.zero_shot` by name; those that are missing are left out with a warning line.
+    """Data sets of `evaluate.zero_shot` by name; missing sets are omitted with a warning.
 
     Raises:
-      ValueError: naming the set's field, when one is missing and `evaluate.zero_shot_required` is set.
+      ValueError: for a missing set if `evaluate.zero_shot_required` is set, with the field of the set.
     """
     datasets, unset = {}, []
     for name, changes in run.config.evaluate.zero_shot.items():
@@ -42,12 +42,12 @@ def read(run: Run) -> dict[str, Dataset]:
             dataset = load_dataset(fields, tokenizer=run.dataset.tokenizer)
             dataset.split(dataset.paper_split)
         except ValueError as error:
-            # The loader speaks of its own field; the user has to set this one.
+            # The loader names the field data.path, but the user has to set the field of the zero-shot set.
             message = str(error).replace("data.path", f"evaluate.zero_shot.{name}.path")
             if run.config.evaluate.zero_shot_required:
                 raise ValueError(message) from None
             if fields.path:
-                print(f"warning: {name} is left out: {message}", file=sys.stderr)
+                print(f"warning: {name} is omitted: {message}", file=sys.stderr)
             else:
                 unset.append(name)
             continue

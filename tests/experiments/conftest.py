@@ -1,4 +1,4 @@
-"""What the tests of the verbs share: the command line in this process, and a small text."""
+"""Fixtures for tests of the verbs: the command line in this process, and small data."""
 
 import shutil
 import sys
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session", autouse=True)
 def two_devices():
-    """Verbs run on two of the simulated devices: programs for eight take longer and show nothing more."""
+    """Run verbs on two of the simulated devices, because programs for eight take longer to compile."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("experiments.run_context.make_mesh", partial(make_mesh, devices=jax.devices()[:2]))
         yield
@@ -31,7 +31,7 @@ def two_devices():
 
 @pytest.fixture(scope="session", autouse=True)
 def small_data():
-    """Data that are made on the spot are few: the full sets take longer to write than a debug training runs."""
+    """Reduce generated data, because writing the full sets takes longer than a debug training."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pair_tasks, "SENTENCES", 2000)
         patch.setattr(pair_tasks, "NUMBERS", 2000)
@@ -44,7 +44,7 @@ def small_data():
 
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory):
-    """A folder with a few of the standard library's files, for --config.data.path: all of them take long to pack."""
+    """Return a folder with a few packages of the standard library for --config.data.path, which are packed fast."""
     folder, library = tmp_path_factory.mktemp("sources"), Path(sysconfig.get_paths()["stdlib"])
     for package in ("collections", "email", "json", "logging", "unittest", "wsgiref"):
         shutil.copytree(library / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -53,16 +53,16 @@ def sources(tmp_path_factory):
 
 @pytest.fixture
 def cli(capsys, monkeypatch, tmp_path):
-    """`cli(*words)` runs launch.py in this process: (status, standard output, standard error).
+    """Return `cli(*words)`, which runs launch.py in this process: (status, standard output, standard error).
 
-    Its work directory is the test's folder `runs`.
+    Its work directory is `runs` in the folder of the test.
     """
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("jax.config.update", lambda *setting: None)  # the tests' own compilation cache stays
-    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: True)  # tests that follow need the memory
+    monkeypatch.setattr("jax.config.update", lambda *setting: None)  # keeps the compilation cache of the tests
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: True)  # later tests need the memory
 
     def call(*words):
-        # Flags are the process's: forget the call before, and the overrides that it defined.
+        # Flags belong to the process: reset those of the previous call, and delete its overrides.
         for name in [name for name in flags.FLAGS if name.startswith("config.")]:
             delattr(flags.FLAGS, name)
         for name in ("config", "row", "jobs", "index", "topology", "publish", "results", "trace"):
@@ -80,7 +80,7 @@ def cli(capsys, monkeypatch, tmp_path):
 
 
 def run_of(config, dataset, folder, needs=None):
-    """A run of this config and these data below a folder, whose network is not used."""
+    """Return a run with this config, data set and work directory; its network is not used."""
     system = families.system(config, dataset.tokenizer.vocab_size)
     job = Job("job", "sample", "row", 0, needs or {}, to_json(config))
     return Run(job, config, folder, dataset, system, make_mesh())
@@ -88,7 +88,7 @@ def run_of(config, dataset, folder, needs=None):
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """A folder with a small text, and a place for what is packed of it."""
+    """Return a folder with a small text and room for its cache."""
     folder = tmp_path_factory.mktemp("text")
     (folder / "text.txt").write_text("".join(f"the {number} words of the line that is read\n" for number in range(300)))
     return folder
@@ -96,7 +96,7 @@ def text(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fields(text):
-    """The fields of a config that make its table read the small text and finish at once."""
+    """Return config fields with which a table reads the small text and finishes fast."""
     return {
         "data.source": "text_files",
         "data.path": str(text / "text.txt"),

@@ -1,4 +1,4 @@
-"""The benchmark, which runs both sides and reports their ratio, and the setting of the allocator."""
+"""The benchmark against PyTorch: alternate timings, and ratios in its result."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from experiments.benchmarks.pytorch import measure, spread
 
 
-def test_sides_take_turns_and_the_first_turn_is_not_counted():
+def test_sides_alternate_and_the_first_repeat_is_not_counted():
     calls = []
     sides = {
         side: {kind: lambda side=side, kind=kind: calls.append((kind, side)) for kind in ("training", "sampling")}

@@ -1,4 +1,4 @@
-"""LiDAR's claims from rows made by hand."""
+"""Claims of LiDAR on constructed rows."""
 
 import pytest
 
@@ -30,7 +30,7 @@ ROWS = [
 ]
 
 
-def test_the_cheapest_row_that_reaches_the_best_gradient_is_named_with_its_ratio():
+def test_cheapest_row_that_reaches_the_best_gradient_has_its_ratio():
     lines = report(ROWS)
     assert lines[0].startswith("Best gradient guidance: DATE, 0.700 in 10.00 s")
     assert lines[1].startswith("LiDAR 9 reaches it with 0.710 in 1.25 s, 8.0 times less; difference +0.010 [+0.010")
@@ -38,11 +38,11 @@ def test_the_cheapest_row_that_reaches_the_best_gradient_is_named_with_its_ratio
     assert "No LiDAR row takes as little as FK (1.10 s)." in lines
 
 
-def test_a_claim_that_fails_is_told():
+def test_failed_claim_is_reported():
     weak = [each if each["sampler"] != "lidar" else row(each["row"], "lidar", 0.55, 2.0) for each in ROWS]
     assert report(weak)[1] == "No LiDAR row reaches it; the best is LiDAR 9 with 0.550 in 2.00 s."
 
 
-def test_a_table_without_rivals_is_refused():
+def test_table_without_baselines_raises():
     with pytest.raises(ValueError, match="table: no row samples by condition"):
         report([each for each in ROWS if each["sampler"] != "condition"])

@@ -1,4 +1,4 @@
-"""`compile` prints what a program takes, and refuses in one line what cannot be."""
+"""The verb `compile`: figures of programs, and one-line errors for invalid input."""
 
 import importlib.util
 import json
@@ -10,7 +10,7 @@ import pytest
 from configs import lidar_mixture, lidar_shapes, mdlm_owt, text8
 from diffusion.train import hardware
 from experiments import compile as ahead_of_time
-from experiments.aot.programs import refusal
+from experiments.aot.programs import memory_error
 from experiments.families.masked_sampling import network_evaluations
 
 needs_libtpu = pytest.mark.skipif(
@@ -24,82 +24,84 @@ def config():
     return mdlm_owt.get_config("debug")
 
 
-def test_debug_table_on_the_devices_here(config, tmp_path, capsys):
+def test_debug_table_on_local_devices(config, tmp_path, capsys):
     config.train.accumulate = 2
     config.train.batch = config.sample.batch = 16
     run(config, "", "", tmp_path)
     printed = capsys.readouterr().out
     record = json.loads((tmp_path / "compile" / "mdlm_owt.debug.mdlm-here.json").read_text())
     step, sampler = record["programs"]
-    assert record["row"] == "MDLM", "the row that is the config itself"
+    assert record["row"] == "MDLM", "the row without overrides"
     assert f"{jax.device_count()} x cpu" in printed and "fits" in printed.splitlines()
-    # Parameters, two moments and the average, in float32, and little else: donation gives their memory back.
+    # Arguments are mostly parameters, two moments and the average in float32, and donation frees their memory.
     state = 4 * 4 * int(record["parameters"].replace(",", ""))
     assert state < step["arguments"] < 1.1 * state + 2**14
     assert step["aliased"] > 0.95 * state
     assert step["collectives"]["all-reduce"]["executions"] > 0
-    # Every sequence is passed over at each of the 4 steps and once at the end; a training step is 3 passes.
+    # Sampling has one pass per sequence in each of 4 steps and one at the end; a training step counts as 3 passes.
     assert sampler["flops"] == pytest.approx(step["flops"] / 3 * 5)
     assert sampler["collectives"]["all-reduce"]["executions"] == 0
 
 
-def test_a_causal_row_reads_each_token_once(config, tmp_path):
+def test_causal_row_reads_each_token_once(config, tmp_path):
     config.train.batch = config.sample.batch = 8
     run(config, "AR", "", tmp_path)
     step, sampler = json.loads((tmp_path / "compile" / "mdlm_owt.debug.ar-here.json").read_text())["programs"]
     assert sampler["flops"] == pytest.approx(step["flops"] / 3)
 
 
-def test_fields_of_the_command_line_win_over_the_rows(config, tmp_path):
+def test_fields_of_the_command_line_replace_those_of_rows(config, tmp_path):
     config.train.batch = config.sample.batch = 8
     with pytest.raises(ValueError, match="autoregressive goes with"):
         run(config, "AR", "", tmp_path, {"model.causal": False})
 
 
-def refused(match, *arguments):
+def assert_error(match, *arguments):
     with pytest.raises(ValueError, match=match) as caught:
         run(*arguments)
     assert "\n" not in str(caught.value)
 
 
-def test_bad_input_is_one_line(config, tmp_path):
-    refused("row: unknown 'GPT'; known: 'AR', 'MDLM'", config, "GPT", "", tmp_path)
+def test_errors_are_one_line(config, tmp_path):
+    assert_error("row: unknown 'GPT'; known: 'AR', 'MDLM'", config, "GPT", "", tmp_path)
     config.sample.batch = 12
-    refused("sample.batch: 12 is not a multiple", config, "", "", tmp_path)
+    assert_error("sample.batch: 12 is not a multiple", config, "", "", tmp_path)
     config.train.batch = 12
-    refused("train.batch: 12 is not a multiple", config, "", "", tmp_path)
+    assert_error("train.batch: 12 is not a multiple", config, "", "", tmp_path)
     config.mesh.fsdp = 3
-    refused("mesh: data x fsdp x model", config, "", "", tmp_path)
+    assert_error("mesh: data x fsdp x model", config, "", "", tmp_path)
     assert not (tmp_path / "compile").exists()
 
 
 @needs_libtpu
 @pytest.mark.parametrize("topology", ["v5e:4x5", "v5e-16", "v9z:4x4", "4x4"])
 def test_misspelled_topology_lists_examples(config, topology, tmp_path):
-    refused(f"topology: '{topology}' is not a TPU slice .*examples: v4:2x2x1, v5e:4x4", config, "", topology, tmp_path)
+    assert_error(
+        f"topology: '{topology}' is not a TPU slice .*examples: v4:2x2x1, v5e:4x4", config, "", topology, tmp_path
+    )
 
 
-def test_missing_libtpu_says_how_to_install_it(config, tmp_path, monkeypatch):
+def test_error_for_missing_libtpu_has_its_installation(config, tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "libtpu" else find(name))
-    refused("libtpu is not installed; pip install", config, "", "v5e:4x4", tmp_path)
+    assert_error("libtpu is not installed; pip install", config, "", "v5e:4x4", tmp_path)
 
 
 @needs_libtpu
 @pytest.mark.parametrize(("topology", "count"), [("v4:2x2x1", 4), ("v5e:4x4", 16), ("v5p:2x2x1", 4), ("v6e:4x4", 16)])
-def test_every_slice_is_of_whole_chips_with_known_figures(topology, count):
+def test_slices_have_whole_chips_with_known_figures(topology, count):
     devices = ahead_of_time.slice_devices(topology)
     assert len(devices) == count
     figures = hardware.peak(devices[0].device_kind)
-    wanted = {"v4": 275e12, "v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
-    assert figures.flops == wanted[topology.partition(":")[0]]
+    expected = {"v4": 275e12, "v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
+    assert figures.flops == expected[topology.partition(":")[0]]
 
 
 @pytest.mark.parametrize(
     ("kind", "tera"),
     [("TPU v5p", 459), ("TPU v5e", 197), ("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756), ("cpu", None)],
 )
-def test_peak_figures_take_the_longest_name(kind, tera):
+def test_peak_figures_are_those_of_the_longest_matching_name(kind, tera):
     figures = hardware.peak(kind)
     assert figures is None if tera is None else figures.flops == tera * 1e12
 
@@ -120,12 +122,12 @@ def test_peak_figures_take_the_longest_name(kind, tera):
         ("RESOURCE_EXHAUSTED: something else\nin two lines", "RESOURCE_EXHAUSTED: something else in two lines"),
     ],
 )
-def test_refusal_is_one_line_with_figures_and_remedy(message, expected):
-    line = refusal(message)
+def test_memory_error_is_one_line_with_figures_and_remedy(message, expected):
+    line = memory_error(message)
     assert expected in line and "model.remat=full" in line and "\n" not in line
 
 
-def test_turns_of_every_sampler():
+def test_network_evaluations_of_samplers():
     config = text8.get_config("debug")
     length, steps = config.data.length, config.sample.steps
     assert network_evaluations(config) == steps + 1
@@ -136,40 +138,40 @@ def test_turns_of_every_sampler():
 
 
 def programs_of(name, tmp_path, **fields):
-    """The record of a row of the smallest table of pictures from prompts."""
+    """Return config and programs of a row of the debug table of prompted images."""
     config = lidar_shapes.get_config("debug")
     ahead_of_time.run(lidar_shapes, config, name, "", tmp_path, fields)
     (path,) = (tmp_path / "compile").iterdir()
     return config, json.loads(path.read_text())["programs"]
 
 
-def test_a_guided_row_looks_ahead_and_then_draws(tmp_path):
-    config, (step, look, draw) = programs_of("LiDAR 4", tmp_path)
+def test_guided_row_has_a_lookahead_and_a_sampling_program(tmp_path):
+    config, (step, lookahead, sampler) = programs_of("LiDAR 4", tmp_path)
     one = step["flops"] / 3 / config.train.batch
-    # Both halves of classifier-free guidance: 3 steps for 4 samples, and 10 for 4 pictures, of every prompt.
-    assert look["flops"] == pytest.approx(config.sample.batch * 2 * 4 * 3 * one)
-    assert draw["flops"] == pytest.approx(config.sample.batch * 2 * 4 * config.sample.steps * one)
-    assert draw["program"] == "sampler by lidar, 10 steps" and draw["arguments"] > look["arguments"]
+    # Classifier-free guidance doubles 3 steps for 4 lookahead samples and 10 steps for 4 images per prompt.
+    assert lookahead["flops"] == pytest.approx(config.sample.batch * 2 * 4 * 3 * one)
+    assert sampler["flops"] == pytest.approx(config.sample.batch * 2 * 4 * config.sample.steps * one)
+    assert sampler["program"] == "sampler by lidar, 10 steps" and sampler["arguments"] > lookahead["arguments"]
 
 
-def test_a_reward_has_a_training_step_alone(tmp_path, capsys):
+def test_reward_has_only_a_training_step(tmp_path, capsys):
     _, (step,) = programs_of("Reward model", tmp_path)
     assert step["aliased"] > 0 and "not counted for this network" in capsys.readouterr().out
 
 
-def test_an_exact_model_has_a_sampler_alone(tmp_path):
-    config, (draw,) = programs_of("exact: base", tmp_path)
+def test_exact_model_has_only_a_sampler(tmp_path):
+    config, (sampler,) = programs_of("exact: base", tmp_path)
     pools = config.sample.batch * config.sample.gaussian.pool * config.data.length * 4
-    assert draw["arguments"] * jax.device_count() > pools and draw["flops"] == 0
+    assert sampler["arguments"] * jax.device_count() > pools and sampler["flops"] == 0
 
 
-def test_the_row_that_is_compiled_by_itself_has_a_network():
+def test_default_row_has_a_network():
     rows = list(lidar_shapes.rows(lidar_shapes.get_config("debug")))
     assert rows[0]["name"] == "exact: base"
     assert ahead_of_time.default_row(rows, lidar_shapes.get_config("debug")) == "Reward model"
 
 
-def test_numbers_on_a_line_are_not_compiled(tmp_path):
+def test_compilation_of_one_dimensional_exact_models_raises(tmp_path):
     config = lidar_mixture.get_config("debug")
     with pytest.raises(ValueError, match="is an exact model of numbers on a line"):
         ahead_of_time.run(lidar_mixture, config, "", "", tmp_path)
@@ -177,16 +179,16 @@ def test_numbers_on_a_line_are_not_compiled(tmp_path):
 
 @needs_libtpu
 @pytest.mark.slow
-def test_the_published_recipe_fits_sixteen_v5e_chips_and_a_larger_one_does_not(tmp_path, capsys):
+def test_published_config_fits_sixteen_v5e_chips_and_one_without_accumulation_does_not(tmp_path, capsys):
     config = mdlm_owt.get_config("paper")
     run(config, "", "v5e:4x4", tmp_path)
     record = json.loads((tmp_path / "compile" / "mdlm_owt.paper.mdlm-v5e-4x4.json").read_text())
-    assert record["parameters"] == "169,627,218", "the number that the public MDLM has"
+    assert record["parameters"] == "169,627,218", "the number of the public MDLM"
     assert record["attention"] == "splash"
     for program in record["programs"]:
         used = program["arguments"] + program["outputs"] - program["aliased"] + program["temporaries"]
-        assert used < 0.85 * 16 * 2**30, "room is left"
+        assert used < 0.85 * 16 * 2**30, "some memory remains"
     assert "MFU at most" in capsys.readouterr().out
     config.train.accumulate = 1
     config.model.remat = "none"
-    refused(r"memory: does not fit, .* [\d.]+G of the 15.75G of", config, "", "v5e:4x4", tmp_path)
+    assert_error(r"memory: does not fit, .* [\d.]+G of the 15.75G of", config, "", "v5e:4x4", tmp_path)

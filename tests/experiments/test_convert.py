@@ -1,4 +1,4 @@
-"""`convert` writes a folder that load_weights takes for the same network; a wrong file writes nothing."""
+"""The verb `convert`: weights for load_weights, and errors without output for invalid files."""
 
 import json
 
@@ -16,7 +16,7 @@ VOCAB, HIDDEN, BLOCKS, COND = 23, 64, 2, 16
 
 
 def mdlm_file(path, adaln=True):
-    """A random checkpoint with the names and shapes of the public MDLM's, or of its autoregressive baseline's."""
+    """Write random tensors with names and shapes of the public MDLM, or of its autoregressive baseline."""
     shapes = {
         "vocab_embed.embedding": (VOCAB, HIDDEN),
         "output_layer.norm_final.weight": (HIDDEN,),
@@ -54,7 +54,7 @@ def mdlm_file(path, adaln=True):
 
 
 @pytest.mark.parametrize("adaln", [True, False])
-def test_mdlm_weights_load_into_the_configs_network(adaln, tmp_path, capsys):
+def test_mdlm_weights_are_loaded_into_the_network_of_the_config(adaln, tmp_path, capsys):
     tensors = mdlm_file(tmp_path / "model.safetensors", adaln)
     convert.run("mdlm", str(tmp_path / "model.safetensors"), tmp_path / "out")
     printed = capsys.readouterr().out
@@ -71,7 +71,7 @@ def test_mdlm_weights_load_into_the_configs_network(adaln, tmp_path, capsys):
     assert f"--row={'MDLM' if adaln else 'AR'}" in printed
 
 
-def test_gpt2_folder_is_what_the_judge_reads(tmp_path, capsys):
+def test_gpt2_folder_has_the_weights_of_the_judge(tmp_path, capsys):
     random = np.random.default_rng(0)
     block = {
         "ln_1": ((HIDDEN,), (HIDDEN,)),
@@ -99,22 +99,22 @@ def test_gpt2_folder_is_what_the_judge_reads(tmp_path, capsys):
     assert f"--config.judge.checkpoint={tmp_path / 'gpt2'}" in capsys.readouterr().out
 
 
-def test_wrong_input_is_refused_and_writes_nothing(tmp_path):
-    def refused(match, layout, checkpoint):
+def test_invalid_input_raises_and_writes_no_file(tmp_path):
+    def assert_error(match, layout, checkpoint):
         with pytest.raises((ValueError, FileNotFoundError), match=match) as caught:
             convert.run(layout, str(checkpoint), tmp_path / "out")
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "out").exists()
 
     mdlm_file(tmp_path / "model.safetensors")
-    refused("--from=gpt2 or --from=mdlm", None, tmp_path / "model.safetensors")
-    refused("--checkpoint=FILE", "mdlm", "")
-    refused("does not exist", "mdlm", tmp_path / "none.safetensors")
-    refused("'wte.weight' is missing", "gpt2", tmp_path / "model.safetensors")
+    assert_error("--from=gpt2 or --from=mdlm", None, tmp_path / "model.safetensors")
+    assert_error("--checkpoint=FILE", "mdlm", "")
+    assert_error("does not exist", "mdlm", tmp_path / "none.safetensors")
+    assert_error("'wte.weight' is missing", "gpt2", tmp_path / "model.safetensors")
 
 
 def test_conversion_replaces_an_older_one(tmp_path):
-    """A second conversion into the same folder leaves the second weights, not a mixture."""
+    """After a second conversion the folder has only the second weights."""
     mdlm_file(tmp_path / "ar.safetensors", adaln=False)
     tensors = mdlm_file(tmp_path / "mdlm.safetensors")
     for name in ("ar", "mdlm"):

@@ -1,4 +1,4 @@
-"""Half-known tokens through the verbs: several estimators of one model, given digit planes, codes of no token."""
+"""Sub-tokens in the verbs: several estimators of one model, prescribed digit planes, and invalid codes."""
 
 import jax
 import jax.numpy as jnp
@@ -19,26 +19,26 @@ COUNT = 6
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("digits")
-    (made / "text.txt").write_text("".join(f"the {number} words of the line that is read\n" for number in range(300)))
-    return made
+    folder = tmp_path_factory.mktemp("digits")
+    (folder / "text.txt").write_text("".join(f"the {number} words of the line that is read\n" for number in range(300)))
+    return folder
 
 
 @pytest.fixture(scope="module")
 def config(folder):
-    """Bytes as two digits of base 17, so that 32 of 289 codes are no token's, with random weights."""
-    made = tiny(defaults("test", "debug"))
-    made.data.update(source="text_files", path=str(folder / "text.txt"), document="line")
-    made.data.update(cache_dir=str(folder / "cache"))
-    made.codec.digits = 2
-    made.sample.update(count=COUNT, batch=8, steps=3)
-    made.evaluate.update(batches=1, batch=8)
-    made.checkpoint = str(folder / "weights")
-    system = families.system(made, 257)
+    """Return a config with random weights and two digits of base 17, with which 32 of 289 codes are invalid."""
+    config = tiny(defaults("test", "debug"))
+    config.data.update(source="text_files", path=str(folder / "text.txt"), document="line")
+    config.data.update(cache_dir=str(folder / "cache"))
+    config.codec.digits = 2
+    config.sample.update(count=COUNT, batch=8, steps=3)
+    config.evaluate.update(batches=1, batch=8)
+    config.checkpoint = str(folder / "weights")
+    system = families.system(config, 257)
     params = jax.jit(system.init)(jax.random.key(0))
     params["head"]["linear"]["bias"] = jax.random.normal(jax.random.key(1), (system.classes,))
     save_weights(folder / "weights", params)
-    return made
+    return config
 
 
 def job_of(config, verb):
@@ -46,15 +46,15 @@ def job_of(config, verb):
 
 
 def changed(config, **fields):
-    """A copy with fields such as sample__planes=(0,)."""
-    made = config.copy_and_resolve_references()
+    """Return a copy with fields such as sample__planes=(0,)."""
+    config = config.copy_and_resolve_references()
     for name, value in fields.items():
         section, key = name.split("__")
-        made[section][key] = value
-    return made
+        config[section][key] = value
+    return config
 
 
-def test_one_model_is_scored_by_several_estimators(config, folder):
+def test_model_is_scored_by_several_estimators(config, folder):
     also = ("joint_ce", "bound_grouped", "bound_steps_2")
     job = job_of(changed(config, evaluate__also=also), "evaluate")
     result = evaluate.execute(prepare(job, folder))
@@ -66,25 +66,25 @@ def test_one_model_is_scored_by_several_estimators(config, folder):
     assert len({metrics[f"{name}/nats_per_token"] for name in ("bound_marginal", *also)}) == 4
 
 
-def test_given_digit_planes_are_those_of_held_out_examples(config, folder):
+def test_prescribed_digit_planes_are_those_of_held_out_examples(config, folder):
     job = job_of(changed(config, sample__planes=(0,)), "sample")
-    made = prepare(job, folder)
-    ((tokens, _),), cost = token_sampling.generate(made, text.TASK)
-    table = made.system.process.codec.table
-    assert np.array_equal(table[0][tokens], table[0][text.held_out_windows(made, COUNT)])
-    assert np.mean(table[1][tokens] == table[1][text.held_out_windows(made, COUNT)]) < 0.5
+    sampling = prepare(job, folder)
+    ((tokens, _),), cost = token_sampling.generate(sampling, text.TASK)
+    table = sampling.system.process.codec.table
+    assert np.array_equal(table[0][tokens], table[0][text.held_out_windows(sampling, COUNT)])
+    assert np.mean(table[1][tokens] == table[1][text.held_out_windows(sampling, COUNT)]) < 0.5
     assert (tokens.shape, cost["invalid_code_rate"], cost["evaluations"]) == ((COUNT, 32), 0.0, 4.0)
 
 
 @pytest.mark.parametrize("planes", [(0, 1), (2,), (-1,)])
-def test_planes_that_the_code_has_not_are_refused(config, folder, planes):
+def test_invalid_planes_raise(config, folder, planes):
     with pytest.raises(ValueError, match=r"sample\.planes: .* must be some of 0\.\.1, not all"):
         prepare(job_of(changed(config, sample__planes=planes), "sample"), folder)
 
 
-def test_samples_with_digits_of_no_token_are_counted_and_left_out(config, folder, capsys):
-    kept = token_sampling.decodable(np.array([0, 1, 0]))
-    assert np.array_equal(kept, [True, False, True])
+def test_samples_with_invalid_codes_are_counted_and_omitted(capsys):
+    valid = token_sampling.decodable(np.array([0, 1, 0]))
+    assert np.array_equal(valid, [True, False, True])
     assert "1 of 3 samples hold digits of no token" in capsys.readouterr().err
     with pytest.raises(
         ValueError, match=r"every one of 3 samples holds digits of no token \(sample\.digits_draw=token"
@@ -93,14 +93,14 @@ def test_samples_with_digits_of_no_token_are_counted_and_left_out(config, folder
 
 
 @pytest.mark.parametrize(("carry_over", "draw"), [(True, "token"), (True, "marginal"), (False, "token")])
-def test_only_whole_tokens_under_the_filter_never_make_a_code_of_no_token(config, folder, carry_over, draw):
-    # Four digits of base 5: of tokens 250..256, whose first digit is 2, few other digits follow it.
+def test_only_token_draws_with_carry_over_have_no_invalid_codes(config, folder, carry_over, draw):
+    # With four digits of base 5 few codes that start with 2 are tokens, those of 250..256.
     fields = dict(codec__carry_over=carry_over, sample__digits_draw=draw, sample__steps=2, codec__digits=4)
-    made = changed(config, **fields)
-    system = prepare(job_of(made, "sample"), folder).system
+    config = changed(config, **fields)
+    system = prepare(job_of(config, "sample"), folder).system
     keys = example_keys(jax.random.key(0), jnp.arange(16))
     params = jax.jit(system.init)(jax.random.key(2))
-    samples = jax.jit(families.sampler(made, system))(params, keys, jnp.full((16, 32), 257))
+    samples = jax.jit(families.sampler(config, system))(params, keys, jnp.full((16, 32), 257))
     assert np.array_equal(samples.invalid, (samples.tokens == 257).sum(axis=1))
     assert (int(samples.invalid.sum()) == 0) == (carry_over and draw == "token")
 
@@ -123,16 +123,16 @@ def test_only_whole_tokens_under_the_filter_never_make_a_code_of_no_token(config
         ({"sample__warp": (2.0, 1.0, 0.0)}, r"sample\.warp: .* must make times fall within \[0, 1\]"),
     ],
 )
-def test_bad_fields_are_one_line_that_names_them(config, folder, fields, message):
-    made = changed(config, **fields)
+def test_invalid_fields_are_one_line_that_names_them(config, folder, fields, message):
+    config = changed(config, **fields)
     with pytest.raises(ValueError, match=message) as caught:
         section = next(iter(fields)).split("__")[0]
-        prepare(job_of(made, section if section in ("evaluate", "sample") else "train"), folder)
+        prepare(job_of(config, section if section in ("evaluate", "sample") else "train"), folder)
     assert "\n" not in str(caught.value)
 
 
-def test_a_code_counts_in_the_name_of_a_training_where_tokens_have_digits(config):
-    plainly, shuffled = changed(config, codec__digits=1), changed(config, codec__digits=1, codec__shuffle=3)
-    assert train_identity(plainly) == train_identity(shuffled)
+def test_training_identity_depends_on_the_code_only_with_several_digits(config):
+    single, shuffled = changed(config, codec__digits=1), changed(config, codec__digits=1, codec__shuffle=3)
+    assert train_identity(single) == train_identity(shuffled)
     assert train_identity(config) != train_identity(changed(config, codec__shuffle=3))
     assert train_identity(config) == train_identity(changed(config, unet__channels=8))

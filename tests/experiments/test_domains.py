@@ -1,4 +1,4 @@
-"""Molecules and genomes in the verb `sample`: what is written, and what is compared with what."""
+"""Molecules and genomes in the verb `sample`: files and metrics."""
 
 import itertools
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ NAMES = ("A.thaliana", "C.elegans", "D.melanogaster")
 
 @pytest.fixture(scope="module")
 def molecules(tmp_path_factory):
-    """Chains of C, N and O in both directions, so that most molecules have two spellings."""
+    """Return chains of C, N and O in both directions, so that most molecules have two strings."""
     folder = tmp_path_factory.mktemp("qm9")
     chains = ["".join(chain) for length in (3, 4, 5) for chain in itertools.product("CNO", repeat=length)]
     (folder / "qm9.txt").write_text("\n".join(chains))
@@ -35,7 +35,7 @@ def molecules(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def genomes(tmp_path_factory):
-    """Records of three species that differ in their letters alone."""
+    """Return records of three species that differ only in the shares of their bases."""
     folder, random = tmp_path_factory.mktemp("splice"), np.random.default_rng(0)
     for code, shares in SHARES.items():
         rows = []
@@ -59,7 +59,7 @@ def job(tmp_path):
 
 
 def rows(dataset, texts):
-    """Tokens of texts, EOS and filling behind them (BOS before them changes no measure)."""
+    """Return tokens of texts with EOS and padding; BOS does not change metrics."""
     tokenizer = dataset.tokenizer
     tokens = np.full((len(texts), dataset.length), tokenizer.filler_id, np.int32)
     for row, ids in zip(tokens, tokenizer.encode_batch(texts), strict=True):
@@ -68,72 +68,72 @@ def rows(dataset, texts):
     return tokens
 
 
-def measured(made, tokens, labels):
-    """The measures of one set of samples."""
-    (metrics,) = task_of(made.dataset).measure(made, [(tokens, labels)], {})
+def metrics_of(run, tokens, labels):
+    """Return the metrics of one set of samples."""
+    (metrics,) = task_of(run.dataset).measure(run, [(tokens, labels)], {})
     return metrics
 
 
 def whole(dataset, name):
-    """All examples of a split."""
+    """Return all examples of a split."""
     return dataset.split(name).rows(range(len(dataset.split(name))))
 
 
 def test_molecules_are_counted_written_and_drawn(job, molecules):
-    made = job(molecules)
-    sequences.check_reference(made)
+    run = job(molecules)
+    sequences.check_reference(run)
     known = {molecules.tokenizer.decode(row) for row in whole(molecules, "train")["tokens"]}
-    # A molecule of which one spelling trains the model, and the other is held out.
-    spelling = next(text for text in sorted(known) if text[::-1] not in known)
-    tokens = rows(molecules, [spelling, spelling[::-1], "C" * 7, "N" * 6, "C" * 7, ""])
+    # A molecule with one string in the training split and the other held out.
+    string = next(text for text in sorted(known) if text[::-1] not in known)
+    tokens = rows(molecules, [string, string[::-1], "C" * 7, "N" * 6, "C" * 7, ""])
     tokens[3, 2] = molecules.tokenizer.mask_id
-    metrics = measured(made, tokens, None)
+    metrics = metrics_of(run, tokens, None)
     counts = {name: metrics[name] for name in ("samples", "valid", "unique", "novel")}
     assert counts == {"samples": 6, "valid": 4, "unique": 2, "novel": 1}
-    # As strings both spellings are different, and the untrained one is new unless it is the canonical one.
+    # Both strings differ, and the held-out one is novel unless it is canonical.
     assert metrics["unique_strings"] == 3 and metrics["novel_strings"] in (1, 2)
     assert metrics["valid_rate"] == pytest.approx(4 / 6) and metrics["rings"] == 0 and 0 < metrics["qed"] < 1
-    lines = (made.folder / "samples.txt").read_text().split("\n")
-    assert lines == [spelling, spelling[::-1], "C" * 7, "NN▢NNN", "C" * 7, "", ""]
-    assert matplotlib.image.imread(made.folder / "samples.png").shape[1] == 1200
-    assert len(list((made.workdir / "cache" / "molecules").iterdir())) == 1
-    assert measured(made, tokens, None) == metrics, "also from the cache"
-    # What the training split spells in its own way is not new as a string either.
-    odd = [text for text in sorted(known) if canonical([text]) != [text] and canonical([text])[0] not in known]
-    assert odd and measured(made, rows(molecules, odd), None)["novel_strings"] == 0
+    lines = (run.folder / "samples.txt").read_text().split("\n")
+    assert lines == [string, string[::-1], "C" * 7, "NN▢NNN", "C" * 7, "", ""]
+    assert matplotlib.image.imread(run.folder / "samples.png").shape[1] == 1200
+    assert len(list((run.workdir / "cache" / "molecules").iterdir())) == 1
+    assert metrics_of(run, tokens, None) == metrics, "also from the cache"
+    # Strings of the training split that are not canonical are not novel.
+    others = [text for text in sorted(known) if canonical([text]) != [text] and canonical([text])[0] not in known]
+    assert others and metrics_of(run, rows(molecules, others), None)["novel_strings"] == 0
 
 
-def test_special_tokens_are_left_out_wherever_they_stand(molecules, genomes):
+def test_special_tokens_are_omitted_at_all_positions(molecules, genomes):
     tokens = rows(molecules, ["CO", "N"])
     tokens[0, :6] = [molecules.tokenizer.bos_id, *tokens[0, :3], molecules.tokenizer.filler_id, tokens[1, 0]]
     assert sequences.as_texts(molecules.tokenizer, tokens) == ["CON", "N"]
-    real = genomes.split("test").rows(range(20))["tokens"]
-    assert sequences.as_texts(genomes.tokenizer, real) == [genomes.tokenizer.decode(row) for row in real]
+    tokens = genomes.split("test").rows(range(20))["tokens"]
+    assert sequences.as_texts(genomes.tokenizer, tokens) == [genomes.tokenizer.decode(row) for row in tokens]
 
 
-def test_no_valid_molecule_is_a_result(job, molecules):
-    made = job(molecules)
-    metrics = measured(made, rows(molecules, ["", ""]), None)
+def test_metrics_without_valid_molecules(job, molecules):
+    run = job(molecules)
+    metrics = metrics_of(run, rows(molecules, ["", ""]), None)
     assert metrics["valid"] == metrics["novel"] == 0 and "qed" not in metrics
-    assert (made.folder / "samples.png").exists()
+    assert (run.folder / "samples.png").exists()
 
 
-def test_held_out_molecules_stand_in_for_samples(job, molecules):
-    made = job(molecules)
-    tokens, labels = sequences.held_out(made, 10)
+def test_held_out_molecules_replace_samples(job, molecules):
+    run = job(molecules)
+    tokens, labels = sequences.held_out(run, 10)
     assert labels is None and len(tokens) == 10
     np.testing.assert_array_equal(tokens, molecules.split("validation").rows(range(10))["tokens"])
-    metrics = measured(made, tokens, labels)
+    metrics = metrics_of(run, tokens, labels)
     assert metrics["valid_rate"] == 1 and metrics["novel_strings"] <= 10
     other = job(molecules, reference="validation")
     np.testing.assert_array_equal(sequences.held_out(other, 5)[0], molecules.split("test").rows(range(5))["tokens"])
 
 
-def test_genomes_are_compared_species_by_species(job, genomes):
-    made = job(genomes)
-    sequences.check_reference(made)
-    tokens, labels = sequences.held_out(made, 1000)
-    metrics = measured(made, tokens, labels)
+def test_genomes_are_compared_by_species(job, genomes):
+    run = job(genomes)
+    sequences.check_reference(run)
+    tokens, labels = sequences.held_out(run, 1000)
+    metrics = metrics_of(run, tokens, labels)
     assert metrics["samples"] == len(tokens) == len(genomes.split("validation")) and set(labels) == {0, 1, 2}
     assert metrics["splice_rule"] == metrics["splice_rule/C.elegans"] == metrics["donor"] == metrics["acceptor"] == 1
     assert metrics["species_accuracy"] > 0.95 and metrics["species_f1"] > 0.95
@@ -141,19 +141,19 @@ def test_genomes_are_compared_species_by_species(job, genomes):
     assert 0.25 < metrics["kmer_auroc"] < 0.75
     texts, test = sequences.as_texts(genomes.tokenizer, tokens), whole(genomes, "test")
     reference = [genomes.tokenizer.decode(row) for row in test["tokens"][test["label"] == 1]]
-    mine = [text for text, label in zip(texts, labels, strict=True) if label == 1]
-    assert metrics["kmer3_distance/C.elegans"] == pytest.approx(kmer_distance(mine, reference, 3))
+    generated = [text for text, label in zip(texts, labels, strict=True) if label == 1]
+    assert metrics["kmer3_distance/C.elegans"] == pytest.approx(kmer_distance(generated, reference, 3))
     each = [metrics[f"kmer6_distance/{name}"] for name in NAMES]
     assert metrics["kmer6_distance"] == pytest.approx(np.average(each, weights=np.bincount(test["label"])))
-    lines = (made.folder / "samples.txt").read_text().splitlines()
+    lines = (run.folder / "samples.txt").read_text().splitlines()
     assert lines == [f"{NAMES[label]}\t{text}" for label, text in zip(labels, texts, strict=True)]
 
 
 def test_species_are_learned_from_the_training_split(job, genomes):
-    """On sequences of two words, where the species is often mistaken."""
+    """Short sequences have classification errors, which depend on the training split."""
     tokens, labels = sequences.held_out(job(genomes), 1000)
     short = [text[:7] for text in sequences.as_texts(genomes.tokenizer, tokens)]
-    metrics = measured(job(genomes), rows(genomes, short), labels)
+    metrics = metrics_of(job(genomes), rows(genomes, short), labels)
     train = whole(genomes, "train")
     texts = sequences.as_texts(genomes.tokenizer, train["tokens"])
     model = species_model(genomes_task.grouped(texts, train["label"], NAMES))
@@ -161,35 +161,35 @@ def test_species_are_learned_from_the_training_split(job, genomes):
     assert metrics["species_accuracy"] == expected and 0.4 < expected < 0.98
 
 
-def test_another_species_than_asked_for_is_noticed(job, genomes):
-    made = job(genomes)
-    tokens, labels = sequences.held_out(made, 1000)
-    right, wrong = (measured(made, tokens, asked) for asked in (labels, (labels + 1) % 3))
+def test_wrong_species_changes_metrics(job, genomes):
+    run = job(genomes)
+    tokens, labels = sequences.held_out(run, 1000)
+    right, wrong = (metrics_of(run, tokens, species) for species in (labels, (labels + 1) % 3))
     assert wrong["species_accuracy"] < 0.05 < 0.95 < right["species_accuracy"]
     assert wrong["kmer3_distance"] > 3 * right["kmer3_distance"]
-    assert wrong["kmer_auroc"] < 0.75, "the discriminator is not told the species, and the mixture is the same"
+    assert wrong["kmer_auroc"] < 0.75, "the discriminator has no labels, and the mixture is the same"
     assert wrong["species_accuracy_real"] == right["species_accuracy_real"]
     with pytest.raises(ValueError, match="10 samples cannot have 9 labels"):
-        measured(made, tokens[:10], labels[:9])
+        metrics_of(run, tokens[:10], labels[:9])
 
 
-def test_without_labels_all_sequences_are_one_set(job, genomes):
-    made = job(genomes)
-    tokens, _ = sequences.held_out(made, 40)
-    metrics = measured(made, tokens, None)
+def test_sequences_without_labels_are_one_group(job, genomes):
+    run = job(genomes)
+    tokens, _ = sequences.held_out(run, 40)
+    metrics = metrics_of(run, tokens, None)
     texts = sequences.as_texts(genomes.tokenizer, tokens)
     reference = [genomes.tokenizer.decode(row) for row in whole(genomes, "test")["tokens"]]
     expected = kmer_distance(texts, reference, 3)
     assert metrics["kmer3_distance"] == pytest.approx(expected)
     assert not [name for name in metrics if "species" in name or "/" in name]
-    assert (made.folder / "samples.txt").read_text().splitlines() == texts
+    assert (run.folder / "samples.txt").read_text().splitlines() == texts
 
 
-def test_broken_sequences_are_a_result(job, genomes):
-    made = job(genomes)
-    metrics = measured(made, rows(genomes, ["", "ACGT", "GT"]), np.array([0, 1, 1]))
+def test_metrics_of_invalid_sequences(job, genomes):
+    run = job(genomes)
+    metrics = metrics_of(run, rows(genomes, ["", "ACGT", "GT"]), np.array([0, 1, 1]))
     assert metrics["kmer6_distance/A.thaliana"] == pytest.approx(np.sqrt(np.log(2)))
-    assert metrics["splice_rule"] == 0 and "kmer_auroc" not in metrics, "3 sequences train no discriminator"
+    assert metrics["splice_rule"] == 0 and "kmer_auroc" not in metrics, "3 sequences are too few for a discriminator"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_broken_sequences_are_a_result(job, genomes):
         (dict(reference="dev"), r"splice_sites has no 'dev' examples"),
     ],
 )
-def test_what_cannot_be_measured_is_named(options, message, job, genomes):
+def test_invalid_reference_or_judge_raises(options, message, job, genomes):
     with pytest.raises(ValueError, match=message) as caught:
         genomes_task.check(job(genomes, **options))
     assert "\n" not in str(caught.value)

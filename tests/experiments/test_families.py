@@ -1,4 +1,4 @@
-"""Names of a config to objects: each known name works for real, each unknown one lists them."""
+"""Names of a config and their objects: every known name works, and errors for unknown names list the known ones."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ def config_of(**overrides):
 
 
 def perturbed(params, scale=0.3):
-    """Weights away from the zero head, whose logits ignore everything."""
+    """Return params with noise, because logits of the initial zero head are constant."""
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(3), len(leaves))
     return tree.unflatten([x + scale * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)])
@@ -36,7 +36,7 @@ def perturbed(params, scale=0.3):
 
 @pytest.fixture(scope="module")
 def params():
-    """One tree for all networks of this size, whatever they are trained on."""
+    """Return params for all networks of this size."""
     system = families.system(config_of(), VOCABULARY)
     return perturbed(jax.jit(system.init)(jax.random.key(0)))
 
@@ -48,7 +48,7 @@ def batch_of(length=LENGTH, size=BATCH, vocabulary=VOCABULARY):
 
 
 def two_steps(config, vocabulary=VOCABULARY, size=None):
-    """Take two training steps; returns parameters before and after, and the losses in nats a token."""
+    """Take two training steps; returns parameters before and after, and the losses in nats per token."""
     system = families.system(config, vocabulary)
     settings = families.settings(config)
     optimizer = families.optimizer(config)
@@ -67,13 +67,15 @@ def two_steps(config, vocabulary=VOCABULARY, size=None):
 
 @pytest.mark.parametrize("name", masked.SCHEDULES)
 def test_every_schedule_has_a_loss_and_a_grid(name):
-    """A network that knows nothing has log K nats a token; one time and one mask draw an example spread around it."""
+    """Uniform predictions have log K nats per token on average over times and masks."""
     config = config_of(**{"process.schedule": name, "sample.policy": "first_hitting"})
     system = families.system(config, VOCABULARY)
 
     @jax.jit
     def loss(batch, noise):
-        total, metrics = families.objective(config, dataclasses.replace(system, denoiser=ignorant))(None, batch, noise)
+        total, metrics = families.objective(config, dataclasses.replace(system, denoiser=uniform_denoiser))(
+            None, batch, noise
+        )
         return total / metrics["loss"][1]
 
     batch, noise = batch_of(size=512), draws(jax.random.key(0), "train", 0, 512)
@@ -81,11 +83,11 @@ def test_every_schedule_has_a_loss_and_a_grid(name):
     assert callable(families.sampler(config, system))
 
 
-def ignorant(params, noisy, time, cond=None, memory=None, *, keys=None):
+def uniform_denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
     return jnp.zeros((*noisy.shape, VOCABULARY + 1))
 
 
-# The loss of an error predictor is a binary one, and has its own tests.
+# The loss of an error predictor is binary, and has separate tests.
 TRAINED = ["autoregressive", *(name for name in masked.OBJECTIVES if name != "errors")]
 
 
@@ -119,21 +121,21 @@ def test_every_policy_samples(params, name, precision):
     samples = sample(config, params, prompt)
     assert samples.tokens.shape == (2, LENGTH) and (samples.tokens[:, 3] == 7).all()
     assert (0 <= samples.tokens).all() and (samples.tokens < VOCABULARY).all()
-    # First hitting takes one step a position and leaves no noise to remove.
+    # First hitting has one step per position and no final step.
     assert (samples.evaluations == (LENGTH if name == "first_hitting" else 3 + 1)).all()
     assert (samples.tokens[0] != samples.tokens[1]).any()
 
 
-def test_a_causal_config_samples_left_to_right():
+def test_causal_config_samples_from_left_to_right():
     config = config_of(**CAUSAL)
-    fresh = perturbed(jax.jit(families.system(config, VOCABULARY).init)(jax.random.key(0)))
-    samples = sample(config, fresh, blank().at[:, 0].set(7))
+    causal_params = perturbed(jax.jit(families.system(config, VOCABULARY).init)(jax.random.key(0)))
+    samples = sample(config, causal_params, blank().at[:, 0].set(7))
     assert (samples.evaluations == LENGTH).all() and (samples.tokens[:, 0] == 7).all()
     assert (samples.tokens < VOCABULARY).all()
 
 
-def test_longer_texts_are_made_window_by_window(params):
-    """Three windows of 8 in 16 tokens, half a window at a time; each window reads the half before it."""
+def test_longer_texts_are_sampled_in_windows(params):
+    """There are three windows of 8 tokens in 16, with a stride of 4; each window reads the previous 4 tokens."""
     config = config_of(**{"sample.length": 2 * LENGTH})
     samples = sample(config, params, blank(2 * LENGTH).at[:, 12].set(7))
     assert samples.tokens.shape == (2, 2 * LENGTH)
@@ -147,7 +149,7 @@ def test_longer_texts_are_made_window_by_window(params):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         ({"sample.length": 2 * LENGTH, "sample.stride": 3}, r"sample\.stride"),
         ({"sample.length": 2 * LENGTH} | CAUSAL, r"sample\.length: an autoregressive model writes data\.length = 8"),
@@ -162,14 +164,14 @@ def test_longer_texts_are_made_window_by_window(params):
         ({"sample.corrector": (1.0, 1.0), "sample.policy": "first_hitting"}, r"sample\.corrector: .*first_hitting"),
     ],
 )
-def test_bad_samplers_name_their_field(params, overrides, said):
+def test_errors_for_samplers_name_the_field(params, overrides, message):
     config = config_of(**overrides)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         jax.eval_shape(lambda: sample(config, params, blank(config.sample.length or LENGTH)))
 
 
 @pytest.mark.parametrize(
-    ("make", "overrides", "said"),
+    ("make", "overrides", "message"),
     [
         (
             families.objective,
@@ -188,16 +190,16 @@ def test_bad_samplers_name_their_field(params, overrides, said):
         (families.settings, {"train.accumulate": -1}, r"train\.accumulate: must be positive, not -1"),
     ],
 )
-def test_bad_configs_name_their_field(make, overrides, said):
+def test_errors_for_configs_name_the_field(make, overrides, message):
     config = config_of(**overrides)
-    with pytest.raises(ValueError, match=said) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         system = families.system(config, VOCABULARY)
         make(config, system) if make is families.objective else make(config)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("conditioned", [False, True])
-def test_time_conditioning_is_what_makes_logits_depend_on_time(params, conditioned):
+def test_logits_depend_on_time_exactly_with_time_conditioning(params, conditioned):
     system = families.system(config_of(**{"model.time_conditioning": conditioned}), VOCABULARY)
     tokens = batch_of()["tokens"]
     at = [jax.jit(system.denoiser)(params, tokens, jnp.full(BATCH, time)) for time in (0.1, 0.9)]
@@ -206,7 +208,7 @@ def test_time_conditioning_is_what_makes_logits_depend_on_time(params, condition
     np.testing.assert_allclose(mixed[:2], jnp.stack([at[0][0], at[1][1]]), atol=1e-5)
 
 
-def test_padding_has_a_class_of_its_own():
+def test_padding_has_a_separate_class():
     config = config_of(**{"data.packing": "padded"})
     assert families.system(config, VOCABULARY).classes == VOCABULARY + 2
     assert families.system(config_of(), VOCABULARY).classes == VOCABULARY + 1

@@ -1,4 +1,4 @@
-"""Samples against a temperature curve: worked numbers, and what is left out."""
+"""Samples compared with a temperature curve: known values, and excluded rows."""
 
 import math
 
@@ -37,13 +37,13 @@ ROWS = [
 def test_gaps_are_log_ratios_at_equal_entropy_for_each_seed():
     curves = curve(ROWS, BASE)
     assert curves[1] == [(2.0, pytest.approx(2.0)), (3.0, pytest.approx(4.0))]
-    found = gaps(ROWS, curves, "Better")
-    assert found[0] == pytest.approx(-0.1) and found[1] == pytest.approx(-0.3)
+    differences = gaps(ROWS, curves, "Better")
+    assert differences[0] == pytest.approx(-0.1) and differences[1] == pytest.approx(-0.3)
     assert gaps(ROWS, curves, "On the curve") == {0: pytest.approx(0.0)}
     assert gaps(ROWS, curves, "Beyond it") == {}
 
 
-def test_rows_of_as_many_steps_are_compared():
+def test_rows_with_the_same_steps_are_compared():
     assert compared(ROWS, BASE) == ["Better", "On the curve", "Beyond it", f"{BASE}, low precision"]
     assert compared(ROWS, BASE, "^Other|^On") == ["On the curve", "Other steps"]
     curves = curve(ROWS, BASE)
@@ -52,7 +52,7 @@ def test_rows_of_as_many_steps_are_compared():
     assert line[3] == f"{100 * math.expm1(-0.2):+.1f} %" and "(2 seeds)" in line[4]
 
 
-def test_a_base_without_temperatures_is_refused():
+def test_base_without_temperatures_raises():
     with pytest.raises(ValueError, match="--base: 'Better' has no temperatures"):
         curve(ROWS, "Better")
     with pytest.raises(ValueError, match="--base: no samples of 'None'"):

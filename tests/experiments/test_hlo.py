@@ -1,4 +1,4 @@
-"""Collectives are counted as often as they run, with the bytes that a ring sends."""
+"""Collectives of compiled programs: number of executions, and bytes that a ring sends."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 from diffusion.train.mesh import make_mesh
 from experiments.aot.hlo import Traffic, collectives, group_size
 
-TURNS, WIDTH = 5, 16
+ITERATIONS, WIDTH = 5, 16
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def traffic_of(function, mesh, shape, spec):
         return collectives(jax.jit(function).lower(argument).compile().as_text())
 
 
-def test_a_collective_in_nested_loops_counts_every_turn(mesh):
+def test_collective_in_nested_loops_counts_every_iteration(mesh):
     def each(x):
         def inner(total, _):
             return jax.lax.psum(jnp.sin(total), "fsdp"), None
@@ -31,13 +31,13 @@ def test_a_collective_in_nested_loops_counts_every_turn(mesh):
         def outer(total, _):
             return jax.lax.scan(inner, total, length=3)[0], None
 
-        return jax.lax.scan(outer, x, length=TURNS)[0]
+        return jax.lax.scan(outer, x, length=ITERATIONS)[0]
 
     function = jax.shard_map(each, mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False)
-    found = traffic_of(function, mesh, (2, WIDTH), P("data"))
+    traffic = traffic_of(function, mesh, (2, WIDTH), P("data"))
     size = WIDTH * 4
-    runs = 3 * TURNS
-    assert found == {"all-reduce": Traffic(1, runs, runs * 2 * 3 / 4 * size)}
+    runs = 3 * ITERATIONS
+    assert traffic == {"all-reduce": Traffic(1, runs, runs * 2 * 3 / 4 * size)}
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_a_collective_in_nested_loops_counts_every_turn(mesh):
 )
 def test_bytes_of_each_kind(mesh, kind, function, sent):
     mapped = jax.shard_map(function, mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False)
-    found = traffic_of(mapped, mesh, (2, WIDTH), P("data"))
-    assert found == {kind: Traffic(1, 1, sent)}
+    traffic = traffic_of(mapped, mesh, (2, WIDTH), P("data"))
+    assert traffic == {kind: Traffic(1, 1, sent)}
 
 
 def test_group_sizes_in_every_notation():
@@ -66,5 +66,5 @@ def test_group_sizes_in_every_notation():
     assert group_size(line) == 32
 
 
-def test_no_devices_no_traffic():
+def test_program_without_collectives_has_no_traffic():
     assert collectives(jax.jit(jnp.sin).lower(1.0).compile().as_text()) == {}

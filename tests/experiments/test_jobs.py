@@ -1,4 +1,4 @@
-"""Plans: a job's id is what it computes, no more and no less; jobs come after what they need."""
+"""Plans: ids of jobs, which depend exactly on what decides their results, and the order of jobs."""
 
 import json
 
@@ -33,17 +33,17 @@ ROWS = [
 
 @pytest.fixture
 def config():
-    made = tiny(defaults("test", "debug"))
-    made.judge.update(name="row", row="AR")
-    return made
+    config = tiny(defaults("test", "debug"))
+    config.judge.update(name="row", row="AR")
+    return config
 
 
 def ids(config, rows=ROWS):
-    """Job ids by (verb, row, seed)."""
+    """Return job ids by (verb, row, seed)."""
     return {(job.verb, job.row, job.seed): job.id for job in plan(rows, config)}
 
 
-def test_ids_are_the_same_in_every_process_and_whatever_the_order_of_fields():
+def test_ids_depend_neither_on_the_process_nor_on_the_order_of_fields():
     assert digest({"b": [1, 2.5, None], "a": {"x": True, "y": "text"}}) == "fb168eb033"
     assert digest({"a": {"y": "text", "x": True}, "b": [1, 2.5, None]}) == "fb168eb033"
     assert digest({"a": 1}) != digest({"a": 1.5}) != digest({"a": "1.5"})
@@ -55,7 +55,7 @@ def test_tuples_and_lists_are_the_same_config(config):
     assert json.loads(json.dumps(to_json(config))) == to_json(config)
 
 
-def test_rows_share_the_training_that_they_have_in_common(config):
+def test_rows_share_a_common_training(config):
     jobs = plan(ROWS, config)
     trainings = [job for job in jobs if job.verb == "train"]
     assert len(trainings) == 2 and {job.row for job in trainings} == {"AR", "MDLM, 4 steps"}
@@ -64,12 +64,12 @@ def test_rows_share_the_training_that_they_have_in_common(config):
     judge = ids(config)["train", "AR", 0]
     assert needs["evaluate", "MDLM, 4 steps"] == {"weights": shared}
     assert needs["sample", "MDLM, 4 steps"] == needs["sample", "MDLM, 8 steps"] == {"weights": shared, "scorer": judge}
-    assert needs["sample", "AR"] == {"weights": judge, "scorer": judge}, "it judges itself, and needs its training once"
-    assert needs["sample", "Text"] == {"scorer": judge}, "held-out text needs no model of its own"
+    assert needs["sample", "AR"] == {"weights": judge, "scorer": judge}, "the judge of AR is AR, with one training"
+    assert needs["sample", "Text"] == {"scorer": judge}, "held-out text needs only the judge"
     assert len({job.id for job in jobs}) == len(jobs) == 2 + 2 + 4
 
 
-def test_every_job_comes_after_what_it_needs_and_training_first(config):
+def test_every_job_follows_the_jobs_that_it_needs_and_training_is_first(config):
     config.seeds = (0, 1)
     jobs = plan(list(reversed(ROWS)), config)
     assert [job.verb for job in jobs] == sorted((job.verb for job in jobs), key=["train", "evaluate", "sample"].index)
@@ -79,7 +79,7 @@ def test_every_job_comes_after_what_it_needs_and_training_first(config):
         done.add(job.id)
 
 
-def test_each_seed_trains_anew_and_all_are_judged_by_the_first(config):
+def test_each_seed_has_a_training_and_all_seeds_have_the_judge_of_the_first(config):
     config.seeds = (3, 4)
     jobs = plan(ROWS, config)
     trainings = {(job.row, job.seed): job.id for job in jobs if job.verb == "train"}
@@ -91,7 +91,7 @@ def test_each_seed_trains_anew_and_all_are_judged_by_the_first(config):
     assert judge_jobs(ROWS, config)[-1].id == trainings["AR", 3]
 
 
-def test_a_row_may_take_the_first_seeds_alone(config):
+def test_row_may_have_only_the_first_seeds(config):
     config.seeds = (3, 4, 5)
     rows = [ROWS[1], dict(ROWS[2], seeds=1), dict(ROWS[3], overrides={"sample.steps": 8, "train.steps": 5}, seeds=2)]
     seeds = {}
@@ -102,20 +102,20 @@ def test_a_row_may_take_the_first_seeds_alone(config):
     assert seeds["train", "MDLM, 8 steps"] == seeds["sample", "MDLM, 8 steps"] == [3, 4]
 
 
-# field: a changed value; the verbs whose ids must change.
-EVERYTHING = {"train", "evaluate", "sample"}
+# Field, changed value, and the verbs whose ids must change.
+ALL_VERBS = {"train", "evaluate", "sample"}
 CHANGES = [
-    ("data.length", 64, EVERYTHING),
-    ("data.tokenizer", "characters", EVERYTHING),
-    ("data.path", "/other", EVERYTHING),
-    ("model.hidden", 64, EVERYTHING),
-    ("model.time_conditioning", True, EVERYTHING),
-    ("process.schedule", "cosine", EVERYTHING),
-    ("objective.minimum_time", 1e-4, EVERYTHING),
-    ("optimizer.learning_rate", 1e-5, EVERYTHING),
-    ("train.steps", 7, EVERYTHING),
-    ("train.batch", 16, EVERYTHING),
-    ("train.ema", 0.5, EVERYTHING),
+    ("data.length", 64, ALL_VERBS),
+    ("data.tokenizer", "characters", ALL_VERBS),
+    ("data.path", "/other", ALL_VERBS),
+    ("model.hidden", 64, ALL_VERBS),
+    ("model.time_conditioning", True, ALL_VERBS),
+    ("process.schedule", "cosine", ALL_VERBS),
+    ("objective.minimum_time", 1e-4, ALL_VERBS),
+    ("optimizer.learning_rate", 1e-5, ALL_VERBS),
+    ("train.steps", 7, ALL_VERBS),
+    ("train.batch", 16, ALL_VERBS),
+    ("train.ema", 0.5, ALL_VERBS),
     ("evaluate.draws", 9, {"evaluate"}),
     ("evaluate.split", "validation", {"evaluate"}),
     ("sample.temperature", 0.5, {"sample"}),
@@ -135,21 +135,21 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("field", "value", "changed"), CHANGES, ids=lambda part: part if isinstance(part, str) else "")
-def test_an_id_changes_with_what_decides_the_result_and_with_nothing_else(config, field, value, changed):
+def test_id_changes_exactly_with_what_decides_the_result(config, field, value, changed):
     before, after = ids(config), ids(resolve(config, {field: value}, 0))
     assert before.keys() == after.keys()
     for key in before:
         assert (before[key] != after[key]) == (key[0] in changed), key
 
 
-def test_a_judge_trained_otherwise_is_another_measurement(config):
+def test_sample_id_depends_on_the_training_of_the_judge(config):
     rows = [dict(row, overrides=row["overrides"] | {"train.steps": 9}) if row["name"] == "AR" else row for row in ROWS]
     before, after = ids(config), ids(config, rows)
     assert before["sample", "MDLM, 4 steps", 0] != after["sample", "MDLM, 4 steps", 0]
     assert before["evaluate", "MDLM, 4 steps", 0] == after["evaluate", "MDLM, 4 steps", 0]
 
 
-def test_a_given_checkpoint_needs_no_training(config):
+def test_checkpoint_needs_no_training(config):
     config.judge.name = "none"
     config.checkpoint = "/some/weights"
     jobs = plan(ROWS, config)
@@ -159,13 +159,13 @@ def test_a_given_checkpoint_needs_no_training(config):
 
 
 def test_tables_share_a_training(config):
-    """Ids of trainings are named by the model, whatever table and row ask for it."""
+    """The id of a training depends on the model, not on the table or the row."""
     other = [dict(name="base", overrides={}, verbs=("evaluate",))]
     config.table = "other"
     assert ids(config, other)["train", "base", 0] == ids(config)["train", "MDLM, 4 steps", 0]
 
 
-def test_ids_are_file_names_that_a_reader_recognizes(config):
+def test_ids_are_readable_file_names(config):
     row = dict(name="MDLM (ours), T=4 / é " + "x" * 80, overrides={}, verbs=("sample",))
     job = next(job for job in plan([row, *ROWS], config) if job.row == row["name"] and job.verb == "sample")
     assert job.id.startswith("sample-mdlm-ours-t-4-x")
@@ -175,7 +175,7 @@ def test_ids_are_file_names_that_a_reader_recognizes(config):
     )
 
 
-def test_resolve_sets_row_and_seed_and_leaves_the_table_alone(config):
+def test_resolve_sets_row_and_seed_in_a_copy(config):
     config.sample.steps = 5
     resolved = resolve(config, {"sample.steps": 9, "checkpoint": "/w"}, 7)
     assert (resolved.sample.steps, resolved.checkpoint, resolved.seed) == (9, "/w", 7)
@@ -184,27 +184,27 @@ def test_resolve_sets_row_and_seed_and_leaves_the_table_alone(config):
 
 
 @pytest.mark.parametrize("field", ["sample.stepz", "smaple.steps", "stepz", "sample.steps.more"])
-def test_a_row_that_sets_an_unknown_field_names_it(config, field):
+def test_row_that_sets_an_unknown_field_raises(config, field):
     with pytest.raises(ValueError, match=f"{field}: the table's row sets a field"):
         resolve(config, {field: 1}, 0)
 
 
-@pytest.mark.parametrize(("given", "steps"), [({}, 8), ({"sample.steps": 3}, 3)])
-def test_one_row_on_the_command_line_wins_over_the_rows_settings(given, steps, monkeypatch, tmp_path):
-    """And brings the training of its judge along."""
+@pytest.mark.parametrize(("overrides", "steps"), [({}, 8), ({"sample.steps": 3}, 3)])
+def test_command_line_replaces_the_settings_of_a_row(overrides, steps, monkeypatch, tmp_path):
+    """The plan of one row includes the training of its judge."""
     planned = []
 
-    def pretend(jobs, workdir):
+    def record(jobs, workdir):
         planned.extend(jobs)
         return [{"verb": job.verb, "row": job.row} for job in jobs]
 
-    monkeypatch.setattr(run, "run_jobs", pretend)
+    monkeypatch.setattr(run, "run_jobs", record)
     monkeypatch.setattr(run.table, "describe", lambda row, workdir: row["row"])
     config = quickstart.get_config("local")
-    for name, value in given.items():
+    for name, value in overrides.items():
         section, key = name.split(".")
         config[section][key] = value
-    run.run_row(quickstart, config, "sample", "MDLM, ancestral, 8 steps", given, tmp_path)
+    run.run_row(quickstart, config, "sample", "MDLM, ancestral, 8 steps", overrides, tmp_path)
     assert [job.verb for job in planned] == ["train", "train", "sample"]
     assert planned[-1].config["sample"]["steps"] == steps
     assert planned[-1].needs["scorer"] == next(job.id for job in planned if job.config["model"]["causal"])
@@ -218,7 +218,7 @@ def test_unknown_rows_list_the_known_ones(config):
         plan(ROWS, config)
 
 
-def test_a_plan_survives_its_file(config, tmp_path):
+def test_plan_is_read_as_written(config, tmp_path):
     jobs = plan(ROWS, config)
     path = tmp_path / "plan.jsonl"
     path.write_text(write_plan(jobs))
@@ -226,7 +226,7 @@ def test_a_plan_survives_its_file(config, tmp_path):
 
 
 @pytest.mark.parametrize("line", ["not json", "[1, 2]", "7", '{"id": "x"}', '{"id": 1, "other": 2}', "null"])
-def test_a_line_that_is_no_job_is_named(config, line, tmp_path):
+def test_line_that_is_not_a_job_raises(config, line, tmp_path):
     path = tmp_path / "plan.jsonl"
     path.write_text(write_plan(plan(ROWS, config)[:1]) + line + "\n")
     with pytest.raises(ValueError, match=r"jobs: line 2 of .*plan\.jsonl is not a job; .*launch\.py plan") as caught:
@@ -234,19 +234,19 @@ def test_a_line_that_is_no_job_is_named(config, line, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_plan_that_is_not_there_says_how_to_write_it(tmp_path):
+def test_missing_plan_raises(tmp_path):
     for path in (tmp_path / "none.jsonl", tmp_path):
-        with pytest.raises(ValueError, match=r"jobs: .* is no file; write it with `launch\.py plan"):
+        with pytest.raises(ValueError, match=r"jobs: .* is not a file; write it with `launch\.py plan"):
             read_plan(path)
 
 
-def test_a_job_is_done_when_its_result_is_whole(tmp_path):
+def test_job_is_done_when_its_result_is_complete(tmp_path):
     job = Job("train-x-1", "train", "AR", 0, {}, {})
     assert job.folder(tmp_path) == tmp_path / "jobs" / "train-x-1" and not job.done(tmp_path)
     atomic_write(job.folder(tmp_path) / "result.json", '{"row": "AR"}')
     assert job.done(tmp_path)
-    assert [path.name for path in job.folder(tmp_path).iterdir()] == ["result.json"], "no partial file is left"
-    assert run.run_jobs([job], tmp_path) == [{"row": "AR"}], "a job that is done is read, not run"
+    assert [path.name for path in job.folder(tmp_path).iterdir()] == ["result.json"], "there is no partial file"
+    assert run.run_jobs([job], tmp_path) == [{"row": "AR"}], "a completed job is read, not run"
 
 
 def test_a_result_of_another_commit_is_named(tmp_path, capsys):
@@ -256,15 +256,15 @@ def test_a_result_of_another_commit_is_named(tmp_path, capsys):
     assert "done before (train-x-1, at commit 0123456789ab, not " in capsys.readouterr().err
 
 
-def test_a_job_whose_need_is_not_done_says_so_and_writes_nothing(tmp_path):
+def test_job_without_the_jobs_that_it_needs_raises_and_writes_no_file(tmp_path):
     job = Job("sample-y-2", "sample", "AR", 0, {"weights": "train-x-1"}, {})
     with pytest.raises(ValueError, match=r"sample-y-2 needs train-x-1, which is not done; run that job first"):
         run.check_needs(job, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_verbs_without_a_row_take_the_first_that_has_a_network():
-    """A table may begin with exact models, or with held-out data, of which nothing is learned."""
+def test_default_row_of_a_verb_is_the_first_with_a_network():
+    """A table may begin with exact models or held-out data, which have no training."""
     config = lidar_shapes.get_config("debug")
     rows = list(lidar_shapes.rows(config))
     assert rows[0]["name"] == "exact: base" and run.first_row(rows, config, "sample") == "exact: base"
@@ -275,7 +275,7 @@ def test_verbs_without_a_row_take_the_first_that_has_a_network():
 
 
 @pytest.mark.parametrize(
-    ("table", "name", "verb", "said"),
+    ("table", "name", "verb", "message"),
     [
         (lidar_shapes, "exact: base", "train", r"exact model \(model.net=picture_oracle\) .* 'Reward model', 'base'"),
         (lidar_shapes, "exact: LiDAR 8", "evaluate", "'exact: LiDAR 8' is an exact model .* nothing to evaluate"),
@@ -289,7 +289,7 @@ def test_verbs_without_a_row_take_the_first_that_has_a_network():
         (quickstart, "Held-out text", "evaluate", "nothing to evaluate"),
     ],
 )
-def test_rows_without_a_network_are_not_trained(table, name, verb, said, tmp_path):
-    with pytest.raises(ValueError, match=said) as caught:
+def test_training_of_rows_without_a_network_raises(table, name, verb, message, tmp_path):
+    with pytest.raises(ValueError, match=message) as caught:
         run.run_row(table, table.get_config("debug"), verb, name, {}, tmp_path)
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())

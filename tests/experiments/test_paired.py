@@ -1,4 +1,4 @@
-"""The difference of two rows by seed, and what cannot be compared."""
+"""Difference of two rows by seed, and errors for rows that cannot be compared."""
 
 import pytest
 
@@ -12,7 +12,7 @@ ROWS = [
 
 
 def test_differences_of_equal_seeds():
-    """Differences 0.1, 0.2, 0.3: standard error 0.1 / sqrt(3), and 4.303 of them to each side."""
+    """Differences are 0.1, 0.2, 0.3: the standard error is 0.1 / sqrt(3), half the interval 4.303 times that."""
     line = difference(ROWS, "First", "Second", "nats_per_token")
     assert line == "nats_per_token: First - Second = +0.200 ± 0.058, [-0.048, +0.448], 3 seeds"
 
@@ -26,6 +26,6 @@ def test_differences_of_equal_seeds():
     ],
     ids=["seeds", "name", "metric"],
 )
-def test_what_cannot_be_compared(names, metric, message):
+def test_rows_that_cannot_be_compared_raise(names, metric, message):
     with pytest.raises(ValueError, match=message):
         difference(ROWS, *names, metric)

@@ -1,4 +1,4 @@
-"""Pairs through the verbs: a table from nothing, a user's file, candidates, and input that is refused."""
+"""Translation by the verbs: a whole table, a user's file, candidates, and errors for invalid input."""
 
 import json
 
@@ -9,93 +9,93 @@ from configs import fastdiss_translation
 from diffusion.metrics.translation import check_measures, scores
 
 CONFIG = "--config=configs/fastdiss_translation.py:debug"
-FEW, CHOSEN = "--row=MANS and SCP, 5 steps", "--row=MANS and SCP, 3 steps, 3 x 2, MBR"
-# Made-up data of all words are there in an instant; a network of one block compiles in a few seconds.
+ONE, SEVERAL = "--row=MANS and SCP, 5 steps", "--row=MANS and SCP, 3 steps, 3 x 2, MBR"
+# Synthetic data are written at once; a network with one block compiles in a few seconds.
 SMALL = ("--config.encoder_decoder.hidden=8", "--config.encoder_decoder.heads=1", "--config.train.steps=2")
 
 
 def results(runs):
-    """Rows of the table by name."""
+    """Return the rows of the table by name."""
     lines = (runs / "tables" / "fastdiss_translation.debug" / "rows.jsonl").read_text().splitlines()
     return {row["row"]: row for row in map(json.loads, lines) if row["verb"] == "sample"}
 
 
-def test_from_nothing_to_a_table_and_then_a_file(cli, tmp_path):
-    """One training, one row by steps and one of several candidates, and the table of what is there."""
+def test_rows_are_trained_sampled_and_collected_and_a_file_is_translated(cli, tmp_path):
+    """Two rows share one training; one has a trace of its steps, and one has several candidates."""
     runs, folder = tmp_path / "runs", tmp_path / "runs" / "tables" / "fastdiss_translation.debug"
-    for words in (("sample", CONFIG, FEW), ("sample", CONFIG, CHOSEN), ("table", CONFIG)):
+    for words in (("sample", CONFIG, ONE), ("sample", CONFIG, SEVERAL), ("table", CONFIG)):
         status, _, error = cli(*words)
         assert status == 0, error
     assert len(list((runs / "jobs").glob("train-*"))) == 1
-    found = results(runs)
-    check_rows(found)
-    trace = found["MANS and SCP, 5 steps"]["by_step"]
+    rows = results(runs)
+    check_rows(rows)
+    trace = rows["MANS and SCP, 5 steps"]["by_step"]
     assert [each["step"] for each in trace] == [1, 2, 3, 4, 5]
     assert "changed" not in trace[0] and all(0 <= each["changed"] <= 1 for each in trace[1:])
-    # Nothing was remembered at the first step: its error is the estimate's own mean square.
+    # The first step has no self-conditioning input: its error is the mean square of the estimate.
     assert trace[0]["memory_error"] > trace[2]["memory_error"] > 0
-    pictures = {path.name for path in folder.glob("*.png")}
-    assert pictures == {"embedding.png", "dialects.png", "dialects_seconds.png"}
+    images = {path.name for path in folder.glob("*.png")}
+    assert images == {"embedding.png", "dialects.png", "dialects_seconds.png"}
     assert "BLEU nrefs:4" in (folder / "table.md").read_text()
     assert "output" in (folder / "samples.md").read_text()
-    translates_a_file(cli, tmp_path)
+    check_translation_of_a_file(cli, tmp_path)
 
 
-def check_rows(found):
-    """What every row of the table says of itself."""
+def check_rows(rows):
+    """Check the metrics of every row."""
     config = fastdiss_translation.get_config("debug")
-    assert found.keys() <= {row["name"] for row in fastdiss_translation.rows(config)}
-    for name, row in found.items():
+    assert rows.keys() <= {row["name"] for row in fastdiss_translation.rows(config)}
+    for name, row in rows.items():
         metrics = row["metrics"]
         assert metrics["sentences"] == config.sample.count and metrics["seconds_per_sentence"] > 0
         assert 0 <= metrics["bleu"] <= 100 and 0 <= metrics["exact"] <= 1
         assert "nrefs:4" in row["signature"] and "tok:none" in row["signature"]
         assert metrics["candidates"] == (6 if "3 x 2" in name else 1)
-    assert found["MANS and SCP, 5 steps"]["metrics"]["evaluations"] == 5
+    assert rows["MANS and SCP, 5 steps"]["metrics"]["evaluations"] == 5
 
 
 @pytest.mark.slow
-def test_the_whole_table_with_its_autoregressive_model(cli, tmp_path):
+def test_whole_table_with_its_autoregressive_model(cli, tmp_path):
     status, _, error = cli("run", CONFIG)
     assert status == 0, error
-    found = results(tmp_path / "runs")
-    check_rows(found)
-    assert found.keys() == {row["name"] for row in fastdiss_translation.rows(fastdiss_translation.get_config("debug"))}
-    assert "steps" not in found["AR"]["metrics"] and found["AR"]["sampler"] == "beam"
+    rows = results(tmp_path / "runs")
+    check_rows(rows)
+    assert rows.keys() == {row["name"] for row in fastdiss_translation.rows(fastdiss_translation.get_config("debug"))}
+    assert "steps" not in rows["AR"]["metrics"] and rows["AR"]["sampler"] == "beam"
     folder = tmp_path / "runs" / "tables" / "fastdiss_translation.debug"
     assert {path.name for path in folder.glob("*.png")} == {
         "loss.png", "embedding.png", "dialects.png", "dialects_seconds.png"}  # fmt: skip
     assert "running" not in cli("run", CONFIG)[2]
 
 
-def translates_a_file(cli, tmp_path):
-    """By the weights that are there: line beside line, and every oddity is said."""
+def check_translation_of_a_file(cli, tmp_path):
+    """Check a translation with the stored weights: its lines, and the warnings."""
     file = tmp_path / "mine.txt"
     file.write_text("s1 s2 s3 s4\n\ns1 s2 s3 s4 s5 s6 s7 s8 s9\ns1 house s2 s3\n")
-    status, printed, error = cli("sample", CONFIG, FEW, f"--config.sample.source={file}")
+    status, printed, error = cli("sample", CONFIG, ONE, f"--config.sample.source={file}")
     assert status == 0, error
-    assert "1 line is longer than 8 tokens (data.source_length): cut there" in error and "(number 3)" in error
-    assert "with words that training never saw: read as <unk> (number 4)" in error
-    assert "empty: left empty (number 2)" in error
-    assert "translating" in error, "a progress line, on no terminal too"
+    assert "1 line is longer than 8 tokens (data.source_length): truncated" in error and "(number 3)" in error
+    assert "with words outside the vocabulary: read as <unk> (number 4)" in error
+    assert "empty: the translation is empty (number 2)" in error
+    assert "translating" in error, "a progress line, also without a terminal"
     job = next(path for path in (tmp_path / "runs" / "jobs").iterdir() if (path / "translations.txt").exists())
     lines = (job / "translations.txt").read_text().splitlines()
     assert len(lines) == 4 and not lines[1]
     metrics = json.loads((job / "result.json").read_text())["metrics"]
     assert metrics["sentences"] == 3 and metrics["sources_cut"] == 1 and "bleu" not in metrics
     assert "source     s1 s2 s3 s4" in printed
-    # A file that was changed is another job; sentence i has the noise of sentence i.
+    # A changed file is another job; the noise of a sentence depends on its index only.
     file.write_text("s1 s2 s3 s4\n")
-    status, _, error = cli("sample", CONFIG, FEW, f"--config.sample.source={file}")
+    status, _, error = cli("sample", CONFIG, ONE, f"--config.sample.source={file}")
     assert status == 0 and "running (sample" in error
-    again = [path for path in (tmp_path / "runs" / "jobs").glob("*/translations.txt") if path.parent != job]
-    assert again[0].read_text().splitlines() == lines[:1]
+    others = [path for path in (tmp_path / "runs" / "jobs").glob("*/translations.txt") if path.parent != job]
+    assert others[0].read_text().splitlines() == lines[:1]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--config.sample.source=/none.txt"], "sample.source: '/none.txt' is no file"),
+        (["--config.sample.source=/none.txt"], "sample.source: '/none.txt' is not a file"),
         (["--config.sample.count=0"], "sample.count: must be at least 1, not 0"),
         (["--config.sample.steps=0"], "sample.steps: must lie in 1 .."),
         (["--config.sample.repeats=2"], "sample.repeats: translations are measured as one set"),
@@ -111,7 +111,7 @@ def translates_a_file(cli, tmp_path):
         (["--config.sample.translation.rerank=coin"], "sample.translation.rerank: unknown 'coin'"),
         (["--config.sample.translation.rerank=judge"], "sample.translation.rerank: judge needs judge.name=row"),
         (["--config.sample.translation.tokenize=moses"], "sacreBLEU knows no 'moses'"),
-        (["--config.sample.translation.split=train"], "texts of training are not kept"),
+        (["--config.sample.translation.split=train"], "texts of the training split are not stored"),
         (["--config.sample.batch=3"], "sample.batch: 3 is not a multiple of 2 devices"),
         (["--config.encoder_decoder.length_classes=0"], "the network has no length head"),
         (["--config.encoder_decoder.kind=twin"], "encoder_decoder.kind: unknown 'twin'"),
@@ -130,8 +130,8 @@ def translates_a_file(cli, tmp_path):
     ids=lambda value: value[0].partition("=")[0].strip("-") if isinstance(value, list) else "",
 )
 def test_bad_input_is_one_line(cli, tmp_path, words, message):
-    # One cache for all, so that the data stay open between them.
-    status, _, error = cli("sample", CONFIG, CHOSEN, "--config.data.cache_dir=/nowhere", *words)
+    # All cases have the same cache, so that the data set stays open.
+    status, _, error = cli("sample", CONFIG, SEVERAL, "--config.data.cache_dir=/nowhere", *words)
     assert status == 2
     assert message in error and len(error.strip().splitlines()) == 1
     assert not (tmp_path / "runs" / "jobs").exists()
@@ -141,60 +141,60 @@ def test_bad_input_is_one_line(cli, tmp_path, words, message):
     ("content", "message"),
     [(b"\n  \n", "has no text"), (b"s1\xff s2\n", "is not UTF-8 (byte 2)")],
 )
-def test_a_file_without_a_line_to_translate_is_refused(cli, tmp_path, content, message):
+def test_file_without_text_raises(cli, tmp_path, content, message):
     file = tmp_path / "mine.txt"
     file.write_bytes(content)
-    status, _, error = cli("sample", CONFIG, FEW, f"--config.sample.source={file}")
+    status, _, error = cli("sample", CONFIG, ONE, f"--config.sample.source={file}")
     assert status == 2 and message in error and len(error.strip().splitlines()) == 1
 
 
-def test_a_likelihood_of_translations_is_refused(cli):
-    status, _, error = cli("evaluate", CONFIG, FEW)
+def test_likelihood_of_translations_raises(cli):
+    status, _, error = cli("evaluate", CONFIG, ONE)
     assert status == 2 and "sequence-to-sequence models are measured by what they write" in error
 
 
 def test_measures_are_those_of_the_libraries():
-    """sacreBLEU's own figures for these sentences, and references that differ in number."""
-    found = scores(["w1 w2 w3 w4 w5 w6"], [["w1 w2 w3 w4 w6 w5"]], tokenize="none")
-    assert found.metrics["bleu"] == pytest.approx(56.2341, abs=1e-3) and "tok:none" in found.signature
-    found = scores(["a b c d", "e f g h"], [["x", "a  b c d"], ["e f g i"]], tokenize="none")
-    assert found.metrics["exact"] == 0.5 and found.metrics["length_ratio"] == 8 / 5
+    """References may differ in number; BLEU is that of sacreBLEU for these sentences."""
+    result = scores(["w1 w2 w3 w4 w5 w6"], [["w1 w2 w3 w4 w6 w5"]], tokenize="none")
+    assert result.metrics["bleu"] == pytest.approx(56.2341, abs=1e-3) and "tok:none" in result.signature
+    result = scores(["a b c d", "e f g h"], [["x", "a  b c d"], ["e f g i"]], tokenize="none")
+    assert result.metrics["exact"] == 0.5 and result.metrics["length_ratio"] == 8 / 5
     assert scores(["a b c d"], [["x", "a b c d"]], tokenize="none").metrics["bleu"] == pytest.approx(100)
 
 
-def test_rouge_needs_its_package():
+def test_rouge_is_the_best_over_references():
     pytest.importorskip("rouge_score")
-    found = scores(["the cat sat"], [["a dog", "the cat sat down"]], rouge=True).metrics
-    assert found["rouge1"] == pytest.approx(100 * 6 / 7) and found["rouge2"] == pytest.approx(100 * 4 / 5)
+    metrics = scores(["the cat sat"], [["a dog", "the cat sat down"]], rouge=True).metrics
+    assert metrics["rouge1"] == pytest.approx(100 * 6 / 7) and metrics["rouge2"] == pytest.approx(100 * 4 / 5)
 
 
-def test_rouge_without_its_package_is_refused(monkeypatch):
+def test_rouge_without_its_package_raises(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"sample.translation.rouge: rouge-score is not installed; pip install"):
         check_measures("13a", rouge=True)
     check_measures("13a", rouge=False)
 
 
-def test_bert_score_by_a_model_in_a_folder(tmp_path):
-    """Equal texts have 100, the best reference counts; weights are random, so that no other number is known."""
+def test_bert_score_of_a_model_in_a_folder(tmp_path):
+    """Equal texts have a score of 100, and the best reference counts; the weights are random."""
     pytest.importorskip("bert_score", reason="optional package bert-score")
     transformers = pytest.importorskip("transformers", reason="optional package transformers")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "dog", "a"]
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
     transformers.BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
     sizes = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8)
-    made = transformers.BertConfig(vocab_size=len(words), max_position_embeddings=16, **sizes)
-    transformers.BertModel(made).save_pretrained(tmp_path)
+    config = transformers.BertConfig(vocab_size=len(words), max_position_embeddings=16, **sizes)
+    transformers.BertModel(config).save_pretrained(tmp_path)
     check_measures("13a", rouge=False, bertscore=str(tmp_path))
 
-    def measured(*references):
+    def bert_score(*references):
         return scores(["the cat sat"], [references], bertscore=str(tmp_path), layer=2).metrics["bertscore"]
 
-    assert measured("the cat sat") == pytest.approx(100, abs=1e-3)
-    assert measured("a dog", "the cat sat") == pytest.approx(100, abs=1e-3) and measured("a dog") < 99.9
+    assert bert_score("the cat sat") == pytest.approx(100, abs=1e-3)
+    assert bert_score("a dog", "the cat sat") == pytest.approx(100, abs=1e-3) and bert_score("a dog") < 99.9
 
 
-def test_bert_score_without_model_or_package_is_refused(tmp_path, monkeypatch):
+def test_bert_score_without_model_or_package_raises(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"sample.translation.bertscore: '/none' has no config.json; name the folder"):
         check_measures("13a", rouge=False, bertscore="/none")
     (tmp_path / "config.json").write_text("{}")
@@ -205,7 +205,7 @@ def test_bert_score_without_model_or_package_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("table", ["fastdiss_paraphrase", "fastdiss_summarization"])
-def test_the_other_tables_run_from_nothing(cli, tmp_path, table):
+def test_other_tables_run_completely(cli, tmp_path, table):
     status, _, error = cli("run", f"--config=configs/{table}.py:debug", *SMALL)
     assert status == 0, error
     rows = [json.loads(line) for line in (tmp_path / f"runs/tables/{table}.debug/rows.jsonl").read_text().splitlines()]

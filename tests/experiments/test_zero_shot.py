@@ -71,7 +71,7 @@ def test_a_required_set_that_is_missing_is_told_before_anything_is_trained(job):
 def test_a_set_shorter_than_a_window_is_left_out(job, tmp_path, capsys):
     (tmp_path / "ptb" / "ptb.valid.txt").write_text("too short\n")
     assert zero_shot.scores(job, score) == {}
-    assert "ptb is left out" in capsys.readouterr().err
+    assert "ptb is omitted" in capsys.readouterr().err
 
 
 def test_no_sets_no_metrics(job):

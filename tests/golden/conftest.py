@@ -1,9 +1,9 @@
-"""The comparison with the numbers that were recorded: `golden(name, value)` in any test of this folder.
+"""Comparison with recorded numbers: the fixture `golden(name, value)` for all tests of this folder.
 
-The records of `test_NAME.py` are in `NAME.json`. `pytest tests/golden --update-golden` writes them anew.
+The records of `test_NAME.py` are in `NAME.json`. `pytest tests/golden --update-golden` writes them again.
 
-On the JAX version and processor that a file was recorded with, tokens must be equal and numbers must agree to `SAME`,
-their six digits. Elsewhere XLA rounds differently: numbers must agree to `OTHER`, and `FLIPPED` of an entry's tokens,
+With the JAX version and the processor of the record, tokens must be equal and numbers must agree to `SAME`, six digits.
+Otherwise XLA rounds differently: numbers must agree to `OTHER`, and the share `FLIPPED` of an entry's tokens,
 one of eight samples, may differ. Measured between JAX 0.10.2 and 0.12.0.1 on 137 entries: no token differs, numbers
 differ by up to 1.2e-6, and a mean near 0 by 1e-5. Code for AVX2 (XLA_FLAGS=--xla_cpu_max_isa=AVX2) and for AVX-512
 gives the same numbers to all digits.
@@ -20,22 +20,23 @@ import jax
 import pytest
 
 SAME, OTHER, FLIPPED = 1e-6, 1e-4, 1 / 8
-TOKENS = "tokens"  # the field of an entry whose strings have a character a token
+TOKENS = "tokens"  # field of an entry whose strings have one character per token
 ADVICE = (
-    "a refactoring must not change this; if the change is meant, run `pytest --update-golden` and say why in the commit"
+    "a refactoring must not change this; for an intended change, run `pytest --update-golden` and state the "
+    "reason in the commit"
 )
 
 
 def environment() -> dict[str, str]:
-    """What decides how XLA rounds: its version, and the processor that it compiles for."""
+    """Return what determines the rounding of XLA: its version, and its target processor."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    vectors = [flag for flag in told.get("flags", "").split() if flag.startswith(("avx", "fma", "amx", "sse"))]
-    return {"jax": jax.__version__, "processor": " ".join([told.get("model name", ""), *vectors])}
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    vectors = [flag for flag in fields.get("flags", "").split() if flag.startswith(("avx", "fma", "amx", "sse"))]
+    return {"jax": jax.__version__, "processor": " ".join([fields.get("model name", ""), *vectors])}
 
 
 def rounded(value: Any) -> Any:
-    """The value with all its numbers to seven digits, as JSON holds it."""
+    """Return the value as JSON data, with all numbers rounded to seven digits."""
     if isinstance(value, dict):
         return {key: rounded(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -44,14 +45,14 @@ def rounded(value: Any) -> Any:
 
 
 def differences(value: Any, recorded: Any, same: bool, field: str = "") -> Iterator[str]:
-    """What differs from the record, in words."""
+    """Yield the differences from the record as text."""
     if isinstance(value, dict) and isinstance(recorded, dict):
         for key in sorted(value.keys() | recorded.keys()):
             name = f"{field} {key}".strip()
             if key in value and key in recorded:
                 yield from differences(value[key], recorded[key], same, name)
             else:
-                yield f"{name} is new" if key in value else f"{name} is gone"
+                yield f"{name} is new" if key in value else f"{name} is missing"
     elif isinstance(value, float) and isinstance(recorded, float):
         if not math.isclose(value, recorded, rel_tol=SAME if same else OTHER):
             yield f"{field} {value:.7g} was recorded as {recorded:.7g}"
@@ -66,49 +67,49 @@ def differences(value: Any, recorded: Any, same: bool, field: str = "") -> Itera
 
 @dataclass
 class Golden:
-    """The records of one file."""
+    """Records of one file."""
 
     file: Path
     update: bool
 
     def read(self) -> dict[str, Any]:
-        """The entries with the environment that they were recorded in."""
+        """Return the entries with the environment of their record."""
         if self.file.exists():
             return json.loads(self.file.read_text())
         return {"environment": environment(), "entries": {}}
 
     def write(self, entries: dict[str, Any]) -> None:
-        """Write the entries in their order by name, a line each."""
+        """Write the entries in the order of their names, one per line."""
         lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(entries[name])}" for name in sorted(entries))
         self.file.write_text(f'{{"environment": {json.dumps(environment())},\n"entries": {{\n{lines}\n}}}}\n')
 
     def __call__(self, name: str, value: Any) -> None:
-        """Compare a value with the record of that name, or record it."""
+        """Compare a value with the record of this name, or record it."""
         read, value = self.read(), rounded(value)
         entry, same = f"golden {self.file.stem}/{name!r}", read["environment"] == environment()
         if self.update:
-            # Numbers of two environments are not kept side by side.
+            # A file has the numbers of one environment only.
             self.write((read["entries"] if same else {}) | {name: value})
             return
         if name not in read["entries"]:
             pytest.fail(f"{entry} is not recorded; run `pytest --update-golden`", pytrace=False)
-        found = list(differences(value, read["entries"][name], same))
-        if found:
-            pytest.fail("\n".join([*(f"{entry}: {line}" for line in found), ADVICE]), pytrace=False)
+        lines = list(differences(value, read["entries"][name], same))
+        if lines:
+            pytest.fail("\n".join([*(f"{entry}: {line}" for line in lines), ADVICE]), pytrace=False)
 
     def complete(self, names: list[str]) -> None:
-        """Compare the names of all records with those that tests produce, or drop the records of others."""
+        """Compare the names of all records with those that tests produce, or delete the records of others."""
         entries = self.read()["entries"]
         if self.update:
             self.write({name: value for name, value in entries.items() if name in names})
             return
         for name in sorted(set(entries) ^ set(names)):
-            told = "recorded, and no test produces it" if name in entries else "not recorded"
-            pytest.fail(f"golden {self.file.stem}/{name!r} is {told}; run `pytest --update-golden`", pytrace=False)
+            problem = "recorded, but no test produces it" if name in entries else "not recorded"
+            pytest.fail(f"golden {self.file.stem}/{name!r} is {problem};  run `pytest --update-golden`", pytrace=False)
 
 
 @pytest.fixture
 def golden(request) -> Golden:
-    """The records of the test's file."""
+    """Return the records of the test file."""
     file = request.path.with_name(f"{request.path.stem.removeprefix('test_')}.json")
     return Golden(file, request.config.getoption("update_golden"))

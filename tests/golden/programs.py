@@ -1,4 +1,4 @@
-"""What the golden numbers are numbers of: configs at debug scale, and programs that are compiled in the least time."""
+"""Configs at debug scale, and programs with the shortest compilation, whose results are the golden numbers."""
 
 import string
 from collections.abc import Callable
@@ -14,25 +14,25 @@ from diffusion.rng import example_keys
 from experiments.plan import resolve
 from tests.weights import randomized
 
-# Half of the time is XLA's optimization, and without it numbers agree to 3e-7 with those of the usual program.
+# Optimization takes half of the time of XLA; without it numbers agree with those of the usual program to 3e-7.
 FAST = {"xla_backend_optimization_level": 0}
 LETTERS = string.digits + string.ascii_letters
 
 
 def unoptimized(function: Callable, *inputs: Any) -> Any:
-    """`function(*inputs)`, compiled in the least time."""
+    """Return `function(*inputs)`, with the shortest compilation."""
     return jax.jit(function).lower(*inputs).compile(compiler_options=FAST)(*inputs)
 
 
 def debug(table: ModuleType, overrides: dict, row: str = "") -> ConfigDict:
-    """The config of a row of a table at debug scale with overrides on top; without a row the table's own."""
+    """Return the config of a row of a table at debug scale with overrides; without a row that of the table."""
     config = table.get_config("debug")
     rows = {each["name"]: each["overrides"] for each in table.rows(config)} | {"": {}}
     return resolve(config, rows[row] | overrides, 0)
 
 
-def telling(init: Callable, scale: float = 0.3, seed: int = 0) -> Any:
-    """Random weights with small biases, under which what comes out depends on what goes in."""
+def sensitive_params(init: Callable, scale: float = 0.3, seed: int = 0) -> Any:
+    """Return random weights with small biases, with which outputs depend on inputs."""
 
     def shrunk(path, leaf):
         return leaf * 0.1 if "bias" in jax.tree_util.keystr(path) else leaf
@@ -41,16 +41,16 @@ def telling(init: Callable, scale: float = 0.3, seed: int = 0) -> Any:
 
 
 def keys(size: int) -> jax.Array:
-    """A key for each example."""
+    """Return one key per example."""
     return example_keys(jax.random.key(0), jnp.arange(size))
 
 
 def letters(tokens: Any) -> list[str]:
-    """The tokens of every example as a string, a character each."""
+    """Return the tokens of each example as a string, with one character per token."""
     return ["".join(LETTERS[token] for token in row) for row in np.asarray(tokens)]
 
 
 def summary(x: Any) -> dict[str, float]:
-    """Mean and norm of an array."""
+    """Return mean and norm of an array."""
     x = np.asarray(x, np.float64)
     return {"mean": float(x.mean()), "norm": float(np.sqrt((x**2).sum()))}

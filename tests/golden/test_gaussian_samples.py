@@ -1,7 +1,7 @@
-"""Samples of Gaussian diffusion under every solver, path and method: mean and norm of what is drawn.
+"""Samples of Gaussian diffusion with every solver, path and method: their mean and norm.
 
-Solvers and particles run on exact models of sets of pictures, which compile in no time; predictions and guides that
-differentiate, on the smallest U-Net and reward, with random weights.
+Solvers and particle methods run on exact models of finite sets of images, which compile fast; predictions and guides
+with gradients run on the smallest U-Net and reward, with random weights.
 """
 
 import jax
@@ -35,9 +35,9 @@ EXACT, CLEAN = {"model.net": "picture_oracle"}, {"process.prediction": "clean"}
 
 
 def options(name, **fields):
-    """Overrides of `sample.gaussian`, a__b for what lies in a section."""
-    named = {f"sample.gaussian.{key.replace('__', '.')}": value for key, value in fields.items()}
-    return {"sample.gaussian.method": name} | named
+    """Return overrides of `sample.gaussian`; a__b is field b of section a."""
+    overrides = {f"sample.gaussian.{key.replace('__', '.')}": value for key, value in fields.items()}
+    return {"sample.gaussian.method": name} | overrides
 
 
 SAMPLERS = {
@@ -46,7 +46,7 @@ SAMPLERS = {
     "U-Net, velocity": {"process.prediction": "velocity"},
     "U-Net, flow": {"process.prediction": "flow", "process.schedule": "sigma_is_time"}
     | options("plain", solver="euler", path="uniform"),
-    # What guides move is of the size of the data where that is what the network predicts.
+    # With a prediction of the clean data, the changes by guides have the scale of the data.
     "U-Net, clean": CLEAN,
     "gradient, every 2": CLEAN | options("gradient", gradient__period=2, gradient__scale=3.0),
     "DATE": CLEAN | options("condition"),
@@ -80,13 +80,13 @@ def config_of(name):
 
 
 def exact_model():
-    """Sets of random pictures, of which bright ones are worth more and dark ones less than nothing."""
+    """Return sets of random images, and a reward that grows with brightness and is negative for dark images."""
     pools = np.clip(np.random.default_rng(0).normal(0, 1, (PROMPTS, POOL, 768)), -1, 1).astype(np.float32)
     return {}, {}, (pools,), lambda params, clean, conditioning: jnp.sum(clean, axis=(1, 2, 3)) / 10 - 2
 
 
 def trained_model(system):
-    """A network and a reward of random weights, and prompts."""
+    """Return a network and a reward with random weights, and prompts."""
     judged = debug(lidar_shapes, {}, REWARD)
     judge = families.system(judged, judged.data.vocab_size)
     conditioning = np.random.default_rng(0).integers(1, len(WORDS), (PROMPTS, PROMPT_LENGTH)).astype(np.int32)
@@ -94,34 +94,34 @@ def trained_model(system):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_samples_of_pictures(golden, name):
+def test_samples_of_images(golden, name):
     config = config_of(name)
     system = families.system(config, config.data.vocab_size)
     exact = config.model.net == "picture_oracle"
     params, reward_params, conditioning, reward = exact_model() if exact else trained_model(system)
-    made = method(config, system, reward)
+    sampler = method(config, system, reward)
 
     def sample(params, reward_params, conditioning, root):
         def many(count):
             return jax.vmap(lambda key: example_keys(key, jnp.arange(count)))(root)
 
-        ahead = None
-        if made.lookahead:
-            looked = made.lookahead(params, many(made.particles), conditioning)
-            worth = reward(reward_params, looked.reshape(-1, *system.codec.image), conditioning)
-            ahead = Lookahead(looked.reshape(PROMPTS, made.particles, -1), worth.reshape(PROMPTS, -1))
-        strengths = {name: jnp.float32(value) for name, value in made.strengths.items()}
-        return made.draw(params, reward_params, many(made.draws), conditioning, ahead, strengths)
+        lookahead = None
+        if sampler.lookahead:
+            samples = sampler.lookahead(params, many(sampler.particles), conditioning)
+            rewards = reward(reward_params, samples.reshape(-1, *system.codec.image), conditioning)
+            lookahead = Lookahead(samples.reshape(PROMPTS, sampler.particles, -1), rewards.reshape(PROMPTS, -1))
+        strengths = {name: jnp.float32(value) for name, value in sampler.strengths.items()}
+        return sampler.draw(params, reward_params, many(sampler.draws), conditioning, lookahead, strengths)
 
-    drawn = unoptimized(sample, params, reward_params, conditioning, keys(PROMPTS))
-    assert drawn.shape == (PROMPTS, 4, *system.codec.image)
-    golden(name, summary(drawn) | {"cost": list(made.cost)})
+    images = unoptimized(sample, params, reward_params, conditioning, keys(PROMPTS))
+    assert images.shape == (PROMPTS, 4, *system.codec.image)
+    golden(name, summary(images) | {"cost": list(sampler.cost)})
 
 
 @pytest.mark.parametrize("name", MIXTURE)
 def test_samples_of_the_mixture(golden, name, tmp_path):
     config = debug(lidar_mixture, {"sample.count": 64, "sample.repeats": 2} | options(MIXTURE[name]))
-    # Exact models are measured against their own distribution: no example is read.
+    # Exact models are compared with their distribution, and no example is read.
     data = Dataset({}, bytes_tokenizer(), 1, False, "", {}, "gaussian_mixture", "test", domain="mixture")
     system, mesh = families.system(config, config.data.vocab_size), make_mesh(devices=jax.devices()[:1])
     job = Job("sample", "sample", name, 0, {}, to_json(config))

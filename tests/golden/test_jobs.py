@@ -1,4 +1,4 @@
-"""The ids of the jobs of every table, by which work that is done is found again."""
+"""Ids of the jobs of every table, by which completed jobs are recognized."""
 
 import importlib
 

@@ -1,6 +1,6 @@
-"""Samples of every policy on tokens and on digits: 8 short texts a setting, a few of their tokens given.
+"""Samples of every policy on tokens and on sub-tokens: 8 short texts per setting, with a prompt of a few tokens.
 
-The networks are the smallest there are, with random weights that tell tokens apart.
+The networks are the smallest ones, with random weights under which logits depend on tokens.
 """
 
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ MEMORY = {"memory.adapter": "linear"}
 DIGITS = {"codec.digits": 3, "codec.shuffle": 1} | MLP
 NUCLEUS = {"sample.nucleus": 0.6, "sample.nucleus_rule": "inclusive"}
 TIMED = {"model.time_conditioning": True} | MLP
-# Of these PLAIN has two settings that differ in a number alone.
+# PLAIN has two settings of each of these policies, which differ in one number only.
 TWICE = ("ReMDM-cap", "ReMDM-loop, eta 0.05")
 
 SAMPLERS = {
@@ -89,7 +89,7 @@ def test_samples_of_masked_diffusion(golden, name):
     system = families.system(config, config.data.vocab_size)
     prompt = np.full((SIZE, config.sample.length or config.data.length), config.data.vocab_size, np.int32)
     prompt[::2, 0], prompt[1, 5] = 3, 4
-    # A transformer of larger weights writes one token alone.
+    # A transformer with larger weights writes only one token.
     scale = 0.5 if config.model.net == "mlp" else 0.25
     inputs = randomized(system.init, scale), keys(SIZE), prompt
     if name == LABELS:

@@ -1,4 +1,4 @@
-"""Paths and shapes of the parameters of every network that committed rows are of: stored weights must still fit."""
+"""Paths and shapes of the parameters of every network with committed rows, whose stored weights must remain valid."""
 
 import json
 from pathlib import Path
@@ -17,18 +17,18 @@ SIZES = ("source", "length", "source_length", "vocab_size", "packing")
 
 
 def networks(file):
-    """The stored config of every network of a file, by the first row that it is of."""
-    found = {}
+    """Return the stored config of every network of a file, by its first row."""
+    networks = {}
     for row in map(json.loads, file.read_text().splitlines()):
         config = row["config"]
         parts = [config.get(name) for name in SECTIONS + NETS], [config["data"].get(name) for name in SIZES]
         if families.FAMILIES[config["model"].get("net", "dit")].TRAINED:
-            found.setdefault(digest(parts), (row["row"], config))
-    return dict(found.values())
+            networks.setdefault(digest(parts), (row["row"], config))
+    return dict(networks.values())
 
 
 def shapes(config, folder):
-    """The shape of every array, and its type unless that is float32, by its path."""
+    """Return the shape of every array, and its type unless it is float32, by its path."""
     (folder / "config.json").write_text(json.dumps(config))
     config = read_config(folder)
     params = jax.eval_shape(families.system(config, config.data.vocab_size).init, jax.random.key(0))
@@ -41,13 +41,13 @@ def shapes(config, folder):
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_parameters_of_committed_rows(golden, name, tmp_path):
-    found = {}
+    by_row = {}
     for row, config in networks(RESULTS[name]).items():
         params = shapes(config, tmp_path)
-        # Rows that differ in training alone have one network.
-        if params not in found.values():
-            found[row] = params
-    golden(name, found)
+        # Rows that differ only in training have the same network.
+        if params not in by_row.values():
+            by_row[row] = params
+    golden(name, by_row)
 
 
 def test_every_record_has_a_file_of_rows(golden):

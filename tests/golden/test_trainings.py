@@ -1,9 +1,9 @@
-"""One optimizer step of every distinct training at debug scale, on random batches and away from the start of training.
+"""Two optimizer steps of every distinct training at debug scale, on random batches and with random weights.
 
-`loss` and `gradient` (its norm) are those of the first step. `update` is the norm of what two steps change: the first
-step of Adam has the length of the learning rate whatever the gradient is, the second one depends on everything. The
-warm-up of the debug scale begins above 0. Adam's epsilon is `EPSILON`: with the usual one, gradients that are 0 but for
-rounding (that of a bias under the ranking loss) move weights as far as others do.
+`loss` and `gradient` (its norm) are those of the first step. `update` is the norm of the change by two steps: the
+length of the first step of Adam does not depend on the gradient, that of the second step does. The warm-up of the debug
+scale starts above 0. The epsilon of Adam is `EPSILON`: with the usual one, gradients that are 0 up to rounding (that of
+a bias under the ranking loss) change weights as much as other gradients.
 """
 
 import functools
@@ -29,31 +29,31 @@ EPSILON = 1e-5
 
 
 def trainings():
-    """The config of every distinct training by the first row, in the order of tables, that asks for it."""
-    found = {}
+    """Return the config of every distinct training, by its first row in the order of tables."""
+    by_identity = {}
     for table in TABLES:
         module = importlib.import_module(f"configs.{table}")
         config = module.get_config("debug")
         for row in module.rows(config):
             resolved = resolve(config, row["overrides"], 0)
             if families.family_of(resolved).TRAINED:
-                found.setdefault(digest(train_identity(resolved)), (f"{table}: {row['name']}", resolved))
+                by_identity.setdefault(digest(train_identity(resolved)), (f"{table}: {row['name']}", resolved))
                 resolved.optimizer.epsilon = EPSILON
-    return dict(found.values())
+    return dict(by_identity.values())
 
 
 TRAININGS = trainings()
 
 
 def random_batch(config, size):
-    """All that any objective reads, the ends of sequences padded."""
+    """Return a batch with the fields of all objectives, and padding at the ends of sequences."""
     rng, data = np.random.default_rng(0), config.data
     vocabulary = data.vocab_size
 
     def sequences(length):
         tokens = rng.integers(0, vocabulary, (size, length)).astype(np.int32)
-        real = np.arange(length)[None] < rng.integers(length - length // 3, length + 1, (size, 1))
-        return tokens, real.astype(np.float32)
+        loss_mask = np.arange(length)[None] < rng.integers(length - length // 3, length + 1, (size, 1))
+        return tokens, loss_mask.astype(np.float32)
 
     (tokens, weights), (source, source_weights) = sequences(data.length), sequences(data.source_length)
     return {
@@ -68,7 +68,7 @@ def random_batch(config, size):
 
 
 def program_of(config):
-    """What decides the numbers of a training: all of it but a number of steps that its learning rate does not read."""
+    """Return the hash of what determines the numbers of a training; steps count only if the learning rate decays."""
     parts = train_identity(config)
     if config.optimizer.decay != "cosine":
         del parts["train"]["steps"]
@@ -77,7 +77,7 @@ def program_of(config):
 
 @functools.cache
 def numbers(program):
-    """Loss, gradient norm and update norm, of a program that is compiled once for all trainings that share it."""
+    """Return loss, gradient norm and update norm of a program, which is compiled once for all its trainings."""
     config = next(each for each in TRAININGS.values() if program_of(each) == program)
     system, settings = families.system(config, config.data.vocab_size), families.settings(config)
     objective, optimizer = families.objective(config, system), families.optimizer(config)
@@ -91,8 +91,8 @@ def numbers(program):
         return {"loss": total[0] / count[0], "gradient": metrics["gradient_norm"][0][0], "update": update}
 
     inputs = randomized(system.init), random_batch(config, settings.batch), jax.random.key(0)
-    found = unoptimized(two_steps, *inputs)
-    return {name: float(value) for name, value in found.items()}
+    values = unoptimized(two_steps, *inputs)
+    return {name: float(value) for name, value in values.items()}
 
 
 @pytest.mark.parametrize("name", TRAININGS)

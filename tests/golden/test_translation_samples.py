@@ -1,4 +1,4 @@
-"""Translations and texts by embedding diffusion, and by beam search, from 8 sources with random weights."""
+"""Translations and texts by embedding diffusion and by beam search, for 8 sources and random weights."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import pytest
 from configs import fastdiss_text, fastdiss_translation
 from experiments import families
 from experiments.families.translation import LENGTHS, PATHS, SOLVERS, translator
-from tests.golden.programs import debug, keys, letters, summary, telling, unoptimized
+from tests.golden.programs import debug, keys, letters, sensitive_params, summary, unoptimized
 
 SIZE, VOCABULARY = 8, 24
 CAUSAL = {"encoder_decoder.kind": "causal", "objective.name": "next_target"}
@@ -17,7 +17,7 @@ SPACED = {"process.schedule": "sqrt_chain", "sample.translation.path": "spaced"}
 
 
 def options(**fields):
-    """Overrides of `sample.translation`."""
+    """Return overrides of `sample.translation`."""
     return {f"sample.translation.{name}": value for name, value in fields.items()}
 
 
@@ -54,16 +54,16 @@ def test_translations(golden, name):
     source = rng.integers(2, VOCABULARY, (SIZE, config.data.source_length)).astype(np.int32)
     known = rng.integers(3, config.data.length + 1, SIZE).astype(np.int32)
     mask = np.arange(config.data.source_length)[None] < rng.integers(4, 10, (SIZE, 1))
-    made = translator(config, system, diagnose=True)
-    inputs = telling(system.init), keys(SIZE), source, mask, known
-    found = unoptimized(made.translate, *inputs)
+    model = translator(config, system, diagnose=True)
+    inputs = sensitive_params(system.init), keys(SIZE), source, mask, known
+    candidates = unoptimized(model.translate, *inputs)
     value = {
-        "tokens": letters(found.tokens.reshape(-1, found.tokens.shape[-1])),
-        "lengths": np.asarray(found.target.sum(axis=-1)).tolist(),
-        "cost": [*made[1:]],
+        "tokens": letters(candidates.tokens.reshape(-1, candidates.tokens.shape[-1])),
+        "lengths": np.asarray(candidates.target.sum(axis=-1)).tolist(),
+        "cost": [*model[1:]],
     }
-    if found.steps is not None:
-        value |= {"confidence": summary(found.steps.confidence), "error": summary(found.steps.error)}
+    if candidates.steps is not None:
+        value |= {"confidence": summary(candidates.steps.confidence), "error": summary(candidates.steps.error)}
     golden(name, value)
 
 
@@ -74,7 +74,7 @@ def test_texts(golden, name):
     system = families.system(config, VOCABULARY)
     prompt = np.full((SIZE, config.data.length), VOCABULARY, np.int32)
     prompt[::2, 0], prompt[1, 5] = 3, 4
-    samples = unoptimized(families.sampler(config, system), telling(system.init, 0.1, 1), keys(SIZE), prompt)
+    samples = unoptimized(families.sampler(config, system), sensitive_params(system.init, 0.1, 1), keys(SIZE), prompt)
     golden(name, {"tokens": letters(samples.tokens), "evaluations": np.asarray(samples.evaluations).tolist()})
 
 

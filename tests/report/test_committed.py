@@ -37,7 +37,9 @@ def test_committed_rows_give_the_committed_table(name, tmp_path, monkeypatch):
     committed = (COMMITTED / "tables" / f"{name}.md").read_text()
     assert generated == committed.replace(f"]({name}.", "]("), f"experiments/tables/{name}.md is stale; run `{remedy}`"
     rows = (tmp_path / "tables" / name / "rows.jsonl").read_bytes()
-    assert rows == (COMMITTED / "results" / f"{name}.jsonl").read_bytes(), f"rows are written otherwise; run `{remedy}`"
+    assert rows == (COMMITTED / "results" / f"{name}.jsonl").read_bytes(), (
+        f"rows are written differently; run `{remedy}`"
+    )
     links = [line[4:].split("](")[1][:-1] for line in committed.splitlines() if line.startswith("![")]
     missing = [link for link in links if not (COMMITTED / "tables" / link).exists()]
     assert not missing, f"experiments/tables/{name}.md links to missing images; run `{remedy}`"
@@ -47,11 +49,11 @@ def test_committed_rows_give_the_committed_table(name, tmp_path, monkeypatch):
 def test_committed_rows_carry_the_ids_of_their_plan(name):
     module, config = loaded(name)
     rows = read_rows(COMMITTED / "results" / f"{name}.jsonl")
-    config = table.as_made(config, rows)
+    config = table.with_settings_of(config, rows)
     planned = {(job.id, job.seed) for job in plan(list(module.rows(config)), config)}
     others = [row for row in rows if (row["job"], row["seed"]) not in planned]
     names = [f"{row['verb']} {row['row']!r}, seed {row['seed']}" for row in others]
     assert not names, (
         f"{name}: `plan` gives other ids for {len(names)} rows, such as {names[0]}; add the fields of configs/base.py "
-        "that came after them to LATER in experiments/plan.py, or run rows again that other settings made"
+        "that are newer to LATER in experiments/plan.py, or run the rows with other settings again"
     )

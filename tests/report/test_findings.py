@@ -1,18 +1,20 @@
 """Figures in the findings are those of the committed rows.
 
-A figure that comes from rows is followed by a comment that names them,
+A figure from rows is followed by a comment that names them,
 
     2.004 ± 0.027<!-- quickstart: MDLM, bits_per_byte -->
 
-which is TABLE: ROW, METRIC. It is computed again from experiments/results/TABLE.local.jsonl and compared at the printed
-precision. A figure is a mean over seeds, then optionally ± its standard error, (±) half the 95 % interval over sets of
-samples, or [low, high], a 95 % interval. In place of ROW there may be
+which has the form TABLE: ROW, METRIC. The value is computed from experiments/results/TABLE.local.jsonl and compared at
+the printed precision.
+
+A figure is a mean over seeds, then optionally ± its standard error, (±) half the 95 % interval over sets of samples,
+or [low, high], a 95 % interval. ROW can be replaced by
 
     FIRST minus SECOND     the difference of two rows, paired by seed, or by set where there is one seed
     FIRST over SECOND      the ratio of their means
     FIRST against BASE     the perplexity relative to that of the temperature curve of BASE at the same entropy, in %
 
-A paragraph or a table with other decimal numbers says in a comment where they come from, `<!-- source: ... -->`.
+A paragraph or a table with other decimal numbers has a comment with their source, `<!-- source: ... -->`.
 """
 
 import functools
@@ -28,8 +30,8 @@ from diffusion.metrics.statistics import Interval, by_seed, mean_and_error, stud
 from diffusion.report.rows import read_rows
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-# Fewest figures that are marked in each text: raise these with the text, so that marks are not lost.
-FEWEST = {
+# Minimum number of marked figures in each text, which grows with the text so that marks are not lost.
+MINIMUM = {
     "README": 80,
     "findings/prime": 58,
     "findings/scmdm": 59,
@@ -46,7 +48,7 @@ FIGURE = re.compile(
     rf"(?: \[(?P<low>{NUMBER}), (?P<high>{NUMBER})\])?"
     r"\**<!-- (?P<table>\w+): (?P<rows>.+?), (?P<metric>[\w/]+) -->"
 )
-# Decimals that are settings, versions or parts of names, and no results.
+# Decimals that are settings, versions or parts of names, not results.
 SETTINGS = re.compile(
     r"<!-- .*? -->|`[^`]*`|\]\([^)]*\)|arXiv \d+\.\d+|"
     r"(?:eta|temperatures?|lambda|level|from|F =|diffusion) \d+\.\d+",
@@ -56,70 +58,70 @@ SETTINGS = re.compile(
 
 @functools.cache
 def take_rows(table):
-    """The committed rows of a table."""
+    """Return the committed rows of a table."""
     rows = read_rows(EXPERIMENTS / "results" / f"{table}.local.jsonl")
     assert rows, f"experiments/results/{table}.local.jsonl: no rows"
     return rows
 
 
 def numbers(table, row, metric):
-    """The metric of a row by seed."""
-    found = by_seed(take_rows(table), row, metric)
-    assert found, f"{table}: no row {row!r} with the metric {metric}"
-    return found
+    """Return the metric of a row by seed."""
+    values = by_seed(take_rows(table), row, metric)
+    assert values, f"{table}: no row {row!r} with the metric {metric}"
+    return values
 
 
 def differences(table, first, second, metric):
-    """first - second, by seed; by set of samples where there is one seed and both rows keep their sets."""
+    """Return first - second by seed, or by set of samples for rows with one seed and stored sets."""
     one, other = numbers(table, first, metric), numbers(table, second, metric)
     shared = sorted(one.keys() & other.keys())
     if len(shared) > 1:
         return [one[seed] - other[seed] for seed in shared]
     sets = [row.get("sets", []) for name in (first, second) for row in take_rows(table) if row["row"] == name]
-    sets = [found for found in sets if found]
+    sets = [each for each in sets if each]
     if len(sets) == 2:
         return [left[metric] - right[metric] for left, right in zip(*sets, strict=True)]
     return [one[seed] - other[seed] for seed in shared]
 
 
 def gaps(table, first, base, metric):
-    """log(perplexity / the base's at the same entropy) by seed, where the base's temperatures reach that entropy."""
+    """Return log(perplexity / curve of the base) at equal entropy by seed, where the curve covers this entropy."""
     assert metric == "generative_perplexity", f"{table}: `against` is for generative_perplexity, not {metric}"
     names = {row["row"] for row in take_rows(table)}
     curve = [name for name in names if name == base or name.startswith(f"{base}, temperature ")]
-    found = []
+    log_ratios = []
     for seed, entropy in numbers(table, first, "entropy").items():
         points = sorted(
             (numbers(table, name, "entropy")[seed], math.log(numbers(table, name, metric)[seed])) for name in curve
         )
         entropies, levels = zip(*points, strict=True)
         if entropies[0] <= entropy <= entropies[-1]:
-            own = math.log(numbers(table, first, metric)[seed])
-            found.append(own - float(np.interp(entropy, entropies, levels)))
-    assert found, f"{table}: the curve of {base!r} does not reach the entropy of {first!r}"
-    return found
+            log_perplexity = math.log(numbers(table, first, metric)[seed])
+            log_ratios.append(log_perplexity - float(np.interp(entropy, entropies, levels)))
+    assert log_ratios, f"{table}: the curve of {base!r} does not cover the entropy of {first!r}"
+    return log_ratios
 
 
 def interval(samples):
-    """Mean, standard error and 95 % interval; of a single number without a spread."""
+    """Return mean, standard error and 95 % interval; a single number has no interval."""
     if len(samples) > 1:
         return student(samples)
     return Interval(samples[0], 0.0, math.nan, math.nan, 1)
 
 
 def compute(table, rows, metric, percent=False):
-    """What a mark stands for: mean, error, half, low and high."""
+    """Return the values of a mark: mean, error, half, low and high."""
     if " against " in rows:
-        found = interval(gaps(table, *rows.split(" against "), metric))
-        mean, low, high = (100 * math.expm1(value) for value in (found.mean, found.low, found.high))
+        result = interval(gaps(table, *rows.split(" against "), metric))
+        mean, low, high = (100 * math.expm1(value) for value in (result.mean, result.low, result.high))
         return {"mean": mean, "low": low, "high": high}
     factor = 100 if percent else 1
     if " over " in rows:
         first, second = (statistics.fmean(numbers(table, row, metric).values()) for row in rows.split(" over "))
         return {"mean": factor * first / second}
     if " minus " in rows:
-        found = interval(differences(table, *rows.split(" minus "), metric))
-        return {name: factor * getattr(found, name) for name in ("mean", "error", "low", "high")}
+        result = interval(differences(table, *rows.split(" minus "), metric))
+        return {name: factor * getattr(result, name) for name in ("mean", "error", "low", "high")}
     samples = list(numbers(table, rows, metric).values())
     mean, error = mean_and_error(samples)
     values = {"mean": factor * mean, "error": factor * error}
@@ -128,13 +130,13 @@ def compute(table, rows, metric, percent=False):
 
 
 def printed_as(text, value):
-    """Whether `text` is `value` at the precision of the text."""
+    """Return whether `text` is `value` at the precision of the text."""
     decimals = len(text.partition(".")[2])
     return float(text) == float(f"{value:.{decimals}f}")
 
 
 def texts():
-    """Every text that may hold marked figures, by its name."""
+    """Return the texts that may have marked figures, by name."""
     paths = [EXPERIMENTS / "README.md", *sorted((EXPERIMENTS / "findings").glob("*.md"))]
     return {str(path.relative_to(EXPERIMENTS).with_suffix("")): path.read_text() for path in paths}
 
@@ -155,14 +157,14 @@ def test_marked_figures_are_those_of_the_committed_rows(name):
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(("name", "fewest"), sorted(FEWEST.items()))
-def test_as_many_figures_are_marked_as_before(name, fewest):
-    assert len(FIGURE.findall(texts()[name])) >= fewest
+@pytest.mark.parametrize(("name", "minimum"), sorted(MINIMUM.items()))
+def test_number_of_marked_figures_does_not_decrease(name, minimum):
+    assert len(FIGURE.findall(texts()[name])) >= minimum
 
 
 @pytest.mark.parametrize("name", sorted(texts()))
-def test_other_decimals_say_where_they_come_from(name):
-    """Blocks are parted by blank lines; a text that begins with a source says it for all of it."""
+def test_other_decimals_have_a_source(name):
+    """Blank lines separate blocks; a source at the beginning of a text applies to all its blocks."""
     text = texts()[name]
     if re.match(r"# .*\n\n<!-- source: ", text):
         return
@@ -170,12 +172,12 @@ def test_other_decimals_say_where_they_come_from(name):
     unmarked = []
     for block in blocks:
         rest = SETTINGS.sub("", FIGURE.sub("", block))
-        if "<!-- source: " not in block and (found := re.findall(r"\d+\.\d+", rest)):
-            unmarked.append(f"{found[:3]} in {block[:80]!r}")
+        if "<!-- source: " not in block and (decimals := re.findall(r"\d+\.\d+", rest)):
+            unmarked.append(f"{decimals[:3]} in {block[:80]!r}")
     assert not unmarked, "\n".join(unmarked)
 
 
-def test_a_wrong_figure_is_found():
-    """2.004 is right, 2.005 is not: the comparison is at the printed precision."""
+def test_wrong_figure_is_detected():
+    """The comparison is at the printed precision: 2.004 is correct, 2.005 is not."""
     value = compute("quickstart", "MDLM", "bits_per_byte")["mean"]
     assert printed_as(f"{value:.3f}", value) and not printed_as(f"{value + 0.001:.3f}", value)

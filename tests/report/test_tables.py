@@ -23,7 +23,7 @@ ROWS = [
 ]
 
 
-def test_values_are_those_of_the_row_that_were_measured():
+def test_values_are_the_measurements_of_the_row():
     assert tables.values(ROWS, "MDLM", "perplexity") == [23.0, 24.0, 25.0]
     assert tables.values(ROWS, "MDLM", "entropy") == [5.0]
     assert tables.values(ROWS, "AR", "entropy") == [4.0]
@@ -47,7 +47,7 @@ def test_cells_hold_the_interval_over_sets_of_samples_in_brackets():
     ]
 
 
-def test_columns_without_published_figures_stand_alone():
+def test_columns_without_published_figures_have_no_difference():
     headings, body = assemble(["AR", "MDLM", "later"], [PERPLEXITY, Column("entropy", "H")], ROWS, {})
     assert headings == ["row", "perplexity", "H"]
     assert body == [["AR", "17.00", "4.000"], ["MDLM", "24.00 ± 0.58", "5.000"], ["later", "", ""]]
@@ -65,13 +65,13 @@ def test_published_figures_difference_and_verdict():
         ["later", "", "20.00", ""],
         ["ours", "", "", ""],
     ]
-    _, untold = assemble(["AR"], [PERPLEXITY], ROWS, published)
-    assert untold == [["AR", "17.00", "17.54", "-0.54"]]
+    _, body = assemble(["AR"], [PERPLEXITY], ROWS, published)
+    assert body == [["AR", "17.00", "17.54", "-0.54"]]
     headings, body = assemble(["AR"], [PERPLEXITY], ROWS, published, comparable=False)
     assert headings == ["row", "perplexity", "published"] and body == [["AR", "17.00", "17.54"]]
 
 
-def test_columns_of_others_figures_stand_first_and_are_printed_as_they_are():
+def test_columns_of_published_texts_are_first_and_unchanged():
     figures = (("published (withdrawn)", {"MDLM": "<= 17.90", "later": "not found"}), ("of rows not here", {"x": "1"}))
     published = {"AR": {"perplexity": 17.54}}
     headings, body = assemble(["AR", "MDLM", "later"], [PERPLEXITY], ROWS, published, figures=figures)
@@ -93,7 +93,7 @@ def test_tables_print_numbers_as_they_were_formatted():
     assert terminal(["row", "x"], [["007", "17.00"]]).splitlines()[-1].split() == ["007", "17.00"]
 
 
-def test_rows_survive_the_file(tmp_path):
+def test_rows_are_read_as_written(tmp_path):
     path = tmp_path / "results" / "a.jsonl"
     assert rows.read_rows(path) == []
     rows.write_rows(path, ROWS)
@@ -109,7 +109,7 @@ def test_provenance_names_commit_versions_and_devices():
     assert all(version[0].isdigit() for version in provenance["versions"].values())
 
 
-def test_commit_marks_changed_sources_and_survives_without_git(monkeypatch):
+def test_commit_marks_changed_sources_and_is_unknown_without_git(monkeypatch):
     answers = {"status": "", "rev-parse": "0123456789ab\n"}
 
     def run(command, **options):

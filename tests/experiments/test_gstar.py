@@ -1,4 +1,4 @@
-"""G-Star from its denoiser to its samples: what is trained, what stays frozen, what is counted, and what it fits."""
+"""G-Star from its denoiser to its samples: trained and frozen parameters, costs, and combinations of methods."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ LOOP = GUIDED["G-Star-loop"] | {"sample.steps": STEPS}
 
 @pytest.fixture(scope="module")
 def config(fields):
-    # Decay of weights moves what has no gradient, unless the optimizer leaves it alone.
+    # Weight decay would change frozen parameters, unless the optimizer excludes them.
     return resolve(gstar_code.get_config("debug"), fields | {"optimizer.weight_decay": 0.01}, 0)
 
 
@@ -41,7 +41,7 @@ def workdir(text):
 
 @pytest.fixture(scope="module")
 def drawn():
-    """The tokens of every sampling, by the name of its row."""
+    """Return the tokens of all sample jobs, by row."""
     tokens, generate = {}, token_sampling.generate
 
     def recorded(run, task):
@@ -56,9 +56,9 @@ def drawn():
 
 @pytest.fixture(scope="module")
 def table(config):
-    """Rows of all tests, by name; what is trained is shared."""
+    """Return the rows of all tests by name, which share trainings."""
     networks = {kind: predictor(config, kind) for kind in ("head", "block")}
-    told = {"start": BASE, "memory.adapter": "linear", "train.steps": 2}
+    self_conditioning = {"start": BASE, "memory.adapter": "linear", "train.steps": 2}
     digits = {"codec.digits": 2, "train.steps": 2}
     rows = {
         "AR": (left_to_right(config) | {"train.steps": 2}, "train"),
@@ -71,19 +71,19 @@ def table(config):
         "guided, gaps": (networks["head"] | LOOP | {"sample.infill": GAP}, "sample"),
         "judged": (predictor(config, "head", labels="likelihood", judge="AR"), "train"),
     }
-    for name, own in (("SCMDM", told), ("Prime", digits)):
-        asking = own | predictor(config, "head", base=name) | {"train.steps": 2}
-        rows |= {name: (own, "train"), f"{name}, predictor": (asking, "train")}
+    for name, network in (("SCMDM", self_conditioning), ("Prime", digits)):
+        with_predictor = network | predictor(config, "head", base=name) | {"train.steps": 2}
+        rows |= {name: (network, "train"), f"{name}, predictor": (with_predictor, "train")}
         for policy in ("G-Star-loop", "P2, planner"):
-            rows[f"{name}, {policy}"] = (asking | GUIDED[policy] | {"sample.steps": STEPS}, "sample")
+            rows[f"{name}, {policy}"] = (with_predictor | GUIDED[policy] | {"sample.steps": STEPS}, "sample")
         for policy in ("Star-loop", "ReMDM-loop"):
-            rows[f"{name}, {policy}"] = (own | PLAIN[policy] | {"sample.steps": STEPS}, "sample")
+            rows[f"{name}, {policy}"] = (network | PLAIN[policy] | {"sample.steps": STEPS}, "sample")
     return {name: dict(name=name, overrides=each, verbs=(verb,)) for name, (each, verb) in rows.items()}
 
 
 @pytest.fixture(scope="module")
 def results(config, workdir, table, drawn):
-    """`results(*names)`: what the jobs of these rows give, by the name of their row."""
+    """Return `results(*names)`, which returns the results of these rows and of the rows that they need, by row."""
 
     def call(*names):
         planned = plan([table[name] for name in names], config, list(table.values()))
@@ -93,7 +93,7 @@ def results(config, workdir, table, drawn):
 
 
 def system_of(result):
-    """The network of a result's config."""
+    """Return the network of a result."""
     return families.system(ConfigDict(result["config"]), 257)
 
 
@@ -102,29 +102,29 @@ def weights_of(result, workdir):
 
 
 def block_flops(blocks):
-    """By hand, of an example: 32 positions in blocks 32 wide with a fourfold MLP, and one number a position."""
+    """Return FLOPs per example: 32 positions, blocks of width 32 with a fourfold MLP, and one output per position."""
     return 32 * (blocks * (2 * 12 * 32**2 + 4 * 32 * 32) + 2 * 32)
 
 
 @pytest.mark.parametrize(("kind", "row", "blocks"), [(HEAD, "guided", 2), (BLOCK, "block's", 1)], ids=["head", "block"])
-def test_a_predictor_is_trained_on_its_denoiser_and_asked_by_the_sampler(results, workdir, drawn, kind, row, blocks):
-    found = results(BASE, kind, row)
-    trained, sampled = found[kind], found[row]
+def test_predictor_is_trained_on_its_denoiser_and_evaluated_by_the_sampler(results, workdir, drawn, kind, row, blocks):
+    by_row = results(BASE, kind, row)
+    trained, sampled = by_row[kind], by_row[row]
 
-    # The denoiser is frozen, in the averaged weights too; the predictor has moved.
+    # The denoiser is frozen, also in the averaged weights; the predictor has changed.
     weights = weights_of(trained, workdir)
     assert set(weights) == {"denoiser", "errors"}
-    chex.assert_trees_all_equal(weights["denoiser"], weights_of(found[BASE], workdir))
+    chex.assert_trees_all_equal(weights["denoiser"], weights_of(by_row[BASE], workdir))
     assert np.any(weights["errors"]["head"]["linear"]["kernel"])
 
     metrics = trained["metrics"]
     assert trained["step"] == 4 and 0 < metrics["validation_loss"] < 0.75
     for name in ("error_rate", "accuracy", "precision", "recall", "f1"):
         assert 0 <= metrics[f"validation_{name}"] <= 1
-    # Four steps leave a denoiser that is wrong about most of what it fills in.
+    # A denoiser of four steps has many errors.
     assert metrics["validation_error_rate"] > 0.1
 
-    # The loop's window is [0.05, 0.55]: times 1/2, 3/8, 1/4 and 1/8 of eight steps; the last fill is one pass more.
+    # The loop has the window [0.05, 0.55]: times 1/2, 3/8, 1/4 and 1/8 of eight steps; the final step is one more pass.
     cost, system = sampled["metrics"], system_of(sampled)
     assert (cost["predictor_evaluations"], cost["evaluations"]) == (4, STEPS + 1)
     assert system.errors.flops == block_flops(blocks)
@@ -134,92 +134,92 @@ def test_a_predictor_is_trained_on_its_denoiser_and_asked_by_the_sampler(results
 
 
 def whole(tokens):
-    """Whether there are all of eight samples, of tokens alone: neither masks nor codes of no token."""
+    """Return whether there are eight samples without masks or invalid codes."""
     return tokens.shape == (8, 32) and tokens.min() >= 0 and tokens.max() < 257
 
 
-def test_an_interrupted_predictor_goes_on_to_the_same_weights(config, results, table, workdir, tmp_path, monkeypatch):
-    """From its own checkpoint, not from its denoiser once more."""
-    found = results(BASE, HEAD)
-    shutil.copytree(workdir / "jobs" / found[BASE]["job"], tmp_path / "jobs" / found[BASE]["job"])
-    often = resolve(config, {"train.checkpoint_every": 2}, 0)
-    planned = plan([table[HEAD]], often, list(table.values()))
-    assert planned[-1].id == found[HEAD]["job"]
+def test_interrupted_predictor_has_the_same_weights(config, results, table, workdir, tmp_path, monkeypatch):
+    """It continues from its checkpoint, not from its denoiser."""
+    by_row = results(BASE, HEAD)
+    shutil.copytree(workdir / "jobs" / by_row[BASE]["job"], tmp_path / "jobs" / by_row[BASE]["job"])
+    with_checkpoints = resolve(config, {"train.checkpoint_every": 2}, 0)
+    planned = plan([table[HEAD]], with_checkpoints, list(table.values()))
+    assert planned[-1].id == by_row[HEAD]["job"]
 
     starts = []
 
-    def until_a_signal(batch_at, first):
+    def interrupted_prefetch(batch_at, first):
         starts.append(first)
         for step, batch in enumerate(prefetch(batch_at, first), first):
             if len(starts) == 1 and step == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
-    monkeypatch.setattr(train, "prefetch", until_a_signal)
+    monkeypatch.setattr(train, "prefetch", interrupted_prefetch)
     with pytest.raises(Interrupted):
         run.run_jobs(planned, tmp_path)
     assert not planned[-1].done(tmp_path)
-    again = run.run_jobs(planned, tmp_path)[-1]
+    continued = run.run_jobs(planned, tmp_path)[-1]
     assert starts[0] == 0 < starts[1] < 4
-    chex.assert_trees_all_equal(weights_of(again, tmp_path), weights_of(found[HEAD], workdir))
+    chex.assert_trees_all_equal(weights_of(continued, tmp_path), weights_of(by_row[HEAD], workdir))
 
 
-def test_gaps_are_filled_in_and_their_context_stays(results, workdir, drawn):
+def test_gaps_are_filled_and_their_context_is_unchanged(results, workdir, drawn):
     names = ("ancestral, gaps", "guided, gaps")
-    found = results(*names)
-    hidden = []
+    by_row = results(*names)
+    inputs = []
     for name in names:
-        result, tokens = found[name], drawn[name]
+        result, tokens = by_row[name], drawn[name]
         job = build(Job("gaps", "sample", name, 0, {}, result["config"]), workdir)
         truth, starts = text.gaps(job)
         gap = (np.arange(32)[None] >= starts[:, None]) & (np.arange(32)[None] < starts[:, None] + GAP)
         assert whole(tokens) and np.all(gap.sum(axis=1) == GAP)
         np.testing.assert_array_equal(tokens[~gap], truth[~gap])
-        right = (tokens == truth) | ~gap
-        assert result["metrics"]["infill_exact"] == right.all(axis=1).mean()
-        assert result["metrics"]["infill_accuracy"] == pytest.approx(right[gap].mean())
+        correct = (tokens == truth) | ~gap
+        assert result["metrics"]["infill_exact"] == correct.all(axis=1).mean()
+        assert result["metrics"]["infill_accuracy"] == pytest.approx(correct[gap].mean())
         assert result["metrics"]["evaluations"] == STEPS + 1
-        hidden.append(np.where(gap, 257, truth))
-    # One task for all samplers.
-    np.testing.assert_array_equal(*hidden)
-    assert [found[name]["metrics"]["predictor_evaluations"] for name in names] == [0, 4]
+        inputs.append(np.where(gap, 257, truth))
+    # All samplers have the same gaps.
+    np.testing.assert_array_equal(*inputs)
+    assert [by_row[name]["metrics"]["predictor_evaluations"] for name in names] == [0, 4]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["SCMDM", "Prime"])
-def test_remasking_fits_networks_that_remember_and_half_known_tokens(results, workdir, drawn, network):
-    """A predictor of a denoiser with a memory, itself trained from another, and of one that reads digits."""
+def test_remasking_with_self_conditioning_and_with_sub_tokens(results, workdir, drawn, network):
+    """The predictor belongs to a self-conditioned denoiser, which starts from another one, or to one of sub-tokens."""
     policies = {"G-Star-loop": 4, "P2, planner": STEPS, "Star-loop": 0, "ReMDM-loop": 0}
     names = [f"{network}, {policy}" for policy in policies]
-    found = results(network, f"{network}, predictor", *names)
-    weights = weights_of(found[f"{network}, predictor"], workdir)
-    chex.assert_trees_all_equal(weights["denoiser"], weights_of(found[network], workdir))
+    by_row = results(network, f"{network}, predictor", *names)
+    weights = weights_of(by_row[f"{network}, predictor"], workdir)
+    chex.assert_trees_all_equal(weights["denoiser"], weights_of(by_row[network], workdir))
     assert ("adapter" in weights["denoiser"]) == (network == "SCMDM") and "adapter" not in weights["errors"]
-    assert 0 < found[f"{network}, predictor"]["metrics"]["validation_error_rate"] <= 1
-    for name, asked in zip(names, policies.values(), strict=True):
-        metrics = found[name]["metrics"]
-        assert (metrics["evaluations"], metrics["predictor_evaluations"]) == (STEPS + 1, asked)
+    assert 0 < by_row[f"{network}, predictor"]["metrics"]["validation_error_rate"] <= 1
+    for name, evaluations in zip(names, policies.values(), strict=True):
+        metrics = by_row[name]["metrics"]
+        assert (metrics["evaluations"], metrics["predictor_evaluations"]) == (STEPS + 1, evaluations)
         assert metrics.get("invalid_code_rate", 0) == 0
         assert whole(drawn[name])
 
 
-def test_labels_of_likelihood_need_the_judge_beside_the_denoiser(config, results, table, workdir):
-    found = results(BASE, "AR", "judged")
+def test_likelihood_labels_need_the_denoiser_and_the_judge(config, results, table, workdir):
+    by_row = results(BASE, "AR", "judged")
     (job,) = (job for job in plan([table["judged"]], config, list(table.values())) if job.row == "judged")
-    assert job.needs == {"start": found[BASE]["job"], "judge": found["AR"]["job"]}
-    # A checkpoint takes the place of the denoiser, not of the judge.
-    given = resolve(config, {"checkpoint": "/some/weights"}, 0)
-    judge, job = plan([table["judged"]], given, list(table.values()))
-    assert (judge.id, job.needs) == (found["AR"]["job"], {"judge": found["AR"]["job"]})
-    weights = weights_of(found["judged"], workdir)
+    assert job.needs == {"start": by_row[BASE]["job"], "judge": by_row["AR"]["job"]}
+    # A checkpoint replaces the denoiser, not the judge.
+    with_checkpoint = resolve(config, {"checkpoint": "/some/weights"}, 0)
+    judge, job = plan([table["judged"]], with_checkpoint, list(table.values()))
+    assert (judge.id, job.needs) == (by_row["AR"]["job"], {"judge": by_row["AR"]["job"]})
+    weights = weights_of(by_row["judged"], workdir)
     assert set(weights) == {"denoiser", "errors", "judge"}
     for part, row in (("denoiser", BASE), ("judge", "AR")):
-        chex.assert_trees_all_equal(weights[part], weights_of(found[row], workdir))
+        chex.assert_trees_all_equal(weights[part], weights_of(by_row[row], workdir))
     assert np.any(weights["errors"]["head"]["linear"]["kernel"])
-    assert 0 < found["judged"]["metrics"]["validation_error_rate"] < 1
+    assert 0 < by_row["judged"]["metrics"]["validation_error_rate"] < 1
 
 
-def test_rows_that_start_from_each_other_are_refused(config, table):
+def test_rows_that_start_from_each_other_raise(config, table):
     first = dict(table[HEAD], overrides=table[HEAD]["overrides"] | {"start": BLOCK})
     second = dict(table[BLOCK], overrides=table[BLOCK]["overrides"] | {"start": HEAD})
     with pytest.raises(ValueError, match=f"^start: row '{HEAD}' starts from itself") as caught:
@@ -227,18 +227,18 @@ def test_rows_that_start_from_each_other_are_refused(config, table):
     assert "\n" not in str(caught.value)
 
 
-def test_a_judge_that_is_no_judge_is_refused(config, table):
+def test_judge_that_is_not_autoregressive_raises(config, table):
     judged = dict(table["judged"], overrides=table["judged"]["overrides"] | {"predictor.judge": "judged"})
     with pytest.raises(ValueError, match=r"^predictor\.judge: ") as caught:
         plan([judged], config, [*table.values(), judged])
     assert "\n" not in str(caught.value)
 
 
-def test_every_guided_row_of_the_quick_table_asks():
-    """Its predictor's share of the steps is not rounded away."""
-    made = gstar_code.get_config("debug")
-    guided = [row for row in gstar_code.rows(made) if row["overrides"].get("sample.policy") == "gstar"]
+def test_every_guided_row_of_the_debug_table_evaluates_its_predictor():
+    """The number of predictor evaluations is not rounded to 0."""
+    config = gstar_code.get_config("debug")
+    guided = [row for row in gstar_code.rows(config) if row["overrides"].get("sample.policy") == "gstar"]
     assert {"G-Star+, 8", "G-Star-loop, 8", "G-Star-loop, one block, 8"} <= {row["name"] for row in guided}
     for row in guided:
-        asking = resolve(made, row["overrides"], 0)
-        assert masked_sampling.predictor_evaluations(asking, families.system(asking, 257)) > 0, row["name"]
+        resolved = resolve(config, row["overrides"], 0)
+        assert masked_sampling.predictor_evaluations(resolved, families.system(resolved, 257)) > 0, row["name"]

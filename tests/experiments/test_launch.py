@@ -1,4 +1,4 @@
-"""The command line: bad input in one line with status 2, and a whole table from nothing."""
+"""The command line: one-line errors with status 2, and a whole table."""
 
 import json
 import os
@@ -23,24 +23,24 @@ DEBUG = "--config=configs/quickstart.py:debug"
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
-    """One place for packed data."""
+    """Return a folder for packed data."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
 def cli(cli, cache, sources):
-    """The command line, with few data for the quickstart and one place for what is packed of them."""
+    """Return the command line with small data for the quickstart and a shared cache."""
 
     def call(*words):
-        own = any("data.source" in word for word in words)
-        data = {"cache_dir": cache} | ({} if own else {"path": sources})
+        has_source = any("data.source" in word for word in words)
+        data = {"cache_dir": cache} | ({} if has_source else {"path": sources})
         return cli(*words, *(f"--config.data.{name}={value}" for name, value in data.items() if DEBUG in words))
 
     return call
 
 
 def one_line(result, *words):
-    """Status 2, nothing on standard output, and one line that holds the words."""
+    """Check for status 2, an empty standard output, and one line with these words."""
     status, out, err = result
     lines = err.strip().splitlines()
     assert (status, out, len(lines)) == (2, "", 1), result
@@ -57,7 +57,7 @@ def test_help_shows_every_verb_with_an_example(cli):
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("words", "expected"),
     [
         (["paint", DEBUG], ["paint", "run"]),
         (["run"], ["--config"]),
@@ -83,8 +83,8 @@ def test_help_shows_every_verb_with_an_example(cli):
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
 )
-def test_bad_input_is_one_line(cli, words, named):
-    one_line(cli(*words), *named)
+def test_errors_are_one_line(cli, words, expected):
+    one_line(cli(*words), *expected)
 
 
 def launch_process(*words, **options):
@@ -101,7 +101,7 @@ def launch_process(*words, **options):
 
 
 def weights_of(workdir: Path, job: str):
-    """The trained weights of a job."""
+    """Return the trained weights of a job."""
     folder, device = workdir / "jobs" / job / "weights", SingleDeviceSharding(jax.devices()[0])
     with ocp.StandardCheckpointer() as checkpointer:
         shapes = checkpointer.metadata(folder).item_metadata.tree
@@ -114,8 +114,8 @@ def train_words(workdir, *more):
 
 
 @pytest.mark.slow
-def test_kill_9_and_the_same_command_gives_the_same_bits(tmp_path):
-    """Law 6 through the command line: a run that was killed without warning loses nothing."""
+def test_killed_training_continues_to_bitwise_equal_weights(tmp_path):
+    """After SIGKILL the same command continues from the last checkpoint (law 6)."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = launch_process(*train_words(whole))
     _, err = process.communicate(timeout=600)
@@ -139,7 +139,7 @@ def test_kill_9_and_the_same_command_gives_the_same_bits(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_work_like_one(tmp_path):
+def test_two_processes_have_the_results_of_one(tmp_path):
     """Data, noise, gradients, scores and samples do not depend on the number of hosts."""
     one, two = tmp_path / "one", tmp_path / "two"
     words = ("sample", DEBUG, "--row=MDLM, ancestral, 2 steps")
@@ -169,8 +169,8 @@ def test_two_processes_work_like_one(tmp_path):
             chex.assert_trees_all_close(*weights, rtol=1e-3, atol=1e-4)
 
 
-def test_a_table_from_nothing_and_again_from_its_plan(cli, tmp_path):
-    """run, then plan + run --jobs on what is there, then table: the same rows."""
+def test_table_is_equal_after_run_plan_and_table(cli, tmp_path):
+    """The verb run, then plan and run --jobs for completed jobs, then table have the same rows."""
     mesh = ("--config.mesh.data=2",)
     status, out, err = cli("run", DEBUG, *mesh)
     assert status == 0, err
@@ -196,11 +196,11 @@ def test_a_table_from_nothing_and_again_from_its_plan(cli, tmp_path):
     assert (folder / "rows.jsonl").read_text() == rows
 
 
-def test_a_cpu_is_as_many_devices_as_asked_for(monkeypatch):
+def test_cpu_is_split_into_the_requested_devices(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=folder")
     launch.split_cpu(1)
     assert os.environ["XLA_FLAGS"] == "--xla_dump_to=folder"
     launch.split_cpu(2)
     assert os.environ["XLA_FLAGS"] == "--xla_dump_to=folder --xla_force_host_platform_device_count=2"
     launch.split_cpu(4)
-    assert os.environ["XLA_FLAGS"].endswith("_count=2"), "whoever says how many in XLA_FLAGS has the last word"
+    assert os.environ["XLA_FLAGS"].endswith("_count=2"), "the number in XLA_FLAGS has priority"

@@ -1,4 +1,4 @@
-"""Rows that start from rows or from a checkpoint: what is trained, from what, and what is measured."""
+"""Rows that start from rows or from a checkpoint: plans, weights, and whole tables."""
 
 import json
 
@@ -35,28 +35,28 @@ def take_rows(config, *names):
 # Plans.
 
 
-def test_a_base_is_trained_once_a_seed_for_all_rows_that_start_from_it():
+def test_base_is_trained_once_per_seed_for_all_rows_that_start_from_it():
     config = scmdm_text.get_config("debug")
     config.seeds = (0, 1)
     jobs = plan(list(scmdm_text.rows(config)), config)
     trainings = {job.id: job for job in jobs if job.verb == "train" and not job.config["model"]["causal"]}
     bases = {job.id for job in trainings.values() if not job.needs}
     assert len(bases) == 2 and len(trainings) == 12
-    places = {job.id: number for number, job in enumerate(jobs)}
+    positions = {job.id: index for index, job in enumerate(jobs)}
     for job in trainings.values():
         for need in job.needs.values():
-            assert need in bases and places[need] < places[job.id]
+            assert need in bases and positions[need] < positions[job.id]
             assert trainings[need].seed == job.seed and trainings[need].config["memory"]["adapter"] == "none"
     for job in jobs:
         if job.verb != "train" and job.config["start"]:
             assert trainings[job.needs["weights"]].needs and trainings[job.needs["weights"]].seed == job.seed
-    # What the base is trained to counts in the names of all that follows.
+    # Ids of all later trainings depend on the training of the base.
     config.train.steps = 9
     assert not trainings.keys() & {job.id for job in plan(list(scmdm_text.rows(config)), config) if job.verb == "train"}
 
 
-def test_a_checkpoint_takes_the_place_of_the_base():
-    """It is what the base's row measures and what the other rows start from; a judge is another network."""
+def test_checkpoint_replaces_the_base():
+    """The base is measured with the checkpoint and other rows start from it; the judge is another network."""
     config = scmdm_text.get_config("debug")
     config.checkpoint = "/some/weights"
     jobs = plan(list(scmdm_text.rows(config)), config)
@@ -69,32 +69,32 @@ def test_a_checkpoint_takes_the_place_of_the_base():
         trained = [need for need in job.needs.values() if need not in {each.id for each in judge}]
         if job.verb != "train" and job.row != "Held-out text":
             assert bool(trained) == bool(job.config["start"]), job.row
-    # Measurements of the checkpoint itself, and of what was trained from it, are two even where the config is one.
-    same = [
+    # Measurements of the checkpoint and of a model trained from it differ, even with equal configs.
+    continued = [
         dict(row, overrides=row["overrides"] | {"train.steps": 6}) for row in take_rows(config, "MDLM, same tokens")
     ]
-    both = plan([*take_rows(config, BASE), *same], config)
+    both = plan([*take_rows(config, BASE), *continued], config)
     assert len({job.id for job in both if job.verb == "evaluate"}) == 2
 
 
 @pytest.mark.parametrize(
-    ("start", "said"),
+    ("start", "message"),
     [
         ("Nobody", r"start: unknown 'Nobody'; known: 'MDLM', 'SCMDM, lambda 1'"),
         ("wrong", r"start: row 'wrong' starts from itself; name one that starts from nothing"),
     ],
     ids=["unknown", "circle"],
 )
-def test_a_start_that_is_none_is_named(start, said):
+def test_invalid_start_raises(start, message):
     config = scmdm_text.get_config("debug")
     rows = take_rows(config, BASE, FULL)
-    wrong = dict(name="wrong", overrides={"start": start}, verbs=("evaluate",))
-    with pytest.raises(ValueError, match=said) as caught:
-        plan([*rows, wrong], config)
+    invalid = dict(name="wrong", overrides={"start": start}, verbs=("evaluate",))
+    with pytest.raises(ValueError, match=message) as caught:
+        plan([*rows, invalid], config)
     assert "\n" not in str(caught.value)
 
 
-def test_rows_start_one_behind_the_other():
+def test_rows_can_start_from_rows_that_start_from_rows():
     config = scmdm_text.get_config("debug")
     rows = take_rows(config, BASE, FULL)
     last = dict(name="last", overrides=rows[1]["overrides"] | {"start": FULL, "train.steps": 7}, verbs=("evaluate",))
@@ -130,47 +130,47 @@ def bits(tree):
     return jax.tree.map(lambda leaf: np.asarray(leaf).tobytes(), tree)
 
 
-def test_weights_gain_an_adapter_and_lose_it_again(tmp_path):
-    """Base to SCMDM and back is byte for byte the same; the adapter is D x D zeros, and loaded where there is one."""
-    base, told, mesh = network(), network(memory__adapter="linear"), make_mesh()
+def test_adapter_is_added_to_weights_and_removed(tmp_path):
+    """Other weights remain bitwise equal; a new adapter is D x D zeros, and an existing one is loaded."""
+    base, conditioned, mesh = network(), network(memory__adapter="linear"), make_mesh()
     old = random_tree(base.init)
     save_weights(tmp_path / "base", old)
-    grown = load_weights(tmp_path / "base", told.init, mesh, added=("adapter",))
+    grown = load_weights(tmp_path / "base", conditioned.init, mesh, added=("adapter",))
     assert list(grown["adapter"]) == ["linear"] and not np.any(grown["adapter"]["linear"]["kernel"])
     count = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (old, grown)]
     assert count[1] == count[0] + 16 * 16
-    assert jax.tree.structure(grown) == jax.tree.structure(jax.eval_shape(told.init, jax.random.key(0)))
-    kept = {name: part for name, part in grown.items() if name != "adapter"}
-    assert bits(kept) == bits(old)
-    save_weights(tmp_path / "kept", kept)
-    assert bits(load_weights(tmp_path / "kept", base.init, mesh)) == bits(old)
+    assert jax.tree.structure(grown) == jax.tree.structure(jax.eval_shape(conditioned.init, jax.random.key(0)))
+    rest = {name: part for name, part in grown.items() if name != "adapter"}
+    assert bits(rest) == bits(old)
+    save_weights(tmp_path / "rest", rest)
+    assert bits(load_weights(tmp_path / "rest", base.init, mesh)) == bits(old)
 
     trained = grown | {"adapter": {"linear": {"kernel": jnp.ones((16, 16))}}}
-    save_weights(tmp_path / "told", trained)
-    again = load_weights(tmp_path / "told", told.init, mesh, added=("adapter",))
-    assert bits(again) == bits(trained)
+    save_weights(tmp_path / "conditioned", trained)
+    loaded = load_weights(tmp_path / "conditioned", conditioned.init, mesh, added=("adapter",))
+    assert bits(loaded) == bits(trained)
     for kind, start in (("norm_linear", 16 * 17), ("table", 14 * 16), ("concat", 32 * 16)):
         other = load_weights(tmp_path / "base", network(memory__adapter=kind).init, mesh, added=("adapter",))
         assert sum(leaf.size for leaf in jax.tree.leaves(other["adapter"])) == start
 
 
-def test_weights_of_another_network_are_still_refused(tmp_path):
-    base, told, mesh = network(), network(memory__adapter="linear"), make_mesh()
+def test_weights_of_another_network_raise(tmp_path):
+    base, conditioned, mesh = network(), network(memory__adapter="linear"), make_mesh()
     save_weights(tmp_path / "base", random_tree(base.init))
-    save_weights(tmp_path / "told", random_tree(told.init))
+    save_weights(tmp_path / "conditioned", random_tree(conditioned.init))
     missing = random_tree(base.init)
     del missing["head"]
     save_weights(tmp_path / "missing", missing)
     wide = network(memory__adapter="linear", model__hidden=32)
-    for folder, init, added, said in (
-        ("base", told.init, (), r"adapter/linear/kernel is absent"),
+    for folder, init, added, message in (
+        ("base", conditioned.init, (), r"adapter/linear/kernel is absent"),
         ("base", wide.init, ("adapter",), r"has shape .* where the config wants"),
-        ("told", wide.init, ("adapter",), r"has shape .* where the config wants"),
-        ("told", network(memory__adapter="table").init, ("adapter",), r"adapter/table is absent"),
-        ("missing", told.init, ("adapter",), r"head/.* is absent"),
-        ("none", told.init, ("adapter",), r"holds no weights"),
+        ("conditioned", wide.init, ("adapter",), r"has shape .* where the config wants"),
+        ("conditioned", network(memory__adapter="table").init, ("adapter",), r"adapter/table is absent"),
+        ("missing", conditioned.init, ("adapter",), r"head/.* is absent"),
+        ("none", conditioned.init, ("adapter",), r"holds no weights"),
     ):
-        with pytest.raises(ValueError, match=said) as caught:
+        with pytest.raises(ValueError, match=message) as caught:
             load_weights(tmp_path / folder, init, mesh, added=added)
         assert "\n" not in str(caught.value)
 
@@ -178,12 +178,12 @@ def test_weights_of_another_network_are_still_refused(tmp_path):
 # Whole runs.
 
 
-def test_a_small_table_from_its_base_to_its_rows(config, text, fields, capsys):
-    """Base, post-training, three bounds and two samplers; the second time nothing is computed."""
+def test_small_table_from_its_base_to_its_rows(config, text, fields, capsys):
+    """The table has base, post-training, three bounds and two samplers; a second run computes no job."""
     names = (BASE, FULL, f"{FULL}, 4 steps", f"{FULL}, null memory, 4 steps")
     table = table_file(
         TABLE=scmdm_text.TABLE | {"plots": ()},
-        # What a row sets itself is not overwritten, but steps, of which four are enough for all.
+        # Fields of a row have priority, so the number of steps is set here.
         rows=lambda config: [
             dict(row, overrides=row["overrides"] | {"train.steps": fields["train.steps"]})
             for row in take_rows(config, *names)
@@ -191,8 +191,8 @@ def test_a_small_table_from_its_base_to_its_rows(config, text, fields, capsys):
     )
     workdir = text / "runs"
     run.run_table(table, config, workdir, publish=False)
-    said = capsys.readouterr()
-    assert said.err.count(": running (") == 6 and said.err.count("] train ") == 2
+    printed = capsys.readouterr()
+    assert printed.err.count(": running (") == 6 and printed.err.count("] train ") == 2
     results = [json.loads(path.read_text()) for path in (workdir / "jobs").glob("*/result.json")]
     by_name = {(result["verb"], result["row"]): result for result in results}
     scores = by_name["evaluate", FULL]["metrics"]
@@ -201,7 +201,7 @@ def test_a_small_table_from_its_base_to_its_rows(config, text, fields, capsys):
     assert by_name["evaluate", FULL]["estimator"] == passes[1]
     assert scores["nats_per_token"] == scores["bound_continuous_passes_2/nats_per_token"]
     assert by_name["evaluate", BASE]["estimator"] == passes[0]
-    # Four further steps from the base's averaged weights, not from nothing.
+    # Training continues for four steps from the averaged weights of the base.
     trained = by_name["train", FULL]
     assert trained["metrics"]["parameters"] == by_name["train", BASE]["metrics"]["parameters"] + 32 * 32
     assert scores["nats_per_token"] < by_name["evaluate", BASE]["metrics"]["nats_per_token"]
@@ -212,23 +212,23 @@ def test_a_small_table_from_its_base_to_its_rows(config, text, fields, capsys):
     assert capsys.readouterr().err.count(": done before (") == 6
     weights = workdir / "jobs" / trained["job"] / "weights"
 
-    # A trained network may be evaluated as it is, wherever its row would start from.
-    folder = text / "given"
-    given = resolve(config, {"checkpoint": str(weights)}, 0)
-    run.run_row(table, given, "evaluate", FULL, {"checkpoint": str(weights)}, folder)
+    # With a checkpoint a row that starts from another one is evaluated without training.
+    folder = text / "with_checkpoint"
+    with_checkpoint = resolve(config, {"checkpoint": str(weights)}, 0)
+    run.run_row(table, with_checkpoint, "evaluate", FULL, {"checkpoint": str(weights)}, folder)
     jobs = [path.name for path in (folder / "jobs").iterdir()]
     assert len(jobs) == 1 and jobs[0].startswith("evaluate-")
     result = json.loads((folder / "jobs" / jobs[0] / "result.json").read_text())
     assert result["metrics"]["nats_per_token"] == pytest.approx(scores["nats_per_token"], rel=1e-6)
 
 
-def test_a_public_checkpoint_is_trained_on(cli, fields, tmp_path, monkeypatch):
-    """Converted, it is the base of a row that would start from another: no base is trained, no bit is lost."""
+def test_training_starts_from_a_public_checkpoint(cli, fields, tmp_path, monkeypatch):
+    """A converted checkpoint replaces the base of a row, and its weights are bitwise unchanged at the start."""
     monkeypatch.setattr(test_convert, "VOCAB", 258)
     test_convert.mdlm_file(tmp_path / "model.safetensors")
     tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
-    quiet = {name: 0.1 * tensor for name, tensor in tensors.items()}
-    safetensors.numpy.save_file(quiet, tmp_path / "model.safetensors")
+    scaled = {name: 0.1 * tensor for name, tensor in tensors.items()}
+    safetensors.numpy.save_file(scaled, tmp_path / "model.safetensors")
     convert.run("mdlm", str(tmp_path / "model.safetensors"), tmp_path / "public")
     weights = tmp_path / "public" / "weights"
     fields = fields | json.loads((tmp_path / "public" / "config.json").read_text())["overrides"]
@@ -241,19 +241,22 @@ def test_a_public_checkpoint_is_trained_on(cli, fields, tmp_path, monkeypatch):
     result = json.loads((folder / "result.json").read_text())
     assert (result["verb"], result["row"], result["step"]) == ("train", FULL, 2)
 
-    # Before the first step: the public network, bit for bit, whatever it is told.
-    made = resolve(scmdm_text.get_config("debug"), fields, 0)
-    made.memory.adapter = "linear"
-    told, base = families.system(made, 257), families.system(resolve(made, {"memory.adapter": "none"}, 0), 257)
-    grown = load_weights(weights, told.init, make_mesh(), added=("adapter",))
+    # Before the first step the outputs are bitwise those of the public network, with any self-conditioning input.
+    config = resolve(scmdm_text.get_config("debug"), fields, 0)
+    config.memory.adapter = "linear"
+    conditioned, base = (
+        families.system(config, 257),
+        families.system(resolve(config, {"memory.adapter": "none"}, 0), 257),
+    )
+    grown = load_weights(weights, conditioned.init, make_mesh(), added=("adapter",))
     old = load_weights(weights, base.init, make_mesh())
     state = jax.random.randint(jax.random.key(0), (2, 32), 0, 258)
     memory, time = jax.random.normal(jax.random.key(1), (2, 32, test_convert.HIDDEN)), jnp.zeros(2)
     expected = jax.jit(base.denoiser)(old, state, time)
     assert np.abs(expected).max() > 0.1
-    np.testing.assert_array_equal(jax.jit(told.denoiser)(grown, state, time, None, memory), expected)
-    after = load_weights(folder / "weights", told.init, make_mesh())
-    moved = np.abs(after["embedding"] - grown["embedding"]).max()
-    assert 0 < moved < 0.1 and np.any(after["adapter"]["linear"]["kernel"])
+    np.testing.assert_array_equal(jax.jit(conditioned.denoiser)(grown, state, time, None, memory), expected)
+    after = load_weights(folder / "weights", conditioned.init, make_mesh())
+    change = np.abs(after["embedding"] - grown["embedding"]).max()
+    assert 0 < change < 0.1 and np.any(after["adapter"]["linear"]["kernel"])
     with pytest.raises(AssertionError):
         chex.assert_trees_all_equal(after, grown)

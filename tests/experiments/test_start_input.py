@@ -1,4 +1,4 @@
-"""Rows with a memory that start from rows or from a checkpoint: bad input is one line that names the field."""
+"""Errors for rows with self-conditioning that start from rows or from a checkpoint: one line that names the field."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def config(fields):
     return resolve(scmdm_text.get_config("debug"), fields, 0)
 
 
-BAD = {
+INVALID = {
     "adapter": ("evaluate", {"memory.adapter": "gate"}, r"memory\.adapter: unknown 'gate'; known: none, linear"),
     "rows": ("evaluate", {"memory.adapter": "linear", "memory.rows": "some"}, r"memory\.rows: unknown 'some'; known"),
     "rate": ("train", {"memory.adapter": "linear", "memory.rate": 2.0}, r"memory\.rate: must lie in \[0, 1\], not 2"),
@@ -45,28 +45,28 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_bad_fields_are_one_line_that_names_them(config, tmp_path, case):
-    verb, fields, said = BAD[case]
+@pytest.mark.parametrize("case", INVALID)
+def test_invalid_fields_are_one_line_that_names_them(config, tmp_path, case):
+    verb, fields, message = INVALID[case]
     job = Job("job", verb, "row", 0, {}, to_json(resolve(config, fields, 0)))
-    with pytest.raises(ValueError, match=said) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         prepare(job, tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_training_needs_something_to_validate_on(config, tmp_path):
+def test_training_without_validation_data_raises(config, tmp_path):
     (tmp_path / "short.txt").write_text("a line of a text\n" * 6)
     short = {"data.path": str(tmp_path / "short.txt"), "data.document": "file"}
     job = Job("job", "train", "row", 0, {}, to_json(resolve(config, short, 0)))
     with pytest.raises(
         ValueError, match=r"^data\.source: text_files has no 'validation' examples.*data\.length"
-    ) as said:
+    ) as caught:
         prepare(job, tmp_path)
-    assert "\n" not in str(said.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--config.start=Nobody"], "start: unknown 'Nobody'"),
         ([f"--config.start={FULL}"], "start: row 'SCMDM, lambda 1' starts from itself"),
@@ -76,9 +76,9 @@ def test_training_needs_something_to_validate_on(config, tmp_path):
     ],
     ids=["start", "chain", "adapter", "rate", "checkpoint"],
 )
-def test_bad_input_on_the_command_line_is_one_line(cli, fields, words, said):
+def test_errors_on_the_command_line_are_one_line(cli, fields, words, message):
     fields = [f"--config.{name}={value}" for name, value in fields.items()]
     status, out, err = cli("train", DEBUG, f"--row={FULL}", *fields, *words)
     lines = err.strip().splitlines()
     assert (status, out, len(lines)) == (2, "", 1), err
-    assert lines[0].startswith("launch.py: ") and said in lines[0]
+    assert lines[0].startswith("launch.py: ") and message in lines[0]

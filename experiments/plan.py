@@ -53,9 +53,8 @@ HOUSEKEEPING = {"train": ("log_every", "checkpoint_every", "keep"), "data": ("ca
 class Job:
     """One unit of work.
 
-    `needs` holds the ids of the jobs that must be done before, by their role: the weights that training starts from
-    (`start`), the weights to evaluate or sample with (`weights`), the model that scores samples (`scorer`), and the
-    model whose likelihoods are labels (`judge`).
+    `needs` holds the ids of the jobs to run before, by role: weights that training starts from (`start`), weights to
+    evaluate or sample with (`weights`), scorer of samples (`scorer`), and model whose likelihoods are labels (`judge`).
     """
 
     id: str
@@ -88,10 +87,8 @@ def read_config(folder: Path) -> ConfigDict:
     """Config of a completed job; fields that are newer than the job have their defaults."""
 
     def merge(default: dict, stored: dict) -> dict:
-        return default | {
-            key: merge(default[key], value) if isinstance(default.get(key), dict) else value
-            for key, value in stored.items()
-        }
+        nested = {key for key in stored if isinstance(default.get(key), dict)}
+        return default | stored | {key: merge(default[key], stored[key]) for key in nested}
 
     stored = json.loads((folder / "config.json").read_text())
     return ConfigDict(merge(to_json(defaults(stored["table"], stored["variant"])), stored))
@@ -181,8 +178,7 @@ def train_jobs(
 def check_learner(rows: list[dict], row: str, config: ConfigDict) -> None:
     """Raise ValueError for a row with an error predictor that the row does not train.
 
-    This happens when the command line sets the kind, which then applies to all rows, also to those that predictors
-    start from.
+    A kind on the command line causes this, because it applies to all rows, also to those that predictors start from.
     """
     kind = config.predictor.kind
     predictors = [repr(each["name"]) for each in rows if "predictor.kind" in each["overrides"]]

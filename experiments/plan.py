@@ -53,9 +53,8 @@ HOUSEKEEPING = {"train": ("log_every", "checkpoint_every", "keep"), "data": ("ca
 class Job:
     """One unit of work.
 
-    `needs` holds the ids of the jobs that must be done before, by their role: the weights that training starts from
-    (`start`), the weights to evaluate or sample with (`weights`), the model that scores samples (`scorer`), and the
-    model whose likelihoods are labels (`judge`).
+    `needs` holds the ids of the jobs to run before, by role: weights that training starts from (`start`), weights to
+    evaluate or sample with (`weights`), scorer of samples (`scorer`), and model whose likelihoods are labels (`judge`).
     """
 
     id: str
@@ -88,10 +87,8 @@ def read_config(folder: Path) -> ConfigDict:
     """Config of a completed job; fields that are newer than the job have their defaults."""
 
     def merge(default: dict, stored: dict) -> dict:
-        return default | {
-            key: merge(default[key], value) if isinstance(default.get(key), dict) else value
-            for key, value in stored.items()
-        }
+        nested = {key for key in stored if isinstance(default.get(key), dict)}
+        return default | stored | {key: merge(default[key], stored[key]) for key in nested}
 
     stored = json.loads((folder / "config.json").read_text())
     return ConfigDict(merge(to_json(defaults(stored["table"], stored["variant"])), stored))
@@ -144,12 +141,12 @@ def trains(config: ConfigDict) -> bool:
 
 
 def train_jobs(
-    rows: list[dict], table: ConfigDict, row: str, config: ConfigDict, behind: tuple[str, ...] = ()
+    rows: list[dict], table: ConfigDict, row: str, config: ConfigDict, dependents: tuple[str, ...] = ()
 ) -> list[Job]:
     """Training of a row, after the training of the row of the same table that it starts from.
 
     With a checkpoint, training starts from it and no other row is trained. An error predictor that learns from the
-    likelihoods of a row needs the training of that row too. `behind` are the rows that start from this one.
+    likelihoods of a row needs the training of that row too. `dependents` are the rows that start from this one.
 
     Raises:
       ValueError: for rows that start from each other, or a judge that is not autoregressive.
@@ -160,18 +157,18 @@ def train_jobs(
     identity = train_identity(config)
     if config.start and not config.checkpoint:
         base = find_row(rows, config.start, "start")
-        if base["name"] in (*behind, row):
+        if base["name"] in (*dependents, row):
             raise ValueError(f"start: row {base['name']!r} starts from itself; name one that starts from nothing")
         resolved = resolve(table, base["overrides"], config.seed)
-        preceding = train_jobs(rows, table, base["name"], resolved, (*behind, row))
+        preceding = train_jobs(rows, table, base["name"], resolved, (*dependents, row))
         needs["start"] = identity["start"] = preceding[-1].id
     if config.predictor.kind != "none" and config.predictor.labels == "likelihood":
         judge = find_row(rows, config.predictor.judge, "predictor.judge")
         # The checkpoint belongs to the denoiser, not to the judge.
         resolved = resolve(table, judge["overrides"] | {"checkpoint": ""}, config.seeds[0])
-        if judge["name"] in (*behind, row) or not family_of(resolved).CAUSAL:
+        if judge["name"] in (*dependents, row) or not family_of(resolved).CAUSAL:
             raise ValueError(f"predictor.judge: row {judge['name']!r} is not autoregressive; name one that is")
-        preceding += train_jobs(rows, table, judge["name"], resolved, (*behind, row))
+        preceding += train_jobs(rows, table, judge["name"], resolved, (*dependents, row))
         needs["judge"] = identity["judge"] = preceding[-1].id
     # The model names the job, because rows with the same network share it.
     name = f"{config.objective.name}-{config.data.source}"
@@ -181,8 +178,7 @@ def train_jobs(
 def check_learner(rows: list[dict], row: str, config: ConfigDict) -> None:
     """Raise ValueError for a row with an error predictor that the row does not train.
 
-    This happens when the command line sets the kind, which then applies to all rows, also to those that predictors
-    start from.
+    A kind on the command line causes this, because it applies to all rows, also to those that predictors start from.
     """
     kind = config.predictor.kind
     predictors = [repr(each["name"]) for each in rows if "predictor.kind" in each["overrides"]]

@@ -1,4 +1,4 @@
-"""Every config file in every variant: its rows are resolved, planned, and built under eval_shape (law 9)."""
+"""Every config file in every variant: its rows are resolved, planned, and built under eval_shape."""
 
 import importlib
 from functools import partial

@@ -51,7 +51,7 @@ INVALID = {
     "eta": (UNGUIDED, {"sample.policy": "remdm", "sample.remask.eta": 1.5}, "sample.remask.eta: must lie in [0, 1]"),
     "causal gaps": (("sample", "AR"), {"sample.infill": GAP}, "sample.infill: "),
     "wide gaps": (UNGUIDED, {"sample.infill": 31}, "sample.infill: "),
-    "gaps behind a prompt": (UNGUIDED, {"sample.infill": GAP, "sample.prompt": "the"}, "sample.infill: "),
+    "gaps with a prompt": (UNGUIDED, {"sample.infill": GAP, "sample.prompt": "the"}, "sample.infill: "),
     "more gaps than windows": (UNGUIDED, {"sample.infill": GAP, "sample.count": 100_000}, "sample.count: "),
 }
 

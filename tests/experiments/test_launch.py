@@ -115,7 +115,7 @@ def train_words(workdir, *more):
 
 @pytest.mark.slow
 def test_killed_training_continues_to_bitwise_equal_weights(tmp_path):
-    """After SIGKILL the same command continues from the last checkpoint (law 6)."""
+    """After SIGKILL the same command continues from the last checkpoint."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = launch_process(*train_words(whole))
     _, err = process.communicate(timeout=600)

@@ -42,7 +42,7 @@ def test_lines_show_points_errors_and_references(tmp_path, figures, pixels):
     assert [axis.get_major_formatter()(value, 0) for value in (0.2025, 0.3000000001)] == ["0.2025", "0.3"]
 
 
-def test_many_lines_stay_apart_and_their_legend_stands_beside_them(tmp_path, figures, pixels):
+def test_many_lines_are_distinct_and_their_legend_is_outside_the_axes(tmp_path, figures, pixels):
     labels = ["1 digit", *[(f"{digits} digits", target) for digits in (2, 4) for target in ("joint", "marginal")]]
     curves = {label: [(8, 30.0 + number, 1.0)] for number, label in enumerate(labels)}
     references = {f"row {number}": 20.0 + number for number in range(9)}

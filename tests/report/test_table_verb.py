@@ -51,7 +51,7 @@ RESULTS = [
 
 @pytest.mark.parametrize(("variant", "difference"), [("paper", True), ("local", False)])
 def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypatch, capsys, pixels):
-    monkeypatch.setattr(verb, "PUBLISHED", tmp_path / "beside")
+    monkeypatch.setattr(verb, "PUBLISHED", tmp_path / "published")
     config = ConfigDict(dict(table="mine", variant=variant, seeds=(0,), data=dict(path="")))
     text = "\n".join(["one"]) + verb.SEPARATOR + "two" + verb.SEPARATOR + "three"
     folder = tmp_path / "jobs" / "sample-AR"
@@ -74,10 +74,12 @@ def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypat
     for name in ("loss.png", "quality.png"):
         pixels(folder / name)
         assert f"]({name})" in written
-        assert (tmp_path / "beside" / "tables" / f"mine.{variant}.{name}").read_bytes() == (folder / name).read_bytes()
+        assert (tmp_path / "published" / "tables" / f"mine.{variant}.{name}").read_bytes() == (
+            folder / name
+        ).read_bytes()
     samples = (folder / "samples.md").read_text()
     assert "## AR, seed 0" in samples and "one" in samples and "two" in samples and "three" not in samples
-    published = (tmp_path / "beside" / "tables" / f"mine.{variant}.md").read_text()
+    published = (tmp_path / "published" / "tables" / f"mine.{variant}.md").read_text()
     assert f"](mine.{variant}.quality.png)" in published
     assert "17.00" in capsys.readouterr().out
 

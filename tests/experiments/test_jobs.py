@@ -196,7 +196,7 @@ def test_command_line_replaces_the_settings_of_a_row(overrides, steps, monkeypat
 
     def record(jobs, workdir):
         planned.extend(jobs)
-        return [{"verb": job.verb, "row": job.row} for job in jobs]
+        return [{"verb": job.verb, "row": job.row, "job": job.id} for job in jobs]
 
     monkeypatch.setattr(run, "run_jobs", record)
     monkeypatch.setattr(run.table, "describe", lambda row, workdir: row["row"])

@@ -28,15 +28,15 @@ class Comparison(NamedTuple):
     column: Column
     here: float
     committed: float
-    deviations: float | None  # None: fewer than two committed seeds
+    deviations: float | None  # None: without a spread over committed seeds
     limit: float
 
     @property
     def verdict(self) -> str:
         """One of reproduced, differs, or not judged."""
         if self.deviations is None:
-            equal = math.isclose(self.here, self.committed, rel_tol=1e-6)
-            return "reproduced" if equal else "not judged (one committed seed)"
+            equal = math.isclose(self.here, self.committed, rel_tol=1e-6, abs_tol=1e-12)
+            return "reproduced" if equal else "not judged (no spread over committed seeds)"
         return "reproduced" if abs(self.deviations) <= self.limit else "differs"
 
 
@@ -48,9 +48,7 @@ def compare(column: Column, row: str, here: Sequence[float], committed: Sequence
         return Comparison(row, column, *means, None, 0.0)
     scale = statistics.stdev(committed) * math.sqrt(1 / len(committed) + 1 / len(here))
     limit = float(stdtrit(len(committed) - 1, (1 + LEVEL) / 2))
-    # Metrics without any spread, such as counts, are equal or not.
-    deviations = gap / scale if scale else 0.0 if math.isclose(*means, rel_tol=1e-6, abs_tol=1e-12) else math.inf
-    return Comparison(row, column, *means, deviations, limit)
+    return Comparison(row, column, *means, gap / scale if scale else None, limit)
 
 
 def comparisons(columns: list[Column], rows: list[dict], committed: list[dict]) -> list[Comparison]:

@@ -22,9 +22,9 @@ def test_the_difference_is_in_units_of_the_prediction_interval():
     assert compare(COLUMN, "MDLM", [3.3], [1.9, 2.0, 2.1]).verdict == "differs"
 
 
-def test_metrics_without_spread_are_equal_or_not():
+def test_metrics_without_spread_are_equal_or_not_judged():
     assert compare(COLUMN, "MDLM", [9.0], [9.0, 9.0]).verdict == "reproduced"
-    assert compare(COLUMN, "MDLM", [9.5], [9.0, 9.0]).verdict == "differs"
+    assert compare(COLUMN, "MDLM", [9.5], [9.0, 9.0]).verdict.startswith("not judged")
 
 
 def test_one_committed_seed_judges_only_what_is_equal():

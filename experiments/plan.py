@@ -280,10 +280,11 @@ def read_plan(path: Path, index: int | None = None) -> list[Job]:
     jobs = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
-            jobs.append(Job(**json.loads(line)))
-        except (json.JSONDecodeError, TypeError) as error:
-            message = f"jobs: line {number} of {path} is not a job; write it again with `launch.py plan`"
-            raise ValueError(message) from error
+            job = Job(**json.loads(line))
+            job.needs.values()  # plans of earlier versions have a list here
+            jobs.append(job)
+        except (json.JSONDecodeError, TypeError, AttributeError) as error:
+            raise ValueError(f"jobs: line {number} of {path} is not a job; write it with `launch.py plan`") from error
     if index is None:
         return jobs
     if not 0 <= index < len(jobs):

@@ -45,6 +45,14 @@ A job without `result.json` is not finished: give the same command again and it 
 """
 
 
+def check_training(config: ConfigDict, system: families.System) -> None:
+    """Raise ValueError for an objective, settings or an optimizer that do not fit."""
+    if family_of(config).TRAINED:
+        families.objective(config, system)
+    families.settings(config)
+    families.optimizer(config)
+
+
 def check_plan(jobs: list[Job]) -> None:
     """Check all that the configs of jobs say without their data: names, counts, sizes that must divide.
 
@@ -54,17 +62,14 @@ def check_plan(jobs: list[Job]) -> None:
     initialized = set()
     for job in jobs:
         config = ConfigDict(job.config)
-        family = family_of(config)
         try:
             # The vocabulary of the data may differ, on which no check depends.
             system = families.system(config, config.data.vocab_size)
-            if digest(train_identity(config)) not in initialized:
-                initialized.add(digest(train_identity(config)))
+            training = digest(train_identity(config))
+            if training not in initialized:
+                initialized.add(training)
                 jax.eval_shape(system.init, jax.random.key(0))
-            if family.TRAINED:
-                families.objective(config, system)
-            families.settings(config)
-            families.optimizer(config)
+            check_training(config, system)
             if job.verb == "evaluate":
                 for name in families.estimators(config):
                     families.estimate(config, system, name)
@@ -79,10 +84,7 @@ def prepare(job: Job, workdir: Path) -> Run:
       ValueError: naming the first field that is wrong, before anything was computed or written.
     """
     run = build(job, workdir)
-    if run.family.TRAINED:
-        families.objective(run.config, run.system)
-    families.settings(run.config)
-    families.optimizer(run.config)
+    check_training(run.config, run.system)
     VERBS[job.verb].check(run)
     if run.config.checkpoint:
         check_weights(Path(run.config.checkpoint))

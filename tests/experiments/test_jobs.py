@@ -225,7 +225,10 @@ def test_plan_is_read_as_written(config, tmp_path):
     assert read_plan(path) == jobs
 
 
-@pytest.mark.parametrize("line", ["not json", "[1, 2]", "7", '{"id": "x"}', '{"id": 1, "other": 2}', "null"])
+UNNAMED = '{"id": "x", "verb": "train", "row": "x", "seed": 0, "needs": ["y"], "config": {}}'
+
+
+@pytest.mark.parametrize("line", [UNNAMED, "not json", "[1, 2]", "7", '{"id": "x"}', '{"id": 1, "other": 2}', "null"])
 def test_line_that_is_not_a_job_raises(config, line, tmp_path):
     path = tmp_path / "plan.jsonl"
     path.write_text(write_plan(plan(ROWS, config)[:1]) + line + "\n")

@@ -35,7 +35,8 @@ TABLE = dict(
         NOTES + "Nobody publishes these numbers. The error predictor is a head of one block, trained on each "
         "denoiser's own mistakes; with digits a token is suspected whole and its digits are masked one by one. The "
         "number behind a row's name is its budget in evaluations, the predictor's share included. SCMDM has been "
-        "trained on for longer than the others. Prime is trained on its joint objective, whose curve is no likelihood; "
+        "trained on for longer than the others. Prime is trained on its joint objective, whose curve is not a "
+        "likelihood; "
         "its perplexity is that of the valid bound. On bytes P2 fills windows with one symbol, and is left out of the "
         "plots."
     ),

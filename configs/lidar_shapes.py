@@ -11,12 +11,12 @@ import functools
 from configs.recipes.glyphs import BASE, COLUMNS, NOTES, method, prompted, reward_row
 
 PLOTS = (
-    ("time", "the trained model", "seconds_per_prompt", "seconds for the pictures of a prompt"),
-    ("evaluations", "the trained model", "evaluations", "network evaluations a picture, lookahead shared"),
-    ("exact", "exact models", "evaluations", "model evaluations a picture, lookahead shared"),
+    ("time", "the trained model", "seconds_per_prompt", "seconds for the images of a prompt"),
+    ("evaluations", "the trained model", "evaluations", "network evaluations per image, lookahead shared"),
+    ("exact", "exact models", "evaluations", "model evaluations per image, lookahead shared"),
 )
 TABLE = dict(
-    title="Lookahead reward guidance on pictures of glyphs, against its baselines",
+    title="Lookahead reward guidance on images of glyphs, against its baselines",
     columns=COLUMNS,
     published={},
     comparable=(),
@@ -33,7 +33,7 @@ TABLE = dict(
     ),
     notes=NOTES
     + (
-        " Exact models: the model of a prompt is a set of pictures, and the reward the rules themselves, so that these "
+        " Exact models: the model of a prompt is a set of images, and the reward the rules themselves, so that these "
         "rows tell how methods work and not how well a reward is learned."
     ),
 )

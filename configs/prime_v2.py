@@ -49,7 +49,8 @@ TABLE = dict(
         "digits outside the compute-optimal setup, to 51.22, with no published number beside it. What is known of "
         "that setup: 107,000 steps for AR, 245,000 for MDLM, 320,000 for Prime, and Prime's size (24 blocks of 960, "
         "16 heads); not known are the sizes of AR and MDLM, taken to be the same here, and the rest of the recipe, "
-        "taken from prime_text. So `paper` is no exact reproduction. v2 uses no carry-over filter, and neither does "
+        "taken from prime_text. So `paper` is not an exact reproduction. v2 uses no carry-over filter, and neither "
+        "does "
         "`paper`; the other variants do. Rows trained on the bound (marginal) are nobody's but ours."
     ),
 )

@@ -19,7 +19,8 @@ TABLE = dict(
     tolerance=TOLERANCE,
     notes=(
         "The first two columns are OpenWebText's, see prime_text. The MDM-Prime paper prints zero-shot perplexities "
-        "too; those of Prime are exp(joint_ce), which is no perplexity, and its authors have withdrawn the table. The "
+        "too; those of Prime are exp(joint_ce), which is not a perplexity, and its authors have withdrawn the "
+        "table. The "
         "numbers were not found, and corrected ones have not been published, so the cells are empty. AR's and MDLM's "
         "zero-shot figures are those of MDLM's paper (arXiv 2406.07524), as recalled, not checked; 17.54 and 22.98 on "
         "OpenWebText are the MDM-Prime paper's own baselines. Each set is scored on the split that the public MDLM "

@@ -17,19 +17,19 @@ COLUMNS = (
     ("graded", "clauses fulfilled", ".3f"),
     ("reward", "reward", ".3f"),
     ("diversity", "diversity", ".3f"),
-    ("evaluations", "NFE a picture", ".0f"),
+    ("evaluations", "NFE per image", ".0f"),
     ("backward_evaluations", "backward", ".0f"),
     ("reward_evaluations", "rewards", ".1f"),
     ("seconds_per_prompt", "s a prompt", ".3f"),
     ("auc", "AUC of the reward", ".3f"),
 )
 NOTES = (
-    "Overall is the unweighted mean of six tasks' shares of correct pictures, by an exact checker; from, to: its 95 % "
+    "Overall is the unweighted mean of six tasks' shares of correct images, by an exact checker; from, to: its 95 % "
     "bootstrap interval over prompts (the mean over sets of its ends). NFE counts both halves of classifier-free "
-    "guidance, and a prompt's lookahead samples are divided among its pictures; a backward pass comes on top of the "
-    "forward pass that it needs. Seconds are for all pictures of a prompt, measured after compilation, lookahead and "
-    "its rewards included. Diversity is the mean squared difference of two pictures of one prompt, values in [-1, 1]. "
-    "The reward is learned from rendered pictures with Gaussian noise, never from the checker on what is sampled."
+    "guidance, and a prompt's lookahead samples are divided among its images; a backward pass comes on top of the "
+    "forward pass that it needs. Seconds are for all images of a prompt, measured after compilation, lookahead and "
+    "its rewards included. Diversity is the mean squared difference of two images of one prompt, values in [-1, 1]. "
+    "The reward is learned from rendered images with Gaussian noise, never from the checker on what is sampled."
 )
 
 

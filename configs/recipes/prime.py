@@ -53,7 +53,8 @@ TRAINING_STEPS = {"AR": 500, "others": 1400}  # of `local`
 NOTES = (
     "AR's figures are exact, all others upper bounds: MDLM's is bound_continuous, Prime's bound_marginal, the same "
     "integral over digits. joint_ce is the loss of the MDM-Prime paper: it leaves out the total correlation of a "
-    "token's masked digits, falls below the entropy of the data, and is no likelihood; for MDLM it is the bound. The "
+    "token's masked digits, falls below the entropy of the data, and is not a likelihood; for MDLM it is the bound. "
+    "The "
     "32-step bound is that of a sampler with 32 steps which draws whole tokens. NFE counts denoiser evaluations, also "
     "the one that fills what is left after the last step; every row is sampled with the same steps, and the last fill "
     "is a draw for all of them (the paper takes the argmax for one digit). The judge is the AR row. "

@@ -13,7 +13,7 @@ from diffusion.data.tokenizers import Tokenizer
 from diffusion.report import trace as pages
 from diffusion.report.trace import Heading, Symbols
 from diffusion.types import MaskedProcess
-from experiments.families import exact, family_of, masked
+from experiments.families import draws_images, exact, family_of, masked
 from experiments.families.guidance import active_steps, method, path_of
 from experiments.plan import atomic_write
 from experiments.run_context import Run
@@ -35,9 +35,9 @@ def check(config: ConfigDict) -> None:
         raise ValueError("--trace: held-out data have no denoising steps; choose a row that samples a network")
     if family.CAUSAL:
         raise ValueError("--trace: an autoregressive model has no denoising steps; choose a row of a diffusion model")
-    if family is not masked and config.model.net not in ("captioned_unet", "picture_oracle"):
+    if family is not masked and not draws_images(config):
         raise ValueError(
-            f"--trace: shows masked diffusion, and Gaussian diffusion of pictures from prompts, not {config.model.net}"
+            f"--trace: shows masked diffusion, and Gaussian diffusion of images from prompts, not {config.model.net}"
         )
     if family is masked and (options.length or config.data.length) != config.data.length:
         raise ValueError("--trace: shows one window; leave --config.sample.length at 0, which is data.length")

@@ -22,6 +22,7 @@ __all__ = [
     "System",
     "attention",
     "check_domain",
+    "draws_images",
     "estimate",
     "estimators",
     "family_of",
@@ -137,6 +138,11 @@ def family_of(config: ConfigDict) -> Family:
 def is_reward(config: ConfigDict) -> bool:
     """Whether the model is a reward of images."""
     return family_of(config) is scorer
+
+
+def draws_images(config: ConfigDict) -> bool:
+    """Whether the model draws images from prompts by Gaussian diffusion."""
+    return config.model.net in ("captioned_unet", "picture_oracle")
 
 
 def own_sections(config: ConfigDict) -> tuple[str, str]:

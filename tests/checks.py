@@ -1,0 +1,32 @@
+"""Checks that many tests share: errors of one line, and statistics within their errors."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+
+@contextmanager
+def refused(message, error=ValueError):
+    """Expect an error of one line that matches a regular expression."""
+    with pytest.raises(error, match=message) as caught:
+        yield
+    assert "\n" not in str(caught.value)
+
+
+def within(measured, expected, count, tolerance=4):
+    """Return whether the mean of `count` trials is within `tolerance` standard errors of its expectation."""
+    return abs(np.mean(measured) - expected) <= tolerance * np.sqrt(expected * (1 - expected) / count)
+
+
+def deviation(draws, expected):
+    """Return the largest distance of the means of draws [R, N] from their expectations [N], in standard errors."""
+    error = draws.std(axis=0, ddof=1) / np.sqrt(len(draws))
+    return np.max(np.abs(draws.mean(axis=0) - expected) / np.maximum(error, 1e-6))
+
+
+def chi_square(tokens, probs):
+    """Return the chi-square statistic of tokens from these probabilities, in standard deviations above its mean."""
+    expected = probs * np.size(tokens)
+    statistic = ((np.bincount(np.ravel(tokens), minlength=len(probs)) - expected) ** 2 / expected).sum()
+    return (statistic - (len(probs) - 1)) / (2 * (len(probs) - 1)) ** 0.5

@@ -1,0 +1,38 @@
+"""Small languages as denoisers, their marginals, and the language of independent positions that one step draws."""
+
+from functools import reduce
+
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.oracles.enumerable import Enumerable
+
+
+def denoiser_of(denoise):
+    """Return `denoise(noisy, time)` as a denoiser that has no parameters."""
+    return lambda params, noisy, time, cond=None, memory=None, *, keys=None: denoise(noisy, time)
+
+
+def constant(logits, digits=2):
+    """Return a context-free network, with the same logits in every state of tokens of `digits` sub-tokens."""
+    logits = jnp.asarray(logits, jnp.float32)[None, None]
+    return lambda noisy, time: jnp.broadcast_to(logits, (len(noisy), noisy.shape[1] // digits, logits.shape[2]))
+
+
+def marginals(language):
+    """Return p(x^i) of every position, [L, K]."""
+    axes = range(language.length)
+    table = language.table.reshape((language.vocabulary,) * language.length)
+    return [table.sum(axis=tuple(other for other in axes if other != axis)) for axis in axes]
+
+
+def product_of_marginals(language, power=1.0):
+    """Return the language of independent positions x^i from p(x^i)^power."""
+    shares = [marginal**power / np.sum(marginal**power) for marginal in marginals(language)]
+    table = reduce(np.multiply.outer, shares).ravel()
+    return Enumerable(table / table.sum(), language.vocabulary, language.length)
+
+
+def distance(one, other):
+    """Return the total variation between two languages."""
+    return 0.5 * np.abs(one.table - other.table).sum()

@@ -12,9 +12,10 @@ from diffusion.oracles.enumerable import Enumerable, random_language
 from diffusion.oracles.uniform import uniform_posterior
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.uniform import UniformDiffusion
-from diffusion.rng import example_keys
 from diffusion.sampling.ancestral import AncestralSampler, equal_steps
 from diffusion.schedules.masking import Linear
+from tests.languages import denoiser_of, distance, marginals, product_of_marginals
+from tests.weights import keys_of
 
 VOCABULARY, LENGTH, SIZE = 3, 3, 8192
 LANGUAGE = random_language(0, VOCABULARY, LENGTH)
@@ -30,15 +31,7 @@ DENOISERS = {
 @cache
 def compiled(name, final="draw"):
     process, denoise = DENOISERS[name]
-
-    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-        return denoise(noisy, time)
-
-    return jax.jit(partial(AncestralSampler(denoiser, process, final), None))
-
-
-def keys_of(size=SIZE):
-    return example_keys(jax.random.key(0), jnp.arange(size))
+    return jax.jit(partial(AncestralSampler(denoiser_of(denoise), process, final), None))
 
 
 def blank(size=SIZE):
@@ -46,17 +39,15 @@ def blank(size=SIZE):
 
 
 def variation(name, steps, **options):
-    samples = compiled(name)(keys_of(), blank(), equal_steps(Linear(), steps, **options))
+    samples = compiled(name)(keys_of(SIZE), blank(), equal_steps(Linear(), steps, **options))
     return LANGUAGE.total_variation(samples.tokens)
 
 
 @pytest.mark.parametrize("name", ["uniform", "masked"])
 def test_total_variation_falls_to_the_floor_with_steps(name):
     """One step draws the product of marginals; the error is of order 1 / steps."""
-    table = LANGUAGE.table.reshape((VOCABULARY,) * LENGTH)
-    product = np.einsum("i,j,k->ijk", *(table.sum(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))))
     variations = [variation(name, steps) for steps in (1, 4, 64)]
-    assert variations[0] == pytest.approx(0.5 * np.abs(product - table).sum(), abs=2 * FLOOR)
+    assert variations[0] == pytest.approx(distance(LANGUAGE, product_of_marginals(LANGUAGE)), abs=2 * FLOOR)
     assert variations[0] > 1.5 * variations[1] > 3 * variations[2]
     assert variations[2] < 1.6 * FLOOR
 
@@ -71,15 +62,15 @@ def test_the_last_step_may_begin_above_time_0():
     assert variation("uniform", 64, end=1e-3) < 1.6 * FLOOR
     # A draw of the prediction itself would forget that token: it is the leave-one-out posterior.
     rows, time = equal_steps(Linear(), 64, end=1e-3), jnp.full(SIZE, 1e-3)
-    state = compiled("uniform")(keys_of(), blank(), jax.tree.map(lambda column: column[:-1], rows)).tokens
-    assert LANGUAGE.total_variation(draw_two_stage(keys_of(), DENOISERS["uniform"][1](state, time))) > 10 * FLOOR
+    state = compiled("uniform")(keys_of(SIZE), blank(), jax.tree.map(lambda column: column[:-1], rows)).tokens
+    assert LANGUAGE.total_variation(draw_two_stage(keys_of(SIZE), DENOISERS["uniform"][1](state, time))) > 10 * FLOOR
     rows = equal_steps(Linear(), 4, end=0.1)
     assert len(rows.index) == 5 and rows.level[-1] == pytest.approx(0.1) and rows.next_level[-1] == 0
 
 
 def test_prompts_never_change_and_condition_the_rest():
     prompt = blank().at[:, 1].set(2)
-    tokens = np.asarray(compiled("uniform")(keys_of(), prompt, equal_steps(Linear(), 64)).tokens)
+    tokens = np.asarray(compiled("uniform")(keys_of(SIZE), prompt, equal_steps(Linear(), 64)).tokens)
     assert (tokens[:, 1] == 2).all()
     conditional = LANGUAGE.table.reshape((VOCABULARY,) * LENGTH)[:, 2, :]
     rest = Enumerable(conditional.ravel() / conditional.sum(), VOCABULARY, 2)
@@ -107,8 +98,7 @@ def test_nothing_moves_between_host_and_device():
 def test_argmax_ends_in_the_likeliest_tokens():
     """With one step from pure noise that is the likeliest token of each position."""
     tokens = np.asarray(compiled("uniform", "argmax")(keys_of(16), blank(16), equal_steps(Linear(), 1)).tokens)
-    table = LANGUAGE.table.reshape((VOCABULARY,) * LENGTH)
-    best = [table.sum(axis=axes).argmax() for axes in ((1, 2), (0, 2), (0, 1))]
+    best = [marginal.argmax() for marginal in marginals(LANGUAGE)]
     np.testing.assert_array_equal(tokens, np.broadcast_to(best, tokens.shape))
 
 

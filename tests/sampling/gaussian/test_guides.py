@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.processes.gaussian import GaussianDiffusion
-from diffusion.rng import example_keys
 from diffusion.sampling.gaussian import guides, solvers
 from diffusion.sampling.gaussian.sampler import guided, network, sample_gaussian
 from diffusion.schedules.gaussian import ScaledLinear
+from tests.weights import keys_of
 
 PATH = solvers.leading(ScaledLinear(), 4)
 GRID = solvers.gaussian_grid(PATH, solvers.ddim(1.0), solvers.every(4, 2))
@@ -22,10 +22,6 @@ def row(step):
 def linear(x, row, cond):
     """Return a clean estimate that is linear in the state and in the conditioning."""
     return 0.5 * x + cond, cond
-
-
-def keys_of(size):
-    return example_keys(jax.random.key(0), jnp.arange(size))
 
 
 def test_classifier_free_guidance_extrapolates():
@@ -72,8 +68,7 @@ def test_conditioning_ascends_by_unit_steps_and_keeps_its_value():
     np.testing.assert_array_equal(predict(X, row(1), after)[1], after)
     np.testing.assert_allclose(predict(X, row(2), after)[1], [[0.12, 0.16]] * 2, rtol=1e-5)
 
-
-def test_conditioning_does_not_change_without_a_gradient():
+    # Without a gradient it does not change.
     predict = guides.condition_ascent(lambda clean: jnp.zeros(len(clean)), 0.1)(linear)
     np.testing.assert_array_equal(predict(X, row(0), jnp.ones((2, 2)))[1], jnp.ones((2, 2)))
 

@@ -7,11 +7,11 @@ import pytest
 
 from diffusion.oracles import mixture as oracle
 from diffusion.processes.gaussian import to_clean
-from diffusion.rng import example_keys
 from diffusion.sampling.gaussian import lidar, solvers
 from diffusion.sampling.gaussian.lidar import Lookahead, lookahead_guide
 from diffusion.sampling.gaussian.sampler import guided, sample_gaussian
 from diffusion.schedules.gaussian import ScaledLinear
+from tests.weights import keys_of
 
 # Samples, rewards, x, alpha, sigma^2; weights without rewards; weights, R and gradient by strength.
 EXAMPLES = {
@@ -37,50 +37,46 @@ LINEAR = oracle.Linear(jnp.ones(1))
 
 
 def example(name):
+    """Return lookahead samples, a point (x, alpha, sigma), and the expected weights."""
     (samples, rewards, x, alpha, variance), *rest = EXAMPLES[name]
-    return (jnp.array(samples), jnp.array(rewards), jnp.array([x]), alpha, variance**0.5), *rest
+    return Lookahead(jnp.array(samples), jnp.array(rewards)), (jnp.array([x]), alpha, variance**0.5), *rest
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_worked_examples(name):
-    (samples, rewards, x, alpha, sigma), plain, strengths = example(name)
+    ahead, point, plain, strengths = example(name)
+    _, alpha, sigma = point
     for strength, (tilted, value, slope) in strengths.items():
-        with_reward, without = lidar.particle_weights(lidar.Lookahead(samples, rewards), strength, x, alpha, sigma)
+        with_reward, without = lidar.particle_weights(ahead, strength, *point)
         np.testing.assert_allclose(without[0], plain, atol=1e-6)
         np.testing.assert_allclose(with_reward[0], tilted, atol=1e-6)
-        assert float(
-            lidar.future_reward(lidar.Lookahead(samples, rewards), strength, x, alpha, sigma)[0]
-        ) == pytest.approx(value, rel=1e-5)
-        moved = lidar.shift(lidar.Lookahead(samples, rewards), strength, x, alpha, sigma)
-        np.testing.assert_allclose(alpha / sigma**2 * moved[0], slope, atol=2e-6)
+        assert float(lidar.future_reward(ahead, strength, *point)[0]) == pytest.approx(value, rel=1e-5)
+        np.testing.assert_allclose(alpha / sigma**2 * lidar.shift(ahead, strength, *point)[0], slope, atol=2e-6)
 
 
 def test_the_guide_is_the_gradient_of_the_future_reward():
-    (samples, rewards, x, alpha, sigma), *_ = example("two dimensions")
-    slope = jax.grad(lambda x: jnp.sum(lidar.future_reward(lidar.Lookahead(samples, rewards), 3.0, x, alpha, sigma)))(x)
-    moved = lidar.shift(lidar.Lookahead(samples, rewards), 3.0, x, alpha, sigma)
+    ahead, (x, alpha, sigma), *_ = example("two dimensions")
+    slope = jax.grad(lambda x: jnp.sum(lidar.future_reward(ahead, 3.0, x, alpha, sigma)))(x)
+    moved = lidar.shift(ahead, 3.0, x, alpha, sigma)
     np.testing.assert_allclose(alpha / sigma**2 * moved, slope, atol=1e-5)
 
 
 def test_symmetries():
-    (samples, rewards, x, alpha, sigma), *_ = example("two dimensions")
-    base = lidar.shift(lidar.Lookahead(samples, rewards), 3.0, x, alpha, sigma)
+    ahead, (x, *levels), *_ = example("two dimensions")
+    samples, rewards = ahead
+    base = lidar.shift(ahead, 3.0, x, *levels)
     order, offset = jnp.array([2, 0, 1]), jnp.array([[0.7, -0.3]])
-    for result in (
-        lidar.shift(lidar.Lookahead(samples[order], rewards[order]), 3.0, x, alpha, sigma),
-        lidar.shift(lidar.Lookahead(samples, rewards + 5), 3.0, x, alpha, sigma),
-        lidar.shift(lidar.Lookahead(jnp.tile(samples, (2, 1)), jnp.tile(rewards, 2)), 3.0, x, alpha, sigma),
-        lidar.shift(lidar.Lookahead(samples + offset, rewards), 3.0, x + alpha * offset, alpha, sigma),
+    for changed, point in (
+        (Lookahead(samples[order], rewards[order]), x),
+        (Lookahead(samples, rewards + 5), x),
+        (Lookahead(jnp.tile(samples, (2, 1)), jnp.tile(rewards, 2)), x),
+        (Lookahead(samples + offset, rewards), x + levels[0] * offset),
     ):
-        np.testing.assert_allclose(result, base, atol=3e-6)
-    with_reward, without = lidar.particle_weights(lidar.Lookahead(samples, rewards), 3.0, x, alpha, sigma)
+        np.testing.assert_allclose(lidar.shift(changed, 3.0, point, *levels), base, atol=3e-6)
+    with_reward, without = lidar.particle_weights(ahead, 3.0, x, *levels)
     variation = 0.5 * jnp.sum(jnp.abs(with_reward - without))
     diameter = jnp.max(jnp.linalg.norm(samples[:, None] - samples[None], axis=-1))
     assert float(jnp.linalg.norm(base)) <= float(variation * diameter) + 1e-6
-
-
-def keys_of(size, seed=0):
-    return example_keys(jax.random.key(seed), jnp.arange(size))
 
 
 def exact(x, row, carry):
@@ -158,9 +154,9 @@ def test_the_guide_converges_to_the_exact_tilted_score():
 
     def errors(key, count):
         samples = oracle.draw(key, MIXTURE, count)
-        rewards = LINEAR(samples)
-        result = lidar.shift(lidar.Lookahead(samples, rewards), 1.0, points, alpha, sigma) * alpha / sigma**2
-        return lidar.future_reward(lidar.Lookahead(samples, rewards), 1.0, points, alpha, sigma) - value, result - slope
+        ahead = Lookahead(samples, LINEAR(samples))
+        result = lidar.shift(ahead, 1.0, points, alpha, sigma) * alpha / sigma**2
+        return lidar.future_reward(ahead, 1.0, points, alpha, sigma) - value, result - slope
 
     counts, errors_by_count = (100, 1000, 10_000), []
     for count in counts:

@@ -1,22 +1,16 @@
 """Solvers compared with worked examples, exact flows, and the moments of a Gaussian mixture."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from diffusion.oracles import mixture as oracle
-from diffusion.rng import example_keys
 from diffusion.sampling.gaussian import solvers
 from diffusion.sampling.gaussian.sampler import sample_gaussian
 from diffusion.schedules.gaussian import CosineSignal, ScaledLinear, SigmaIsTime, SquareRootChain
+from tests.weights import keys_of
 
 STABLE = ScaledLinear()
-GAUSSIAN = oracle.mixture([1.0], [0.5], [0.64])
-
-
-def keys_of(size, seed=0):
-    return example_keys(jax.random.key(seed), jnp.arange(size))
 
 
 def exact(mixture):
@@ -37,26 +31,17 @@ def gaussian_clean(x, alpha, sigma):
     return (sigma**2 * 0.5 + alpha * 0.64 * x) / (alpha**2 * 0.64 + sigma**2)
 
 
-@pytest.mark.parametrize(
-    ("steps", "expected"),
-    [
-        ("3", 0.96110758),
-        ("5", 1.10519447),
-        ("8", 1.18639456),
-        ("10", 1.21005183),
-        ("20", 1.24798308),
-        ("50", 1.26405805),
-    ],
-)
-def test_dpm_solver_follows_the_published_numbers(steps, expected):
-    result = walk(solvers.linspace(STABLE, int(steps)), solvers.dpm_solver, gaussian_clean)
-    assert result == pytest.approx(expected, abs=2e-8)
+DPM_SOLVER = {3: 0.96110758, 5: 1.10519447, 8: 1.18639456, 10: 1.21005183, 20: 1.24798308, 50: 1.26405805}
+DDIM = {50: 1.24677562, 100: 1.25991134}
 
 
-def test_ddim_follows_the_published_numbers():
-    for steps, expected in ((50, 1.24677562), (100, 1.25991134)):
-        result = walk(solvers.leading(STABLE, steps), solvers.ddim(0.0), gaussian_clean)
-        assert result == pytest.approx(expected, abs=2e-8)
+def test_solvers_follow_the_published_numbers():
+    for path, solver, published in (
+        (solvers.linspace, solvers.dpm_solver, DPM_SOLVER),
+        (solvers.leading, solvers.ddim(0.0), DDIM),
+    ):
+        for steps, expected in published.items():
+            assert walk(path(STABLE, steps), solver, gaussian_clean) == pytest.approx(expected, abs=2e-8)
 
 
 def test_deterministic_solvers_converge_to_the_exact_flow():
@@ -89,13 +74,10 @@ def test_grids_of_indices():
         np.testing.assert_array_equal(np.diff(solvers.mask_until(path, 0.201)) > 0, np.arange(steps - 1) == count - 1)
 
 
-def test_the_variance_of_the_last_ancestral_step():
+def test_the_ancestral_posterior():
+    """Coefficients of the clean data and the state, and the variance, for five steps of the square-root chain."""
     table = solvers.ddim(1.0)(solvers.leading(STABLE, 100))
     assert table.noise[-1] ** 2 == pytest.approx(4.2635e-4, rel=1e-4)
-
-
-def test_the_ancestral_posterior_of_the_square_root_chain():
-    """Coefficients of the clean data and the state, and the variance, for five steps of the chain."""
     chain = SquareRootChain()
     path = solvers.at_indices(chain, np.linspace(0, 1999, 5).round()[::-1], (1.0, 0.0))
     np.testing.assert_allclose(

@@ -5,18 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.rng import example_keys
 from diffusion.sampling.gaussian import solvers
 from diffusion.sampling.gaussian.steering import ParticleWeights, Steering, best, effective_size
 from diffusion.schedules.gaussian import ScaledLinear
+from tests.weights import keys_of
 
 GRID = solvers.gaussian_grid(
     solvers.leading(ScaledLinear(), 10), solvers.ddim(1.0), resampled=solvers.steering_mask(10)
 )
-
-
-def keys_of(size, seed=0):
-    return example_keys(jax.random.key(seed), jnp.arange(size))
 
 
 def row(step):
@@ -89,15 +85,10 @@ def test_equal_rewards_resample_uniformly_and_a_large_strength_selects_the_best(
     assert np.mean(np.asarray(moved[:, 0]).astype(int) % 4 == 1) > 0.98
 
 
-def test_other_steps_do_not_resample():
+def test_other_steps_do_not_resample_nor_equal_weights_in_the_last_step_and_when_adaptive():
+    x = jnp.arange(4.0)[:, None]
     steering = Steering(first_value, 2)
-    x = jnp.arange(4.0)[:, None]
-    result = steering(keys_of(4), x, x, None, steering.init(4), row(3))
-    np.testing.assert_array_equal(result[0], x)
-
-
-def test_equal_weights_are_not_resampled_in_the_last_step_and_when_adaptive():
-    x = jnp.arange(4.0)[:, None]
+    np.testing.assert_array_equal(steering(keys_of(4), x, x, None, steering.init(4), row(3))[0], x)
     even = Steering(lambda clean, carry: jnp.full(len(clean), 0.7), 4)
     result = even(keys_of(4), x, x, None, even.init(4), row(9))
     np.testing.assert_array_equal(result[0], x)

@@ -6,26 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.base import defaults
-from configs.recipes.small import tiny
-from diffusion.rng import example_keys
 from experiments import families
-from experiments.plan import resolve
-from tests.weights import randomized
+from tests.small_configs import small_config
+from tests.weights import keys_of, randomized
 
 MASK, LENGTH, SIZE, STEPS = 7, 6, 2, 12
 
 
-def keys_of(size, seed=0):
-    return example_keys(jax.random.key(seed), jnp.arange(size))
-
-
 def config_of(**overrides):
-    config = tiny(defaults("test", "debug"))
-    config.model.update(hidden=16, blocks=1, heads=2, cond_dim=8)
-    config.data.length, config.memory.adapter = LENGTH, "linear"
-    config.sample.update(steps=STEPS, final="draw")
-    return resolve(config, {name.replace("__", "."): value for name, value in overrides.items()}, 0)
+    fields = dict(data__length=LENGTH, memory__adapter="linear", sample__steps=STEPS, sample__final="draw")
+    return small_config(**fields | overrides)
 
 
 SYSTEM = families.system(config_of(), MASK)
@@ -33,7 +23,6 @@ PARAMS = randomized(SYSTEM.init, scale=0.3)
 # The adapter is scaled up, so that the self-conditioning input changes the samples.
 PARAMS["adapter"] = jax.tree.map(lambda leaf: 5 * leaf, PARAMS["adapter"])
 ZERO = PARAMS | {"adapter": jax.tree.map(jnp.zeros_like, PARAMS["adapter"])}
-BLANK = jnp.full((SIZE, LENGTH), MASK)
 
 
 def record(records, *arrays):

@@ -6,32 +6,24 @@ import numpy as np
 import pytest
 
 from diffusion.categorical import draw_two_stage
-from diffusion.rng import example_keys, uniform
+from diffusion.rng import uniform
 from diffusion.sampling.masked.draw import Draw, nucleus_set
+from tests.checks import chi_square
+from tests.weights import keys_of
 
 ONE = jnp.ones(())
-
-
-def keys(count, seed=0):
-    return example_keys(jax.random.key(seed), jnp.arange(count))
 
 
 @pytest.mark.parametrize("classes", [2, 5, 37])
 def test_two_stage_draw_has_the_softmax_distribution(classes):
     logits = 2 * jax.random.normal(jax.random.key(3), (classes,))
-    draws = 40_000
-    tokens = jax.jit(draw_two_stage)(keys(4), jnp.broadcast_to(logits, (4, draws // 4, classes)))
-    expected = np.asarray(jax.nn.softmax(logits)) * draws
-    counts = np.bincount(np.ravel(tokens), minlength=classes)
-    statistic = ((counts - expected) ** 2 / expected).sum()
-    # Five standard deviations of a chi-square with `classes - 1` degrees of freedom.
-    assert statistic < (classes - 1) + 5 * (2 * (classes - 1)) ** 0.5
-    assert counts.sum() == draws
+    tokens = jax.jit(draw_two_stage)(keys_of(4), jnp.broadcast_to(logits, (4, 10_000, classes)))
+    assert tokens.shape == (4, 10_000) and chi_square(tokens, np.asarray(jax.nn.softmax(logits))) < 5
 
 
 def test_classes_outside_the_vocabulary_are_never_drawn():
     logits = jnp.zeros((2, 500, 9)).at[..., 6:].set(50.0)
-    proposal = Draw(6)(keys(2), logits, None, ONE, ONE)
+    proposal = Draw(6)(keys_of(2), logits, None, ONE, ONE)
     assert proposal.tokens.max() < 6
     np.testing.assert_allclose(proposal.log_prob, np.log(1 / 6), rtol=1e-5)
 
@@ -53,7 +45,7 @@ def test_nucleus_sets(probs, rule, expected):
 def test_nucleus_draws_only_from_the_set_and_reports_the_network_probability():
     logits = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
     proposal = Draw(4, nucleus="inclusive")(
-        keys(2), jnp.broadcast_to(logits, (2, 2000, 4)), None, ONE, jnp.float32(0.9)
+        keys_of(2), jnp.broadcast_to(logits, (2, 2000, 4)), None, ONE, jnp.float32(0.9)
     )
     share = float((proposal.tokens == 0).mean())
     assert set(np.unique(proposal.tokens)) == {0, 1}
@@ -63,13 +55,13 @@ def test_nucleus_draws_only_from_the_set_and_reports_the_network_probability():
 
 def test_temperature_zero_is_greedy():
     logits = jnp.broadcast_to(jnp.array([0.1, 0.3, 0.2]), (1, 50, 3))
-    assert (Draw(3)(keys(1), logits, None, jnp.zeros(()), ONE).tokens == 1).all()
+    assert (Draw(3)(keys_of(1), logits, None, jnp.zeros(()), ONE).tokens == 1).all()
 
 
 def test_low_precision_rule_is_the_formula_of_the_public_code():
     logits = jax.random.normal(jax.random.key(5), (2, 7, 6))
-    proposal = Draw(6, precision="mdlm_float32")(keys(2, 1), logits, None, ONE, ONE)
-    noise = np.asarray(uniform(keys(2, 1), (7, 6)))
+    proposal = Draw(6, precision="mdlm_float32")(keys_of(2, 1), logits, None, ONE, ONE)
+    noise = np.asarray(uniform(keys_of(2, 1), (7, 6)))
     scores = np.asarray(jax.nn.softmax(logits)) / (1e-10 - np.log(noise + np.float32(1e-10)))
     np.testing.assert_array_equal(proposal.tokens, scores.argmax(-1))
     np.testing.assert_allclose(proposal.race, scores.max(-1), rtol=1e-5)

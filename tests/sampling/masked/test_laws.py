@@ -12,7 +12,6 @@ from jax.sharding import PartitionSpec as P
 from diffusion.oracles.enumerable import Enumerable, random_language
 from diffusion.oracles.markov import random_chain
 from diffusion.processes.masking import MaskedDiffusion
-from diffusion.rng import example_keys
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import grid
 from diffusion.sampling.masked.policies import Policy, ancestral_step, confidence_step, first_hitting, random_order_step
@@ -20,6 +19,8 @@ from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.sampling.sequences.autoregressive import AutoregressiveSampler
 from diffusion.schedules.masking import Cosine, Linear, LogLinear
 from diffusion.train.mesh import make_mesh
+from tests.languages import denoiser_of, distance, product_of_marginals
+from tests.weights import keys_of
 
 VOCABULARY, LENGTH, SIZE = 3, 4, 16_384
 MASK = VOCABULARY
@@ -33,16 +34,11 @@ POLICIES = {
 }
 
 
-def denoiser_of(language):
-    """Return the exact posterior of a language as a denoiser."""
-    return lambda params, noisy, time, cond=None, memory=None, *, keys=None: language.denoise(noisy, time)
-
-
 @cache
 def compiled(policy, steps, language=LANGUAGE):
     """Return `run(keys, prompt, temperature=1.0)`, compiled once per number of steps."""
     process = MaskedDiffusion(language.vocabulary, Linear())
-    sampler = MaskedSampler(denoiser_of(language), process, POLICIES[policy], Draw(language.vocabulary), "none")
+    sampler = MaskedSampler(denoiser_of(language.denoise), process, POLICIES[policy], Draw(language.vocabulary), "none")
     run = jax.jit(partial(sampler, None))
 
     def call(keys, prompt, temperature=1.0):
@@ -52,27 +48,13 @@ def compiled(policy, steps, language=LANGUAGE):
     return call
 
 
-def keys_of(size=SIZE, seed=0):
-    return example_keys(jax.random.key(seed), jnp.arange(size))
+def drawn(policy, steps, seed=0):
+    """Return samples of the language without a prompt."""
+    return compiled(policy, steps)(keys_of(SIZE, seed), blank())
 
 
 def blank(size=SIZE, length=LENGTH):
     return jnp.full((size, length), MASK, jnp.int32)
-
-
-def product_of_marginals(language, power=1.0):
-    """Return the distribution of one step, with independent positions x^i drawn from p(x^i)^power."""
-    table = language.table.reshape((language.vocabulary,) * language.length)
-    product = np.ones(())
-    for position in range(language.length):
-        marginal = table.sum(axis=tuple(axis for axis in range(language.length) if axis != position)) ** power
-        product = product[..., None] * marginal / marginal.sum()
-    return Enumerable(product.ravel() / product.sum(), language.vocabulary, language.length)
-
-
-def distance(language, other):
-    """Return the total variation between two languages."""
-    return 0.5 * np.abs(language.table - other.table).sum()
 
 
 PRODUCT = product_of_marginals(LANGUAGE)
@@ -83,15 +65,11 @@ def at_the_floor(variation, floor=FLOOR):
     return 0.7 * floor < variation < 1.3 * floor
 
 
-def test_the_product_of_marginals_is_far_from_the_language():
-    """The difference is 0.47, and the sampling noise 0.02."""
-    assert FLOOR < 0.025
-    assert distance(LANGUAGE, PRODUCT) > 15 * FLOOR
-
-
 @pytest.mark.parametrize("policy", ["ancestral", "random_order", "confidence"])
 def test_one_step_draws_the_product_of_marginals(policy):
-    tokens = compiled(policy, 1)(keys_of(), blank())
+    """It differs from the language by 0.47, and the sampling noise is 0.02."""
+    assert FLOOR < 0.025 and distance(LANGUAGE, PRODUCT) > 15 * FLOOR
+    tokens = drawn(policy, 1)
     assert at_the_floor(PRODUCT.total_variation(tokens), PRODUCT.total_variation_floor(SIZE))
     assert abs(LANGUAGE.total_variation(tokens) - distance(LANGUAGE, PRODUCT)) < FLOOR
 
@@ -99,27 +77,20 @@ def test_one_step_draws_the_product_of_marginals(policy):
 @pytest.mark.parametrize("policy", ["random_order", "first_hitting"])
 def test_one_position_per_step_in_random_order_is_exact(policy):
     """Law 3 without an error term."""
-    assert at_the_floor(LANGUAGE.total_variation(compiled(policy, LENGTH)(keys_of(seed=1), blank())))
+    assert at_the_floor(LANGUAGE.total_variation(drawn(policy, LENGTH, seed=1)))
 
 
 def test_total_variation_of_the_ancestral_sampler_falls_to_the_floor():
     """Law 3; the error is of order 1 / steps, the probability that one step reveals two positions."""
-    variations = [
-        LANGUAGE.total_variation(compiled("ancestral", steps)(keys_of(seed=2), blank())) for steps in (1, 4, 16, 64)
-    ]
+    variations = [LANGUAGE.total_variation(drawn("ancestral", steps, seed=2)) for steps in (1, 4, 16, 64)]
     assert variations[0] > 1.5 * variations[1] > 3 * variations[2]
     assert variations[2] > 1.3 * FLOOR
     assert at_the_floor(variations[3])
 
 
-def test_total_variation_of_random_order_falls_with_steps():
-    variations = [LANGUAGE.total_variation(compiled("random_order", steps)(keys_of(), blank())) for steps in (1, 2, 4)]
-    assert variations[0] > 1.3 * variations[1] > 2.6 * variations[2]
-
-
 def test_confidence_decoding_does_not_preserve_the_distribution():
     """The order of positions depends on the drawn tokens."""
-    assert LANGUAGE.total_variation(compiled("confidence", LENGTH)(keys_of(), blank())) > 5 * FLOOR
+    assert LANGUAGE.total_variation(drawn("confidence", LENGTH)) > 5 * FLOOR
 
 
 def oracle_autoregressive(language, draw):
@@ -161,7 +132,7 @@ def test_infilling_draws_from_the_exact_conditional(policy):
     """With positions 1 and 2 in the prompt, samples follow p(x^0, x^3 | x^1, x^2)."""
     known = (2, 0)
     prompt = blank().at[:, 1].set(known[0]).at[:, 2].set(known[1])
-    tokens = np.asarray(compiled(policy, 64 if policy == "ancestral" else LENGTH)(keys_of(seed=3), prompt))
+    tokens = np.asarray(compiled(policy, 64 if policy == "ancestral" else LENGTH)(keys_of(SIZE, seed=3), prompt))
     assert (tokens[:, 1] == known[0]).all() and (tokens[:, 2] == known[1]).all()
     conditional = LANGUAGE.table.reshape((VOCABULARY,) * LENGTH)[:, known[0], known[1], :]
     rest = Enumerable(conditional.ravel() / conditional.sum(), VOCABULARY, 2)
@@ -174,7 +145,7 @@ def test_infilling_draws_from_the_exact_conditional(policy):
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_temperature_is_a_power_of_the_probabilities(temperature):
-    tokens = compiled("ancestral", 1)(keys_of(), blank(), temperature)
+    tokens = compiled("ancestral", 1)(keys_of(SIZE), blank(), temperature)
     product = product_of_marginals(LANGUAGE, 1 / temperature)
     assert at_the_floor(product.total_variation(tokens), product.total_variation_floor(SIZE))
     assert distance(product, PRODUCT) > 4 * FLOOR
@@ -244,17 +215,16 @@ def test_samples_are_the_same_on_eight_devices(policy):
     """Law 7, with keys and prompts sharded over ("data", "fsdp")."""
     mesh = make_mesh(2, 4, 1)
     rows = NamedSharding(mesh, P(("data", "fsdp")))
-    run = compiled(policy, LENGTH)
-    alone = run(keys_of(), blank())[:64]
-    spread = run(*jax.device_put((keys_of(64), blank(64)), rows))
+    alone = drawn(policy, LENGTH)[:64]
+    spread = compiled(policy, LENGTH)(*jax.device_put((keys_of(64), blank(64)), rows))
     assert len(spread.sharding.device_set) == 8 and spread.sharding.shard_shape(spread.shape) == (8, LENGTH)
     np.testing.assert_array_equal(alone, spread)
 
 
 def test_compiled_sampler_has_no_transfer_between_host_and_device():
     """Law 8."""
-    sampler = MaskedSampler(denoiser_of(LANGUAGE), MaskedDiffusion(MASK, Linear()), POLICIES["ancestral"], Draw(MASK))
-    run = jax.jit(partial(sampler, None))
+    denoiser, process = denoiser_of(LANGUAGE.denoise), MaskedDiffusion(MASK, Linear())
+    run = jax.jit(partial(MaskedSampler(denoiser, process, POLICIES["ancestral"], Draw(MASK)), None))
     inputs = keys_of(8), blank(8), grid(Linear(), LENGTH, LENGTH)
     before = run(*inputs).tokens
     with jax.transfer_guard("disallow"):

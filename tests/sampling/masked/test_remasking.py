@@ -7,7 +7,6 @@ import pytest
 
 from diffusion.oracles.enumerable import random_language
 from diffusion.processes.masking import MaskedDiffusion
-from diffusion.rng import example_keys
 from diffusion.sampling.masked import remasking
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import Window, grid
@@ -15,6 +14,8 @@ from diffusion.sampling.masked.policies import Policy, StepInputs, ancestral_ste
 from diffusion.sampling.masked.remasking import StepAlphas
 from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.schedules.masking import Cosine, Linear, LogLinear, Loop
+from tests.languages import denoiser_of
+from tests.weights import keys_of
 
 VOCABULARY, LENGTH, SIZE = 3, 4, 16_384
 LANGUAGE = random_language(0, VOCABULARY, LENGTH)
@@ -32,10 +33,6 @@ def at(alpha, next_alpha, window=True):
     return StepAlphas(*(np.array([value]) for value in (alpha, next_alpha, window)))
 
 
-def keys_of(size=SIZE, seed=0):
-    return example_keys(jax.random.key(seed), jnp.arange(size))
-
-
 @pytest.mark.parametrize(("sigma", "unmask"), [(0.0, 0.2), (0.1, 0.3), (0.4, 0.6), (0.8, 1.0)])
 def test_the_posterior_by_hand(sigma, unmask):
     """From alpha 0.5 to 0.6: a_t (1 - sigma) + (1 - a_t) unmask = a_s for every sigma."""
@@ -51,40 +48,18 @@ def test_the_posterior_by_hand(sigma, unmask):
         (remasking.cap(0.008), 0.995, 0.9961, 0.0039196),
         (remasking.rescale(0.015), 0.5, 0.6, 0.012),
         (remasking.cap(0.02), 0.0, 0.1, 0.02),
+        # The plateau of the loop, where 0.9 x 0.02 of the positions are masked and 0.1 x 0.18 revealed.
+        (remasking.cap(0.02), 0.9, 0.9, 0.02),
         (remasking.rescale(0.015), 0.0, 0.1, 0.015),
         (remasking.star, 0.5, 0.6, 0.4),
         (remasking.forward_backward, 0.5, 0.6, 0.2),
         # The probability (1 - 0.98) / 0.9 preserves the masked fraction.
         (remasking.forward_backward, 0.9, 0.98, 0.0222222),
     ],
-    ids=[
-        "cap",
-        "cap-late",
-        "rescale",
-        "cap-first",
-        "rescale-first",
-        "star",
-        "forward-backward",
-        "forward-backward-late",
-    ],
 )
 def test_rules_by_hand(rule, alpha, next_alpha, sigma):
     assert rule(at(alpha, next_alpha)).remask_prob[0] == pytest.approx(sigma, abs=1e-7)
     assert rule(at(alpha, next_alpha, window=False)).remask_prob[0] == 0
-
-
-def test_the_loops_plateau_balances():
-    """At level 0.1 with eta 0.02, 0.9 x 0.02 of the positions are masked and 0.1 x 0.18 revealed."""
-    rates = remasking.cap(0.02)(at(0.9, 0.9))
-    assert 1 - rates.keep_mask_prob[0] == pytest.approx(0.18) and 0.9 * rates.remask_prob[0] == pytest.approx(
-        0.1 * 0.18
-    )
-
-
-def test_star_step_does_not_depend_on_the_previous_masks():
-    """Every position is masked with probability 1 - alpha_s."""
-    rates = remasking.star(at(0.5, 0.6))
-    assert rates.keep_mask_prob[0] == pytest.approx(0.4) and rates.remask_prob[0] == pytest.approx(0.4)
 
 
 def test_the_corrector_of_discrete_flow_by_hand():
@@ -128,23 +103,15 @@ def test_network_time_of_a_loop_is_that_of_its_level():
     np.testing.assert_allclose(Cosine().masked(np.asarray(rows.next_time, np.float64)), levels[1:], atol=1e-4)
 
 
-def sampler():
-    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-        return LANGUAGE.denoise(noisy, time)
-
-    result = MaskedSampler(
-        denoiser, MaskedDiffusion(VOCABULARY, Linear()), Policy(ancestral_step), Draw(VOCABULARY), "none"
-    )
-    return jax.jit(result)
-
-
-SAMPLER = sampler()
+PROCESS = MaskedDiffusion(VOCABULARY, Linear())
+SAMPLER = MaskedSampler(denoiser_of(LANGUAGE.denoise), PROCESS, Policy(ancestral_step), Draw(VOCABULARY), "none")
+SAMPLER = jax.jit(SAMPLER)
 
 
 def drawn(steps, **options):
     """Return samples of the language; all rules share one program."""
     rows = grid(Linear(), steps, LENGTH, end=0.0, **options)
-    return SAMPLER(None, keys_of(), jnp.full((SIZE, LENGTH), VOCABULARY), rows).tokens
+    return SAMPLER(None, keys_of(SIZE), jnp.full((SIZE, LENGTH), VOCABULARY), rows).tokens
 
 
 @pytest.mark.parametrize("name", ["cap", "rescale", "forward_backward"])

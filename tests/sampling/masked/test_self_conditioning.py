@@ -3,23 +3,13 @@
 Most tests read one recorded run, with the inputs and the logits of all evaluations.
 """
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.objectives.self_conditioning import SoftEmbedding
-from diffusion.processes.masking import MaskedDiffusion
-from diffusion.sampling.masked.draw import Draw
-from diffusion.sampling.masked.grid import grid
-from diffusion.sampling.masked.policies import Policy, ancestral_step
-from diffusion.sampling.masked.sampler import MaskedSampler
-from diffusion.schedules.masking import Linear
 from experiments import families
 from tests.sampling.masked.recording import (
-    BLANK,
     LENGTH,
     MASK,
     PARAMS,
@@ -28,11 +18,10 @@ from tests.sampling.masked.recording import (
     SYSTEM,
     ZERO,
     config_of,
-    keys_of,
     next_memory,
-    record,
     recorded,
 )
+from tests.weights import keys_of
 
 
 @pytest.fixture(scope="module")
@@ -103,76 +92,11 @@ def test_new_adapter_gives_the_samples_of_the_base_network(rows):
         np.testing.assert_array_equal(null.tokens, expected.tokens)
 
 
-def denoiser_calls(jaxpr):
-    """Return the number of calls of the network in a program, including the bodies of its scans."""
-    total, inside = 0, 0
-    for equation in jaxpr.eqns:
-        total += equation.params.get("name") == "network"
-        for inner in jax.tree.leaves(tuple(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns") and equation.params.get("name") != "network":
-                calls, _ = denoiser_calls(inner)
-                total += calls
-                inside += calls if equation.primitive.name == "scan" else 0
-    return total, inside
-
-
-@pytest.mark.parametrize("final", ["argmax", "draw", "none"])
-@pytest.mark.parametrize("memory", ["linear", "none"])
-def test_step_has_one_call_of_the_network(memory, final):
-    config = config_of(memory__adapter=memory, sample__final=final, sample__end=0.0)
-    system = families.system(config, MASK)
-
-    def network(*inputs):
-        return system.denoiser(*inputs)
-
-    sample = families.sampler(config, replace(system, denoiser=jax.jit(network)))
-    shapes = jax.eval_shape(system.init, jax.random.key(0))
-    program = jax.make_jaxpr(sample)(shapes, keys_of(SIZE), BLANK)
-    assert denoiser_calls(program.jaxpr) == (1 + (final != "none"), 1)
-
-
-def test_self_conditioning_input_of_remasked_positions():
-    """From alpha 0.5 to 0.6 with sigma 0.1, 0.9 of known positions stay known and 0.3 of masked ones are revealed."""
-    size, seen, tokens = 2000, [], 4
-    process = MaskedDiffusion(tokens, Linear())
-
-    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-        record(seen, noisy, memory)
-        return jnp.zeros((*noisy.shape, tokens + 1))
-
-    self_conditioning = SoftEmbedding(process, lambda params: jnp.eye(tokens), tokens)
-    sampler = MaskedSampler(denoiser, process, Policy(ancestral_step), Draw(tokens), "draw", self_conditioning)
-    steps = grid(Linear(), 2, 8, end=0.0)._replace(
-        keep_mask_prob=jnp.array([0.5, 0.7]), remask_prob=jnp.array([0, 0.1])
-    )
-    samples = jax.block_until_ready(jax.jit(sampler)(None, keys_of(size), jnp.full((size, 8), tokens), steps))
-    jax.effects_barrier()
-    (_, before, after), memory = (np.stack(arrays) for arrays in zip(*seen, strict=True))
-    memory = memory[-1]
-    was, now = before == tokens, after == tokens
-    for share, expected in (
-        (was.mean(), 0.5),
-        (now.mean(), 0.4),
-        (now[was].mean(), 0.7),
-        ((~now)[was].mean(), 0.3),
-        ((~now)[~was].mean(), 0.9),
-    ):
-        assert abs(share - expected) < 4.5 * (0.25 / (size * 4)) ** 0.5
-    for rows in ("masked", "recarry", "raw"):
-        stored = np.asarray(
-            replace(self_conditioning, rows=rows)(None, jnp.zeros((size, 8, tokens + 1)), before, after)
-        )
-        if rows == "masked":
-            np.testing.assert_allclose(memory, stored, rtol=1e-6)
-        assert not stored[now & ~was].any()
-        np.testing.assert_allclose(stored[now & was], 1 / tokens, rtol=1e-6)
-        one_hot = np.eye(tokens)[after % tokens]
-        unchanged, fresh = {
-            "masked": (0 * one_hot, 0 * one_hot),
-            "recarry": (one_hot, one_hot),
-            "raw": (one_hot, 0 * one_hot + 1 / tokens),
-        }[rows]
-        np.testing.assert_allclose(stored[~now & ~was], unchanged[~now & ~was], rtol=1e-6)
-        np.testing.assert_allclose(stored[~now & was], fresh[~now & was], rtol=1e-6)
-    assert (samples.tokens < tokens).all()
+def test_the_input_of_positions_that_are_masked_again_is_zero():
+    """Where the step before has read a token, there is no prediction for the next one."""
+    _, (states, memories, logits) = recorded(config_of(sample__policy="remdm", sample__remask__eta=0.3))
+    again = (states[1:] == MASK) & (states[:-1] != MASK)
+    assert again.sum() > 3 and not memories[1:][again].any()
+    for step in range(STEPS):
+        expected = next_memory(PARAMS, logits[step], states[step], states[step + 1])
+        np.testing.assert_array_equal(memories[step + 1], expected)

@@ -11,19 +11,16 @@ import pytest
 
 from diffusion.oracles.enumerable import Enumerable
 from diffusion.processes.masking import MaskedDiffusion
-from diffusion.rng import example_keys
 from diffusion.sampling.masked import policies
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import Window, grid
 from diffusion.sampling.masked.policies import Policy, StepInputs, ancestral_step
 from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.schedules.masking import Linear, LogLinear, Loop
+from tests.languages import denoiser_of
+from tests.weights import keys_of
 
 LOOP = Window(0.05, 0.55)
-
-
-def keys_of(size, seed=0):
-    return example_keys(jax.random.key(seed), jnp.arange(size))
 
 
 def row_of(rows, index=-1):
@@ -44,8 +41,7 @@ def tied_pairs():
 LANGUAGE = tied_pairs()
 
 
-def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-    return LANGUAGE.denoise(noisy, time)
+denoiser = denoiser_of(LANGUAGE.denoise)
 
 
 def oracle(params, tokens, cond):

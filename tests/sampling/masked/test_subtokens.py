@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 
 from diffusion.codecs.subtokens import SubtokenCodec
-from diffusion.oracles.enumerable import Enumerable, random_language
+from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.subtokens import subtoken_denoiser
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
-from diffusion.rng import example_keys
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import grid
 from diffusion.sampling.masked.policies import Policy, StepInputs, ancestral_step, first_hitting, random_order_step
 from diffusion.sampling.masked.sampler import MaskedSampler, MaskedState
 from diffusion.sampling.masked.subtokens import SubtokenDraw, ancestral_subtokens, sample_tokens
 from diffusion.schedules.masking import Linear, LogLinear
+from tests.checks import chi_square, within
+from tests.languages import denoiser_of, product_of_marginals
+from tests.weights import keys_of
 
 VOCABULARY = 5
 CODEC = SubtokenCodec(VOCABULARY, 2)
@@ -42,10 +44,6 @@ def busy(params, noisy, *rest, **options):
     """Return logits that depend on the whole state and differ between tokens."""
     context = (jnp.cumsum(noisy, axis=1) + jnp.sum(noisy, axis=1, keepdims=True))[:, ::2]
     return 4 * jnp.sin(context[..., None] + 2.0 * jnp.arange(5.0)[None, None])
-
-
-def keys_of(size, seed=0):
-    return example_keys(jax.random.key(seed), jnp.arange(size))
 
 
 def sampler_of(policy, process=PROCESS, denoiser=slope, independent=False, final="none"):
@@ -75,11 +73,6 @@ def padded_grid(rows, count):
     last = jax.tree.map(lambda column: jnp.repeat(column[-1:], count - len(column), axis=0), rows)
     last = last._replace(keep_mask_prob=jnp.ones_like(last.keep_mask_prob))
     return jax.tree.map(lambda *columns: jnp.concatenate(columns), rows, last)
-
-
-def within(measured, expected, count, tolerance=4):
-    """Whether the mean of `count` trials is within four standard errors of its expectation."""
-    return abs(np.mean(measured) - expected) < tolerance * np.sqrt(expected * (1 - expected) / count)
 
 
 # The reverse kernel
@@ -132,13 +125,6 @@ def test_one_subtoken_per_token_is_mdlm():
 
 
 # The distributions of the two draws
-
-
-def chi_square(tokens, probs):
-    """Return the chi-square statistic, in standard deviations above its mean."""
-    expected = probs * np.size(tokens)
-    statistic = ((np.bincount(np.ravel(tokens), minlength=len(probs)) - expected) ** 2 / expected).sum()
-    return (statistic - (len(probs) - 1)) / (2 * (len(probs) - 1)) ** 0.5
 
 
 @pytest.mark.parametrize("steps", [1, 2, 8])
@@ -222,15 +208,11 @@ LANGUAGE = random_language(0, vocabulary=3, length=3)
 SAMPLES = 8192
 FLOOR = LANGUAGE.total_variation_floor(SAMPLES)
 PAIR = PartialMaskedDiffusion(SubtokenCodec(3, 2), Linear())
-EXACT = subtoken_denoiser(LANGUAGE, PAIR.codec)
-
-
-def oracle(params, noisy, time, *rest):
-    return EXACT(noisy, time)
+EXACT = denoiser_of(subtoken_denoiser(LANGUAGE, PAIR.codec))
 
 
 def drawn(policy, rows, seed, independent=False):
-    run = compiled(policy, PAIR, oracle, independent)
+    run = compiled(policy, PAIR, EXACT, independent)
     return run(keys_of(SAMPLES, seed), jnp.full((SAMPLES, 3), 3), rows)
 
 
@@ -245,9 +227,7 @@ def test_total_variation_of_the_ancestral_sampler_falls_to_the_floor():
         tokens = drawn(ANCESTRAL, padded_grid(grid(PAIR.schedule, steps, 6, end=0.0), 64), seed=2).tokens
         variations.append(LANGUAGE.total_variation(tokens))
         if steps == 1:
-            table = LANGUAGE.table.reshape(3, 3, 3)
-            probs = [table.sum(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
-            product = Enumerable(np.einsum("i,j,k->ijk", *probs).ravel() / np.prod([p.sum() for p in probs]), 3, 3)
+            product = product_of_marginals(LANGUAGE)
             assert at_the_floor(product.total_variation(tokens), product.total_variation_floor(SAMPLES))
     assert variations[0] > 1.5 * variations[1] > 3 * variations[2]
     assert variations[0] > 10 * FLOOR

@@ -7,9 +7,10 @@ import pytest
 
 from diffusion.nets.dit import DiT
 from diffusion.objectives.autoregressive import shift_right
-from diffusion.rng import example_keys, fold
+from diffusion.rng import fold
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.sequences.autoregressive import AutoregressiveSampler
+from tests.weights import keys_of, randomized
 
 MASK, LENGTH, SIZE = 11, 8, 4
 NET = DiT(MASK + 1, hidden=16, blocks=2, heads=2, causal=True, adaln=False, dropout=0.0)
@@ -26,15 +27,7 @@ OPTIONS = {"exact": (1.0, 1.0), "cold": (0.7, 1.0), "nucleus": (1.0, 0.6)}
 
 @pytest.fixture(scope="module")
 def params():
-    """Return random weights; with the zero head of the initialization all tokens would be equally likely."""
-    fresh = jax.jit(NET.init)(jax.random.key(0), jnp.zeros((1, LENGTH), jnp.int32))["params"]
-    leaves, tree = jax.tree.flatten(fresh)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return tree.unflatten([x + 0.4 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)])
-
-
-def keys_of(indices):
-    return example_keys(jax.random.key(5), jnp.asarray(indices))
+    return randomized(lambda key: NET.init(key, jnp.zeros((1, LENGTH), jnp.int32))["params"], 0.4)
 
 
 def blank(size=SIZE):
@@ -60,33 +53,33 @@ def without_cache(params, keys, prompt, temperature, nucleus):
 def test_cached_sampling_is_sampling_from_full_forward_passes(params, name, prompted):
     prompt = blank().at[:, jnp.array([0, 1, 5])].set(3) if prompted else blank()
     options = jnp.array(OPTIONS[name])
-    expected = without_cache(params, keys_of(range(SIZE)), prompt, *options)
-    samples = sample(params, keys_of(range(SIZE)), prompt, *options)
+    expected = without_cache(params, keys_of(SIZE), prompt, *options)
+    samples = sample(params, keys_of(SIZE), prompt, *options)
     np.testing.assert_array_equal(samples.tokens, expected)
     assert len(np.unique(samples.tokens)) > 2 and (samples.tokens < MASK).all()
     assert (samples.evaluations == LENGTH).all()
 
 
 def test_prompt_is_preserved_and_changes_only_later_tokens(params):
-    free = sample(params, keys_of(range(SIZE)), blank(), 1.0, 1.0).tokens
+    free = sample(params, keys_of(SIZE), blank(), 1.0, 1.0).tokens
     known = (free[:, 4] + 1) % MASK
-    changed = sample(params, keys_of(range(SIZE)), blank().at[:, 4].set(known), 1.0, 1.0).tokens
+    changed = sample(params, keys_of(SIZE), blank().at[:, 4].set(known), 1.0, 1.0).tokens
     np.testing.assert_array_equal(changed[:, 4], known)
     np.testing.assert_array_equal(changed[:, :4], free[:, :4])
     assert (changed[:, 5:] != free[:, 5:]).any()
-    whole = sample(params, keys_of(range(SIZE)), free, 1.0, 1.0).tokens
+    whole = sample(params, keys_of(SIZE), free, 1.0, 1.0).tokens
     np.testing.assert_array_equal(whole, free)
 
 
 def test_sample_does_not_depend_on_other_examples(params):
-    together = sample(params, keys_of(range(SIZE)), blank(), 1.0, 1.0).tokens
+    together = sample(params, keys_of(SIZE), blank(), 1.0, 1.0).tokens
     order = [2, 0, 3, 1]
     np.testing.assert_array_equal(sample(params, keys_of(order), blank(), 1.0, 1.0).tokens, together[jnp.array(order)])
     np.testing.assert_array_equal(sample(params, keys_of([2]), blank(1), 1.0, 1.0).tokens, together[2:3])
 
 
 def test_temperature_zero_is_the_most_probable_continuation(params):
-    greedy = sample(params, keys_of(range(SIZE)), blank(), 0.0, 1.0).tokens
+    greedy = sample(params, keys_of(SIZE), blank(), 0.0, 1.0).tokens
     assert (greedy == greedy[:1]).all(), "samples do not depend on keys"
     logits = jax.jit(NET.apply)({"params": params}, shift_right(greedy[:1], MASK))
     np.testing.assert_array_equal(jnp.argmax(logits[..., :MASK], axis=-1), greedy[:1])

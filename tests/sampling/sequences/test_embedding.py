@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.rng import example_keys
 from diffusion.sampling.gaussian import solvers
 from diffusion.sampling.sequences.embedding import EmbeddingSampler, cedi, changed, even, scale_noise, spaced
 from diffusion.schedules.gaussian import SigmaIsTime, SquareRoot, SquareRootChain
 from diffusion.types import SequenceCondition
+from tests.languages import denoiser_of
 from tests.small_translator import CODEC, VOCAB, batch_of, denoise, encode, weights
+from tests.weights import keys_of
 
 PAD = VOCAB + 1
 BATCH = batch_of(4)
@@ -22,10 +23,6 @@ SCHEDULE = SigmaIsTime()
 def condition_of(batch):
     mask = batch["weights"] > 0
     return SequenceCondition(encode(weights(), batch["source"], mask), mask)
-
-
-def keys_of(size=4, seed=0):
-    return example_keys(jax.random.key(seed), jnp.arange(size))
 
 
 def grid_of(steps, eta=0.0, factor=1.0, path=even):
@@ -69,7 +66,7 @@ def test_sample_depends_on_its_key_and_source_only():
         part = sample(grid=grid, keys=keys_of(2), batch={name: rows[:2] for name, rows in BATCH.items()})
         np.testing.assert_array_equal(part.tokens, whole.tokens[:2])
         np.testing.assert_allclose(part.steps.confidence, whole.steps.confidence[:, :2], rtol=1e-5)
-    assert (sample(keys=keys_of(seed=9)).tokens != sample().tokens).any()
+    assert (sample(keys=keys_of(4, seed=9)).tokens != sample().tokens).any()
 
 
 def test_targets_end_where_their_mask_does():
@@ -80,10 +77,7 @@ def test_targets_end_where_their_mask_does():
 def test_samples_are_the_last_clean_estimate():
     """This holds for all grids and levels of noise."""
     clean = CODEC.encode(weights(), BATCH["tokens"])
-
-    def perfect(params, noisy, time, cond=None, memory=None, *, keys=None):
-        return clean
-
+    perfect = denoiser_of(lambda noisy, time: clean)
     mask = np.asarray(BATCH["weights"]) > 0
     for grid in (grid_of(1), grid_of(5, 1.0), grid_of(5, path=cedi), grid_of(5, path=lambda _, k: spaced(CHAIN, k))):
         result = sample(grid=grid, denoiser=perfect)

@@ -1,10 +1,9 @@
 """Small discrete U-Nets, with and without runs of equal blocks, and weights for them."""
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from diffusion.nets.discrete_unet import UNet
+from tests.weights import random_like
 
 BATCH, HEIGHT, WIDTH, COLORS, DIGITS, BASE, CLASSES = 3, 4, 8, 3, 2, 4, 15
 SIZES = dict(multipliers=(1, 2), res_blocks=1, attention_factors=(), head_channels=4, groups=2, dropout=0.5)
@@ -16,12 +15,4 @@ RUNS = RUNS.clone(res_blocks=3)
 
 def random_params(net, state, without=()):
     """Return random parameters, with zeros for those named in `without`; the initialization is not compiled."""
-    shapes = jax.eval_shape(net.init, jax.random.key(0), state)
-    rng = np.random.default_rng(0)
-
-    def fill(path, leaf):
-        name = jax.tree_util.keystr(path)
-        values = rng.normal(0, 0.3, leaf.shape) + ("scale" in name)
-        return jnp.asarray(0 * values if any(word in name for word in without) else values, leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(fill, shapes)
+    return random_like(jax.eval_shape(net.init, jax.random.key(0), state), 0.3, without=without)

@@ -142,16 +142,6 @@ def test_operations_agree_with_the_count_of_the_compiler():
     assert 0.8 < discrete_unet.flops_per_example(net) / counted < 1.1
 
 
-def test_network_without_runs_has_separate_blocks(params):
-    """Stored weights of networks with one block per level have these names."""
-    names = {"embedding", "norm", "head", "attention2", *(f"block{number}" for number in range(8))}
-    assert params["params"].keys() == names
-    parts = {"norm1", "conv1", "constant", "norm2", "conv2"}
-    assert params["params"]["block2"].keys() == parts and params["params"]["block0"].keys() == parts | {"skip"}
-    assert params["params"]["block0"]["conv1"]["conv"]["kernel"].shape == (3, 3, 12, 4)
-    assert params["params"]["attention2"].keys() == {"norm", "qkv", "out"}
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

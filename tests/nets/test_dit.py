@@ -9,17 +9,11 @@ import pytest
 
 from diffusion.nets import gpt2
 from diffusion.nets.dit import SIZES, DiT, flops_per_token
+from tests.weights import randomized
 
 VOCAB, LENGTH, BATCH = 19, 8, 3
 NET = DiT(VOCAB, hidden=16, blocks=3, heads=2, cond_dim=8)
 CAUSAL = NET.clone(causal=True, adaln=False)
-
-
-def perturbed(params, scale=0.2):
-    """Return random parameters; the zero initialization could hide errors."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    return tree.unflatten([x + scale * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +27,13 @@ def initial():
 
 
 @pytest.fixture(scope="module")
-def params(initial):
-    return perturbed(initial)
+def params():
+    return randomized(lambda key: NET.init(key, jnp.zeros((1, LENGTH), jnp.int32)), 0.3)
 
 
 @pytest.fixture(scope="module")
 def causal_params():
-    return perturbed(jax.jit(CAUSAL.init)(jax.random.key(0), jnp.zeros((1, LENGTH), jnp.int32)))
+    return randomized(lambda key: CAUSAL.init(key, jnp.zeros((1, LENGTH), jnp.int32)), 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +66,6 @@ def test_parameter_counts_are_the_published_ones():
     assert count(gpt2.GPT2(**gpt2.SIZES["large"])) == 774_030_080
 
 
-def test_parameters_are_float32_and_stacked_over_blocks(initial):
-    assert {leaf.dtype for leaf in jax.tree.leaves(initial)} == {jnp.dtype("float32")}
-    assert {leaf.shape[0] for leaf in jax.tree.leaves(initial["params"]["blocks"])} == {3}
-    kernels = initial["params"]["blocks"]["qkv"]["kernel"]
-    assert not np.allclose(kernels[0], kernels[1]), "each block draws its own weights"
-
-
 def test_initial_network_gives_zero_logits_and_identity_blocks(initial, tokens, sigma):
     assert not np.any(logits(initial, tokens, sigma)), "the zero head makes the first prediction uniform"
     x = NET.apply(initial, tokens, method="embed")
@@ -95,6 +82,8 @@ def test_initial_weights_are_uniform(initial):
         bound = fan_in**-0.5
         assert 0.8 * bound < np.abs(weight).max() <= bound
         assert abs(np.std(weight) / bound - 3**-0.5) < 0.1
+    kernels = initial["params"]["blocks"]["qkv"]["kernel"]
+    assert not np.allclose(kernels[0], kernels[1]), "each block draws its own weights"
 
 
 def test_pieces_compose_to_the_whole(params, tokens, sigma):
@@ -205,8 +194,5 @@ def test_flops_agree_with_six_times_parameters_when_attention_is_short():
 def test_bad_sizes_name_the_field(change, field, params, tokens):
     with pytest.raises(ValueError, match=field):
         NET.clone(**change).apply(params, tokens)
-
-
-def test_decoding_needs_a_causal_network(params):
     with pytest.raises(ValueError, match=r"net\.causal"):
         NET.apply(params, jnp.zeros(1, jnp.int32), jnp.int32(0), NET.init_cache(1, 4), method="decode")

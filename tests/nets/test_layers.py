@@ -26,11 +26,11 @@ def test_rotary_products_depend_on_distance_only():
 
 
 def test_sinusoids_are_cosines_then_sines():
-    value = sinusoids(jnp.array([0.0, 1.5]), width=6)
-    frequencies = 10000.0 ** (-np.arange(3) / 3)
-    expected = np.concatenate([np.cos(1.5 * frequencies), np.sin(1.5 * frequencies)])
-    np.testing.assert_allclose(value[0], [1, 1, 1, 0, 0, 0], atol=1e-6)
-    np.testing.assert_allclose(value[1], expected, atol=1e-6)
+    for time, width, tolerance in ((1.5, 6, 1e-6), (321.5, 320, 2e-4)):
+        value = sinusoids(jnp.array([0.0, time]), width)
+        angles = time * 10000.0 ** (-np.arange(width // 2) / (width // 2))
+        np.testing.assert_array_equal(value[0], np.repeat([1, 0], width // 2))
+        np.testing.assert_allclose(value[1], np.concatenate([np.cos(angles), np.sin(angles)]), atol=tolerance)
 
 
 def test_dropout_rate_scale_and_independence():

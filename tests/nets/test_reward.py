@@ -1,13 +1,12 @@
 """The reward network: independence of examples, effects of prompt, position and image, and the modulated block."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from diffusion.nets.reward import ModulatedBlock, RewardNet
+from tests.small_unets import compiled
 from tests.weights import randomized
 
 WORDS, LENGTH, BATCH = 5, 3, 4
@@ -16,8 +15,6 @@ RNG = np.random.default_rng(0)
 IMAGE = jnp.asarray(RNG.uniform(-1, 1, (BATCH, 8, 6, 3)), jnp.float32)
 PROMPT = jnp.asarray(RNG.integers(0, WORDS, (BATCH, LENGTH)), jnp.int32)
 
-# Small programs run once, so that compilation is most of their cost.
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 apply = compiled(NET.apply)
 
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.nets.layers import sinusoids
 from diffusion.nets.sd import layers, unet
 from diffusion.nets.sd.unet import SD15, SDXL, TINY_SD, TINY_SDXL, AddedConditioning
 from tests.small_unets import BATCH, SMALL, apply, compiled, inputs, small_params
@@ -83,13 +82,6 @@ def test_initialization_is_that_of_pytorch():
         for leaf in params[name].values():
             assert 0.8 / math.sqrt(fan) < np.abs(leaf).max() <= 1 / math.sqrt(fan), name
     assert (params["norm2"]["scale"] == 1).all() and (params["norm2"]["bias"] == 0).all()
-
-
-def test_sinusoids_of_times_are_cosines_then_sines():
-    value = 321.5
-    result = np.asarray(sinusoids(jnp.array([value]), 320))[0]
-    angles = value * 10000.0 ** (-np.arange(160) / 160)
-    np.testing.assert_allclose(result, np.concatenate([np.cos(angles), np.sin(angles)]), atol=2e-4)
 
 
 def test_gelu_is_exact():

@@ -1,7 +1,5 @@
 """Prompt tables, null conditioning, and the U-Net that reads prompts."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 
 from diffusion.nets.sd.unet import UNet
 from diffusion.nets.text_conditioned_unet import PromptTable, TextConditionedUNet
+from tests.small_unets import compiled
 from tests.weights import randomized
 
 WORDS, LENGTH, BATCH = 7, 4, 3
@@ -28,8 +27,6 @@ PROMPT = jnp.array([[1, 2, 3, 0], [6, 2, 5, 4], [1, 2, 3, 0]], jnp.int32)
 TIME = jnp.array([3.0, 500.5, 999.0])
 IMAGE = jnp.asarray(np.random.default_rng(0).normal(size=(BATCH, 4, 8, 3)), jnp.float32)
 
-# Small programs run once, so that compilation is most of their cost.
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 apply = compiled(NET.apply)
 
 

@@ -15,6 +15,8 @@ from diffusion.oracles.tables import random_denoiser
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.rng import Draws, draws, example_keys, fold
 from diffusion.schedules import masking as schedules
+from tests.checks import deviation
+from tests.languages import denoiser_of
 
 MASK, LENGTH = 5, 4
 PROCESS = MaskedDiffusion(MASK, schedules.Linear())
@@ -158,10 +160,7 @@ LANGUAGE = random_language(0, vocabulary=3, length=3)
 
 
 def test_next_token_loss_is_the_negative_log_probability_under_the_oracle():
-    def oracle(params, inputs, time, cond=None, memory=None, *, keys=None):
-        return LANGUAGE.next_token(inputs, time)
-
-    objective = NextToken(oracle, 3)
+    objective = NextToken(denoiser_of(LANGUAGE.next_token), 3)
     tokens = jnp.asarray(LANGUAGE.sequences)
     randomness = draws(jax.random.key(0), "train", 0, 1)
 
@@ -174,10 +173,7 @@ def test_next_token_loss_is_the_negative_log_probability_under_the_oracle():
 def test_mean_of_the_reveal_loss_is_the_bound():
     """Law 1 for the objective as in training, with padding; its noise is smaller than that of `Nelbo`."""
     wrong = random_denoiser(jax.random.key(4), 3)
-
-    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-        return wrong(noisy, jnp.zeros_like(time))
-
+    denoiser = denoiser_of(lambda noisy, time: wrong(noisy, jnp.zeros_like(time)))
     process = MaskedDiffusion(3, schedules.Linear())
     tokens = jnp.tile(jnp.asarray(LANGUAGE.sequences), (64, 1))
     batch = batch_of(tokens, jnp.ones(tokens.shape).at[:27].set(0))
@@ -232,9 +228,8 @@ def test_expected_training_loss_is_the_bound_except_for_times_below_the_minimum(
         return jax.lax.map(once, jnp.arange(repeats))
 
     nats = np.asarray(run(jax.random.key(9)), np.float64)
-    error = nats.std(axis=0, ddof=1) / np.sqrt(repeats)
     exact = exact_at_times_above(denoise, minimum)
-    assert np.max(np.abs(nats.mean(axis=0) - exact) / error) < 4.5
+    assert deviation(nats, exact) < 4.5
     # The bias of the mean over [minimum, 1] is below a thousandth at the published minimum.
     bias = exact / LANGUAGE.expected_bound(denoise) - 1
     if minimum == 1e-3:

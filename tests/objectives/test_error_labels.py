@@ -19,6 +19,7 @@ from diffusion.rng import Draws, draws, fold
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.subtokens import SubtokenDraw
 from diffusion.schedules import masking as schedules
+from tests.languages import denoiser_of
 from tests.objectives.error_examples import (
     BATCH,
     BATCHES,
@@ -54,18 +55,14 @@ def test_one_step_labels_of_a_denoiser_that_predicts_one_token():
 
 
 def test_a_denoiser_that_predicts_the_text_has_no_errors():
-    def oracle(params, noisy, time, cond=None, memory=None, *, keys=None):
-        return point(TOKENS)
-
+    oracle = denoiser_of(lambda noisy, time: point(TOKENS))
     batch_examples = examples(objective(oracle), PARAMS, BATCHES, at_time(1.0))
     np.testing.assert_array_equal(batch_examples.state, TOKENS)
     assert not np.any(batch_examples.labels) and batch_examples.drawn.all()
 
 
 def test_errors_are_rare_at_the_smallest_time():
-    def half(params, noisy, time, cond=None, memory=None, *, keys=None):
-        return jnp.zeros((*noisy.shape, 3))
-
+    half = denoiser_of(lambda noisy, time: jnp.zeros((*noisy.shape, 3)))
     process = MaskedDiffusion(2, schedules.LogLinear())
     noise = draws(jax.random.key(1), "test", 0, 256)
     tokens = jnp.zeros((256, 64), jnp.int32)
@@ -159,10 +156,8 @@ def test_likelihood_labels_are_improbable_tokens_under_the_judge():
         logits = jnp.log(jnp.where(jax.nn.one_hot((inputs + 1) % VOCAB, VOCAB + 1) > 0, params["right"], 0.01))
         return jnp.where((jnp.arange(VOCAB + 1) == VOCAB)[None, None], 50.0, logits)
 
-    def text(params, noisy, time, cond=None, memory=None, *, keys=None):
-        return point(jnp.broadcast_to(line, noisy.shape))
-
     line = jnp.array([[5, 6, 7, 2, 3, 4, 8, 0, 1, 2, 2, 3]])
+    text = denoiser_of(lambda noisy, time: point(jnp.broadcast_to(line, noisy.shape)))
     params = PARAMS | {"judge": {"right": jnp.array(0.92)}}
     batch = BATCHES | {"weights": jnp.ones(TOKENS.shape)}
     task = objective(text, labels="likelihood", judge=judge, threshold=3.0)
@@ -230,12 +225,8 @@ def test_own_masks_leave_errors_of_the_first_draw():
 # Independence of the batch.
 
 
-def flat(params, noisy, time, cond=None, memory=None, *, keys=None):
-    """A denoiser with equal logits for all tokens."""
-    return jnp.zeros((len(noisy), LENGTH, VOCAB))
-
-
 def settings():
+    flat = denoiser_of(lambda noisy, time: jnp.zeros((len(noisy), LENGTH, VOCAB)))
     everything = Augment(uniform=0.2, unigram=0.2, shuffle=0.7)
     for labels in ("one_step", "corruption", "consistency"):
         draw = Draw if labels == "one_step" else Sure

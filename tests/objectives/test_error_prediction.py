@@ -16,6 +16,7 @@ from diffusion.objectives.error_prediction import balanced_binary_cross_entropy,
 from diffusion.rng import draws
 from diffusion.sampling.masked.draw import Draw
 from diffusion.train.step import gradients
+from tests.languages import denoiser_of
 from tests.objectives.error_examples import (
     BATCH,
     BATCHES,
@@ -31,6 +32,7 @@ from tests.objectives.error_examples import (
     objective,
     point,
 )
+from tests.weights import random_like
 
 # Losses.
 
@@ -146,12 +148,6 @@ def test_invalid_options_are_rejected(fields, message):
 # With a network.
 
 
-def randomized(shapes, seed):
-    """Random weights, as the zeros of the initial ones would hide the layers before them."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
-
-
 def network(process):
     """A network for the predictor, its random weights, and the denoiser that they define."""
     embedder = None if process.subtokens == 1 else SubtokenEmbedding(process.mask_id, process.subtokens, 16)
@@ -161,7 +157,7 @@ def network(process):
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         return net.apply({"params": params}, noisy, None, keys=keys)
 
-    return net, randomized(shapes["params"], 0), denoiser
+    return net, random_like(shapes["params"], 0.3), denoiser
 
 
 @pytest.mark.parametrize(
@@ -183,7 +179,7 @@ def test_the_initial_loss_is_ln_2_and_the_denoiser_has_no_gradient(kind, process
     assert 0 < mean(metrics["error_rate"]) < 1 and metrics["loss"][1] == WEIGHTS.sum()
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient["denoiser"]))
     assert np.all(gradient["errors"]["head"]["linear"]["kernel"])
-    _, gradient = slope(randomized(new, 1), NOISE)
+    _, gradient = slope(random_like(new, 0.3, 1), NOISE)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient["denoiser"]))
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient["errors"]))
 
@@ -191,7 +187,7 @@ def test_the_initial_loss_is_ln_2_and_the_denoiser_has_no_gradient(kind, process
 def test_micro_batches_leave_the_gradient_unchanged():
     net, denoiser_params, denoiser = network(PROCESS)
     predictor = ErrorPredictor("head", net)
-    errors = randomized(predictor.init(jax.random.key(1), denoiser_params), 1)
+    errors = random_like(predictor.init(jax.random.key(1), denoiser_params), 0.3, 1)
 
     @partial(jax.jit, static_argnums=(0, 1))
     def slope(task, accumulate):
@@ -216,9 +212,7 @@ def test_a_predictor_learns_the_errors_of_a_denoiser():
     tokens = jnp.concatenate([cues, jnp.repeat(cues + 2, LENGTH - 1, axis=1)], axis=1)
     batch = {"tokens": tokens, "weights": jnp.ones(tokens.shape)}
 
-    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-        return point(jnp.concatenate([cues, jnp.full((32, LENGTH - 1), 2)], axis=1))
-
+    denoiser = denoiser_of(lambda *_: point(jnp.concatenate([cues, jnp.full((32, LENGTH - 1), 2)], axis=1)))
     net, params, _ = network(PROCESS)
     predictor = ErrorPredictor("block", net.clone(dropout=0.0))
     task, optimizer = objective(denoiser, predictor), optax.adam(1e-2)

@@ -7,16 +7,12 @@ import pytest
 
 from diffusion.codecs.embedding import EmbeddingCodec
 from diffusion.objectives.noise_scaling import NoiseScaling, rescale_time, shift_time, shuffle_within
-from diffusion.rng import example_keys
 from diffusion.schedules.gaussian import CosineSignal, ScaledLinear, SigmaIsTime, SquareRoot, rescale_signal
+from tests.weights import keys_of
 
 CODEC = EmbeddingCodec(lambda params: params, 2)
 TABLE = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
 SIZE = 250
-
-
-def keys_of(size=SIZE, seed=0):
-    return example_keys(jax.random.key(seed), jnp.arange(size))
 
 
 def times(time, confidence, keys=None, mask=None, schedule=SigmaIsTime(), **fields):  # noqa: B008
@@ -108,7 +104,7 @@ def test_controls_do_not_depend_on_the_token():
     np.testing.assert_array_equal(drawn, times(time, 0 * confidence, map="random", strength=0.5))
     assert drawn.mean() == pytest.approx(0.2 + 0.5 * 0.5 * 0.8, abs=0.02)
     mask = jnp.arange(4)[None] < jnp.where(jnp.arange(SIZE) % 2 == 0, 3, 4)[:, None]
-    mixed = np.asarray(shuffle_within(keys_of(), jnp.asarray(confidence, jnp.float32), mask))
+    mixed = np.asarray(shuffle_within(keys_of(SIZE), jnp.asarray(confidence, jnp.float32), mask))
     # The confidences of a sentence's tokens are permuted.
     for row in range(8):
         valid = np.asarray(mask[row])

@@ -1,21 +1,17 @@
 """Self-conditioning perturbation: gaps, and the joint distributions of the two states."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from diffusion.objectives.perturbation import NoisyState, Perturbation, transition
 from diffusion.processes.gaussian import GaussianDiffusion
-from diffusion.rng import example_keys, normal
+from diffusion.rng import normal
 from diffusion.schedules.gaussian import SigmaIsTime
+from tests.weights import keys_of
 
 PLAIN, LOUD = GaussianDiffusion(SigmaIsTime(), "clean"), GaussianDiffusion(SigmaIsTime(), "clean", 3.0)
 SIZE = 4000
-
-
-def keys_of(size=SIZE, seed=0):
-    return example_keys(jax.random.key(seed), jnp.arange(size))
 
 
 def gaps(time, keys=None, **fields):
@@ -56,13 +52,13 @@ def test_worked_example_of_the_markov_transition():
 
 
 def ahead(couple, process, time=0.6, later=0.8, width=250, gap="fixed"):
-    keys = keys_of()
+    keys = keys_of(SIZE)
     clean = jnp.ones((SIZE, 1, width))
     times = (jnp.full((SIZE, 1), value) for value in (time, later))
     before, after = times
     noisy, noise = process.corrupt(keys, clean, before)
     now = NoisyState(clean, noisy, noise, before)
-    state = Perturbation(gap=gap, couple=couple).state(keys_of(seed=1), process, now, after)
+    state = Perturbation(gap=gap, couple=couple).state(keys_of(SIZE, seed=1), process, now, after)
     return np.asarray(clean), np.asarray(noisy), np.asarray(state)
 
 
@@ -97,8 +93,8 @@ def test_estimates_of_few_steps_are_worse_than_those_of_training():
         alpha = np.sqrt(1 - time**2)
         exact = np.sum(weights * (np.tanh(alpha * (alpha + time * points) / time**2) - 1) ** 2) / np.sqrt(2 * np.pi)
         assert exact == pytest.approx(expected, abs=1e-4)
-        clean = jnp.sign(normal(keys_of(seed=2), (1, 500)))
-        noisy, _ = PLAIN.corrupt(keys_of(), clean, jnp.full((SIZE, 1), time))
+        clean = jnp.sign(normal(keys_of(SIZE, seed=2), (1, 500)))
+        noisy, _ = PLAIN.corrupt(keys_of(SIZE), clean, jnp.full((SIZE, 1), time))
         drawn = jnp.mean((jnp.tanh(alpha * noisy / time**2) - clean) ** 2)
         assert float(drawn) == pytest.approx(exact, abs=1e-3)
 

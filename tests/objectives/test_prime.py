@@ -20,27 +20,13 @@ from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import Draws, draws, example_keys
 from diffusion.schedules import masking as schedules
+from tests.languages import constant, denoiser_of
 
 SCHEDULE = schedules.LogLinear()
 CODEC = SubtokenCodec(5, 2)
 M = CODEC.mask_id
 PRIME = PartialMaskedDiffusion(CODEC, SCHEDULE)
 EVERY = np.arange(5)[:, None]  # all sequences of one token
-
-
-def constant(logits):
-    """A context-free network."""
-    logits = jnp.asarray(logits, jnp.float32)
-
-    def denoise(noisy, time):
-        return jnp.broadcast_to(logits[None, None], (len(noisy), noisy.shape[1] // CODEC.digits, len(logits)))
-
-    return denoise
-
-
-def without_params(denoise):
-    """A denoiser that ignores its parameters."""
-    return lambda params, noisy, time, cond=None, memory=None, *, keys=None: denoise(noisy, time)
 
 
 # Weights of states.
@@ -166,7 +152,7 @@ def test_the_objective_at_chunk_point_zero_is_the_bound_of_whole_tokens():
     exact = np.asarray(jax.nn.logsumexp(jnp.arange(5.0)) - np.arange(5.0))
     batch = {"tokens": jnp.tile(jnp.asarray(EVERY), (400, 1)), "weights": jnp.ones((2000, 1))}
     noise = draws(jax.random.key(3), "test", 0, 2000)
-    denoiser, together = without_params(constant(np.arange(5))), replace(PRIME, chunk_point=0.0)
+    denoiser, together = denoiser_of(constant(np.arange(5))), replace(PRIME, chunk_point=0.0)
     for target in ("marginal", "joint"):
         # The single token is masked in every draw, so that draws have no noise.
         total, metrics = jax.jit(partial(RevealNelbo(denoiser, together, target), None))(batch, noise)

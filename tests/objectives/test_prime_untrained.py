@@ -18,6 +18,7 @@ from diffusion.oracles.tables import uniform_denoiser
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import draws
 from diffusion.schedules import masking as schedules
+from tests.languages import denoiser_of
 
 SCHEDULE = schedules.LogLinear()
 CODEC = SubtokenCodec(5, 2)
@@ -54,10 +55,7 @@ def test_training_losses_of_an_untrained_network(fresh):
     size = 4096
     tokens = jax.random.randint(jax.random.key(6), (size, 2), 0, 5)
     batch, noise = {"tokens": tokens, "weights": jnp.ones(tokens.shape)}, draws(jax.random.key(7), "test", 0, size)
-
-    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-        return fresh(noisy, time)
-
+    denoiser = denoiser_of(fresh)
     objectives = [RevealNelbo(denoiser, PRIME), RevealNelbo(denoiser, PRIME, "joint"), Nelbo(denoiser, PRIME)]
     totals = jax.jit(lambda: [objective(None, batch, noise)[1]["loss"] for objective in objectives])()
     assert [count for _, count in totals] == [2 * size] * 3

@@ -1,5 +1,6 @@
 """Fixtures for tests of the verbs: the command line in this process, and small data."""
 
+import json
 import shutil
 import sys
 import sysconfig
@@ -77,6 +78,24 @@ def cli(capsys, monkeypatch, tmp_path):
         return status, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def succeed(cli):
+    """Return `succeed(*words)`, which runs launch.py like `cli` and fails at an error: (standard output and error)."""
+
+    def call(*words):
+        status, out, err = cli(*words)
+        assert status == 0, err
+        return out, err
+
+    return call
+
+
+def results_of(workdir):
+    """Return the results of all jobs by verb and row."""
+    results = [json.loads(path.read_text()) for path in (workdir / "jobs").glob("*/result.json")]
+    return {(each["verb"], each["row"]): each for each in results}
 
 
 def run_of(config, dataset, folder, needs=None):

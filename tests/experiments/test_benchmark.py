@@ -24,16 +24,8 @@ def test_sides_alternate_and_the_first_repeat_is_not_counted():
 def test_benchmark_writes_positive_ratios(tmp_path):
     pytest.importorskip("torch", reason="PyTorch is an optional dependency: pip install torch")
     output = tmp_path / "result.json"
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.benchmarks.pytorch",
-        "--size=debug",
-        "--repeats=1",
-        "--steps=1",
-        "--nomemory",
-    ]
-    done = subprocess.run([*command, f"--output={output}"], capture_output=True, text=True)
+    command = f"-m experiments.benchmarks.pytorch --size=debug --repeats=1 --steps=1 --nomemory --output={output}"
+    done = subprocess.run([sys.executable, *command.split()], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(output.read_text())
     for kind in ("training", "sampling"):

@@ -7,37 +7,29 @@ import pytest
 
 from configs.base import defaults
 from configs.recipes.small import tiny
-from diffusion.rng import example_keys
 from diffusion.train.weights import save_weights
 from experiments import evaluate, families
-from experiments.plan import Job, to_json, train_identity
+from experiments.plan import Job, resolve, to_json, train_identity
 from experiments.run import prepare
 from experiments.tasks import text, token_sampling
+from tests.weights import keys_of, randomized
 
 COUNT = 6
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("digits")
-    (folder / "text.txt").write_text("".join(f"the {number} words of the line that is read\n" for number in range(300)))
-    return folder
+def folder(text):
+    return text / "digits"
 
 
 @pytest.fixture(scope="module")
-def config(folder):
+def config(fields, folder):
     """Return a config with random weights and two digits of base 17, with which 32 of 289 codes are invalid."""
-    config = tiny(defaults("test", "debug"))
-    config.data.update(source="text_files", path=str(folder / "text.txt"), document="line")
-    config.data.update(cache_dir=str(folder / "cache"))
-    config.codec.digits = 2
+    config = resolve(tiny(defaults("test", "debug")), fields | {"codec.digits": 2}, 0)
     config.sample.update(count=COUNT, batch=8, steps=3)
     config.evaluate.update(batches=1, batch=8)
     config.checkpoint = str(folder / "weights")
-    system = families.system(config, 257)
-    params = jax.jit(system.init)(jax.random.key(0))
-    params["head"]["linear"]["bias"] = jax.random.normal(jax.random.key(1), (system.classes,))
-    save_weights(folder / "weights", params)
+    save_weights(folder / "weights", randomized(families.system(config, 257).init))
     return config
 
 
@@ -47,11 +39,7 @@ def job_of(config, verb):
 
 def changed(config, **fields):
     """Return a copy with fields such as sample__planes=(0,)."""
-    config = config.copy_and_resolve_references()
-    for name, value in fields.items():
-        section, key = name.split("__")
-        config[section][key] = value
-    return config
+    return resolve(config, {name.replace("__", "."): value for name, value in fields.items()}, 0)
 
 
 def test_model_is_scored_by_several_estimators(config, folder):
@@ -76,19 +64,11 @@ def test_prescribed_digit_planes_are_those_of_held_out_examples(config, folder):
     assert (tokens.shape, cost["invalid_code_rate"], cost["evaluations"]) == ((COUNT, 32), 0.0, 4.0)
 
 
-@pytest.mark.parametrize("planes", [(0, 1), (2,), (-1,)])
-def test_invalid_planes_raise(config, folder, planes):
-    with pytest.raises(ValueError, match=r"sample\.planes: .* must be some of 0\.\.1, not all"):
-        prepare(job_of(changed(config, sample__planes=planes), "sample"), folder)
-
-
 def test_samples_with_invalid_codes_are_counted_and_omitted(capsys):
     valid = token_sampling.decodable(np.array([0, 1, 0]))
     assert np.array_equal(valid, [True, False, True])
     assert "1 of 3 samples hold digits of no token" in capsys.readouterr().err
-    with pytest.raises(
-        ValueError, match=r"every one of 3 samples holds digits of no token \(sample\.digits_draw=token"
-    ):
+    with pytest.raises(ValueError, match=r"every one of 3 samples holds digits of no token \(sample\.digits_draw=tok"):
         token_sampling.decodable(np.array([1, 2, 1]))
 
 
@@ -98,37 +78,10 @@ def test_only_token_draws_with_carry_over_have_no_invalid_codes(config, folder, 
     fields = dict(codec__carry_over=carry_over, sample__digits_draw=draw, sample__steps=2, codec__digits=4)
     config = changed(config, **fields)
     system = prepare(job_of(config, "sample"), folder).system
-    keys = example_keys(jax.random.key(0), jnp.arange(16))
     params = jax.jit(system.init)(jax.random.key(2))
-    samples = jax.jit(families.sampler(config, system))(params, keys, jnp.full((16, 32), 257))
+    samples = jax.jit(families.sampler(config, system))(params, keys_of(16), jnp.full((16, 32), 257))
     assert np.array_equal(samples.invalid, (samples.tokens == 257).sum(axis=1))
     assert (int(samples.invalid.sum()) == 0) == (carry_over and draw == "token")
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"codec__digits": 0}, r"codec\.digits: must be at least 1, not 0"),
-        ({"codec__digits": 40}, r"codec\.digits: 40 digits .* needs at most 9"),
-        ({"codec__digits": 3}, r"codec\.digits: 3 digits do not divide model\.hidden=32; set codec\.merge=sum"),
-        ({"codec__merge": "add"}, r"codec\.merge: unknown 'add'"),
-        ({"codec__chunk_point": 2.0}, r"codec\.chunk_point: must lie in \[0, 1\]"),
-        ({"data__packing": "padded"}, r"codec\.digits: more than one goes with .*packing=wrapped"),
-        ({"objective__target": "grouped"}, r"objective\.target: unknown 'grouped'; known: joint, marginal"),
-        ({"evaluate__also": ("joint",)}, r"evaluate\.estimator: unknown name 'joint'"),
-        ({"evaluate__also": ("nll_autoregressive",)}, r"nll_autoregressive does not fit model\.causal=False"),
-        ({"sample__digits_draw": "both"}, r"sample\.digits_draw: unknown 'both'"),
-        ({"sample__precision": "mdlm_float32"}, r"sample\.precision: mdlm_float32 is a rule for whole tokens"),
-        ({"sample__corrector": (-1.0, 1.0)}, r"sample\.corrector: scale and power must not be negative"),
-        ({"sample__warp": (2.0, 1.0, 0.0)}, r"sample\.warp: .* must make times fall within \[0, 1\]"),
-    ],
-)
-def test_invalid_fields_are_one_line_that_names_them(config, folder, fields, message):
-    config = changed(config, **fields)
-    with pytest.raises(ValueError, match=message) as caught:
-        section = next(iter(fields)).split("__")[0]
-        prepare(job_of(config, section if section in ("evaluate", "sample") else "train"), folder)
-    assert "\n" not in str(caught.value)
 
 
 def test_training_identity_depends_on_the_code_only_with_several_digits(config):

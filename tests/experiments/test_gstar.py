@@ -21,6 +21,7 @@ from experiments.families import masked_sampling
 from experiments.plan import Job, plan, resolve
 from experiments.run_context import build
 from experiments.tasks import text, token_sampling
+from tests.checks import refused
 
 DEBUG = "--config=configs/gstar_code.py:debug"
 HEAD, BLOCK = "predictor, head", "predictor, block"
@@ -222,16 +223,14 @@ def test_likelihood_labels_need_the_denoiser_and_the_judge(config, results, tabl
 def test_rows_that_start_from_each_other_raise(config, table):
     first = dict(table[HEAD], overrides=table[HEAD]["overrides"] | {"start": BLOCK})
     second = dict(table[BLOCK], overrides=table[BLOCK]["overrides"] | {"start": HEAD})
-    with pytest.raises(ValueError, match=f"^start: row '{HEAD}' starts from itself") as caught:
+    with refused(f"^start: row '{HEAD}' starts from itself"):
         plan([first, second], config)
-    assert "\n" not in str(caught.value)
 
 
 def test_judge_that_is_not_autoregressive_raises(config, table):
     judged = dict(table["judged"], overrides=table["judged"]["overrides"] | {"predictor.judge": "judged"})
-    with pytest.raises(ValueError, match=r"^predictor\.judge: ") as caught:
+    with refused(r"^predictor\.judge: "):
         plan([judged], config, [*table.values(), judged])
-    assert "\n" not in str(caught.value)
 
 
 def test_every_guided_row_of_the_debug_table_evaluates_its_predictor():

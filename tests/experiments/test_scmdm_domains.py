@@ -1,18 +1,15 @@
 """Tables of SCMDM for images, molecules and genomes: kinds of rows, class conditioning, and sets of samples."""
 
 import importlib
-import json
 from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import quickstart
 from configs.recipes import scmdm
-from diffusion.metrics.statistics import student
 from experiments import run, table
-from experiments.plan import Job, plan, resolve, to_json
+from experiments.plan import Job, plan, to_json
 from experiments.run import prepare
 from experiments.run_context import Run
 from experiments.tasks import genomes as genomes_task
@@ -236,61 +233,3 @@ def test_held_out_examples_form_complete_sets(genomes, workdir):
         prepare(job_of(unconditional, policy="data", repeats=1), workdir), genomes_task.TASK
     )
     assert unlabeled.labels is None, "samples of an unconditional model are compared as one group"
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"sample.label": 3}, r"sample\.label: 3 must be -1 \(as in the data\), -2 \(each in turn\) or 0 \.\. 2"),
-        ({"sample.label": -3}, r"sample\.label: -3 must be"),
-        ({"sample.label": 0, "model.labels": 0}, r"sample\.label: 0 is for a class-conditional network; set model"),
-        ({"sample.repeats": 0}, r"sample\.repeats: must be at least 1, not 0"),
-        ({"judge.name": "gpt2"}, r"judge\.name: 'gpt2' cannot judge genomes"),
-        ({"data.length": 128}, r"data\.length: 128 is too short; pass --config\.data\.length=142, or more"),
-        ({"data.source": "splice_sites"}, r"data\.path: splice_sites expects eie\.at\.txt.* \(data\.path is empty\)"),
-        (
-            {"data.source": "qm9", "data.tokenizer": "smiles", "model.labels": 0},
-            r"data\.path: qm9 expects QM9_smiles\.txt.* \(data\.path is empty\)",
-        ),
-    ],
-)
-def test_errors_are_one_line_that_names_the_field(fields, message, genomes, workdir):
-    with pytest.raises(ValueError, match=message) as caught:
-        run.run_jobs([job_of(resolve(genomes, fields, 0))], workdir)
-    assert "\n" not in str(caught.value)
-
-
-def test_text_is_measured_as_one_set(workdir):
-    config = quickstart.get_config("debug")
-    config.data.update(source="text_files", path=str(workdir / "text.txt"), cache_dir=str(workdir / "cache"))
-    (workdir / "text.txt").write_text("".join(f"line {number} of many\n" for number in range(400)))
-    with pytest.raises(ValueError, match=r"sample\.repeats: text is measured as one set; set it to 1"):
-        run.run_jobs([job_of(config, repeats=2)], workdir)
-
-
-def test_rows_of_a_table_share_trainings():
-    for domain in DOMAINS:
-        module = module_of(domain)
-        config = module.get_config("local")
-        jobs = plan(list(module.rows(config)), config)
-        trained = {job.id: json.dumps(job.config["memory"]) for job in jobs if job.verb == "train"}
-        # Trainings are the base, two continued ones without memory, three rates, and a classifier for images.
-        assert len(trained) == 6 + (domain == "images") and len(set(trained.values())) == 4
-        steps = {row["overrides"].get("train.steps") for row in module.rows(config) if row["name"] in scmdm.MODELS}
-        post = module.POST_TRAINING["local"]
-        assert steps == {post, round(post * 4 / 3)}
-        sampled = [row["name"] for row in module.rows(config) if row["verbs"] == ("sample",)]
-        last = module.STEPS["local"][-1]
-        assert {f"{name}, {last} steps" for name in ("MDLM", *scmdm.MODELS, f"{scmdm.FULL}, null memory")} <= set(
-            sampled
-        )
-
-
-def test_rows_have_the_values_of_each_set(finished):
-    """Other statistics can be computed from them."""
-    domain, _, _, results = finished
-    values = [each[MEASURES[domain]] for each in result_of(results, "sample", HELD_OUT[domain])["sets"]]
-    interval = student(values)
-    metrics = result_of(results, "sample", HELD_OUT[domain])["metrics"]
-    half = metrics.get(f"{MEASURES[domain]}_interval", 0.0)
-    assert (metrics[MEASURES[domain]], half) == pytest.approx((interval.mean, interval.high - interval.mean))

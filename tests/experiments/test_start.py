@@ -7,17 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import safetensors.numpy
 
 from configs import scmdm_text
-from configs.base import defaults
-from configs.recipes.small import tiny
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights, save_weights
 from experiments import convert, families, run
 from experiments.plan import plan, resolve
-from tests.experiments import test_convert
+from tests.checks import refused
+from tests.experiments.conftest import results_of
+from tests.experiments.weight_files import HIDDEN, mdlm_file
+from tests.small_configs import small_config
 from tests.table_files import table_file
+from tests.weights import randomized
 
 DEBUG = "--config=configs/scmdm_text.py:debug"
 BASE, FULL = "MDLM", "SCMDM, lambda 1"
@@ -77,23 +78,6 @@ def test_checkpoint_replaces_the_base():
     assert len({job.id for job in both if job.verb == "evaluate"}) == 2
 
 
-@pytest.mark.parametrize(
-    ("start", "message"),
-    [
-        ("Nobody", r"start: unknown 'Nobody'; known: 'MDLM', 'SCMDM, lambda 1'"),
-        ("wrong", r"start: row 'wrong' starts from itself; name one that starts from nothing"),
-    ],
-    ids=["unknown", "circle"],
-)
-def test_invalid_start_raises(start, message):
-    config = scmdm_text.get_config("debug")
-    rows = take_rows(config, BASE, FULL)
-    invalid = dict(name="wrong", overrides={"start": start}, verbs=("evaluate",))
-    with pytest.raises(ValueError, match=message) as caught:
-        plan([*rows, invalid], config)
-    assert "\n" not in str(caught.value)
-
-
 def test_rows_can_start_from_rows_that_start_from_rows():
     config = scmdm_text.get_config("debug")
     rows = take_rows(config, BASE, FULL)
@@ -112,18 +96,7 @@ def test_rows_can_start_from_rows_that_start_from_rows():
 
 
 def network(**overrides):
-    config = tiny(defaults("test", "debug"))
-    config.model.update(hidden=16, blocks=1, heads=2, cond_dim=8)
-    config.data.length = 8
-    return families.system(
-        resolve(config, {name.replace("__", "."): value for name, value in overrides.items()}, 0), 13
-    )
-
-
-def random_tree(init, seed=0):
-    rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
+    return families.system(small_config(data__length=8, **overrides), 13)
 
 
 def bits(tree):
@@ -133,7 +106,7 @@ def bits(tree):
 def test_adapter_is_added_to_weights_and_removed(tmp_path):
     """Other weights remain bitwise equal; a new adapter is D x D zeros, and an existing one is loaded."""
     base, conditioned, mesh = network(), network(memory__adapter="linear"), make_mesh()
-    old = random_tree(base.init)
+    old = randomized(base.init)
     save_weights(tmp_path / "base", old)
     grown = load_weights(tmp_path / "base", conditioned.init, mesh, added=("adapter",))
     assert list(grown["adapter"]) == ["linear"] and not np.any(grown["adapter"]["linear"]["kernel"])
@@ -156,9 +129,9 @@ def test_adapter_is_added_to_weights_and_removed(tmp_path):
 
 def test_weights_of_another_network_raise(tmp_path):
     base, conditioned, mesh = network(), network(memory__adapter="linear"), make_mesh()
-    save_weights(tmp_path / "base", random_tree(base.init))
-    save_weights(tmp_path / "conditioned", random_tree(conditioned.init))
-    missing = random_tree(base.init)
+    save_weights(tmp_path / "base", randomized(base.init))
+    save_weights(tmp_path / "conditioned", randomized(conditioned.init))
+    missing = randomized(base.init)
     del missing["head"]
     save_weights(tmp_path / "missing", missing)
     wide = network(memory__adapter="linear", model__hidden=32)
@@ -170,9 +143,8 @@ def test_weights_of_another_network_raise(tmp_path):
         ("missing", conditioned.init, ("adapter",), r"head/.* is absent"),
         ("none", conditioned.init, ("adapter",), r"holds no weights"),
     ):
-        with pytest.raises(ValueError, match=message) as caught:
+        with refused(message):
             load_weights(tmp_path / folder, init, mesh, added=added)
-        assert "\n" not in str(caught.value)
 
 
 # Whole runs.
@@ -193,8 +165,7 @@ def test_small_table_from_its_base_to_its_rows(config, text, fields, capsys):
     run.run_table(table, config, workdir, publish=False)
     printed = capsys.readouterr()
     assert printed.err.count(": running (") == 6 and printed.err.count("] train ") == 2
-    results = [json.loads(path.read_text()) for path in (workdir / "jobs").glob("*/result.json")]
-    by_name = {(result["verb"], result["row"]): result for result in results}
+    by_name = results_of(workdir)
     scores = by_name["evaluate", FULL]["metrics"]
     passes = ("bound_continuous", "bound_continuous_passes_2", "bound_continuous_passes_3")
     assert all(np.isfinite(scores[f"{name}/nats_per_token"]) for name in passes)
@@ -216,29 +187,23 @@ def test_small_table_from_its_base_to_its_rows(config, text, fields, capsys):
     folder = text / "with_checkpoint"
     with_checkpoint = resolve(config, {"checkpoint": str(weights)}, 0)
     run.run_row(table, with_checkpoint, "evaluate", FULL, {"checkpoint": str(weights)}, folder)
-    jobs = [path.name for path in (folder / "jobs").iterdir()]
-    assert len(jobs) == 1 and jobs[0].startswith("evaluate-")
-    result = json.loads((folder / "jobs" / jobs[0] / "result.json").read_text())
+    (result,) = results_of(folder).values()
+    assert result["verb"] == "evaluate"
     assert result["metrics"]["nats_per_token"] == pytest.approx(scores["nats_per_token"], rel=1e-6)
 
 
-def test_training_starts_from_a_public_checkpoint(cli, fields, tmp_path, monkeypatch):
+def test_training_starts_from_a_public_checkpoint(succeed, fields, tmp_path):
     """A converted checkpoint replaces the base of a row, and its weights are bitwise unchanged at the start."""
-    monkeypatch.setattr(test_convert, "VOCAB", 258)
-    test_convert.mdlm_file(tmp_path / "model.safetensors")
-    tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
-    scaled = {name: 0.1 * tensor for name, tensor in tensors.items()}
-    safetensors.numpy.save_file(scaled, tmp_path / "model.safetensors")
+    mdlm_file(tmp_path / "model.safetensors", vocabulary=258, scale=0.1)
     convert.run("mdlm", str(tmp_path / "model.safetensors"), tmp_path / "public")
     weights = tmp_path / "public" / "weights"
     fields = fields | json.loads((tmp_path / "public" / "config.json").read_text())["overrides"]
     fields |= {"train.steps": 2, "checkpoint": str(weights)}
     words = [f"--config.{name}={value}" for name, value in fields.items()]
-    status, _, err = cli("train", DEBUG, f"--row={FULL}", *words)
-    assert status == 0, err
+    _, err = succeed("train", DEBUG, f"--row={FULL}", *words)
     assert err.count(": running (") == 1
     (folder,) = (tmp_path / "runs" / "jobs").iterdir()
-    result = json.loads((folder / "result.json").read_text())
+    (result,) = results_of(tmp_path / "runs").values()
     assert (result["verb"], result["row"], result["step"]) == ("train", FULL, 2)
 
     # Before the first step the outputs are bitwise those of the public network, with any self-conditioning input.
@@ -251,7 +216,7 @@ def test_training_starts_from_a_public_checkpoint(cli, fields, tmp_path, monkeyp
     grown = load_weights(weights, conditioned.init, make_mesh(), added=("adapter",))
     old = load_weights(weights, base.init, make_mesh())
     state = jax.random.randint(jax.random.key(0), (2, 32), 0, 258)
-    memory, time = jax.random.normal(jax.random.key(1), (2, 32, test_convert.HIDDEN)), jnp.zeros(2)
+    memory, time = jax.random.normal(jax.random.key(1), (2, 32, HIDDEN)), jnp.zeros(2)
     expected = jax.jit(base.denoiser)(old, state, time)
     assert np.abs(expected).max() > 0.1
     np.testing.assert_array_equal(jax.jit(conditioned.denoiser)(grown, state, time, None, memory), expected)

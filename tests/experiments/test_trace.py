@@ -20,17 +20,14 @@ def told(fields):
     return [f"--config.{name}={value}" for name, value in fields.items()]
 
 
-def test_the_first_samples_of_a_job_that_is_done(cli, tmp_path, told, monkeypatch):
+def test_the_first_samples_of_a_job_that_is_done(succeed, tmp_path, told, monkeypatch):
     drawn, generate = [], token_sampling.generate
     monkeypatch.setattr(token_sampling, "generate", lambda *given: drawn.append(generate(*given)) or drawn[-1])
-    status, _, error = cli("sample", TEXT, ROW, *told, "--config.sample.batch=4", "--config.sample.prompt=the ")
-    assert status == 0 and "trace" not in error, error
+    words = ("sample", TEXT, ROW, *told, "--config.sample.batch=4", "--config.sample.prompt=the ")
+    assert "trace" not in succeed(*words)[1]
     folder = next((tmp_path / "runs" / "jobs").glob("sample-*"))
     files = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    status, out, error = cli(
-        "sample", TEXT, ROW, *told, "--config.sample.batch=4", "--config.sample.prompt=the ", "--trace"
-    )
-    assert status == 0, error
+    out, error = succeed(*words, "--trace")
     assert re.search(r"drawn again from the weights of train-\S+; the job is done, and the trace alone is made", error)
     assert out.endswith(f"wrote {folder / 'trace.html'}\n") and len(drawn) == 1
     assert all(path.stat().st_mtime_ns == written for path, written in files.items())
@@ -57,15 +54,13 @@ def test_the_first_samples_of_a_job_that_is_done(cli, tmp_path, told, monkeypatc
     assert len(set(symbols.values())) == len(symbols)
 
 
-def test_pictures_are_those_of_the_job(cli, tmp_path):
+def test_pictures_are_those_of_the_job(succeed):
     words = ("--row=exact: best of 2", "--config.sample.batch=2", "--config.sample.steps=3", "--trace")
-    status, out, error = cli("sample", SHAPES, *words, "--config.sample.gaussian.per_task=1")
-    assert status == 0 and "done" not in error, error
+    out, error = succeed("sample", SHAPES, *words, "--config.sample.gaussian.per_task=1")
+    assert "done" not in error
     page = Path(out.splitlines()[-1].removeprefix("wrote "))
-    data = data_of(page.read_text())
-    assert [sample["caption"] for sample in data["samples"]] == (page.parent / "samples.txt").read_text().splitlines()[
-        :2
-    ]
+    data, prompts = data_of(page.read_text()), (page.parent / "samples.txt").read_text().splitlines()
+    assert [sample["caption"] for sample in data["samples"]] == prompts[:2]
     saved = np.load(page.parent / "samples.npy")
     assert data["count"] == 4
     for sample, expected in zip(data["samples"], saved, strict=False):

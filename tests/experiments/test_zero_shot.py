@@ -8,6 +8,7 @@ from diffusion.data import load_dataset
 from experiments.plan import Job, to_json
 from experiments.run import prepare
 from experiments.tasks import zero_shot
+from tests.checks import refused
 from tests.experiments.conftest import run_of
 
 TEXT = "the bank said it would not\n" * 60
@@ -54,11 +55,8 @@ def test_other_corpora_are_read_with_the_tokenizer_and_window_of_the_model(job):
 
 def test_missing_required_set_raises(job):
     job.config.evaluate.zero_shot_required = True
-    with pytest.raises(
-        ValueError, match=r"^evaluate\.zero_shot\.ag_news\.path: .*--config\.evaluate\.zero_shot"
-    ) as caught:
+    with refused(r"^evaluate\.zero_shot\.ag_news\.path: .*--config\.evaluate\.zero_shot"):
         zero_shot.scores(job, score)
-    assert "\n" not in str(caught.value)
 
 
 def test_missing_required_set_raises_before_training(job):

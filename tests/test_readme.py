@@ -17,7 +17,6 @@ TEXTS = sorted(
     for pattern in ("*.md", ".github/*.md", "configs/*.md", "diffusion/*.md", "tests/*.md", "experiments/**/*.md")
     for path in ROOT.glob(pattern)
 )
-# Where the wiring of configs is going; remove the entry when it is there.
 FOLDERS = (".github", "configs", "diffusion", "experiments", "tests")
 
 

@@ -1,11 +1,11 @@
 """The sub-token codec: its base, order, inverse, bit fields, and invalid arguments."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from diffusion.codecs.subtokens import SubtokenCodec, shuffled_codec, smallest_base
+from tests.checks import refused
 
 BASES = [
     (50257, 2, 225),
@@ -127,12 +127,6 @@ def test_a_permutation_of_all_codes_uses_codes_of_no_token():
     assert plain.valid(subtokens).ravel()[:37].all() and not permuted.valid(subtokens).ravel()[:37].all()
 
 
-def test_a_codec_is_a_constant_of_compiled_functions():
-    codec = SubtokenCodec(5, 2)
-    round_trip = jax.jit(lambda tokens: codec.decode(codec.encode(tokens)))
-    np.testing.assert_array_equal(round_trip(jnp.arange(5)), np.arange(5))
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -147,9 +141,8 @@ def test_a_codec_is_a_constant_of_compiled_functions():
     ],
 )
 def test_errors_name_the_invalid_field(fields, message):
-    with pytest.raises(ValueError, match=message) as caught:
+    with refused(message):
         SubtokenCodec(*fields)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("token", [5, -1])

@@ -15,6 +15,7 @@ from diffusion.metrics.statistics import ratio
 from diffusion.oracles.markov import random_chain
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.schedules import masking as schedules
+from tests.languages import denoiser_of
 
 CHAIN = random_chain(2, vocabulary=4, length=8)
 PROCESS = MaskedDiffusion(4, schedules.LogLinear())
@@ -24,10 +25,6 @@ def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
     """The exact posterior of the chain times a parameter, to test that parameters are passed."""
     assert keys is None
     return params["scale"] * CHAIN.denoise(noisy, time)
-
-
-def causal_denoiser(params, inputs, time, cond=None, memory=None, *, keys=None):
-    return CHAIN.next_token(inputs, time)
 
 
 PARAMS = {"scale": jnp.ones(())}
@@ -61,7 +58,7 @@ def test_draws_of_an_example_are_evenly_spaced():
 
 
 def test_exact_likelihood_of_the_causal_network():
-    evaluator = make_evaluator(nll_autoregressive, causal_denoiser, PROCESS)
+    evaluator = make_evaluator(nll_autoregressive, denoiser_of(CHAIN.next_token), PROCESS)
     scores = evaluate_likelihood(evaluator, PARAMS, batches(2), jax.random.key(1))
     tokens = np.concatenate([batch["tokens"] for batch in batches(2)])
     np.testing.assert_allclose(scores.nats, -CHAIN.log_prob(tokens), rtol=1e-5)
@@ -70,7 +67,7 @@ def test_exact_likelihood_of_the_causal_network():
 def test_padding_does_not_count():
     batch = next(batches(1))
     weights = jnp.ones((4, 8)).at[1, 5:].set(0).at[3].set(0)
-    evaluator = make_evaluator(nll_autoregressive, causal_denoiser, PROCESS)
+    evaluator = make_evaluator(nll_autoregressive, denoiser_of(CHAIN.next_token), PROCESS)
     scores = evaluate_likelihood(evaluator, PARAMS, [{**batch, "weights": weights}], jax.random.key(0))
     np.testing.assert_array_equal(scores.tokens, [8, 5, 8])
     with pytest.raises(ValueError, match="no sequence to score"):

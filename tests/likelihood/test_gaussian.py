@@ -9,15 +9,12 @@ from diffusion.codecs.subtokens import PixelCodec
 from diffusion.likelihood.gaussian import PixelBound, gaussian_bound
 from diffusion.oracles import mixture as oracle
 from diffusion.processes.gaussian import GaussianDiffusion
-from diffusion.rng import Draws, example_keys
+from diffusion.rng import Draws
 from diffusion.sampling.gaussian import solvers
 from diffusion.schedules.gaussian import CosineSignal, ScaledLinear
+from tests.weights import keys_of
 
 MIXTURE = oracle.mixture([0.5, 0.3, 0.2], [-2, 0.5, 2], np.array([0.5, 0.4, 0.6]) ** 2)
-
-
-def keys_of(size):
-    return example_keys(jax.random.key(1), jnp.arange(size))
 
 
 def exact(x, row, carry):
@@ -32,7 +29,7 @@ def path(steps):
 
 
 def mean_bound(predict, steps, x):
-    return jax.jit(lambda keys, x: gaussian_bound(predict, keys, x, path(steps)))(keys_of(len(x)), x)
+    return jax.jit(lambda keys, x: gaussian_bound(predict, keys, x, path(steps)))(keys_of(len(x), seed=1), x)
 
 
 def test_the_bound_of_the_exact_denoiser_converges_to_the_entropy():
@@ -69,7 +66,7 @@ def test_paths_with_equal_steps_in_time_have_a_valid_bound():
     gaps = []
     for steps in (50, 400):
         grid = solvers.uniform(CosineSignal(), steps, first=0.995)
-        bound = jax.jit(lambda keys, x, grid=grid: gaussian_bound(exact, keys, x, grid))(keys_of(len(x)), x)
+        bound = jax.jit(lambda keys, x, grid=grid: gaussian_bound(exact, keys, x, grid))(keys_of(len(x), seed=1), x)
         gaps.append(float((bound + oracle.log_density(MIXTURE, x)).mean()))
     assert all(0 < gap < 3 for gap in gaps), gaps
 
@@ -86,7 +83,7 @@ def test_discrete_values_have_a_valid_bound(kind):
 
     tokens = jnp.repeat(jnp.arange(40, dtype=jnp.int32), draws)[:, None]
     estimate = PixelBound(codec, solvers.karras(process.schedule, 400))
-    noise = Draws(keys_of(len(tokens)), jnp.zeros(len(tokens)))
+    noise = Draws(keys_of(len(tokens), seed=1), jnp.zeros(len(tokens)))
     nats = jax.jit(lambda tokens: estimate(denoise, process, tokens, jnp.ones(tokens.shape), noise))(tokens)
     means = np.asarray(nats, np.float64).reshape(40, draws).mean(axis=1)
     assert np.exp(-means).sum() < 1.02

@@ -7,6 +7,7 @@ import pytest
 
 from diffusion.metrics import molecules
 from diffusion.metrics.molecules import canonical, canonical_set, molecule_scores, parse, picture, properties
+from tests.checks import refused
 
 pytest.importorskip("rdkit")
 
@@ -50,7 +51,7 @@ def test_nothing_valid_or_nothing_new_is_a_result():
     scores = molecule_scores(INVALID, {"C"})
     assert scores["valid"] == scores["unique"] == scores["novel"] == scores["valid_rate"] == scores["novel_rate"] == 0
     assert "qed" not in scores and "qed" not in molecule_scores(["OCC"], {"CCO"})
-    with pytest.raises(ValueError, match=r"sample\.count"):
+    with refused(r"sample\.count"):
         molecule_scores([], {"C"})
 
 
@@ -77,8 +78,5 @@ def test_molecules_are_drawn():
 def test_without_rdkit_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "rdkit.Chem", None)
     monkeypatch.delattr("rdkit.Chem")
-    with pytest.raises(
-        ValueError, match=r"data\.source: molecules are measured with RDKit.*pip install rdkit"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"data\.source: molecules are measured with RDKit.*pip install rdkit"):
         parse(["C"])
-    assert "\n" not in str(caught.value)

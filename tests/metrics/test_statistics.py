@@ -52,9 +52,6 @@ def test_rows_by_seed():
 def test_numbers_without_an_interval_are_refused(numbers):
     with pytest.raises(ValueError, match=r"seeds: an interval needs at least 2 finite numbers.*--config\.seeds"):
         student(numbers)
-
-
-def test_a_level_is_between_0_and_1():
     with pytest.raises(ValueError, match="level: 95"):
         student([1, 2], 95)
 

@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 
 from diffusion.processes.gaussian import GaussianDiffusion, target, to_clean
-from diffusion.rng import example_keys
 from diffusion.schedules.gaussian import SigmaIsTime
+from tests.weights import keys_of
 
 KINDS = ("epsilon", "clean", "velocity", "flow")
-
-
-def keys_of(size, seed=0):
-    return example_keys(jax.random.key(seed), jnp.arange(size))
 
 
 def test_worked_example_of_the_forward_process():

@@ -71,15 +71,6 @@ def test_subtokens_are_masked_independently_at_the_level_of_the_schedule(time):
     assert np.all(np.abs(fractions - level) < 4 * np.sqrt(level * (1 - level) / hidden[..., 0].size))
 
 
-def test_weight_is_one_over_the_time_for_every_epsilon():
-    with jax.enable_x64(True):
-        time = jnp.asarray(np.linspace(1e-3, 1, 50))
-        for epsilon in (1e-3, 1e-6, 0.2):
-            weight = schedules.rate(schedules.LogLinear(epsilon), time)
-            assert weight.dtype == jnp.float64
-            np.testing.assert_allclose(weight * time, 1, atol=1e-12)
-
-
 def test_subtokens_are_masked_together_at_chunk_point_zero():
     """This holds at all times, 0 included, at the level of the schedule."""
     grouped = PartialMaskedDiffusion(CODEC, LOG_LINEAR, chunk_point=0.0)

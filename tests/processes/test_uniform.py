@@ -9,18 +9,14 @@ import pytest
 
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.uniform import UniformDiffusion
-from diffusion.rng import example_keys
 from diffusion.schedules.masking import Cosine, Linear, LogLinear, rate
 from diffusion.types import MaskedProcess, Process
+from tests.weights import keys_of
 
 K = 5
 PROCESS, MASKED = UniformDiffusion(K, Linear()), MaskedDiffusion(K, Linear())
 LOGITS = jax.random.normal(jax.random.key(0), (1, 1, K + 1)) * 2
 PROBS = np.asarray(jax.nn.softmax(LOGITS[0, 0, :K]), np.float64)
-
-
-def keys_of(size):
-    return example_keys(jax.random.key(1), jnp.arange(size))
 
 
 def full(value):
@@ -44,15 +40,15 @@ def test_both_processes_follow_the_protocol():
 def test_marginals_of_noise(time):
     """A position keeps its token with probability alpha + (1 - alpha) / K, whatever the other examples are."""
     clean = jnp.full((4000, 3), 2, jnp.int32)
-    noisy = jax.jit(PROCESS.corrupt)(keys_of(4000), clean, jnp.full(4000, time))
+    noisy = jax.jit(PROCESS.corrupt)(keys_of(4000, seed=1), clean, jnp.full(4000, time))
     share = np.bincount(np.asarray(noisy).ravel(), minlength=K) / noisy.size
     np.testing.assert_allclose(share, time / K + (1 - time) * (np.arange(K) == 2), atol=4.5 * 0.5 / noisy.size**0.5)
-    few = jax.jit(PROCESS.corrupt)(keys_of(7), clean[:7], jnp.full(7, time))
+    few = jax.jit(PROCESS.corrupt)(keys_of(7, seed=1), clean[:7], jnp.full(7, time))
     np.testing.assert_array_equal(few, noisy[:7])
 
 
 def test_the_prior_is_uniform():
-    tokens = np.asarray(PROCESS.prior(keys_of(4000), 3))
+    tokens = np.asarray(PROCESS.prior(keys_of(4000, seed=1), 3))
     np.testing.assert_allclose(np.bincount(tokens.ravel(), minlength=K) / tokens.size, 1 / K, atol=0.02)
     assert PROCESS.prior_nats() == pytest.approx(0, abs=1e-9)
     q = np.where(np.arange(K) == 0, 0.2 + 0.8 / K, 0.8 / K)

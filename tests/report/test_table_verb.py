@@ -6,12 +6,10 @@ import statistics
 import pytest
 from ml_collections import ConfigDict
 
-from diffusion.report.tables import Column
 from experiments import curves
 from experiments import table as verb
 from tests.table_files import table_file
 
-PERPLEXITY = Column("perplexity", "perplexity", ".2f")
 HISTORY = [{"step": 0, "loss": 3.0}, {"step": 10, "loss": 2.0, "validation_loss": 2.1}]
 
 

@@ -31,13 +31,11 @@ def test_values_are_the_measurements_of_the_row():
     assert tables.values([row("zero", entropy=0.0)], "zero", "entropy") == [0.0], "zero is a measurement"
 
 
-def test_cells_hold_the_mean_and_its_standard_error_over_seeds():
+def test_cells_hold_the_mean_its_standard_error_over_seeds_and_the_interval_over_sets():
     assert cell([], ".2f") == ""
     assert cell([23.456], ".2f") == "23.46"
     assert cell([23.0, 24.0, 25.0], ".3f") == f"24.000 ± {1 / math.sqrt(3):.3f}"
-
-
-def test_cells_hold_the_interval_over_sets_of_samples_in_brackets():
+    # The interval over sets of samples is in brackets.
     assert cell([594.2], ".1f", [9.5]) == "594.2 (± 9.5)"
     assert cell([590.0, 594.0], ".1f", [9.5, 10.5]) == "592.0 ± 2.0 (± 10.0)"
     columns = [Column("valid", "valid", ".1f"), Column("qed", "QED", ".2f")]

@@ -34,9 +34,15 @@ def test_rate_agrees_with_finite_differences(schedule):
     np.testing.assert_allclose(schedules.rate(schedule, jnp.asarray(time, jnp.float32)), expected, rtol=1e-4)
 
 
-def test_log_linear_rate_is_one_over_t():
+def test_log_linear_rate_is_one_over_t_for_every_epsilon():
     time = jnp.array([1e-3, 0.25, 1.0])
     np.testing.assert_allclose(schedules.rate(schedules.LogLinear(1e-3), time), 1 / time, rtol=1e-6)
+    with jax.enable_x64(True):
+        time = jnp.asarray(np.linspace(1e-3, 1, 50))
+        for epsilon in (1e-3, 1e-6, 0.2):
+            weight = schedules.rate(schedules.LogLinear(epsilon), time)
+            assert weight.dtype == jnp.float64
+            np.testing.assert_allclose(weight * time, 1, atol=1e-12)
 
 
 @pytest.mark.parametrize("schedule", [*PROPER, schedules.Geometric()], ids=repr)

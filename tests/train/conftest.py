@@ -1,6 +1,5 @@
 """A small language model and its data for tests of training."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from diffusion.objectives.elbo import Nelbo
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.schedules.masking import LogLinear
 from diffusion.train.optimizer import adamw
+from tests.weights import randomized
 
 MASK, LENGTH, BATCH = 11, 8, 8
 
@@ -34,12 +34,7 @@ def init(net):
 
 @pytest.fixture(scope="session")
 def params(init):
-    """Return random weights; with the zero initialization most gradients vanish."""
-    fresh = jax.jit(init)(jax.random.key(1))
-    leaves, tree = jax.tree.flatten(fresh)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    noisy = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+    return randomized(init)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from diffusion.train.mesh import make_mesh
 from diffusion.train.state import abstract_state
 from diffusion.train.weights import load_weights, save_weights
 from diffusion.train.writers import Writer, read_metrics
+from tests.checks import refused
 from tests.train.conftest import BATCH, MASK, batch_at, stream
 
 SETTINGS = Settings(steps=6, batch=BATCH, ema=0.9, log_every=1, evaluate_every=3, checkpoint_every=3)
@@ -68,10 +69,6 @@ def test_resumption_after_a_signal_is_bitwise_equal(run, reference, tmp_path):
 
 
 def test_finished_run_only_restores(run, reference):
-    def no_batches(first):
-        raise AssertionError("a finished run asked for data")
-        yield
-
     state, directory = reference
     again = run(directory, batches=lambda first: iter(()))
     chex.assert_trees_all_equal(jax.device_get(again), state)
@@ -106,9 +103,8 @@ def test_checkpoint_of_another_model_raises_one_line(reference, optimizer, net):
     other = net.clone(hidden=32)
     init = lambda key: other.init(key, jnp.zeros((1, 8), jnp.int32))["params"]  # noqa: E731
     abstract = abstract_state(init, optimizer, make_mesh(1, 1, 1, jax.devices()[:1]))
-    with pytest.raises(ValueError, match=r"checkpoint: .* has shape") as error:
+    with refused(r"checkpoint: .* has shape"):
         Checkpoints(reference[1] / "checkpoints", read_only=True).restore(abstract)
-    assert "\n" not in str(error.value)
 
 
 def test_best_checkpoint_is_retained(run, tmp_path):

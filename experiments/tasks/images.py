@@ -10,8 +10,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffusion.data.arrays import as_pixels, label_count
-from diffusion.metrics.frechet import classifier_statistics, frechet_distance, moments
-from diffusion.metrics.inception import check_inception, inception_features
+from diffusion.metrics.frechet import (
+    check_inception,
+    classifier_statistics,
+    frechet_distance,
+    inception_features,
+    moments,
+)
 from diffusion.report.images import image_grid, pictures
 from experiments.run_context import Run, in_batches
 from experiments.tasks import token_sampling

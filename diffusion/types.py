@@ -115,10 +115,6 @@ class MaskedProcess(Protocol):
         """Number of positions per token in the noisy state."""
         ...
 
-    def prior(self, keys: Keys, length: int) -> Symbols:
-        """The state at t = 1 of sequences of `length` tokens, one per key."""
-        ...
-
     def encode(self, tokens: Tokens) -> Symbols:
         """Convert tokens to their clean state."""
         ...

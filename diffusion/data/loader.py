@@ -89,11 +89,6 @@ class Dataset:
     label_names: tuple[str, ...] = ()  # in the order of the labels, where the classes have names
     start: int | None = None  # first token of every example, and of every sample
 
-    @property
-    def model_vocab_size(self) -> int:
-        """Number of rows of the model's embedding: tokens, the mask and, when padded, the padding."""
-        return self.tokenizer.vocab_size + 1 + self.padded
-
     def split(self, name: str) -> Split:
         """Split of this name.
 

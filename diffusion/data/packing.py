@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -42,14 +41,6 @@ class Statistics:
     bytes: int = 0
     documents: int = 0
     dropped_tokens: int = 0  # after the last whole example (wrapped) or beyond the length (padded)
-
-    def bits_per_character(self, nats_per_token: float) -> float | None:
-        """Bits per character of a mean over the whole split in nats per token; None without characters."""
-        return nats_per_token * self.tokens / self.characters / math.log(2) if self.characters else None
-
-    def bits_per_byte(self, nats_per_token: float) -> float | None:
-        """Bits per UTF-8 byte of a mean over the whole split in nats per token; None without bytes."""
-        return nats_per_token * self.tokens / self.bytes / math.log(2) if self.bytes else None
 
 
 def encode_documents(documents: Iterable[str], tokenizer: Tokenizer, statistics: Statistics) -> Iterator[EncodedText]:

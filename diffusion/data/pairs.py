@@ -181,14 +181,6 @@ class PairDataset:
     start: int | None = None
 
     @property
-    def model_vocab_size(self) -> int:
-        """Number of rows of the model's embedding: tokens, the mask and the padding.
-
-        The mask is also the start of autoregressive targets and the null source.
-        """
-        return self.tokenizer.vocab_size + 2
-
-    @property
     def statistics(self) -> Mapping[str, PairStatistics]:
         """Counts of every split; reads them all."""
         return {name: split.statistics for name, split in self.splits.items()}

@@ -60,7 +60,6 @@ def test_mnist_gives_its_pixels_with_labels_and_holds_out_the_last_images(mnist_
         # Bits per byte are bits per dimension.
         assert data.statistics[split].bytes == data.statistics[split].tokens == pixels.size
     assert (data.image, data.labels) == (SHAPES["mnist"], LABELS["mnist"]) == ((28, 28, 1), 10)
-    assert data.model_vocab_size == 257
     whole = load_dataset(fields("mnist", folder, validation_images=0))
     np.testing.assert_array_equal(everything(whole, "train")["tokens"], images)
     np.testing.assert_array_equal(everything(whole, "validation")["tokens"], content["t10k"][0])

@@ -26,8 +26,6 @@ def test_wrapped_with_bos_and_eos_is_the_layout_of_the_papers():
     assert rows.tolist() == expected
     assert (statistics.examples, statistics.tokens, statistics.characters) == (3, 15, 7)
     assert (statistics.documents, statistics.dropped_tokens) == (2, 0)
-    assert statistics.bits_per_character(np.log(2)) == statistics.bits_per_byte(np.log(2)) == pytest.approx(15 / 7)
-    assert Statistics(tokens=3).bits_per_byte(1.0) is None
 
 
 def test_wrapped_without_ends_drops_and_does_not_count_the_remainder():

@@ -73,7 +73,6 @@ def test_rows_end_in_eos_and_are_filled_with_padding(dialects):
             count = int(weight.sum())
             assert ids[count - 1] == tokenizer.eos_id and (ids[count:] == tokenizer.pad_id).all()
             assert (weight[:count] == 1).all() and (ids[: count - 1] < tokenizer.eos_id).all()
-    assert dialects.model_vocab_size == tokenizer.pad_id + 1
 
 
 def test_batches_read_pairs_as_any_data_set(dialects):

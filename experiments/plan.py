@@ -6,7 +6,7 @@ Rows and tables that need the same training share one job, and a completed job i
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from configs.base import GAUSSIAN, TRANSLATION, defaults
 from experiments.families import family_of, own_sections
+from experiments.stored import without_deleted
 
 # These sections decide the result of a training; logging, meshes and folders do not.
 SECTIONS = ("data", "codec", "model", "memory", "process", "objective", "optimizer", "train", "seed", "checkpoint")
@@ -26,7 +27,6 @@ LATER = {
     "evaluate": {"points": 100},
     "sample": {
         "memory": "reuse",
-        "cache": False,
         "label": -1,
         "repeats": 1,
         "infill": 0,
@@ -84,13 +84,13 @@ def to_json(config: ConfigDict) -> dict:
 
 
 def read_config(folder: Path) -> ConfigDict:
-    """Config of a completed job; fields that are newer than the job have their defaults."""
+    """Config of a completed job; fields that are newer have their defaults, and deleted ones are omitted."""
 
     def merge(default: dict, stored: dict) -> dict:
         nested = {key for key in stored if isinstance(default.get(key), dict)}
         return default | stored | {key: merge(default[key], stored[key]) for key in nested}
 
-    stored = json.loads((folder / "config.json").read_text())
+    stored = without_deleted(json.loads((folder / "config.json").read_text()))
     return ConfigDict(merge(to_json(defaults(stored["table"], stored["variant"])), stored))
 
 
@@ -282,7 +282,7 @@ def read_plan(path: Path, index: int | None = None) -> list[Job]:
         try:
             job = Job(**json.loads(line))
             job.needs.values()  # plans of earlier versions have a list here
-            jobs.append(job)
+            jobs.append(replace(job, config=without_deleted(job.config)))
         except (json.JSONDecodeError, TypeError, AttributeError) as error:
             raise ValueError(f"jobs: line {number} of {path} is not a job; write it with `launch.py plan`") from error
     if index is None:

@@ -145,16 +145,16 @@ class UNet(nn.Module):
     attention: str = "auto"
     merge: str = "concat"
     shared: bool = True
-    memory: str = "none"
+    memory: bool = False
 
     def setup(self):
         self.embedding = SubtokenEmbedding(self.base, self.digits, self.channels, self.merge, self.shared)
-        if self.memory != "none":
-            self.adapter = SelfConditioningAdapter(self.memory, self.channels, self.classes, self.dtype)
+        if self.memory:
+            self.adapter = SelfConditioningAdapter(self.channels, self.dtype)
 
     def token_table(self, codes: Int[Array, "1 N"]) -> Float[Array, "K D"]:
-        """Return the table of self-conditioning: the embeddings of all values, or that of the adapter (see `DiT`)."""
-        return self.adapter.table if self.memory == "table" else self.embedding(codes)[0]
+        """Return the embeddings of all values."""
+        return self.embedding(codes)[0]
 
     def parts(self) -> list[Part]:
         """Return the layout of the network.
@@ -197,7 +197,7 @@ class UNet(nn.Module):
         blocks = sum(part.kind == "block" for part in parts)
         seeds = dropout_seeds(keys, blocks, 1) if keys is not None and self.dropout > 0 else None
         x = self.embedding(state)
-        if self.memory != "none":
+        if self.memory:
             x = self.adapter(x, memory)
         x = jnp.moveaxis(x.reshape(-1, colors, height, width, self.channels), 1, 3)
         x = shard_batch(x.reshape(-1, height, width, colors * self.channels))

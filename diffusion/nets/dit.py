@@ -139,7 +139,7 @@ class DiT(nn.Module):
     attention: str = "auto"
     unroll: int = 1
     embedder: nn.Module | None = None
-    memory: str = "none"
+    memory: bool = False
     labels: int = 0
     outputs: int = 0
 
@@ -151,8 +151,8 @@ class DiT(nn.Module):
         if self.embedder is None:
             shape = (self.vocab_size, self.hidden)
             self.embedding = self.param("embedding", uniform_fan_in(self.hidden), shape, jnp.float32)
-        if self.memory != "none":
-            self.adapter = SelfConditioningAdapter(self.memory, self.hidden, self.vocab_size, self.dtype)
+        if self.memory:
+            self.adapter = SelfConditioningAdapter(self.hidden, self.dtype)
         if self.adaln:
             self.time_embedder = TimeEmbedder(self.cond_dim)
         if self.labels:
@@ -184,12 +184,7 @@ class DiT(nn.Module):
         return shard_batch(jnp.take(self.embedding, tokens, axis=0))
 
     def token_table(self, codes: Int[Array, "1 N"]) -> Float[Array, "K D"]:
-        """Return the table of self-conditioning: the embeddings of the codes of all tokens, or that of the adapter.
-
-        Rows of other symbols (the mask, padding) may follow those of the tokens.
-        """
-        if self.memory == "table":
-            return self.adapter.table
+        """Return the embeddings of the codes of all tokens; rows of the mask and of padding may follow."""
         # A gather of all rows would copy the table in every evaluation.
         return self.embedding if self.embedder is None else self.embedder(codes)[0]
 
@@ -240,7 +235,7 @@ class DiT(nn.Module):
         `keys`, one per example, turn on dropout.
         """
         x = self.embed(tokens)
-        if self.memory != "none":
+        if self.memory:
             x = self.adapter(x, memory)
         return self.head(self.trunk(x, sigma, keys, label), sigma, label)
 

@@ -42,7 +42,7 @@ class ErrorPredictor:
     def net(self) -> DiT:
         """The network of the denoiser with one output per position."""
         unroll = min(self.trunk.unroll, self.blocks)
-        return self.trunk.clone(blocks=self.blocks, unroll=unroll, memory="none", outputs=1)
+        return self.trunk.clone(blocks=self.blocks, unroll=unroll, memory=False, outputs=1)
 
     def init(self, key: Key[Array, ""], denoiser: Params) -> Params:
         """Return the parameters of the predictor: copies of those of the denoiser, and a head."""

@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 
 from diffusion.nets.dit import DiT
 from diffusion.nets.error_predictor import ErrorPredictor
-from diffusion.objectives.error_labels import Augment
 from diffusion.objectives.error_prediction import ErrorPrediction
 from diffusion.objectives.self_conditioning import SoftEmbedding, randomly_self_conditioned
 from diffusion.processes.subtokens import PartialMaskedDiffusion
@@ -86,7 +85,6 @@ def objective(config: ConfigDict, system: System) -> ErrorPrediction:
         labels=options.labels,
         loss=options.loss,
         scope=options.scope,
-        augment=Augment(**options.augment),
         own_masks=options.own_masks,
         minimum_time=config.objective.minimum_time,
         corruption=options.corruption,

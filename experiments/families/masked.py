@@ -12,7 +12,6 @@ from diffusion.codecs.subtokens import SubtokenCodec, shuffled_codec
 from diffusion.data.arrays import label_count
 from diffusion.likelihood.estimators import CAUSAL as CAUSAL_ESTIMATORS
 from diffusion.likelihood.estimators import Estimate, check_process, estimator, split_passes
-from diffusion.nets.self_conditioning_adapter import check_kind
 from diffusion.objectives.cross_entropy import CrossEntropy
 from diffusion.objectives.elbo import Nelbo
 from diffusion.objectives.reveal import RevealNelbo
@@ -27,6 +26,7 @@ from experiments.families.networks import NETWORKS
 
 TRAINED, CAUSAL, REWARDED, MEASURED_BY = True, False, False, "likelihood"
 DOMAINS = ("text", "image", "molecules", "genomes", "values")
+ADAPTERS = ("none", "linear")
 SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
     "log_linear": lambda config: schedules.LogLinear(config.epsilon),
     "linear": lambda config: schedules.Linear(),
@@ -39,7 +39,7 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
         system.denoiser, system.masking, config.objective.minimum_time, config.objective.target
     ),
     "nelbo_reveal": lambda config, system: RevealNelbo(system.denoiser, system.masking, config.objective.target),
-    "cross_entropy": lambda config, system: CrossEntropy(system.denoiser, system.masking, system.masking.vocabulary),
+    "cross_entropy": lambda config, system: CrossEntropy(system.denoiser, system.masking),
     "errors": error_prediction.objective,
 }
 
@@ -111,7 +111,7 @@ def judge_system(config: ConfigDict, vocabulary: int) -> System | None:
 
 def check_conditioning(config: ConfigDict) -> None:
     """Raise ValueError where a network has no place for a self-conditioning input or for labels."""
-    check_kind(config.memory.adapter)
+    lookup(dict.fromkeys(ADAPTERS), config.memory.adapter, "memory.adapter")
     network = lookup(NETWORKS, config.model.net, "model.net")
     if config.memory.adapter != "none" and (config.model.causal or network.width is None):
         raise ValueError("memory.adapter: goes with model.net=dit or unet and model.causal=False; set it to none")
@@ -132,7 +132,7 @@ def self_conditioning(config: ConfigDict, net: nn.Module, process: MaskedProcess
     def table(params) -> Any:
         return net.apply({"params": params}, codes, method="token_table")
 
-    return SoftEmbedding(process, table, width(config), config.memory.rows, config.model.dtype)
+    return SoftEmbedding(process, table, width(config), config.model.dtype)
 
 
 def objective(config: ConfigDict, system: System) -> Callable:

@@ -30,7 +30,7 @@ class Network(NamedTuple):
 def transformer(config: ConfigDict, classes: int, process: Process | MaskedProcess) -> DiT:
     """The DiT, behind an embedding of sub-tokens where tokens have several."""
     fields = {name: value for name, value in config.model.items() if name not in ("net", "time_conditioning")}
-    fields["memory"] = config.memory.adapter
+    fields["memory"] = config.memory.adapter != "none"
     embedder = None
     if isinstance(process, MaskedProcess) and process.subtokens > 1:
         merge, shared, hidden = config.codec.merge, config.codec.shared, config.model.hidden
@@ -68,7 +68,7 @@ def discrete_image_unet(config: ConfigDict, classes: int, process: MaskedProcess
         attention=config.model.attention,
         merge=config.codec.merge,
         shared=config.codec.shared,
-        memory=config.memory.adapter,
+        memory=config.memory.adapter != "none",
     )
 
 

@@ -25,7 +25,6 @@ BOUND = "bound_gaussian"
 SCHEDULES: dict[str, Callable[[], schedules.GaussianSchedule]] = {
     "scaled_linear": schedules.ScaledLinear,
     "cosine": schedules.CosineSignal,
-    "sqrt": schedules.SquareRoot,
     "sqrt_chain": schedules.SquareRootChain,
     "sigma_is_time": schedules.SigmaIsTime,
 }

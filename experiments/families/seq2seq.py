@@ -82,8 +82,6 @@ def embedding_diffusion(config: ConfigDict, system: System) -> EmbeddingDiffusio
     """
     fields = fields_of(config.embedding)
     scp, mans, fill = fields.pop("scp"), fields.pop("mans"), fields.pop("fill")
-    scaling = fields_of(mans)
-    scaling["anchors"] = tuple(tuple(pair) for pair in scaling["anchors"])
     try:
         return EmbeddingDiffusion(
             network_call(system, "encode"),
@@ -91,7 +89,7 @@ def embedding_diffusion(config: ConfigDict, system: System) -> EmbeddingDiffusio
             system.embedding,
             system.diffusing,
             perturbation=Perturbation(**fields_of(scp)),
-            scaling=NoiseScaling(**scaling),
+            scaling=NoiseScaling(**fields_of(mans)),
             label_smoothing=config.objective.label_smoothing,
             fill=system.end if fill else None,
             null_id=None if has_sources(config) else system.embedding.vocabulary,
@@ -180,7 +178,6 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
             keys_like(size),
             rows_like(size, read, dtype=jnp.int32),
             rows_like(size, read, dtype=jnp.bool_),
-            rows_like(size, dtype=jnp.int32),
         ),
         flops=size * made.flops,
         turns=made.evaluations,

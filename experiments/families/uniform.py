@@ -25,7 +25,7 @@ batch = masked.batch
 forward_flops = masked.forward_flops
 training_flops = masked.training_flops
 # Options of masked samplers that have no meaning without masks, with the values that leave them out.
-UNUSED = dict(policy="ancestral", nucleus=1.0, precision="exact", cache=False, corrector=(), planes=(), warp=())
+UNUSED = dict(policy="ancestral", nucleus=1.0, precision="exact", corrector=(), warp=())
 
 
 def check(config: ConfigDict) -> None:

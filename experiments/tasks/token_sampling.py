@@ -13,7 +13,6 @@ from jaxtyping import Bool, Int
 from tqdm import tqdm
 
 from diffusion.metrics.statistics import mean_over_sets
-from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import example_keys, named
 from diffusion.sampling.masked.sampler import Trace
 from diffusion.train.mesh import batch_sharding, check_batch, replicated
@@ -110,36 +109,20 @@ def prompts(run: Run, length: int) -> np.ndarray:
 
 
 def initial_states(run: Run, task: TokenTask) -> np.ndarray:
-    """The state from which every sample starts: tokens [N, L], or sub-tokens [N, L, l] with `sample.planes`.
-
-    With `sample.infill` they are held-out windows with one gap each, with `sample.planes` some sub-tokens of held-out
-    examples, otherwise the prompt.
+    """The tokens [N, L] from which every sample starts: the prompt, or held-out windows with one gap each (infilling).
 
     Raises:
-      ValueError: for sub-tokens that the code does not have, or a prompt beside them.
+      ValueError: for a prompt or another length beside gaps.
     """
     options, default = run.config.sample, run.config.data.length
     length, count = options.length or default, options.count * options.repeats
     prompt = np.broadcast_to(prompts(run, length)[None], (count, length))
     if options.infill:
-        if options.prompt or options.suffix or len(options.planes) or length != default:
-            raise ValueError("sample.infill: goes without sample.prompt, suffix, planes and length")
+        if options.prompt or options.suffix or length != default:
+            raise ValueError("sample.infill: goes without sample.prompt, suffix and length")
         assert task.masked_gaps is not None
         return task.masked_gaps(run)
-    if not len(options.planes):
-        return prompt
-    process = run.system.masking
-    if not set(options.planes) < set(range(process.subtokens)):
-        raise ValueError(f"sample.planes: {tuple(options.planes)} must be some of 0..{process.subtokens - 1}, not all")
-    if options.prompt or options.suffix or length != default:
-        raise ValueError("sample.planes: goes without sample.prompt, sample.suffix and sample.length")
-    assert isinstance(process, PartialMaskedDiffusion)
-    subtokens = np.array(process.codec.encode(task.held_out(run, count)[0]))
-    if len(subtokens) < count:
-        raise ValueError(f"sample.count: {count} is more than the {len(subtokens)} held-out examples of planes")
-    free = ~np.isin(np.arange(process.subtokens), list(options.planes))
-    subtokens[..., free] = process.mask_id
-    return subtokens
+    return prompt
 
 
 def generate(run: Run, task: TokenTask) -> tuple[list[SampleSet], dict[str, float]]:

@@ -55,8 +55,6 @@ def check(run: Run) -> None:
     if model.candidates > 1 and options.translation.rerank == "judge" and run.config.judge.name != "row":
         raise ValueError("sample.translation.rerank: judge needs judge.name=row, and a causal row as judge.row")
     if options.source:
-        if options.translation.lengths == "known":
-            raise ValueError("sample.translation.lengths: lengths for a user's file are not known; set it to around")
         user_lines(options.source)
     elif options.translation.split == "train":
         raise ValueError(
@@ -110,19 +108,19 @@ def sample(run: Run) -> dict:
 
 
 def batch_at(run: Run, sources: Sources, start: int) -> tuple[Array, ...]:
-    """Indices, sources, their masks and target lengths of one batch; the last batch is padded with the last source."""
+    """Indices, sources and their masks of one batch; the last batch is padded with the last source."""
     rows = batch_sharding(run.mesh)
     indices = np.arange(start, start + run.config.sample.batch)
     at = np.minimum(indices, len(sources.sources) - 1)
-    arrays = (indices, sources.source[at], sources.weights[at] > 0, sources.lengths[at])
+    arrays = (indices, sources.source[at], sources.weights[at] > 0)
     return tuple(jax.make_array_from_callback(each.shape, rows, lambda part, each=each: each[part]) for each in arrays)
 
 
 def compile_translator(run: Run, model: Translator, params: Any, first: tuple[Array, ...]) -> Any:
     """Compiled program of one batch; the noise of a sentence does not depend on the batch size."""
 
-    def translate(params, root, indices, source, mask, lengths):
-        return model.translate(params, example_keys(named(root, "sample"), indices), source, mask, lengths)
+    def translate(params, root, indices, source, mask):
+        return model.translate(params, example_keys(named(root, "sample"), indices), source, mask)
 
     with jax.set_mesh(run.mesh):
         function = jax.jit(translate, out_shardings=replicated(run.mesh))
@@ -160,7 +158,7 @@ def select_candidates(run: Run, sources: Sources, groups: list[list[str]]) -> li
     if len(groups[0]) == 1:
         return [group[0] for group in groups]
     if options.rerank == "mbr":
-        indices = bleu_mbr(groups, options.role, options.tokenize)
+        indices = bleu_mbr(groups, options.tokenize)
     else:
         indices = judged(sources.sources, groups, judge(run, len(groups[0]), sources))
     return [group[index] for group, index in zip(groups, indices, strict=True)]

@@ -20,7 +20,6 @@ class Sources(NamedTuple):
     sources: list[str]
     source: Int[np.ndarray, "N S"]
     weights: Float[np.ndarray, "N S"]
-    lengths: Int[np.ndarray, " N"]  # of the first reference, with its end token
     references: list[tuple[str, ...]] | None
     lines: list[int]  # indices of lines
     cut: int  # number of sources that are longer than data.source_length
@@ -35,10 +34,9 @@ def held_out_pairs(run: Run) -> Sources:
     if not indices:
         raise ValueError(f"data.source: the {split.name} split of {run.dataset.source} is empty")
     rows, (sources, references) = split.rows(indices), split.texts(indices)
-    lengths = rows["weights"].sum(axis=1).astype(np.int32)
     limit = run.config.data.source_length - 1
     cut = sum(len(ids) > limit for ids in run.dataset.tokenizer.encode_batch(sources))
-    return Sources(sources, rows["source"], rows["source_weights"], lengths, references, list(indices), cut)
+    return Sources(sources, rows["source"], rows["source_weights"], references, list(indices), cut)
 
 
 def user_lines(file: str) -> list[str]:
@@ -80,7 +78,7 @@ def user_sources(run: Run) -> Sources:
     warn_lines(unknown, "with words outside the vocabulary: read as <unk>")
     warn_lines(sorted(set(range(len(lines))) - set(numbers)), "empty: the translation is empty")
     weights = (source != tokenizer.pad_id).astype(np.float32)
-    return Sources(texts, source, weights, np.ones(len(numbers), np.int32), None, numbers, len(long))
+    return Sources(texts, source, weights, None, numbers, len(long))
 
 
 def warn_lines(lines: list[int], problem: str) -> None:

@@ -1,4 +1,4 @@
-"""Sub-tokens in the verbs: several estimators of one model, prescribed digit planes, and invalid codes."""
+"""Sub-tokens in the verbs: several estimators of one model, and invalid codes."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from diffusion.train.weights import save_weights
 from experiments import evaluate, families
 from experiments.plan import Job, to_json, train_identity
 from experiments.run import prepare
-from experiments.tasks import text, token_sampling
+from experiments.tasks import token_sampling
 
 COUNT = 6
 
@@ -46,7 +46,7 @@ def job_of(config, verb):
 
 
 def changed(config, **fields):
-    """Return a copy with fields such as sample__planes=(0,)."""
+    """Return a copy with fields such as codec__digits=4."""
     config = config.copy_and_resolve_references()
     for name, value in fields.items():
         section, key = name.split("__")
@@ -64,22 +64,6 @@ def test_model_is_scored_by_several_estimators(config, folder):
     assert metrics["bound_grouped/perplexity"] == pytest.approx(np.exp(metrics["bound_grouped/nats_per_token"]))
     assert not {"joint_ce/perplexity", "joint_ce/bits_per_byte"} & set(metrics)
     assert len({metrics[f"{name}/nats_per_token"] for name in ("bound_marginal", *also)}) == 4
-
-
-def test_prescribed_digit_planes_are_those_of_held_out_examples(config, folder):
-    job = job_of(changed(config, sample__planes=(0,)), "sample")
-    sampling = prepare(job, folder)
-    ((tokens, _),), cost = token_sampling.generate(sampling, text.TASK)
-    table = sampling.system.process.codec.table
-    assert np.array_equal(table[0][tokens], table[0][text.held_out_windows(sampling, COUNT)])
-    assert np.mean(table[1][tokens] == table[1][text.held_out_windows(sampling, COUNT)]) < 0.5
-    assert (tokens.shape, cost["invalid_code_rate"], cost["evaluations"]) == ((COUNT, 32), 0.0, 4.0)
-
-
-@pytest.mark.parametrize("planes", [(0, 1), (2,), (-1,)])
-def test_invalid_planes_raise(config, folder, planes):
-    with pytest.raises(ValueError, match=r"sample\.planes: .* must be some of 0\.\.1, not all"):
-        prepare(job_of(changed(config, sample__planes=planes), "sample"), folder)
 
 
 def test_samples_with_invalid_codes_are_counted_and_omitted(capsys):

@@ -27,7 +27,6 @@ INVALID = {
     "labels": (TRAINING, {"predictor.labels": "guesses"}, "predictor.labels: unknown 'guesses'"),
     "loss": (TRAINING, {"predictor.loss": "hinge"}, "predictor.loss: unknown 'hinge'"),
     "scope": (TRAINING, {"predictor.scope": "some"}, "predictor.scope: unknown 'some'"),
-    "augment": (TRAINING, {"predictor.augment.uniform": 2.0}, "predictor.augment.uniform: "),
     "no judge": (TRAINING, {"predictor.labels": "likelihood"}, "predictor.judge: "),
     "judge": (
         TRAINING,

@@ -16,8 +16,7 @@ def config(fields):
 
 
 INVALID = {
-    "adapter": ("evaluate", {"memory.adapter": "gate"}, r"memory\.adapter: unknown 'gate'; known: none, linear"),
-    "rows": ("evaluate", {"memory.adapter": "linear", "memory.rows": "some"}, r"memory\.rows: unknown 'some'; known"),
+    "adapter": ("evaluate", {"memory.adapter": "gate"}, r"memory\.adapter: unknown 'gate'; known: linear, none"),
     "rate": ("train", {"memory.adapter": "linear", "memory.rate": 2.0}, r"memory\.rate: must lie in \[0, 1\], not 2"),
     "causal": (
         "train",
@@ -36,11 +35,6 @@ INVALID = {
         r"evaluate\.estimator: unknown name 'bound_continuous_passes_0'",
     ),
     "labels": ("train", {"model.labels": 3}, r"'text_files' has no labels"),
-    "cache": (
-        "sample",
-        {"sample.cache": True, "model.time_conditioning": True},
-        r"sample\.cache: a network that reads",
-    ),
     "checkpoint": ("train", {"checkpoint": "/no/weights"}, r"checkpoint: /no/weights holds no weights"),
 }
 

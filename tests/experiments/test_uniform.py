@@ -90,7 +90,6 @@ def test_samples_are_tokens_after_the_prompt():
         ({"sample.policy": "confidence"}, "sample.policy"),
         ({"sample.nucleus": 0.9}, "sample.nucleus"),
         ({"sample.corrector": (2.0, 0.5)}, "sample.corrector"),
-        ({"sample.cache": True}, "sample.cache"),
         ({"sample.length": 16}, "sample.length"),
         ({"sample.final": "none"}, "sample.final"),
         ({"evaluate.estimator": "bound_continuous"}, "evaluate.estimator"),

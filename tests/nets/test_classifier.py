@@ -114,7 +114,7 @@ def test_the_image_loss_counts_every_pixel_once_whatever_is_masked(digits):
     weights = np.ones((3, 5), np.float32)
     weights[2] = 0
     noise = draws(jax.random.key(0), "x", 0, 3)
-    objective = CrossEntropy(fixed, process, 16)
+    objective = CrossEntropy(fixed, process)
     total, metrics = objective(jnp.asarray(logits), {"tokens": jnp.asarray(tokens), "weights": weights}, noise)
     log_probs = logits[..., :16] - np.log(np.exp(logits[..., :16]).sum(-1, keepdims=True))
     expected = -np.take_along_axis(log_probs, tokens[..., None], -1)[..., 0]

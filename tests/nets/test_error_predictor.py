@@ -13,7 +13,7 @@ from diffusion.nets.error_predictor import ErrorPredictor
 from diffusion.nets.subtoken_embedding import SubtokenEmbedding
 
 VOCAB, LENGTH, BATCH = 19, 8, 3
-TRUNK = DiT(VOCAB, hidden=16, blocks=2, heads=2, cond_dim=8, dropout=0.3, labels=4, memory="linear")
+TRUNK = DiT(VOCAB, hidden=16, blocks=2, heads=2, cond_dim=8, dropout=0.3, labels=4, memory=True)
 DIGITS = DiT(9, hidden=16, blocks=2, heads=2, cond_dim=8, dropout=0.0, embedder=SubtokenEmbedding(3, 2, 16))
 KINDS = ["full", "block", "head"]
 STATE = jax.random.randint(jax.random.key(1), (BATCH, LENGTH), 0, VOCAB)

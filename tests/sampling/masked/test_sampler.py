@@ -21,7 +21,7 @@ from diffusion.sampling.masked.policies import (
     race_step,
     random_order_step,
 )
-from diffusion.sampling.masked.sampler import MaskedSampler, MaskedState
+from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.schedules.masking import Cosine, Linear, LogLinear, Loop
 
 MASK, LENGTH, STEPS = 5, 12, 8
@@ -237,9 +237,3 @@ def test_sampler_compiles_once_for_a_sweep_of_temperatures():
 def test_bad_grids_name_their_field(options, field):
     with pytest.raises(ValueError, match=rf"sample\.{field}"):
         grid(LogLinear(), **({"steps": 4, "length": 4} | options))
-
-
-def test_state_carries_no_logits():
-    """Only a cache has logits, and it is None by default."""
-    assert MaskedState._fields == ("tokens", "memory", "extra", "idle", "cached")
-    assert MaskedSampler.cache is False

@@ -28,11 +28,6 @@ from diffusion.oracles.markov import random_chain
 from diffusion.oracles.processes import PROCESSES, Language
 from diffusion.types import MaskedProcess, Process
 
-LANGUAGES = {
-    "enumerable": lambda seed: random_language(seed, vocabulary=4, length=3),
-    "digits": lambda seed: random_language(seed, vocabulary=5, length=2),
-    "markov": lambda seed: random_chain(seed, vocabulary=8, length=256),
-}
 # Estimators that equal others for whole tokens.
 SUBTOKEN_ESTIMATORS = ("joint_ce", "bound_marginal", "bound_grouped")
 
@@ -49,7 +44,7 @@ flags.DEFINE_enum(
     "language",
     "enumerable",
     ["enumerable", "markov"],
-    "enumerable: 64 sequences of 3 tokens (25 of 2 with sub-tokens), with Kraft sums; markov: a chain of length 256.",
+    "enumerable: 25 to 81 sequences of 2 to 4 tokens, with Kraft sums; markov: a chain of length 256.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
@@ -66,6 +61,13 @@ flags.DEFINE_boolean(
     "causal", False, "Call module:function with a causal network, which reads clean prefixes.", flag_values=FLAGS
 )
 flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=FLAGS)
+
+
+LANGUAGES = {
+    "enumerable": lambda seed: random_language(seed, *PROCESSES[FLAGS.process].shape),
+    "digits": lambda seed: random_language(seed, vocabulary=5, length=2),
+    "markov": lambda seed: random_chain(seed, vocabulary=8, length=256),
+}
 
 
 def load_estimator(name: str | None) -> Estimate:

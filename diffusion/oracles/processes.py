@@ -2,18 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Key
 
 from diffusion.codecs.subtokens import SubtokenCodec
-from diffusion.likelihood import estimators, uniform
+from diffusion.likelihood import blocks, estimators, uniform
 from diffusion.likelihood.estimators import Estimate
+from diffusion.oracles.blocks import by_blocks
 from diffusion.oracles.enumerable import Enumerable
 from diffusion.oracles.markov import Markov
 from diffusion.oracles.subtokens import subtoken_denoiser
 from diffusion.oracles.uniform import uniform_posterior
+from diffusion.processes.blocks import BlockDiffusion
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.processes.uniform import UniformDiffusion
@@ -56,6 +59,7 @@ class KnownProcess:
     exact: Callable[[Any, Any], Denoise]
     of_states: Callable[[Denoise, Any], Denoise] = lambda denoise, process: denoise
     digits: bool = False  # whether tokens may have several sub-tokens
+    shape: tuple[int, int] = (4, 3)  # vocabulary and length of the enumerable language
 
 
 def masked_process(vocabulary: int, length: int, digits: int) -> MaskedDiffusion | PartialMaskedDiffusion:
@@ -86,6 +90,14 @@ def leave_one_out(language: Enumerable | Markov, process: UniformDiffusion) -> D
 PROCESSES = {
     "masked": KnownProcess(
         (MaskedDiffusion, PartialMaskedDiffusion), masked_process, estimators.estimator, masked_denoiser, digits=True
+    ),
+    "blocks": KnownProcess(
+        (BlockDiffusion,),
+        lambda vocabulary, length, digits: BlockDiffusion(vocabulary, LogLinear(), isqrt(length)),
+        blocks.estimator,
+        lambda language, process: by_blocks(language.denoise, process),
+        by_blocks,
+        shape=(3, 4),
     ),
     "uniform": KnownProcess(
         (UniformDiffusion,),

@@ -32,7 +32,7 @@ def python_bytes(config: ConfigDict) -> ConfigDict:
 def short_bytes(config: ConfigDict) -> ConfigDict:
     """The local base of the tables that compare processes, which share the trainings of their baselines."""
     python_bytes(config)
-    config.train.update(steps=800, evaluate_every=200, checkpoint_every=200)
+    config.train.update(steps=600, evaluate_every=200, checkpoint_every=200)
     config.sample.final = "draw"
     config.judge.update(name="row", row="AR")
     return config

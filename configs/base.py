@@ -147,7 +147,8 @@ def defaults(table: str, variant: str) -> ConfigDict:
             ),
             reward=dict(stem=32, channels=64, blocks=3, hidden=128, word_width=32, groups=8),
             process=dict(
-                name="masked",  # noise on tokens: masked, uniform (UDLM)
+                name="masked",  # noise on tokens: masked, uniform (UDLM), blocks (BD3-LM: masked inside of blocks)
+                block=4,  # blocks: tokens per block, which divide data.length
                 # log_linear, linear, cosine, polynomial, geometric; Gaussian noise: scaled_linear (Stable Diffusion's),
                 # cosine, sqrt_chain, sigma_is_time
                 schedule="log_linear",
@@ -164,6 +165,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 # pairs: embedding (text too), next_target (encoder_decoder.kind=causal)
                 name="nelbo",
                 minimum_time=1e-3,
+                levels=(0.0, 1.0),  # blocks with nelbo: range of the mask levels; narrower ranges are not a bound
                 target="marginal",  # digits: marginal (a bound) or joint (the MDM-Prime paper's; not a bound)
                 prompt_dropout=0.1,  # denoising: share of examples without their prompt
                 noise=0.5,  # reward: largest noise on its images, whose values lie in [-1, 1]

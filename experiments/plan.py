@@ -22,8 +22,8 @@ SECTIONS = ("data", "codec", "model", "memory", "process", "objective", "optimiz
 LATER = {
     "data": {"validation_images": 5000, "source_length": 16, "reverse": False, "lower": False, "seed": 0},
     "model": {"labels": 0},
-    "process": {"name": "masked", "prediction": "epsilon", "factor": 1.0},
-    "objective": {"prompt_dropout": 0.1, "noise": 0.5, "label_smoothing": 0.0},
+    "process": {"name": "masked", "block": 4, "prediction": "epsilon", "factor": 1.0},
+    "objective": {"levels": [0.0, 1.0], "prompt_dropout": 0.1, "noise": 0.5, "label_smoothing": 0.0},
     "evaluate": {"points": 100},
     "sample": {
         "memory": "reuse",

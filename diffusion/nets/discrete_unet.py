@@ -83,7 +83,7 @@ class SpatialAttention(nn.Module):
         query, key, value = (
             part.reshape(batch, height * width, -1, self.head_channels) for part in jnp.split(qkv, 3, axis=-1)
         )
-        mixed = attend(query, key, value, causal=False, backend=self.attention).reshape(h.shape)
+        mixed = attend(query, key, value, backend=self.attention).reshape(h.shape)
         mixed = Linear(channels, initializer="zeros", dtype=self.dtype, name="out")(mixed)
         return shard_batch(x + mixed.reshape(x.shape))
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from diffusion.likelihood.estimators import Estimate
 from diffusion.nets.attention import choose
-from experiments.families import causal, classifier, exact, masked, prompted_diffusion, scorer, seq2seq, uniform
+from experiments.families import blocks, causal, classifier, exact, masked, prompted_diffusion, scorer, seq2seq, uniform
 from experiments.families.base import Call, System, lookup
 from experiments.families.networks import NETWORKS
 from experiments.families.training import optimizer, settings
@@ -121,7 +121,7 @@ FAMILIES: dict[str, Family] = {
     "mixture_oracle": exact,
 }
 # By `process.name`, families of the networks over tokens.
-PROCESSES: dict[str, Family] = {"masked": masked, "uniform": uniform}
+PROCESSES: dict[str, Family] = {"masked": masked, "uniform": uniform, "blocks": blocks}
 
 
 def family_of(config: ConfigDict) -> Family:

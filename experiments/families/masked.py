@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from diffusion.codecs.subtokens import SubtokenCodec, shuffled_codec
 from diffusion.data.arrays import label_count
 from diffusion.likelihood.estimators import CAUSAL as CAUSAL_ESTIMATORS
-from diffusion.likelihood.estimators import Estimate, check_process, estimator, split_passes
+from diffusion.likelihood.estimators import Estimate, estimator, split_passes
 from diffusion.objectives.cross_entropy import CrossEntropy
 from diffusion.objectives.elbo import Nelbo
 from diffusion.objectives.reveal import RevealNelbo
@@ -163,7 +163,6 @@ def named_estimators(config: ConfigDict, default: str) -> list[str]:
     for name in names:
         base, passes = split_passes(name)
         estimator(base)
-        check_process(base, "masked")
         if passes > 1 and config.memory.adapter == "none":
             raise ValueError(f"evaluate.estimator: {name} is for a self-conditioned network; set memory.adapter")
         if (name in CAUSAL_ESTIMATORS) != config.model.causal:

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from diffusion.data.arrays import image_shape, label_count
 from diffusion.nets import classifier, discrete_unet, mlp
+from diffusion.nets.attention_masks import Causal, Full
 from diffusion.nets.dit import DiT, flops_per_token
 from diffusion.nets.subtoken_embedding import SubtokenEmbedding, check_embedding
 from diffusion.types import MaskedProcess, Process
@@ -29,8 +30,8 @@ class Network(NamedTuple):
 
 def transformer(config: ConfigDict, classes: int, process: Process | MaskedProcess) -> DiT:
     """The DiT, behind an embedding of sub-tokens where tokens have several."""
-    fields = {name: value for name, value in config.model.items() if name not in ("net", "time_conditioning")}
-    fields["memory"] = config.memory.adapter != "none"
+    fields = {name: value for name, value in config.model.items() if name not in ("net", "time_conditioning", "causal")}
+    fields |= {"memory": config.memory.adapter != "none", "mask": Causal() if config.model.causal else Full()}
     embedder = None
     if isinstance(process, MaskedProcess) and process.subtokens > 1:
         merge, shared, hidden = config.codec.merge, config.codec.shared, config.model.hidden

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffusion.likelihood.estimators import check_process, estimator
+from diffusion.likelihood.uniform import estimator
 from diffusion.objectives.uniform import UniformNelbo
 from diffusion.processes.uniform import UniformDiffusion
 from diffusion.sampling.ancestral import AncestralSampler, equal_steps
@@ -20,7 +20,6 @@ DOMAINS = masked.DOMAINS
 OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
     "nelbo": lambda config, system: UniformNelbo(system.denoiser, system.replacing, config.objective.minimum_time),
 }
-estimate = masked.estimate
 batch = masked.batch
 forward_flops = masked.forward_flops
 training_flops = masked.training_flops
@@ -69,8 +68,12 @@ def estimators(config: ConfigDict) -> list[str]:
     names = list(dict.fromkeys([first, *config.evaluate.also]))
     for name in names:
         estimator(name)
-        check_process(name, "uniform")
     return names
+
+
+def estimate(config: ConfigDict, system: System, name: str) -> Callable:
+    """The estimator of that name."""
+    return estimator(name)
 
 
 def sampler(config: ConfigDict, system: System) -> Callable:

@@ -81,7 +81,7 @@ def test_samples_are_tokens_after_the_prompt():
 @pytest.mark.parametrize(
     ("overrides", "field"),
     [
-        ({"process.name": "block"}, "process.name: unknown 'block'; known: masked, uniform"),
+        ({"process.name": "block"}, "process.name: unknown 'block'; known: blocks, masked, uniform"),
         ({"model.net": "mlp"}, "model.net"),
         ({"codec.digits": 2}, "process.name"),
         ({"memory.adapter": "linear"}, "process.name"),

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from diffusion.nets import gpt2
+from diffusion.nets.attention_masks import Causal
 from diffusion.nets.dit import SIZES, DiT, flops_per_token
 
 VOCAB, LENGTH, BATCH = 19, 8, 3
 NET = DiT(VOCAB, hidden=16, blocks=3, heads=2, cond_dim=8)
-CAUSAL = NET.clone(causal=True, adaln=False)
+CAUSAL = NET.clone(mask=Causal(), adaln=False)
 
 
 def perturbed(params, scale=0.2):
@@ -208,5 +209,5 @@ def test_bad_sizes_name_the_field(change, field, params, tokens):
 
 
 def test_decoding_needs_a_causal_network(params):
-    with pytest.raises(ValueError, match=r"net\.causal"):
+    with pytest.raises(ValueError, match=r"net\.mask"):
         NET.apply(params, jnp.zeros(1, jnp.int32), jnp.int32(0), NET.init_cache(1, 4), method="decode")

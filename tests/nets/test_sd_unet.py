@@ -135,8 +135,8 @@ def test_low_precision_is_close_to_float32():
 def test_large_self_attention_goes_to_the_kernel(monkeypatch):
     calls = []
 
-    def attend(query, key, value, *, causal, backend):
-        calls.append((query.shape, key.shape[1], causal, backend))
+    def attend(query, key, value, *, backend):
+        calls.append((query.shape, key.shape[1], backend))
         return query
 
     monkeypatch.setattr(layers, "attend", attend)
@@ -149,7 +149,7 @@ def test_large_self_attention_goes_to_the_kernel(monkeypatch):
         args = [jax.ShapeDtypeStruct((1, length, width), jnp.float32)]
         args += [jax.ShapeDtypeStruct((1, context, 5), jnp.float32)] if context else []
         jax.eval_shape(layers.Attention(heads, "float32", "chosen").init, jax.random.key(0), *args)
-    assert calls == [((1, 1024, 1, 128), 1024, False, "chosen")]
+    assert calls == [((1, 1024, 1, 128), 1024, "chosen")]
 
 
 def counted(jaxpr):

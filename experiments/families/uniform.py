@@ -22,8 +22,6 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
 }
 estimate = masked.estimate
 batch = masked.batch
-forward_flops = masked.forward_flops
-training_flops = masked.training_flops
 # Options of masked samplers that have no meaning without masks, with the values that leave them out.
 UNUSED = dict(policy="ancestral", nucleus=1.0, precision="exact", cache=False, corrector=(), planes=(), warp=())
 
@@ -97,7 +95,6 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
         function=sampler(config, system),
         params=(system.init,),
         rows=(keys_like(size), rows_like(size, config.data.length, dtype=jnp.int32), label),
-        flops=size * forward_flops(config, system) * turns,
         turns=turns,
     )
     return [call]

@@ -19,6 +19,7 @@ from diffusion.train.weights import load_weights, save_weights
 from diffusion.train.writers import read_metrics
 from diffusion.types import Params
 from experiments import families
+from experiments.flops import training_flops
 from experiments.run_context import Run
 
 
@@ -50,7 +51,7 @@ def execute(run: Run) -> dict:
         start=start,
         evaluate=lambda params: validate(params)["loss"],
         tokens_per_step=settings.batch * system.length,
-        flops_per_step=families.training_flops(config, system),
+        flops_per_step=lambda: training_flops(config, run.dataset.tokenizer.vocab_size),
         name=run.folder.name,
         config=config.to_dict(),
     )

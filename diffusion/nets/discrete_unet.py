@@ -230,21 +230,3 @@ class UNet(nn.Module):
         logits = Conv(colors * self.classes, self.head_size, zero=True, dtype=self.dtype, name="head")(x)
         logits = jnp.moveaxis(logits.reshape(-1, height, width, colors, self.classes), 3, 1)
         return logits.reshape(len(state), colors * height * width, self.classes)
-
-
-def flops_per_example(net: UNet) -> float:
-    """Return the floating-point operations of one forward pass per image; a training step takes three times as many.
-
-    A multiply-add counts as two. The count includes convolutions (without a correction at the borders), projections and
-    the products of attention, but not norms, activations, pooling and the embedding.
-    """
-    height, width, colors = net.shape
-    total, out = 0.0, 0
-    for part in net.parts():
-        if part.kind != "block":
-            continue
-        pixels, out = height * width / 4**part.level, part.outputs
-        weights = 9 * part.inputs * out + 9 * out**2 + (part.inputs * out if part.inputs != out else 0)
-        weights += (4 * out**2 + 2 * pixels * out) if part.attention else 0
-        total += 2 * pixels * weights
-    return total + 2 * height * width * net.head_size**2 * out * colors * net.classes

@@ -283,17 +283,3 @@ class DiT(nn.Module):
             return condition
         label = jnp.full((batch,), self.labels) if label is None else label
         return condition + jnp.take(self.label_embedding, label, axis=0)
-
-
-def flops_per_token(
-    *, hidden: int, blocks: int, vocab_size: int, length: int, mlp_ratio: int = 4, causal: bool = False
-) -> float:
-    """Return the floating-point operations of one forward pass per token; a training step takes three times as many.
-
-    A multiply-add counts as two. The count includes the matrices of the blocks, (4 + 2 mlp_ratio) D^2, the products of
-    attention over `length` positions (half of them if causal), and the projection to the vocabulary, but not norms,
-    activations and the adaLN modulation, which is one small product per example.
-    """
-    matrices = 2 * (4 + 2 * mlp_ratio) * hidden**2
-    attention = 4 * length * hidden * (0.5 if causal else 1.0)
-    return blocks * (matrices + attention) + 2 * hidden * vocab_size

@@ -26,7 +26,6 @@ __all__ = [
     "estimate",
     "estimators",
     "family_of",
-    "forward_flops",
     "is_reward",
     "objective",
     "optimizer",
@@ -34,7 +33,6 @@ __all__ = [
     "sampler",
     "settings",
     "system",
-    "training_flops",
 ]
 
 
@@ -94,14 +92,6 @@ class Family(Protocol):
 
     def batch(self, config: ConfigDict) -> dict:
         """Shapes of one training batch."""
-        ...
-
-    def forward_flops(self, config: ConfigDict, system: System) -> float:
-        """Floating-point operations of one example's forward pass."""
-        ...
-
-    def training_flops(self, config: ConfigDict, system: System) -> float:
-        """Floating-point operations of one optimizer step."""
         ...
 
     def calls(self, config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
@@ -200,13 +190,3 @@ def estimate(config: ConfigDict, system: System, name: str) -> Estimate:
 def sampler(config: ConfigDict, system: System) -> Callable[..., Any]:
     """`sample(params, keys, prompt, label=None)` for prompts [B, sample.length or data.length]."""
     return family_of(config).sampler(config, system)
-
-
-def forward_flops(config: ConfigDict, system: System) -> float:
-    """Floating-point operations of one example's forward pass."""
-    return family_of(config).forward_flops(config, system)
-
-
-def training_flops(config: ConfigDict, system: System) -> float:
-    """Floating-point operations of one optimizer step."""
-    return family_of(config).training_flops(config, system)

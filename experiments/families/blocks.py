@@ -141,16 +141,6 @@ def sampler(config: ConfigDict, system: System) -> Callable:
     return sample
 
 
-def forward_flops(config: ConfigDict, system: System) -> float:
-    """Floating-point operations of one evaluation of the sampler, which reads one block."""
-    return masked.forward_flops(config, system) * config.process.block / config.data.length
-
-
-def training_flops(config: ConfigDict, system: System) -> float:
-    """Floating-point operations of one optimizer step, three passes over the noisy and the clean sequence."""
-    return 6 * masked.forward_flops(config, system) * config.train.batch
-
-
 def evaluations(config: ConfigDict) -> int:
     """Evaluations of one sequence: those of every block's sampler, and one that writes its keys and values."""
     blocks = (config.sample.length or config.data.length) // config.process.block
@@ -165,7 +155,6 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
         function=sampler(config, system),
         params=(system.init,),
         rows=(keys_like(size), rows_like(size, length, dtype=jnp.int32)),
-        flops=size * forward_flops(config, system) * turns,
         turns=turns,
     )
     return [call]

@@ -53,13 +53,12 @@ def extended(config: ConfigDict, base: System, judge: System | None) -> System:
     if conditioning is not None:
         assert isinstance(conditioning, SoftEmbedding)
         conditioning = replace(conditioning, table=of_denoiser(conditioning.table))
-    flops = predictor.flops(config.data.length)
     return replace(
         base,
         denoiser=denoiser,
         init=init,
         self_conditioning=conditioning,
-        errors=ErrorHead(base=base, judge=judge, extend=extend, predict=predict, flops=flops),
+        errors=ErrorHead(base=base, judge=judge, extend=extend, predict=predict),
     )
 
 

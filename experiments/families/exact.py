@@ -69,16 +69,6 @@ def batch(config: ConfigDict) -> dict:
     return {}
 
 
-def forward_flops(config: ConfigDict, system: System) -> float:
-    """0: not counted."""
-    return 0.0
-
-
-def training_flops(config: ConfigDict, system: System) -> float:
-    """0: an exact model is not trained."""
-    return 0.0
-
-
 def sampler(config: ConfigDict, system: System) -> Callable:
     """As for images from prompts: raises ValueError."""
     raise ValueError("model.net: exact models are drawn from by sample.gaussian.method")
@@ -101,4 +91,4 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
         rows_like(size, dtype=jnp.int32),
     )
     made = guidance.method(config, system, nearest_worth)
-    return guidance.calls(config, made, system.init, system.init, conditioning, 0.0)
+    return guidance.calls(config, made, system.init, system.init, conditioning)

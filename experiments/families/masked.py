@@ -183,24 +183,6 @@ def batch(config: ConfigDict) -> dict:
     return rows | ({"label": rows_like(size, dtype=jnp.int32)} if config.model.labels else {})
 
 
-def forward_flops(config: ConfigDict, system: System) -> float:
-    """Floating-point operations of one example's forward pass, the self-conditioning input left out."""
-    return NETWORKS[config.model.net].flops(config, system.errors.base.net if system.errors else system.net)
-
-
-def training_flops(config: ConfigDict, system: System) -> float:
-    """Floating-point operations of one optimizer step.
-
-    Three forward passes per example, and one more at the rate of the self-conditioning pass. An error predictor takes
-    three of its own (with kind=head one, for the blocks are frozen) beside the denoiser's passes without gradients.
-    """
-    forward, conditioned = forward_flops(config, system), config.memory.adapter != "none"
-    if system.errors:
-        own = system.errors.flops * (1 if config.predictor.kind == "head" else 3)
-        return (own + forward * (2 if conditioned else 1)) * config.train.batch
-    return (3 + (config.memory.rate if conditioned else 0)) * forward * config.train.batch
-
-
 def sampler(config: ConfigDict, system: System) -> Callable:
     """`sample(params, keys, prompt, label=None)` for prompts [B, sample.length or data.length]."""
     return masked_sampling.windowed_sampler(config, system)
@@ -210,14 +192,13 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
     """The sampler of one batch, with all its steps."""
     size, length = config.sample.batch, config.sample.length or config.data.length
     turns = masked_sampling.network_evaluations(config)
-    asked = masked_sampling.predictor_evaluations(config, system) * system.errors.flops if system.errors else 0.0
     label = rows_like(size, dtype=jnp.int32) if config.model.labels else None
     call = Call(
         name=f"sampler, {turns} evaluations",
         function=sampler(config, system),
         params=(system.init,),
         rows=(keys_like(size), rows_like(size, length, dtype=jnp.int32), label),
-        flops=size * (forward_flops(config, system) * turns + asked),
         turns=turns,
+        taken=masked_sampling.guided_share(config, system),
     )
     return [call]

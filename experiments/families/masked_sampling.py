@@ -161,6 +161,13 @@ def predictor_evaluations(config: ConfigDict, system: System) -> int:
     return int(sampling_grid(config, system.masking, steps, config.sample.end).guided.sum())
 
 
+def guided_share(config: ConfigDict, system: System) -> float:
+    """Share of the steps that evaluate the error predictor; 1 where a cache may skip the denoiser instead."""
+    if error_predictor(config, system) is None or config.sample.cache:
+        return 1.0
+    return predictor_evaluations(config, system) / sampling_steps(config)
+
+
 def rule(config: ConfigDict) -> remasking.Rule:
     """Which known positions the policy's coins mask again."""
     if config.policy == "remdm_conf":

@@ -22,7 +22,7 @@ from diffusion.sampling.sequences.embedding import PATHS, EmbeddingSampler, Step
 from diffusion.schedules.gaussian import BetaChain
 from diffusion.types import Keys, Params, SequenceCondition, Tokens
 from experiments.families.base import System, lookup
-from experiments.families.pair_network import network_call, pair_flops
+from experiments.families.pair_network import network_call
 
 RERANK = ("mbr", "judge")
 SOLVERS: dict[str, Callable[[float], solvers.Solver]] = {
@@ -42,13 +42,12 @@ class Candidates(NamedTuple):
 class Translator(NamedTuple):
     """`translate(params, keys [B], source [B, S], its mask)`.
 
-    `evaluations` are the network's calls one after the other, `flops` the work of a sentence with all its candidates.
+    `evaluations` are the network's calls one after the other.
     """
 
     translate: Callable[[Params, Keys, Tokens, Bool[Array, "B S"]], Candidates]
     candidates: int
     evaluations: int
-    flops: float
 
 
 def translator(config: ConfigDict, system: System, diagnose: bool = False) -> Translator:
@@ -85,8 +84,7 @@ def beam_search(config: ConfigDict, system: System) -> Translator:
         tokens, _ = search(params, encode(params, source, mask), length)
         return Candidates(tokens[:, None], jnp.ones((len(tokens), 1, length), bool), None)
 
-    encoder, decoder = pair_flops(config, system.classes)
-    return Translator(translate, 1, length, encoder + options.beam * decoder)
+    return Translator(translate, 1, length)
 
 
 def embedding_sampler(config: ConfigDict, system: System, diagnose: bool) -> Translator:
@@ -106,9 +104,7 @@ def embedding_sampler(config: ConfigDict, system: System, diagnose: bool) -> Tra
         return Candidates(made.tokens.reshape(shape), condition.target.reshape(shape), made.steps)
 
     evaluations = evaluations_per_candidate(config)
-    count = options.seeds * options.length_beam
-    encoder, decoder = pair_flops(config, system.classes)
-    return Translator(translate, count, evaluations, encoder + count * evaluations * decoder)
+    return Translator(translate, options.seeds * options.length_beam, evaluations)
 
 
 def steps_of(config: ConfigDict, system: System) -> tuple[EmbeddingSampler, GaussianGrid]:

@@ -21,8 +21,6 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
     "nelbo": lambda config, system: UniformNelbo(system.denoiser, system.replacing, config.objective.minimum_time),
 }
 batch = masked.batch
-forward_flops = masked.forward_flops
-training_flops = masked.training_flops
 # Options of masked samplers that have no meaning without masks, with the values that leave them out.
 UNUSED = dict(policy="ancestral", nucleus=1.0, precision="exact", corrector=(), warp=())
 
@@ -100,7 +98,6 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
         function=sampler(config, system),
         params=(system.init,),
         rows=(keys_like(size), rows_like(size, config.data.length, dtype=jnp.int32), label),
-        flops=size * forward_flops(config, system) * turns,
         turns=turns,
     )
     return [call]

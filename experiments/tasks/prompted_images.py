@@ -16,9 +16,9 @@ from diffusion.metrics.statistics import mean_over_sets
 from diffusion.report.images import image_grid, labeled_grid
 from diffusion.report.images import pictures as as_bytes
 from diffusion.train.mesh import check_batch
-from experiments import families
 from experiments.families.base import lookup
 from experiments.families.guidance import method
+from experiments.flops import sampling_flops
 from experiments.run_context import Run
 from experiments.tasks.prompted_models import Model, Slot, nearest_worth, opened
 from experiments.tasks.prompted_sampling import Drawing, finite
@@ -79,12 +79,12 @@ def sample(run: Run) -> dict:
         if number == 0 and jax.process_index() == 0:
             draw_grid(run, slots, images)
     count, cost = run.config.sample.gaussian.images, made.cost
-    forward = families.forward_flops(run.config, run.system)
+    work = sum(sampling_flops(run.config, run.dataset.tokenizer.vocab_size, model.scorer))
     costs = {
         "evaluations": cost.evaluations / count,
         "backward_evaluations": cost.backward / count,
         "reward_evaluations": cost.rewards / count,
-        "gigaflops": (cost.evaluations + 2 * cost.backward) / count * forward / 1e9,
+        "gigaflops": work / run.config.sample.batch / count / 1e9,
     }
     return {
         "metrics": mean_over_sets(measures) | costs,

@@ -18,6 +18,7 @@ from diffusion.sampling.masked.sampler import Trace
 from diffusion.train.mesh import batch_sharding, check_batch, replicated
 from experiments import families
 from experiments.families.masked_sampling import masked_sampler
+from experiments.flops import sampling_flops
 from experiments.run_context import Run
 
 COLUMNS = ("tokens", "evaluations", "idle", "invalid", "predictor_evaluations")
@@ -131,7 +132,7 @@ def generate(run: Run, task: TokenTask) -> tuple[list[SampleSet], dict[str, floa
     Sample i is the same for every batch size, device count and number of sets.
     """
     options = run.config.sample
-    length, count = options.length or run.config.data.length, options.count * options.repeats
+    count = options.count * options.repeats
     params = run.weights()
     sample = families.sampler(run.config, run.system)
     prompt, label = initial_states(run, task), labels(run)
@@ -159,13 +160,13 @@ def generate(run: Run, task: TokenTask) -> tuple[list[SampleSet], dict[str, floa
     tokens, evaluations, idle, invalid, predictor_evaluations = (
         np.concatenate([getattr(part, name) for part in parts])[:count] for name in COLUMNS
     )
-    # With its cache a causal network evaluates one position at a time.
-    forward = families.forward_flops(run.config, run.system) / (length if run.family.CAUSAL else 1)
-    predicted = predictor_evaluations.mean() * run.system.errors.flops if run.system.errors else 0.0
+    (call,) = run.family.calls(run.config, run.system)
+    (work,) = sampling_flops(run.config, run.dataset.tokenizer.vocab_size)
     cost = {
         "evaluations": float(evaluations.mean()),
         "predictor_evaluations": float(predictor_evaluations.mean()),
-        "gigaflops": float(evaluations.mean() * forward + predicted) / 1e9,
+        # A cache saves evaluations.
+        "gigaflops": work / options.batch * float(evaluations.mean()) / call.turns / 1e9,
         "idle_share": float((idle / evaluations).mean()),
         # Every batch is computed whole, the surplus of the last one too.
         "seconds_per_sample": seconds / (len(starts) * options.batch),

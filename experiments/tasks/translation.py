@@ -19,6 +19,7 @@ from experiments import families
 from experiments.families import seq2seq
 from experiments.families.seq2seq import autoregressive
 from experiments.families.translation import Candidates, Translator, longest, mean_log_likelihood, translator
+from experiments.flops import sampling_flops
 from experiments.plan import atomic_write
 from experiments.run_context import Run, in_batches
 from experiments.tasks.translation_sources import Sources, held_out_pairs, user_lines, user_sources
@@ -76,7 +77,7 @@ def sample(run: Run) -> dict:
     metrics: dict[str, Any] = {
         "evaluations": model.evaluations,
         "candidates": model.candidates,
-        "gigaflops": model.flops / 1e9,
+        "gigaflops": sum(sampling_flops(config, run.dataset.tokenizer.vocab_size)) / options.batch / 1e9,
         "seconds_per_sentence": candidates.seconds,
         "rerank_seconds_per_sentence": (time.perf_counter() - begin) / len(outputs),
         "sentences": len(outputs),

@@ -9,7 +9,6 @@ import pytest
 from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.data.arrays import LABELS, SHAPES, SOURCES, image_shape, label_count
 from diffusion.data.settings import DataSettings
-from diffusion.nets import classifier
 from diffusion.nets.classifier import Classifier
 from diffusion.objectives.cross_entropy import CrossEntropy
 from diffusion.objectives.supervised import Classification
@@ -92,8 +91,6 @@ def test_logits_are_those_of_the_features(data, params):
     np.testing.assert_allclose(
         NET.apply({"params": params}, features, method="classify"), NET.apply({"params": params}, tokens[:4]), atol=1e-5
     )
-    counted = jax.jit(NET.apply).lower({"params": params}, tokens[:1]).cost_analysis()["flops"]
-    assert 0.8 < classifier.flops_per_example(NET) / counted < 1.4
 
 
 @pytest.mark.parametrize("digits", [1, 2])

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from experiments import families
 from experiments.families.masked_sampling import masked_sampler
 from experiments.run_context import Run
 
-COLUMNS = ("tokens", "evaluations", "idle", "invalid", "predictor_evaluations")
+COLUMNS = ("evaluations", "idle", "invalid", "predictor_evaluations")  # counts of every sample
 
 
 class SampleSet(NamedTuple):
@@ -37,12 +37,14 @@ class TokenTask:
 
     `held_out(run, count)` gives held-out examples with their labels, `measure(run, sets, cost)` writes samples and
     returns the metrics of each set, and `masked_gaps(run)` gives the prompts of infilling (`sample.infill`).
+    `rewarded(run, task)` draws in place of `generate` where a reward takes part in sampling (`sample.uniform.method`).
     """
 
     many_sets: bool  # whether several sets of samples are measured
     held_out: Callable[[Run, int], tuple[Int[np.ndarray, "N L"], Int[np.ndarray, " N"] | None]]
     measure: Callable[[Run, list[SampleSet], dict[str, float]], list[dict]]
     masked_gaps: Callable[[Run], Int[np.ndarray, "N L"]] | None = None
+    rewarded: Callable[..., tuple[list[SampleSet], dict[str, float]]] | None = None
 
 
 def check(run: Run, task: TokenTask) -> None:
@@ -58,6 +60,11 @@ def check(run: Run, task: TokenTask) -> None:
         raise ValueError(f"sample.repeats: {domain} is measured as one set; set it to 1, or raise sample.count")
     if options.infill and task.masked_gaps is None:
         raise ValueError(f"sample.infill: gaps are filled in text, not in {domain}; set it to 0")
+    if is_rewarded(run) and (task.rewarded is None or run.config.process.name != "uniform"):
+        raise ValueError(
+            f"sample.uniform.method: {options.uniform.method} is for molecules under process.name=uniform; set it to "
+            "plain"
+        )
     check_label(options.label, run.config.model.labels)
     if options.policy != "data":
         families.sampler(run.config, run.system)
@@ -75,13 +82,19 @@ def draw_and_measure(run: Run, task: TokenTask) -> dict:
         sets = held_out_sets(run, task)
         cost = {"evaluations": 0.0, "predictor_evaluations": 0.0, "gigaflops": 0.0, "idle_share": 0.0}
     else:
-        sets, cost = generate(run, task)
+        draw = task.rewarded if is_rewarded(run) and task.rewarded else generate
+        sets, cost = draw(run, task)
     scores = task.measure(run, sets, cost)
     return {
         "metrics": cost | mean_over_sets(scores),
         **({"sets": scores} if len(scores) > 1 else {}),
         "sampler": "autoregressive" if run.family.CAUSAL else options.policy,
     }
+
+
+def is_rewarded(run: Run) -> bool:
+    """Whether a reward of samples takes part in sampling."""
+    return run.config.sample.uniform.method != "plain"
 
 
 def prompts(run: Run, length: int) -> np.ndarray:
@@ -147,52 +160,78 @@ def generate(run: Run, task: TokenTask) -> tuple[list[SampleSet], dict[str, floa
 
     Sample i is the same for every batch size, device count and number of sets.
     """
-    options = run.config.sample
-    length, count = options.length or run.config.data.length, options.count * options.repeats
-    params = run.weights()
-    sample = families.sampler(run.config, run.system)
     prompt, label = initial_states(run, task), labels(run)
+    columns, seconds = draw_batches(run, families.sampler(run.config, run.system), prompt, label)
+    return finished(run, columns, label, seconds)
 
-    def draw(params, root, prompt, indices, label):
-        return sample(params, example_keys(named(root, "sample"), indices), prompt, label)
 
-    def arguments(start: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-        indices = np.arange(start, start + options.batch)
-        filled = np.minimum(indices, count - 1)
+def draw_batches(
+    run: Run,
+    sample: Callable,
+    prompt: Int[np.ndarray, "N ..."],
+    label: Int[np.ndarray, " N"] | None,
+    given: Sequence[tuple] = ((),),
+    *,
+    purpose: str = "sample",
+    size: int = 0,
+) -> tuple[dict[str, np.ndarray], float]:
+    """Draw a sample for every prompt in batches of `size` (0: sample.batch): its columns, and the seconds of one.
+
+    With several entries of `given`, further inputs of the sampler, the samples are as many sets of equal size, and each
+    set has its own. Sample i has the key (purpose, i).
+    """
+    size, params = size or run.config.sample.batch, run.weights()
+    whole_set = len(prompt) // len(given)
+
+    def draw(params, root, prompt, indices, label, given):
+        return sample(params, example_keys(named(root, purpose), indices), prompt, label, *given)
+
+    def arguments(start: int) -> tuple:
+        indices = np.arange(start, start + size)
+        filled = np.minimum(indices, len(prompt) - 1)
         classes = None if label is None else put_rows(label[filled], rows)
-        return put_rows(prompt[filled], rows), put_rows(indices, rows), classes
+        return put_rows(prompt[filled], rows), put_rows(indices, rows), classes, inputs[start // whole_set]
 
     rows, whole = batch_sharding(run.mesh), replicated(run.mesh)
+    inputs = jax.device_put(list(given), whole)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
-    function = jax.jit(draw, in_shardings=(shardings, whole, rows, rows, rows), out_shardings=rows)
+    function = jax.jit(draw, in_shardings=(shardings, whole, rows, rows, rows, whole), out_shardings=rows)
     root, parts = run.root, []
     with jax.set_mesh(run.mesh):
         compiled = function.lower(params, root, *arguments(0)).compile()
     clock = time.perf_counter()
-    starts = range(0, count, options.batch)
-    for start in tqdm(starts, desc="sampling", disable=not sys.stderr.isatty(), leave=False):
-        parts.append(to_host(compiled(params, root, *arguments(start))))
-    seconds = time.perf_counter() - clock
-    tokens, evaluations, idle, invalid, predictor_evaluations = (
-        np.concatenate([getattr(part, name) for part in parts])[:count] for name in COLUMNS
-    )
+    ends = [whole_set * (index + 1) for index in range(len(given))]
+    starts = [(start, min(end - start, size)) for end in ends for start in range(end - whole_set, end, size)]
+    for start, count in tqdm(starts, desc="sampling", disable=not sys.stderr.isatty(), leave=False):
+        drawn = to_host(compiled(params, root, *arguments(start)))
+        parts.append({name: getattr(drawn, name)[:count] for name in ("tokens", *COLUMNS)})
+    # Every batch is computed whole, the surplus of the last one too.
+    seconds = (time.perf_counter() - clock) / (len(starts) * size)
+    return {name: np.concatenate([part[name] for part in parts]) for name in ("tokens", *COLUMNS)}, seconds
+
+
+def finished(
+    run: Run, columns: dict[str, np.ndarray], label: Int[np.ndarray, " N"] | None, seconds: float
+) -> tuple[list[SampleSet], dict[str, float]]:
+    """The sets of samples given their columns, and their cost with `seconds` per sample."""
+    tokens, evaluations, invalid = columns["tokens"], columns["evaluations"], columns["invalid"]
+    predictor_evaluations = columns["predictor_evaluations"]
     # With its cache a causal network evaluates one position at a time.
-    forward = families.forward_flops(run.config, run.system) / (length if run.family.CAUSAL else 1)
+    forward = families.forward_flops(run.config, run.system) / (tokens.shape[1] if run.family.CAUSAL else 1)
     predicted = predictor_evaluations.mean() * run.system.errors.flops if run.system.errors else 0.0
     cost = {
         "evaluations": float(evaluations.mean()),
         "predictor_evaluations": float(predictor_evaluations.mean()),
         "gigaflops": float(evaluations.mean() * forward + predicted) / 1e9,
-        "idle_share": float((idle / evaluations).mean()),
-        # Every batch is computed whole, the surplus of the last one too.
-        "seconds_per_sample": seconds / (len(starts) * options.batch),
+        "idle_share": float((columns["idle"] / evaluations).mean()),
+        "seconds_per_sample": seconds,
     }
-    valid = np.ones(count, bool)
+    valid = np.ones(len(tokens), bool)
     if run.config.codec.digits > 1:
         cost["invalid_code_rate"] = float(invalid.sum() / tokens.size)
         valid = decodable(invalid)
     run.dataset.tokenizer.check(tokens[valid], special=False)
-    return in_sets(tokens, label, valid, options.count), cost
+    return in_sets(tokens, label, valid, run.config.sample.count), cost
 
 
 def traced(run: Run, task: TokenTask, most: int) -> Trace:

@@ -100,8 +100,15 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
 
     def call(name: str, function: Callable, steps: int, *scalars) -> Call:
         turns = steps + extra
-        name = f"{name}, {turns} evaluations"
-        return Call(name, function, (system.init,), rows, scalars, flops=flops * turns, turns=turns)
+        return Call(
+            name=f"{name}, {turns} evaluations",
+            function=function,
+            params=(system.init,),
+            rows=rows,
+            scalars=scalars,
+            flops=flops * turns,
+            turns=turns,
+        )
 
     if own.method == "lidar":
         particles = own.lookahead.particles

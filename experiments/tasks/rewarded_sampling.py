@@ -15,8 +15,9 @@ from diffusion.train.mesh import check_batch
 from experiments import families
 from experiments.families import uniform_sampling
 from experiments.run_context import Run
-from experiments.tasks import token_sampling
-from experiments.tasks.token_sampling import COLUMNS, SampleSet, TokenTask
+from experiments.tasks import token_batches, token_sampling
+from experiments.tasks.token_batches import COLUMNS
+from experiments.tasks.token_sampling import SampleSet, TokenTask
 
 Reward = Callable[[Run, Int[np.ndarray, "N L"]], Float[np.ndarray, " N"]]
 Columns = dict[str, np.ndarray]
@@ -38,7 +39,7 @@ def generate(
         columns, seconds = best_of(run, reward, prompt, label)
     elif method == "steering":
         sample = families.sampler(run.config, run.system)
-        columns, seconds = token_sampling.draw_batches(run, sample, prompt, label, [(labels(run),)])
+        columns, seconds = token_batches.draw_batches(run, sample, prompt, label, [(labels(run),)])
     else:
         columns, seconds, extra = guided(run, reward, prompt)
     sets, cost = token_sampling.finished(run, columns, label, seconds)
@@ -54,7 +55,7 @@ def best_of(
     """
     count, sample = run.config.sample.uniform.best_of, families.sampler(run.config, run.system)
     label = None if label is None else np.repeat(label, count)
-    drawn, seconds = token_sampling.draw_batches(run, sample, np.repeat(prompt, count, axis=0), label)
+    drawn, seconds = token_batches.draw_batches(run, sample, np.repeat(prompt, count, axis=0), label)
     clock = time.perf_counter()
     best = np.argmax(reward(run, drawn["tokens"]).reshape(-1, count), axis=1)
     rewarding = (time.perf_counter() - clock) / len(prompt)
@@ -71,7 +72,7 @@ def guided(run: Run, reward: Reward, prompt: Int[np.ndarray, "N L"]) -> tuple[Co
     options, particles = run.config.sample, run.config.sample.uniform.lookahead.particles
     cheap = uniform_sampling.lookahead_sampler(run.config, run.system)
     ahead_prompt = np.broadcast_to(prompt[:1], (options.repeats * particles, prompt.shape[1]))
-    ahead, ahead_seconds = token_sampling.draw_batches(
+    ahead, ahead_seconds = token_batches.draw_batches(
         run, cheap, ahead_prompt, None, purpose="lookahead", size=lookahead_batch(run)
     )
     clock = time.perf_counter()
@@ -80,7 +81,7 @@ def guided(run: Run, reward: Reward, prompt: Int[np.ndarray, "N L"]) -> tuple[Co
     parts = [np.split(each, options.repeats) for each in (ahead["tokens"], rewards)]
     given = [(Lookahead(*part),) for part in zip(*parts, strict=True)]
     sample = families.sampler(run.config, run.system)
-    columns, seconds = token_sampling.draw_batches(run, sample, prompt, None, given)
+    columns, seconds = token_batches.draw_batches(run, sample, prompt, None, given)
     shared = particles / options.count
     columns["evaluations"] = columns["evaluations"] + shared * ahead["evaluations"].mean()
     seconds += shared * ahead_seconds + rewarding / len(prompt)

@@ -1,16 +1,13 @@
 """Sampling of sequences of tokens, whatever they stand for: prompts, batches, costs, and sets of samples."""
 
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jaxtyping import Bool, Int
-from tqdm import tqdm
 
 from diffusion.metrics.statistics import mean_over_sets
 from diffusion.processes.subtokens import PartialMaskedDiffusion
@@ -20,8 +17,8 @@ from diffusion.train.mesh import batch_sharding, check_batch, replicated
 from experiments import families
 from experiments.families.masked_sampling import masked_sampler
 from experiments.run_context import Run
-
-COLUMNS = ("evaluations", "idle", "invalid", "predictor_evaluations")  # counts of every sample
+from experiments.tasks import token_batches
+from experiments.tasks.token_batches import put_rows
 
 
 class SampleSet(NamedTuple):
@@ -161,53 +158,8 @@ def generate(run: Run, task: TokenTask) -> tuple[list[SampleSet], dict[str, floa
     Sample i is the same for every batch size, device count and number of sets.
     """
     prompt, label = initial_states(run, task), labels(run)
-    columns, seconds = draw_batches(run, families.sampler(run.config, run.system), prompt, label)
+    columns, seconds = token_batches.draw_batches(run, families.sampler(run.config, run.system), prompt, label)
     return finished(run, columns, label, seconds)
-
-
-def draw_batches(
-    run: Run,
-    sample: Callable,
-    prompt: Int[np.ndarray, "N ..."],
-    label: Int[np.ndarray, " N"] | None,
-    given: Sequence[tuple] = ((),),
-    *,
-    purpose: str = "sample",
-    size: int = 0,
-) -> tuple[dict[str, np.ndarray], float]:
-    """Draw a sample for every prompt in batches of `size` (0: sample.batch): its columns, and the seconds of one.
-
-    With several entries of `given`, further inputs of the sampler, the samples are as many sets of equal size, and each
-    set has its own. Sample i has the key (purpose, i).
-    """
-    size, params = size or run.config.sample.batch, run.weights()
-    whole_set = len(prompt) // len(given)
-
-    def draw(params, root, prompt, indices, label, given):
-        return sample(params, example_keys(named(root, purpose), indices), prompt, label, *given)
-
-    def arguments(start: int) -> tuple:
-        indices = np.arange(start, start + size)
-        filled = np.minimum(indices, len(prompt) - 1)
-        classes = None if label is None else put_rows(label[filled], rows)
-        return put_rows(prompt[filled], rows), put_rows(indices, rows), classes, inputs[start // whole_set]
-
-    rows, whole = batch_sharding(run.mesh), replicated(run.mesh)
-    inputs = jax.device_put(list(given), whole)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
-    function = jax.jit(draw, in_shardings=(shardings, whole, rows, rows, rows, whole), out_shardings=rows)
-    root, parts = run.root, []
-    with jax.set_mesh(run.mesh):
-        compiled = function.lower(params, root, *arguments(0)).compile()
-    clock = time.perf_counter()
-    ends = [whole_set * (index + 1) for index in range(len(given))]
-    starts = [(start, min(end - start, size)) for end in ends for start in range(end - whole_set, end, size)]
-    for start, count in tqdm(starts, desc="sampling", disable=not sys.stderr.isatty(), leave=False):
-        drawn = to_host(compiled(params, root, *arguments(start)))
-        parts.append({name: getattr(drawn, name)[:count] for name in ("tokens", *COLUMNS)})
-    # Every batch is computed whole, the surplus of the last one too.
-    seconds = (time.perf_counter() - clock) / (len(starts) * size)
-    return {name: np.concatenate([part[name] for part in parts]) for name in ("tokens", *COLUMNS)}, seconds
 
 
 def finished(
@@ -314,15 +266,3 @@ def decodable(invalid: Int[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
         message = f"warning: {broken} of {len(invalid)} samples hold digits of no token and are left out ({remedy})"
         print(message, file=sys.stderr)
     return invalid == 0
-
-
-def put_rows(array: np.ndarray, sharding) -> jax.Array:
-    """The rows of a batch as a global array."""
-    return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
-
-
-def to_host(tree):
-    """Numpy arrays, also of what other processes hold."""
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
-    return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), tree)

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from configs import lidar_molecules, udlm
+from configs import lidar_molecules
 from diffusion.sampling.uniform_lidar import Lookahead
 from experiments import families, run
 from experiments.families import uniform_sampling
 from experiments.plan import plan, resolve
 from experiments.run_context import build
-from experiments.tasks import rewarded_sampling, token_sampling
-from experiments.tasks.token_sampling import TokenTask
+from experiments.tasks import molecules, rewarded_sampling, text, token_batches, token_sampling
 
 METHOD = "sample.uniform.method"
 
@@ -49,17 +48,17 @@ def test_each_method_draws_sets_and_counts_its_cost(results):
 
 def test_lookahead_samples_are_those_of_the_plain_sampler_and_each_set_has_its_own(results, workdir, monkeypatch):
     config = config_of(**{METHOD: "lidar", "sample.uniform.lookahead.particles": 4, "train.steps": 2})
-    (job,) = [job for job in plan([next(iter(rows_named(config, "LiDAR 4")))], config) if job.verb == "sample"]
+    (job,) = [job for job in plan(rows_named(config, "LiDAR 4"), config) if job.verb == "sample"]
     context, calls = build(job, workdir), []
-    original = token_sampling.draw_batches
+    original = token_batches.draw_batches
 
     def recorded(run, sample, prompt, label, given=((),), **options):
         drawn = original(run, sample, prompt, label, given, **options)
         calls.append((given, drawn[0]["tokens"]))
         return drawn
 
-    monkeypatch.setattr(token_sampling, "draw_batches", recorded)
-    prompt = token_sampling.initial_states(context, TokenTask(many_sets=True, held_out=None, measure=None))
+    monkeypatch.setattr(token_batches, "draw_batches", recorded)
+    prompt = token_sampling.initial_states(context, molecules.TASK)
     columns, _, extra = rewarded_sampling.guided(context, lambda run, tokens: tokens[:, 3].astype(np.float32), prompt)
     (_, ahead), (given, tokens) = calls
     assert len(given) == config.sample.repeats and len(ahead) == 4 * config.sample.repeats
@@ -84,10 +83,10 @@ def test_the_best_of_several_is_the_first_with_the_largest_reward(results, workd
     def draws(run, sample, prompt, label):
         assert len(prompt) == 12
         drawn["tokens"] = np.tile(np.arange(12)[:, None], (1, prompt.shape[1]))
-        counts = {name: np.arange(12) for name in token_sampling.COLUMNS}
+        counts = {name: np.arange(12) for name in token_batches.COLUMNS}
         return counts | drawn, 0.5
 
-    monkeypatch.setattr(token_sampling, "draw_batches", draws)
+    monkeypatch.setattr(token_batches, "draw_batches", draws)
     values = np.array([0, 3, 3, 1, 5, 0, 0, 0, 0, 0, 0, 0], np.float32)
     prompt = np.full((3, config.data.length), 9, np.int32)
     columns, seconds = rewarded_sampling.best_of(context, lambda run, tokens: values[tokens[:, 0]], prompt, None)
@@ -113,13 +112,13 @@ def test_what_no_method_can_work_with_is_refused(overrides, field):
         uniform_sampling.check(config_of(**overrides))
 
 
-@pytest.mark.parametrize("process", ["masked", "uniform"])
-def test_rewards_are_for_molecules_under_uniform_noise(process, workdir):
+@pytest.mark.parametrize(
+    ("process", "task"), [("masked", molecules.TASK), ("uniform", text.TASK)], ids=("masked", "uniform")
+)
+def test_rewards_are_for_molecules_under_uniform_noise(process, task, workdir):
     """Other samplers and data would ignore them."""
-    uniform = dict(udlm.UNIFORM) if process == "uniform" else {}
-    config = resolve(udlm.get_config("debug"), uniform | {METHOD: "best_of"}, 0)
-    task = TokenTask(many_sets=True, held_out=None, measure=None, rewarded=None if uniform else print)
-    (job, *_) = plan([dict(name="row", overrides={}, verbs=("sample",))], config)
+    config = config_of(**{METHOD: "best_of", "process.name": process})
+    (*_, job) = plan([dict(name="row", overrides={}, verbs=("sample",))], config)
     with pytest.raises(ValueError, match=r"sample\.uniform\.method: best_of is for molecules under process"):
         token_sampling.check(build(job, workdir), task)
 

@@ -7,7 +7,7 @@ import copy
 
 from ml_collections import ConfigDict
 
-from configs.sampling import GAUSSIAN, TRANSLATION
+from configs.sampling import GAUSSIAN, TRANSLATION, UNIFORM
 
 VARIANTS = ("paper", "gpu", "local", "debug")
 
@@ -254,6 +254,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 suffix="",  # text at the end; the text between is filled in
                 infill=0,  # fill in a span of this many tokens in each held-out window; 0: none
                 gaussian=copy.deepcopy(GAUSSIAN),
+                uniform=copy.deepcopy(UNIFORM),
                 source="",  # pairs: a file of sources, one per line, to translate instead of the split
                 translation=copy.deepcopy(TRANSLATION),
             ),

@@ -1,4 +1,4 @@
-"""The fields of `sample.gaussian` and `sample.translation`, with their defaults, which are part of `configs.base`."""
+"""Fields of `sample.gaussian`, `sample.uniform` and `sample.translation` with their defaults, for `configs.base`."""
 
 from typing import Any
 
@@ -31,6 +31,21 @@ GAUSSIAN: dict[str, Any] = dict(
     pool=192,  # picture_oracle: number of images in the finite model of a prompt
     pool_correct=0.35,  # picture_oracle: share of these images that fulfill the prompt
     deviation=0.05,  # picture_oracle: standard deviation of the noise on these images
+)
+
+# Sampling of uniform-state diffusion under a reward of its samples (molecules: their rings): `sample.uniform`.
+UNIFORM: dict[str, Any] = dict(
+    method="plain",  # plain, best_of, steering (FK), lidar
+    best_of=4,  # samples drawn per sample kept
+    # strength of the reward (lambda); potentials: difference, max, sum, reward
+    steering=dict(particles=4, potential="difference", strength=1.5, adaptive=False),
+    lookahead=dict(
+        particles=1024,  # lookahead samples, which the samples of a set share
+        steps=8,
+        strength=1.5,  # of the reward (lambda)
+        scale=1.0,  # of the guide (s)
+        kernel="token",  # of a token given a lookahead sample: token (published), or with the others of its sequence
+    ),
 )
 
 # Sampling of sequence-to-sequence models, with `sample.steps` evaluations of the network: `sample.translation`.

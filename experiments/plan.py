@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.base import GAUSSIAN, TRANSLATION, defaults
+from configs.base import GAUSSIAN, TRANSLATION, UNIFORM, defaults
 from experiments.families import family_of, own_sections
 from experiments.stored import without_deleted
 
@@ -42,6 +42,7 @@ LATER = {
             planner=False,
         ),
         "gaussian": GAUSSIAN,
+        "uniform": UNIFORM,
         "source": "",
         "translation": TRANSLATION,
     },

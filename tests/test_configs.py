@@ -53,7 +53,8 @@ def sampler_identity(config, depth):
     options, parts = config.sample, shape_identity(config)
     translation = options.translation
     network = {name: parts[name] for name in parts if name not in ("objective", "optimizer", "train", "embedding")}
-    policy = [options.policy, options.gaussian.method, translation.memory, translation.seeds, translation.path]
+    policy = [options.policy, options.gaussian.method, options.uniform.method]
+    policy += [translation.memory, translation.seeds, translation.path]
     policy = policy if depth == "whole" else []
     return digest([network, policy])
 

@@ -76,7 +76,7 @@ def test_the_molecules_are_in_every_split():
 
 def test_examples_are_the_tokens_between_specials_that_count(dataset):
     assert (dataset.domain, dataset.labels, dataset.label_names, dataset.image) == ("molecules", 0, (), None)
-    assert (dataset.tokenizer.name, dataset.tokenizer.vocab_size) == ("smiles", len(VOCABULARY) + 2)
+    assert (dataset.tokenizer.name, dataset.tokenizer.vocab_size) == ("smiles", len(VOCABULARY) + 3)
     for split in ("train", "validation", "test"):
         batch = rows(dataset, split)
         expected = []

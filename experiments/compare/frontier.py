@@ -59,7 +59,8 @@ def gaps(rows: list[dict], curves: Curves, name: str) -> dict[int, float]:
     for seed, (entropy, value) in points(rows, name).items():
         known = curves.get(seed, [])
         if len(known) > 1 and known[0][0] <= entropy <= known[-1][0]:
-            differences[seed] = value - float(np.interp(entropy, *zip(*known, strict=True)))
+            entropies, levels = zip(*known, strict=True)
+            differences[seed] = value - float(np.interp(entropy, entropies, levels))
     return differences
 
 

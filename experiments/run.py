@@ -16,14 +16,13 @@ from diffusion.report.tables import Column
 from diffusion.train.weights import check_weights
 from experiments import evaluate, families, reproduced, sample, table, trace, train
 from experiments.families import family_of
+from experiments.identity import digest, train_identity
 from experiments.plan import (
     Job,
     atomic_write,
-    digest,
     find_row,
     plan,
     resolve,
-    train_identity,
     trains,
     without,
 )
@@ -99,6 +98,7 @@ def execute(run: Run) -> dict:
         atomic_write(run.folder / "config.json", json.dumps(job.config, indent=1) + "\n")
     result = VERBS[job.verb].execute(run)
     row = {"job": job.id, "verb": job.verb, "row": job.row, "seed": job.seed, "config": job.config, **result}
+    row |= {"contents": job.contents} if job.contents else {}
     if jax.process_index() == 0:
         atomic_write(run.folder / "result.json", json.dumps(row, indent=1) + "\n")
     if jax.process_count() > 1:

@@ -15,7 +15,8 @@ from diffusion.data import glyphs, pair_tasks, synthetic
 from diffusion.train.mesh import make_mesh
 from experiments import families
 from experiments.benchmarks import allocator
-from experiments.plan import Job, to_json
+from experiments.identity import to_json
+from experiments.plan import Job
 from experiments.run_context import Run
 
 ROOT = Path(__file__).parents[2]

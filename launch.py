@@ -157,13 +157,13 @@ def dispatch(verb: str) -> None:
     if config is not None and verb != "compile":
         split_cpu(config.cpu_devices)
     start_processes()
-    from experiments import run, table
+    from experiments import checks, run, table
 
     if module is None or config is None:
         raise ValueError("--config: missing; give FILE[:VARIANT], such as --config=configs/quickstart.py:local")
     if verb == "plan":
         jobs = plan.plan(list(module.rows(config)), config)
-        run.check_plan(jobs)
+        checks.check_plan(jobs)
         print(plan.write_plan(jobs), end="")
     elif verb == "run":
         run.run_table(module, config, workdir, PUBLISH.value)

@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 from diffusion.report.rows import commit, read_rows
 from diffusion.report.tables import Column
 from diffusion.train.weights import check_weights
-from experiments import evaluate, families, reproduced, sample, table, trace, train
+from experiments import evaluate, reproduced, sample, table, trace, train
+from experiments.checks import check_plan, check_training
 from experiments.families import family_of
-from experiments.identity import digest, train_identity
 from experiments.plan import (
     Job,
     atomic_write,
@@ -42,38 +42,6 @@ LAYOUT = """# What is in this folder
 
 A job without `result.json` is not finished: give the same command again and it goes on.
 """
-
-
-def check_training(config: ConfigDict, system: families.System) -> None:
-    """Raise ValueError for an objective, settings or an optimizer that do not fit."""
-    if family_of(config).TRAINED:
-        families.objective(config, system)
-    families.settings(config)
-    families.optimizer(config)
-
-
-def check_plan(jobs: list[Job]) -> None:
-    """Check all that the configs of jobs say without their data: names, counts, sizes that must divide.
-
-    Raises:
-      ValueError: naming the row and the first field that is wrong.
-    """
-    initialized = set()
-    for job in jobs:
-        config = ConfigDict(job.config)
-        try:
-            # The vocabulary of the data may differ, on which no check depends.
-            system = families.system(config, config.data.vocab_size)
-            training = digest(train_identity(config))
-            if training not in initialized:
-                initialized.add(training)
-                jax.eval_shape(system.init, jax.random.key(0))
-            check_training(config, system)
-            if job.verb == "evaluate":
-                for name in families.estimators(config):
-                    families.estimate(config, system, name)
-        except ValueError as error:
-            raise ValueError(f"{error} (row {job.row!r})") from None
 
 
 def prepare(job: Job, workdir: Path) -> Run:
@@ -120,7 +88,9 @@ def run_jobs(jobs: list[Job], workdir: Path) -> list[dict]:
     Raises:
       ValueError: when the config of any of them is wrong, before the first one runs.
     """
-    runs = {job.id: prepare(job, workdir) for job in jobs if not job.done(workdir)}
+    wanted = [job for job in jobs if not job.done(workdir)]
+    check_plan(wanted, jobs)
+    runs = {job.id: prepare(job, workdir) for job in wanted}
     if jax.process_index() == 0:
         atomic_write(workdir / "README.md", LAYOUT)
     rows, here = [], commit()

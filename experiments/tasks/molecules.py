@@ -5,9 +5,11 @@ from pathlib import Path
 
 import jax
 import matplotlib.pyplot as plt
+from ml_collections import ConfigDict
 
 from diffusion.metrics.molecules import canonical_set, chemistry, molecule_scores, picture
 from diffusion.report import plots
+from experiments.families.base import System
 from experiments.plan import atomic_write
 from experiments.run_context import Run
 from experiments.tasks import images, sequences, token_sampling
@@ -53,8 +55,13 @@ def draw(path: Path, texts: list[str], scores: dict[str, float]) -> None:
 TASK = TokenTask(many_sets=True, held_out=sequences.held_out, measure=measure)
 
 
+def check_config(config: ConfigDict, system: System, domain: str) -> None:
+    """Raise ValueError for an unsuitable sampler, prompt, count or judge."""
+    sequences.check_config(config, system, domain, TASK)
+
+
 def check(run: Run) -> None:
-    """Raise ValueError for an unsuitable sampler, prompt, count, split or judge."""
+    """Raise ValueError as `check_config`, and for a missing split or a missing package."""
     token_sampling.check(run, TASK)
     sequences.check_reference(run)
     chemistry()

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Bool, Int
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from diffusion.metrics.statistics import mean_over_sets
@@ -18,8 +19,10 @@ from diffusion.rng import example_keys, named
 from diffusion.sampling.masked.sampler import Trace
 from diffusion.train.mesh import batch_sharding, check_batch, replicated
 from experiments import families
+from experiments.families.base import System
 from experiments.families.masked_sampling import masked_sampler
 from experiments.run_context import Run
+from experiments.tasks.checks import check_counts, check_prompt, check_room
 
 COLUMNS = ("tokens", "evaluations", "idle", "invalid", "predictor_evaluations")
 
@@ -45,22 +48,29 @@ class TokenTask:
     masked_gaps: Callable[[Run], Int[np.ndarray, "N L"]] | None = None
 
 
-def check(run: Run, task: TokenTask) -> None:
-    """Raise ValueError for counts, classes, prompts or a sampler that do not fit, before anything is trained."""
-    options, domain = run.config.sample, run.dataset.domain
+def check_config(config: ConfigDict, system: System, domain: str, task: TokenTask) -> None:
+    """Raise ValueError for counts, classes, prompts or a sampler that do not fit."""
+    options = config.sample
     if options.source:
         raise ValueError(f"sample.source: {domain} has no sources to translate; leave it empty")
-    if options.count < 1 or options.batch < 1:
-        raise ValueError(f"sample.count and sample.batch: must be at least 1, not {options.count}, {options.batch}")
-    if options.repeats < 1:
-        raise ValueError(f"sample.repeats: must be at least 1, not {options.repeats}")
+    check_counts(options, "count", "batch", "repeats")
     if options.repeats > 1 and not task.many_sets:
         raise ValueError(f"sample.repeats: {domain} is measured as one set; set it to 1, or raise sample.count")
     if options.infill and task.masked_gaps is None:
         raise ValueError(f"sample.infill: gaps are filled in text, not in {domain}; set it to 0")
-    check_label(options.label, run.config.model.labels)
+    check_label(options.label, config.model.labels)
     if options.policy != "data":
-        families.sampler(run.config, run.system)
+        check_prompt(config, domain)
+        families.sampler(config, system)
+
+
+def check(run: Run, task: TokenTask) -> None:
+    """Raise ValueError as `check_config`, and for what depends on data and devices, before anything is trained."""
+    options = run.config.sample
+    check_config(run.config, run.system, run.dataset.domain, task)
+    if options.policy == "data":
+        task.held_out(run, 1)
+    else:
         check_batch(options.batch, run.mesh, field="sample.batch")
         initial_states(run, task)
 
@@ -90,19 +100,13 @@ def prompts(run: Run, length: int) -> np.ndarray:
     Where every example of the data begins with one token, so does the prompt.
 
     Raises:
-      ValueError: when they leave nothing to write, or a causal model is given a suffix.
+      ValueError: when they leave nothing to write.
     """
     tokenizer, options = run.dataset.tokenizer, run.config.sample
     start, end = tokenizer.encode(options.prompt), tokenizer.encode(options.suffix)
     if run.dataset.start is not None:
         start = np.append(np.int32(run.dataset.start), start)
-    if len(start) + len(end) >= length:
-        raise ValueError(
-            f"sample.prompt: {len(start)} + {len(end)} tokens leave nothing of {length} to write; shorten prompt or "
-            "suffix, or raise --config.sample.length"
-        )
-    if len(end) and run.family.CAUSAL:
-        raise ValueError("sample.suffix: an autoregressive model cannot read what follows; leave it empty")
+    check_room(len(start), len(end), length)
     prompt = np.full(length, tokenizer.mask_id, np.int32)
     prompt[: len(start)] = start
     prompt[length - len(end) :] = end

@@ -24,13 +24,18 @@ def check_room(start: int, end: int, length: int) -> None:
         )
 
 
+def check_suffix(config: ConfigDict) -> None:
+    """Raise ValueError for a suffix before a model that writes from left to right."""
+    if config.sample.suffix and family_of(config).CAUSAL:
+        raise ValueError("sample.suffix: an autoregressive model cannot read what follows; leave it empty")
+
+
 def check_prompt(config: ConfigDict, domain: str) -> None:
     """Raise ValueError for a prompt or suffix that the model or the data cannot have, or that is too long."""
     options, length = config.sample, config.sample.length or config.data.length
     if options.length < 0:
         raise ValueError(f"sample.length: must not be negative, not {options.length}")
-    if options.suffix and family_of(config).CAUSAL:
-        raise ValueError("sample.suffix: an autoregressive model cannot read what follows; leave it empty")
+    check_suffix(config)
     if (options.prompt or options.suffix) and domain in ("image", "values"):
         raise ValueError("sample.prompt: values of ready-made arrays have no text form; leave prompt and suffix empty")
     if config.data.tokenizer in TOKENS:

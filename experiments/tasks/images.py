@@ -28,12 +28,12 @@ def check_config(config: ConfigDict, system: System, domain: str) -> None:
     """Raise ValueError for an unsuitable sampler, prompt, count or judge."""
     token_sampling.check_config(config, system, domain, TASK)
     check_judge_name(config)
+    lookup(dict.fromkeys(NAMES), config.judge.reference, "judge.reference")
 
 
 def check_judge_name(config: ConfigDict) -> None:
     """Raise ValueError for a judge that cannot judge images."""
     options = config.judge
-    lookup(dict.fromkeys(NAMES), options.reference, "judge.reference")
     if options.name not in ("none", "classifier", "inception"):
         raise ValueError(f"judge.name: {options.name!r} cannot judge images; known: none, classifier, inception")
     if options.name == "classifier" and not options.row:

@@ -22,11 +22,11 @@ def check_config(config: ConfigDict, system: System, domain: str, task: TokenTas
     """Raise ValueError for an unsuitable sampler, prompt, count or reference, or for any judge."""
     token_sampling.check_config(config, system, domain, task)
     check_judge(config.judge, domain)
+    lookup(dict.fromkeys(NAMES), config.judge.reference, "judge.reference")
 
 
 def check_judge(options: ConfigDict, domain: str) -> None:
-    """Raise ValueError for an unknown reference, or for any judge."""
-    lookup(dict.fromkeys(NAMES), options.reference, "judge.reference")
+    """Raise ValueError for any judge."""
     if options.name != "none":
         raise ValueError(f"judge.name: {options.name!r} cannot judge {domain}; pass --config.judge.name=none")
 

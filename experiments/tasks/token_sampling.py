@@ -22,7 +22,7 @@ from experiments import families
 from experiments.families.base import System
 from experiments.families.masked_sampling import masked_sampler
 from experiments.run_context import Run
-from experiments.tasks.checks import check_counts, check_prompt, check_room
+from experiments.tasks.checks import check_counts, check_prompt, check_room, check_suffix
 
 COLUMNS = ("tokens", "evaluations", "idle", "invalid", "predictor_evaluations")
 
@@ -100,13 +100,14 @@ def prompts(run: Run, length: int) -> np.ndarray:
     Where every example of the data begins with one token, so does the prompt.
 
     Raises:
-      ValueError: when they leave nothing to write.
+      ValueError: when they leave nothing to write, or a causal model is given a suffix.
     """
     tokenizer, options = run.dataset.tokenizer, run.config.sample
     start, end = tokenizer.encode(options.prompt), tokenizer.encode(options.suffix)
     if run.dataset.start is not None:
         start = np.append(np.int32(run.dataset.start), start)
     check_room(len(start), len(end), length)
+    check_suffix(run.config)
     prompt = np.full(length, tokenizer.mask_id, np.int32)
     prompt[: len(start)] = start
     prompt[length - len(end) :] = end

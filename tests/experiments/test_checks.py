@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,7 @@ def test_every_source_has_a_kind():
         domain_of("nothing")
 
 
-SETTINGS = {"blobs": {"vocab_size": 8}, "simple_introns": {"length": 142}}
+SETTINGS: dict[str, Any] = {"blobs": {"vocab_size": 8}, "simple_introns": {"length": 142}}
 
 
 @pytest.mark.parametrize("source", ["density2d", "blobs", "simple_introns", "simple_molecules", "gaussian_mixture"])

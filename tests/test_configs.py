@@ -17,7 +17,8 @@ from experiments import families
 from experiments.compile import reward_system
 from experiments.families import seq2seq
 from experiments.flops import training_flops
-from experiments.plan import digest, plan, resolve, train_identity
+from experiments.identity import digest, to_json, training_fields
+from experiments.plan import plan, resolve
 
 FILES = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.py"))
 TABLES = [name for name in FILES if name not in ("__init__", "base", "sampling")]
@@ -60,8 +61,8 @@ def sampler_identity(config, depth):
 
 
 def shape_identity(config):
-    """Return what determines the shapes of a training: its identity without its duration and the source of its data."""
-    parts = train_identity(config)
+    """Return what determines the shapes of a training: its fields without its duration and the source of its data."""
+    parts = training_fields(to_json(config))
     parts["train"] = {key: value for key, value in parts["train"].items() if key != "steps"}
     parts["data"] = {key: parts["data"][key] for key in ("length", "vocab_size", "packing")}
     if families.family_of(config) is seq2seq:

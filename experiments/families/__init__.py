@@ -29,7 +29,6 @@ __all__ = [
     "is_reward",
     "objective",
     "optimizer",
-    "own_sections",
     "sampler",
     "settings",
     "system",
@@ -133,11 +132,6 @@ def is_reward(config: ConfigDict) -> bool:
 def draws_images(config: ConfigDict) -> bool:
     """Whether the model draws images from prompts by Gaussian diffusion."""
     return config.model.net in ("captioned_unet", "picture_oracle")
-
-
-def own_sections(config: ConfigDict) -> tuple[str, str]:
-    """Names of the config's sections that its network, or its objective, alone reads."""
-    return config.model.net, config.objective.name
 
 
 def check_domain(config: ConfigDict, domain: str) -> None:

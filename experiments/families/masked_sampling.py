@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.sampling.masked import policies, remasking
-from diffusion.sampling.masked.blocks import semi_autoregressive
+from diffusion.sampling.masked.blocks import check_stride, semi_autoregressive
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import Grid, Window, grid, p2_mask_counts, warp_times
 from diffusion.sampling.masked.sampler import MaskedSampler, Samples
@@ -74,6 +74,7 @@ def windowed_sampler(config: ConfigDict, system: System) -> Callable[..., Sample
     if (options.length or length) == length:
         return window
     stride = options.stride or length // 2
+    check_stride(options.length, length, stride)
 
     def windows(params, keys, prompt, label=None):
         def one(keys, piece):

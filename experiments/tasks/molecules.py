@@ -8,9 +8,11 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float, Int
+from ml_collections import ConfigDict
 
 from diffusion.metrics.molecules import canonical_set, chemistry, molecule_scores, picture, ring_counts, ring_labels
 from diffusion.report import plots
+from experiments.families.base import System
 from experiments.plan import atomic_write
 from experiments.run_context import Run
 from experiments.tasks import images, rewarded_sampling, sequences, token_sampling
@@ -72,8 +74,13 @@ TASK = TokenTask(
 )
 
 
+def check_config(config: ConfigDict, system: System, domain: str) -> None:
+    """Raise ValueError for an unsuitable sampler, prompt, count or judge."""
+    sequences.check_config(config, system, domain, TASK)
+
+
 def check(run: Run) -> None:
-    """Raise ValueError for an unsuitable sampler, prompt, count, split or judge."""
+    """Raise ValueError as `check_config`, and for a missing split or a missing package."""
     token_sampling.check(run, TASK)
     rewarded_sampling.check(run)
     sequences.check_reference(run)

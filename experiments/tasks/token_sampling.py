@@ -8,16 +8,19 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Bool, Int
+from ml_collections import ConfigDict
 
 from diffusion.metrics.statistics import mean_over_sets
 from diffusion.rng import example_keys, named
 from diffusion.sampling.masked.sampler import Trace
 from diffusion.train.mesh import batch_sharding, check_batch, replicated
 from experiments import families
+from experiments.families.base import System
 from experiments.families.masked_sampling import masked_sampler
 from experiments.flops import sampling_flops
 from experiments.run_context import Run
 from experiments.tasks import token_batches
+from experiments.tasks.checks import check_counts, check_prompt, check_room, check_suffix
 from experiments.tasks.token_batches import put_rows
 
 
@@ -44,27 +47,34 @@ class TokenTask:
     rewarded: Callable[..., tuple[list[SampleSet], dict[str, float]]] | None = None
 
 
-def check(run: Run, task: TokenTask) -> None:
-    """Raise ValueError for counts, classes, prompts or a sampler that do not fit, before anything is trained."""
-    options, domain = run.config.sample, run.dataset.domain
+def check_config(config: ConfigDict, system: System, domain: str, task: TokenTask) -> None:
+    """Raise ValueError for counts, classes, prompts or a sampler that do not fit."""
+    options = config.sample
     if options.source:
         raise ValueError(f"sample.source: {domain} has no sources to translate; leave it empty")
-    if options.count < 1 or options.batch < 1:
-        raise ValueError(f"sample.count and sample.batch: must be at least 1, not {options.count}, {options.batch}")
-    if options.repeats < 1:
-        raise ValueError(f"sample.repeats: must be at least 1, not {options.repeats}")
+    check_counts(options, "count", "batch", "repeats")
     if options.repeats > 1 and not task.many_sets:
         raise ValueError(f"sample.repeats: {domain} is measured as one set; set it to 1, or raise sample.count")
     if options.infill and task.masked_gaps is None:
         raise ValueError(f"sample.infill: gaps are filled in text, not in {domain}; set it to 0")
-    if is_rewarded(run) and (task.rewarded is None or run.config.process.name != "uniform"):
+    if is_rewarded(config) and (task.rewarded is None or config.process.name != "uniform"):
         raise ValueError(
             f"sample.uniform.method: {options.uniform.method} is for molecules under process.name=uniform; set it to "
             "plain"
         )
-    check_label(options.label, run.config.model.labels)
+    check_label(options.label, config.model.labels)
     if options.policy != "data":
-        families.sampler(run.config, run.system)
+        check_prompt(config, domain)
+        families.sampler(config, system)
+
+
+def check(run: Run, task: TokenTask) -> None:
+    """Raise ValueError as `check_config`, and for what depends on data and devices, before anything is trained."""
+    options = run.config.sample
+    check_config(run.config, run.system, run.dataset.domain, task)
+    if options.policy == "data":
+        task.held_out(run, 1)
+    else:
         check_batch(options.batch, run.mesh, field="sample.batch")
         initial_states(run, task)
 
@@ -79,7 +89,7 @@ def draw_and_measure(run: Run, task: TokenTask) -> dict:
         sets = held_out_sets(run, task)
         cost = {"evaluations": 0.0, "predictor_evaluations": 0.0, "gigaflops": 0.0, "idle_share": 0.0}
     else:
-        draw = task.rewarded if is_rewarded(run) and task.rewarded else generate
+        draw = task.rewarded if is_rewarded(run.config) and task.rewarded else generate
         sets, cost = draw(run, task)
     scores = task.measure(run, sets, cost)
     return {
@@ -89,9 +99,9 @@ def draw_and_measure(run: Run, task: TokenTask) -> dict:
     }
 
 
-def is_rewarded(run: Run) -> bool:
+def is_rewarded(config: ConfigDict) -> bool:
     """Whether a reward of samples takes part in sampling."""
-    return run.config.sample.uniform.method != "plain"
+    return config.sample.uniform.method != "plain"
 
 
 def prompts(run: Run, length: int) -> np.ndarray:
@@ -106,13 +116,8 @@ def prompts(run: Run, length: int) -> np.ndarray:
     start, end = tokenizer.encode(options.prompt), tokenizer.encode(options.suffix)
     if run.dataset.start is not None:
         start = np.append(np.int32(run.dataset.start), start)
-    if len(start) + len(end) >= length:
-        raise ValueError(
-            f"sample.prompt: {len(start)} + {len(end)} tokens leave nothing of {length} to write; shorten prompt or "
-            "suffix, or raise --config.sample.length"
-        )
-    if len(end) and run.family.CAUSAL:
-        raise ValueError("sample.suffix: an autoregressive model cannot read what follows; leave it empty")
+    check_room(len(start), len(end), length)
+    check_suffix(run.config)
     prompt = np.full(length, tokenizer.mask_id, np.int32)
     prompt[: len(start)] = start
     prompt[length - len(end) :] = end

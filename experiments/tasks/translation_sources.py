@@ -31,8 +31,6 @@ def held_out_pairs(run: Run) -> Sources:
     split = run.dataset.split(options.translation.split)
     assert isinstance(split, PairSplit)
     indices = range(min(options.count, len(split)))
-    if not indices:
-        raise ValueError(f"data.source: the {split.name} split of {run.dataset.source} is empty")
     rows, (sources, references) = split.rows(indices), split.texts(indices)
     limit = run.config.data.source_length - 1
     cut = sum(len(ids) > limit for ids in run.dataset.tokenizer.encode_batch(sources))

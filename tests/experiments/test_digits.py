@@ -10,7 +10,8 @@ from configs.recipes.small import tiny
 from diffusion.rng import example_keys
 from diffusion.train.weights import save_weights
 from experiments import evaluate, families
-from experiments.plan import Job, to_json, train_identity
+from experiments.identity import to_json, train_identity
+from experiments.plan import Job
 from experiments.run import prepare
 from experiments.tasks import token_sampling
 

@@ -12,7 +12,8 @@ from configs import quickstart
 from configs.recipes import scmdm
 from diffusion.metrics.statistics import student
 from experiments import run, table
-from experiments.plan import Job, plan, resolve, to_json
+from experiments.identity import to_json
+from experiments.plan import Job, plan, resolve
 from experiments.run import prepare
 from experiments.run_context import Run
 from experiments.tasks import genomes as genomes_task

@@ -3,7 +3,8 @@
 import pytest
 
 from configs import scmdm_text
-from experiments.plan import Job, resolve, to_json
+from experiments.identity import to_json
+from experiments.plan import Job, resolve
 from experiments.run import prepare
 
 DEBUG = "--config=configs/scmdm_text.py:debug"

@@ -74,7 +74,7 @@ def get_config(variant: str = "local"):
     config.sample.steps = 4 if variant == "debug" else 32
     if variant == "local":
         config.seeds, config.data.length = (0, 1, 2), 28
-        config.train.update(steps=1000, batch=64, evaluate_every=250, checkpoint_every=250)
+        config.train.update(steps=900, batch=64, evaluate_every=300, checkpoint_every=300)
         config.sample.update(count=256, repeats=1, batch=256)
     return config
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from diffusion.processes.uniform import LOWEST, TINY, UniformDiffusion
@@ -19,8 +20,8 @@ Guide = Callable[[Symbols, Float[Array, "B N S"], Float[Array, ""], Float[Array,
 class Lookahead(NamedTuple):
     """The n lookahead samples of all states, and their rewards."""
 
-    samples: Int[Array, "n L"]
-    rewards: Float[Array, " n"]
+    samples: Int[Array | np.ndarray, "n L"]
+    rewards: Float[Array | np.ndarray, " n"]
 
 
 def lookahead_guide(
@@ -40,9 +41,9 @@ def lookahead_guide(
 
     "token" has w_il = 1, the published form (arXiv 2602.03211, Appendix A.7, Eq. 54): a token is told the rewards of
     the samples with it at its position, whatever the other positions hold. "sequence", which is inferred, has
-    w_il = prod_{m != l} f_t(z_t^m | x_i^m), the weights of the expectation above (z_t^l follows from z_s^l). With
-    samples of p its steps are those of the tilted model, and its limit of many steps is the tilted law; that of "token"
-    is not.
+    w_il = prod_{m != l} f_t(z_t^m | x_i^m), the weights of the expectation above: given z_s^l, z_t^l tells nothing more
+    of x. With samples of p its steps are those of the tilted model, and its limit of many steps is the tilted law; that
+    of "token" is not.
 
     With a scale or strength of 0, one sample, or equal rewards, R is 0 and nothing changes.
 
@@ -51,7 +52,7 @@ def lookahead_guide(
     """
     if kernel not in KERNELS:
         raise ValueError(f"sample.uniform.lookahead.kernel: unknown {kernel!r}; known: {', '.join(KERNELS)}")
-    samples, vocabulary = lookahead.samples, process.vocabulary
+    samples, vocabulary = jnp.asarray(lookahead.samples), process.vocabulary
     tilt = strength * (lookahead.rewards - jnp.max(lookahead.rewards))
     logs = jnp.stack([tilt, jnp.zeros_like(tilt)])
     fixed = by_token(jnp.exp(logs), samples, vocabulary) if kernel == "token" else None

@@ -1,6 +1,7 @@
 """Sampling of uniform-state diffusion, plain or under a reward of the samples: methods, checks and programs."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -69,7 +70,7 @@ def sampler(config: ConfigDict, system: System) -> Callable:
     check(config)
     rows, own = steps_of(config, system, config.sample.steps), config.sample.uniform
 
-    def sample(params, keys: Keys, prompt: Symbols, label=None, given=None):
+    def sample(params, keys: Keys, prompt: Symbols, label=None, given: Any = None):
         guide = resample = None
         if own.method == "lidar":
             ahead = own.lookahead

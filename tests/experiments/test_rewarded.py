@@ -117,7 +117,7 @@ def test_what_no_method_can_work_with_is_refused(overrides, field):
 )
 def test_rewards_are_for_molecules_under_uniform_noise(process, task, workdir):
     """Other samplers and data would ignore them."""
-    config = config_of(**{METHOD: "best_of", "process.name": process})
+    config = config_of(**{METHOD: "best_of", "process.name": process, "sample.repeats": 1})
     (*_, job) = plan([dict(name="row", overrides={}, verbs=("sample",))], config)
     with pytest.raises(ValueError, match=r"sample\.uniform\.method: best_of is for molecules under process"):
         token_sampling.check(build(job, workdir), task)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -67,9 +68,9 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     net = NETWORKS[config.model.net].make(config, classes, noise).clone(mask=NoisyAndClean(length, noise.block))
     positions = jnp.tile(jnp.arange(length), 2)
 
-    def denoiser(params, state, time, cond=None, memory=None, *, keys=None):
+    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         variables = {"params": params}
-        features = net.apply(variables, state, positions=positions, keys=keys, method="features")
+        features: Any = net.apply(variables, noisy, positions=positions, keys=keys, method="features")
         return net.apply(variables, features[:, :length], method="head")
 
     def init(key):
@@ -124,6 +125,7 @@ def sampler(config: ConfigDict, system: System) -> Callable:
         return net.apply({"params": params}, tokens, start, cache, method="extend")
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
+        assert cond is not None  # the start of the block, and the cache
         return extended(params, noisy, *cond)[0]
 
     one = masked_sampling.masked_sampler(block_config(config), replace(system, denoiser=denoiser))

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Integer
 
 from diffusion.data import arrays, builder, readers, subword
+from diffusion.data.local_text import open_source
 from diffusion.data.packing import Indices, PackedBlock, Statistics, encode_documents, padded, wrapped
 from diffusion.data.settings import READY_MADE, DataSettings, read_settings
-from diffusion.data.sources import open_source
 from diffusion.data.tokenizers import Tokenizer, bytes_tokenizer, characters_tokenizer, digest
 from diffusion.data.types import Source
 

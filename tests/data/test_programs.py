@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from diffusion.data import load_dataset, programs
+from diffusion.data.local_text import open_source
 from diffusion.data.settings import DataSettings
-from diffusion.data.sources import open_source
 
 PAIRS = [
     {"intent": f"how {i}?", "rewritten_intent": f"do  `{i}`\r\nnow", "snippet": f"f({i})\ng()", "question_id": i // 2}

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from diffusion.data import corpora, programs, readers
+from diffusion.data import datasets, programs, readers
 from diffusion.data.settings import DataSettings
 from diffusion.data.splits import md5_number, split_of
 from diffusion.data.types import Source, missing_data
@@ -163,7 +163,7 @@ def _one_text(name: str, file: Path, splits: Mapping[str, tuple[int, int]]) -> S
 
 def text8(settings: DataSettings) -> Source:
     """text8 with its official splits of 90 M, 5 M and 5 M characters, each one text without EOS."""
-    file = corpora.locate(settings.path, ("text8", "text8.txt"))
+    file = datasets.locate(settings.path, ("text8", "text8.txt"))
     if file is None:
         raise missing_data("text8", "text8 or text8.zip", settings.path, "http://mattmahoney.net/dc/text8.zip")
     return _one_text("text8", file, TEXT8_SPLITS)
@@ -171,7 +171,7 @@ def text8(settings: DataSettings) -> Source:
 
 def text8_prefix(settings: DataSettings) -> Source:
     """First 6,877,825 characters of text8, split 90/5/5 %; not to be reported as text8."""
-    file = corpora.locate(settings.path, ("text8_first_6877825.txt", "text8_prefix.txt"))
+    file = datasets.locate(settings.path, ("text8_first_6877825.txt", "text8_prefix.txt"))
     if file is None:
         where = "create it with: head -c 6877825 text8 > text8_first_6877825.txt"
         raise missing_data("text8_prefix", "text8_first_6877825.txt or .txt.xz", settings.path, where)
@@ -194,7 +194,7 @@ def enwiki2018(settings: DataSettings) -> Source:
 
     With `data.symbols27` each split is one text over a-z and space, with articles joined by a space.
     """
-    source = corpora.corpus("enwiki2018", settings)
+    source = datasets.corpus("enwiki2018", settings)
     if not settings.symbols27:
         return source
     splits = {}
@@ -210,13 +210,13 @@ SOURCES: dict[str, Callable[[DataSettings], Source]] = {
     "text8": text8,
     "text8_prefix": text8_prefix,
     "enwiki2018": enwiki2018,
-    "openwebtext": corpora.openwebtext,
-    "lm1b": corpora.lm1b,
+    "openwebtext": datasets.openwebtext,
+    "lm1b": datasets.lm1b,
     "conala": programs.conala,
     "humaneval": programs.humaneval,
     **{
-        name: lambda settings, name=name: corpora.corpus(name, settings)
-        for name in corpora.CORPORA
+        name: lambda settings, name=name: datasets.corpus(name, settings)
+        for name in datasets.CORPORA
         if name != "enwiki2018"
     },
 }

@@ -1,236 +1,217 @@
-"""Benchmark corpora from local files, with the rows, text fields and detokenizers of the public MDLM code."""
+"""Named data sets of texts and of pairs: the files, or the data set of the hub, and the fields that hold the text."""
 
-import csv
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from diffusion.data import readers
+from diffusion.data import readers, splits, tables
 from diffusion.data.detokenizers import DETOKENIZERS
 from diffusion.data.settings import DataSettings
-from diffusion.data.types import Source, missing_data
+from diffusion.data.tokenizers import digest
+from diffusion.data.types import Pair, Source, missing_data
 
-SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-SUFFIXES = (".jsonl", ".parquet", ".csv", ".txt")
+WORDS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+Texts = tuple[str, ...]
+
+
+def news_rows(file: Path) -> Iterator[readers.Row]:
+    """Rows of AG News: its original CSV files have no header, or one that does not name a text."""
+    if readers.kind(file) != ".csv":
+        yield from tables.rows(file)
+        return
+    table = readers.cells(file)
+    place, first = next(table, ("", [""]))
+    column = first.index("text") if "text" in first else None
+    if first[0].strip().isdigit():  # a row, not a header such as "Class Index,Title,Description"
+        table = itertools.chain([(place, first)], table)
+    for place, row in table:
+        yield place, {"text": " ".join(row[1:3]) if column is None else row[column]}
 
 
 @dataclasses.dataclass(frozen=True)
-class Corpus:
-    """Location of the text of a corpus: file stems (with "{split}" to substitute), row fields, and origin."""
+class Named:
+    """Fields and files of a data set, in a folder or on the hub.
 
-    stems: tuple[str, ...]
-    fields: tuple[str, ...]
+    A split is a table (a .jsonl, .tsv, .csv, .parquet or .arrow file, or parts of Parquet) with the `fields`, which may
+    be nested in a field "translation"; or plain text with one example per line, in one file for texts and in two for
+    pairs.
+    """
+
+    fields: tuple[Texts, ...]  # alternative names of the text, or of source and target
     where: str
-    expected: str
-    plain: str = "lines"  # content of a plain text file: lines | json (rows under another suffix) | none
+    expected: str = ""
+    stems: Texts = ("{split}",)  # names of files without their suffix
+    rows: Callable[[Path], Iterator[readers.Row]] = tables.rows
+    plain: bool = True  # a file without the suffix of a table is plain text; otherwise it holds JSON lines
     keep_line_end: bool = False
     paper_split: str = "validation"
+    combined: Texts = ()  # names of a table of all splits, split by the md5 of the source
+    filter_field: str = ""  # a field that must be 1
 
 
-SCIENTIFIC = Corpus(
-    ("{split}",),
-    ("article", "article_text"),
+SCIENTIFIC = Named(
+    (("article", "article_text"),),
     "https://github.com/armancohan/long-summarization",
     "train.txt, val.txt, test.txt (JSON lines with article_text) or .jsonl/.parquet with article",
-    plain="json",
+    plain=False,
 )
-
-CORPORA: dict[str, Corpus] = {
-    "enwiki2018": Corpus(
-        ("{split}",),
-        ("text",),
+TEXTS: dict[str, Named] = {
+    "enwiki2018": Named(
+        (("text",),),
         "WikiExtractor output of a 2018 English Wikipedia dump as JSON lines with id, title and text",
         "train.jsonl.xz, valid.jsonl.xz, test.jsonl.xz",
-        plain="none",
+        plain=False,
     ),
-    "wikitext": Corpus(
-        ("{split}", "wiki.{split}.tokens", "wiki.{split}.raw"),
-        ("text",),
+    "wikitext": Named(
+        (("text",),),
         "https://huggingface.co/datasets/Salesforce/wikitext",
         "wiki.{train,valid,test}.tokens, {train,valid,test}.txt or .parquet",
+        ("{split}", "wiki.{split}.tokens", "wiki.{split}.raw"),
         keep_line_end=True,
     ),
-    "ptb": Corpus(
-        ("ptb.{split}", "{split}"),
-        ("sentence", "text"),
+    "ptb": Named(
+        (("sentence", "text"),),
         "https://huggingface.co/datasets/ptb-text-only/ptb_text_only",
         "ptb.{train,valid,test}.txt or .parquet with sentence",
+        ("ptb.{split}", "{split}"),
     ),
-    "lambada": Corpus(
-        ("lambada_{split}", "{split}"),
-        ("text",),
+    "lambada": Named(
+        (("text",),),
         "https://openaipublic.blob.core.windows.net/gpt-2/data/lambada_test.jsonl",
         "lambada_test.jsonl",
+        ("lambada_{split}", "{split}"),
         paper_split="test",
     ),
-    "ag_news": Corpus(
-        ("{split}",),
-        ("text",),
+    "ag_news": Named(
+        (("text",),),
         "https://huggingface.co/datasets/fancyzhx/ag_news",
         "train and test as .parquet, .jsonl or .csv (class, title, description)",
+        rows=news_rows,
         paper_split="test",
     ),
     "scientific_papers_arxiv": SCIENTIFIC,
     "scientific_papers_pubmed": SCIENTIFIC,
 }
+PAIRS: dict[str, Named] = {
+    "iwslt14": Named((("de",), ("en",)), "fairseq's examples/translation/prepare-iwslt14.sh"),
+    "wmt14": Named((("en",), ("de",)), "https://huggingface.co/datasets/wmt/wmt14, or Fully-NAT's package"),
+    "wmt16": Named((("ro",), ("en",)), "https://huggingface.co/datasets/wmt/wmt16, or Fully-NAT's package"),
+    "qqp": Named(
+        (("src", "question1", "sentence1"), ("trg", "question2", "sentence2")),
+        "DiffuSeq's release (train.jsonl, valid.jsonl, test.jsonl) or quora_duplicate_questions.tsv",
+        combined=("quora_duplicate_questions.tsv", "questions.csv"),
+        filter_field="is_duplicate",
+    ),
+    "wiki_auto": Named(
+        (("src", "normal_sentence", "complex"), ("trg", "simple_sentence", "simple")),
+        "DiffuSeq's release, or https://huggingface.co/datasets/wiki_auto (auto_acl)",
+    ),
+    "gigaword": Named(
+        (("document", "src", "article.txt", "article.filter.txt"), ("summary", "tgt", "title.txt", "title.filter.txt")),
+        "https://huggingface.co/datasets/gigaword, or the files of harvardnlp/sent-summary",
+    ),
+}
 
 
-def locate(path: str, names: Sequence[str]) -> Path | None:
-    """Returns `path` itself when it is a file, else the first of `names` in that folder, plain or compressed."""
-    place = Path(path).expanduser()
-    if not path:
-        return None
-    return place if place.is_file() else readers.find(place, names)
+def split_files(folder: Path, split: str, named: Named) -> tuple[Path, ...]:
+    """File of one split, or the files of the two sides of pairs; empty when there are none."""
+    for word in WORDS[split]:
+        for sides in itertools.product(*named.fields) if len(named.fields) == 2 else ():
+            for between in ("", f".{sides[0]}-{sides[1]}", f".{sides[1]}-{sides[0]}"):
+                files = [readers.find(folder, (f"{word}{between}.{side}",)) for side in sides]
+                if None not in files:
+                    return tuple(file for file in files if file is not None)
+        stems = [stem.format(split=word) for stem in named.stems]
+        suffixes = (*tables.FORMATS, *((".txt", "") if len(named.fields) == 1 else ()))
+        if (file := readers.find(folder, [stem + suffix for stem in stems for suffix in suffixes])) is not None:
+            return (file,)
+    return ()
 
 
-def corpus(name: str, settings: DataSettings) -> Source:
-    """Opens one of CORPORA from the folder `data.path`; a single file is the test split."""
-    layout = CORPORA[name]
-    place = Path(settings.path).expanduser()
-    files: dict[str, Path] = {}
-    if settings.path and place.is_file():
-        files["test"] = place
-    elif settings.path:
-        for split, words in SPLITS.items():
-            stems = [stem.format(split=word) for word in words for stem in layout.stems]
-            names = [stem + suffix for stem in stems for suffix in SUFFIXES] + stems
-            if (file := readers.find(place, names)) is not None:
-                files[split] = file
-    if not files:
-        raise missing_data(name, layout.expected, settings.path, layout.where)
-    detokenize = DETOKENIZERS.get(name, str) if settings.detokenize else str
-    documents = {split: _reader(file, layout, detokenize) for split, file in files.items()}
-    return Source(
-        name,
-        documents,
-        readers.content_hash([(split, file) for split, file in files.items()]),
-        paper_split=layout.paper_split,
-    )
+def table_texts(read: tables.ReadRows, named: Named) -> Iterator[Texts]:
+    """Texts of each row of a table."""
+    for place, row in read():
+        if not named.filter_field or str(row.get(named.filter_field, 1)) == "1":
+            row = row.get("translation") or row
+            yield tuple(readers.text_of(row, names, place) for names in named.fields)
 
 
-def _reader(file: Path, layout: Corpus, detokenize: Callable[[str], str]) -> Callable[[], Iterator[str]]:
-    suffix = readers.kind(file)
+def file_texts(files: Sequence[Path], named: Named) -> Iterator[Texts]:
+    """Texts of each example of one split.
 
-    def read() -> Iterator[str]:
-        if suffix == ".csv":
-            yield from map(detokenize, _news(file, layout.fields))
-        elif suffix in (".jsonl", ".parquet", ".arrow") or layout.plain == "json":
-            for record in readers.records(file):
-                yield detokenize(readers.field_of(record, layout.fields, file))
-        elif layout.plain == "lines":
-            for line in readers.lines(file):
-                # As in the published rows: a blank WikiText line is an empty row, others keep their newline.
-                yield detokenize((line if line.strip() else "") if layout.keep_line_end else line.strip())
+    Raises: ValueError naming parallel files whose numbers of lines differ.
+    """
+    if readers.kind(files[0]) in tables.FORMATS or not named.plain:
+        yield from table_texts(functools.partial(named.rows, files[0]), named)
+        return
+    for number, lines in enumerate(itertools.zip_longest(*map(readers.lines, files)), 1):
+        if None in lines:
+            raise ValueError(
+                f"data.path: {files[0]} and {files[1]} differ in their number of lines (one ends before line {number})"
+                "; download both again"
+            )
+        if named.keep_line_end:  # as in the published rows: a blank line of WikiText is an empty row
+            yield tuple(f"{line}\n" if line.strip() else "" for line in lines)
         else:
-            raise ValueError(f"data.path: {file} is not JSON lines; expected {layout.expected}")
-
-    return read
+            yield tuple(line.strip() for line in lines)
 
 
-def _news(file: Path, fields: tuple[str, ...]) -> Iterator[str]:
-    """Texts of CSV rows: a named field, or title and description of the original AG News, which has no header."""
-    with readers.open_text(file) as stream:
-        rows = csv.reader(stream)
-        header = next(rows, [])
-        column = next((header.index(field) for field in fields if field in header), None)
-        if column is None and header and header[0].strip().isdigit():
-            rows = itertools.chain([header], rows)  # a row, not a header such as "Class Index,Title,Description"
-        for row in filter(None, rows):
-            yield " ".join(row[1:3]) if column is None else row[column]
+def mixed_texts(file: Path, named: Named, split: str) -> Iterator[Texts]:
+    """Texts of one split of a table of all splits, by the md5 of the source."""
+    return (sides for sides in file_texts((file,), named) if splits.split_of(sides[0].strip()) == split)
 
 
-def openwebtext(settings: DataSettings) -> Source:
-    """OpenWebText from a folder of .txt (one document per file), .jsonl, .parquet or .arrow files, in name order.
+def examples(named: Named, settings: DataSettings) -> tuple[dict[str, Callable[[], Iterator[Texts]]], str]:
+    """Readers of the examples of each split, and a hash of their content; no reader where there are no files.
 
-    The last `data.validation_documents` documents are the validation split (100,000 in the papers).
+    A single file of texts is the test split.
     """
-    where = "https://huggingface.co/datasets/Skylion007/openwebtext"
-    root = Path(settings.path).expanduser()
-    layouts = (".txt", ".jsonl", ".parquet", ".arrow")
-    paths = sorted(root.rglob("*")) if settings.path and root.is_dir() else []
-    files = [path for path in paths if path.is_file() and readers.kind(path) in layouts]
-    if not files:
-        raise missing_data("openwebtext", "a folder of .parquet, .arrow, .jsonl or .txt files", settings.path, where)
-    counts = [readers.count_records(path) for path in files]
-    total, held_out = sum(counts), settings.validation_documents
-    if held_out >= total:
-        raise ValueError(
-            f"data.validation_documents: {held_out} of {total} documents leaves none to train on; pass a "
-            f"smaller --config.data.validation_documents"
-        )
-
-    def read(start: int, stop: int) -> Iterator[str]:
-        position = 0
-        for path, count in zip(files, counts, strict=True):
-            first, last = max(start - position, 0), min(stop - position, count)
-            position += count
-            if first < last:
-                yield from itertools.islice(_documents(path), first, last)
-
-    documents = {
-        "train": lambda: read(0, total - held_out),
-        "validation": lambda: read(total - held_out, total),
-    }
-    names = [(path.relative_to(root).as_posix(), path) for path in files]
-    return Source("openwebtext", documents, f"{readers.content_hash(names)}-{held_out}")
+    place = Path(settings.path).expanduser()
+    found: dict[str, tuple[Path, ...]] = {}
+    if settings.path and place.is_file() and len(named.fields) == 1:
+        found, place = {"test": (place,)}, place.parent
+    elif settings.path:
+        found = {split: files for split in WORDS if (files := split_files(place, split, named))}
+        if not found and (table := readers.find(place, named.combined)) is not None:
+            content = readers.content_hash([(table.name, table)])
+            return {split: functools.partial(mixed_texts, table, named, split) for split in WORDS}, content
+        if not found:
+            reads, content = tables.split_rows(settings)
+            return {split: functools.partial(table_texts, read, named) for split, read in reads.items()}, content
+    named_files = [(f"{split}/{file.relative_to(place)}", file) for split, files in found.items() for file in files]
+    reads = {split: functools.partial(file_texts, files, named) for split, files in found.items()}
+    return reads, readers.content_hash(named_files)
 
 
-def _documents(path: Path) -> Iterator[str]:
-    if readers.kind(path) == ".txt":
-        yield readers.read_text(path)
-    else:
-        for record in readers.records(path):
-            yield readers.field_of(record, ("text",), path)
+def texts(settings: DataSettings) -> Source:
+    """Opens one of TEXTS in the folder `data.path`, where a single file is the test split, or on the hub."""
+    name, named = settings.source, TEXTS[settings.source]
+    reads, content = examples(named, settings)
+    if not reads:
+        raise missing_data(name, named.expected, settings.path, named.where)
+    detokenize = DETOKENIZERS.get(name, str) if settings.detokenize else str
+    documents = {split: lambda read=read: (detokenize(text) for (text,) in read()) for split, read in reads.items()}
+    return Source(name, documents, content, paper_split=named.paper_split)
 
 
-def lm1b(settings: DataSettings) -> Source:
-    """The One Billion Word benchmark, from its original folder or from TFDS's `lm1b` prepared as ArrayRecord.
+def pairs(settings: DataSettings) -> Source:
+    """Opens one of PAIRS in the folder `data.path` or on the hub, with at least a training or a test split.
 
-    Its held-out part is both the test and the validation split, since the papers validate on it as well.
+    `data.reverse` swaps source and target.
+    Raises: ValueError naming missing files.
     """
-    where = (
-        "http://www.statmt.org/lm-benchmark/1-billion-word-language-modeling-benchmark-r13output.tar.gz "
-        "(unpack it), or prepare TFDS lm1b with file_format=array_record"
-    )
-    detokenize = DETOKENIZERS["lm1b"] if settings.detokenize else str
-    root = Path(settings.path).expanduser()
-    prepared = sorted(root.rglob("dataset_info.json")) if settings.path and root.is_dir() else []
-    if prepared:
-        return _lm1b_prepared(prepared[-1].parent, detokenize)
-    parts = {}
-    if settings.path and root.is_dir():
-        parts["train"] = sorted(
-            path for path in root.rglob("news.en-*-of-*") if path.parent.name.startswith("training")
-        )
-        # Shard 0 of the training folder is the held-out set itself, cut into 50 parts in its own folder.
-        parts["train"] = [path for path in parts["train"] if "-00000-of-" not in path.name]
-        parts["test"] = sorted(root.rglob("news.en.heldout-*-of-*"))
-    parts = {split: files for split, files in parts.items() if files}
-    if not parts:
-        expected = "news.en-*-of-00100 and news.en.heldout-*-of-00050, or a prepared TFDS folder"
-        raise missing_data("lm1b", expected, settings.path, where)
+    name, named = settings.source, PAIRS[settings.source]
+    reads, content = examples(named, settings)
+    if not {"train", "test"} & set(reads):
+        (first, *_), (second, *_) = named.fields
+        expected = f"train.{first} and train.{second}, or train.jsonl, .tsv, .csv or .parquet (and valid, test)"
+        raise missing_data(name, expected, settings.path, named.where)
 
-    def reader(files: list[Path]) -> Callable[[], Iterator[str]]:
-        return lambda: (detokenize(line.strip()) for file in files for line in readers.lines(file))
+    def read(split: str) -> Iterator[Pair]:
+        for source, target in reads[split]():
+            yield Pair(*(side.strip() for side in ((target, source) if settings.reverse else (source, target))))
 
-    documents = {split: reader(files) for split, files in parts.items()}
-    names = [(path.name, path) for files in parts.values() for path in files]
-    return _lm1b_source(documents, readers.content_hash(names))
-
-
-def _lm1b_prepared(folder: Path, detokenize: Callable[[str], str]) -> Source:
-    builder = readers.tfds_builder(folder, "lm1b")
-
-    def reader(split: str) -> Callable[[], Iterator[str]]:
-        return lambda: (detokenize(row["text"].decode().strip()) for row in builder.as_data_source(split))
-
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    documents = {split: reader(split) for split in builder.info.splits}
-    return _lm1b_source(documents, readers.content_hash([(path.name, path) for path in files]))
-
-
-def _lm1b_source(documents: dict[str, Callable[[], Iterator[str]]], content_hash: str) -> Source:
-    if "test" in documents:
-        documents["validation"] = documents["test"]
-    return Source("lm1b", documents, content_hash, paper_split="test")
+    documents = {split: functools.partial(read, split) for split in reads}
+    return Source(name, documents, digest(content, str(settings.reverse)))

@@ -1,4 +1,4 @@
-"""Text sources: the documents of each split in a fixed order, with a hash of their content."""
+"""Text of local files: Python's standard library, any text, text8, and the 27-symbol form of Wikipedia."""
 
 import dataclasses
 import hashlib
@@ -6,10 +6,10 @@ import itertools
 import re
 import sysconfig
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from diffusion.data import datasets, programs, readers
+from diffusion.data import datasets, readers
 from diffusion.data.settings import DataSettings
 from diffusion.data.splits import md5_number, split_of
 from diffusion.data.types import Source, missing_data
@@ -39,12 +39,8 @@ def hash_texts(items: Iterable[tuple[str, str]]) -> str:
 def in_memory(name: str, splits: Mapping[str, list[tuple[str, str]]], separated: bool = True) -> Source:
     """Source of lists of (document name, text) in memory; omits empty splits."""
     content = hash_texts((f"{split}/{key}", text) for split, items in splits.items() for key, text in items)
-    documents = {split: _texts(items) for split, items in splits.items() if items}
+    documents = {split: lambda items=items: (text for _, text in items) for split, items in splits.items() if items}
     return Source(name, documents, content, separated)
-
-
-def _texts(items: list[tuple[str, str]]) -> Callable[[], Iterator[str]]:
-    return lambda: (text for _, text in items)
 
 
 def python_stdlib(settings: DataSettings) -> Source:
@@ -152,9 +148,18 @@ def _contiguous(text: str) -> dict[str, list[tuple[str, str]]]:
     }
 
 
-def _one_text(name: str, file: Path, splits: Mapping[str, tuple[int, int]]) -> Source:
-    text = readers.read_text(file).rstrip("\n")
-    length = max(stop for _, stop in splits.values())
+def one_text(
+    settings: DataSettings, names: Sequence[str], splits: Mapping[str, tuple[int, int]], expected: str, where: str
+) -> Source:
+    """Source of one continuous text, cut at characters; `data.path` is the file or its folder.
+
+    Raises: ValueError when the file is missing, or its length is not the end of the last split.
+    """
+    name, place = settings.source, Path(settings.path).expanduser()
+    file = place if settings.path and place.is_file() else readers.find(place, names) if settings.path else None
+    if file is None:
+        raise missing_data(name, expected, settings.path, where)
+    text, length = readers.read_text(file).rstrip("\n"), max(stop for _, stop in splits.values())
     if len(text) != length:
         raise ValueError(f"data.path: {file} has {len(text)} characters, but {name} has {length}; download it again")
     parts = {split: [(split, text[start:stop])] for split, (start, stop) in splits.items()}
@@ -163,19 +168,15 @@ def _one_text(name: str, file: Path, splits: Mapping[str, tuple[int, int]]) -> S
 
 def text8(settings: DataSettings) -> Source:
     """text8 with its official splits of 90 M, 5 M and 5 M characters, each one text without EOS."""
-    file = datasets.locate(settings.path, ("text8", "text8.txt"))
-    if file is None:
-        raise missing_data("text8", "text8 or text8.zip", settings.path, "http://mattmahoney.net/dc/text8.zip")
-    return _one_text("text8", file, TEXT8_SPLITS)
+    names, where = ("text8", "text8.txt"), "http://mattmahoney.net/dc/text8.zip"
+    return one_text(settings, names, TEXT8_SPLITS, "text8 or text8.zip", where)
 
 
 def text8_prefix(settings: DataSettings) -> Source:
     """First 6,877,825 characters of text8, split 90/5/5 %; not to be reported as text8."""
-    file = datasets.locate(settings.path, ("text8_first_6877825.txt", "text8_prefix.txt"))
-    if file is None:
-        where = "create it with: head -c 6877825 text8 > text8_first_6877825.txt"
-        raise missing_data("text8_prefix", "text8_first_6877825.txt or .txt.xz", settings.path, where)
-    return _one_text("text8_prefix", file, TEXT8_PREFIX_SPLITS)
+    names = ("text8_first_6877825.txt", "text8_prefix.txt")
+    where = "create it with: head -c 6877825 text8 > text8_first_6877825.txt"
+    return one_text(settings, names, TEXT8_PREFIX_SPLITS, f"{names[0]} or .txt.xz", where)
 
 
 _LETTERS = bytes(byte if byte in b"abcdefghijklmnopqrstuvwxyz0123456789" else 32 for byte in range(256))
@@ -194,42 +195,9 @@ def enwiki2018(settings: DataSettings) -> Source:
 
     With `data.symbols27` each split is one text over a-z and space, with articles joined by a space.
     """
-    source = datasets.corpus("enwiki2018", settings)
+    source = datasets.texts(settings)
     if not settings.symbols27:
         return source
-    splits = {}
-    for split, documents in source.documents.items():
-        joined = " ".join(filter(None, map(symbols27, documents())))
-        splits[split] = [(split, joined)]
+    joined = {split: " ".join(filter(None, map(symbols27, read()))) for split, read in source.documents.items()}
+    splits = {split: [(split, text)] for split, text in joined.items()}
     return in_memory("enwiki2018_symbols27", splits, separated=False)
-
-
-SOURCES: dict[str, Callable[[DataSettings], Source]] = {
-    "python_stdlib": python_stdlib,
-    "text_files": text_files,
-    "text8": text8,
-    "text8_prefix": text8_prefix,
-    "enwiki2018": enwiki2018,
-    "openwebtext": datasets.openwebtext,
-    "lm1b": datasets.lm1b,
-    "conala": programs.conala,
-    "humaneval": programs.humaneval,
-    **{
-        name: lambda settings, name=name: datasets.corpus(name, settings)
-        for name in datasets.CORPORA
-        if name != "enwiki2018"
-    },
-}
-
-
-def open_source(settings: DataSettings) -> Source:
-    """Opens `data.source`.
-
-    Raises: ValueError naming the field, the missing file and its origin.
-    """
-    if settings.source not in SOURCES:
-        raise ValueError(f"data.source: unknown {settings.source!r}; known: {', '.join(sorted(SOURCES))}")
-    try:
-        return SOURCES[settings.source](settings)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"data.path: a file of {settings.path!r} is not UTF-8 text ({error.reason})") from None

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from diffusion.data import Dataset
-from diffusion.data.pairs import PairDataset
 from experiments.run_context import Run
 from experiments.tasks import genomes, images, mixture, molecules, prompted_images, text, translation
 
@@ -46,7 +45,7 @@ TASKS: dict[str, Task] = {
 }
 
 
-def task_of(dataset: Dataset | PairDataset) -> Task:
+def task_of(dataset: Dataset) -> Task:
     """The task of a data set."""
     return TASKS[dataset.domain]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from diffusion.data import datasets, local_text, readers
-from diffusion.data.local_text import open_source
+from diffusion.data import datasets, local_text, readers, sources
 from diffusion.data.settings import DataSettings
+from diffusion.data.sources import open_source
 
 
 def read(source, split):
@@ -242,7 +242,7 @@ def test_zero_shot_corpora_read_rows_as_the_papers_do(tmp_path):
 def test_missing_files_are_named_in_one_line(tmp_path):
     write(tmp_path / "empty_files", {"a.txt": "  \n"})
     cases = [("nonsense", "", r"data\.source: unknown 'nonsense'; known: ag_news, .*wikitext")]
-    for name in local_text.SOURCES:
+    for name in sources.TEXTS:
         if name != "python_stdlib":
             cases += [(name, "", r"data\.path: "), (name, tmp_path / "none", r"data\.path: ")]
     cases += [("text_files", tmp_path / "empty_files", "holds no UTF-8 text"), ("python_stdlib", tmp_path, "data.path")]
@@ -250,19 +250,10 @@ def test_missing_files_are_named_in_one_line(tmp_path):
         with pytest.raises(ValueError, match=words) as caught:
             opened(name, path)
         assert "\n" not in str(caught.value)
-    for name, facts in datasets.CORPORA.items():
+    for name, facts in datasets.TEXTS.items():
         with pytest.raises(ValueError, match=r"pass --config\.data\.path=FOLDER\. To get it: ") as caught:
             opened(name, tmp_path / "none")
         assert facts.expected in str(caught.value)
-
-
-def test_damaged_rows_are_named(tmp_path):
-    write(tmp_path, {"test.jsonl": '{"text": "ok"}\n{"text": \n'})
-    with pytest.raises(ValueError, match=r"data\.path: line 2 of .*test\.jsonl is not JSON"):
-        read(opened("lambada", tmp_path), "test")
-    write(tmp_path, {"test.jsonl": '{"words": "ok"}\n'})
-    with pytest.raises(ValueError, match="has no text field; expected text"):
-        read(opened("lambada", tmp_path), "test")
 
 
 def test_large_contents_are_hashed_by_their_ends_and_sizes(tmp_path, monkeypatch):

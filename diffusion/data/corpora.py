@@ -1,0 +1,144 @@
+"""Sets with layouts of their own: OpenWebText, the One Billion Word benchmark, and Tatoeba's translations."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from diffusion.data import readers, splits, tables
+from diffusion.data.detokenizers import DETOKENIZERS
+from diffusion.data.settings import DataSettings
+from diffusion.data.tokenizers import digest
+from diffusion.data.types import Pair, Source, missing_data
+
+LM1B_WHERE = (
+    "http://www.statmt.org/lm-benchmark/1-billion-word-language-modeling-benchmark-r13output.tar.gz (unpack it), or "
+    "prepare TFDS lm1b with file_format=array_record"
+)
+
+
+def openwebtext(settings: DataSettings) -> Source:
+    """OpenWebText from a folder of .txt (one document per file), .jsonl, .parquet or .arrow files, in name order.
+
+    The last `data.validation_documents` documents are the validation split (100,000 in the papers).
+    """
+    root = Path(settings.path).expanduser()
+    suffixes = (".txt", ".jsonl", ".parquet", ".arrow")
+    paths = sorted(root.rglob("*")) if settings.path and root.is_dir() else []
+    paths = [path for path in paths if path.is_file() and readers.kind(path) in suffixes]
+    if not paths:
+        where = "https://huggingface.co/datasets/Skylion007/openwebtext"
+        raise missing_data("openwebtext", "a folder of .parquet, .arrow, .jsonl or .txt files", settings.path, where)
+    counts = [count_documents(path) for path in paths]
+    total, held_out = sum(counts), settings.validation_documents
+    if held_out >= total:
+        raise ValueError(
+            f"data.validation_documents: {held_out} of {total} documents leaves none to train on; pass a "
+            f"smaller --config.data.validation_documents"
+        )
+
+    def read(start: int, stop: int) -> Iterator[str]:
+        position = 0
+        for path, count in zip(paths, counts, strict=True):
+            first, last = max(start - position, 0), min(stop - position, count)
+            position += count
+            if first < last:
+                yield from itertools.islice(documents(path), first, last)
+
+    parts = {"train": (0, total - held_out), "validation": (total - held_out, total)}
+    content = readers.content_hash([(path.relative_to(root).as_posix(), path) for path in paths])
+    reads = {split: functools.partial(read, *part) for split, part in parts.items()}
+    return Source("openwebtext", reads, f"{content}-{held_out}")
+
+
+def count_documents(path: Path) -> int:
+    """Number of documents of a file, of Parquet from its metadata."""
+    if readers.kind(path) == ".parquet":
+        import pyarrow.parquet
+
+        return pyarrow.parquet.ParquetFile(path).metadata.num_rows
+    return 1 if readers.kind(path) == ".txt" else sum(1 for _ in tables.rows(path))
+
+
+def documents(path: Path) -> Iterator[str]:
+    """Documents of one file of OpenWebText."""
+    if readers.kind(path) == ".txt":
+        yield readers.read_text(path)
+    else:
+        for place, row in tables.rows(path):
+            yield readers.text_of(row, ("text",), place)
+
+
+def lm1b(settings: DataSettings) -> Source:
+    """The One Billion Word benchmark, from its original folder or from TFDS's `lm1b` prepared as ArrayRecord.
+
+    Its held-out part is both the test and the validation split, since the papers validate on it as well.
+    """
+    detokenize = DETOKENIZERS["lm1b"] if settings.detokenize else str
+    root = Path(settings.path).expanduser()
+    paths = sorted(path for path in root.rglob("*") if path.is_file()) if settings.path and root.is_dir() else []
+    infos = [path for path in paths if path.name == "dataset_info.json"]
+    reads: dict[str, Callable[[], Iterator[str]]] = {}
+    if infos:
+        paths = [path for path in paths if path.parent == infos[-1].parent]
+        reads = tables.prepared(infos[-1].parent, "lm1b", "text")
+    else:
+        # Shard 0 of the training folder is the held-out set itself, cut into 50 parts in its own folder.
+        parts = {
+            "train": [
+                path for path in paths if path.match("training*/news.en-*-of-*") and "-00000-of-" not in path.name
+            ],
+            "test": [path for path in paths if path.match("news.en.heldout-*-of-*")],
+        }
+        paths = [path for part in parts.values() for path in part]
+        reads = {split: functools.partial(all_lines, part) for split, part in parts.items() if part}
+    if not reads:
+        expected = "news.en-*-of-00100 and news.en.heldout-*-of-00050, or a prepared TFDS folder"
+        raise missing_data("lm1b", expected, settings.path, LM1B_WHERE)
+    texts = {split: lambda read=read: (detokenize(line.strip()) for line in read()) for split, read in reads.items()}
+    if "test" in texts:
+        texts["validation"] = texts["test"]
+    content = readers.content_hash([(path.name, path) for path in paths])
+    return Source("lm1b", texts, content, paper_split="test")
+
+
+def all_lines(paths: list[Path]) -> Iterator[str]:
+    """Lines of all files."""
+    return itertools.chain.from_iterable(map(readers.lines, paths))
+
+
+def tatoeba(settings: DataSettings) -> Source:
+    """Tatoeba's English-German pairs from deu.txt, split by the md5 of the source text, so that no source leaks.
+
+    `data.reverse` is German to English. Training holds every pair; validation and test hold each source once, with
+    all of its translations as references, in the order of the md5: the file is sorted by length, so that
+    the first pairs of a split would be the shortest.
+    Raises: ValueError when deu.txt (plain or compressed) is not in the folder or in tatoeba_en_de below it.
+    """
+    names = ("deu.txt", "tatoeba_en_de/deu.txt")
+    file = readers.find(Path(settings.path).expanduser(), names) if settings.path else None
+    if file is None:
+        where = "https://www.manythings.org/anki, deu-eng.zip"
+        raise missing_data("tatoeba", "deu.txt or deu.txt.xz", settings.path, where)
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        for number, line in enumerate(readers.lines(file), 1):
+            sides = line.split("\t")
+            if len(sides) < 2:
+                raise ValueError(f"data.path: line {number} of {file} is not English, a tab, German; download it again")
+            yield (sides[1], sides[0]) if settings.reverse else (sides[0], sides[1])
+
+    def read(split: str) -> Iterator[Pair]:
+        split_pairs = ((source, target) for source, target in pairs() if splits.split_of(source) == split)
+        if split == "train":
+            yield from itertools.starmap(Pair, split_pairs)
+            return
+        targets: dict[str, list[str]] = {}
+        for source, target in split_pairs:
+            targets.setdefault(source, []).append(target)
+        for source in sorted(targets, key=splits.md5_number):
+            yield Pair(source, targets[source][0], tuple(dict.fromkeys(targets[source])))
+
+    # "2" is the version of this order.
+    content = digest(readers.content_hash([("deu.txt", file)]), str(settings.reverse), "2")
+    return Source("tatoeba", {split: functools.partial(read, split) for split in splits.NAMES}, content)

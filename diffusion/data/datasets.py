@@ -211,7 +211,8 @@ def pairs(settings: DataSettings) -> Source:
 
     def read(split: str) -> Iterator[Pair]:
         for source, target in reads[split]():
-            yield Pair(*(side.strip() for side in ((target, source) if settings.reverse else (source, target))))
+            pair = Pair(source.strip(), target.strip())
+            yield Pair(pair.target, pair.source) if settings.reverse else pair
 
     documents = {split: functools.partial(read, split) for split in reads}
     return Source(name, documents, digest(content, str(settings.reverse)))

@@ -62,8 +62,7 @@ def load_texts(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset:
     if paired:
         pairs.warn(statistics.items(), settings)
         for split in splits.keys() - {"train"}:
-            documents: Any = source.documents[split]
-            texts = functools.partial(pairs.held_out_pairs, documents, tokenizer, settings)
+            texts = functools.partial(pairs.held_out_pairs, source.documents[split], tokenizer, settings)
             splits[split] = Split(examples[split], texts)
     return Dataset(
         splits=splits,
@@ -119,7 +118,7 @@ def load_tokenizer(settings: DataSettings, source: Source) -> Tokenizer:
         )
 
     def texts() -> Iterator[str]:
-        documents: Any = source.documents["train"]()
+        documents = source.documents["train"]()
         return pairs.both_sides(documents, settings.lower) if paired else documents
 
     if name == "characters":

@@ -41,7 +41,6 @@ def blocks(
     Pairs without a source or a target are omitted. Pairs that exceed a length are omitted from training and cut in
     validation and test.
     """
-    assert tokenizer.eos_id is not None
     limits = (settings.source_length, settings.length)
     for batch in encoded(normalize(pairs, settings.lower), tokenizer):
         present = [sides for _, sides in batch if all(map(len, sides))]
@@ -69,6 +68,7 @@ def filled(
     rows: Sequence[Int[np.ndarray, " _"]], length: int, tokenizer: Tokenizer
 ) -> tuple[Integer[np.ndarray, "N {length}"], UInt8[np.ndarray, "N {length}"]]:
     """Rows cut to `length` - 1 tokens, with EOS and then padding, and their weights: 1 at tokens, 0 at padding."""
+    assert tokenizer.eos_id is not None
     tokens = np.full((len(rows), length), tokenizer.pad_id, token_dtype(tokenizer.pad_id))
     for filled_row, row in zip(tokens, rows, strict=True):
         count = min(len(row), length - 1)

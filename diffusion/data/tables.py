@@ -144,7 +144,7 @@ def prepared(folder: Path, name: str, feature: str) -> dict[str, Callable[[], It
     """
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(folder)
+    builder: Any = tfds.builder_from_directory(folder)  # TFDS's decorators hide the arguments of its methods
     if builder.info.file_format is None or builder.info.file_format.value != "array_record":
         raise ValueError(f"data.path: {folder} is not ArrayRecord; prepare {name} with file_format=array_record")
     if feature not in builder.info.features:

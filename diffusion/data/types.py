@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from diffusion.data.packing import Block
 from diffusion.data.tokenizers import Tokenizer
@@ -18,10 +18,10 @@ class Pair(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Texts or pairs of each split: `documents[split]()` starts a new pass over them, always in the same order."""
+    """Texts (str) or pairs (Pair) of each split: `documents[split]()` is a new pass over them, in a fixed order."""
 
     name: str
-    documents: Mapping[str, Callable[[], Iterator[str]] | Callable[[], Iterator[Pair]]]
+    documents: Mapping[str, Callable[[], Iterator[Any]]]
     content_hash: str
     separated: bool = True  # False: one continuous text, without EOS between its pieces
     paper_split: str = "validation"  # the split on which the MDLM code evaluates zero-shot perplexity

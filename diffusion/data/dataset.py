@@ -58,7 +58,10 @@ class Split:
     def _pairs(self) -> list[Pair]:
         if self.pairs is None:
             raise ValueError("data.source: texts of the training split are not kept; use validation or test")
-        return list(self.pairs())
+        pairs = list(self.pairs())
+        if len(pairs) != len(self):
+            raise ValueError("data.path: its files have changed since they were packed; run the command again")
+        return pairs
 
     def texts(self, indices: Iterable[int]) -> tuple[list[str], list[tuple[str, ...]]]:
         """Sources and all references of each, uncut, of a held-out split of pairs.

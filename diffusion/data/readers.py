@@ -89,18 +89,30 @@ def json_rows(path: Path) -> Iterator[Row]:
 def cells(path: Path, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
     """Yields the place and the cells of each row of separated values, where quotes must be balanced and doubled.
 
-    Raises: ValueError naming the line of a row that is not, or whose number of cells is not that of the first.
+    Quotes of a file of tabs may be text; see `is_quoted`.
+    Raises: ValueError naming the line of a row that is damaged, or has not as many cells as the first.
     """
+    quoted = delimiter != "\t" or is_quoted(path)
+    table = quoted_cells(path, delimiter) if quoted else enumerate((line.split("\t") for line in lines(path)), 1)
+    width = None
+    for number, row in table:
+        if row in ([], [""]):
+            continue
+        width = width or len(row)
+        if len(row) != width:
+            found = f"{len(row)} fields, where the first line has {width}"
+            raise ValueError(f"data.path: line {number} of {path} is damaged ({found})")
+        yield f"line {number} of {path}", row
+
+
+def quoted_cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields the number of the line and the cells of each row, with the quotes of CSV."""
     csv.field_size_limit(sys.maxsize)
-    quoting = csv.QUOTE_NONE if delimiter == "\t" and not is_quoted(path) else csv.QUOTE_MINIMAL
     with open_text(path) as stream:
-        reader, width = csv.reader(stream, delimiter=delimiter, quoting=quoting, strict=True), None
+        reader = csv.reader(stream, delimiter=delimiter, strict=True)
         try:
-            for row in filter(None, reader):
-                width = width or len(row)
-                if len(row) != width:
-                    raise csv.Error(f"{len(row)} fields, where the first line has {width}")
-                yield f"line {reader.line_num} of {path}", row
+            for row in reader:
+                yield reader.line_num, row
         except csv.Error as error:
             raise ValueError(f"data.path: line {reader.line_num} of {path} is damaged ({error})") from None
 
@@ -110,13 +122,14 @@ def is_quoted(path: Path) -> bool:
 
     Quotes that are text would be unbalanced somewhere, or span a tab or a different number of values.
     """
-    with open_text(path) as stream:
-        try:
-            table = filter(None, csv.reader(stream, delimiter="\t", strict=True))
-            width = len(next(table, []))
-            return all(len(row) == width and "\t" not in "".join(row) for row in table)
-        except csv.Error:
-            return False
+    try:
+        table = (row for _, row in quoted_cells(path, "\t") if row)
+        width = len(next(table, []))
+        return all(len(row) == width and "\t" not in "".join(row) for row in table)
+    except UnicodeDecodeError:
+        raise
+    except ValueError:
+        return False
 
 
 def separated_rows(path: Path, delimiter: str = ",") -> Iterator[Row]:

@@ -234,22 +234,6 @@ def test_fields_and_files_that_do_not_fit_are_named(text, change, message, tmp_p
     assert "\n" not in str(caught.value)
 
 
-def test_damaged_files_are_named(tmp_path):
-    whole = lzma.compress("\n".join(MOLECULES).encode())
-    for name, data, message in (
-        ("QM9_smiles.txt.xz", whole[: len(whole) // 2], "a compressed file in .* is damaged"),
-        ("QM9_smiles.txt", b"C\xff\xfe", "is not UTF-8 text"),
-        ("a.parquet", b"PAR1 but no more", r"a\.parquet is damaged or not a Parquet file"),
-        ("a.csv", b"index,name\n1,C\n", "line 2 of .*a.csv has no text field; expected canonical_smiles or smiles"),
-        ("a.jsonl", b'{"smiles": 3}\n', "line 1 of .*a.jsonl has no text field; expected canonical_smiles or smiles"),
-    ):
-        (tmp_path / name).write_bytes(data)
-        with pytest.raises(ValueError, match=rf"data\.path: .*{message}") as caught:
-            load_dataset(fields(tmp_path))
-        assert "\n" not in str(caught.value)
-        (tmp_path / name).unlink()
-
-
 def test_other_tokenizers_cannot_read_molecules(dataset, file, tmp_path):
     (tmp_path / "QM9_smiles.txt").write_text("CCO")
     with pytest.raises(ValueError, match=r"data\.source: qm9 is not text, so tokenizer 'smiles' cannot read it"):

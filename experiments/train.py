@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from diffusion.data import batches, evaluation_batches, prefetch
-from diffusion.data.pairs import PairStatistics
 from diffusion.report.rows import provenance
 from diffusion.rng import draws, named
 from diffusion.train.loop import train
@@ -75,7 +74,7 @@ def execute(run: Run) -> dict:
 def density(text: Mapping[str, Any]) -> dict[str, float]:
     """Bytes per token of the text; for pairs, whose bytes are not counted, the number of pairs that are too long."""
     names = {"bytes_per_token": "train", "validation_bytes_per_token": "validation"}
-    if isinstance(text["train"], PairStatistics):
+    if text["train"].source_tokens:
         return dict.fromkeys(names, 0.0) | {"pairs_left_out": text["train"].left_out}
     return {name: text[split].bytes / max(text[split].tokens, 1) for name, split in names.items()}
 

@@ -54,13 +54,11 @@ def humaneval(settings: DataSettings) -> Source:
     if file is None:
         raise missing_data("humaneval", f"{HUMANEVAL_FILE} (plain, .gz or .xz)", settings.path, HUMANEVAL_WHERE)
     with _complete(settings.path, HUMANEVAL_WHERE):
-        problems = [
-            _text(record, ("prompt",), file, number) + _text(record, ("canonical_solution",), file, number)
-            for number, record in enumerate(readers.records(file), 1)
-        ]
-        if not problems:
+        rows = list(readers.json_rows(file))
+        texts = [_text(row, ("prompt",), place) + _text(row, ("canonical_solution",), place) for place, row in rows]
+        if not texts:
             raise ValueError(f"data.path: {file} holds no problem")
-    return _source("humaneval", {"test": problems})
+    return _source("humaneval", {"test": texts})
 
 
 def _find(path: str, name: str) -> Path | None:
@@ -101,16 +99,16 @@ def _conala_documents(file: Path) -> list[tuple[str, str]]:
         raise ValueError(f"data.path: {file} is not a JSON list of records")
     documents = []
     for number, record in enumerate(records, 1):
-        question = record.get("question_id")
+        question, place = record.get("question_id"), f"record {number} of {file}"
         if isinstance(question, bool) or not isinstance(question, int | str):
-            raise ValueError(f"data.path: record {number} of {file} has no question_id")
+            raise ValueError(f"data.path: {place} has no question_id")
         # A comment ends with its line.
-        intent = " ".join(_text(record, ("rewritten_intent", "intent"), file, number).split())
-        documents.append((str(question), f"# {intent}\n{_text(record, ('snippet',), file, number)}\n"))
+        intent = " ".join(_text(record, ("rewritten_intent", "intent"), place).split())
+        documents.append((str(question), f"# {intent}\n{_text(record, ('snippet',), place)}\n"))
     return documents
 
 
-def _text(record: Mapping[str, Any], fields: Sequence[str], file: Path, number: int) -> str:
+def _text(record: Mapping[str, Any], fields: Sequence[str], place: str) -> str:
     """First of the fields whose text is not blank.
 
     Raises: ValueError naming the fields when there is none.
@@ -119,7 +117,7 @@ def _text(record: Mapping[str, Any], fields: Sequence[str], file: Path, number: 
         value = record.get(name)
         if isinstance(value, str) and value.strip():
             return value
-    raise ValueError(f"data.path: record {number} of {file} has no {' or '.join(fields)}")
+    raise ValueError(f"data.path: {place} has no {' or '.join(fields)}")
 
 
 def _source(name: str, parts: Mapping[str, list[str]]) -> Source:

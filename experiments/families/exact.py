@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from diffusion.codecs.subtokens import PixelCodec
 from diffusion.data.arrays import image_shape
-from diffusion.data.glyphs import HIGHEST, LOWEST
+from diffusion.data.synthetic import HIGHEST, LOWEST
 from diffusion.likelihood.estimators import Estimate
 from diffusion.sampling.gaussian.lidar import kernel_logits
 from diffusion.types import Params

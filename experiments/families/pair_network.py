@@ -5,13 +5,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from diffusion.data.pair_sources import SOURCES
+from diffusion.data.sources import PAIRS
 from experiments.families.base import System
 
 
 def has_sources(config: ConfigDict) -> bool:
     """Whether the data are pairs; on text the model is unconditional and reads the mask for a source."""
-    return config.data.source in SOURCES
+    return config.data.source in PAIRS
 
 
 def network_call(system: System, name: str) -> Callable[..., Any]:

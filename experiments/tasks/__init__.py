@@ -9,7 +9,6 @@ from typing import Protocol, runtime_checkable
 from ml_collections import ConfigDict
 
 from diffusion.data import Dataset
-from diffusion.data.pairs import PairDataset
 from experiments.families.base import System
 from experiments.run_context import Run
 from experiments.tasks import genomes, images, mixture, molecules, prompted_images, text, translation
@@ -53,7 +52,7 @@ TASKS: dict[str, Task] = {
 }
 
 
-def task_of(dataset: Dataset | PairDataset) -> Task:
+def task_of(dataset: Dataset) -> Task:
     """The task of a data set."""
     return TASKS[dataset.domain]
 

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffusion.data.pairs import PairSplit
 from experiments.run_context import Run
 
 SHOWN = 10  # lines named in a warning
@@ -29,7 +28,6 @@ def held_out_pairs(run: Run) -> Sources:
     """The first `sample.count` pairs of a split, with all references of each."""
     options = run.config.sample
     split = run.dataset.split(options.translation.split)
-    assert isinstance(split, PairSplit)
     indices = range(min(options.count, len(split)))
     rows, (sources, references) = split.rows(indices), split.texts(indices)
     limit = run.config.data.source_length - 1
@@ -38,17 +36,18 @@ def held_out_pairs(run: Run) -> Sources:
 
 
 def user_lines(file: str) -> list[str]:
-    """Lines of a user's file; raises ValueError if there is no text to read."""
+    """Lines of a user's file, which a newline ends; raises ValueError if there is no text to read."""
     path = Path(file).expanduser()
     if not path.is_file():
         raise ValueError(
             f"sample.source: {file!r} is not a file; pass --config.sample.source=FILE, one source per line"
         )
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"sample.source: {file!r} is not UTF-8 (byte {error.start}); convert it") from None
-    if not any(line.strip() for line in lines):
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    if not text.strip():
         raise ValueError(f"sample.source: {file!r} has no text; write one source per line")
     return lines
 

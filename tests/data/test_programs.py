@@ -153,7 +153,7 @@ def test_missing_and_damaged_files_are_named_in_one_line(tmp_path):
         ("HumanEval.jsonl", b"", "holds no problem"),
         ("HumanEval.jsonl", b'{"task_id": \n', "line 1 of .* is not JSON"),
         ("HumanEval.jsonl", b"[1]\n", "line 1 of .* is not a JSON object"),
-        ("HumanEval.jsonl", b'{"task_id": "a", "prompt": "b"}\n', "record 1 of .* has no canonical_solution"),
+        ("HumanEval.jsonl", b'{"task_id": "a", "prompt": "b"}\n', "line 1 of .* has no canonical_solution"),
         ("other.jsonl", json_lines(PROBLEMS).encode(), r"humaneval expects HumanEval\.jsonl"),
     ]
     for number, (name, content, words) in enumerate(humaneval):
@@ -182,7 +182,7 @@ def test_the_real_conala():
     assert all(text.startswith("# ") and "\n" in text.strip() for documents in texts.values() for text in documents)
 
 
-def test_the_real_humaneval():
+def test_the_real_humaneval_is_python():
     folder = real_data("humaneval")
     texts = read(opened("humaneval", folder), "test")
     assert len(texts) == 164

@@ -36,9 +36,9 @@ def small_data():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pair_tasks, "SENTENCES", 2000)
         patch.setattr(pair_tasks, "NUMBERS", 2000)
-        patch.setitem(glyphs.PICTURES, "train", (0, 600))
-        patch.setitem(glyphs.REWARDED, "train", (0, 600))
-        for sizes in (glyphs.POINTS, synthetic.POINTS):
+        patch.setitem(glyphs.IMAGES, "train", (0, 600))
+        patch.setitem(glyphs.REWARDED_EXAMPLES, "train", (0, 600))
+        for sizes in (synthetic.MIXTURE_POINTS, synthetic.POINTS):
             patch.setitem(sizes, "train", 2000)
         yield
 

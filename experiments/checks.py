@@ -8,9 +8,8 @@ from ml_collections import ConfigDict
 from diffusion.data.arrays import SHAPES
 from diffusion.data.arrays import SOURCES as ARRAYS
 from diffusion.data.loader import TOKENIZERS
-from diffusion.data.pair_sources import SOURCES as PAIRS
 from diffusion.data.settings import read_settings
-from diffusion.data.sources import SOURCES as TEXTS
+from diffusion.data.sources import PAIRS, TEXTS
 from diffusion.data.splits import NAMES
 from experiments import families
 from experiments.families import classifier, family_of, seq2seq

@@ -16,7 +16,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from diffusion.data.settings import cache_folder
+from diffusion.data.settings import DataSettings
 
 REMEMBERED = 2**20  # bytes from which the hash of a file is kept; smaller files are read again
 SHOWN = 2**30  # bytes from which hashing is announced
@@ -79,7 +79,7 @@ def size_and_time(file: Path) -> tuple[int, int]:
 
 def record_file() -> Path:
     """The record of hashes in the user's cache."""
-    return cache_folder("") / "contents.json"
+    return DataSettings().cache / "contents.json"
 
 
 def read_record() -> dict[str, list]:

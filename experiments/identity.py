@@ -15,7 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.base import defaults
-from diffusion.data.pair_sources import SOURCES as PAIR_SOURCES
+from diffusion.data.sources import PAIRS
 from experiments import contents
 
 IDENTITY = 2  # increment where equal configs get other ids, and teach it to `experiments/migrate.py`
@@ -99,7 +99,7 @@ def files(fields: dict) -> Iterator[tuple[dict, str, str]]:
 def path_read(section: dict, key: str) -> str:
     """The path of a field; pairs are read from the subfolder of their source where there is one."""
     subfolder = f"{section[key]}/{section.get('source')}"
-    pairs = key == "path" and section.get("source") in PAIR_SOURCES
+    pairs = key == "path" and section.get("source") in PAIRS
     return subfolder if pairs and contents.content_hash(subfolder) else section[key]
 
 

@@ -5,9 +5,9 @@ samples and 8 for lookahead samples. Rings need RDKit. `gpu` and `local` are the
 draws its molecules.
 """
 
-from configs import scmdm_molecules
 from configs.base import defaults
 from configs.recipes.columns import columns
+from configs.recipes.molecules import qm9
 from configs.recipes.rows import evaluated, held_out, sampled
 
 PARTICLES = {"paper": (16, 1024, 4096), "gpu": (16, 1024, 4096), "local": (16, 256, 1024), "debug": (4, 8)}
@@ -68,8 +68,7 @@ TABLE = dict(
 
 def get_config(variant: str = "local"):
     config = defaults("lidar_molecules", variant)
-    config.update(scmdm_molecules.get_config(variant))
-    config.table = "lidar_molecules"
+    qm9(config)
     config.process.name, config.objective.name, config.model.time_conditioning = "uniform", "nelbo", True
     config.sample.steps = 4 if variant == "debug" else 32
     if variant == "local":

@@ -8,9 +8,8 @@ import pytest
 
 from configs import quickstart
 from diffusion.data.arrays import SOURCES as ARRAYS
-from diffusion.data.pair_sources import SOURCES as PAIRS
 from diffusion.data.settings import DataSettings
-from diffusion.data.sources import SOURCES as TEXTS
+from diffusion.data.sources import PAIRS, TEXTS
 from diffusion.data.splits import md5_number
 from diffusion.report.rows import read_rows
 from experiments import run

@@ -8,6 +8,7 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
   run       everything a table needs: train what is missing, evaluate, sample, write the table and its plots
               python launch.py run --config=configs/quickstart.py
               python launch.py run --jobs=jobs.jsonl --index=3          # one job of a plan, on a cluster
+              python launch.py run --config=configs/quickstart.py --redo=MDLM    # its jobs again, repeatable
   train     train one row of a table (--row=NAME; without it the first that has a network)
               python launch.py train --config=configs/quickstart.py:local --row=MDLM --config.train.steps=500
   evaluate  the likelihood of one row's model
@@ -19,6 +20,7 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
               python launch.py table --config=configs/quickstart.py:local
   plan      print the jobs of a table as JSON lines, for `run --jobs`
               python launch.py plan --config=configs/quickstart.py:local > jobs.jsonl
+              python launch.py plan --migrate=runs                      # new ids for jobs of an earlier version
   compile   compile the training step and the sampler ahead of time, for a TPU slice or for the devices here
               python launch.py compile --config=configs/mdlm_owt.py:paper --topology=v5e:4x4
   convert   weights of a public PyTorch checkpoint (MDLM or GPT-2) into a folder for --config.checkpoint
@@ -46,6 +48,8 @@ ROW = flags.DEFINE_string("row", "", "Row of the table (train, evaluate, sample)
 TRACE = flags.DEFINE_boolean("trace", False, "Also write trace.html, which plays the steps (sample).")
 JOBS = flags.DEFINE_string("jobs", "", "File of JSON lines written by `plan` (run).")
 INDEX = flags.DEFINE_integer("index", None, "Which job of --jobs to run, from 0 (run); all of them without it.")
+REDO = flags.DEFINE_multi_string("redo", [], "Row whose jobs, and those that need them, run again (run); repeatable.")
+MIGRATE = flags.DEFINE_string("migrate", "", "Work directory of an earlier version, whose jobs get new ids (plan).")
 PUBLISH = flags.DEFINE_boolean("publish", False, "Also write rows and tables to experiments/ (run, table).")
 RESULTS = flags.DEFINE_boolean("results", False, "Use the committed rows of experiments/results (table).")
 TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice such as v5e:4x4; empty: the devices here (compile).")
@@ -126,6 +130,10 @@ def dispatch(verb: str) -> None:
     workdir = Path(WORKDIR.value)
     if TRACE.value and verb != "sample":
         raise ValueError(f"--trace: shows the steps of samples, and goes with sample, not with {verb}; leave it out")
+    if REDO.value and verb != "run":
+        raise ValueError(f"--redo: runs the jobs of a row again, and goes with run, not with {verb}; leave it out")
+    if MIGRATE.value and verb != "plan":
+        raise ValueError(f"--migrate: renames jobs, and goes with plan, not with {verb}; leave it out")
     if verb == "compile" and TOPOLOGY.value:
         # The topology's compiler runs on the host: accelerators that happen to be there are left alone.
         os.environ["JAX_PLATFORMS"] = "cpu"
@@ -142,6 +150,10 @@ def dispatch(verb: str) -> None:
         from experiments import convert
 
         return convert.run(FROM.value, CHECKPOINT.value, workdir)
+    if MIGRATE.value:
+        from experiments import migrate
+
+        return migrate.run(Path(MIGRATE.value))
     config, flag = CONFIG.value, flags.FLAGS["config"]
     module = load_table(flag.config_filename) if config is not None else None  # pyright: ignore[reportAttributeAccessIssue]
     from experiments import plan
@@ -152,21 +164,21 @@ def dispatch(verb: str) -> None:
         start_processes()
         from experiments import run
 
-        run.run_jobs(chosen, workdir)
+        run.run_jobs(chosen, workdir, REDO.value)
         return
     if config is not None and verb != "compile":
         split_cpu(config.cpu_devices)
     start_processes()
-    from experiments import run, table
+    from experiments import checks, run, table
 
     if module is None or config is None:
         raise ValueError("--config: missing; give FILE[:VARIANT], such as --config=configs/quickstart.py:local")
     if verb == "plan":
         jobs = plan.plan(list(module.rows(config)), config)
-        run.check_plan(jobs)
+        checks.check_plan(jobs)
         print(plan.write_plan(jobs), end="")
     elif verb == "run":
-        run.run_table(module, config, workdir, PUBLISH.value)
+        run.run_table(module, config, workdir, PUBLISH.value, REDO.value)
     elif verb == "table":
         table.regenerate(module, config, workdir, RESULTS.value, PUBLISH.value)
     elif verb == "compile":

@@ -7,7 +7,7 @@ import copy
 
 from ml_collections import ConfigDict
 
-from configs.sampling import GAUSSIAN, TRANSLATION
+from configs.sampling import GAUSSIAN, TRANSLATION, UNIFORM
 
 VARIANTS = ("paper", "gpu", "local", "debug")
 
@@ -64,8 +64,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 shared=True,  # one embedding table for all places
             ),
             memory=dict(
-                adapter="none",  # SCMDM: linear, norm_linear, table, concat, direct; none: no self-conditioning
-                rows="masked",  # positions of the last prediction that are read: masked, recarry, raw
+                adapter="none",  # SCMDM: linear; none: no self-conditioning
                 rate=1.0,  # probability that training reads the prediction of a first pass
             ),
             predictor=dict(
@@ -83,7 +82,6 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 judge="",  # likelihood: a causal row of the same table
                 threshold=3.0,  # likelihood: nats from which a token counts as an error
                 steps=4,  # consistency
-                augment=dict(uniform=0.0, unigram=0.0, semantic=0.0, shuffle=0.0),  # shares of changed tokens
             ),
             model=dict(
                 # dit, mlp (few positions); unet and classifier (images) have sizes of their own below. Gaussian noise:
@@ -149,9 +147,10 @@ def defaults(table: str, variant: str) -> ConfigDict:
             ),
             reward=dict(stem=32, channels=64, blocks=3, hidden=128, word_width=32, groups=8),
             process=dict(
-                name="masked",  # noise on tokens: masked, uniform (UDLM)
+                name="masked",  # noise on tokens: masked, uniform (UDLM), blocks (BD3-LM: masked inside of blocks)
+                block=4,  # blocks: tokens per block, which divide data.length
                 # log_linear, linear, cosine, polynomial, geometric; Gaussian noise: scaled_linear (Stable Diffusion's),
-                # cosine, sqrt, sqrt_chain, sigma_is_time
+                # cosine, sqrt_chain, sigma_is_time
                 schedule="log_linear",
                 epsilon=1e-3,  # log_linear
                 power=3.0,  # polynomial
@@ -166,6 +165,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 # pairs: embedding (text too), next_target (encoder_decoder.kind=causal)
                 name="nelbo",
                 minimum_time=1e-3,
+                levels=(0.0, 1.0),  # blocks with nelbo: range of the mask levels; narrower ranges are not a bound
                 target="marginal",  # digits: marginal (a bound) or joint (the MDM-Prime paper's; not a bound)
                 prompt_dropout=0.1,  # denoising: share of examples without their prompt
                 noise=0.5,  # reward: largest noise on its images, whose values lie in [-1, 1]
@@ -174,7 +174,7 @@ def defaults(table: str, variant: str) -> ConfigDict:
             embedding=dict(
                 memory_rate=0.5,  # share of examples that read an estimate
                 alternate="flip",  # with or without an estimate: one draw per example (flip), or both (sum; DINOISER)
-                rounding="anchor",  # cross-entropy of the estimate (anchor), of the clean embedding (round), both, none
+                rounding="anchor",  # cross-entropy of the estimate (anchor) or of the clean embedding (round)
                 floor="none",  # lowest time: none, clipped, clipped_s (DINOISER)
                 length_weight=0.1,
                 estimate_dropout=False,  # dropout in the pass that makes the estimate too
@@ -187,14 +187,11 @@ def defaults(table: str, variant: str) -> ConfigDict:
                     probability=1.0,  # share of perturbed examples
                     couple="independent",  # noise of the later state: independent, markov, shared (leaks the data)
                 ),
-                # Model-aware noise scaling. Its map and measure are inferred. random and shuffled are controls.
+                # Model-aware noise scaling. Its map is inferred. random and shuffled are controls.
                 mans=dict(
-                    map="off",  # off, shift, scale, table, random, shuffled
-                    measure="likelihood",  # of confidence: likelihood, distance
+                    map="off",  # off, shift, scale, random, shuffled
                     strength=0.5,  # shift, random, shuffled
                     largest=3.0,  # scale: noise over signal of a token with confidence 1
-                    anchors=((0.0, 1.0), (0.5, 1.5), (1.0, 3.0)),  # table: (confidence, scale)
-                    temperature=1.0,  # distance
                     aware=True,  # give the network the time of each token
                     off_probability=0.0,  # share of examples whose tokens keep one time
                 ),
@@ -237,7 +234,6 @@ def defaults(table: str, variant: str) -> ConfigDict:
                 end=1e-5,  # last time of the grid
                 final="argmax",  # argmax, draw or none: how remaining masks are filled
                 digits_draw="token",  # digits: those of one token (token), or each from its marginal (marginal)
-                chunk_point=1.0,  # digits: for t above it those of a token are revealed together
                 temperature_ramp=(0.0, 1.0),  # (a, p): a step that begins at 1 - t = tau has temperature + a tau^p
                 warp=(),  # (a, p, c): steps at 1 - a (1 - tau)^p + c; empty: equal steps
                 corrector=(),  # (scale, power) of the rate corrector; empty: none
@@ -253,13 +249,12 @@ def defaults(table: str, variant: str) -> ConfigDict:
                     planner=False,  # p2: the error predictor scores known positions
                 ),
                 memory="reuse",  # for a network with memory.adapter: reuse or null
-                cache=False,  # reuse the logits of the last step when nothing changed
                 label=-1,  # with model.labels: class of every sample; -1: frequencies of the training data; -2: in turn
-                planes=(),  # digits: places that are given by held-out data
                 prompt="",  # text at the start
                 suffix="",  # text at the end; the text between is filled in
                 infill=0,  # fill in a span of this many tokens in each held-out window; 0: none
                 gaussian=copy.deepcopy(GAUSSIAN),
+                uniform=copy.deepcopy(UNIFORM),
                 source="",  # pairs: a file of sources, one per line, to translate instead of the split
                 translation=copy.deepcopy(TRANSLATION),
             ),

@@ -1,4 +1,4 @@
-"""The fields of `sample.gaussian` and `sample.translation`, with their defaults, which are part of `configs.base`."""
+"""Fields of `sample.gaussian`, `sample.uniform` and `sample.translation` with their defaults, for `configs.base`."""
 
 from typing import Any
 
@@ -33,17 +33,30 @@ GAUSSIAN: dict[str, Any] = dict(
     deviation=0.05,  # picture_oracle: standard deviation of the noise on these images
 )
 
+# Sampling of uniform-state diffusion under a reward of its samples (molecules: their rings): `sample.uniform`.
+UNIFORM: dict[str, Any] = dict(
+    method="plain",  # plain, best_of, steering (FK), lidar
+    best_of=4,  # samples drawn per sample kept
+    # strength of the reward (lambda); potentials: difference, max, sum, reward
+    steering=dict(particles=4, potential="difference", strength=1.5, adaptive=False),
+    lookahead=dict(
+        particles=1024,  # lookahead samples, which the samples of a set share
+        steps=8,
+        strength=1.5,  # of the reward (lambda)
+        scale=1.0,  # of the guide (s)
+        kernel="token",  # of a token given a lookahead sample: token (published), or with the others of its sequence
+    ),
+)
+
 # Sampling of sequence-to-sequence models, with `sample.steps` evaluations of the network: `sample.translation`.
 TRANSLATION = dict(
     memory="reuse",  # self-conditioning input: reuse (the last estimate), recompute (two evaluations per step), none
     factor=1.0,  # standard deviation of the initial noise, independent of process.factor
     solver="ddim",  # ddim, ancestral
     path="even",  # time grid: even, spaced (chains; Difformer), cedi (DINOISER: the network reads times from 1 to 0.99)
-    lengths="around",  # around the likeliest length, likeliest, drawn from the length head, known
-    length_beam=1,  # lengths per sentence
+    length_beam=1,  # lengths per sentence, around the likeliest
     seeds=1,  # initial noises per length
     rerank="mbr",  # choice among several candidates: mbr (agreement by BLEU), judge (likelihood under judge.row)
-    role="reference",  # mbr: other candidates serve as reference (Difformer) or hypothesis (DINOISER)
     clamp=False,  # project every estimate onto the nearest embedding
     beam=5,  # causal: width of beam search; 1: greedy
     penalty=1.0,  # causal: exponent of the length that divides log p

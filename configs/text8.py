@@ -7,8 +7,8 @@ lie inside the official training part: its numbers compare rows of this table on
 
 from configs.base import defaults
 from configs.recipes.rows import evaluated
-from configs.recipes.small import left_to_right, small, tiny
-from configs.recipes.text import ALPHABET
+from configs.recipes.small import left_to_right
+from configs.recipes.text import text8
 
 TABLE = dict(
     title="text8: AR against MDLM",
@@ -28,26 +28,7 @@ TABLE = dict(
 
 def get_config(variant: str = "local"):
     config = defaults("text8", variant)
-    if variant == "debug":
-        return tiny(config)
-    config.data.update(source="text8", tokenizer="characters", alphabet=ALPHABET, vocab_size=len(ALPHABET), length=256)
-    if variant == "paper":
-        config.model.update(dtype="bfloat16")
-        config.train.update(evaluate_batches=8)
-        config.evaluate.update(batch=512)
-        config.sample.update(steps=1000, count=512, batch=256)
-    elif variant == "gpu":
-        config.model.update(hidden=512, blocks=8, heads=8, dtype="bfloat16")
-        config.optimizer.update(learning_rate=1e-3, warmup=500, decay="cosine", floor=0.1)
-        config.train.update(steps=10_000, batch=256, ema=0.999)
-        config.train.update(evaluate_every=1000, evaluate_batches=8, checkpoint_every=2500)
-        config.evaluate.update(batch=256)
-        config.sample.update(steps=256, count=64)
-    elif variant == "local":
-        small(config)
-        config.data.update(source="text8_prefix", vocab_size=len(ALPHABET))
-        config.train.steps = 900
-        config.evaluate.update(batches=16)
+    text8(config)
     return config
 
 

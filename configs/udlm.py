@@ -4,12 +4,11 @@
 comparison at a million parameters on the bytes of the standard library's sources.
 """
 
-from configs import text8
 from configs.base import defaults
 from configs.recipes.columns import JUDGED, TEXT, columns, quality
-from configs.recipes.rows import evaluated, sampled
-from configs.recipes.small import python_bytes, tiny
-from configs.recipes.text import references
+from configs.recipes.rows import evaluated, held_out, sampled
+from configs.recipes.small import left_to_right, short_bytes
+from configs.recipes.text import text8
 
 TABLE = dict(
     title="Uniform-state diffusion: UDLM against MDLM and AR",
@@ -37,20 +36,17 @@ UNIFORM = {"process.name": "uniform", "objective.name": "nelbo", "model.time_con
 
 def get_config(variant: str = "local"):
     config = defaults("udlm", variant)
-    if variant in ("paper", "gpu"):
-        config.update(text8.get_config(variant))
-        config.table = "udlm"
-    else:
-        {"local": python_bytes, "debug": tiny}[variant](config)
+    (short_bytes if variant == "local" else text8)(config)
     config.sample.final = "draw"
     config.judge.update(name="row", row="AR")
     return config
 
 
 def rows(config):
-    yield from references(config)
-    yield evaluated("MDLM")
-    yield evaluated("UDLM", UNIFORM)
+    steps = {"train.steps": config.train.steps}
+    yield held_out(seeds=1)
+    yield dict(name="AR", overrides=left_to_right(config) | steps, verbs=("evaluate", "sample"))
     for name, overrides in (("MDLM", {}), ("UDLM", UNIFORM)):
-        for steps in STEPS[config.variant]:
-            yield sampled(f"{name}, {steps} steps", overrides, steps, curve=name)
+        yield evaluated(name, overrides)
+        for count in STEPS[config.variant]:
+            yield sampled(f"{name}, {count} steps", overrides, count, curve=name)

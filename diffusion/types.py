@@ -33,7 +33,7 @@ Denoise = Callable[[Symbols, Times], Logits]
 
 @runtime_checkable
 class Schedule(Protocol):
-    """A noise schedule of masked diffusion, defined by its mask level so that small levels keep their precision."""
+    """A noise schedule of masked diffusion, by both levels, so that neither loses precision where it is small."""
 
     def masked(self, time: Scalars) -> Scalars:
         """The mask level 1 - alpha(t), in the array library and precision of `time`."""
@@ -41,7 +41,7 @@ class Schedule(Protocol):
 
     def alpha(self, time: Scalars) -> Scalars:
         """alpha(t), the probability that a position is still clean at `time`."""
-        return 1 - self.masked(time)
+        ...
 
 
 @runtime_checkable
@@ -113,10 +113,6 @@ class MaskedProcess(Protocol):
     @property
     def subtokens(self) -> int:
         """Number of positions per token in the noisy state."""
-        ...
-
-    def prior(self, keys: Keys, length: int) -> Symbols:
-        """The state at t = 1 of sequences of `length` tokens, one per key."""
         ...
 
     def encode(self, tokens: Tokens) -> Symbols:

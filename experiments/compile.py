@@ -137,7 +137,7 @@ def measure(program: Program, mesh: Mesh, limit: Peak | None) -> dict:
         "temporaries": temporaries,
         "peak": getattr(memory, "peak_memory_in_bytes", 0),
         "flops": program.flops,
-        "flops_executed": program.flops * program.recomputed,
+        "flops_executed": program.executed,
         "flops_cost_analysis": cost.get("flops", 0.0),
         "bytes_estimate": arguments + outputs + program.iterations * (program.weights + 2 * temporaries),
         "collectives": {kind: vars(traffic.get(kind, Traffic())) for kind in KINDS},
@@ -162,8 +162,7 @@ def describe(program: Program, mesh: Mesh, limit: Peak | None) -> list[list[str]
     lines.append(["in all (arguments + outputs - aliased + temporaries)", f"{used / GIB:.3f} GiB"])
     lines.append(["peak by the compiler's account", f"{values['peak'] / GIB:.3f} GiB"])
     lines.append(["memory of a device", f"{limit.memory / GIB:.0f} GiB" if limit else "no figure for this device"])
-    analytic = f"{values['flops']:.3e}" if values["flops"] else "not counted for this network"
-    lines.append(["FLOPs, analytic, all devices", analytic])
+    lines.append(["FLOPs by the trace, all devices", f"{values['flops']:.3e}"])
     lines.append(["FLOPs by cost_analysis, a device, loop bodies once", f"{values['flops_cost_analysis']:.3e}"])
     for kind, traffic in values["collectives"].items():
         if traffic["instructions"]:

@@ -41,10 +41,11 @@ def run(layout: str | None, checkpoint: str, workdir: Path) -> None:
 
 def model_overrides(sizes: dict) -> dict:
     """Config fields of this network that differ from the defaults."""
-    model = defaults("mdlm_owt", "paper").model
-    changed = {name: value for name, value in sizes.items() if name in model and model[name] != value}
+    model, causal = defaults("mdlm_owt", "paper").model, not sizes["adaln"]
+    fields = sizes | {"causal": causal}
+    changed = {name: value for name, value in fields.items() if name in model and model[name] != value}
     overrides = {f"model.{name}": value for name, value in changed.items()}
-    return overrides | ({"objective.name": "autoregressive"} if sizes["causal"] else {})
+    return overrides | ({"objective.name": "autoregressive"} if causal else {})
 
 
 def advice(layout: str, workdir: Path, overrides: dict) -> str:

@@ -7,13 +7,13 @@ from diffusion.report.rows import provenance
 from diffusion.train.mesh import check_batch
 from experiments import families
 from experiments.run_context import Run
-from experiments.tasks import likelihood, ranking
+from experiments.tasks import likelihood, ranking, zero_shot
 
 MEASURES = {"likelihood": likelihood.measure, "ranking": ranking.measure}
 
 
 def check(run: Run) -> None:
-    """Raise ValueError for unsuitable estimators, an indivisible batch, or missing zero-shot data."""
+    """Raise ValueError for unsuitable estimators, an indivisible batch, or missing data."""
     config = run.config
     for name in families.estimators(config):
         families.estimate(config, run.system, name)
@@ -27,6 +27,8 @@ def check(run: Run) -> None:
                 f"{field}: {path!r} does not exist; pass --config.{field}=FILE_OR_FOLDER, or "
                 "--config.evaluate.zero_shot_required=False to leave empty cells"
             )
+    if config.evaluate.zero_shot_required:
+        zero_shot.read(run)
 
 
 def execute(run: Run) -> dict:

@@ -1,52 +1,19 @@
-"""Plans: the jobs that a table needs, training before evaluation and sampling, each named by the hash of its config.
+"""Plans: the jobs that a table needs, training before evaluation and sampling, each named by what decides its result.
 
 Rows and tables that need the same training share one job, and a completed job is not run again.
 """
 
-import hashlib
 import json
-import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.base import GAUSSIAN, TRANSLATION, defaults
-from experiments.families import family_of, own_sections
-
-# These sections decide the result of a training; logging, meshes and folders do not.
-SECTIONS = ("data", "codec", "model", "memory", "process", "objective", "optimizer", "train", "seed", "checkpoint")
-# Defaults of fields that are newer than stored jobs. Such a field counts only where it differs: stored jobs keep ids.
-LATER = {
-    "data": {"validation_images": 5000, "source_length": 16, "reverse": False, "lower": False, "seed": 0},
-    "model": {"labels": 0},
-    "process": {"name": "masked", "prediction": "epsilon", "factor": 1.0},
-    "objective": {"prompt_dropout": 0.1, "noise": 0.5, "label_smoothing": 0.0},
-    "evaluate": {"points": 100},
-    "sample": {
-        "memory": "reuse",
-        "cache": False,
-        "label": -1,
-        "repeats": 1,
-        "infill": 0,
-        "remask": dict(
-            rule="cap",
-            eta=0.008,
-            schedule="process",
-            on=1.0,
-            off=0.0,
-            level=0.1,
-            temperature=1.0,
-            adaptive=False,
-            planner=False,
-        ),
-        "gaussian": GAUSSIAN,
-        "source": "",
-        "translation": TRANSLATION,
-    },
-}
-HOUSEKEEPING = {"train": ("log_every", "checkpoint_every", "keep"), "data": ("cache_dir",)}
+from configs.base import defaults
+from experiments import contents
+from experiments.families import family_of
+from experiments.identity import contents_of, identity, job_id, to_json
+from experiments.stored import without_deleted
 
 
 @dataclass(frozen=True)
@@ -55,6 +22,7 @@ class Job:
 
     `needs` holds the ids of the jobs to run before, by role: weights that training starts from (`start`), weights to
     evaluate or sample with (`weights`), scorer of samples (`scorer`), and model whose likelihoods are labels (`judge`).
+    `contents` holds the hashes of the user's files that entered the id, by path.
     """
 
     id: str
@@ -63,6 +31,7 @@ class Job:
     seed: int
     needs: dict[str, str]
     config: dict = field(repr=False)
+    contents: dict[str, str] = field(default_factory=dict, repr=False)
 
     def folder(self, workdir: Path) -> Path:
         """Folder of the job's files."""
@@ -73,53 +42,23 @@ class Job:
         return (self.folder(workdir) / "result.json").exists()
 
 
-def digest(value: object) -> str:
-    """Short hash of JSON data, equal in every process."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
-
-
-def to_json(config: ConfigDict) -> dict:
-    """Config as JSON data, with lists for tuples."""
-    return json.loads(json.dumps(config.to_dict()))
-
-
 def read_config(folder: Path) -> ConfigDict:
-    """Config of a completed job; fields that are newer than the job have their defaults."""
-
-    def merge(default: dict, stored: dict) -> dict:
-        nested = {key for key in stored if isinstance(default.get(key), dict)}
-        return default | stored | {key: merge(default[key], stored[key]) for key in nested}
-
-    stored = json.loads((folder / "config.json").read_text())
-    return ConfigDict(merge(to_json(defaults(stored["table"], stored["variant"])), stored))
+    """Config of a completed job; fields that are newer have their defaults, and deleted ones are omitted."""
+    stored = without_deleted(json.loads((folder / "config.json").read_text()))
+    return ConfigDict(merged(to_json(defaults(stored["table"], stored["variant"])), stored))
 
 
-def train_identity(config: ConfigDict) -> dict:
-    """Part of a config that decides the result of its training."""
+def merged(default: dict, stored: dict) -> dict:
+    """The stored fields, and the defaults of those that are missing."""
+    nested = {key for key in stored if isinstance(default.get(key), dict)}
+    return default | stored | {key: merged(default[key], stored[key]) for key in nested}
+
+
+def described(verb: str, name: str, row: str, config: ConfigDict, needs: dict[str, str]) -> Job:
+    """The job of a config, whose id begins with `name`."""
     fields = to_json(config)
-    parts = {name: identity_of(fields, name) for name in SECTIONS}
-    for section, names in HOUSEKEEPING.items():
-        parts[section] = {key: value for key, value in parts[section].items() if key not in names}
-    parts |= {name: fields[name] for name in own_sections(config) if name in fields}
-    if config.codec.digits == 1:
-        del parts["codec"]
-    if config.memory.adapter == "none":
-        del parts["memory"]
-    if config.predictor.kind != "none":
-        parts["predictor"] = fields["predictor"]
-    return parts
-
-
-def identity_of(config: dict, section: str) -> Any:
-    """Part of a section that enters the hash: all fields except those of `LATER` with their default values."""
-    fields, later = config[section], LATER.get(section, {})
-    return {key: value for key, value in fields.items() if later.get(key, ...) != value} if later else fields
-
-
-def job_id(verb: str, row: str, identity: object) -> str:
-    """Readable and unique name of a job: verb, row, and hash of `identity`."""
-    slug = re.sub(r"[^a-z0-9]+", "-", row.lower()).strip("-")
-    return f"{verb}-{slug[:40]}-{digest(identity)}"
+    key = job_id(verb, name, identity(fields, verb, needs))
+    return Job(key, verb, row, config.seed, needs, fields, contents_of(fields, verb))
 
 
 def resolve(config: ConfigDict, overrides: dict, seed: int) -> ConfigDict:
@@ -154,14 +93,13 @@ def train_jobs(
     preceding: list[Job] = []
     needs = {}
     check_learner(rows, row, config)
-    identity = train_identity(config)
     if config.start and not config.checkpoint:
         base = find_row(rows, config.start, "start")
         if base["name"] in (*dependents, row):
             raise ValueError(f"start: row {base['name']!r} starts from itself; name one that starts from nothing")
         resolved = resolve(table, base["overrides"], config.seed)
         preceding = train_jobs(rows, table, base["name"], resolved, (*dependents, row))
-        needs["start"] = identity["start"] = preceding[-1].id
+        needs["start"] = preceding[-1].id
     if config.predictor.kind != "none" and config.predictor.labels == "likelihood":
         judge = find_row(rows, config.predictor.judge, "predictor.judge")
         # The checkpoint belongs to the denoiser, not to the judge.
@@ -169,10 +107,10 @@ def train_jobs(
         if judge["name"] in (*dependents, row) or not family_of(resolved).CAUSAL:
             raise ValueError(f"predictor.judge: row {judge['name']!r} is not autoregressive; name one that is")
         preceding += train_jobs(rows, table, judge["name"], resolved, (*dependents, row))
-        needs["judge"] = identity["judge"] = preceding[-1].id
+        needs["judge"] = preceding[-1].id
     # The model names the job, because rows with the same network share it.
     name = f"{config.objective.name}-{config.data.source}"
-    return [*preceding, Job(job_id("train", name, identity), "train", row, config.seed, needs, to_json(config))]
+    return [*preceding, described("train", name, row, config, needs)]
 
 
 def check_learner(rows: list[dict], row: str, config: ConfigDict) -> None:
@@ -228,40 +166,26 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
     judge others, are taken from `known` (default: `rows`). With a checkpoint a row is not trained, unless it starts
     from another row, which the checkpoint then replaces, or its verbs include train.
     """
+    contents.reread()
     jobs: dict[str, Job] = {}
     known = known or rows
     for row in rows:
         for seed in config.seeds[: row.get("seeds")]:
-            resolved = resolve(config, row["overrides"], seed)
-            identity, needs, fields = train_identity(resolved), {}, to_json(resolved)
+            resolved, needs = resolve(config, row["overrides"], seed), {}
             trained = resolved.start or "train" in row["verbs"] or not resolved.checkpoint
             if trained and trains(resolved):
                 trainings = train_jobs(known, config, row["name"], resolved)
                 jobs |= {job.id: job for job in trainings if job.id not in jobs}
                 needs["weights"] = trainings[-1].id
-                # A model that is trained from a checkpoint differs from the checkpoint.
-                start = resolved.checkpoint or trainings[-1].needs.get("start")
-                identity |= {"start": start} if start else {}
             for verb in (verb for verb in row["verbs"] if verb != "train"):
-                needed, part = dict(needs), [identity, identity_of(fields, verb)]
-                if verb == "sample":
-                    judges = [] if resolved.judge.name == "none" else judge_jobs(known, config, resolved.judge)
-                    part += [fields["judge"], fields["quality"]]
+                needed = dict(needs)
+                if verb == "sample" and (judges := judge_jobs(known, config, resolved.judge)):
                     jobs |= {job.id: job for job in judges if job.id not in jobs}
-                    if judges:
-                        needed["scorer"] = judges[-1].id
-                        part.append(judges[-1].id)
-                    part += [content_hash(resolved.sample.source)] if resolved.sample.source else []
-                job = Job(job_id(verb, row["name"], part), verb, row["name"], seed, needed, fields)
+                    needed["scorer"] = judges[-1].id
+                job = described(verb, row["name"], row["name"], resolved, needed)
                 jobs[job.id] = job
     order = {"train": 0, "evaluate": 1, "sample": 2}
     return sorted(jobs.values(), key=lambda job: (order[job.verb], len(job.needs) if job.verb == "train" else 0))
-
-
-def content_hash(file: str) -> str:
-    """Hash of the content of a user's file, which may change; empty for a missing file."""
-    path = Path(file).expanduser()
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def write_plan(jobs: list[Job]) -> str:
@@ -282,7 +206,7 @@ def read_plan(path: Path, index: int | None = None) -> list[Job]:
         try:
             job = Job(**json.loads(line))
             job.needs.values()  # plans of earlier versions have a list here
-            jobs.append(job)
+            jobs.append(replace(job, config=without_deleted(job.config)))
         except (json.JSONDecodeError, TypeError, AttributeError) as error:
             raise ValueError(f"jobs: line {number} of {path} is not a job; write it with `launch.py plan`") from error
     if index is None:

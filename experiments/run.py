@@ -14,67 +14,14 @@ from ml_collections import ConfigDict
 from diffusion.report.rows import commit, read_rows
 from diffusion.report.tables import Column
 from diffusion.train.weights import check_weights
-from experiments import evaluate, families, reproduced, sample, table, trace, train
+from experiments import evaluate, redo, reproduced, sample, table, trace, train
+from experiments.checks import check_plan, check_training
 from experiments.families import family_of
-from experiments.plan import (
-    Job,
-    atomic_write,
-    digest,
-    find_row,
-    plan,
-    resolve,
-    train_identity,
-    trains,
-    without,
-)
+from experiments.layout import check_layout, write_layout
+from experiments.plan import Job, atomic_write, find_row, plan, resolve, trains, without
 from experiments.run_context import Run, build
 
 VERBS = {"train": train, "evaluate": evaluate, "sample": sample}
-
-
-LAYOUT = """# What is in this folder
-
-- `jobs/VERB-NAME-HASH/`: one job, named by the hash of its config. `config.json` is what it ran with, `result.json` its
-  numbers with commit, versions, device and data hash. A training also has `metrics.jsonl` (one record a line),
-  `checkpoints/` (to resume) and `weights/` (averaged, for --config.checkpoint); sampling has `samples.txt`, and
-  after `sample --trace` `trace.html`, which plays its steps.
-- `tables/TABLE.VARIANT/`: `table.md`, its plots, `samples.md`, and `rows.jsonl`, the results that it was made of.
-- `cache/`: packed data, trained tokenizers, compiled programs; safe to delete.
-
-A job without `result.json` is not finished: give the same command again and it goes on.
-"""
-
-
-def check_training(config: ConfigDict, system: families.System) -> None:
-    """Raise ValueError for an objective, settings or an optimizer that do not fit."""
-    if family_of(config).TRAINED:
-        families.objective(config, system)
-    families.settings(config)
-    families.optimizer(config)
-
-
-def check_plan(jobs: list[Job]) -> None:
-    """Check all that the configs of jobs say without their data: names, counts, sizes that must divide.
-
-    Raises:
-      ValueError: naming the row and the first field that is wrong.
-    """
-    initialized = set()
-    for job in jobs:
-        config = ConfigDict(job.config)
-        try:
-            # The vocabulary of the data may differ, on which no check depends.
-            system = families.system(config, config.data.vocab_size)
-            training = digest(train_identity(config))
-            if training not in initialized:
-                initialized.add(training)
-                jax.eval_shape(system.init, jax.random.key(0))
-            check_training(config, system)
-            if job.verb == "evaluate":
-                for name in families.estimators(config):
-                    families.estimate(config, system, name)
-        except ValueError as error:
-            raise ValueError(f"{error} (row {job.row!r})") from None
 
 
 def prepare(job: Job, workdir: Path) -> Run:
@@ -99,6 +46,7 @@ def execute(run: Run) -> dict:
         atomic_write(run.folder / "config.json", json.dumps(job.config, indent=1) + "\n")
     result = VERBS[job.verb].execute(run)
     row = {"job": job.id, "verb": job.verb, "row": job.row, "seed": job.seed, "config": job.config, **result}
+    row |= {"contents": job.contents} if job.contents else {}
     if jax.process_index() == 0:
         atomic_write(run.folder / "result.json", json.dumps(row, indent=1) + "\n")
     if jax.process_count() > 1:
@@ -114,21 +62,29 @@ def check_needs(job: Job, workdir: Path) -> None:
             raise ValueError(f"jobs: {job.id} needs {need}, which is not done; run that job first")
 
 
-def run_jobs(jobs: list[Job], workdir: Path) -> list[dict]:
+def run_jobs(jobs: list[Job], workdir: Path, again: list[str] | None = None) -> list[dict]:
     """Run jobs in order, saying which; those that are done are only read, and named where the code was another one.
+
+    The jobs of the rows `again`, and those that need them, are run although they are done.
 
     Raises:
       ValueError: when the config of any of them is wrong, before the first one runs.
     """
-    runs = {job.id: prepare(job, workdir) for job in jobs if not job.done(workdir)}
+    check_layout(workdir)
+    chosen = redo.select(jobs, again or [])
+    wanted = [job for job in jobs if job in chosen or not job.done(workdir)]
+    check_plan(wanted, jobs)
+    runs = {job.id: prepare(job, workdir) for job in wanted}
+    redo.move_aside(chosen, workdir)
     if jax.process_index() == 0:
-        atomic_write(workdir / "README.md", LAYOUT)
+        write_layout(workdir)
     rows, here = [], commit()
     for number, job in enumerate(jobs, 1):
         done = job.done(workdir)
         result = json.loads((job.folder(workdir) / "result.json").read_text()) if done else {}
         state = "done before" if done else "running"
-        other = f", at commit {result['commit']}, not {here}" if done and result.get("commit", here) != here else ""
+        stale = done and result.get("commit", here) != here
+        other = f", at commit {result['commit']}, not {here}; `run --redo={job.row!r}` does it again" if stale else ""
         print(
             f"[{number}/{len(jobs)}] {job.verb} {job.row!r}, seed {job.seed}: {state} ({job.id}{other})",
             file=sys.stderr,
@@ -139,10 +95,15 @@ def run_jobs(jobs: list[Job], workdir: Path) -> list[dict]:
     return rows
 
 
-def run_table(module: ModuleType, config: ConfigDict, workdir: Path, publish: bool) -> None:
-    """All jobs of a table, then the table, its plots and samples, and whether the committed figures are reproduced."""
+def run_table(
+    module: ModuleType, config: ConfigDict, workdir: Path, publish: bool, again: list[str] | None = None
+) -> None:
+    """All jobs of a table, then the table, its plots and samples, and whether the committed figures are reproduced.
+
+    Jobs of the rows `again` are run although they are done.
+    """
     jobs = plan(list(module.rows(config)), config)
-    rows = run_jobs(jobs, workdir)
+    rows = run_jobs(jobs, workdir, again)
     if jax.process_index() == 0:
         source = table.PUBLISHED / "results" / f"{config.table}.{config.variant}.jsonl"
         committed = read_rows(source)

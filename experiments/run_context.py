@@ -2,9 +2,8 @@
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,8 +12,6 @@ from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from diffusion.data import Dataset, load_dataset
-from diffusion.data.pair_sources import SOURCES as PAIR_SOURCES
-from diffusion.data.pairs import PairDataset, PairSettings, load_pairs
 from diffusion.train.mesh import make_mesh, put_key
 from diffusion.train.weights import load_weights
 from diffusion.types import Params
@@ -30,7 +27,7 @@ class Run:
     job: Job
     config: ConfigDict
     workdir: Path
-    dataset: Dataset | PairDataset
+    dataset: Dataset
     system: System
     mesh: Mesh
 
@@ -75,7 +72,7 @@ def in_batches(count: int, size: int) -> Iterator[Int[np.ndarray, " size"]]:
         yield np.minimum(np.arange(start, start + size), count - 1)
 
 
-def read_data(config: ConfigDict, workdir: Path) -> Dataset | PairDataset:
+def read_data(config: ConfigDict, workdir: Path) -> Dataset:
     """Data set of a config; the default cache is in the work directory."""
     settings = config.data.to_dict()
     settings["cache_dir"] = settings["cache_dir"] or str(workdir / "cache")
@@ -83,19 +80,9 @@ def read_data(config: ConfigDict, workdir: Path) -> Dataset | PairDataset:
 
 
 @functools.lru_cache(maxsize=4)
-def open_data(settings: tuple) -> Dataset | PairDataset:
+def open_data(settings: tuple) -> Dataset:
     """Data set, which stays open for the jobs that share it."""
-    fields = dict(settings)
-    return pair_dataset(fields) if fields["source"] in PAIR_SOURCES else load_dataset(ConfigDict(fields))
-
-
-def pair_dataset(settings: dict) -> PairDataset:
-    """Pairs from the folder `data.path`, or from its subfolder with the name of the source."""
-    subfolder = Path(settings["path"]).expanduser() / settings["source"]
-    path = str(subfolder) if settings["path"] and subfolder.is_dir() else settings["path"]
-    values: dict[str, Any] = {field.name: settings[field.name] for field in fields(PairSettings)}
-    values["path"] = path
-    return load_pairs(PairSettings(**values))
+    return load_dataset(ConfigDict(dict(settings)))
 
 
 def build(job: Job, workdir: Path) -> Run:
@@ -108,6 +95,6 @@ def build(job: Job, workdir: Path) -> Run:
     dataset = read_data(config, workdir)
     families.check_domain(config, dataset.domain)
     system = families.system(config, dataset.tokenizer.vocab_size)
-    if isinstance(dataset, PairDataset):
+    if dataset.domain == "pairs":
         system = replace(system, end=dataset.tokenizer.eos_id)
     return Run(job, config, workdir, dataset, system, make_mesh(**config.mesh))

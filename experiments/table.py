@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from diffusion.report.rows import PACKAGES, read_rows, write_rows
 from diffusion.report.tables import Column, assemble, markdown, terminal, values
 from experiments.curves import draw
+from experiments.layout import check_layout
 from experiments.plan import atomic_write, plan
 from experiments.tasks import task_of_row
 from experiments.tasks.images import grid_name
@@ -27,12 +28,13 @@ def regenerate(module: ModuleType, config: ConfigDict, workdir: Path, committed:
     Committed rows need no further flags: seeds and the folder of the data are taken from the rows.
 
     Raises:
-      ValueError: for no rows.
+      ValueError: for no rows, or jobs of an earlier version.
     """
     if committed:
         source = PUBLISHED / "results" / f"{config.table}.{config.variant}.jsonl"
         rows = read_rows(source)
     else:
+        check_layout(workdir)
         source = workdir / "jobs"
         completed = [job for job in plan(list(module.rows(config)), config) if job.done(workdir)]
         rows = [read_result(job.folder(workdir)) | {"row": job.row} for job in completed]

@@ -132,7 +132,7 @@ def name_of(tokenizer: Tokenizer, token: int, code: Int[np.ndarray, " l"], mask:
 def picture_page(run: Run) -> str:
     """The page of Gaussian diffusion of pictures from prompts."""
     config, options = run.config, run.config.sample.gaussian
-    slots = prompt_slots(run)
+    slots = prompt_slots(run.config)
     chosen = np.array(shown_slots(slots)[: min(MOST, config.sample.batch)])
     model, codec = opened(run, slots), run.system.pixels
     draws = options.images * (options.best_of if options.method == "best_of" else 1)

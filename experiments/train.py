@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from diffusion.data import batches, evaluation_batches, prefetch
-from diffusion.data.pairs import PairStatistics
 from diffusion.report.rows import provenance
 from diffusion.rng import draws, named
 from diffusion.train.loop import train
@@ -19,6 +18,7 @@ from diffusion.train.weights import load_weights, save_weights
 from diffusion.train.writers import read_metrics
 from diffusion.types import Params
 from experiments import families
+from experiments.flops import training_flops
 from experiments.run_context import Run
 
 
@@ -50,7 +50,7 @@ def execute(run: Run) -> dict:
         start=start,
         evaluate=lambda params: validate(params)["loss"],
         tokens_per_step=settings.batch * system.length,
-        flops_per_step=families.training_flops(config, system),
+        flops_per_step=lambda: training_flops(config, run.dataset.tokenizer.vocab_size),
         name=run.folder.name,
         config=config.to_dict(),
     )
@@ -74,7 +74,7 @@ def execute(run: Run) -> dict:
 def density(text: Mapping[str, Any]) -> dict[str, float]:
     """Bytes per token of the text; for pairs, whose bytes are not counted, the number of pairs that are too long."""
     names = {"bytes_per_token": "train", "validation_bytes_per_token": "validation"}
-    if isinstance(text["train"], PairStatistics):
+    if text["train"].source_tokens:
         return dict.fromkeys(names, 0.0) | {"pairs_left_out": text["train"].left_out}
     return {name: text[split].bytes / max(text[split].tokens, 1) for name, split in names.items()}
 

@@ -29,6 +29,15 @@ def python_bytes(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def short_bytes(config: ConfigDict) -> ConfigDict:
+    """The local base of the tables that compare processes, which share the trainings of their baselines."""
+    python_bytes(config)
+    config.train.update(steps=600, evaluate_every=200, checkpoint_every=200)
+    config.sample.final = "draw"
+    config.judge.update(name="row", row="AR")
+    return config
+
+
 def left_to_right(config: ConfigDict) -> dict:
     """Overrides of an autoregressive row, which needs a third of the steps at local scale."""
     steps = {"train.steps": -(-config.train.steps // 3)} if config.variant == "local" else {}

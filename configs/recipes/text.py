@@ -30,6 +30,31 @@ def wikipedia(config) -> None:
     config.sample.update(steps=256, count=64, batch=32)
 
 
+def text8(config) -> None:
+    """Windows of 256 characters of text8; at local scale of its first 6.9 million characters."""
+    if config.variant == "debug":
+        tiny(config)
+        return
+    config.data.update(source="text8", tokenizer="characters", alphabet=ALPHABET, vocab_size=len(ALPHABET), length=256)
+    if config.variant == "paper":
+        config.model.update(dtype="bfloat16")
+        config.train.update(evaluate_batches=8)
+        config.evaluate.update(batch=512)
+        config.sample.update(steps=1000, count=512, batch=256)
+    elif config.variant == "gpu":
+        config.model.update(hidden=512, blocks=8, heads=8, dtype="bfloat16")
+        config.optimizer.update(learning_rate=1e-3, warmup=500, decay="cosine", floor=0.1)
+        config.train.update(steps=10_000, batch=256, ema=0.999)
+        config.train.update(evaluate_every=1000, evaluate_batches=8, checkpoint_every=2500)
+        config.evaluate.update(batch=256)
+        config.sample.update(steps=256, count=64)
+    elif config.variant == "local":
+        small(config)
+        config.data.update(source="text8_prefix", vocab_size=len(ALPHABET))
+        config.train.steps = 900
+        config.evaluate.update(batches=16)
+
+
 def at_scale(config, local=small) -> None:
     """OpenWebText (`paper`), Wikipedia (`gpu`), sources of the standard library (`local`, a recipe) or `tiny`."""
     {"paper": openwebtext, "gpu": wikipedia, "local": local, "debug": tiny}[config.variant](config)

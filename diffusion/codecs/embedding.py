@@ -54,10 +54,6 @@ class EmbeddingCodec:
         """Replace latents by the embeddings of their rounded tokens (clamping, Diffusion-LM, arXiv 2205.14217)."""
         return self.encode(params, self.decode(params, clean))
 
-    def mean_square(self, params: Params) -> Float[Array, ""]:
-        """Compute the mean square of the coordinates of all tokens' embeddings: 1 for normalized embeddings."""
-        return jnp.mean(self.rows(params)[: self.vocabulary] ** 2)
-
     def neighbor_distance(self, params: Params, chunk: int = 1024) -> Float[Array, ""]:
         """Compute the mean over tokens u of min_{w != u} ||e_u - e_w||^2 / d, `chunk` rows at a time."""
         rows = self.rows(params)[: self.vocabulary]

@@ -34,7 +34,6 @@ def load_mdlm(path: str | Path, heads: int | None = None) -> tuple[dict[str, Any
         heads=heads if heads is not None else max(1, hidden // 64),
         mlp_ratio=source.shape("blocks.0.mlp.0.weight")[0] // hidden,
         adaln=adaln,
-        causal=not adaln,
     )
     if adaln:
         sizes["cond_dim"] = source.shape("sigma_map.mlp.0.weight")[0]

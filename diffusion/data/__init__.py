@@ -1,7 +1,8 @@
 """Text and array sources, tokenizers, packing, and batches that are pure functions of (seed, step)."""
 
 from diffusion.data.batches import batches, evaluation_batches, prefetch
-from diffusion.data.loader import Dataset, dataset_from_arrays, load_dataset
+from diffusion.data.dataset import Dataset, dataset_from_arrays
+from diffusion.data.loader import load_dataset
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import Tokenizer
 

@@ -1,12 +1,12 @@
 """Array sources: examples of values 0 .. C-1 instead of text, with labels where the source has them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Bool, Integer
 
 from diffusion.data import genomes, glyphs, images, molecules, synthetic
-from diffusion.data.packing import PackedBlock, Statistics
+from diffusion.data.packing import Block, Statistics
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import EncodedText, Tokenizer, digest
 from diffusion.data.types import ArraySource
@@ -23,7 +23,7 @@ SOURCES: dict[str, Callable[[DataSettings], ArraySource]] = {
     "simple_introns": synthetic.simple_introns,
     "shapes": glyphs.shapes,
     "shapes_rewards": glyphs.shapes_rewards,
-    "gaussian_mixture": glyphs.gaussian_mixture,
+    "gaussian_mixture": synthetic.gaussian_mixture,
     "qm9": molecules.qm9,
     "splice_sites": genomes.splice_sites,
     "genomes_small": genomes.genomes_small,
@@ -115,55 +115,27 @@ def open_arrays(settings: DataSettings) -> ArraySource:
     return source
 
 
-def validate_and_count(
-    blocks: Iterator[PackedBlock], source: ArraySource, statistics: Statistics
-) -> Iterator[PackedBlock]:
+def counted(start: Callable[[], Iterator[Block]], source: ArraySource, statistics: Statistics) -> Iterator[Block]:
     """Yields the blocks unchanged, checks their shapes and values, and adds their counts to `statistics`.
 
     Raises: ValueError naming a value outside the vocabulary of the source.
     """
-    for block in blocks:
-        if block.tokens.shape[1:] != (source.length,) or not np.issubdtype(block.tokens.dtype, np.integer):
-            raise ValueError(f"data.path: {source.name} gives {block.tokens.dtype} rows of {block.tokens.shape[1:]}")
-        outside = block.tokens[(block.tokens < 0) | (block.tokens >= source.vocab_size)]
+    for block in start():
+        tokens = block["tokens"]
+        if tokens.shape[1:] != (source.length,) or not np.issubdtype(tokens.dtype, np.integer):
+            raise ValueError(f"data.path: {source.name} gives {tokens.dtype} rows of {tokens.shape[1:]}")
+        outside = tokens[(tokens < 0) | (tokens >= source.vocab_size)]
         if outside.size:
             raise ValueError(f"data.path: {source.name} holds {outside[0]}, outside 0 .. {source.vocab_size - 1}")
-        statistics.examples += len(block.tokens)
-        statistics.documents += len(block.tokens)
-        statistics.tokens += block.tokens.size
-        if source.tokenizer is None:
-            characters = byte_count = block.tokens.size
-        else:
-            covered = source.tokenizer.covered(block.tokens)
-            assert covered is not None
-            characters, byte_count = covered
-        statistics.characters += characters
-        statistics.bytes += byte_count
-        yield block
-
-
-def in_memory(source: ArraySource) -> tuple[dict[str, PackedBlock], dict[str, Statistics]]:
-    """All examples of each split as one block, and their statistics; omits splits without examples.
-
-    Raises: ValueError when the train split has no example.
-    """
-    blocks, statistics = {}, {}
-    for split, start in source.splits.items():
-        counts = Statistics()
-        parts = list(validate_and_count(start(), source, counts))
-        if not counts.examples:
-            if split == "train":
-                raise ValueError(
-                    f"data.length: the train split of {source.name} has no example of {source.length} tokens; pass "
-                    "another --config.data.length, or more data"
-                )
-            continue
-        order = np.random.default_rng(0).permutation(counts.examples) if source.shuffled else slice(None)
-        tokens, _, *columns = zip(*parts, strict=True)
-        annotations = (None if column[0] is None else np.concatenate(column)[order] for column in columns)
-        blocks[split] = PackedBlock(np.concatenate(tokens)[order], None, *annotations)
-        statistics[split] = counts
-    return blocks, statistics
+        statistics.examples += len(tokens)
+        statistics.documents += len(tokens)
+        statistics.tokens += tokens.size
+        covered = source.tokenizer.covered(tokens) if source.tokenizer else (tokens.size, tokens.size)
+        assert covered is not None
+        statistics.characters += covered[0]
+        statistics.bytes += covered[1]
+        if len(tokens):
+            yield block
 
 
 def as_pixels(
@@ -183,13 +155,3 @@ def mirror(
     height, width, colors = image
     images = tokens.reshape(-1, colors, height, width)
     return np.where(coins[:, None, None, None], images[..., ::-1], images).reshape(tokens.shape)
-
-
-def blocks_hash(blocks: Mapping[str, PackedBlock]) -> str:
-    """sha256 over the tokens, labels, prompts and scores of every split."""
-    parts: list[bytes] = []
-    for split, block in sorted(blocks.items()):
-        parts += [split.encode(), np.ascontiguousarray(block.tokens).tobytes()]
-        parts += [] if block.labels is None else [np.asarray(block.labels, np.int32).tobytes()]
-        parts += [np.ascontiguousarray(array).tobytes() for array in (block.prompts, block.scores) if array is not None]
-    return digest(*parts)

@@ -10,8 +10,7 @@ import grain
 import numpy as np
 
 from diffusion.data.arrays import mirror
-from diffusion.data.loader import Dataset
-from diffusion.data.pairs import PairDataset
+from diffusion.data.dataset import Dataset
 
 Batch = dict[str, np.ndarray]
 
@@ -29,7 +28,7 @@ def _share(batch_size: int, process_index: int, process_count: int) -> int:
 
 
 def batches(
-    dataset: Dataset | PairDataset,
+    dataset: Dataset,
     split: str,
     batch_size: int,
     seed: int,
@@ -81,7 +80,7 @@ def batches(
 class EvaluationBatches:
     """A finite sequence of batches over a split in order, each read on access."""
 
-    dataset: Dataset | PairDataset
+    dataset: Dataset
     split: str
     batch_size: int
     examples: int
@@ -105,7 +104,7 @@ class EvaluationBatches:
 
 
 def evaluation_batches(
-    dataset: Dataset | PairDataset,
+    dataset: Dataset,
     split: str,
     batch_size: int,
     limit: int | None = None,

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from diffusion.data.packing import PackedBlock, Statistics
+from diffusion.data.packing import Block, Statistics
 
 STATISTICS_FILE = "statistics.json"
-BuildSplit = Callable[[Statistics], Iterator[PackedBlock]]
+BuildSplit = Callable[[Statistics], Iterator[Block]]
 
 
 class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Rows {"tokens": [length]}, with {"weights": uint8 [length]} when padded and {"label": int32 []} when labeled.
+    """One row per example, with the columns of the blocks: "tokens" [length], and others such as "weights" or "label".
 
     Rows keep the order of the source or, when `shuffled`, follow TFDS's fixed order by the hash of their number.
     """
@@ -31,49 +31,28 @@ class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     code_path = None  # TFDS looks for download checksums beside the code, and needs importlib_resources for it
 
-    def __init__(
-        self,
-        *,
-        length: int,
-        largest_id: int,
-        padded: bool,
-        blocks: Mapping[str, Iterator[PackedBlock]],
-        labeled: bool,
-        shuffled: bool,
-        **kwargs: Any,
-    ):
-        self.length, self.padded, self.blocks, self.labeled, self.shuffled = length, padded, blocks, labeled, shuffled
-        self.dtype = np.uint8 if largest_id < 2**8 else np.uint16 if largest_id < 2**16 else np.int32
+    def __init__(self, *, blocks: Mapping[str, Iterator[Block]], columns: Block, shuffled: bool, **kwargs: Any):
+        self.blocks, self.columns, self.shuffled = blocks, columns, shuffled
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         # encoding="bytes": one memory copy per row, where the default writes every id as a varint.
-        def feature(dtype: type) -> tfds.features.Tensor:
-            return tfds.features.Tensor(shape=(self.length,), dtype=dtype, encoding="bytes")
-
-        features = {"tokens": feature(self.dtype)} | ({"weights": feature(np.uint8)} if self.padded else {})
-        features |= {"label": tfds.features.Scalar(np.int32)} if self.labeled else {}
+        features = {
+            name: tfds.features.Tensor(shape=array.shape[1:], dtype=array.dtype.type, encoding="bytes")
+            if array.ndim > 1
+            else tfds.features.Scalar(array.dtype.type)
+            for name, array in self.columns.items()
+        }
         return tfds.core.DatasetInfo(
             builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=not self.shuffled
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, np.ndarray]]]]:
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         return {split: self._generate_examples(blocks) for split, blocks in self.blocks.items()}
 
-    def _generate_examples(self, blocks: Iterator[PackedBlock]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        key = 0
-        for block in blocks:
-            tokens = block.tokens.astype(self.dtype)
-            for row in range(len(tokens)):
-                example = {"tokens": tokens[row]}
-                if self.padded:
-                    assert block.weights is not None
-                    example["weights"] = block.weights[row]
-                if self.labeled:
-                    assert block.labels is not None
-                    example["label"] = np.int32(block.labels[row])
-                yield key, example
-                key += 1
+    def _generate_examples(self, blocks: Iterator[Block]) -> Iterator[tuple[int, dict[str, Any]]]:
+        rows = (dict(zip(block, row, strict=True)) for block in blocks for row in zip(*block.values(), strict=True))
+        return enumerate(rows)
 
 
 def is_prepared(folder: Path) -> bool:
@@ -81,17 +60,43 @@ def is_prepared(folder: Path) -> bool:
     return (folder / STATISTICS_FILE).is_file()
 
 
-def prepare(
-    folder: Path,
-    recipe: Mapping[str, Any],
-    splits: Mapping[str, BuildSplit],
-    *,
-    length: int,
-    largest_id: int,
-    padded: bool,
-    labeled: bool = False,
-    shuffled: bool = False,
-) -> None:
+def started(
+    recipe: Mapping[str, Any], builds: Mapping[str, BuildSplit]
+) -> tuple[dict[str, Iterator[Block]], dict[str, Statistics]]:
+    """Blocks of each split and the statistics that they fill; omits splits without examples.
+
+    Raises: ValueError when the train split, or every split, has no example.
+    """
+    blocks: dict[str, Iterator[Block]] = {}
+    statistics = {split: Statistics() for split in builds}
+    for split, build in builds.items():
+        generator = build(statistics[split])
+        first = next(generator, None)
+        if first is not None:
+            blocks[split] = itertools.chain([first], generator)
+    needed = "train" if "train" in builds else next(iter(builds))
+    if not blocks or ("train" in builds and "train" not in blocks):
+        raise ValueError(
+            f"data.length: the {needed} split of {recipe['source']} has no example of {recipe['length']} tokens; pass "
+            "another --config.data.length, or more data"
+        )
+    return blocks, {split: statistics[split] for split in blocks}
+
+
+def in_memory(
+    recipe: Mapping[str, Any], builds: Mapping[str, BuildSplit], shuffled: bool = False
+) -> tuple[dict[str, Block], dict[str, Statistics]]:
+    """All examples of each split as one block, in the order of the source or, when `shuffled`, in another fixed one."""
+    generators, statistics = started(recipe, builds)
+    blocks = {}
+    for split, generator in generators.items():
+        parts = list(generator)
+        order = np.random.default_rng(0).permutation(statistics[split].examples) if shuffled else slice(None)
+        blocks[split] = {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
+    return blocks, statistics
+
+
+def prepare(folder: Path, recipe: Mapping[str, Any], builds: Mapping[str, BuildSplit], shuffled: bool = False) -> None:
     """Writes the examples of every split into `folder`, all or nothing; omits splits without examples.
 
     Examples are written to a temporary folder beside `folder`, which is renamed at the end: an interrupted preparation
@@ -107,35 +112,18 @@ def prepare(
             f"data.cache_dir: cannot write to {str(folder.parent)!r} ({error.strerror}); pass a writable folder"
         ) from None
     try:
-        statistics = {split: Statistics() for split in splits}
-        blocks: dict[str, Iterator[PackedBlock]] = {}
-        for split, build in splits.items():
-            generator = build(statistics[split])
-            first = next(generator, None)
-            if first is not None:
-                blocks[split] = itertools.chain([first], generator)
-            elif split == "train":
-                raise ValueError(
-                    f"data.length: the train split has {statistics[split].dropped_tokens} tokens, fewer than one "
-                    f"example of {length}; pass more text or a smaller --config.data.length"
-                )
+        blocks, statistics = started(recipe, builds)
+        split, generator = next(iter(blocks.items()))
+        columns = next(generator)
+        blocks[split] = itertools.chain([columns], generator)
         builder = PackedExamples(
-            length=length,
-            largest_id=largest_id,
-            padded=padded,
-            blocks=blocks,
-            labeled=labeled,
-            shuffled=shuffled,
-            data_dir=str(work),
-            file_format="array_record",
+            blocks=blocks, columns=columns, shuffled=shuffled, data_dir=str(work), file_format="array_record"
         )
         tfds.disable_progress_bar()
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS would announce a download, and there is none
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-        record = {
-            "recipe": dict(recipe),
-            "splits": {split: dataclasses.asdict(statistics[split]) for split in splits},
-        }
+        counts = {split: dataclasses.asdict(values) for split, values in statistics.items()}
+        record = {"recipe": dict(recipe), "splits": counts}
         (work / STATISTICS_FILE).write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
         _publish(work, folder)
     finally:

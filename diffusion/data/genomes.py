@@ -1,6 +1,5 @@
 """Nucleotide sequences labeled with their species: splice sites, and windows of whole genomes."""
 
-import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -8,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from diffusion.data import readers, splits, symbol_tokenizers
-from diffusion.data.packing import PackedBlock
+from diffusion.data import readers, splits, symbol_tokenizers, tables
+from diffusion.data.packing import Block
 from diffusion.data.sequences import LabeledSequence, fasta, fasta_files, parquet, stem, tokens_of, windows
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import Tokenizer
@@ -31,7 +30,6 @@ TEN_SPECIES = (
     "Salmo_trutta",
     "Arabidopsis_thaliana",
 )
-FILE_SPLIT = re.compile(r"(?:^|[/_.-])(train|validation|valid|val|dev|test)(?=[/_.-])")
 
 
 def splice_sites(settings: DataSettings) -> ArraySource:
@@ -59,7 +57,7 @@ def splice_site_source(
 ) -> ArraySource:
     """Source of splice sites, from the sequences, their genes and the file of each species."""
     tokenizer = symbol_tokenizers.nucleotides(begin=True)
-    parts: dict[str, list[PackedBlock]] = {split: [] for split in splits.NAMES}
+    parts: dict[str, list[Block]] = {split: [] for split in splits.NAMES}
     count, omitted, longest = 0, 0, settings.length - 2
     for label, (sites, genes, file) in enumerate(records):
         count += len(sites)
@@ -73,7 +71,7 @@ def splice_site_source(
             ]
             if selected:
                 tokens = frame(selected, settings.length, tokenizer, file)
-                blocks.append(PackedBlock(tokens, None, np.full(len(selected), label, np.int32)))
+                blocks.append({"tokens": tokens, "label": np.full(len(selected), label, np.int32)})
     if omitted:
         warnings.warn(
             f"data.length: {omitted} of {count} splice sites have more than {longest} nucleotides and are left out",
@@ -99,7 +97,7 @@ def splice_records(file: Path) -> tuple[list[str], list[str]]:
     Raises: ValueError naming a row without five fields.
     """
     sites, genes = [], []
-    for number, line in enumerate(readers.read_text(file).splitlines(), 1):
+    for number, line in enumerate(readers.lines(file), 1):
         fields = line.split()
         if len(fields) != 5:
             raise ValueError(
@@ -158,20 +156,20 @@ def ten_species(settings: DataSettings) -> ArraySource:
     Raises: ValueError when files are missing or do not have this format.
     """
     root = Path(settings.path).expanduser()
-    tables = sorted(root.rglob("*.parquet")) if settings.path and root.is_dir() else []
-    sequence_files = [] if tables else fasta_files(settings.path)
+    parquet_files = sorted(root.rglob("*.parquet")) if settings.path and root.is_dir() else []
+    sequence_files = [] if parquet_files else fasta_files(settings.path)
     species_files = [[file for file in sequence_files if species_label(file.name) == label] for label in range(10)]
-    if not tables and not all(species_files):
+    if not parquet_files and not all(species_files):
         expected = f"Parquet files, or FASTA files of {', '.join(TEN_SPECIES)},"
         where = "https://huggingface.co/datasets/yairschiff/ten_species"
         raise missing_data("ten_species", expected, settings.path, where)
-    files = tables or [file for group in species_files for file in group]
+    files = parquet_files or [file for group in species_files for file in group]
     names = [file.relative_to(root).as_posix() for file in files]
-    split_names = file_splits(names)
+    split_names = tables.file_splits(names)
 
     def read() -> Iterator[LabeledSequence]:
         for file, name, split in zip(files, names, split_names, strict=True):
-            if tables:
+            if parquet_files:
                 yield from parquet(file, name, species_label, split)
             else:
                 label = species_label(file.name)
@@ -188,24 +186,6 @@ def species_label(name: object) -> int | None:
         normalized = name.strip().replace(" ", "_").lower()
         return next((n for n, species in enumerate(TEN_SPECIES) if normalized.startswith(species.lower())), None)
     return name if isinstance(name, int) and 0 <= name < len(TEN_SPECIES) else None
-
-
-def file_splits(names: Sequence[str]) -> list[str]:
-    """Split that each path names, or "" for all paths where none names validation or test.
-
-    Raises: ValueError when some name a split and others do not, or none names train.
-    """
-    matches = [FILE_SPLIT.search(name) for name in names]
-    split_names = [match.group(1) if match else "" for match in matches]
-    split_names = ["validation" if split in ("valid", "val", "dev") else split for split in split_names]
-    if not {"validation", "test"} & set(split_names):
-        return [""] * len(names)
-    if "" in split_names:
-        unnamed = names[split_names.index("")]
-        raise ValueError(f"data.path: {unnamed} does not name its split (train, validation, test), as other files do")
-    if "train" not in split_names:
-        raise ValueError(f"data.path: no file names the train split; there are {', '.join(names[:5])}")
-    return split_names
 
 
 def window_source(

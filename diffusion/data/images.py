@@ -1,57 +1,49 @@
-"""Image sets from local files: MNIST, CIFAR-10 and downsampled ImageNet, with one token per pixel value.
+"""Image sets: MNIST, CIFAR-10 and downsampled ImageNet, with one token per pixel value.
 
-Rows are channel-major, (color, row, column), as CIFAR-10 and downsampled ImageNet are stored.
+Rows are channel-major, (color, row, column), as CIFAR-10 and downsampled ImageNet are stored. All are read from Parquet
+files and from the hub by Hugging Face `datasets`, or from the files in which they were published.
 """
 
 import dataclasses
+import functools
 import gzip
-import io
-import pickle
+import itertools
 import re
-import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Int16, Int32, Integer, UInt8
-from numpy._core import multiarray, numeric
 
-from diffusion.data import readers
-from diffusion.data.packing import PackedBlock
+from diffusion.data import readers, splits, tables
+from diffusion.data.packing import Block
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import ArraySource, missing_data
 
-Read = Callable[[], bytes]
+Shape = tuple[int, int, int]
 LabeledImages = tuple[UInt8[np.ndarray, "N L"], Int[np.ndarray, " N"]]
 
+AT_ONCE = 4096
 MNIST_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-# Globals that a pickled array refers to, under the module names of NumPy 1 and 2; nothing else may be loaded.
-PICKLE_GLOBALS = {
-    "_reconstruct": multiarray._reconstruct,
-    "ndarray": np.ndarray,
-    "dtype": np.dtype,
-    "_frombuffer": numeric._frombuffer,  # pyright: ignore[reportAttributeAccessIssue]  (its stub lacks it)
-}
-PICKLE_MODULES = re.compile(r"numpy|numpy\._?core\.(multiarray|numeric)")
 
 
 def mnist(settings: DataSettings) -> ArraySource:
-    """MNIST (28 x 28, gray, ten digits) from its idx files, plain or gzipped, with its official test split.
+    """MNIST (28 x 28, gray, ten digits) from Parquet or its idx files, plain or gzipped, with its official test split.
 
     Raises: ValueError when files are missing or damaged.
     """
+    if parts := table_images(settings, (28, 28, 1)):
+        return labeled_image_source("mnist", parts, (28, 28, 1), 10, settings)
     folder = Path(settings.path).expanduser()
     parts = {}
     for split, names in MNIST_FILES.items():
-        alternatives = [name.replace("-idx", ".idx") for name in names]
-        spellings = zip(names, alternatives, strict=True) if settings.path else ()
+        spellings = [(name, name.replace("-idx", ".idx")) for name in names] if settings.path else []
         files = [file for spelling in spellings if (file := readers.find(folder, spelling)) is not None]
         if len(files) < len(names):
-            expected = "train- and t10k- images-idx3-ubyte and labels-idx1-ubyte (.gz or plain)"
+            expected = "Parquet files, or train- and t10k- images-idx3-ubyte and labels-idx1-ubyte (.gz or plain)"
             raise missing_data("mnist", expected, settings.path, "https://yann.lecun.com/exdb/mnist or a mirror of it")
         images, labels = (idx_array(file) for file in files)
         if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
@@ -67,7 +59,7 @@ def idx_array(path: Path) -> UInt8[np.ndarray, "..."]:
     """
     with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
         data = stream.read()
-    if data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
+    if data[:3] != b"\0\0\x08" or len(data) < 4 or len(data) < 4 + 4 * data[3]:
         raise ValueError(f"data.path: {path} is not an idx file of bytes; download it again")
     shape = np.frombuffer(data, ">u4", data[3], offset=4).astype(int)
     values = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
@@ -76,8 +68,116 @@ def idx_array(path: Path) -> UInt8[np.ndarray, "..."]:
     return values.reshape(shape)
 
 
+def cifar10(settings: DataSettings) -> ArraySource:
+    """CIFAR-10 (32 x 32, three colors, ten classes) from Parquet or its binary version, at any depth of the folder.
+
+    Raises: ValueError when files are missing or damaged.
+    """
+    if parts := table_images(settings, (32, 32, 3)):
+        return labeled_image_source("cifar10", parts, (32, 32, 3), 10, settings)
+    place = Path(settings.path).expanduser()
+    files = sorted(place.rglob("*_batch*.bin")) if settings.path else []
+    batches = {split: [file for file in files if file.name.startswith(start)] for split, start in CIFAR_FILES.items()}
+    if not all(batches.values()):
+        expected = "Parquet files, or data_batch_1.bin .. 5 and test_batch.bin (the binary version, unpacked),"
+        raise missing_data("cifar10", expected, settings.path, "https://www.cs.toronto.edu/~kriz/cifar.html")
+    parts = {split: binary_images(paths) for split, paths in batches.items()}
+    return labeled_image_source("cifar10", parts, (32, 32, 3), 10, settings)
+
+
+CIFAR_FILES = {"train": "data_batch_", "test": "test_batch"}
+
+
+def binary_images(files: list[Path], pixels: int = 3072) -> LabeledImages:
+    """Images and labels of CIFAR-10's binary version, whose records are a label byte and the pixels.
+
+    Raises: ValueError when the size of a file is not a multiple of a record's.
+    """
+    records = []
+    for file in files:
+        data = file.read_bytes()
+        if not data or len(data) % (pixels + 1):
+            size = f"{len(data)} bytes, not a multiple of {pixels + 1}"
+            raise ValueError(f"data.path: {file.name} has {size}; download it again")
+        records.append(np.frombuffer(data, np.uint8).reshape(-1, pixels + 1))
+    table = np.concatenate(records)
+    return table[:, 1:], table[:, 0].astype(np.int32)
+
+
+def imagenet32(settings: DataSettings) -> ArraySource:
+    """Downsampled ImageNet at 32 x 32 (Chrabaszcz et al., arXiv 1707.08819), from .npz files at any depth or Parquet.
+
+    Its 50,000 validation images are both the validation and the test split.
+    Raises: ValueError when files are missing or damaged.
+    """
+    tables_of, content = tables.split_rows(settings)
+    reads = {split: functools.partial(table_blocks, read, (32, 32, 3), False) for split, read in tables_of.items()}
+    if not reads:
+        pattern = re.compile(r"(train_data_batch_\d+|val_data)\.npz")
+        place = Path(settings.path).expanduser()
+        files = [file for file in place.rglob("*.npz") if pattern.fullmatch(file.name)] if settings.path else []
+        # By number, so that batch 10 follows batch 9.
+        files.sort(key=lambda file: (len(file.name), file.name))
+        train = [file for file in files if file.name != "val_data.npz"]
+        held_out = [file for file in files if file.name == "val_data.npz"]
+        if not train or not held_out:
+            expected = "train_data_batch_1.npz .. 10 and val_data.npz, or Parquet files,"
+            raise missing_data("imagenet32", expected, settings.path, "https://image-net.org/download-images.php")
+        content = readers.content_hash([(file.name, file) for file in (*train, *held_out)])
+        reads = {"train": functools.partial(npz_blocks, train), "validation": functools.partial(npz_blocks, held_out)}
+    return ArraySource("imagenet32", reads, 3072, 256, (32, 32, 3), content_hash=content, domain="image")
+
+
+def npz_blocks(files: list[Path]) -> Iterator[Block]:
+    """Yields one block of images per file.
+
+    Raises: ValueError naming a damaged file.
+    """
+    for file in files:
+        try:
+            with file.open("rb") as archive, np.load(archive, allow_pickle=False) as fields:
+                images = fields["data"]
+        except Exception as error:  # a damaged archive raises almost anything
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"data.path: {file} is damaged ({reason}); download it again") from None
+        if images.dtype != np.uint8 or images.shape[1:] != (3072,):
+            raise ValueError(f"data.path: {file} holds {images.dtype} {images.shape}, not uint8 [N, 3072]")
+        yield {"tokens": images}
+
+
+def table_blocks(read: tables.ReadRows, image: Shape, labeled: bool = True) -> Iterator[Block]:
+    """Pixels and, if `labeled`, labels of the rows of a table.
+
+    Raises: ValueError naming a row whose image does not have this shape.
+    """
+    rows = read()
+    while batch := list(itertools.islice(rows, AT_ONCE)):
+        pixels = np.empty((len(batch), *image), np.uint8)
+        labels = np.zeros(len(batch), np.int32)
+        for number, (place, row) in enumerate(batch):
+            array = np.asarray(row.get("image", row.get("img")))
+            if array.dtype != np.uint8 or array.shape not in (image, image[:2]):
+                raise ValueError(f"data.path: {place} holds {array.dtype} {array.shape}, not an image uint8 {image}")
+            pixels[number] = array.reshape(image)
+            labels[number] = row["label"] if labeled else 0
+        block = {"tokens": pixels.transpose(0, 3, 1, 2).reshape(len(batch), -1)}
+        yield block | ({"label": labels} if labeled else {})
+
+
+def table_images(settings: DataSettings, image: Shape) -> dict[str, LabeledImages]:
+    """Images and labels of each split of Parquet files or of the hub in memory; none where there are no such files."""
+    parts = {}
+    reads, _ = tables.split_rows(settings)
+    if reads and not {"train", "test"} <= reads.keys():
+        raise ValueError(f"data.path: {settings.path!r} holds {', '.join(reads)}; pass a folder with train and test")
+    for split, read in reads.items():
+        blocks = list(table_blocks(read, image))
+        parts[split] = tuple(np.concatenate([block[name] for block in blocks]) for name in ("tokens", "label"))
+    return parts
+
+
 def labeled_image_source(
-    name: str, parts: Mapping[str, LabeledImages], image: tuple[int, int, int], labels: int, settings: DataSettings
+    name: str, parts: Mapping[str, LabeledImages], image: Shape, labels: int, settings: DataSettings
 ) -> ArraySource:
     """Source of labeled images in memory, with the last `data.validation_images` of train for validation.
 
@@ -95,142 +195,11 @@ def labeled_image_source(
                 f"data.path: {name} holds a label {targets.max()}, outside 0 .. {labels - 1}; download it again"
             )
     count = len(images) - held_out
-    blocks = {split: PackedBlock(tokens, None, targets) for split, (tokens, targets) in parts.items()}
-    blocks["train"] = PackedBlock(images[:count], None, classes[:count])
-    blocks["validation"] = PackedBlock(images[count:], None, classes[count:]) if held_out else blocks["test"]
-    splits = {split: lambda block=blocks[split]: iter([block]) for split in ("train", "validation", "test")}
-    return ArraySource(name, splits, image[0] * image[1] * image[2], 256, image, labels, domain="image")
-
-
-def cifar10(settings: DataSettings) -> ArraySource:
-    """CIFAR-10 (32 x 32, three colors, ten classes) in its Python or binary version, as a folder or a .tar(.gz).
-
-    Raises: ValueError when files are missing or damaged.
-    """
-    files = matching_files(settings.path, re.compile(r"(data_batch_\d+|test_batch)(\.bin)?"))
-    batches = {
-        "train": sorted(name for name in files if name.startswith("data_batch")),
-        "test": [name for name in files if name.startswith("test_batch")],
-    }
-    if not all(batches.values()):
-        expected = "data_batch_1 .. 5 and test_batch (python or .bin), or the .tar.gz of them,"
-        raise missing_data("cifar10", expected, settings.path, "https://www.cs.toronto.edu/~kriz/cifar.html")
-    parts = {}
-    for split, names in batches.items():
-        # A folder that holds both versions is read once.
-        names = [name for name in names if name.endswith(".bin")] or names
-        records = [
-            binary_batch(name, files[name]()) if ".bin" in name else python_batch(name, files[name]()) for name in names
-        ]
-        parts[split] = tuple(np.concatenate(arrays) for arrays in zip(*records, strict=True))
-    return labeled_image_source("cifar10", parts, (32, 32, 3), 10, settings)
-
-
-def matching_files(path: str, pattern: re.Pattern[str]) -> dict[str, Read]:
-    """Files by name whose name matches, of a folder at any depth or of a tar archive (read whole, not unpacked)."""
-    place = Path(path).expanduser()
-    if not path or not place.exists():
-        return {}
-    if place.is_dir():
-        files = {file.name: file.read_bytes for file in sorted(place.rglob("*")) if pattern.fullmatch(file.name)}
-        archives = [] if files else sorted(place.glob("*.tar*"))
-        return matching_files(str(archives[0]), pattern) if archives else files
-    with tarfile.open(place) as archive:
-        contents = {
-            Path(member.name).name: stream.read()
-            for member in archive
-            if pattern.fullmatch(Path(member.name).name) and member.isfile() and (stream := archive.extractfile(member))
-        }
-    return {name: lambda data=data: data for name, data in contents.items()}
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Unpickler of NumPy arrays, lists and dictionaries that refuses everything that could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if PICKLE_MODULES.fullmatch(module) and name in PICKLE_GLOBALS:
-            return PICKLE_GLOBALS[name]
-        if (module, name) == ("_codecs", "encode"):  # bytes in older pickle protocols
-            return lambda text, encoding="utf-8": text.encode(encoding)
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which no image set needs")
-
-
-def python_batch(name: str, data: bytes, pixels: int = 3072) -> LabeledImages:
-    """Images and labels of a pickled dictionary with "data" and "labels".
-
-    Raises: ValueError when it is damaged, or names anything but arrays.
-    """
-    try:
-        fields = ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
-        fields = {key.decode() if isinstance(key, bytes) else key: value for key, value in fields.items()}
-        images, labels = np.asarray(fields["data"]), np.asarray(fields["labels"])
-    except Exception as error:  # a damaged pickle raises almost anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"data.path: {name} is damaged or not an image batch ({reason}); download it again") from None
-    return validate_images(name, images, labels, pixels)
-
-
-def binary_batch(name: str, data: bytes, pixels: int = 3072) -> LabeledImages:
-    """Images and labels of CIFAR-10's binary version, whose records are a label byte and the pixels.
-
-    Raises: ValueError when the size is not a multiple of a record's.
-    """
-    if not data or len(data) % (pixels + 1):
-        raise ValueError(f"data.path: {name} has {len(data)} bytes, not a multiple of {pixels + 1}; download it again")
-    records = np.frombuffer(data, np.uint8).reshape(-1, pixels + 1)
-    return validate_images(name, records[:, 1:], records[:, 0], pixels)
-
-
-def validate_images(name: str, images: np.ndarray, labels: np.ndarray, pixels: int) -> LabeledImages:
-    """Returns the images and their labels as int32.
-
-    Raises: ValueError when shapes or dtypes are not those of images with one label each.
-    """
-    if images.dtype != np.uint8 or images.shape[1:] != (pixels,) or labels.shape != (len(images),):
-        raise ValueError(
-            f"data.path: {name} holds {images.dtype} {images.shape} and labels {labels.shape}, not uint8 [N, {pixels}] "
-            "and [N]; download it again"
-        )
-    return images, labels.astype(np.int32)
-
-
-def imagenet32(settings: DataSettings) -> ArraySource:
-    """Downsampled ImageNet at 32 x 32 (Chrabaszcz et al., arXiv 1707.08819), from pickles or .npz at any depth.
-
-    Its 50,000 validation images are both the validation and the test split.
-    Raises: ValueError when files are missing or damaged.
-    """
-    place = Path(settings.path).expanduser()
-    pattern = re.compile(r"(train_data_batch_(\d+)|val_data)(\.npz)?")
-    files = [file for file in place.rglob("*") if pattern.fullmatch(file.name)] if settings.path else []
-    # By number, so that batch 10 follows batch 9; a folder that holds both versions is read once.
-    by_stem = {file.name.removesuffix(".npz"): file for file in sorted(files)}
-    train = [by_stem[stem] for stem in sorted(by_stem, key=lambda stem: (len(stem), stem)) if stem != "val_data"]
-    if not train or "val_data" not in by_stem:
-        expected = "train_data_batch_1 .. 10 and val_data (pickles or .npz)"
-        raise missing_data("imagenet32", expected, settings.path, "https://image-net.org/download-images.php")
-    held_out = [by_stem["val_data"]]
-    splits = {"train": lambda: image_blocks(train), "validation": lambda: image_blocks(held_out)}
-    content = readers.content_hash([(file.name, file) for file in (*train, *held_out)])
-    return ArraySource("imagenet32", splits, 3072, 256, (32, 32, 3), content_hash=content, domain="image")
-
-
-def image_blocks(files: list[Path]) -> Iterator[PackedBlock]:
-    """Yields one block of images per file.
-
-    Raises: ValueError naming a damaged file.
-    """
-    for file in files:
-        if file.suffix != ".npz":
-            yield PackedBlock(python_batch(file.name, file.read_bytes())[0], None)
-            continue
-        try:
-            with file.open("rb") as archive, np.load(archive, allow_pickle=False) as fields:
-                images, labels = fields["data"], fields["labels"]
-        except Exception as error:  # a damaged archive raises almost anything
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"data.path: {file} is damaged ({reason}); download it again") from None
-        yield PackedBlock(validate_images(file.name, images, labels, 3072)[0], None)
+    blocks = {split: {"tokens": tokens, "label": targets} for split, (tokens, targets) in parts.items()}
+    blocks["train"] = {"tokens": images[:count], "label": classes[:count]}
+    blocks["validation"] = {"tokens": images[count:], "label": classes[count:]} if held_out else blocks["test"]
+    reads = {split: lambda block=blocks[split]: iter([block]) for split in splits.NAMES}
+    return ArraySource(name, reads, image[0] * image[1] * image[2], 256, image, labels, domain="image")
 
 
 def pack_pixel_pairs(tokens: Integer[np.ndarray, "N L"]) -> Int16[np.ndarray, "N M"]:
@@ -254,7 +223,7 @@ def as_pixel_pairs(source: ArraySource) -> ArraySource:
     """The same source with two tokens per pixel instead of three."""
 
     def pack(start):
-        return lambda: (block._replace(tokens=pack_pixel_pairs(block.tokens)) for block in start())
+        return lambda: (block | {"tokens": pack_pixel_pairs(block["tokens"])} for block in start())
 
     assert source.image is not None
     height, width, _ = source.image

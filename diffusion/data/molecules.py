@@ -1,19 +1,17 @@
 """Molecules as SMILES strings, from QM9."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from diffusion.data import readers, splits, symbol_tokenizers
-from diffusion.data.packing import PackedBlock
+from diffusion.data import readers, splits, symbol_tokenizers, tables
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import ArraySource, missing_data
 
 FILES = ("QM9_smiles.txt", "qm9_smiles.txt", "qm9.txt")
-COLUMNS = ("canonical_smiles", "smiles", "SMILES")
-TABLES = (".parquet", ".arrow", ".csv", ".jsonl")
+FIELDS = ("canonical_smiles", "smiles", "SMILES")
 WHERE = "https://huggingface.co/datasets/yairschiff/qm9, or prepare TFDS qm9 with file_format=array_record"
 
 
@@ -41,7 +39,7 @@ def molecule_source(name: str, molecules: list[str], settings: DataSettings) -> 
     symbols = symbol_tokenizers.smiles_vocabulary(parts["train"])
     invalid = next((symbol for symbol in symbols if not symbol_tokenizers.is_smiles_token(symbol)), None)
     if invalid is not None:
-        line = next(molecule for molecule in parts["train"] if invalid in molecule)
+        line = next(molecule for molecule in parts["train"] if invalid in symbol_tokenizers.pieces(molecule))
         raise ValueError(f"data.path: {settings.path!r} holds {line[:80]!r}, which is not SMILES ({invalid[:20]!r})")
     tokenizer = symbol_tokenizers.smiles(symbols)
     assert tokenizer.bos_id is not None and tokenizer.eos_id is not None and tokenizer.filler_id is not None
@@ -58,7 +56,7 @@ def molecule_source(name: str, molecules: list[str], settings: DataSettings) -> 
         for row, ids in zip(tokens, selected, strict=True):
             row[1 : len(ids) + 1] = ids
             row[len(ids) + 1] = tokenizer.eos_id
-        examples[split] = PackedBlock(tokens, None)
+        examples[split] = {"tokens": tokens}
     if long:
         warnings.warn(
             f"data.length: {long} of {len(molecules)} molecules have more than {settings.length - 2} tokens and are "
@@ -87,50 +85,27 @@ def read_molecules(path: str) -> list[str]:
     Raises: ValueError when there are none.
     """
     place = Path(path).expanduser()
-    if not path or not place.exists():
-        raise missing_data("qm9", f"{FILES[0]} or a table with a column {' or '.join(COLUMNS[:2])}", path, WHERE)
-    prepared = sorted(place.rglob("dataset_info.json")) if place.is_dir() else []
-    if prepared:
-        return strip_strings(tfds_molecules(prepared[-1].parent), place)
-    files = [place]
-    if place.is_dir():
+    files = [place] if path and place.is_file() else []
+    infos = []
+    if path and place.is_dir():
+        infos = sorted(place.rglob("dataset_info.json"))
+        found = sorted(file for file in place.rglob("*") if readers.kind(file) in tables.FORMATS and file.is_file())
         listing = readers.find(place, FILES)
-        tables = sorted(file for file in place.rglob("*") if file.is_file() and readers.kind(file) in TABLES)
-        files = [listing] if listing else tables
-    if not files:
-        raise missing_data("qm9", f"{FILES[0]} or a table with a column {' or '.join(COLUMNS[:2])}", path, WHERE)
-    molecules: list[str] = []
-    for file in files:
-        if readers.kind(file) in TABLES:
-            molecules += strip_strings(readers.column(file, COLUMNS), file)
-        else:
-            molecules += strip_strings(readers.read_text(file).splitlines(), file)
+        files = [listing] if listing else found
+    if infos:
+        texts = [text for read in tables.prepared(infos[-1].parent, "qm9", "SMILES").values() for text in read()]
+    elif files:
+        texts = [text for file in files for text in file_molecules(file)]
+    else:
+        raise missing_data("qm9", f"{FILES[0]} or a table with a column {' or '.join(FIELDS[:2])}", path, WHERE)
+    molecules = [text.strip() for text in texts if text.strip()]
     if not molecules:
         raise ValueError(f"data.path: {path!r} holds no molecule; to get them: {WHERE}")
     return molecules
 
 
-def strip_strings(values: Iterable[object], file: Path) -> list[str]:
-    """Strings without surrounding whitespace; omits empty strings.
-
-    Raises: ValueError for a value that is not a string.
-    """
-    strings = []
-    for value in values:
-        if not isinstance(value, str):
-            raise ValueError(f"data.path: {file} holds {value!r} where a SMILES string is expected")
-        if value := value.strip():
-            strings.append(value)
-    return strings
-
-
-def tfds_molecules(folder: Path) -> list[str]:
-    """Feature "SMILES" of every split of TFDS's prepared `qm9` (ArrayRecord).
-
-    Raises: ValueError when the preparation lacks this feature.
-    """
-    builder = readers.tfds_builder(folder, "qm9")
-    if "SMILES" not in builder.info.features:
-        raise ValueError(f"data.path: {folder} has no feature SMILES; prepare TFDS's qm9")
-    rows = (row["SMILES"] for split in builder.info.splits for row in builder.as_data_source(split))
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in rows]
+def file_molecules(file: Path) -> Iterator[str]:
+    """SMILES strings of a table or of the lines of a text file."""
+    if readers.kind(file) in tables.FORMATS:
+        return (readers.text_of(row, FIELDS, place) for place, row in tables.rows(file))
+    return readers.lines(file)

@@ -2,29 +2,17 @@
 
 import dataclasses
 import itertools
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
 
 import numpy as np
-from jaxtyping import Float, Int, Integer, UInt8
 
 from diffusion.data.tokenizers import EncodedText, Tokenizer
 
 DOCUMENTS_AT_ONCE = 256
 CHARACTERS_AT_ONCE = 4_000_000
 
-Indices = Sequence[int] | Integer[np.ndarray, " B"]
-
-
-class PackedBlock(NamedTuple):
-    """A block of examples; `weights` is None when every position counts, other fields where the source lacks them."""
-
-    tokens: Integer[np.ndarray, "N L"]
-    weights: UInt8[np.ndarray, "N L"] | None
-    labels: Int[np.ndarray, " N"] | None = None
-    prompts: Int[np.ndarray, "N W"] | None = None  # words that describe each example
-    scores: Float[np.ndarray, " N"] | None = None  # reward of each example given its prompt
+Block = dict[str, np.ndarray]
+"""Columns of a block of examples: "tokens", and by the kind of data "weights", "label", "prompt", "score", "source"."""
 
 
 @dataclasses.dataclass
@@ -33,7 +21,7 @@ class Statistics:
 
     `tokens` counts positions of weight 1, BOS and EOS included; `characters` and `bytes` (UTF-8) count the text that
     these tokens cover. Hence bits per byte = nats per token * tokens / bytes / ln 2 is exact for a mean over the whole
-    split.
+    split. The text of pairs is not counted.
     """
 
     examples: int = 0
@@ -42,14 +30,15 @@ class Statistics:
     bytes: int = 0
     documents: int = 0
     dropped_tokens: int = 0  # after the last whole example (wrapped) or beyond the length (padded)
+    source_tokens: int = 0  # of pairs, whose `tokens` are those of the targets
+    left_out: int = 0  # training pairs that exceed a length
+    cut: int = 0  # validation and test pairs that exceed a length
+    empty: int = 0  # pairs without a source or a target, which are omitted
 
-    def bits_per_character(self, nats_per_token: float) -> float | None:
-        """Bits per character of a mean over the whole split in nats per token; None without characters."""
-        return nats_per_token * self.tokens / self.characters / math.log(2) if self.characters else None
 
-    def bits_per_byte(self, nats_per_token: float) -> float | None:
-        """Bits per UTF-8 byte of a mean over the whole split in nats per token; None without bytes."""
-        return nats_per_token * self.tokens / self.bytes / math.log(2) if self.bytes else None
+def token_dtype(largest_id: int) -> type[np.integer]:
+    """Smallest type of stored tokens."""
+    return np.uint8 if largest_id < 2**8 else np.uint16 if largest_id < 2**16 else np.int32
 
 
 def encode_documents(documents: Iterable[str], tokenizer: Tokenizer, statistics: Statistics) -> Iterator[EncodedText]:
@@ -78,7 +67,7 @@ def wrapped(
     bos_eos: bool,
     separated: bool,
     statistics: Statistics,
-) -> Iterator[PackedBlock]:
+) -> Iterator[Block]:
     """Concatenates documents (each followed by EOS when `separated`), cuts the stream, and drops the remainder.
 
     With `bos_eos` each example is BOS + `length - 2` tokens + EOS, as in the MDLM code, which drops the remainder of
@@ -95,6 +84,7 @@ def wrapped(
     edges = None if eos is None or bos is None or not bos_eos else (bos, eos)
     cut = length if edges is None else length - 2
     separator = eos if separated else None
+    dtype = token_dtype(tokenizer.mask_id)
     carry = np.zeros((3, 0), np.int32)  # ids, characters, bytes
     for group in _groups(encoded):
         columns = [carry]
@@ -112,19 +102,19 @@ def wrapped(
                 ids = np.concatenate([begin, ids, end], axis=1)
             _count(statistics, ids.size, stream[:, :complete])
             statistics.examples += len(ids)
-            yield PackedBlock(ids, None)
+            yield {"tokens": ids.astype(dtype)}
     statistics.dropped_tokens += carry.shape[1]
 
 
 def padded(
     encoded: Iterable[EncodedText], tokenizer: Tokenizer, length: int, statistics: Statistics
-) -> Iterator[PackedBlock]:
+) -> Iterator[Block]:
     """BOS + document + EOS, one document per example, cut to `length` or filled with padding of weight 0.
 
     A tokenizer without BOS and EOS yields the document alone. Empty documents are omitted.
     """
     for group in _groups(encoded):
-        tokens = np.full((len(group), length), tokenizer.pad_id, np.int32)
+        tokens = np.full((len(group), length), tokenizer.pad_id, token_dtype(tokenizer.pad_id))
         weights = np.zeros((len(group), length), np.uint8)
         row = 0
         for document in group:
@@ -142,7 +132,7 @@ def padded(
             row += 1
         statistics.examples += row
         if row:
-            yield PackedBlock(tokens[:row], weights[:row])
+            yield {"tokens": tokens[:row], "weights": weights[:row]}
 
 
 def _groups(encoded: Iterable[EncodedText]) -> Iterator[list[EncodedText]]:

@@ -2,11 +2,13 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 
+from diffusion.data.settings import DataSettings
 from diffusion.data.splits import NAMES, split_of
+from diffusion.data.tokenizers import digest
+from diffusion.data.types import Pair, Source
 
 SOURCE_WORDS, TARGET_WORDS, DIALECTS = 24, 50, 4
 SHARED = 7  # source words, 30 %, that all dialects translate alike
@@ -20,14 +22,6 @@ TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
 SCALES = ("", "thousand", "million", "billion")
 NUMBERS = 30_000
 DIGITS = (3, 12)
-
-
-class Pair(NamedTuple):
-    """A source, its target, and all references of the source where there are several."""
-
-    source: str
-    target: str
-    references: tuple[str, ...] = ()
 
 
 @functools.cache
@@ -66,16 +60,26 @@ def translations(source: list[int], reversed_clauses: bool, seed: int = 0) -> tu
     return tuple(sentences)
 
 
-def dialects(reversed_clauses: bool = False, seed: int = 0) -> dict[str, Callable[[], Iterator[Pair]]]:
+def generated(read: Callable[[str], Iterator[Pair]], settings: DataSettings) -> Source:
+    """Source of generated pairs, from a function of the split."""
+    content = digest(settings.source, str(settings.reverse), str(settings.seed), "1")
+    return Source(settings.source, {split: functools.partial(read, split) for split in NAMES}, content, in_memory=True)
+
+
+def dialects(settings: DataSettings) -> Source:
     """Sentences of 4 to 8 words of a vocabulary of 24 (Zipf, exponent 0.7), each in one of four dialects.
 
     The source does not determine the dialect, so the words of a target must agree with one another. The references of a
     sentence are its translations into all four. Sentences are split by the md5 of the source, and occur once in
-    validation and test.
+    validation and test. In `dialects_reversed`, the harder one, odd dialects reverse each clause of two words.
+    Raises: ValueError in reverse, since several sources share a target.
     """
+    if settings.reverse:
+        raise ValueError("data.reverse: dialects are translated one way; pass --config.data.reverse=False")
+    reversed_clauses = settings.source == "dialects_reversed"
 
     def read(split: str) -> Iterator[Pair]:
-        rng = np.random.default_rng((seed, 2))
+        rng = np.random.default_rng((settings.seed, 2))
         frequencies = 1 / np.arange(1, SOURCE_WORDS + 1) ** ZIPF
         lengths = rng.integers(SHORTEST, LONGEST + 1, SENTENCES)
         words = rng.choice(SOURCE_WORDS, (SENTENCES, LONGEST), p=frequencies / frequencies.sum())
@@ -86,10 +90,10 @@ def dialects(reversed_clauses: bool = False, seed: int = 0) -> dict[str, Callabl
             if split_of(source) != split or (split != "train" and source in seen):
                 continue
             seen.add(source)
-            references = translations(row[:length], reversed_clauses, seed)
+            references = translations(row[:length], reversed_clauses, settings.seed)
             yield Pair(source, references[dialect], references)
 
-    return {split: functools.partial(read, split) for split in NAMES}
+    return generated(read, settings)
 
 
 def spell_number(number: int) -> str:
@@ -114,16 +118,20 @@ def spell_number(number: int) -> str:
     return " ".join(parts[::-1]) or ONES[0]
 
 
-def number_words(seed: int = 0) -> dict[str, Callable[[], Iterator[Pair]]]:
-    """Numbers of 3 to 12 digits, uniform over the number of digits: "three hundred and five" is "3 0 5"."""
+def number_words(settings: DataSettings) -> Source:
+    """Numbers of 3 to 12 digits, uniform over the number of digits: "three hundred and five" is "3 0 5".
+
+    `data.reverse` is from digits to words.
+    """
 
     def read(split: str) -> Iterator[Pair]:
-        rng = np.random.default_rng((seed, 3))
+        rng = np.random.default_rng((settings.seed, 3))
         seen = set()
-        for digits in rng.integers(DIGITS[0], DIGITS[1] + 1, NUMBERS).tolist():
-            number = int(rng.integers(10 ** (digits - 1), 10**digits))
+        for length in rng.integers(DIGITS[0], DIGITS[1] + 1, NUMBERS).tolist():
+            number = int(rng.integers(10 ** (length - 1), 10**length))
             if split_of(str(number)) == split and (split == "train" or number not in seen):
                 seen.add(number)
-                yield Pair(spell_number(number), " ".join(str(number)))
+                words, digits = spell_number(number), " ".join(str(number))
+                yield Pair(digits, words) if settings.reverse else Pair(words, digits)
 
-    return {split: functools.partial(read, split) for split in NAMES}
+    return generated(read, settings)

@@ -1,208 +1,18 @@
-"""Loading of pairs: examples of a source text and a target text, with one tokenizer for both sides."""
+"""Encoding of pairs: a source text and a target text per example, with one tokenizer for both."""
 
-import dataclasses
-import functools
 import itertools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32, Integer
+from jaxtyping import Int, Integer, UInt8
 
-from diffusion.data import readers, subword
-from diffusion.data.packing import Indices
-from diffusion.data.pair_sources import PairSource, open_pairs
-from diffusion.data.pair_tasks import Pair
-from diffusion.data.settings import cache_folder
-from diffusion.data.tokenizers import EncodedText, Tokenizer, bytes_tokenizer, digest
+from diffusion.data.packing import Block, Statistics, token_dtype
+from diffusion.data.settings import DataSettings
+from diffusion.data.tokenizers import Tokenizer
+from diffusion.data.types import Pair
 
-TOKENIZERS = ("words", "bpe", "bytes", "file")
-UNKNOWN = "<unk>"
 AT_ONCE = 1024
-
-
-@dataclasses.dataclass(frozen=True)
-class PairSettings:
-    """Settings of pairs: the source, its direction, and the tokenizer of both sides."""
-
-    source: str = "dialects"  # one of pair_sources.SOURCES
-    path: str = ""  # folder of the source; synthetic ones need none
-    reverse: bool = False  # swap source and target
-    tokenizer: str = "words"  # words | bpe | bytes | file
-    tokenizer_path: str = ""  # file: a tokenizer.json or its folder
-    vocab_size: int = 4096  # tokens of a BPE trained on both sides, EOS included
-    source_length: int = 16  # tokens of a source, EOS included
-    length: int = 16  # tokens of a target, EOS included
-    lower: bool = False  # convert both sides to lower case
-    seed: int = 0  # of the synthetic sources
-    cache_dir: str = ""  # empty: $XDG_CACHE_HOME/diffusion or ~/.cache/diffusion
-
-    @property
-    def cache(self) -> Path:
-        """Folder that holds trained tokenizers."""
-        return cache_folder(self.cache_dir)
-
-
-@dataclasses.dataclass
-class PairStatistics:
-    """Counts of one split. Pairs that exceed a length are omitted from training, and cut in validation and test."""
-
-    examples: int = 0
-    source_tokens: int = 0
-    target_tokens: int = 0
-    left_out: int = 0
-    cut: int = 0
-    empty: int = 0  # pairs with an empty side, which are omitted
-
-
-@dataclasses.dataclass(frozen=True)
-class Ragged:
-    """Rows of different lengths, concatenated."""
-
-    flat: Integer[np.ndarray, " T"]
-    starts: Int[np.ndarray, " R"]  # offsets of the rows, and the total length
-
-    def padded(
-        self, indices: Indices, length: int, pad: int
-    ) -> tuple[Int32[np.ndarray, "B {length}"], Float32[np.ndarray, "B {length}"]]:
-        """Rows at `indices` filled with `pad`, and their weights: 1 at tokens, 0 at padding."""
-        index = np.asarray(indices, np.int64)
-        counts = self.starts[index + 1] - self.starts[index]
-        inside = np.arange(length)[None] < counts[:, None]
-        positions = np.minimum(self.starts[index][:, None] + np.arange(length)[None], max(len(self.flat) - 1, 0))
-        return np.where(inside, self.flat[positions], pad).astype(np.int32), inside.astype(np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class PairSplit:
-    """Random access to the pairs of one split, which is read and encoded on first access."""
-
-    pairs: Callable[[], Iterator[Pair]]
-    tokenizer: Tokenizer
-    settings: PairSettings
-    name: str
-
-    def __len__(self) -> int:
-        return self.statistics.examples
-
-    @property
-    def statistics(self) -> PairStatistics:
-        """Counts of this split; reads it."""
-        return self._read[2]
-
-    @functools.cached_property
-    def _read(self) -> tuple[Ragged, Ragged, PairStatistics, list[Pair]]:
-        with readers.readable(self.settings.path):
-            return self._encode()
-
-    def _encode(self) -> tuple[Ragged, Ragged, PairStatistics, list[Pair]]:
-        training, statistics = self.name == "train", PairStatistics()
-        held_out_pairs: list[Pair] = []
-        limits = (self.settings.source_length, self.settings.length)
-        eos = self.tokenizer.eos_id
-        assert eos is not None
-        dtype = np.uint16 if self.tokenizer.pad_id < 2**16 else np.int32
-        sides: tuple[list, list] = ([], [])
-        counts: tuple[list, list] = ([0], [0])
-        stream = normalize(self.pairs(), self.settings.lower)
-        while batch := list(itertools.islice(stream, AT_ONCE)):
-            sources = self.tokenizer.encode_batch([pair.source for pair in batch])
-            targets = self.tokenizer.encode_batch([pair.target for pair in batch])
-            for pair, *ids in zip(batch, sources, targets, strict=True):
-                if not (len(ids[0]) and len(ids[1])):
-                    statistics.empty += 1
-                    continue
-                if any(len(row) >= limit for row, limit in zip(ids, limits, strict=True)):
-                    if training:
-                        statistics.left_out += 1
-                        continue
-                    statistics.cut += 1
-                for side, (row, limit) in enumerate(zip(ids, limits, strict=True)):
-                    row = np.append(row[: limit - 1], eos).astype(dtype)
-                    sides[side].append(row)
-                    counts[side].append(len(row))
-                if not training:
-                    held_out_pairs.append(pair)
-        statistics.examples = len(sides[0])
-        statistics.source_tokens, statistics.target_tokens = sum(counts[0]), sum(counts[1])
-        self._warn(statistics)
-        ragged = [
-            Ragged(np.concatenate(rows) if rows else np.zeros(0, dtype), np.cumsum(count))
-            for rows, count in zip(sides, counts, strict=True)
-        ]
-        return ragged[0], ragged[1], statistics, held_out_pairs
-
-    def _warn(self, statistics: PairStatistics) -> None:
-        """Warns of pairs that differ from the source or are omitted."""
-        where = f"of the {self.name} split of {self.settings.source}"
-        limits = f"{self.settings.source_length} source or {self.settings.length} target tokens"
-        for count, message in (
-            (statistics.left_out, f"data.length: {statistics.left_out} pairs {where} exceed {limits}: left out"),
-            (statistics.cut, f"data.length: {statistics.cut} pairs {where} exceed {limits}: cut"),
-            (statistics.empty, f"data.path: {statistics.empty} pairs {where} lack a side: left out"),
-        ):
-            if count:
-                warnings.warn(message, stacklevel=3)
-
-    def rows(self, indices: Indices) -> dict[str, Int32[np.ndarray, "B _"] | Float32[np.ndarray, "B _"]]:
-        """Targets "tokens", "weights" [B, L] and sources "source", "source_weights" [B, S]; each text ends in EOS."""
-        sources, targets, _, _ = self._read
-        tokens, weights = targets.padded(indices, self.settings.length, self.tokenizer.pad_id)
-        source, source_weights = sources.padded(indices, self.settings.source_length, self.tokenizer.pad_id)
-        return {"tokens": tokens, "weights": weights, "source": source, "source_weights": source_weights}
-
-    def texts(self, indices: Iterable[int]) -> tuple[list[str], list[tuple[str, ...]]]:
-        """Sources and all references of each, uncut, for validation and test.
-
-        Raises: ValueError for the training split, whose texts are not kept.
-        """
-        if self.name == "train":
-            raise ValueError("data.source: texts of the training split are not kept; use validation or test")
-        pairs = [self._read[3][index] for index in indices]
-        return [pair.source for pair in pairs], [pair.references or (pair.target,) for pair in pairs]
-
-
-@dataclasses.dataclass(frozen=True)
-class PairDataset:
-    """Splits of pairs with the tokenizer of both sides, in the interface of `Dataset` for batches."""
-
-    splits: Mapping[str, PairSplit]
-    tokenizer: Tokenizer
-    source: str
-    length: int
-    source_length: int
-    fingerprint: str  # sha256 over the content of the source, the settings, and the vocabulary
-    padded: bool = True
-    image: None = None
-    labels: int = 0
-    flip: bool = False
-    domain: str = "pairs"
-    start: int | None = None
-
-    @property
-    def model_vocab_size(self) -> int:
-        """Number of rows of the model's embedding: tokens, the mask and the padding.
-
-        The mask is also the start of autoregressive targets and the null source.
-        """
-        return self.tokenizer.vocab_size + 2
-
-    @property
-    def statistics(self) -> Mapping[str, PairStatistics]:
-        """Counts of every split; reads them all."""
-        return {name: split.statistics for name, split in self.splits.items()}
-
-    def split(self, name: str) -> PairSplit:
-        """Split of this name.
-
-        Raises: ValueError naming the available splits.
-        """
-        if name not in self.splits:
-            raise ValueError(
-                f"data.source: {self.source} has no {name!r} split here (it has: {', '.join(self.splits)})"
-            )
-        return self.splits[name]
 
 
 def normalize(pairs: Iterator[Pair], lower: bool) -> Iterator[Pair]:
@@ -215,79 +25,81 @@ def normalize(pairs: Iterator[Pair], lower: bool) -> Iterator[Pair]:
     )
 
 
-def load_pairs(settings: PairSettings, tokenizer: Tokenizer | None = None) -> PairDataset:
-    """Opens the pairs that `settings` describe; tokenizers are trained on both sides of the training split.
+def encoded(pairs: Iterator[Pair], tokenizer: Tokenizer) -> Iterator[list[tuple[Pair, tuple[np.ndarray, np.ndarray]]]]:
+    """Batches of pairs with the tokens of source and target, which may be empty."""
+    while batch := list(itertools.islice(pairs, AT_ONCE)):
+        sources = tokenizer.encode_batch([pair.source for pair in batch])
+        targets = tokenizer.encode_batch([pair.target for pair in batch])
+        yield list(zip(batch, zip(sources, targets, strict=True), strict=True))
 
-    Raises: ValueError in one line that names the field and the remedy.
+
+def blocks(
+    pairs: Iterator[Pair], tokenizer: Tokenizer, settings: DataSettings, training: bool, statistics: Statistics
+) -> Iterator[Block]:
+    """Targets ("tokens") and sources ("source") with EOS, filled with padding of weight 0 to their lengths.
+
+    Pairs without a source or a target are omitted. Pairs that exceed a length are omitted from training and cut in
+    validation and test.
     """
-    for field in ("source_length", "length"):
-        if getattr(settings, field) < 2:
-            raise ValueError(f"data.{field}: {getattr(settings, field)} is too short; pass at least 2")
-    with readers.readable(settings.path):
-        source = open_pairs(settings.source, settings.path, settings.reverse, settings.seed)
-        tokenizer = tokenizer or load_tokenizer(settings, source)
-    fields = (str(settings.source_length), str(settings.length), str(settings.lower))
-    splits = {name: PairSplit(pairs, tokenizer, settings, name) for name, pairs in source.splits.items()}
-    fingerprint = digest(source.name, source.content_hash, tokenizer.fingerprint, *fields)
-    return PairDataset(splits, tokenizer, source.name, settings.length, settings.source_length, fingerprint)
+    limits = (settings.source_length, settings.length)
+    for batch in encoded(normalize(pairs, settings.lower), tokenizer):
+        present = [sides for _, sides in batch if all(map(len, sides))]
+        fitting = [
+            sides for sides in present if all(len(ids) < limit for ids, limit in zip(sides, limits, strict=True))
+        ]
+        statistics.documents += len(batch)
+        statistics.empty += len(batch) - len(present)
+        if training:
+            statistics.left_out += len(present) - len(fitting)
+            present = fitting
+        else:
+            statistics.cut += len(present) - len(fitting)
+        if not present:
+            continue
+        source, source_weights = filled([side for side, _ in present], settings.source_length, tokenizer)
+        tokens, weights = filled([side for _, side in present], settings.length, tokenizer)
+        statistics.examples += len(tokens)
+        statistics.tokens += int(weights.sum())
+        statistics.source_tokens += int(source_weights.sum())
+        yield {"tokens": tokens, "weights": weights, "source": source, "source_weights": source_weights}
 
 
-def load_tokenizer(settings: PairSettings, source: PairSource) -> Tokenizer:
-    """Builds `data.tokenizer`, one for both sides.
-
-    Raises: ValueError for an unknown tokenizer, or one that needs training pairs where there are none.
-    """
-    if settings.tokenizer not in TOKENIZERS:
-        raise ValueError(f"data.tokenizer: unknown {settings.tokenizer!r}; known for pairs: {', '.join(TOKENIZERS)}")
-    if settings.tokenizer == "bytes":
-        return bytes_tokenizer()
-    if settings.tokenizer == "file":
-        return subword.from_file(settings.tokenizer_path)
-    if "train" not in source.splits:
-        raise ValueError(
-            f"data.tokenizer: {settings.tokenizer!r} learns from a training split, which {source.name} lacks here; "
-            "pass bytes or file"
-        )
-    if settings.tokenizer == "bpe" and settings.vocab_size < 257:
-        raise ValueError(f"data.vocab_size: {settings.vocab_size} is too small; bpe needs at least 257")
-
-    def both_sides() -> Iterator[str]:
-        for pair in normalize(source.splits["train"](), settings.lower):
-            yield pair.source
-            yield pair.target
-
-    if settings.tokenizer == "words":
-        return words_tokenizer(sorted({word for text in both_sides() for word in text.split()}))
-    sampled = str(subword.SAMPLE_CHARACTERS)
-    key = digest("joint", source.name, source.content_hash, str(settings.lower), str(settings.vocab_size), sampled)
-    file = settings.cache / "tokenizers" / f"bpe-{source.name}-{key[:16]}" / "tokenizer.json"
-    # A BPE reads a bounded prefix, and large sets are often sorted: a stride takes texts from the whole training split.
-    # An odd stride alternates between the sides.
-    characters = 0 if file.exists() else sum(map(len, both_sides()))
-    stride = characters // subword.SAMPLE_CHARACTERS // 2 * 2 + 1
-    return subword.trained_bpe(itertools.islice(both_sides(), 0, None, stride), settings.vocab_size, file)
+def filled(
+    rows: Sequence[Int[np.ndarray, " _"]], length: int, tokenizer: Tokenizer
+) -> tuple[Integer[np.ndarray, "N {length}"], UInt8[np.ndarray, "N {length}"]]:
+    """Rows cut to `length` - 1 tokens, with EOS and then padding, and their weights: 1 at tokens, 0 at padding."""
+    assert tokenizer.eos_id is not None
+    tokens = np.full((len(rows), length), tokenizer.pad_id, token_dtype(tokenizer.pad_id))
+    for filled_row, row in zip(tokens, rows, strict=True):
+        count = min(len(row), length - 1)
+        filled_row[:count] = row[:count]
+        filled_row[count] = tokenizer.eos_id
+    return tokens, (tokens != tokenizer.pad_id).astype(np.uint8)
 
 
-def words_tokenizer(words: Sequence[str]) -> Tokenizer:
-    """Tokenizer of whitespace-separated words in order, then <unk> for all others, and EOS (also BOS)."""
-    table = {word: index for index, word in enumerate([*words, UNKNOWN])}
-    names = np.array(list(table))
+def held_out_pairs(read: Callable[[], Iterator[Pair]], tokenizer: Tokenizer, settings: DataSettings) -> Iterator[Pair]:
+    """Pairs with a source and a target, which are those of the examples of validation and test."""
+    for batch in encoded(normalize(read(), settings.lower), tokenizer):
+        yield from (pair for pair, sides in batch if all(map(len, sides)))
 
-    def encode_spans(texts: Sequence[str]) -> list[EncodedText]:
-        results = []
-        for text in texts:
-            pieces = text.split()
-            ids = np.array([table.get(piece, len(words)) for piece in pieces], np.int32)
-            characters = np.array([len(piece) for piece in pieces], np.int32)
-            widths = np.array([len(piece.encode()) for piece in pieces], np.int32)
-            results.append(EncodedText(ids, characters, widths))
-        return results
 
-    def decode_text(ids: Integer[np.ndarray, " N"]) -> str:
-        return " ".join(names[np.asarray(ids)])
+def both_sides(pairs: Iterator[Pair], lower: bool) -> Iterator[str]:
+    """Source, target, source, target, ..."""
+    return itertools.chain.from_iterable(pair[:2] for pair in normalize(pairs, lower))
 
-    eos = len(table)
-    return Tokenizer("words", eos + 1, eos, eos, digest("words", *table), encode_spans, decode_text)
+
+def warn(splits: Iterable[tuple[str, Statistics]], settings: DataSettings) -> None:
+    """Warns of pairs that differ from the source or are omitted."""
+    limits = f"{settings.source_length} source or {settings.length} target tokens"
+    for split, counts in splits:
+        where = f"of the {split} split of {settings.source}"
+        for count, message in (
+            (counts.left_out, f"data.length: {counts.left_out} pairs {where} exceed {limits}: left out"),
+            (counts.cut, f"data.length: {counts.cut} pairs {where} exceed {limits}: cut"),
+            (counts.empty, f"data.path: {counts.empty} pairs {where} lack a side: left out"),
+        ):
+            if count:
+                warnings.warn(message, stacklevel=4)
 
 
 def text_of(tokenizer: Tokenizer, ids: Integer[np.ndarray, " L"]) -> str:

@@ -1,10 +1,10 @@
-"""Short programs with their intents: CoNaLa and HumanEval, and the lines of HumanEval as infilling tasks."""
+"""Short programs with their intents: CoNaLa and HumanEval."""
 
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from diffusion.data import readers, splits
 from diffusion.data.settings import DataSettings
@@ -15,15 +15,6 @@ CONALA_FILES = {"train": "conala-train.json", "test": "conala-test.json"}
 CONALA_WHERE = "https://conala-corpus.github.io, CoNaLa v1.1"
 HUMANEVAL_FILE = "HumanEval.jsonl"
 HUMANEVAL_WHERE = "https://github.com/openai/human-eval, data/HumanEval.jsonl.gz"
-
-
-class Task(NamedTuple):
-    """A missing line of a program: `prefix + line + suffix` is the program, and `line` has no line end."""
-
-    task_id: str  # as published, without its first word: HumanEval/0/L3 is line 3, counted from 0 with blank lines
-    prefix: str
-    line: str
-    suffix: str
 
 
 def conala(settings: DataSettings) -> Source:
@@ -59,47 +50,15 @@ def humaneval(settings: DataSettings) -> Source:
     It is for evaluation alone and has neither a train nor a validation split.
     Raises: ValueError when HumanEval.jsonl (plain or compressed) is not under `data.path`, or is damaged.
     """
-    problems = humaneval_problems(settings.path)
-    return _source("humaneval", {"test": [prompt + solution for _, prompt, solution in problems]})
-
-
-def humaneval_infilling(path: str) -> list[Task]:
-    """Single-line tasks of HumanEval-infilling (arXiv 2207.14255): one for each of the 1,033 lines that are not blank.
-
-    The benchmark judges solutions by HumanEval's unit tests, which are not run here: compare lines.
-    Raises: ValueError as `humaneval` does.
-    """
-    tasks = []
-    for task_id, prompt, solution in humaneval_problems(path):
-        start = 0
-        for number, line in enumerate(solution.split("\n")):
-            end = start + len(line)
-            if line.strip():
-                tasks.append(Task(f"{task_id}/L{number}", prompt + solution[:start], line, solution[end:]))
-            start = end + 1
-    return tasks
-
-
-def humaneval_problems(path: str) -> list[tuple[str, str, str]]:
-    """Task id, prompt and canonical solution of each problem.
-
-    Raises: ValueError as `humaneval` does.
-    """
-    file = _find(path, HUMANEVAL_FILE)
+    file = _find(settings.path, HUMANEVAL_FILE)
     if file is None:
-        raise missing_data("humaneval", f"{HUMANEVAL_FILE} (plain, .gz or .xz)", path, HUMANEVAL_WHERE)
-    with _complete(path, HUMANEVAL_WHERE):
-        problems = [
-            (
-                _text(record, ("task_id",), file, number),
-                _text(record, ("prompt",), file, number),
-                _text(record, ("canonical_solution",), file, number),
-            )
-            for number, record in enumerate(readers.records(file), 1)
-        ]
-        if not problems:
+        raise missing_data("humaneval", f"{HUMANEVAL_FILE} (plain, .gz or .xz)", settings.path, HUMANEVAL_WHERE)
+    with _complete(settings.path, HUMANEVAL_WHERE):
+        rows = list(readers.json_rows(file))
+        texts = [_text(row, ("prompt",), place) + _text(row, ("canonical_solution",), place) for place, row in rows]
+        if not texts:
             raise ValueError(f"data.path: {file} holds no problem")
-    return problems
+    return _source("humaneval", {"test": texts})
 
 
 def _find(path: str, name: str) -> Path | None:
@@ -140,16 +99,16 @@ def _conala_documents(file: Path) -> list[tuple[str, str]]:
         raise ValueError(f"data.path: {file} is not a JSON list of records")
     documents = []
     for number, record in enumerate(records, 1):
-        question = record.get("question_id")
+        question, place = record.get("question_id"), f"record {number} of {file}"
         if isinstance(question, bool) or not isinstance(question, int | str):
-            raise ValueError(f"data.path: record {number} of {file} has no question_id")
+            raise ValueError(f"data.path: {place} has no question_id")
         # A comment ends with its line.
-        intent = " ".join(_text(record, ("rewritten_intent", "intent"), file, number).split())
-        documents.append((str(question), f"# {intent}\n{_text(record, ('snippet',), file, number)}\n"))
+        intent = " ".join(_text(record, ("rewritten_intent", "intent"), place).split())
+        documents.append((str(question), f"# {intent}\n{_text(record, ('snippet',), place)}\n"))
     return documents
 
 
-def _text(record: Mapping[str, Any], fields: Sequence[str], file: Path, number: int) -> str:
+def _text(record: Mapping[str, Any], fields: Sequence[str], place: str) -> str:
     """First of the fields whose text is not blank.
 
     Raises: ValueError naming the fields when there is none.
@@ -158,7 +117,7 @@ def _text(record: Mapping[str, Any], fields: Sequence[str], file: Path, number: 
         value = record.get(name)
         if isinstance(value, str) and value.strip():
             return value
-    raise ValueError(f"data.path: record {number} of {file} has no {' or '.join(fields)}")
+    raise ValueError(f"data.path: {place} has no {' or '.join(fields)}")
 
 
 def _source(name: str, parts: Mapping[str, list[str]]) -> Source:

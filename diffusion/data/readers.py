@@ -1,4 +1,4 @@
-"""Readers of plain text, JSON lines, CSV, Parquet and Arrow files, plain or compressed."""
+"""Readers of text, JSON lines and separated values, plain or compressed, and a hash of their content."""
 
 import bz2
 import contextlib
@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import lzma
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -18,6 +19,9 @@ from typing import Any
 COMPRESSED = (".xz", ".gz", ".bz2", ".zip")
 WHOLE_FILE_HASH_LIMIT = 2 * 1024**3
 """Content above this many bytes is hashed by names, sizes and the first and last MiB of each file."""
+
+Row = tuple[str, Mapping[str, Any]]
+"""The place of a row, for messages, and its fields."""
 
 
 @contextlib.contextmanager
@@ -34,19 +38,14 @@ def readable(path: str) -> Iterator[None]:
 
 
 def open_text(path: Path) -> io.TextIOWrapper:
-    """Opens a UTF-8 text file (line ends kept, byte-order mark dropped); .xz, .gz, .bz2 and .zip on the fly."""
-    if path.suffix == ".xz":
-        stream = lzma.open(path)
-    elif path.suffix == ".gz":
-        stream = gzip.open(path)
-    elif path.suffix == ".bz2":
-        stream = bz2.open(path)
-    elif path.suffix == ".zip":
+    """Opens a UTF-8 text file, plain or compressed: only a newline ends a line, and a byte-order mark is dropped."""
+    openers = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
+    if path.suffix == ".zip":
         archive = zipfile.ZipFile(path)
         stream = archive.open(archive.namelist()[0])
     else:
-        stream = open(path, "rb")
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+        stream = openers.get(path.suffix, open)(path, "rb")
+    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="\n")  # pyright: ignore[reportArgumentType]
 
 
 def read_text(path: Path) -> str:
@@ -55,145 +54,106 @@ def read_text(path: Path) -> str:
         return stream.read()
 
 
+def lines(path: Path) -> Iterator[str]:
+    """Yields lines without their line end, a newline or a carriage return and a newline."""
+    with open_text(path) as stream:
+        for line in stream:
+            yield line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
+
+
 def kind(path: Path) -> str:
     """Suffix of the file without that of its compression (".jsonl" for "a.jsonl.xz")."""
-    name = path.name
-    for suffix in COMPRESSED:
-        name = name.removesuffix(suffix)
-    return Path(name).suffix
+    return Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
 
 
 def find(folder: Path, names: Sequence[str]) -> Path | None:
     """First of `names` in the folder, plain or compressed; None when there is none."""
-    for name in names:
-        for suffix in ("", *COMPRESSED):
-            if (folder / (name + suffix)).is_file():
-                return folder / (name + suffix)
-    return None
+    candidates = (folder / (name + suffix) for name in names for suffix in ("", *COMPRESSED))
+    return next((file for file in candidates if file.is_file()), None)
 
 
-def lines(path: Path) -> Iterator[str]:
-    """Yields lines with their line end, normalized to a single newline."""
-    with open_text(path) as stream:
-        for line in stream:
-            yield line.rstrip("\r\n") + "\n" if line.endswith(("\n", "\r")) else line
-
-
-def records(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Yields rows of a .jsonl, .csv (with a header), .parquet or .arrow file.
-
-    Raises: ValueError naming file and line of a row that is not a JSON object.
-    """
-    layout = kind(path)
-    if layout == ".csv":
-        with open_text(path) as stream:
-            yield from csv.DictReader(stream)
-    elif layout in (".parquet", ".arrow"):
-        for batch in _arrow_batches(path):
-            yield from batch.to_pylist()
-    else:
-        for number, line in enumerate(lines(path), 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"data.path: line {number} of {path} is not JSON ({error.msg})") from None
-            if not isinstance(record, dict):
-                raise ValueError(f"data.path: line {number} of {path} is not a JSON object")
-            yield record
-
-
-def _arrow_batches(path: Path) -> Iterator[Any]:
-    import pyarrow
-    import pyarrow.parquet
-
-    if kind(path) == ".parquet":
-        yield from pyarrow.parquet.ParquetFile(path).iter_batches()
-        return
-    with pyarrow.memory_map(str(path)) as stream:
+def json_rows(path: Path) -> Iterator[Row]:
+    """Yields the objects of JSON lines; a library that infers types would turn texts that are dates into dates."""
+    for number, line in enumerate(lines(path), 1):
+        if not line.strip():
+            continue
         try:
-            yield from pyarrow.ipc.open_stream(stream)
-        except pyarrow.ArrowInvalid:  # the file format rather than the stream format
-            stream.seek(0)
-            reader = pyarrow.ipc.open_file(stream)
-            for index in range(reader.num_record_batches):
-                yield reader.get_batch(index)
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"data.path: line {number} of {path} is not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"data.path: line {number} of {path} is not a JSON object")
+        yield f"line {number} of {path}", row
 
 
-def field_of(record: Mapping[str, Any], fields: Sequence[str], path: Path) -> str:
-    """Text of the first of `fields` that the record has; lists of paragraphs are joined by newlines.
+def cells(path: Path, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
+    """Yields the place and the cells of each row of separated values, where quotes must be balanced and doubled.
 
-    Raises: ValueError naming file and fields when the record has none of them.
+    Quotes of a file of tabs may be text; see `is_quoted`.
+    Raises: ValueError naming the line of a row that is damaged, or has not as many cells as the first.
     """
-    for name in fields:
-        value = record.get(name)
-        if isinstance(value, str):
-            return value
-        if isinstance(value, list):
-            return "\n".join(value)
-    raise ValueError(f"data.path: a row of {path} has no text field; expected {' or '.join(fields)}")
+    quoted = delimiter != "\t" or is_quoted(path)
+    table = quoted_cells(path, delimiter) if quoted else enumerate((line.split("\t") for line in lines(path)), 1)
+    width = None
+    for number, row in table:
+        if row in ([], [""]):
+            continue
+        width = width or len(row)
+        if len(row) != width:
+            found = f"{len(row)} fields, where the first line has {width}"
+            raise ValueError(f"data.path: line {number} of {path} is damaged ({found})")
+        yield f"line {number} of {path}", row
 
 
-def column(path: Path, fields: Sequence[str]) -> list[Any]:
-    """Values of the first of `fields` that a table has; other columns of Parquet files are not read.
+def quoted_cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields the number of the line and the cells of each row, with the quotes of CSV."""
+    csv.field_size_limit(sys.maxsize)
+    with open_text(path) as stream:
+        reader = csv.reader(stream, delimiter=delimiter, strict=True)
+        try:
+            for row in reader:
+                yield reader.line_num, row
+        except csv.Error as error:
+            raise ValueError(f"data.path: line {reader.line_num} of {path} is damaged ({error})") from None
 
-    Raises: ValueError naming the file when it has none of them, or is damaged.
+
+def is_quoted(path: Path) -> bool:
+    """Whether tabs separate values that are quoted as in CSV, as opposed to quotes that are text.
+
+    Quotes that are text would be unbalanced somewhere, or span a tab or a different number of values.
     """
-    if kind(path) != ".parquet":
-        rows = list(records(path))
-        name = next((name for name in fields if rows and name in rows[0]), None)
-        if name is None:
-            raise ValueError(f"data.path: {path} has no column {' or '.join(fields)}")
-        return [row.get(name) for row in rows]
-    return [value for (value,) in parquet_rows(path, (fields,))]
-
-
-def parquet_rows(path: Path, columns: Sequence[Sequence[str]]) -> Iterator[tuple[Any, ...]]:
-    """Yields rows of a Parquet file: for each of `columns` the value of the first name that the file has.
-
-    Raises: ValueError naming the file when it has none of them, or is damaged.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
     try:
-        file = pyarrow.parquet.ParquetFile(path)
-        names = [next((name for name in choices if name in file.schema_arrow.names), None) for choices in columns]
-        if None in names:
-            raise ValueError(f"data.path: {path} has no column {' or '.join(columns[names.index(None)])}")
-        for batch in file.iter_batches(batch_size=1024, columns=names):
-            yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"data.path: {path} is damaged or not a Parquet file ({reason}); download it again") from None
+        table = (row for _, row in quoted_cells(path, "\t") if row)
+        width = len(next(table, []))
+        return all(len(row) == width and "\t" not in "".join(row) for row in table)
+    except UnicodeDecodeError:
+        raise
+    except ValueError:
+        return False
 
 
-def tfds_builder(folder: Path, name: str) -> Any:
-    """TFDS builder of the data set `name`, prepared in the folder as ArrayRecord, which needs no TensorFlow.
+def separated_rows(path: Path, delimiter: str = ",") -> Iterator[Row]:
+    """Yields the rows of a file of separated values whose first line names the columns; see `cells`."""
+    table = cells(path, delimiter)
+    _, header = next(table, ("", []))
+    return ((place, dict(zip(header, row, strict=True))) for place, row in table)
 
-    Raises: ValueError when it is in another format.
+
+def text_of(row: Mapping[str, Any], fields: Sequence[str], place: str) -> str:
+    """Text of the first of `fields` that the row has; lists of paragraphs are joined by newlines.
+
+    Raises: ValueError naming the place of a row that has none of them, or holds something other than text.
     """
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(folder)
-    if builder.info.file_format is None or builder.info.file_format.value != "array_record":
-        raise ValueError(f"data.path: {folder} is not ArrayRecord; prepare {name} with file_format=array_record")
-    return builder
-
-
-def count_records(path: Path) -> int:
-    """Number of rows that `records` yields; 1 for plain text."""
-    layout = kind(path)
-    if layout == ".parquet":
-        import pyarrow.parquet
-
-        return pyarrow.parquet.ParquetFile(path).metadata.num_rows
-    if layout == ".arrow":
-        return sum(batch.num_rows for batch in _arrow_batches(path))
-    if layout == ".jsonl":
-        return sum(1 for line in lines(path) if line.strip())
-    return 1
+    value = next((row[name] for name in fields if row.get(name) is not None), None)
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        value = "\n".join(value)
+    if not isinstance(value, str):
+        raise ValueError(f"data.path: {place} has no text field; expected {' or '.join(fields)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"data.path: {place} is not Unicode text ({error.reason})") from None
+    return value
 
 
 def content_hash(paths: Sequence[tuple[str, Path]]) -> str:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from diffusion.data import readers, splits, symbol_tokenizers
-from diffusion.data.packing import PackedBlock
+from diffusion.data import readers, splits, symbol_tokenizers, tables
+from diffusion.data.packing import Block
 
 FASTA = (".fa", ".fna", ".fasta")
 BLOCK = 8192
@@ -38,10 +38,7 @@ def fasta_files(path: str) -> list[Path]:
 
 def stem(file: Path) -> str:
     """Name of the file without the suffixes of format and compression ("A.thaliana" of "A.thaliana.fa.gz")."""
-    name = file.name
-    for suffix in readers.COMPRESSED:
-        name = name.removesuffix(suffix)
-    return Path(name).stem
+    return Path(file.stem).stem if file.suffix in readers.COMPRESSED else file.stem
 
 
 def tokens_of(sequence: str, file: Path) -> UInt8[np.ndarray, " N"]:
@@ -89,17 +86,16 @@ def parquet(
 
     Raises: ValueError naming the file for an unknown species, and for a row without a sequence.
     """
-    columns = (("sequence", "seq"), ("species_label", "species", "label"))
-    for row, (sequence, name_or_label) in enumerate(readers.parquet_rows(file, columns)):
-        species = label_of(name_or_label)
+    for number, (place, row) in enumerate(tables.rows(file)):
+        sequence = readers.text_of(row, ("sequence", "seq"), place)
+        label = next((row[field] for field in ("species_label", "species", "label") if field in row), None)
+        species = label_of(label)
         if species is None:
-            raise ValueError(f"data.path: row {row} of {file} names the unknown species {name_or_label!r}")
-        if not isinstance(sequence, str):
-            raise ValueError(f"data.path: row {row} of {file} has {sequence!r} for a sequence")
-        yield LabeledSequence(tokens_of(sequence, file), species, f"{name}/{row // ROWS_PER_BLOCK}", split)
+            raise ValueError(f"data.path: {place} names the unknown species {label!r}")
+        yield LabeledSequence(tokens_of(sequence, file), species, f"{name}/{number // ROWS_PER_BLOCK}", split)
 
 
-def windows(sequences: Iterator[LabeledSequence], source: str, split: str, length: int) -> Iterator[PackedBlock]:
+def windows(sequences: Iterator[LabeledSequence], source: str, split: str, length: int) -> Iterator[Block]:
     """Yields the windows of one split: `length` nucleotides each, adjacent from the start of each sequence.
 
     The remainder of each sequence is dropped, and so are windows of which more than half is N. Warns of the number of
@@ -124,7 +120,7 @@ def windows(sequences: Iterator[LabeledSequence], source: str, split: str, lengt
         rows = np.flatnonzero(in_split & ~mostly_unknown)
         for part in np.array_split(rows, max(1, rows.size * length // TOKENS_AT_ONCE)):
             if part.size:
-                yield PackedBlock(table[part], None, np.full(len(part), sequence.species, np.int32))
+                yield {"tokens": table[part], "label": np.full(len(part), sequence.species, np.int32)}
     if short:
         warnings.warn(
             f"data.length: {short} sequences of the {split} split of {source} have fewer than {length} nucleotides and "

@@ -14,14 +14,16 @@ READY_MADE = ("values", "smiles", "nucleotides")  # tokenizers of sources whose 
 class DataSettings:
     """Settings of a data set: its source, its tokenizer, and the packing of tokens into examples of one length."""
 
-    source: str = "python_stdlib"  # one of sources.SOURCES
-    path: str = ""  # file or folder of the source; python_stdlib needs none
-    # bytes | characters | bpe | gpt2 | wordpiece | file; of ready-made examples: values | smiles | nucleotides
+    source: str = "python_stdlib"  # one of sources.TEXTS, sources.PAIRS or arrays.SOURCES
+    path: str = ""  # file or folder of the source, or hf://OWNER/NAME[:CONFIGURATION] of the Hugging Face hub
+    # bytes | characters | bpe | gpt2 | wordpiece | file; of pairs: words | bpe | bytes | file; of ready-made examples:
+    # values | smiles | nucleotides
     tokenizer: str = "bpe"
     tokenizer_path: str = ""  # vocabulary file or folder (gpt2, wordpiece, file)
     vocab_size: int = 2048  # tokens of a trained BPE, EOS included; other tokenizers determine their own size
     alphabet: str = ""  # characters: the symbols in id order; empty: those of the training split
-    length: int = 128  # tokens per example
+    length: int = 128  # tokens per example; of pairs: of a target, EOS included
+    source_length: int = 128  # pairs: tokens of a source, EOS included
     packing: str = "wrapped"  # wrapped | padded
     bos_eos: bool = True  # wrapped: every example is BOS + (length - 2) tokens + EOS
     symbols27: bool = False  # enwiki2018: the 27-symbol form (a-z and space)
@@ -30,19 +32,17 @@ class DataSettings:
     validation_documents: int = 100_000  # openwebtext: the last documents are the validation split
     validation_images: int = 5000  # mnist, cifar10: the last training images; 0: validation is the test split
     flip: bool = False  # images: mirror each training example left to right with probability 1/2
+    reverse: bool = False  # pairs: swap source and target
+    lower: bool = False  # pairs: convert both sides to lower case
+    seed: int = 0  # of generated pairs
     cache_dir: str = ""  # empty: $XDG_CACHE_HOME/diffusion or ~/.cache/diffusion
 
     @property
     def cache(self) -> Path:
-        """Folder that holds trained tokenizers and packed examples."""
-        return cache_folder(self.cache_dir)
-
-
-def cache_folder(folder: str) -> Path:
-    """`data.cache_dir`, or by default the folder "diffusion" in the user's cache."""
-    if folder:
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion"
+        """Folder of trained tokenizers and packed examples: `cache_dir`, or "diffusion" in the user's cache."""
+        if self.cache_dir:
+            return Path(self.cache_dir).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion"
 
 
 def read_settings(data: Any) -> DataSettings:
@@ -63,12 +63,12 @@ def read_settings(data: Any) -> DataSettings:
             raise ValueError(f"data.{field.name}: expected {kind.__name__}, got {value!r}")
         values[field.name] = value
     settings = DataSettings(**values)
-    ends = settings.packing == "wrapped" and settings.bos_eos and settings.tokenizer not in READY_MADE
-    shortest = 3 if ends else 1
     _one_of("packing", settings.packing, PACKINGS)
     _one_of("document", settings.document, DOCUMENTS)
-    if settings.length < shortest:
-        raise ValueError(f"data.length: {settings.length} is too short; pass at least {shortest}")
+    ends = settings.packing == "wrapped" and settings.bos_eos and settings.tokenizer not in READY_MADE
+    for field, shortest in (("length", 3 if ends else 1), ("source_length", 2)):
+        if getattr(settings, field) < shortest:
+            raise ValueError(f"data.{field}: {getattr(settings, field)} is too short; pass at least {shortest}")
     if settings.validation_documents < 1:
         raise ValueError(f"data.validation_documents: {settings.validation_documents}; pass at least 1")
     if settings.validation_images < 0:

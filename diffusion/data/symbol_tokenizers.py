@@ -51,6 +51,11 @@ def smiles_vocabulary(molecules: Iterable[str]) -> list[str]:
     return sorted(library.get_vocab())
 
 
+def pieces(molecule: str) -> list[str]:
+    """Text of a SMILES string between, before and after its tokens."""
+    return re.split(SMILES, molecule)
+
+
 def is_smiles_token(piece: str) -> bool:
     """Whether `SMILES` matches the whole piece."""
     return re.fullmatch(SMILES, piece) is not None

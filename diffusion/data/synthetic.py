@@ -1,19 +1,19 @@
-"""Synthetic sources with known distributions: a density, images of blobs, simple molecules and splice sites."""
+"""Generated sources with known distributions: densities, images of blobs, simple molecules and splice sites."""
 
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from diffusion.data import genomes, molecules
-from diffusion.data.packing import PackedBlock
+from diffusion.data.packing import Block, token_dtype
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import ArraySource
 
 POINTS = {"train": 1_000_000, "validation": 20_000, "test": 20_000}
-PICTURES = {"train": 2048, "validation": 256, "test": 256}
+BLOBS = {"train": 2048, "validation": 256, "test": 256}
 BLOB_SIDE = 8
 # Probabilities of A, C, G, T of each synthetic species, and its number of records.
 LETTER_PROBABILITIES = {"rich_in_AT": (0.35, 0.15, 0.15, 0.35), "rich_in_GC": (0.15, 0.35, 0.35, 0.15)}
@@ -21,6 +21,10 @@ LETTER_PROBABILITIES |= {"rich_in_CT": (0.15, 0.35, 0.15, 0.35)}
 RECORDS = 400
 # Letters of an exon and of the shortest intron, as in `splice_sites`.
 EXON, INTRON = 50, 40
+# Weights, means and standard deviations of the reference mixture.
+MIXTURE = ((0.5, 0.3, 0.2), (-2.0, 0.5, 2.0), (0.5, 0.4, 0.6))
+MIXTURE_POINTS = {"train": 20_000, "validation": 2000, "test": 20_000}
+LOWEST, HIGHEST = -6.0, 6.0
 
 
 def density_table(size: int = 512) -> Float[np.ndarray, "X Y"]:
@@ -56,10 +60,10 @@ def density2d(settings: DataSettings) -> ArraySource:
         raise ValueError(f"data.vocab_size: density2d needs a side of at least 2, not {size}")
     cumulative = np.cumsum(density_table(size).reshape(-1))
 
-    def points(seed: int, count: int) -> Iterator[PackedBlock]:
+    def points(seed: int, count: int) -> Iterator[Block]:
         uniform = np.random.default_rng((seed, size)).random(count) * cumulative[-1]
         cells = np.minimum(np.searchsorted(cumulative, uniform, side="right"), size**2 - 1)
-        yield PackedBlock(np.stack(np.divmod(cells, size), axis=1).astype(np.int32 if size > 2**15 else np.int16), None)
+        yield {"tokens": np.stack(np.divmod(cells, size), axis=1).astype(token_dtype(size - 1))}
 
     splits = {
         split: lambda seed=seed, count=count: points(seed, count) for seed, (split, count) in enumerate(POINTS.items())
@@ -76,17 +80,16 @@ def blobs(settings: DataSettings) -> ArraySource:
     if not 2 <= levels <= 256:
         raise ValueError(f"data.vocab_size: blobs has 2 to 256 gray levels, not {levels}")
 
-    def images(seed: int, count: int) -> Iterator[PackedBlock]:
+    def images(seed: int, count: int) -> Iterator[Block]:
         rng = np.random.default_rng((seed, levels))
         labels = rng.integers(0, 4, count)
         low = np.stack([labels // 2, labels % 2], axis=1) * BLOB_SIDE / 2
         centers = low + rng.uniform(0.5, BLOB_SIDE / 2 - 0.5, (count, 2))
         widths = rng.uniform(0.8, 1.6, (count, 1, 1))
-        yield PackedBlock(render_blobs(centers, widths, levels), None, labels.astype(np.int32))
+        yield {"tokens": render_blobs(centers, widths, levels), "label": labels.astype(np.int32)}
 
     splits = {
-        split: lambda seed=seed, count=count: images(seed, count)
-        for seed, (split, count) in enumerate(PICTURES.items())
+        split: lambda seed=seed, count=count: images(seed, count) for seed, (split, count) in enumerate(BLOBS.items())
     }
     image = (BLOB_SIDE, BLOB_SIDE, 1)
     return ArraySource("blobs", splits, BLOB_SIDE**2, levels, image, labels=4, domain="image")
@@ -140,3 +143,26 @@ def simple_introns(settings: DataSettings) -> ArraySource:
         genes = [f"{species} {number}" for number in range(RECORDS)]
         records.append((sites, genes, Path(species)))
     return genomes.splice_site_source("simple_introns", records, tuple(LETTER_PROBABILITIES), settings)
+
+
+def gaussian_mixture(settings: DataSettings) -> ArraySource:
+    """Draws from a mixture of three scalar Gaussians, rounded to one of `data.vocab_size` values in [-6, 6]."""
+    levels = settings.vocab_size
+
+    def points(seed: int, count: int) -> Iterator[Block]:
+        weights, means, deviations = (np.array(column) for column in MIXTURE)
+        rng = np.random.default_rng((seed, levels))
+        component = rng.choice(len(weights), count, p=weights)
+        x = rng.normal(means[component], deviations[component])
+        yield {"tokens": level_of(x, levels)[:, None]}
+
+    splits = {
+        split: lambda seed=seed, count=count: points(seed, count)
+        for seed, (split, count) in enumerate(MIXTURE_POINTS.items())
+    }
+    return ArraySource("gaussian_mixture", splits, 1, levels, domain="mixture")
+
+
+def level_of(x: Float[np.ndarray, " N"], levels: int) -> Int[np.ndarray, " N"]:
+    """Index of the nearest level of each value, clipped to the outermost levels."""
+    return np.clip(np.round((x - LOWEST) / (HIGHEST - LOWEST) * (levels - 1)), 0, levels - 1).astype(np.int32)

@@ -12,6 +12,7 @@ from diffusion.types import Ids
 
 MASK_TEXT = "▢"
 END_TEXT = "<|endoftext|>"
+UNKNOWN_TEXT = "<unk>"
 
 
 class EncodedText(NamedTuple):
@@ -211,3 +212,25 @@ def characters_tokenizer(alphabet: str, end: bool) -> Tokenizer:
         np.array([1] * len(codes) + [0] * end, np.int32),
         np.append(utf8_widths(codes), [0] * end).astype(np.int32),
     )
+
+
+def words_tokenizer(words: Sequence[str]) -> Tokenizer:
+    """Tokenizer of whitespace-separated words in order, then <unk> for all others, and EOS (also BOS)."""
+    table = {word: index for index, word in enumerate([*words, UNKNOWN_TEXT])}
+    names = np.array(list(table))
+
+    def encode_spans(texts: Sequence[str]) -> list[EncodedText]:
+        results = []
+        for text in texts:
+            pieces = text.split()
+            ids = np.array([table.get(piece, len(words)) for piece in pieces], np.int32)
+            characters = np.array([len(piece) for piece in pieces], np.int32)
+            widths = np.array([len(piece.encode()) for piece in pieces], np.int32)
+            results.append(EncodedText(ids, characters, widths))
+        return results
+
+    def decode_text(ids: Integer[np.ndarray, " N"]) -> str:
+        return " ".join(names[np.asarray(ids)])
+
+    eos = len(table)
+    return Tokenizer("words", eos + 1, eos, eos, digest("words", *table), encode_spans, decode_text)

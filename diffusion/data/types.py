@@ -1,21 +1,31 @@
-"""Types of text sources and array sources, and the error for missing data."""
+"""Types of sources, and the error for missing data."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-from diffusion.data.packing import PackedBlock
+from diffusion.data.packing import Block
 from diffusion.data.tokenizers import Tokenizer
+
+
+class Pair(NamedTuple):
+    """A source, its target, and all references of the source where there are several."""
+
+    source: str
+    target: str
+    references: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Documents of each split: `documents[split]()` starts a new pass over them, always in the same order."""
+    """Texts (str) or pairs (Pair) of each split: `documents[split]()` is a new pass over them, in a fixed order."""
 
     name: str
-    documents: Mapping[str, Callable[[], Iterator[str]]]
+    documents: Mapping[str, Callable[[], Iterator[Any]]]
     content_hash: str
     separated: bool = True  # False: one continuous text, without EOS between its pieces
     paper_split: str = "validation"  # the split on which the MDLM code evaluates zero-shot perplexity
+    in_memory: bool = False  # True: small, so that its examples are not written to the cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +33,7 @@ class ArraySource:
     """Examples of each split: `splits[split]()` starts a new pass over blocks of values 0 .. vocab_size-1."""
 
     name: str
-    splits: Mapping[str, Callable[[], Iterator[PackedBlock]]]
+    splits: Mapping[str, Callable[[], Iterator[Block]]]
     length: int
     vocab_size: int
     image: tuple[int, int, int] | None = None  # height, width, colors; rows are channel-major (c, h, w)

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 
 from diffusion.categorical import target_log_probs
 from diffusion.likelihood.any_order import nll_any_order
-from diffusion.likelihood.uniform import BoundUniformSteps, bound_uniform
 from diffusion.objectives.autoregressive import shift_right
 from diffusion.objectives.elbo import masked_nll
 from diffusion.objectives.reveal import draw_levels, final_level, mean_over_hidden, reveal_bound
@@ -147,7 +146,6 @@ ESTIMATORS: dict[str, Estimate] = {
     "bound_continuous": bound_continuous,
     "bound_marginal": bound_marginal,
     "bound_grouped": bound_grouped,
-    "bound_uniform": bound_uniform,
     "joint_ce": joint_ce,
     "nll_autoregressive": nll_autoregressive,
     "nll_any_order": nll_any_order,
@@ -155,19 +153,10 @@ ESTIMATORS: dict[str, Estimate] = {
 }
 # Estimators that call the network on clean prefixes instead of masked states.
 CAUSAL = frozenset({"nll_autoregressive"})
-# By the names of processes, the prefix of the estimators of that process; all others are of masked diffusion.
-PROCESSES = {"uniform": "bound_uniform"}
-
-
-def check_process(name: str, process: str) -> None:
-    """Raise ValueError for an estimator that is not one of the process "masked" or "uniform"."""
-    own = next((known for known, prefix in PROCESSES.items() if name.startswith(prefix)), "masked")
-    if own != process:
-        raise ValueError(f"evaluate.estimator: {name} is of process.name={own}, not {process}")
 
 
 def estimator(name: str) -> Estimate:
-    """Look up an estimator; "bound_steps_32" is `BoundSteps(32)`, "bound_uniform_steps_32" `BoundUniformSteps(32)`.
+    """Look up an estimator of masked diffusion; "bound_steps_32" is `BoundSteps(32)`.
 
     Raises:
       ValueError: for an unknown name; the message lists the known ones.
@@ -176,11 +165,11 @@ def estimator(name: str) -> Estimate:
         return ESTIMATORS[name]
     if match := re.fullmatch(r"bound_steps_([1-9]\d*)", name):
         return BoundSteps(int(match[1]))
-    if match := re.fullmatch(r"bound_uniform_steps_([1-9]\d*)", name):
-        return BoundUniformSteps(int(match[1]))
-    stepped = ["bound_steps_N (N = 1, 2, ...)", "bound_uniform_steps_N"]
-    known = ", ".join([*sorted([*ESTIMATORS, *stepped]), "followed by _passes_K with self-conditioning"])
-    raise ValueError(f"evaluate.estimator: unknown name {name!r}; known: {known}")
+    known = sorted([*ESTIMATORS, "bound_steps_N (N = 1, 2, ...)"])
+    passes = "followed by _passes_K with self-conditioning"
+    raise ValueError(
+        f"evaluate.estimator: unknown name {name!r} for process.name=masked; known: {', '.join([*known, passes])}"
+    )
 
 
 def split_passes(name: str) -> tuple[str, int]:

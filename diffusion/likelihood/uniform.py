@@ -1,5 +1,7 @@
 """Bounds of uniform-state diffusion (UDLM) on -log p(x), in nats per sequence."""
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -79,3 +81,19 @@ class BoundUniformSteps:
         noisy = process.noised(draws.keys, tokens, level)
         nats = step_nats(process, denoise(noisy, jnp.asarray(times, jnp.float32)[index]), noisy, tokens, level, before)
         return self.steps * jnp.sum(nats * weights, axis=1) + process.prior_nats() * jnp.sum(weights, axis=1)
+
+
+def estimator(name: str) -> Callable[..., Float[Array, " B"]]:
+    """Look up an estimator of uniform-state diffusion; "bound_uniform_steps_32" is `BoundUniformSteps(32)`.
+
+    Raises:
+      ValueError: for an unknown name; the message lists the known ones.
+    """
+    if name == "bound_uniform":
+        return bound_uniform
+    if match := re.fullmatch(r"bound_uniform_steps_([1-9]\d*)", name):
+        return BoundUniformSteps(int(match[1]))
+    raise ValueError(
+        f"evaluate.estimator: unknown name {name!r} for process.name=uniform; known: bound_uniform, "
+        "bound_uniform_steps_N (N = 1, 2, ...)"
+    )

@@ -1,20 +1,7 @@
-"""Infilling: hides a span or a line of held-out windows, and scores the tokens that a sampler generates for it."""
-
-from collections.abc import Collection
-from typing import NamedTuple
+"""Infilling: hides a span of held-out windows, and scores the tokens that a sampler generates for it."""
 
 import numpy as np
 from jaxtyping import Bool, Int, Integer
-
-Width = int | Int[np.ndarray, " W"]
-
-
-class Lines(NamedTuple):
-    """One hidden line per window."""
-
-    rows: Int[np.ndarray, " M"]  # indices of the windows that have one
-    starts: Int[np.ndarray, " M"]
-    widths: Int[np.ndarray, " M"]
 
 
 def spans(count: int, length: int, width: int, seed: int) -> Int[np.ndarray, " N"]:
@@ -32,50 +19,10 @@ def spans(count: int, length: int, width: int, seed: int) -> Int[np.ndarray, " N
     return np.array(draws, np.int64)
 
 
-def lines(
-    tokens: Integer[np.ndarray, "N L"],
-    newline: int,
-    width: int,
-    seed: int,
-    blank: Collection[int] = (),
-    special: Collection[int] = (),
-) -> Lines:
-    """One whole line of each window of bytes or characters, uniform over the lines that qualify.
-
-    A line extends from after one newline to the next one, has 1 to `width` tokens, at least one of them not in `blank`,
-    and none in `special` (the ends of documents). Windows without such a line are omitted. The choice is a function of
-    the seed and of the window's index and tokens. A sampler that sees the gap knows the length of the line.
-    Raises: ValueError when no window has such a line.
-    """
-    rows, starts, widths = [], [], []
-    for index, window in enumerate(np.asarray(tokens)):
-        ends = np.flatnonzero(window == newline)
-        visible = _count_before(~np.isin(window, [newline, *blank, *special]))
-        specials = _count_before(np.isin(window, list(special)))
-        first, last = ends[:-1] + 1, ends[1:]
-        fits = (last - first <= width) & (visible[last] > visible[first]) & (specials[last] == specials[first])
-        if fits.any():
-            line = np.random.default_rng([seed, index]).choice(np.flatnonzero(fits))
-            rows.append(index)
-            starts.append(first[line])
-            widths.append(last[line] - first[line])
-    if not rows:
-        raise ValueError(
-            f"sample.infill: none of {len(tokens)} windows holds a whole line of 1 to {width} tokens; pass a larger "
-            "--config.sample.infill, or longer windows"
-        )
-    return Lines(*(np.array(column, np.int64) for column in (rows, starts, widths)))
-
-
-def _count_before(flags: Bool[np.ndarray, " L"]) -> Int[np.ndarray, " L"]:
-    """Number of true flags before each position."""
-    return np.cumsum(flags) - flags
-
-
 def masked(
-    tokens: Integer[np.ndarray, "N L"], starts: Int[np.ndarray, " S"], width: Width, mask_id: int
+    tokens: Integer[np.ndarray, "N L"], starts: Int[np.ndarray, " S"], width: int, mask_id: int
 ) -> Integer[np.ndarray, "N L"]:
-    """Windows with their span replaced by masks; `width` is common or one per window.
+    """Windows with their span of `width` tokens replaced by masks.
 
     Raises: ValueError when a span leaves no context on one side, or the numbers of windows differ.
     """
@@ -85,7 +32,7 @@ def masked(
 
 
 def score(
-    tokens: Integer[np.ndarray, "N L"], truth: Integer[np.ndarray, "M K"], starts: Int[np.ndarray, " S"], width: Width
+    tokens: Integer[np.ndarray, "N L"], truth: Integer[np.ndarray, "M K"], starts: Int[np.ndarray, " S"], width: int
 ) -> dict[str, float]:
     """Agreement of infilled spans with the windows from which they were cut.
 
@@ -106,15 +53,13 @@ def score(
     }
 
 
-def _inside(shape: tuple[int, ...], starts: Int[np.ndarray, " S"], width: Width) -> Bool[np.ndarray, "N L"]:
+def _inside(shape: tuple[int, ...], starts: Int[np.ndarray, " S"], width: int) -> Bool[np.ndarray, "N L"]:
     """Whether each token belongs to the span of its window."""
     count, length = shape
     starts = np.asarray(starts)
-    if starts.shape != (count,) or np.shape(width) not in ((), (count,)):
-        raise ValueError(
-            f"sample.infill: {count} windows need as many starts and widths, got {starts.shape}, {np.shape(width)}"
-        )
-    stops = starts + np.asarray(width)
+    if starts.shape != (count,):
+        raise ValueError(f"sample.infill: {count} windows need as many starts, not {starts.shape}")
+    stops = starts + width
     if np.any((starts < 1) | (stops <= starts) | (stops > length - 1)):
         raise ValueError(
             f"sample.infill: a span of a window of {length} tokens is empty or leaves no token on each side; pass a "

@@ -1,15 +1,18 @@
 """MAUVE, the area under the divergence curve between two sets of texts, from their features (arXiv 2102.01454).
 
 With the published defaults: rows of unit length, principal components up to 90 % of the variance, k-means with n / 10
-clusters (5 restarts, at most 500 iterations), scale 5, and 25 points of the curve. Given the clusters the score equals
-that of the public package; k-means starts from different random centers, which has the effect of a different seed.
+clusters and 5 restarts, scale 5, and 25 points of the curve. Given the clusters the score equals that of the public
+package; k-means is SciPy's and starts from different random centers, which has the effect of a different seed.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from scipy.cluster import vq
 from scipy.special import rel_entr
+
+RESTARTS = 5
 
 
 class Mauve(NamedTuple):
@@ -27,8 +30,6 @@ def mauve(
     *,
     clusters: int | None = None,
     seed: int = 25,
-    restarts: int = 5,
-    iterations: int = 500,
 ) -> Mauve:
     """Scores samples against references. The score depends on both counts: use equal ones, and report them.
 
@@ -45,7 +46,8 @@ def mauve(
     if clusters > len(points):
         raise ValueError(f"mauve: {clusters} clusters need at least as many rows, not {len(points)}")
     components = principal_components(normalize_rows(points), 0.9)
-    labels = kmeans(components, clusters, np.random.default_rng(seed), restarts, iterations)
+    centers, _ = vq.kmeans(components, clusters, iter=RESTARTS, rng=np.random.default_rng(seed))
+    labels, _ = vq.vq(components, centers)
     histogram_p, histogram_q = (
         np.bincount(part, minlength=clusters) / len(part)
         for part in (labels[: len(references)], labels[len(references) :])
@@ -81,31 +83,3 @@ def principal_components(points: Float[np.ndarray, "N D"], explained: float) -> 
         return centered[:, :1]
     count = int(np.searchsorted(np.cumsum(scale**2) / total, explained)) + 1
     return left[:, :count] * scale[:count]
-
-
-def kmeans(
-    points: Float[np.ndarray, "N E"], clusters: int, random: np.random.Generator, restarts: int, iterations: int
-) -> Int[np.ndarray, " N"]:
-    """Labels of Lloyd's algorithm from random points, for the restart with the least squared distance."""
-    best, best_cost = np.zeros(len(points), int), np.inf
-    for _ in range(restarts):
-        centers = points[random.choice(len(points), clusters, replace=False)]
-        labels = np.full(len(points), -1)
-        for _ in range(iterations):
-            distances = (centers**2).sum(axis=1) - 2 * points @ centers.T
-            previous, labels = labels, distances.argmin(axis=1)
-            if np.array_equal(previous, labels):
-                break
-            counts = np.bincount(labels, minlength=clusters)
-            order = np.argsort(labels, kind="stable")
-            occupied = counts > 0
-            starts = (np.cumsum(counts) - counts)[occupied]
-            centers = centers.copy()
-            centers[occupied] = np.add.reduceat(points[order], starts) / counts[occupied, None]
-            # An empty cluster moves to the point with the largest distance from its center.
-            farthest = np.argsort(-(distances.min(axis=1) + (points**2).sum(axis=1)))
-            centers[~occupied] = points[farthest[: np.sum(~occupied)]]
-        cost = distances.min(axis=1).sum()
-        if cost < best_cost:
-            best, best_cost = labels, cost
-    return best

@@ -1,40 +1,61 @@
 """Scaled dot-product attention, softmax(q k^T / sqrt(d)) v, with the fastest exact kernel of each platform."""
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from diffusion.nets.attention_masks import AttentionMask, Causal, Full
 from diffusion.nets.layers import automatic_axes, batch_axes
 
 Heads = Float[Array, "B L N H"]
 KeysOrValues = Float[Array, "B M N H"]  # at the positions of the queries, or at others
+Allowed = Bool[Array, "#B #L M"]  # whether each query reads each key
+Mask = AttentionMask | Allowed
 # A finite score, so that a row with padding only has uniform weights and not NaN.
 NO_MASS = -1e30
+FULL = Full()
 SPLASH_BLOCK = 128  # the blocks of splash attention have sides that are multiples of the 128 lanes of a TPU
 
 
-def plain(query: Heads, key: KeysOrValues, value: KeysOrValues, *, causal: bool) -> Heads:
+def dense(mask: Mask, queries: int, keys: int, positions: Int[Array, " L"] | None = None) -> Allowed | None:
+    """Return the array of a mask for queries at `positions` (default: 0, 1, ...) and keys at 0, 1, ...; None: all."""
+    if isinstance(mask, Full):
+        return None
+    if not isinstance(mask, AttentionMask):
+        return mask
+    places = jnp.arange(queries) if positions is None else positions
+    return jnp.asarray(mask.allowed(places[:, None], jnp.arange(keys)[None]))[None]
+
+
+def plain(query: Heads, key: KeysOrValues, value: KeysOrValues, allowed: Allowed | None = None) -> Heads:
     """Compute attention with two matrix products and a float32 softmax; the fastest form on CPU, and the reference."""
-    length = query.shape[1]
     scores = jnp.einsum("blnh,bmnh->bnlm", query, key, preferred_element_type=jnp.float32)
     scores = scores / math.sqrt(query.shape[-1])
-    if causal:
-        allowed = jnp.tril(jnp.ones((length, length), bool))
-        scores = jnp.where(allowed[None, None], scores, -jnp.inf)
+    if allowed is not None:
+        scores = jnp.where(allowed[:, None], scores, NO_MASS)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     return jnp.einsum("bnlm,bmnh->blnh", weights, value)
 
 
-def _dot_product(implementation: Literal["xla", "cudnn"]) -> Callable[..., Heads]:
-    def attention(query: Heads, key: KeysOrValues, value: KeysOrValues, *, causal: bool) -> Heads:
-        return jax.nn.dot_product_attention(query, key, value, is_causal=causal, implementation=implementation)
-
-    return attention
+def dot_product(
+    query: Heads,
+    key: KeysOrValues,
+    value: KeysOrValues,
+    mask: Mask,
+    positions: Int[Array, " L"] | None,
+    implementation: Literal["xla", "cudnn"],
+) -> Heads:
+    """Compute attention with a kernel of `jax.nn.dot_product_attention`."""
+    if isinstance(mask, Causal) and positions is None:
+        return jax.nn.dot_product_attention(query, key, value, is_causal=True, implementation=implementation)
+    allowed = dense(mask, query.shape[1], key.shape[1], positions)
+    allowed = None if allowed is None else allowed[:, None]
+    return jax.nn.dot_product_attention(query, key, value, mask=allowed, implementation=implementation)
 
 
 def _splash_blocks(length: int):
@@ -53,7 +74,7 @@ def _splash_blocks(length: int):
     )
 
 
-def splash(query: Heads, key: Heads, value: Heads, *, causal: bool, interpret: bool = False) -> Heads:
+def splash(query: Heads, key: Heads, value: Heads, mask: AttentionMask, interpret: bool = False) -> Heads:
     """Compute TPU splash attention, mapped over the mesh axes (data, fsdp) of the batch and "model" of the heads.
 
     Raises:
@@ -65,10 +86,17 @@ def splash(query: Heads, key: Heads, value: Heads, *, causal: bool, interpret: b
     if length % SPLASH_BLOCK:
         raise ValueError(f"net.attention: splash needs a length divisible by {SPLASH_BLOCK}, got {length}; use xla")
 
+    def lowered() -> Any:
+        if isinstance(mask, Full):
+            return splash_attention.FullMask((length, length))
+        if isinstance(mask, Causal):
+            return splash_attention.CausalMask((length, length))
+        places = np.arange(length)
+        return splash_attention.NumpyMask(np.asarray(mask.allowed(places[:, None], places[None])))
+
     def local(query, key, value):
-        mask = splash_attention.CausalMask if causal else splash_attention.FullMask
         kernel = splash_attention.make_splash_mha(
-            splash_attention.MultiHeadMask([mask((length, length))] * query.shape[2]),
+            splash_attention.MultiHeadMask([lowered()] * query.shape[2]),
             block_sizes=_splash_blocks(length),
             head_shards=1,
             q_seq_shards=1,
@@ -88,14 +116,6 @@ def splash(query: Heads, key: Heads, value: Heads, *, causal: bool, interpret: b
     return jax.shard_map(local, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)(query, key, value)
 
 
-BACKENDS: dict[str, Callable[..., Heads]] = {
-    "plain": plain,
-    "xla": _dot_product("xla"),
-    "cudnn": _dot_product("cudnn"),
-    "splash": splash,
-}
-
-
 def choose(platform: str, dtype, length: int) -> str:
     """Return the backend of "auto": splash on TPU, cuDNN on GPU in 16 bits, plain products on other platforms."""
     if platform == "tpu":
@@ -105,57 +125,40 @@ def choose(platform: str, dtype, length: int) -> str:
     return "plain"
 
 
-def attend(query: Heads, key: KeysOrValues, value: KeysOrValues, *, causal: bool, backend: str = "auto") -> Heads:
-    """Compute softmax(q k^T / sqrt(H)) v over positions; if `causal`, each position attends to itself and earlier ones.
-
-    `backend` is one of "plain", "xla", "cudnn", "splash", or "auto" for the platform of this process. Ahead-of-time
-    compilation for another platform names it, as in "auto:tpu".
-
-    Raises:
-      ValueError: if the backend is not known.
-    """
-    name, _, platform = backend.partition(":")
-    if name == "auto":
-        backend = choose(platform or jax.default_backend(), query.dtype, query.shape[1])
-    if backend not in BACKENDS:
-        raise ValueError(f"net.attention: unknown backend '{backend}'; use one of auto, {', '.join(BACKENDS)}")
-    return BACKENDS[backend](query, key, value, causal=causal)
-
-
-def attend_cached(query: Heads, key: KeysOrValues, value: KeysOrValues, position: Int[Array, ""]) -> Heads:
-    """Compute causal attention of tokens at position, position + 1, ... to cached keys and values of M positions."""
-    scores = jnp.einsum("blnh,bmnh->bnlm", query, key, preferred_element_type=jnp.float32)
-    scores = scores / math.sqrt(query.shape[-1])
-    places = jnp.arange(key.shape[1])[None]
-    allowed = places <= (position + jnp.arange(query.shape[1]))[:, None]
-    weights = jax.nn.softmax(jnp.where(allowed[None, None], scores, -jnp.inf), axis=-1)
-    return jnp.einsum("bnlm,bmnh->blnh", weights.astype(value.dtype), value)
-
-
-def attend_masked(
-    query: Float[Array, "B L N H"],
-    key: Float[Array, "B M N H"],
-    value: Float[Array, "B M N H"],
-    allowed: Bool[Array, "#B #L M"],
+def attend(
+    query: Heads,
+    key: KeysOrValues,
+    value: KeysOrValues,
+    mask: Mask = FULL,
+    *,
+    positions: Int[Array, " L"] | None = None,
     backend: str = "auto",
-) -> Float[Array, "B L N H"]:
-    """Compute attention to the keys where `allowed` is true; other keys have a weight of exactly 0.
+) -> Heads:
+    """Compute softmax(q k^T / sqrt(H)) v over the keys that `mask` allows; other keys have a weight of exactly 0.
 
-    `backend` is "plain" (two products and a float32 softmax), "xla", or "auto", which is plain on CPU and xla on other
-    platforms. Ahead-of-time compilation for another platform names it, as in "auto:tpu".
+    The mask is a value (see `attention_masks`) or an array [#B, #L, M], for padding; the weights of a query without a
+    key are uniform. `positions` are the indices of the queries where keys are those of a cache at 0, 1, ...; by default
+    queries are at 0, 1, ... too. `backend` is one of "plain", "xla", "cudnn", "splash", or "auto" for the platform of
+    this process. Ahead-of-time compilation for another platform names it, as in "auto:tpu". An array, or positions, go
+    with plain and xla.
 
     Raises:
-      ValueError: if the backend is not known.
+      ValueError: if the backend is not known, or does not take the mask.
     """
     name, _, platform = backend.partition(":")
-    if name == "auto":
-        name = "plain" if (platform or jax.default_backend()) == "cpu" else "xla"
-    if name == "xla":
-        mask = jnp.broadcast_to(allowed, (query.shape[0], query.shape[1], key.shape[1]))[:, None]
-        return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="xla")
-    if name != "plain":
-        raise ValueError(f"net.attention: unknown backend '{backend}'; with padding use one of auto, plain, xla")
-    scores = jnp.einsum("blnh,bmnh->bnlm", query, key, preferred_element_type=jnp.float32)
-    scores = jnp.where(jnp.broadcast_to(allowed[:, None], scores.shape), scores / math.sqrt(query.shape[-1]), NO_MASS)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("bnlm,bmnh->blnh", weights, value)
+    platform = platform or jax.default_backend()
+    varies = positions is not None or not isinstance(mask, AttentionMask)
+    if name == "auto" and varies:
+        name = "plain" if platform == "cpu" else "xla"
+    elif name == "auto":
+        name = choose(platform, query.dtype, query.shape[1])
+    known = ("plain", "xla") if varies else ("plain", "xla", "cudnn", "splash")
+    if name not in known:
+        with_padding = "with padding " if varies else ""
+        raise ValueError(f"net.attention: unknown backend '{name}'; {with_padding}use one of auto, {', '.join(known)}")
+    if name == "splash":
+        assert isinstance(mask, AttentionMask)
+        return splash(query, key, value, mask)
+    if name == "plain":
+        return plain(query, key, value, dense(mask, query.shape[1], key.shape[1], positions))
+    return dot_product(query, key, value, mask, positions, "cudnn" if name == "cudnn" else "xla")

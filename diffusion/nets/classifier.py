@@ -1,7 +1,5 @@
 """A small convolutional classifier of images; its last hidden layer is the feature space of image metrics."""
 
-import math
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -60,15 +58,3 @@ class Classifier(nn.Module):
         if keys is not None and self.dropout > 0:
             features = dropout(features[:, None], dropout_seeds(keys, 1, 1)[0, :, 0], self.dropout)[:, 0]
         return self.output(features)
-
-
-def flops_per_example(net: Classifier) -> float:
-    """Return the floating-point operations of one forward pass per image; a training step takes three times as many.
-
-    A multiply-add counts as two.
-    """
-    (height, width, before), total = net.shape, 0.0
-    for after in net.channels:
-        total += 18 * height * width * (before * after + after**2)
-        height, width, before = height // 2, width // 2, after
-    return total + 2 * net.hidden * (math.prod((height, width, before)) + net.labels)

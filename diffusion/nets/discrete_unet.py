@@ -83,7 +83,7 @@ class SpatialAttention(nn.Module):
         query, key, value = (
             part.reshape(batch, height * width, -1, self.head_channels) for part in jnp.split(qkv, 3, axis=-1)
         )
-        mixed = attend(query, key, value, causal=False, backend=self.attention).reshape(h.shape)
+        mixed = attend(query, key, value, backend=self.attention).reshape(h.shape)
         mixed = Linear(channels, initializer="zeros", dtype=self.dtype, name="out")(mixed)
         return shard_batch(x + mixed.reshape(x.shape))
 
@@ -145,16 +145,16 @@ class UNet(nn.Module):
     attention: str = "auto"
     merge: str = "concat"
     shared: bool = True
-    memory: str = "none"
+    memory: bool = False
 
     def setup(self):
         self.embedding = SubtokenEmbedding(self.base, self.digits, self.channels, self.merge, self.shared)
-        if self.memory != "none":
-            self.adapter = SelfConditioningAdapter(self.memory, self.channels, self.classes, self.dtype)
+        if self.memory:
+            self.adapter = SelfConditioningAdapter(self.channels, self.dtype)
 
     def token_table(self, codes: Int[Array, "1 N"]) -> Float[Array, "K D"]:
-        """Return the table of self-conditioning: the embeddings of all values, or that of the adapter (see `DiT`)."""
-        return self.adapter.table if self.memory == "table" else self.embedding(codes)[0]
+        """Return the embeddings of all values."""
+        return self.embedding(codes)[0]
 
     def parts(self) -> list[Part]:
         """Return the layout of the network.
@@ -197,7 +197,7 @@ class UNet(nn.Module):
         blocks = sum(part.kind == "block" for part in parts)
         seeds = dropout_seeds(keys, blocks, 1) if keys is not None and self.dropout > 0 else None
         x = self.embedding(state)
-        if self.memory != "none":
+        if self.memory:
             x = self.adapter(x, memory)
         x = jnp.moveaxis(x.reshape(-1, colors, height, width, self.channels), 1, 3)
         x = shard_batch(x.reshape(-1, height, width, colors * self.channels))
@@ -230,21 +230,3 @@ class UNet(nn.Module):
         logits = Conv(colors * self.classes, self.head_size, zero=True, dtype=self.dtype, name="head")(x)
         logits = jnp.moveaxis(logits.reshape(-1, height, width, colors, self.classes), 3, 1)
         return logits.reshape(len(state), colors * height * width, self.classes)
-
-
-def flops_per_example(net: UNet) -> float:
-    """Return the floating-point operations of one forward pass per image; a training step takes three times as many.
-
-    A multiply-add counts as two. The count includes convolutions (without a correction at the borders), projections and
-    the products of attention, but not norms, activations, pooling and the embedding.
-    """
-    height, width, colors = net.shape
-    total, out = 0.0, 0
-    for part in net.parts():
-        if part.kind != "block":
-            continue
-        pixels, out = height * width / 4**part.level, part.outputs
-        weights = 9 * part.inputs * out + 9 * out**2 + (part.inputs * out if part.inputs != out else 0)
-        weights += (4 * out**2 + 2 * pixels * out) if part.attention else 0
-        total += 2 * pixels * weights
-    return total + 2 * height * width * net.head_size**2 * out * colors * net.classes

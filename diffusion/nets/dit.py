@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt32
 
-from diffusion.nets.attention import attend, attend_cached
+from diffusion.nets.attention import FULL, attend
+from diffusion.nets.attention_masks import AttentionMask
 from diffusion.nets.layers import (
     LayerNorm,
     Linear,
@@ -45,7 +46,7 @@ class DiTBlock(nn.Module):
     heads: int
     mlp_ratio: int
     dropout: float
-    causal: bool
+    mask: AttentionMask
     adaln: bool
     dtype: str
     attention: str
@@ -72,11 +73,12 @@ class DiTBlock(nn.Module):
         query, key, value = (part.reshape(batch, length, self.heads, -1) for part in jnp.split(qkv, 3, axis=-1))
         query, key = rotate(query, rotary), rotate(key, rotary)
         if cache is None:
-            mixed = attend(query, key, value, causal=self.causal, backend=self.attention)
+            mixed = attend(query, key, value, self.mask, backend=self.attention)
         else:
             assert position is not None
             cache = update_cache(cache[0], key, position), update_cache(cache[1], value, position)
-            mixed = attend_cached(query, *cache, position)
+            places = position + jnp.arange(length)
+            mixed = attend(query, *cache, self.mask, positions=places, backend="plain")
         h = mixed.reshape(batch, length, self.hidden)
         h = Linear(self.hidden, bias=False, dtype=self.dtype, name="attention_out")(h)
         h = h if seeds is None else dropout(h, seeds[:, 0], self.dropout)
@@ -115,7 +117,7 @@ class Head(nn.Module):
 class DiT(nn.Module):
     """A bidirectional transformer with rotary positions, conditioned on the noise level through adaLN-zero.
 
-    `causal=True, adaln=False` is the autoregressive baseline of MDLM, with the same blocks without modulation.
+    `mask=Causal(), adaln=False` is the autoregressive baseline of MDLM, with the same blocks without modulation.
     Parameters are float32, and those of the blocks are stacked along a leading axis. Matrix products run in `dtype`;
     the residual stream, layer norms and softmax are float32; logits are in `dtype`. `remat` ("none", "dots", "full")
     trades memory for recomputation, and each iteration of the loop over blocks has `unroll` blocks. `embedder` replaces
@@ -132,14 +134,14 @@ class DiT(nn.Module):
     cond_dim: int = 128
     mlp_ratio: int = 4
     dropout: float = 0.1
-    causal: bool = False
+    mask: AttentionMask = FULL
     adaln: bool = True
     dtype: str = "float32"
     remat: str = "none"
     attention: str = "auto"
     unroll: int = 1
     embedder: nn.Module | None = None
-    memory: str = "none"
+    memory: bool = False
     labels: int = 0
     outputs: int = 0
 
@@ -151,8 +153,8 @@ class DiT(nn.Module):
         if self.embedder is None:
             shape = (self.vocab_size, self.hidden)
             self.embedding = self.param("embedding", uniform_fan_in(self.hidden), shape, jnp.float32)
-        if self.memory != "none":
-            self.adapter = SelfConditioningAdapter(self.memory, self.hidden, self.vocab_size, self.dtype)
+        if self.memory:
+            self.adapter = SelfConditioningAdapter(self.hidden, self.dtype)
         if self.adaln:
             self.time_embedder = TimeEmbedder(self.cond_dim)
         if self.labels:
@@ -169,7 +171,7 @@ class DiT(nn.Module):
             heads=self.heads,
             mlp_ratio=self.mlp_ratio,
             dropout=self.dropout,
-            causal=self.causal,
+            mask=self.mask,
             adaln=self.adaln,
             dtype=self.dtype,
             attention=self.attention,
@@ -184,12 +186,7 @@ class DiT(nn.Module):
         return shard_batch(jnp.take(self.embedding, tokens, axis=0))
 
     def token_table(self, codes: Int[Array, "1 N"]) -> Float[Array, "K D"]:
-        """Return the table of self-conditioning: the embeddings of the codes of all tokens, or that of the adapter.
-
-        Rows of other symbols (the mask, padding) may follow those of the tokens.
-        """
-        if self.memory == "table":
-            return self.adapter.table
+        """Return the embeddings of the codes of all tokens; rows of the mask and of padding may follow."""
         # A gather of all rows would copy the table in every evaluation.
         return self.embedding if self.embedder is None else self.embedder(codes)[0]
 
@@ -199,11 +196,12 @@ class DiT(nn.Module):
         sigma: Float[Array, " B"] | None = None,
         keys: Key[Array, " B"] | None = None,
         label: Int[Array, " B"] | None = None,
+        positions: Int[Array, " L"] | None = None,
     ) -> Float[Array, "B L D"]:
-        """Apply all blocks; `keys`, one per example, turn on dropout."""
+        """Apply all blocks; `keys`, one per example, turn on dropout, and `positions` are 0, 1, ... by default."""
         seeds = dropout_seeds(keys, self.blocks) if keys is not None and self.dropout > 0 else None
-        positions = jnp.arange(x.shape[1])
-        rotary = rotary_table(positions, self.hidden // self.heads)
+        places = jnp.arange(x.shape[1]) if positions is None else positions
+        rotary = rotary_table(places, self.hidden // self.heads)
         x, _ = self.stack(x, self._condition(sigma, x.shape[0], label), rotary, None, seeds, None)
         return x
 
@@ -212,9 +210,12 @@ class DiT(nn.Module):
         tokens: Int[Array, "B N"],
         sigma: Float[Array, " B"] | None = None,
         label: Int[Array, " B"] | None = None,
+        *,
+        positions: Int[Array, " L"] | None = None,
+        keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B L D"]:
-        """Return the input of the head, without a self-conditioning input and without dropout."""
-        return self.trunk(self.embed(tokens), sigma, label=label)
+        """Return the input of the head, without a self-conditioning input; see `trunk`."""
+        return self.trunk(self.embed(tokens), sigma, keys, label, positions)
 
     def head(
         self,
@@ -240,7 +241,7 @@ class DiT(nn.Module):
         `keys`, one per example, turn on dropout.
         """
         x = self.embed(tokens)
-        if self.memory != "none":
+        if self.memory:
             x = self.adapter(x, memory)
         return self.head(self.trunk(x, sigma, keys, label), sigma, label)
 
@@ -255,10 +256,10 @@ class DiT(nn.Module):
         """Return logits for S tokens at position, position + 1, ... given the cache, and the cache with these tokens.
 
         Raises:
-          ValueError: if the network is not causal.
+          ValueError: if the network reads ahead, beyond the tokens and the cache.
         """
-        if not self.causal:
-            raise ValueError("net.causal: decoding with a cache needs a causal network; set net.causal=True")
+        if self.mask.reads_ahead:
+            raise ValueError("net.mask: decoding with a cache needs a mask such as Causal() that does not read ahead")
         x = self.embed(tokens)
         condition = self._condition(None, x.shape[0])
         rotary = rotary_table(position + jnp.arange(x.shape[1]), self.hidden // self.heads)
@@ -282,17 +283,3 @@ class DiT(nn.Module):
             return condition
         label = jnp.full((batch,), self.labels) if label is None else label
         return condition + jnp.take(self.label_embedding, label, axis=0)
-
-
-def flops_per_token(
-    *, hidden: int, blocks: int, vocab_size: int, length: int, mlp_ratio: int = 4, causal: bool = False
-) -> float:
-    """Return the floating-point operations of one forward pass per token; a training step takes three times as many.
-
-    A multiply-add counts as two. The count includes the matrices of the blocks, (4 + 2 mlp_ratio) D^2, the products of
-    attention over `length` positions (half of them if causal), and the projection to the vocabulary, but not norms,
-    activations and the adaLN modulation, which is one small product per example.
-    """
-    matrices = 2 * (4 + 2 * mlp_ratio) * hidden**2
-    attention = 4 * length * hidden * (0.5 if causal else 1.0)
-    return blocks * (matrices + attention) + 2 * hidden * vocab_size

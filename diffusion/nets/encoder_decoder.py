@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from diffusion.nets.attention import attend_masked
+from diffusion.nets.attention import attend
 from diffusion.nets.dit import REMAT_POLICIES, update_cache
 from diffusion.nets.encoder_decoder_io import Form, Join, Readout, TokenTime, scaled_rows
 from diffusion.nets.layers import LayerNorm, Linear, dropout, dropout_seeds, shard_batch, stacked
@@ -57,13 +57,14 @@ class EncoderDecoderBlock(nn.Module):
             if cache is not None:
                 assert position is not None
                 key, value = new_cache = update_cache(cache[0], key, position), update_cache(cache[1], value, position)
-            mixed = attend_masked(query, key, value, allowed, self.attention)
+            mixed = attend(query, key, value, allowed, backend=self.attention)
             return linear(self.hidden, "attention_out")(mixed.reshape(h.shape))
 
         def cross_attention(h: Array) -> Array:
             assert states is not None and source is not None
             key, value = (heads(part) for part in jnp.split(linear(2 * self.hidden, "cross_kv")(states), 2, axis=-1))
-            mixed = attend_masked(heads(linear(self.hidden, "cross_q")(h)), key, value, source, self.attention)
+            query = heads(linear(self.hidden, "cross_q")(h))
+            mixed = attend(query, key, value, source, backend=self.attention)
             return linear(self.hidden, "cross_out")(mixed.reshape(h.shape))
 
         def feed_forward(h: Array) -> Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from diffusion.nets.dit import DiT, Head, flops_per_token
+from diffusion.nets.dit import DiT, Head
 from diffusion.types import Params
 
 KINDS = ("full", "block", "head")
@@ -42,7 +42,7 @@ class ErrorPredictor:
     def net(self) -> DiT:
         """The network of the denoiser with one output per position."""
         unroll = min(self.trunk.unroll, self.blocks)
-        return self.trunk.clone(blocks=self.blocks, unroll=unroll, memory="none", outputs=1)
+        return self.trunk.clone(blocks=self.blocks, unroll=unroll, memory=False, outputs=1)
 
     def init(self, key: Key[Array, ""], denoiser: Params) -> Params:
         """Return the parameters of the predictor: copies of those of the denoiser, and a head."""
@@ -65,12 +65,6 @@ class ErrorPredictor:
             params, keys = jax.lax.stop_gradient(self._trunk(denoiser)) | params, None
         logits: Any = self.net.apply({"params": params}, state, label=label, keys=keys)
         return logits[..., 0].astype(jnp.float32)
-
-    def flops(self, length: int) -> float:
-        """Return the floating-point operations per example of `length` tokens, counted as in `dit.flops_per_token`."""
-        hidden, ratio = self.trunk.hidden, self.trunk.mlp_ratio
-        token = flops_per_token(hidden=hidden, blocks=self.blocks, mlp_ratio=ratio, vocab_size=1, length=length)
-        return length * token
 
     def _initial_trunk(self, denoiser: Params) -> Params:
         if self.kind == "head":

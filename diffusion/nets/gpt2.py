@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.nets.attention import attend
+from diffusion.nets.attention_masks import Causal
 from diffusion.nets.layers import LayerNorm, Linear, shard_batch, stacked
 from diffusion.types import Tokens
 
@@ -33,7 +34,7 @@ class GPT2Block(nn.Module):
         h = LayerNorm(bias=True, name="norm1")(x)
         qkv = linear(3 * self.hidden, name="qkv")(h)
         query, key, value = (part.reshape(batch, length, self.heads, -1) for part in jnp.split(qkv, 3, axis=-1))
-        h = attend(query, key, value, causal=True, backend=self.attention)
+        h = attend(query, key, value, Causal(), backend=self.attention)
         h = linear(self.hidden, name="attention_out")(h.reshape(batch, length, self.hidden))
         x = shard_batch(x + h)
         h = LayerNorm(bias=True, name="norm2")(x)

@@ -52,12 +52,3 @@ class Mlp(nn.Module):
             x = x if seeds is None else dropout(x[:, None], seeds[number, :, 0], self.dropout)[:, 0]
         x = Linear(self.positions * self.classes, initializer="zeros", dtype=self.dtype, name="head")(x)
         return x.reshape(len(state), self.positions, self.classes)
-
-
-def flops_per_example(net: Mlp) -> float:
-    """Return the floating-point operations of one forward pass per example; a training step takes three times as many.
-
-    A multiply-add counts as two.
-    """
-    inputs = net.positions * net.digits * net.hidden
-    return 2.0 * net.hidden * (inputs + (net.layers - 1) * net.hidden + net.positions * net.classes)

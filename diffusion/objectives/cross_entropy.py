@@ -20,7 +20,6 @@ class CrossEntropy:
 
     denoiser: Denoiser
     process: MaskedProcess
-    vocabulary: int
 
     def __call__(
         self, params: Params, batch: Batch, draws: Draws, train: bool = True
@@ -29,5 +28,5 @@ class CrossEntropy:
         noisy = self.process.corrupt(draws.keys, tokens, draws.uniform)
         keys = fold(draws.keys, "dropout") if train else None
         logits = self.denoiser(params, noisy, draws.uniform, batch.get("label"), keys=keys)
-        total = jnp.sum(-target_log_probs(logits, tokens, self.vocabulary) * weights)
+        total = jnp.sum(-target_log_probs(logits, tokens, self.process.vocabulary) * weights)
         return total, {"loss": (total, jnp.sum(weights))}

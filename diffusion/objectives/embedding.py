@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.codecs.embedding import EmbeddingCodec
-from diffusion.objectives.noise_scaling import UNSCALED, NoiseScaling
+from diffusion.objectives.noise_scaling import UNSCALED, NoiseScaling, confidence
 from diffusion.objectives.perturbation import STANDARD, NoisyState, Perturbation
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import Draws, bernoulli, fold
@@ -38,9 +38,8 @@ SourceMask = Bool[Array | np.ndarray, "B S"]  # positions that are not padding
 
 # (params, source, source mask, keys for dropout or None) -> the encoded source.
 Encode = Callable[..., EncodedSource]
-# The cross-entropy is that of the estimate (the anchor loss of Difformer), of the clean embedding (Diffusion-LM), both
-# of them, or neither, with which embeddings collapse.
-ROUNDINGS = ("anchor", "round", "both", "none")
+# The cross-entropy is that of the estimate (the anchor loss of Difformer) or of the clean embedding (Diffusion-LM).
+ROUNDINGS = ("anchor", "round")
 # "flip": self-conditioning is on or off by a coin per example (Difformer: per batch). "sum": every example is trained
 # without and with it, and the losses are added (DINOISER). FastDiSS alternates; that this means "flip" is inferred.
 ALTERNATES = ("flip", "sum")
@@ -123,10 +122,10 @@ class EmbeddingDiffusion:
         token_time = network_time = time
         if self.scaling.map != "off":
             first_estimate = estimate(self.process.corrupt(keys, clean, time)[0], time, "first")
-            confidence = self.scaling.confidence(self.codec, constants[0], first_estimate, tokens)
-            token_time = self.scaling.times(fold(keys, "scaling"), self.process.schedule, time, confidence, mask)
+            certain = confidence(self.codec, constants[0], first_estimate, tokens)
+            token_time = self.scaling.times(fold(keys, "scaling"), self.process.schedule, time, certain, mask)
             network_time = token_time if self.scaling.aware else time
-            metrics["confidence"] = jnp.sum(confidence * weights), jnp.sum(weights)
+            metrics["confidence"] = jnp.sum(certain * weights), jnp.sum(weights)
             metrics["moved"] = jnp.sum((token_time - time) * weights), jnp.sum(weights)
 
         # Barriers keep XLA from fusing across them, so that an extension that is off does not change a single bit.
@@ -169,18 +168,12 @@ class EmbeddingDiffusion:
         tokens: Tokens,
         weights: LossMask,
     ) -> tuple[Float[Array, ""], Metrics]:
-        """Compute the sum over tokens of squared error and cross-entropies, and the metrics of each term."""
+        """Compute the sum over tokens of squared error and cross-entropy, and the metrics of each term."""
         count = jnp.sum(weights)
         square = jnp.sum(jnp.mean((predicted - clean) ** 2, axis=-1) * weights)
-        total, metrics = square, {"square": (square, count)}
-        for name, latents in (("anchor", predicted), ("round", clean)):
-            if self.rounding not in (name, "both"):
-                continue
-            logits = self.codec.logits(params, latents)
-            nats = jnp.sum(cross_entropy(logits, tokens, self.codec.vocabulary, self.label_smoothing) * weights)
-            total += nats
-            metrics[name] = nats, count
-        return total, metrics
+        logits = self.codec.logits(params, predicted if self.rounding == "anchor" else clean)
+        nats = jnp.sum(cross_entropy(logits, tokens, self.codec.vocabulary, self.label_smoothing) * weights)
+        return square + nats, {"square": (square, count), self.rounding: (nats, count)}
 
 
 def source_of(batch: Batch, null_id: int | None) -> tuple[Sources, SourceMask]:

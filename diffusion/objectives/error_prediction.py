@@ -1,7 +1,7 @@
 """The objective of G-Star's error predictor, on the errors of a frozen denoiser (arXiv 2510.08369)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -11,8 +11,6 @@ from jaxtyping import Array, Bool, Float
 from diffusion.categorical import select_lowest
 from diffusion.objectives.elbo import sample_times
 from diffusion.objectives.error_labels import (
-    Augment,
-    check_fraction,
     corrupt_tokens,
     fill_masks,
     fill_masks_in_steps,
@@ -123,7 +121,8 @@ class ErrorPrediction:
     ("corruption"). With `scope` "filled" only tokens that the step draws count. With `own_masks` the masks are drawn
     twice: after the first draw the current predictor selects the tokens that are masked again, so that it is trained
     on states to which it leads. Times are stratified over the batch; the published code draws them independently.
-    Padding (weight 0) keeps its symbol and does not count.
+    Padding (weight 0) keeps its symbol and does not count. The corruptions that the published code adds to y beside the
+    draws of the denoiser are not offered.
 
     Raises:
       ValueError: for options that are unknown, out of range or incompatible.
@@ -136,7 +135,6 @@ class ErrorPrediction:
     labels: str = "one_step"
     loss: str = "bce"
     scope: str = "all"
-    augment: Augment = field(default_factory=Augment)
     own_masks: bool = False
     minimum_time: float = 1e-3
     corruption: float = 0.1
@@ -148,7 +146,8 @@ class ErrorPrediction:
         for name, known in (("labels", LABELS), ("loss", tuple(LOSSES)), ("scope", SCOPES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"predictor.{name}: unknown {getattr(self, name)!r}; known: {', '.join(known)}")
-        check_fraction("predictor.corruption", self.corruption)
+        if not 0 <= self.corruption <= 1:
+            raise ValueError(f"predictor.corruption: must lie in [0, 1], not {self.corruption}")
         if not 0 < self.minimum_time < 1:
             raise ValueError(f"objective.minimum_time: must lie between 0 and 1, not {self.minimum_time}")
         if self.steps < 1:
@@ -159,8 +158,6 @@ class ErrorPrediction:
             raise ValueError("predictor.own_masks: with predictor.labels=corruption nothing is masked; set it to False")
         if self.labels == "likelihood" and self.judge is None:
             raise ValueError("predictor.judge: predictor.labels=likelihood needs an autoregressive network; name one")
-        if self.augment.semantic and self.process.subtokens > 1:
-            raise ValueError("predictor.augment.semantic: needs an embedding a token; set it to 0 or codec.digits=1")
 
     def __call__(
         self, params: Params, batch: Batch, draws: Draws, train: bool = True
@@ -199,7 +196,6 @@ class ErrorPrediction:
                 )
                 truth = process.decode(chain)
         state = replace_tokens(state, ~counted, clean)
-        state = self.augment(fold(keys, "augment"), state, counted, process, params["denoiser"])
         drawn_tokens = process.decode(state)
         if self.labels == "likelihood":
             assert self.judge is not None

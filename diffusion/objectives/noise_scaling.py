@@ -1,8 +1,8 @@
 """Model-aware noise scaling (MANS; FastDiSS, arXiv 2604.05551): confident tokens get more noise.
 
 The paper scales the noise per token, and moves tokens of which the model is confident to a later time. Its formulas
-were not available to us: the measures of confidence and the maps are inferred. Two controls measure the effect of the
-confidence itself.
+were not available to us: the maps are inferred. A map interpolated between anchors, and a confidence by the distance of
+embeddings, are readings that are not offered. Two controls measure the effect of the confidence itself.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,10 @@ from diffusion.rng import fold, uniform
 from diffusion.schedules.gaussian import GaussianSchedule
 from diffusion.types import Keys, Params, TokenMask, Tokens
 
-MEASURES = ("likelihood", "distance")
-# "shift": t + strength c (1 - t). "scale": sigma / alpha times 1 + (largest - 1) c. "table": sigma / alpha times a
-# factor interpolated between the `anchors` (c, factor). "random" and "shuffled" are controls: the shift with
-# c ~ U(0, 1), and with the confidence of a random token of the same sentence, which has the same distribution.
-MAPS = ("off", "shift", "scale", "table", "random", "shuffled")
+# "shift": t + strength c (1 - t). "scale": sigma / alpha times 1 + (largest - 1) c. "random" and "shuffled" are
+# controls: the shift with c ~ U(0, 1), and with the confidence of a random token of the same sentence, which has the
+# same distribution.
+MAPS = ("off", "shift", "scale", "random", "shuffled")
 TokenTimes = Float[Array, "B L"]
 BISECTION_STEPS = 30
 
@@ -39,38 +38,19 @@ class NoiseScaling:
     """
 
     map: str = "off"
-    measure: str = "likelihood"
     strength: float = 0.5
     largest: float = 3.0
-    anchors: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.5, 1.5), (1.0, 3.0))
-    temperature: float = 1.0
     aware: bool = True
     off_probability: float = 0.0
 
     def __post_init__(self):
-        for field, value, known in (("map", self.map, MAPS), ("measure", self.measure, MEASURES)):
-            if value not in known:
-                raise ValueError(f"mans.{field}: unknown {value!r}; known: {', '.join(known)}")
+        if self.map not in MAPS:
+            raise ValueError(f"mans.map: unknown {self.map!r}; known: {', '.join(MAPS)}")
         for field, value in (("strength", self.strength), ("off_probability", self.off_probability)):
             if not 0 <= value <= 1:
                 raise ValueError(f"mans.{field}: must lie in [0, 1], not {value}")
-        if self.largest < 1 or min(scale for _, scale in self.anchors) < 1:
-            raise ValueError(f"mans.largest: scales of noise must be at least 1, not {self.largest}, {self.anchors}")
-        if self.temperature <= 0:
-            raise ValueError(f"mans.temperature: must be positive, not {self.temperature}")
-
-    def confidence(
-        self, codec: EmbeddingCodec, params: Params, estimate: Float[Array, "B L d"], tokens: Tokens
-    ) -> Float[Array, "B L"]:
-        """Compute the confidence c in [0, 1] of every token.
-
-        c is p(y_i) under the estimate's logits ("likelihood"), or exp(-||estimate - e(y_i)||^2 / (d temperature m))
-        with m the mean square of the embeddings' coordinates ("distance").
-        """
-        if self.measure == "likelihood":
-            return jnp.exp(target_log_probs(codec.logits(params, estimate), tokens, codec.vocabulary))
-        square = jnp.mean((estimate - codec.encode(params, tokens)) ** 2, axis=-1)
-        return jnp.exp(-square / (self.temperature * codec.mean_square(params)))
+        if self.largest < 1:
+            raise ValueError(f"mans.largest: the scale of noise must be at least 1, not {self.largest}")
 
     def times(
         self,
@@ -89,9 +69,6 @@ class NoiseScaling:
             confidence = shuffle_within(fold(keys, "shuffled"), confidence, mask)
         if self.map == "scale":
             token_time = rescale_time(schedule, time, 1 + (self.largest - 1) * confidence)
-        elif self.map == "table":
-            points, factors = (jnp.asarray(column, jnp.float32) for column in zip(*self.anchors, strict=True))
-            token_time = rescale_time(schedule, time, jnp.interp(confidence, points, factors))
         else:
             token_time = shift_time(time, confidence, self.strength)
         off = uniform_per_example(fold(keys, "homogeneous")) < self.off_probability
@@ -99,6 +76,13 @@ class NoiseScaling:
 
 
 UNSCALED = NoiseScaling()
+
+
+def confidence(
+    codec: EmbeddingCodec, params: Params, estimate: Float[Array, "B L d"], tokens: Tokens
+) -> Float[Array, "B L"]:
+    """Compute the confidence of every token, p(y_i) under the logits of the estimate."""
+    return jnp.exp(target_log_probs(codec.logits(params, estimate), tokens, codec.vocabulary))
 
 
 def shift_time(time: TokenTimes, confidence: Float[Array, "B L"], strength: float) -> TokenTimes:

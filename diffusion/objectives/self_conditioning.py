@@ -1,7 +1,7 @@
 """Self-conditioning of masked diffusion: a network reads its own previous prediction (SCMDM, arXiv 2604.26985).
 
-The self-conditioning input is the soft embedding c E, [B, L, D], of the predicted probabilities c, [B, L, V]: all
-adapters are functions of it. A row of zeros stands for no prediction.
+The self-conditioning input is the soft embedding c E, [B, L, D], of the predicted probabilities c, [B, L, V]. A row of
+zeros stands for no prediction.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,6 @@ from jaxtyping import Array, Bool, Float
 from diffusion.rng import bernoulli, fold
 from diffusion.types import Denoiser, Logits, MaskedProcess, Params, SelfConditioning, Symbols
 
-ROWS = ("masked", "recarry", "raw")
 SelfConditioningInput = Float[Array, "B L D"]
 
 
@@ -23,27 +22,18 @@ SelfConditioningInput = Float[Array, "B L D"]
 class SoftEmbedding:
     """The self-conditioning input at the state `after`, [B, L, D], of a prediction at the state `before`.
 
-    c is the softmax over tokens where `before` is masked, and the token itself elsewhere (SUBS carry-over). The paper
-    does not specify the rows that are passed on. "masked": rows of positions that `after` masks, and zeros elsewhere,
-    so that training and sampling have the same kind of rows. "recarry": in addition the embeddings of unmasked tokens.
-    "raw": c E as it is. A position that is masked again gets zeros, because its c is the token that was remasked.
+    c is the softmax over tokens. Rows are c E at positions that are masked in both states, and zeros elsewhere, so that
+    training and sampling have the same kind of rows. The paper does not specify the rows that are passed on; those that
+    also hold the embeddings of unmasked tokens, or c E as it is, are not offered.
 
     For sub-tokens, a token counts as masked while any of its sub-tokens is, and sub-tokens that are unmasked in `after`
-    filter the softmax ("raw": those of `before`).
-
-    Raises:
-      ValueError: for unknown rows.
+    filter the softmax. A token gets zeros if any of its sub-tokens is masked again.
     """
 
     process: MaskedProcess
     table: Callable[[Params], Float[Array, "K D"]]
     width: int
-    rows: str = "masked"
     dtype: str = "float32"
-
-    def __post_init__(self):
-        if self.rows not in ROWS:
-            raise ValueError(f"memory.rows: unknown {self.rows!r}; known: {', '.join(ROWS)}")
 
     def empty(self, state: Symbols) -> SelfConditioningInput:
         """The input before the first prediction: zeros."""
@@ -53,22 +43,11 @@ class SoftEmbedding:
         process = self.process
         table = self.table(params)[: process.vocabulary]  # the mask and padding may have rows too
         # Sub-tokens that the step has unmasked exclude tokens, as those unmasked before it did.
-        filter_state = before if self.rows == "raw" else after
-        probs = jax.nn.softmax(process.filtered(logits, filter_state), axis=-1)[..., : process.vocabulary]
+        probs = jax.nn.softmax(process.filtered(logits, after), axis=-1)[..., : process.vocabulary]
         soft = jnp.matmul(probs.astype(self.dtype), table.astype(self.dtype), preferred_element_type=jnp.float32)
-
-        def embed(state: Symbols) -> SelfConditioningInput:
-            return jnp.take(table, process.decode(state), axis=0, mode="fill", fill_value=0)
-
         masked, mask_id = self.any_subtoken(after == process.mask_id), process.mask_id
         remasked = self.any_subtoken((after == mask_id) & (before != mask_id))
-        masked_rows = jnp.where((masked & ~remasked)[..., None], soft, 0.0)
-        if self.rows == "masked":
-            return masked_rows
-        if self.rows == "recarry":
-            return jnp.where(masked[..., None], masked_rows, embed(after))
-        raw_rows = jnp.where(self.any_subtoken(before == mask_id)[..., None], soft, embed(before))
-        return jnp.where(remasked[..., None], 0.0, raw_rows)
+        return jnp.where((masked & ~remasked)[..., None], soft, 0.0)
 
     def any_subtoken(self, positions: Bool[Array | np.ndarray, "B N"]) -> Bool[Array, "B L"]:
         """Return whether any position of each token is set."""

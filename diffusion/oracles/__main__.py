@@ -21,22 +21,13 @@ from typing import cast
 
 from absl import flags
 
-from diffusion.codecs.subtokens import SubtokenCodec
-from diffusion.likelihood.estimators import CAUSAL, Estimate, check_process, estimator
-from diffusion.oracles.check import TOLERANCE, Check, Language, check_estimator
+from diffusion.likelihood.estimators import CAUSAL, Estimate
+from diffusion.oracles.check import TOLERANCE, Check, check_estimator
 from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.markov import random_chain
-from diffusion.processes.masking import MaskedDiffusion
-from diffusion.processes.subtokens import PartialMaskedDiffusion
-from diffusion.processes.uniform import UniformDiffusion
-from diffusion.schedules.masking import LogLinear
+from diffusion.oracles.processes import PROCESSES, Language
 from diffusion.types import MaskedProcess, Process
 
-LANGUAGES = {
-    "enumerable": lambda seed: random_language(seed, vocabulary=4, length=3),
-    "digits": lambda seed: random_language(seed, vocabulary=5, length=2),
-    "markov": lambda seed: random_chain(seed, vocabulary=8, length=256),
-}
 # Estimators that equal others for whole tokens.
 SUBTOKEN_ESTIMATORS = ("joint_ce", "bound_marginal", "bound_grouped")
 
@@ -45,7 +36,7 @@ flags.DEFINE_string("estimator", None, "Name of an estimator, or module:function
 flags.DEFINE_enum(
     "process",
     "masked",
-    ["masked", "uniform"],
+    list(PROCESSES),
     "The noise, which decides the exact denoiser: the posterior of masked tokens, or the leave-one-out posterior.",
     flag_values=FLAGS,
 )
@@ -53,7 +44,7 @@ flags.DEFINE_enum(
     "language",
     "enumerable",
     ["enumerable", "markov"],
-    "enumerable: 64 sequences of 3 tokens (25 of 2 with sub-tokens), with Kraft sums; markov: a chain of length 256.",
+    "enumerable: 25 to 81 sequences of 2 to 4 tokens, with Kraft sums; markov: a chain of length 256.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
@@ -72,6 +63,13 @@ flags.DEFINE_boolean(
 flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=FLAGS)
 
 
+LANGUAGES = {
+    "enumerable": lambda seed: random_language(seed, *PROCESSES[FLAGS.process].shape),
+    "digits": lambda seed: random_language(seed, vocabulary=5, length=2),
+    "markov": lambda seed: random_chain(seed, vocabulary=8, length=256),
+}
+
+
 def load_estimator(name: str | None) -> Estimate:
     """Look up an estimator by name, or import module:function.
 
@@ -82,7 +80,7 @@ def load_estimator(name: str | None) -> Estimate:
         raise ValueError("--estimator: is required; for example --estimator=bound_continuous")
     module, colon, attribute = name.partition(":")
     if not colon:
-        return estimator(name)
+        return PROCESSES[FLAGS.process].estimator(name)
     try:
         function = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
@@ -90,15 +88,6 @@ def load_estimator(name: str | None) -> Estimate:
     if not callable(function):
         raise ValueError(f"--estimator: {name!r} is not a function")
     return cast(Estimate, function)
-
-
-def process_of(language: Language, digits: int) -> Process | MaskedProcess:
-    """Uniform-state diffusion, or masked diffusion of tokens or of sub-tokens in a base with codes of no token."""
-    if FLAGS.process == "uniform":
-        return UniformDiffusion(language.vocabulary, LogLinear())
-    if digits == 1:
-        return MaskedDiffusion(language.vocabulary, LogLinear())
-    return PartialMaskedDiffusion(SubtokenCodec(language.vocabulary, digits), LogLinear())
 
 
 def run_checks(estimate: Estimate, language: Language, process: Process | MaskedProcess, causal: bool) -> list[Check]:
@@ -165,14 +154,14 @@ def main(argv: list[str]) -> int:
         if digits > 1 and FLAGS.language != "enumerable":
             raise ValueError("--digits: values above 1 need --language=enumerable")
         causal = FLAGS.causal or FLAGS.estimator in CAUSAL
-        if ":" not in FLAGS.estimator:
-            check_process(FLAGS.estimator, FLAGS.process)
-        if FLAGS.process == "uniform" and (digits > 1 or causal):
-            raise ValueError("--process: uniform goes with --digits=1 and without --causal")
+        known = PROCESSES[FLAGS.process]
+        if not known.digits and (digits > 1 or causal):
+            raise ValueError(f"--process: {FLAGS.process} goes with --digits=1 and without --causal")
         if digits > 1 and causal:
             raise ValueError("--digits: a causal estimator reads whole tokens; set it to 1")
         language = LANGUAGES["digits" if digits > 1 else FLAGS.language](FLAGS.seed)
-        checks = run_checks(estimate, language, process_of(language, digits), causal)
+        process = known.make(language.vocabulary, language.length, digits)
+        checks = run_checks(estimate, language, process, causal)
     except (ValueError, flags.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

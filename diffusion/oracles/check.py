@@ -7,7 +7,6 @@ sum_x exp(-bound(x)) <= 1 for every denoiser, because bound(x) >= -log p_model(x
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +15,10 @@ from jaxtyping import Array, Float, Key
 
 from diffusion.likelihood.estimators import Estimate
 from diffusion.oracles.enumerable import Enumerable
-from diffusion.oracles.markov import Markov
-from diffusion.oracles.subtokens import subtoken_denoiser
+from diffusion.oracles.processes import Language, known_process
 from diffusion.oracles.tables import random_denoiser, uniform_denoiser
-from diffusion.oracles.uniform import uniform_posterior
-from diffusion.processes.subtokens import PartialMaskedDiffusion
-from diffusion.processes.uniform import UniformDiffusion
 from diffusion.rng import draws, named
-from diffusion.types import Denoise, Logits, MaskedProcess, Process, Times, Tokens
+from diffusion.types import Denoise, MaskedProcess, Process, Tokens
 
 # Number of independent repetitions, from which all standard errors are computed.
 REPEATS = 32
@@ -31,26 +26,6 @@ REPEATS = 32
 TOLERANCE = 4.5
 # Nats (and Kraft mass) allowed for float32 rounding.
 ROUNDING = 1e-3
-
-
-@runtime_checkable
-class Language(Protocol):
-    """A distribution of token sequences with a known entropy and known conditional probabilities."""
-
-    length: int
-
-    @property
-    def vocabulary(self) -> int: ...
-
-    def entropy(self) -> float: ...
-
-    def log_prob(self, tokens: Tokens) -> np.ndarray: ...
-
-    def sample(self, key: Key[Array, ""], size: int) -> Tokens: ...
-
-    def denoise(self, noisy: Tokens, time: Times) -> Logits: ...
-
-    def next_token(self, inputs: Tokens, time: Times) -> Logits: ...
 
 
 @dataclass(frozen=True)
@@ -133,23 +108,6 @@ def estimate_cross_entropy(
     return float(entropy + repeats.mean()), float(repeats.std(ddof=1) / np.sqrt(len(repeats)))
 
 
-def exact_denoiser(language: Language, process: Process | MaskedProcess, causal: bool = False) -> Denoise:
-    """The denoiser under which a bound of the process is smallest.
-
-    Raises:
-      ValueError: for a process of sub-tokens on a language that is not enumerable.
-    """
-    if isinstance(process, UniformDiffusion):
-        assert isinstance(language, Enumerable | Markov)
-        return uniform_posterior(language, process)
-    if process.subtokens > 1:
-        if not isinstance(language, Enumerable):
-            raise ValueError("digits: the exact posterior given sub-tokens is known for enumerable languages only")
-        assert isinstance(process, PartialMaskedDiffusion)
-        return subtoken_denoiser(language, process.codec)
-    return language.next_token if causal else language.denoise
-
-
 def check_estimator(
     estimate: Estimate,
     language: Language,
@@ -169,7 +127,8 @@ def check_estimator(
       ValueError: for a process of sub-tokens on a language that is not enumerable.
     """
     key = jax.random.key(seed)
-    exact = exact_denoiser(language, process, causal)
+    known = known_process(process)
+    exact = language.next_token if causal else known.exact(language, process)
     if isinstance(language, Enumerable):
         tokens, probs, each = language.sequences, language.table, draws_each
     else:
@@ -179,10 +138,12 @@ def check_estimator(
     surprise = -np.where(probs > 0, language.log_prob(tokens), 0)
 
     def randomized(table_key):
-        return random_denoiser(table_key, language.vocabulary, causal=causal, subtokens=process.subtokens)
+        table = random_denoiser(table_key, language.vocabulary, causal=causal, subtokens=process.subtokens)
+        return known.of_states(table, process)
 
     run = repeated(estimate, process, tokens, each)
-    draw_key, uniform = named(key, "draws"), uniform_denoiser(language.vocabulary, process.subtokens)
+    uniform = known.of_states(uniform_denoiser(language.vocabulary, process.subtokens), process)
+    draw_key = named(key, "draws")
     # One compilation for all random tables: their key is an argument.
     random_run = jax.jit(lambda table_key, key: run(randomized(table_key), key))
     results = {

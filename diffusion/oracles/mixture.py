@@ -68,13 +68,6 @@ def log_density(
     return terms - jax.nn.logsumexp(mixture.log_weights) - x.shape[1] / 2 * jnp.log(2 * jnp.pi)
 
 
-def posterior_means(mixture: Mixture, x: Float[Array, "B D"], alpha: Number, sigma: Number) -> Float[Array, "B K D"]:
-    """Compute E[x_0 | x_t = x, k] = (sigma^2 mean_k + alpha variance_k x) / (alpha^2 variance_k + sigma^2)."""
-    variance = alpha**2 * mixture.variances + sigma**2
-    scaled_means = (sigma**2 / variance)[:, None] * mixture.means
-    return scaled_means[None] + (alpha * mixture.variances / variance)[None, :, None] * x[:, None]
-
-
 def clean(mixture: Mixture, x: Float[Array, "B D"], alpha: Number, sigma: Number) -> Float[Array, "B D"]:
     """Compute the exact denoiser E[x_0 | x_t = x], without an array of shape [B, K, D]."""
     variance = alpha**2 * mixture.variances + sigma**2

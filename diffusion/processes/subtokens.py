@@ -19,7 +19,8 @@ class PartialMaskedDiffusion:
     p(token | y_t) is the network's softmax over C tokens. With `carry_over`, tokens that contradict an unmasked
     sub-token have probability 0; without it the network has to learn this. For t > `chunk_point` the sub-tokens of a
     token are masked together (MDM-Prime-v2). A chunk point of 1 is MDM-Prime and 0 is MDLM with another embedding.
-    Values in between are for training only, as no monotone process has their marginals.
+    Values in between are for training only, as no monotone process has their marginals. Samplers reveal the sub-tokens
+    of a token independently, whatever the chunk point.
 
     Raises:
       ValueError: for a chunk point outside [0, 1].
@@ -48,10 +49,6 @@ class PartialMaskedDiffusion:
     def subtokens(self) -> int:
         """Number of positions per token in the noisy state."""
         return self.codec.digits
-
-    def prior(self, keys: Keys, length: int) -> Symbols:
-        """The state at t = 1: all sub-tokens masked."""
-        return jnp.full((len(keys), length * self.subtokens), self.mask_id, jnp.int32)
 
     def encode(self, tokens: Tokens) -> Symbols:
         """Convert tokens to their clean state: the sub-tokens, token by token."""

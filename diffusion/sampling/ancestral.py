@@ -6,12 +6,15 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.categorical import draw_two_stage
 from diffusion.rng import fold
+from diffusion.sampling.gaussian.solvers import steering_mask
+from diffusion.sampling.gaussian.steering import Steering
 from diffusion.sampling.masked.sampler import Samples
-from diffusion.types import Denoiser, Keys, Params, Process, Schedule, Symbols
+from diffusion.sampling.uniform_lidar import Guide
+from diffusion.types import Denoiser, Keys, Logits, Params, Process, Schedule, Symbols
 
 
 class Steps(NamedTuple):
@@ -22,6 +25,12 @@ class Steps(NamedTuple):
     level: Float[Array, " N"]  # 1 - alpha(t)
     next_level: Float[Array, " N"]
     temperature: Float[Array, " N"]  # of the prediction, before it enters the posterior
+    resampled: Bool[Array, " N"]  # whether particles, if there are any, are resampled after the step
+
+    @property
+    def last(self) -> Bool[Array, "*N"]:
+        """Whether the step ends at clean data."""
+        return self.next_level == 0
 
 
 def equal_steps(schedule: Schedule, steps: int, *, end: float = 0.0, temperature: float = 1.0) -> Steps:
@@ -47,6 +56,7 @@ def equal_steps(schedule: Schedule, steps: int, *, end: float = 0.0, temperature
         level=jnp.asarray(levels[:-1], jnp.float32),
         next_level=jnp.asarray(levels[1:], jnp.float32),
         temperature=jnp.full(len(times), temperature, jnp.float32),
+        resampled=jnp.asarray(steering_mask(len(times))),
     )
 
 
@@ -55,36 +65,52 @@ class AncestralSampler:
     """Ancestral sampling, z_s ~ p(z_s | z_t) independently at every position, with one evaluation per step.
 
     For uniform-state diffusion (UDLM, arXiv 2412.10193) every position may change in every step. `final="argmax"` takes
-    the most probable value in the last step instead of a draw.
+    the most probable value in the last step instead of a draw. A `guide` changes the law of every step. With
+    `resample`, particles are resampled by the reward of clean estimates, which are draws from p(x | z_t) at the state
+    before the step, and of the samples themselves after the last step.
     """
 
     denoiser: Denoiser
     process: Process
     final: Literal["draw", "argmax"] = "draw"
+    guide: Guide | None = None
+    resample: Steering | None = None
 
     def __call__(self, params: Params, keys: Keys, prompt: Symbols, rows: Steps, cond: Any = None) -> Samples:
         """Sample the positions of `prompt` [B, N] that hold no token (C or above); the others never change.
 
-        Example i depends on keys[i] and not on other examples.
+        Example i depends on keys[i] and not on other examples, unless particles are resampled.
         """
         size, length = prompt.shape
         fixed = prompt < self.process.vocabulary
 
-        def predict(tokens: Symbols, row: Steps) -> Float[Array, "B N S"]:
-            time, level, next_level = (jnp.full(size, value) for value in (row.time, row.level, row.next_level))
-            logits = self.denoiser(params, tokens, time, cond).astype(jnp.float32) / row.temperature
-            return self.process.posterior(logits, tokens, level, next_level)
+        def predict(tokens: Symbols, row: Steps) -> Logits:
+            return self.denoiser(params, tokens, jnp.full(size, row.time), cond).astype(jnp.float32) / row.temperature
 
-        def step(carry: tuple[Symbols, Array], row: Steps) -> tuple[tuple[Symbols, Array], None]:
-            tokens, idle = carry
-            log_probs = predict(tokens, row)
-            drawn = draw_two_stage(fold(fold(keys, row.index), "token"), log_probs)
+        def posterior(logits: Logits, tokens: Symbols, level: Array, next_level: Array) -> Float[Array, "B N S"]:
+            return self.process.posterior(logits, tokens, jnp.full(size, level), jnp.full(size, next_level))
+
+        def step(carry: tuple[Symbols, Array, Any], row: Steps) -> tuple[tuple[Symbols, Array, Any], None]:
+            tokens, idle, weights = carry
+            step_keys = fold(keys, row.index)
+            logits = predict(tokens, row)
+            log_probs = posterior(logits, tokens, row.level, row.next_level)
+            if self.guide is not None:
+                log_probs = self.guide(tokens, log_probs, row.level, row.next_level)
+            drawn = draw_two_stage(fold(step_keys, "token"), log_probs)
             if self.final == "argmax":
-                drawn = jnp.where(row.next_level == 0, jnp.argmax(log_probs, axis=-1), drawn)
+                drawn = jnp.where(row.last, jnp.argmax(log_probs, axis=-1), drawn)
             after = jnp.where(fixed, tokens, drawn.astype(tokens.dtype))
-            return (after, idle + jnp.all(after == tokens, axis=1)), None
+            idle += jnp.all(after == tokens, axis=1)
+            if self.resample is not None:
+                clean = posterior(logits, tokens, row.level, jnp.zeros(()))
+                estimate = jnp.where(fixed, tokens, draw_two_stage(fold(step_keys, "estimate"), clean))
+                estimate = jnp.where(row.last, after, estimate)
+                after, _, _, weights = self.resample(step_keys, after, estimate, None, weights, row)
+            return (after, idle, weights), None
 
         zeros = jnp.zeros(size, jnp.int32)
         start = jnp.where(fixed, prompt, self.process.prior(keys, length // self.process.subtokens))
-        (tokens, idle), _ = jax.lax.scan(step, (start, zeros), rows)
+        weights = None if self.resample is None else self.resample.init(size)
+        (tokens, idle, _), _ = jax.lax.scan(step, (start, zeros, weights), rows)
         return Samples(tokens, jnp.full(size, len(rows.index)), idle, zeros, zeros)

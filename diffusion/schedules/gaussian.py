@@ -61,20 +61,6 @@ class CosineSignal(GaussianSchedule):
 
 
 @dataclass(frozen=True)
-class SquareRoot(GaussianSchedule):
-    """alpha(t)^2 = 1 - sqrt(t + offset), clipped at 0 (Diffusion-LM, arXiv 2205.14217)."""
-
-    offset: float = 1e-4
-
-    def signal(self, time: Scalars) -> Scalars:
-        return 1 - self.variance(time)
-
-    def variance(self, time: Scalars) -> Scalars:
-        numpy = time.__array_namespace__()
-        return numpy.minimum((time + self.offset) ** 0.5, 1.0)
-
-
-@dataclass(frozen=True)
 class BetaChain(GaussianSchedule):
     """A Markov chain of `steps` steps, alpha(t)^2 = prod_{i < t steps} (1 - beta_i).
 
@@ -119,10 +105,10 @@ class ScaledLinear(BetaChain):
 
 @dataclass(frozen=True)
 class SquareRootChain(BetaChain):
-    """The chain of `SquareRoot`, beta_i = min(1 - s(u_{i+1}) / s(u_i), limit) with s = alpha^2 and u_i = i / steps.
+    """The chain of beta_i = min(1 - s(u_{i+1}) / s(u_i), limit) with s(u) = 1 - sqrt(u + offset) and u_i = i / steps.
 
-    This is the schedule of Difformer's code (arXiv 2212.09412). As s(0) = 0.99, the product of the steps is
-    s(u_{i+1}) / 0.99.
+    s is the signal of Diffusion-LM (arXiv 2205.14217), and the chain that of Difformer's code (arXiv 2212.09412). As
+    s(0) = 0.99, the product of the steps is s(u_{i+1}) / 0.99.
     """
 
     steps: int = 2000
@@ -133,8 +119,3 @@ class SquareRootChain(BetaChain):
         signal = 1 - np.sqrt(np.arange(self.steps + 1) / self.steps + self.offset)
         # The last signal is negative, so that the last beta is the limit.
         return np.minimum(1 - signal[1:] / signal[:-1], self.limit)
-
-
-def rescale_signal(signal: Scalars, factor: float | Scalars) -> Scalars:
-    """Divide alpha / sigma by `factor`: the new alpha^2 is alpha^2 / (factor^2 - (factor^2 - 1) alpha^2)."""
-    return signal / (factor**2 - (factor**2 - 1) * signal)

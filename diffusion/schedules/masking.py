@@ -1,8 +1,8 @@
 """Schedules of masked diffusion: alpha(t) is the probability that a position is still clean at time t.
 
-alpha falls from 1 at t = 0 to 0 at t = 1 (log-linear and geometric: to a small number). A schedule defines its mask
-level 1 - alpha(t). The rate of the continuous-time bound follows by automatic differentiation, the inverse by
-bisection.
+alpha falls from 1 at t = 0 to 0 at t = 1 (log-linear and geometric: to a small number). A schedule states alpha(t) and
+its mask level 1 - alpha(t), each without cancellation where it is small. The rate of the continuous-time bound follows
+by automatic differentiation, the inverse by bisection.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.types import Scalars, Schedule
+
+LAST = 1 - 2.0**-24  # the largest float32 below 1
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class LogLinear(Schedule):
     def masked(self, time: Scalars) -> Scalars:
         return (1 - self.epsilon) * time
 
+    def alpha(self, time: Scalars) -> Scalars:
+        return (1 - time) + self.epsilon * time
+
 
 @dataclass(frozen=True)
 class Linear(Schedule):
@@ -31,6 +36,9 @@ class Linear(Schedule):
     def masked(self, time: Scalars) -> Scalars:
         return time
 
+    def alpha(self, time: Scalars) -> Scalars:
+        return 1 - time
+
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
@@ -38,7 +46,11 @@ class Cosine(Schedule):
 
     def masked(self, time: Scalars) -> Scalars:
         numpy = time.__array_namespace__()
-        return numpy.cos(numpy.pi / 2 * (1 - time))
+        return numpy.sin(numpy.pi / 2 * time)
+
+    def alpha(self, time: Scalars) -> Scalars:
+        numpy = time.__array_namespace__()
+        return 2 * numpy.sin(numpy.pi / 4 * (1 - time)) ** 2
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,12 @@ class Polynomial(Schedule):
     power: float = 3.0
 
     def masked(self, time: Scalars) -> Scalars:
-        return 1 - (1 - time) ** self.power
+        numpy = time.__array_namespace__()
+        # The logarithm of 0 is avoided: at t = 1 the level is 1 to the last digit, and the slope finite.
+        return -numpy.expm1(self.power * numpy.log1p(-numpy.minimum(time, LAST)))
+
+    def alpha(self, time: Scalars) -> Scalars:
+        return (1 - time) ** self.power
 
 
 @dataclass(frozen=True)
@@ -60,6 +77,9 @@ class Geometric(Schedule):
 
     def masked(self, time: Scalars) -> Scalars:
         return -time.__array_namespace__().expm1(-(self.low ** (1 - time)) * self.high**time)
+
+    def alpha(self, time: Scalars) -> Scalars:
+        return time.__array_namespace__().exp(-(self.low ** (1 - time)) * self.high**time)
 
 
 @dataclass(frozen=True)
@@ -81,6 +101,11 @@ class Loop(Schedule):
         after = self.level + (1 - self.level) * (time - self.t_on) / (1 - self.t_on)
         level = numpy.where(time < self.t_off, before, numpy.where(time < self.t_on, self.level, after))
         return numpy.clip(level, 0, 1 - 1e-6)
+
+    def alpha(self, time: Scalars) -> Scalars:
+        numpy = time.__array_namespace__()
+        falling = (1 - self.level) * (1 - time) / (1 - self.t_on)
+        return numpy.where(time < self.t_on, 1 - self.masked(time), numpy.maximum(falling, 1e-6))
 
 
 def rate(schedule: Schedule, time: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

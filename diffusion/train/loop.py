@@ -84,14 +84,15 @@ def train(
     start: Params | None = None,
     evaluate: Callable[[Params], float] | None = None,
     tokens_per_step: int = 0,
-    flops_per_step: float = 0.0,
+    flops_per_step: Callable[[], float] | None = None,
     name: str = "train",
     config: dict | None = None,
 ) -> TrainState:
     """Train to `settings.steps`, from the most recent readable checkpoint in `directory` if there is one.
 
     `stream(step)` yields the rows of this host from that step on. `start` replaces the initial parameters.
-    `evaluate(ema)` returns the validation loss, by which the best checkpoint is retained.
+    `evaluate(ema)` returns the validation loss, by which the best checkpoint is retained. `flops_per_step()` is called
+    where the peak of the device is known.
 
     Raises:
       ValueError: if the batch does not divide over the mesh, or if a checkpoint belongs to another model.
@@ -205,8 +206,8 @@ def stop_requested(received: list[int], step: int) -> bool:
 class Meter:
     """The progress bar, with throughput, utilization and remaining time; the time of evaluations is excluded."""
 
-    def __init__(self, name: str, start: int, steps: int, tokens: int, flops: float, show: bool):
-        self.tokens, self.flops = tokens, flops
+    def __init__(self, name: str, start: int, steps: int, tokens: int, flops: Callable[[], float] | None, show: bool):
+        self.tokens = tokens
         interactive = sys.stderr.isatty()
         self.bar = tqdm(
             total=steps,
@@ -221,6 +222,7 @@ class Meter:
         self.step, self.clock, self.idle = start, time.perf_counter(), 0.0
         device = jax.devices()[0]
         self.peak = peak(device.device_kind)
+        self.flops = flops() if flops and self.peak else 0.0
         self.devices = jax.device_count()
 
     def update(self, step: int, loss: float) -> dict[str, float]:

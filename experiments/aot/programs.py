@@ -15,24 +15,22 @@ from diffusion.train.mesh import batch_sharding, replicated
 from diffusion.train.state import abstract_state
 from experiments import families
 from experiments.families import Call, System
-
-# Executed FLOPs per model FLOP of a training step: "full" repeats the forward pass, one of three units of work.
-RECOMPUTED = {"none": 1.0, "dots": 1.0, "full": 4 / 3}
+from experiments.flops import sampling_flops, training_flops
 
 
 @dataclass(frozen=True)
 class Program:
-    """One compiled program, with the analytic FLOPs of one execution over all devices.
+    """One compiled program, with the FLOPs of one execution over all devices, as counted in its trace.
 
-    `iterations` is the number of passes through the network, which has `weights` bytes: micro-batches of a step, or
-    evaluations of a sampler.
+    `executed` includes what rematerialization repeats. `iterations` is the number of passes through the network, which
+    has `weights` bytes: micro-batches of a step, or evaluations of a sampler.
     """
 
     name: str
     compiled: jax.stages.Compiled
     seconds: float
     flops: float
-    recomputed: float
+    executed: float
     iterations: int
     weights: float
 
@@ -41,8 +39,9 @@ def programs_of(config: ConfigDict, system: System, mesh: Mesh, reward: System |
     """Programs of a row in order: the training step of a trained network, then those of the sampler."""
     if families.family_of(config).TRAINED:
         yield training_step(config, system, mesh)
-    for call in families.family_of(config).calls(config, system, reward):
-        yield sampling(config, call, mesh)
+    calls = families.family_of(config).calls(config, system, reward)
+    for call, flops in zip(calls, sampling_flops(config, config.data.vocab_size, reward), strict=True):
+        yield sampling(config, call, flops, mesh)
 
 
 def with_sharding(tree: Any, sharding: Sharding) -> Any:
@@ -59,18 +58,17 @@ def training_step(config: ConfigDict, system: System, mesh: Mesh) -> Program:
     root = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=replicated(mesh))
     step = jit_step(objective, optimizer, settings, state, mesh)
     compiled, seconds = compile_for(mesh, step, state, batch, root)
-    flops = families.training_flops(config, system)
-    recomputed, iterations = RECOMPUTED[config.model.remat], config.train.accumulate
-    return Program("training step", compiled, seconds, flops, recomputed, iterations, bytes_of(state.params))
+    flops, executed = (training_flops(config, config.data.vocab_size, remat) for remat in ("none", config.model.remat))
+    return Program("training step", compiled, seconds, flops, executed, config.train.accumulate, bytes_of(state.params))
 
 
-def sampling(config: ConfigDict, call: Call, mesh: Mesh) -> Program:
+def sampling(config: ConfigDict, call: Call, flops: float, mesh: Mesh) -> Program:
     """One program of a sampler, for one batch."""
     params = tuple(abstract_state(init, families.optimizer(config), mesh).params for init in call.params)
     rows, scalars = with_sharding(call.rows, batch_sharding(mesh)), with_sharding(call.scalars, replicated(mesh))
     function = jax.jit(call.function, out_shardings=batch_sharding(mesh) if call.rows_out else None)
     compiled, seconds = compile_for(mesh, function, *params, *rows, *scalars)
-    return Program(call.name, compiled, seconds, call.flops, 1.0, call.turns, bytes_of(params))
+    return Program(call.name, compiled, seconds, flops, flops, call.turns, bytes_of(params))
 
 
 def bytes_of(tree) -> int:

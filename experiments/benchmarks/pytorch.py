@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,23 +49,24 @@ flags.DEFINE_string("output", "", "JSON file for the results")
 Task = Callable[[], Any]  # runs `steps` steps and waits for them
 
 
-def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[str, float]]:
-    """Compiled training step and sampler of this library, and the seconds of each compilation."""
+def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[str, float], float]:
+    """Compiled training step and sampler of this library, seconds of each compilation, and FLOPs of a training step."""
     import jax
     import jax.numpy as jnp
 
     from diffusion.nets.dit import DiT
     from diffusion.objectives.elbo import Nelbo
     from diffusion.processes.masking import MaskedDiffusion
-    from diffusion.rng import example_keys
+    from diffusion.rng import draws, example_keys
     from diffusion.sampling.masked import policies
     from diffusion.sampling.masked.draw import Draw
     from diffusion.sampling.masked.grid import grid
     from diffusion.sampling.masked.sampler import MaskedSampler
     from diffusion.schedules import masking as schedules
+    from diffusion.train.flops import count
     from diffusion.train.optimizer import adamw
     from diffusion.train.state import new_state
-    from diffusion.train.step import make_step
+    from diffusion.train.step import gradients, make_step
 
     batch, length, mask_id = shape["batch"], shape["length"], shape["vocab_size"] - 1
     on_cpu = jax.default_backend() == "cpu"
@@ -78,8 +80,11 @@ def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[
         unroll=FLAGS.unroll or (shape["blocks"] if on_cpu else 1),
     )
 
-    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-        return net.apply({"params": params}, noisy, None, keys=keys)
+    def denoiser_of(net):
+        def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
+            return net.apply({"params": params}, noisy, None, keys=keys)
+
+        return denoiser
 
     process = MaskedDiffusion(mask_id, schedules.LogLinear(1e-3))
     optimizer = adamw(peak=3e-4, warmup=2500, steps=10**6)
@@ -99,6 +104,7 @@ def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[
         seconds[kind] = time.perf_counter() - start
         return program
 
+    denoiser = denoiser_of(net)
     step = make_step(Nelbo(denoiser, process), optimizer)
     train = compiled("training", step, carry["state"], data, root, donate_argnums=0)
 
@@ -116,7 +122,10 @@ def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[
     def sampling():
         jax.block_until_ready(sample(carry["state"].params, keys, prompt, table))
 
-    return {"training": training, "sampling": sampling}, seconds
+    counted = Nelbo(denoiser_of(net.clone(attention="plain", remat="none")), process)
+    noise = jax.eval_shape(lambda: draws(root, "train", 0, batch))
+    flops = count(partial(gradients, counted, accumulate=1), carry["state"].params, data, noise)
+    return {"training": training, "sampling": sampling}, seconds, flops
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -157,16 +166,13 @@ def peak_memory(side: str) -> float | None:
         return json.loads(output.read_text())["peak_mib"]
 
 
-def utilization(shape: dict[str, int], seconds: float) -> float | None:
+def utilization(flops: float, seconds: float) -> float | None:
     """Model FLOPs utilization of a training step, or None if the peak of the device is not known."""
     import jax
 
-    from diffusion.nets.dit import flops_per_token
     from diffusion.train.hardware import peak
 
     device = peak(jax.devices()[0].device_kind)
-    sizes: dict[str, Any] = {name: shape[name] for name in ("hidden", "blocks", "vocab_size", "length")}
-    flops = 3 * flops_per_token(**sizes) * shape["batch"] * shape["length"]
     return flops / seconds / device.flops if device else None
 
 
@@ -203,9 +209,9 @@ def main(arguments: list[str]) -> None:
     keeps_memory = keep_freed_memory() if FLAGS.keep_memory else False
     shape = dict(SHAPES[FLAGS.size])
     shape["batch"] = FLAGS.batch or shape["batch"]
-    sides, compile_seconds = {}, {}
+    sides, compile_seconds, flops = {}, {}, 0.0
     if FLAGS.only != "torch":
-        sides["ours"], compile_seconds = our_tasks(shape, FLAGS.steps)
+        sides["ours"], compile_seconds, flops = our_tasks(shape, FLAGS.steps)
     if FLAGS.only != "ours":
         try:
             from experiments.benchmarks.torch_reference import tasks
@@ -236,7 +242,7 @@ def main(arguments: list[str]) -> None:
         "compile_seconds": compile_seconds,
         "peak_mib": process_peak_memory(),
         "peak_mib_by_side": {side: peak_memory(side) for side in sides} if FLAGS.memory else {},
-        "mfu": utilization(shape, statistics.median(raw["training"]["ours"])) if "ours" in sides else None,
+        "mfu": utilization(flops, statistics.median(raw["training"]["ours"])) if "ours" in sides else None,
     }
     if "ours" in sides:
         import jax

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from diffusion.likelihood.estimators import Estimate
 from diffusion.nets.attention import choose
-from experiments.families import causal, classifier, exact, masked, prompted_diffusion, scorer, seq2seq, uniform
+from experiments.families import blocks, causal, classifier, exact, masked, prompted_diffusion, scorer, seq2seq, uniform
 from experiments.families.base import Call, System, lookup
 from experiments.families.networks import NETWORKS
 from experiments.families.training import optimizer, settings
@@ -26,15 +26,12 @@ __all__ = [
     "estimate",
     "estimators",
     "family_of",
-    "forward_flops",
     "is_reward",
     "objective",
     "optimizer",
-    "own_sections",
     "sampler",
     "settings",
     "system",
-    "training_flops",
 ]
 
 
@@ -96,14 +93,6 @@ class Family(Protocol):
         """Shapes of one training batch."""
         ...
 
-    def forward_flops(self, config: ConfigDict, system: System) -> float:
-        """Floating-point operations of one example's forward pass."""
-        ...
-
-    def training_flops(self, config: ConfigDict, system: System) -> float:
-        """Floating-point operations of one optimizer step."""
-        ...
-
     def calls(self, config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
         """The programs of its sampler, by shapes."""
         ...
@@ -121,7 +110,7 @@ FAMILIES: dict[str, Family] = {
     "mixture_oracle": exact,
 }
 # By `process.name`, families of the networks over tokens.
-PROCESSES: dict[str, Family] = {"masked": masked, "uniform": uniform}
+PROCESSES: dict[str, Family] = {"masked": masked, "uniform": uniform, "blocks": blocks}
 
 
 def family_of(config: ConfigDict) -> Family:
@@ -143,11 +132,6 @@ def is_reward(config: ConfigDict) -> bool:
 def draws_images(config: ConfigDict) -> bool:
     """Whether the model draws images from prompts by Gaussian diffusion."""
     return config.model.net in ("captioned_unet", "picture_oracle")
-
-
-def own_sections(config: ConfigDict) -> tuple[str, str]:
-    """Names of the config's sections that its network, or its objective, alone reads."""
-    return config.model.net, config.objective.name
 
 
 def check_domain(config: ConfigDict, domain: str) -> None:
@@ -200,13 +184,3 @@ def estimate(config: ConfigDict, system: System, name: str) -> Estimate:
 def sampler(config: ConfigDict, system: System) -> Callable[..., Any]:
     """`sample(params, keys, prompt, label=None)` for prompts [B, sample.length or data.length]."""
     return family_of(config).sampler(config, system)
-
-
-def forward_flops(config: ConfigDict, system: System) -> float:
-    """Floating-point operations of one example's forward pass."""
-    return family_of(config).forward_flops(config, system)
-
-
-def training_flops(config: ConfigDict, system: System) -> float:
-    """Floating-point operations of one optimizer step."""
-    return family_of(config).training_flops(config, system)

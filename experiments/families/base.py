@@ -86,14 +86,13 @@ class ErrorHead:
     """The error predictor beside a denoiser (G-Star), whose parameters are {"denoiser", "errors"} and maybe "judge".
 
     `base` is the denoiser's own system, `extend(key, denoiser, judge)` makes the parameters of all from theirs, and
-    `predict(params, tokens, label)` gives error logits [B, L] in `flops` floating-point operations per example.
+    `predict(params, tokens, label)` gives error logits [B, L].
     """
 
     base: System
     judge: System | None
     extend: Callable[..., Params]
     predict: Callable[..., Array]
-    flops: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +100,8 @@ class Call:
     """One program of a sampler by the shapes of its inputs, for compilation and shape checks.
 
     The program is `function(*params, *rows, *scalars)`: `params` are initializers of parameters, `rows` arrays of
-    which the first axis is the batch. One execution takes `flops` and passes through the network `turns` times.
+    which the first axis is the batch. One execution passes through the network `turns` times. Conditional work, such
+    as an error predictor or a guide with a gradient, is done in the share `taken` of them.
     """
 
     name: str
@@ -109,8 +109,8 @@ class Call:
     params: tuple[Callable[[jax.Array], Params], ...]
     rows: tuple[Any, ...]
     scalars: tuple[Any, ...] = ()
-    flops: float = 0.0
     turns: int = 1
+    taken: float = 1.0
     rows_out: bool = False  # whether all results have the batch as their first axis
 
 

@@ -19,8 +19,6 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
 system = masked.system
 estimate = masked.estimate
 batch = masked.batch
-forward_flops = masked.forward_flops
-training_flops = masked.training_flops
 
 
 def objective(config: ConfigDict, system: System) -> Callable:
@@ -57,7 +55,6 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
         function=sampler(config, system),
         params=(system.init,),
         rows=(keys_like(size), rows_like(size, length, dtype=jnp.int32)),
-        flops=size * forward_flops(config, system) / config.data.length * length,
         turns=length,
     )
     return [call]

@@ -16,8 +16,6 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
     "classification": lambda config, system: Classification(system.denoiser),
 }
 system = masked.denoising_system
-forward_flops = masked.forward_flops
-training_flops = masked.training_flops
 
 
 def objective(config: ConfigDict, system: System) -> Callable:

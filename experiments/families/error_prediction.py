@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 
 from diffusion.nets.dit import DiT
 from diffusion.nets.error_predictor import ErrorPredictor
-from diffusion.objectives.error_labels import Augment
 from diffusion.objectives.error_prediction import ErrorPrediction
 from diffusion.objectives.self_conditioning import SoftEmbedding, randomly_self_conditioned
 from diffusion.processes.subtokens import PartialMaskedDiffusion
@@ -54,13 +53,12 @@ def extended(config: ConfigDict, base: System, judge: System | None) -> System:
     if conditioning is not None:
         assert isinstance(conditioning, SoftEmbedding)
         conditioning = replace(conditioning, table=of_denoiser(conditioning.table))
-    flops = predictor.flops(config.data.length)
     return replace(
         base,
         denoiser=denoiser,
         init=init,
         self_conditioning=conditioning,
-        errors=ErrorHead(base=base, judge=judge, extend=extend, predict=predict, flops=flops),
+        errors=ErrorHead(base=base, judge=judge, extend=extend, predict=predict),
     )
 
 
@@ -86,7 +84,6 @@ def objective(config: ConfigDict, system: System) -> ErrorPrediction:
         labels=options.labels,
         loss=options.loss,
         scope=options.scope,
-        augment=Augment(**options.augment),
         own_masks=options.own_masks,
         minimum_time=config.objective.minimum_time,
         corruption=options.corruption,

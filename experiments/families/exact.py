@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from diffusion.codecs.subtokens import PixelCodec
 from diffusion.data.arrays import image_shape
-from diffusion.data.glyphs import HIGHEST, LOWEST
+from diffusion.data.synthetic import HIGHEST, LOWEST
 from diffusion.likelihood.estimators import Estimate
 from diffusion.sampling.gaussian.lidar import kernel_logits
 from diffusion.types import Params
@@ -69,16 +69,6 @@ def batch(config: ConfigDict) -> dict:
     return {}
 
 
-def forward_flops(config: ConfigDict, system: System) -> float:
-    """0: not counted."""
-    return 0.0
-
-
-def training_flops(config: ConfigDict, system: System) -> float:
-    """0: an exact model is not trained."""
-    return 0.0
-
-
 def sampler(config: ConfigDict, system: System) -> Callable:
     """As for images from prompts: raises ValueError."""
     raise ValueError("model.net: exact models are drawn from by sample.gaussian.method")
@@ -101,4 +91,4 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
         rows_like(size, dtype=jnp.int32),
     )
     made = guidance.method(config, system, nearest_worth)
-    return guidance.calls(config, made, system.init, system.init, conditioning, 0.0)
+    return guidance.calls(config, made, system.init, system.init, conditioning)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from diffusion.data.glyphs import MIXTURE
+from diffusion.data.synthetic import MIXTURE
 from diffusion.oracles import mixture as oracle
 from diffusion.sampling.gaussian.sampler import Predict
 

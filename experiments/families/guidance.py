@@ -46,6 +46,7 @@ class Method(NamedTuple):
     `draw(params, reward_params, keys, conditioning, ahead, strengths)` reads keys [P, draws], lookahead samples (None
     without), and the strengths of its guides, which are inputs so that a sweep over them compiles the program once.
     `lookahead(params, keys, conditioning)` gives cheap samples [P, particles, ...] for `ahead`; None for other methods.
+    In the share `taken` of the steps a gradient guides or particles are resampled.
     """
 
     draw: Callable[..., Any]
@@ -53,8 +54,8 @@ class Method(NamedTuple):
     draws: int
     lookahead: Callable[..., Array] | None
     particles: int
-    lookahead_evaluations: int
     cost: Cost
+    taken: float
 
 
 def conditional_prediction(
@@ -180,8 +181,8 @@ def method(config: ConfigDict, system: System, reward: Reward, summary: Callable
     }
     per = evaluations_per_prediction(config, system)
     particles = ahead_options.particles if uses_lookahead else 0
-    ahead_evaluations = particles * ahead_options.steps * per
-    return Method(draw, strengths, draws, ahead_sampler, particles, ahead_evaluations, cost(config, grid, per))
+    taken = float(np.mean(weighed if "steering" in options.method else acting))
+    return Method(draw, strengths, draws, ahead_sampler, particles, cost(config, grid, per), taken)
 
 
 def chain(
@@ -234,11 +235,8 @@ def cost(config: ConfigDict, grid: solvers.GaussianGrid, per: int) -> Cost:
     return Cost(plain, 0, rewards)
 
 
-def calls(config: ConfigDict, made: Method, init: Any, reward_init: Any, conditioning: Any, flops: float) -> list[Call]:
-    """The sampler of a batch of prompts by shapes, and before it the lookahead sampler where the method has one.
-
-    `flops` are those of one evaluation of the network for one image.
-    """
+def calls(config: ConfigDict, made: Method, init: Any, reward_init: Any, conditioning: Any) -> list[Call]:
+    """The sampler of a batch of prompts by shapes, and before it the lookahead sampler where the method has one."""
     size, length, options = config.sample.batch, config.data.length, config.sample.gaussian
     programs, ahead = [], None
     if made.lookahead:
@@ -253,22 +251,19 @@ def calls(config: ConfigDict, made: Method, init: Any, reward_init: Any, conditi
             function=made.lookahead,
             params=(init,),
             rows=(keys_like(size, made.particles), conditioning),
-            flops=size * made.lookahead_evaluations * flops,
             turns=options.lookahead.steps,
             rows_out=True,
         )
         programs.append(ahead_call)
     strengths = {name: jnp.float32(value) for name, value in made.strengths.items()}
-    # A backward pass takes twice the operations of a forward pass.
-    work = size * (made.cost.evaluations - made.lookahead_evaluations + 2 * made.cost.backward) * flops
     call = Call(
         name=f"sampler by {options.method}, {config.sample.steps} steps",
         function=made.draw,
         params=(init, reward_init),
         rows=(keys_like(size, made.draws), conditioning, ahead),
         scalars=(strengths,),
-        flops=work,
         turns=config.sample.steps,
+        taken=made.taken,
         rows_out=True,
     )
     return [*programs, call]

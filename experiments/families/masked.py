@@ -11,8 +11,7 @@ from ml_collections import ConfigDict
 from diffusion.codecs.subtokens import SubtokenCodec, shuffled_codec
 from diffusion.data.arrays import label_count
 from diffusion.likelihood.estimators import CAUSAL as CAUSAL_ESTIMATORS
-from diffusion.likelihood.estimators import Estimate, check_process, estimator, split_passes
-from diffusion.nets.self_conditioning_adapter import check_kind
+from diffusion.likelihood.estimators import Estimate, estimator, split_passes
 from diffusion.objectives.cross_entropy import CrossEntropy
 from diffusion.objectives.elbo import Nelbo
 from diffusion.objectives.reveal import RevealNelbo
@@ -27,6 +26,7 @@ from experiments.families.networks import NETWORKS
 
 TRAINED, CAUSAL, REWARDED, MEASURED_BY = True, False, False, "likelihood"
 DOMAINS = ("text", "image", "molecules", "genomes", "values")
+ADAPTERS = ("none", "linear")
 SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
     "log_linear": lambda config: schedules.LogLinear(config.epsilon),
     "linear": lambda config: schedules.Linear(),
@@ -39,7 +39,7 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
         system.denoiser, system.masking, config.objective.minimum_time, config.objective.target
     ),
     "nelbo_reveal": lambda config, system: RevealNelbo(system.denoiser, system.masking, config.objective.target),
-    "cross_entropy": lambda config, system: CrossEntropy(system.denoiser, system.masking, system.masking.vocabulary),
+    "cross_entropy": lambda config, system: CrossEntropy(system.denoiser, system.masking),
     "errors": error_prediction.objective,
 }
 
@@ -111,7 +111,7 @@ def judge_system(config: ConfigDict, vocabulary: int) -> System | None:
 
 def check_conditioning(config: ConfigDict) -> None:
     """Raise ValueError where a network has no place for a self-conditioning input or for labels."""
-    check_kind(config.memory.adapter)
+    lookup(dict.fromkeys(ADAPTERS), config.memory.adapter, "memory.adapter")
     network = lookup(NETWORKS, config.model.net, "model.net")
     if config.memory.adapter != "none" and (config.model.causal or network.width is None):
         raise ValueError("memory.adapter: goes with model.net=dit or unet and model.causal=False; set it to none")
@@ -132,7 +132,7 @@ def self_conditioning(config: ConfigDict, net: nn.Module, process: MaskedProcess
     def table(params) -> Any:
         return net.apply({"params": params}, codes, method="token_table")
 
-    return SoftEmbedding(process, table, width(config), config.memory.rows, config.model.dtype)
+    return SoftEmbedding(process, table, width(config), config.model.dtype)
 
 
 def objective(config: ConfigDict, system: System) -> Callable:
@@ -163,7 +163,6 @@ def named_estimators(config: ConfigDict, default: str) -> list[str]:
     for name in names:
         base, passes = split_passes(name)
         estimator(base)
-        check_process(base, "masked")
         if passes > 1 and config.memory.adapter == "none":
             raise ValueError(f"evaluate.estimator: {name} is for a self-conditioned network; set memory.adapter")
         if (name in CAUSAL_ESTIMATORS) != config.model.causal:
@@ -184,24 +183,6 @@ def batch(config: ConfigDict) -> dict:
     return rows | ({"label": rows_like(size, dtype=jnp.int32)} if config.model.labels else {})
 
 
-def forward_flops(config: ConfigDict, system: System) -> float:
-    """Floating-point operations of one example's forward pass, the self-conditioning input left out."""
-    return NETWORKS[config.model.net].flops(config, system.errors.base.net if system.errors else system.net)
-
-
-def training_flops(config: ConfigDict, system: System) -> float:
-    """Floating-point operations of one optimizer step.
-
-    Three forward passes per example, and one more at the rate of the self-conditioning pass. An error predictor takes
-    three of its own (with kind=head one, for the blocks are frozen) beside the denoiser's passes without gradients.
-    """
-    forward, conditioned = forward_flops(config, system), config.memory.adapter != "none"
-    if system.errors:
-        own = system.errors.flops * (1 if config.predictor.kind == "head" else 3)
-        return (own + forward * (2 if conditioned else 1)) * config.train.batch
-    return (3 + (config.memory.rate if conditioned else 0)) * forward * config.train.batch
-
-
 def sampler(config: ConfigDict, system: System) -> Callable:
     """`sample(params, keys, prompt, label=None)` for prompts [B, sample.length or data.length]."""
     return masked_sampling.windowed_sampler(config, system)
@@ -211,14 +192,13 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
     """The sampler of one batch, with all its steps."""
     size, length = config.sample.batch, config.sample.length or config.data.length
     turns = masked_sampling.network_evaluations(config)
-    asked = masked_sampling.predictor_evaluations(config, system) * system.errors.flops if system.errors else 0.0
     label = rows_like(size, dtype=jnp.int32) if config.model.labels else None
     call = Call(
         name=f"sampler, {turns} evaluations",
         function=sampler(config, system),
         params=(system.init,),
         rows=(keys_like(size), rows_like(size, length, dtype=jnp.int32), label),
-        flops=size * (forward_flops(config, system) * turns + asked),
         turns=turns,
+        taken=masked_sampling.guided_share(config, system),
     )
     return [call]

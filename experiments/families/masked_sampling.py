@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.sampling.masked import policies, remasking
-from diffusion.sampling.masked.blocks import semi_autoregressive
+from diffusion.sampling.masked.blocks import check_stride, semi_autoregressive
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import Grid, Window, grid, p2_mask_counts, warp_times
 from diffusion.sampling.masked.sampler import MaskedSampler, Samples
-from diffusion.sampling.masked.subtokens import SubtokenDraw, ancestral_subtokens, rate_corrector, sample_tokens
+from diffusion.sampling.masked.subtokens import SubtokenDraw, rate_corrector, sample_tokens
 from diffusion.schedules.masking import Loop
 from diffusion.types import MaskedProcess, Schedule
 from experiments.families.base import System, lookup
@@ -25,7 +25,7 @@ POLICIES: dict[str, Callable[[ConfigDict, MaskedProcess], policies.Policy]] = {
     "random_order": lambda config, process: policies.Policy(policies.random_order_step),
     "confidence": lambda config, process: policies.Policy(policies.confidence_step(config.noise)),
     "first_hitting": lambda config, process: policies.first_hitting(process.schedule),
-    "remdm": lambda config, process: policies.Policy(coins(config, process)),
+    "remdm": lambda config, process: policies.Policy(policies.ancestral_step),
     "remdm_conf": lambda config, process: policies.confidence_remdm(),
     "star": lambda config, process: policies.Policy(policies.guided_step(math.inf, plain=ancestral(config, process))),
     "gstar": lambda config, process: policies.Policy(
@@ -51,17 +51,10 @@ RULES: dict[str, Callable[[float], remasking.Rule]] = {
 }
 
 
-def coins(config: ConfigDict, process: MaskedProcess) -> Callable:
-    """A coin for every position of the state."""
-    return (
-        ancestral_subtokens(process.subtokens, config.chunk_point) if process.subtokens > 1 else policies.ancestral_step
-    )
-
-
 def ancestral(config: ConfigDict, process: MaskedProcess) -> Callable:
     """MDLM's reverse step, by coins or as the low-precision race of the public code."""
     racing = config.precision == "mdlm_float32" and process.subtokens == 1
-    return policies.race_step if racing else coins(config, process)
+    return policies.race_step if racing else policies.ancestral_step
 
 
 def check_draws(options: ConfigDict) -> None:
@@ -81,6 +74,7 @@ def windowed_sampler(config: ConfigDict, system: System) -> Callable[..., Sample
     if (options.length or length) == length:
         return window
     stride = options.stride or length // 2
+    check_stride(options.length, length, stride)
 
     def windows(params, keys, prompt, label=None):
         def one(keys, piece):
@@ -104,8 +98,6 @@ def masked_sampler(config: ConfigDict, system: System, trace: int = 0) -> Callab
     steps, end, final = sampling_steps(config), options.end, options.final
     lookup(dict.fromkeys(("reuse", "null")), options.memory, "sample.memory")
     self_conditioning = system.self_conditioning if options.memory == "reuse" else None
-    if options.cache and config.model.time_conditioning:
-        raise ValueError("sample.cache: a network that reads time predicts anew at every step; set it to False")
     if options.policy == "first_hitting":
         end, final = 0.0, "none"
     table = sampling_grid(config, process, steps, end)
@@ -120,17 +112,13 @@ def masked_sampler(config: ConfigDict, system: System, trace: int = 0) -> Callab
     if not isinstance(process, PartialMaskedDiffusion):
         # P2's confidence is that of the noised logits.
         draw = Draw(process.mask_id, options.precision, options.nucleus_rule, noised=options.policy == "p2")
-        made = MaskedSampler(
-            system.denoiser, process, policy, draw, final, self_conditioning, options.cache, errors, trace
-        )
+        made = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, errors, trace)
         return conditional(made, table)
     if options.precision != "exact":
         raise ValueError("sample.precision: mdlm_float32 is a rule for whole tokens; digits are drawn exact")
     token = Draw(process.codec.vocabulary, options.precision, options.nucleus_rule)
     draw = SubtokenDraw(process, token, independent=options.digits_draw == "marginal")
-    digits = MaskedSampler(
-        system.denoiser, process, policy, draw, final, self_conditioning, options.cache, errors, trace
-    )
+    digits = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, errors, trace)
     return conditional(partial(sample_tokens, digits, process), table)
 
 
@@ -172,6 +160,13 @@ def predictor_evaluations(config: ConfigDict, system: System) -> int:
         return 0
     steps = sampling_steps(config)
     return int(sampling_grid(config, system.masking, steps, config.sample.end).guided.sum())
+
+
+def guided_share(config: ConfigDict, system: System) -> float:
+    """Share of the steps that evaluate the error predictor; 1 where a cache may skip the denoiser instead."""
+    if error_predictor(config, system) is None or config.sample.cache:
+        return 1.0
+    return predictor_evaluations(config, system) / sampling_steps(config)
 
 
 def rule(config: ConfigDict) -> remasking.Rule:

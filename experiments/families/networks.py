@@ -1,4 +1,4 @@
-"""Networks over tokens or sub-tokens by their names in a config, and their floating-point operations."""
+"""Networks over tokens or sub-tokens by their names in a config."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 
 from diffusion.data.arrays import image_shape, label_count
 from diffusion.nets import classifier, discrete_unet, mlp
-from diffusion.nets.dit import DiT, flops_per_token
+from diffusion.nets.attention_masks import Causal, Full
+from diffusion.nets.dit import DiT
 from diffusion.nets.subtoken_embedding import SubtokenEmbedding, check_embedding
 from diffusion.types import MaskedProcess, Process
 from experiments.families.base import fields_of
@@ -17,41 +18,25 @@ from experiments.families.base import fields_of
 class Network(NamedTuple):
     """What a config may ask of a network.
 
-    `make(config, classes, process)` builds it, `flops(config, net)` counts one example's forward pass, and
-    `width(config)` is that of the self-conditioning input, None for a network without a place for it.
+    `make(config, classes, process)` builds it, and `width(config)` is that of the self-conditioning input, None for a
+    network without a place for it.
     """
 
     make: Callable[[ConfigDict, int, Any], nn.Module]
-    flops: Callable[[ConfigDict, nn.Module], float]
     width: Callable[[ConfigDict], int] | None = None
     labels: bool = False  # whether it can be class-conditional
 
 
 def transformer(config: ConfigDict, classes: int, process: Process | MaskedProcess) -> DiT:
     """The DiT, behind an embedding of sub-tokens where tokens have several."""
-    fields = {name: value for name, value in config.model.items() if name not in ("net", "time_conditioning")}
-    fields["memory"] = config.memory.adapter
+    fields = {name: value for name, value in config.model.items() if name not in ("net", "time_conditioning", "causal")}
+    fields |= {"memory": config.memory.adapter != "none", "mask": Causal() if config.model.causal else Full()}
     embedder = None
     if isinstance(process, MaskedProcess) and process.subtokens > 1:
         merge, shared, hidden = config.codec.merge, config.codec.shared, config.model.hidden
         check_embedding(process.subtokens, hidden, merge)
         embedder = SubtokenEmbedding(process.mask_id, process.subtokens, hidden, merge, shared)
     return DiT(vocab_size=classes, embedder=embedder, **fields)
-
-
-def transformer_flops(config: ConfigDict, net: nn.Module) -> float:
-    """Floating-point operations of one sequence, the self-conditioning input left out."""
-    assert isinstance(net, DiT)
-    model = config.model
-    token = flops_per_token(
-        hidden=model.hidden,
-        blocks=model.blocks,
-        vocab_size=net.vocab_size,
-        length=config.data.length,
-        mlp_ratio=model.mlp_ratio,
-        causal=model.causal,
-    )
-    return token * config.data.length
 
 
 def discrete_image_unet(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Module:
@@ -68,7 +53,7 @@ def discrete_image_unet(config: ConfigDict, classes: int, process: MaskedProcess
         attention=config.model.attention,
         merge=config.codec.merge,
         shared=config.codec.shared,
-        memory=config.memory.adapter,
+        memory=config.memory.adapter != "none",
     )
 
 
@@ -98,16 +83,9 @@ def image_classifier(config: ConfigDict, classes: int, process: MaskedProcess) -
     return classifier.Classifier(shape, process.mask_id, labels, **fields, dtype=config.model.dtype)
 
 
-def example_flops(count: Callable[..., float]) -> Callable[[ConfigDict, nn.Module], float]:
-    """A count that reads the network alone."""
-    return lambda config, net: count(net)
-
-
 NETWORKS = {
-    "dit": Network(transformer, transformer_flops, lambda config: config.model.hidden, labels=True),
-    "unet": Network(
-        discrete_image_unet, example_flops(discrete_unet.flops_per_example), lambda config: config.unet.channels
-    ),
-    "mlp": Network(perceptron, example_flops(mlp.flops_per_example)),
-    "classifier": Network(image_classifier, example_flops(classifier.flops_per_example)),
+    "dit": Network(transformer, lambda config: config.model.hidden, labels=True),
+    "unet": Network(discrete_image_unet, lambda config: config.unet.channels),
+    "mlp": Network(perceptron),
+    "classifier": Network(image_classifier),
 }

@@ -10,7 +10,7 @@ from diffusion.data.arrays import image_shape
 from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
 from diffusion.likelihood.estimators import Estimate
 from diffusion.likelihood.gaussian import PixelBound
-from diffusion.nets.sd.unet import UNet, flops_per_example
+from diffusion.nets.sd.unet import UNet
 from diffusion.nets.text_conditioned_unet import TextConditionedUNet
 from diffusion.objectives.gaussian import Denoising
 from diffusion.processes.gaussian import GaussianDiffusion
@@ -25,7 +25,6 @@ BOUND = "bound_gaussian"
 SCHEDULES: dict[str, Callable[[], schedules.GaussianSchedule]] = {
     "scaled_linear": schedules.ScaledLinear,
     "cosine": schedules.CosineSignal,
-    "sqrt": schedules.SquareRoot,
     "sqrt_chain": schedules.SquareRootChain,
     "sigma_is_time": schedules.SigmaIsTime,
 }
@@ -118,17 +117,6 @@ def batch(config: ConfigDict) -> dict:
     }
 
 
-def forward_flops(config: ConfigDict, system: System) -> float:
-    """Floating-point operations of one evaluation of the network for one image."""
-    height, width, _ = image_shape(config.data.source)
-    return flops_per_example(network(config).unet, height, width, PROMPT_LENGTH)
-
-
-def training_flops(config: ConfigDict, system: System) -> float:
-    """Floating-point operations of one optimizer step: three forward passes per image."""
-    return 3 * forward_flops(config, system) * config.train.batch
-
-
 def sampler(config: ConfigDict, system: System) -> Callable:
     """Images are drawn by a guided method (see `guidance.method`): raises ValueError."""
     raise ValueError("model.net: images from prompts are drawn by sample.gaussian.method, with a reward beside it")
@@ -139,4 +127,4 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
     assert reward is not None
     prompts = rows_like(config.sample.batch, PROMPT_LENGTH, dtype=jnp.int32)
     made = guidance.method(config, system, scorer.reward(reward))
-    return guidance.calls(config, made, system.init, reward.init, prompts, forward_flops(config, system))
+    return guidance.calls(config, made, system.init, reward.init, prompts)

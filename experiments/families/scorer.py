@@ -80,16 +80,6 @@ def batch(config: ConfigDict) -> dict:
     }
 
 
-def forward_flops(config: ConfigDict, system: System) -> float:
-    """0: not counted."""
-    return 0.0
-
-
-def training_flops(config: ConfigDict, system: System) -> float:
-    """0: not counted."""
-    return 0.0
-
-
 def sampler(config: ConfigDict, system: System) -> Callable:
     """A reward draws nothing: raises ValueError."""
     raise ValueError("model.net: a reward draws no samples; name a row with a generative model")

@@ -13,7 +13,7 @@ from diffusion.objectives.embedding import EmbeddingDiffusion
 from diffusion.objectives.noise_scaling import NoiseScaling
 from diffusion.objectives.perturbation import Perturbation
 from diffusion.processes.gaussian import GaussianDiffusion
-from experiments.families import pair_network, translation
+from experiments.families import translation
 from experiments.families.base import Call, System, fields_of, keys_like, lookup, rows_like
 from experiments.families.pair_network import has_sources, network_call
 from experiments.families.prompted_diffusion import SCHEDULES
@@ -82,8 +82,6 @@ def embedding_diffusion(config: ConfigDict, system: System) -> EmbeddingDiffusio
     """
     fields = fields_of(config.embedding)
     scp, mans, fill = fields.pop("scp"), fields.pop("mans"), fields.pop("fill")
-    scaling = fields_of(mans)
-    scaling["anchors"] = tuple(tuple(pair) for pair in scaling["anchors"])
     try:
         return EmbeddingDiffusion(
             network_call(system, "encode"),
@@ -91,7 +89,7 @@ def embedding_diffusion(config: ConfigDict, system: System) -> EmbeddingDiffusio
             system.embedding,
             system.diffusing,
             perturbation=Perturbation(**fields_of(scp)),
-            scaling=NoiseScaling(**scaling),
+            scaling=NoiseScaling(**fields_of(mans)),
             label_smoothing=config.objective.label_smoothing,
             fill=system.end if fill else None,
             null_id=None if has_sources(config) else system.embedding.vocabulary,
@@ -142,16 +140,6 @@ def batch(config: ConfigDict) -> dict:
     return rows
 
 
-def forward_flops(config: ConfigDict, system: System) -> float:
-    """Floating-point operations of one source and one pass over its target."""
-    return sum(pair_network.pair_flops(config, system.classes))
-
-
-def training_flops(config: ConfigDict, system: System) -> float:
-    """Floating-point operations of one optimizer step."""
-    return pair_network.pair_training_flops(config, system.classes)
-
-
 def sampler(config: ConfigDict, system: System) -> Callable:
     """`sample(params, keys, prompt, label=None)` of text without a source."""
     return translation.text_sampler(config, system)
@@ -161,13 +149,12 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
     """The sampler of a batch of sources with all candidates of each, or of text without a source."""
     size, length = config.sample.batch, config.sample.length or config.data.length
     if not has_sources(config):
-        turns = config.sample.steps
+        turns = translation.evaluations_per_candidate(config)
         call = Call(
             name=f"sampler, {turns} evaluations",
             function=sampler(config, system),
             params=(system.init,),
             rows=(keys_like(size), rows_like(size, length, dtype=jnp.int32)),
-            flops=size * forward_flops(config, system) * turns,
             turns=turns,
         )
         return [call]
@@ -180,9 +167,7 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
             keys_like(size),
             rows_like(size, read, dtype=jnp.int32),
             rows_like(size, read, dtype=jnp.bool_),
-            rows_like(size, dtype=jnp.int32),
         ),
-        flops=size * made.flops,
         turns=made.evaluations,
     )
     return [call]

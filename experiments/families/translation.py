@@ -20,11 +20,10 @@ from diffusion.sampling.sequences import lengths
 from diffusion.sampling.sequences.beam import BeamSearch
 from diffusion.sampling.sequences.embedding import PATHS, EmbeddingSampler, StepStatistics, scale_noise
 from diffusion.schedules.gaussian import BetaChain
-from diffusion.types import EncodedSource, Keys, Params, SequenceCondition, Tokens
+from diffusion.types import Keys, Params, SequenceCondition, Tokens
 from experiments.families.base import System, lookup
-from experiments.families.pair_network import network_call, pair_flops
+from experiments.families.pair_network import network_call
 
-LENGTHS = ("around", "likeliest", "drawn", "known")
 RERANK = ("mbr", "judge")
 SOLVERS: dict[str, Callable[[float], solvers.Solver]] = {
     "ddim": lambda factor: solvers.ddim(0.0),
@@ -41,15 +40,14 @@ class Candidates(NamedTuple):
 
 
 class Translator(NamedTuple):
-    """`translate(params, keys [B], source [B, S], its mask, lengths [B])`; the lengths are read where they are known.
+    """`translate(params, keys [B], source [B, S], its mask)`.
 
-    `evaluations` are the network's calls one after the other, `flops` the work of a sentence with all its candidates.
+    `evaluations` are the network's calls one after the other.
     """
 
-    translate: Callable[[Params, Keys, Tokens, Bool[Array, "B S"], Int[Array, " B"]], Candidates]
+    translate: Callable[[Params, Keys, Tokens, Bool[Array, "B S"]], Candidates]
     candidates: int
     evaluations: int
-    flops: float
 
 
 def translator(config: ConfigDict, system: System, diagnose: bool = False) -> Translator:
@@ -82,12 +80,11 @@ def beam_search(config: ConfigDict, system: System) -> Translator:
     )
     encode = network_call(system, "encode")
 
-    def translate(params, keys, source, mask, known):
+    def translate(params, keys, source, mask):
         tokens, _ = search(params, encode(params, source, mask), length)
         return Candidates(tokens[:, None], jnp.ones((len(tokens), 1, length), bool), None)
 
-    encoder, decoder = pair_flops(config, system.classes)
-    return Translator(translate, 1, length, encoder + options.beam * decoder)
+    return Translator(translate, 1, length)
 
 
 def embedding_sampler(config: ConfigDict, system: System, diagnose: bool) -> Translator:
@@ -96,29 +93,18 @@ def embedding_sampler(config: ConfigDict, system: System, diagnose: bool) -> Tra
     check_counts(config)
     sampler, grid = steps_of(config, system)
     sampler = replace(sampler, diagnose=diagnose)
-    encode, beam = network_call(system, "encode"), options.length_beam
+    encode = network_call(system, "encode")
 
-    def chosen(keys: Keys, encoded: EncodedSource, known: Int[Array, " B"]) -> Int[Array, "B b"]:
-        if filled:
-            return jnp.full((len(known), 1), length)
-        if options.lengths == "known":
-            return known[:, None]
-        if options.lengths == "drawn":
-            return lengths.drawn(keys, encoded, beam, length)
-        rule = lengths.around if options.lengths == "around" else lengths.likeliest
-        return rule(encoded, beam, length)
-
-    def translate(params, keys, source, mask, known):
+    def translate(params, keys, source, mask):
         encoded = encode(params, source, mask)
-        many, condition = lengths.candidates(keys, encoded, chosen(keys, encoded, known), options.seeds, length)
+        chosen = jnp.full((len(source), 1), length) if filled else lengths.around(encoded, options.length_beam, length)
+        many, condition = lengths.candidates(keys, encoded, chosen, options.seeds, length)
         made = sampler(params, many, condition, grid, options.factor)
         shape = (len(source), -1, length)
         return Candidates(made.tokens.reshape(shape), condition.target.reshape(shape), made.steps)
 
     evaluations = evaluations_per_candidate(config)
-    count = options.seeds * (1 if filled or options.lengths == "known" else beam)
-    encoder, decoder = pair_flops(config, system.classes)
-    return Translator(translate, count, evaluations, encoder + count * evaluations * decoder)
+    return Translator(translate, options.seeds * options.length_beam, evaluations)
 
 
 def steps_of(config: ConfigDict, system: System) -> tuple[EmbeddingSampler, GaussianGrid]:
@@ -175,19 +161,16 @@ def text_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
 def check_counts(config: ConfigDict) -> None:
     """Raise ValueError for lengths, numbers of candidates, and choices among them that do not fit."""
     options = config.sample.translation
-    lookup(dict.fromkeys(LENGTHS), options.lengths, "sample.translation.lengths")
     lookup(dict.fromkeys(RERANK), options.rerank, "sample.translation.rerank")
-    lookup(dict.fromkeys(("reference", "hypothesis")), options.role, "sample.translation.role")
     for name in ("length_beam", "seeds"):
         if options[name] < 1:
             raise ValueError(f"sample.translation.{name}: must be at least 1, not {options[name]}")
     if options.factor <= 0:
         raise ValueError(f"sample.translation.factor: must be positive, not {options.factor}")
-    one = config.embedding.fill or options.lengths == "known"
-    if one and options.length_beam > 1:
-        raise ValueError("sample.translation.length_beam: there is one length of a sentence here; set it to 1")
-    if not one and not config.encoder_decoder.length_classes:
-        raise ValueError("sample.translation.lengths: the network has no length head; set it to known")
+    if config.embedding.fill and options.length_beam > 1:
+        raise ValueError("sample.translation.length_beam: with embedding.fill targets have one length; set it to 1")
+    if not config.embedding.fill and not config.encoder_decoder.length_classes:
+        raise ValueError("encoder_decoder.length_classes: 0 is no length head; set it, or embedding.fill=True")
 
 
 def mean_log_likelihood(system: System) -> Callable[..., Float[Array, " B"]]:

@@ -6,13 +6,12 @@ from typing import Any
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffusion.likelihood.estimators import check_process, estimator
+from diffusion.likelihood.uniform import estimator
 from diffusion.objectives.uniform import UniformNelbo
 from diffusion.processes.uniform import UniformDiffusion
-from diffusion.sampling.ancestral import AncestralSampler, equal_steps
 from diffusion.schedules.masking import sigma
-from experiments.families import masked
-from experiments.families.base import Call, System, keys_like, lookup, rows_like
+from experiments.families import masked, uniform_sampling
+from experiments.families.base import System, lookup
 from experiments.families.networks import NETWORKS
 
 TRAINED, CAUSAL, REWARDED, MEASURED_BY = True, False, False, "likelihood"
@@ -20,12 +19,9 @@ DOMAINS = masked.DOMAINS
 OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
     "nelbo": lambda config, system: UniformNelbo(system.denoiser, system.replacing, config.objective.minimum_time),
 }
-estimate = masked.estimate
 batch = masked.batch
-forward_flops = masked.forward_flops
-training_flops = masked.training_flops
-# Options of masked samplers that have no meaning without masks, with the values that leave them out.
-UNUSED = dict(policy="ancestral", nucleus=1.0, precision="exact", cache=False, corrector=(), planes=(), warp=())
+sampler = uniform_sampling.sampler
+calls = uniform_sampling.calls
 
 
 def check(config: ConfigDict) -> None:
@@ -69,35 +65,9 @@ def estimators(config: ConfigDict) -> list[str]:
     names = list(dict.fromkeys([first, *config.evaluate.also]))
     for name in names:
         estimator(name)
-        check_process(name, "uniform")
     return names
 
 
-def sampler(config: ConfigDict, system: System) -> Callable:
-    """`sample(params, keys, prompt, label=None)` for prompts [B, data.length]; masks in a prompt are what is free."""
-    options, length = config.sample, config.data.length
-    for name, value in UNUSED.items():
-        given = tuple(options[name]) if isinstance(value, tuple) else options[name]
-        if given != value:
-            raise ValueError(f"sample.{name}: must be {value!r} for process.name=uniform, not {given!r}")
-    if (options.length or length) != length:
-        raise ValueError(f"sample.length: process.name=uniform writes data.length = {length} tokens")
-    lookup(dict.fromkeys(("draw", "argmax")), options.final, "sample.final")
-    rows = equal_steps(system.replacing.schedule, options.steps, end=options.end, temperature=options.temperature)
-    sample = AncestralSampler(system.denoiser, system.replacing, options.final)
-    return lambda params, keys, prompt, label=None: sample(params, keys, prompt, rows, label)
-
-
-def calls(config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
-    """The sampler of one batch, with all its steps and the last one to clean data."""
-    size, turns = config.sample.batch, config.sample.steps + (config.sample.end > 0)
-    label = rows_like(size, dtype=jnp.int32) if config.model.labels else None
-    call = Call(
-        name=f"sampler, {turns} evaluations",
-        function=sampler(config, system),
-        params=(system.init,),
-        rows=(keys_like(size), rows_like(size, config.data.length, dtype=jnp.int32), label),
-        flops=size * forward_flops(config, system) * turns,
-        turns=turns,
-    )
-    return [call]
+def estimate(config: ConfigDict, system: System, name: str) -> Callable:
+    """The estimator of that name."""
+    return estimator(name)

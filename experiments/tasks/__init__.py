@@ -6,8 +6,10 @@
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from ml_collections import ConfigDict
+
 from diffusion.data import Dataset
-from diffusion.data.pairs import PairDataset
+from experiments.families.base import System
 from experiments.run_context import Run
 from experiments.tasks import genomes, images, mixture, molecules, prompted_images, text, translation
 
@@ -21,8 +23,12 @@ class Task(Protocol):
         """Whether its samples are short texts, one per line or paragraph."""
         ...
 
+    def check_config(self, config: ConfigDict, system: System, domain: str) -> None:
+        """Raise ValueError for what a config alone says cannot be drawn or measured."""
+        ...
+
     def check(self, run: Run) -> None:
-        """Raise ValueError for what cannot be drawn or measured, before anything is trained."""
+        """Raise ValueError as `check_config`, and for what data and devices say, before anything is trained."""
         ...
 
     def sample(self, run: Run) -> dict:
@@ -46,7 +52,7 @@ TASKS: dict[str, Task] = {
 }
 
 
-def task_of(dataset: Dataset | PairDataset) -> Task:
+def task_of(dataset: Dataset) -> Task:
     """The task of a data set."""
     return TASKS[dataset.domain]
 

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from jaxtyping import Int
+from ml_collections import ConfigDict
 
 from diffusion.data import Dataset
 from diffusion.metrics import genomes
+from experiments.families.base import System
 from experiments.plan import atomic_write
 from experiments.run_context import Run
 from experiments.tasks import images, sequences, token_sampling
@@ -125,8 +127,13 @@ def by_species(metric: str, each: dict[str, float]) -> dict[str, float]:
 TASK = TokenTask(many_sets=True, held_out=sequences.held_out, measure=measure)
 
 
+def check_config(config: ConfigDict, system: System, domain: str) -> None:
+    """Raise ValueError for an unsuitable sampler, prompt, count or judge."""
+    sequences.check_config(config, system, domain, TASK)
+
+
 def check(run: Run) -> None:
-    """Raise ValueError for an unsuitable sampler, prompt, count, split or judge."""
+    """Raise ValueError as `check_config`, and for a missing split."""
     token_sampling.check(run, TASK)
     sequences.check_reference(run)
     run.dataset.split(run.config.judge.reference)

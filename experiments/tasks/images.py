@@ -8,11 +8,19 @@ from pathlib import Path
 import jax
 import numpy as np
 from jaxtyping import Float, Int
+from ml_collections import ConfigDict
 
 from diffusion.data.arrays import as_pixels, label_count
-from diffusion.metrics.frechet import classifier_statistics, frechet_distance, moments
-from diffusion.metrics.inception import check_inception, inception_features
+from diffusion.data.splits import NAMES
+from diffusion.metrics.frechet import (
+    check_inception,
+    classifier_statistics,
+    frechet_distance,
+    inception_features,
+    moments,
+)
 from diffusion.report.images import image_grid, pictures
+from experiments.families.base import System, lookup
 from experiments.run_context import Run, in_batches
 from experiments.tasks import token_sampling
 from experiments.tasks.token_sampling import SampleSet, TokenTask
@@ -21,19 +29,31 @@ LINES, COLUMNS, SHOWN = False, 8, 64
 Classify = Callable[[Int[np.ndarray, "N L"]], tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N K"]]]
 
 
-def check_judge(run: Run) -> None:
+def check_config(config: ConfigDict, system: System, domain: str) -> None:
+    """Raise ValueError for an unsuitable sampler, prompt, count or judge."""
+    token_sampling.check_config(config, system, domain, TASK)
+    check_judge_name(config)
+    lookup(dict.fromkeys(NAMES), config.judge.reference, "judge.reference")
+
+
+def check_judge_name(config: ConfigDict) -> None:
     """Raise ValueError for a judge that cannot judge images."""
-    options = run.config.judge
+    options = config.judge
     if options.name not in ("none", "classifier", "inception"):
         raise ValueError(f"judge.name: {options.name!r} cannot judge images; known: none, classifier, inception")
-    if options.name == "none":
-        return
-    run.dataset.split(options.reference)
+    if options.name == "classifier" and not options.row:
+        raise ValueError("judge.row: empty; name the row of the table whose model is the classifier")
+
+
+def check_judge(run: Run) -> None:
+    """Raise ValueError as `check_judge_name`, and for a missing split, or missing weights of Inception."""
+    options = run.config.judge
+    check_judge_name(run.config)
+    if options.name != "none":
+        run.dataset.split(options.reference)
     if options.name == "classifier":
         label_count(run.dataset.source)
-        if not options.row:
-            raise ValueError("judge.row: empty; name the row of the table whose model is the classifier")
-    else:
+    if options.name == "inception":
         check_inception(options.checkpoint)
 
 
@@ -133,7 +153,7 @@ TASK = TokenTask(many_sets=True, held_out=held_out, measure=measure)
 
 
 def check(run: Run) -> None:
-    """Raise ValueError for an unsuitable sampler, prompt, count or judge."""
+    """Raise ValueError as `check_config`, and for a missing split or missing weights of the judge."""
     token_sampling.check(run, TASK)
     check_judge(run)
 

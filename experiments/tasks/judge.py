@@ -35,10 +35,15 @@ class Judge:
     tokens: Callable[[Int[np.ndarray, "N L"], list[str]], tuple[Int[np.ndarray, "N M"], Int[np.ndarray, " N"] | None]]
 
 
-def check_judge(options: ConfigDict) -> None:
-    """Raise ValueError for an unknown judge, or missing files."""
+def check_judge_name(options: ConfigDict) -> None:
+    """Raise ValueError for an unknown judge."""
     if options.name not in ("none", "row", "gpt2"):
         raise ValueError(f"judge.name: unknown {options.name!r}; known: none, row, gpt2")
+
+
+def check_judge(options: ConfigDict) -> None:
+    """Raise ValueError for an unknown judge, or missing files."""
+    check_judge_name(options)
     if options.name != "gpt2":
         return
     if not (Path(options.checkpoint) / "config.json").exists():

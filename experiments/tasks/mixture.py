@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from ml_collections import ConfigDict
 
 from diffusion.metrics.statistics import mean_over_sets
 from diffusion.oracles import mixture as oracle
@@ -13,10 +14,11 @@ from diffusion.rng import example_keys, named
 from diffusion.sampling.gaussian import guides, lidar, solvers
 from diffusion.sampling.gaussian.lidar import Lookahead, lookahead_guide
 from diffusion.sampling.gaussian.sampler import Predict, guided, sample_gaussian
-from experiments.families.base import lookup
+from experiments.families.base import System, lookup
 from experiments.families.exact_models import exact_prediction, reference_mixture
 from experiments.families.guidance import SOLVERS, path_of
 from experiments.run_context import Run
+from experiments.tasks.checks import check_counts
 
 REWARD = oracle.Linear(jnp.ones(1))
 LINES = False
@@ -25,14 +27,21 @@ METHODS = ("plain", "exact", "gradient", "lidar")
 POINTS, ALPHA, SIGMA, SETS = (-1.5, 0.0, 1.5), 0.8, 0.6, 400
 
 
-def check(run: Run) -> None:
+def check_config(config: ConfigDict, system: System, domain: str) -> None:
     """Raise ValueError for an unknown method, or an invalid count."""
-    options = run.config.sample
+    options = config.sample
+    check_counts(options, "count", "repeats")
     lookup(dict.fromkeys(METHODS), options.gaussian.method, "sample.gaussian.method")
     if options.gaussian.lookahead.particles < 1:
         count = options.gaussian.lookahead.particles
         raise ValueError(f"sample.gaussian.lookahead.particles: must be at least 1, not {count}")
-    path_of(run.config, run.system, options.gaussian.path, options.steps)
+    lookup(SOLVERS, options.gaussian.solver, "sample.gaussian.solver")
+    path_of(config, system, options.gaussian.path, options.steps)
+
+
+def check(run: Run) -> None:
+    """Raise ValueError as `check_config`: nothing depends on data."""
+    check_config(run.config, run.system, run.dataset.domain)
 
 
 def sample(run: Run) -> dict:

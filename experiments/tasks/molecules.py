@@ -1,16 +1,21 @@
 """Samples of molecules: a text file, an image, and their validity, uniqueness and novelty."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
 import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Float, Int
+from ml_collections import ConfigDict
 
-from diffusion.metrics.molecules import canonical_set, chemistry, molecule_scores, picture
+from diffusion.metrics.molecules import canonical_set, chemistry, molecule_scores, picture, ring_counts, ring_labels
 from diffusion.report import plots
+from experiments.families.base import System
 from experiments.plan import atomic_write
 from experiments.run_context import Run
-from experiments.tasks import images, sequences, token_sampling
+from experiments.tasks import images, rewarded_sampling, sequences, token_sampling
 from experiments.tasks.sequences import SequenceSet, as_texts
 from experiments.tasks.token_sampling import TokenTask
 
@@ -50,12 +55,34 @@ def draw(path: Path, texts: list[str], scores: dict[str, float]) -> None:
     plots.save(figure, path)
 
 
-TASK = TokenTask(many_sets=True, held_out=sequences.held_out, measure=measure)
+def rings(run: Run, tokens: Int[np.ndarray, "N L"]) -> Float[np.ndarray, " N"]:
+    """The reward of finished samples: their rings, and 0 for an invalid molecule."""
+    return ring_counts(as_texts(run.dataset.tokenizer, tokens))
+
+
+def labels(run: Run) -> Float[np.ndarray, "K G"]:
+    """The ring label of every token. Their pairs are the reward within the sampler, where RDKit cannot read states."""
+    tokenizer = run.dataset.tokenizer
+    return ring_labels([tokenizer.decode([token]) for token in range(tokenizer.vocab_size)])
+
+
+TASK = TokenTask(
+    many_sets=True,
+    held_out=sequences.held_out,
+    measure=measure,
+    rewarded=partial(rewarded_sampling.generate, reward=rings, labels=labels),
+)
+
+
+def check_config(config: ConfigDict, system: System, domain: str) -> None:
+    """Raise ValueError for an unsuitable sampler, prompt, count or judge."""
+    sequences.check_config(config, system, domain, TASK)
 
 
 def check(run: Run) -> None:
-    """Raise ValueError for an unsuitable sampler, prompt, count, split or judge."""
+    """Raise ValueError as `check_config`, and for a missing split or a missing package."""
     token_sampling.check(run, TASK)
+    rewarded_sampling.check(run)
     sequences.check_reference(run)
     chemistry()
 

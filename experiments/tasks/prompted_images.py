@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from ml_collections import ConfigDict
 
 from diffusion.glyphs.checker import check as correct
 from diffusion.glyphs.checker import prompt_reward
@@ -17,9 +18,11 @@ from diffusion.report.images import image_grid, labeled_grid
 from diffusion.report.images import pictures as as_bytes
 from diffusion.train.mesh import check_batch
 from experiments import families
-from experiments.families.base import lookup
+from experiments.families.base import System, lookup
 from experiments.families.guidance import method
+from experiments.flops import sampling_flops
 from experiments.run_context import Run
+from experiments.tasks.checks import check_counts
 from experiments.tasks.prompted_models import Model, Slot, nearest_worth, opened
 from experiments.tasks.prompted_sampling import Drawing, finite
 
@@ -28,25 +31,30 @@ ROWS = 8  # prompts in an image of samples
 MONTAGE = "methods.png"
 
 
-def check(run: Run) -> None:
-    """Raise ValueError for what a training need not be waited for: methods, counts, prompts, rewards."""
-    options = run.config.sample
-    if jax.process_count() > 1:
-        raise ValueError("sample: pictures from prompts are drawn and judged by one process; run one")
-    method(run.config, run.system, nearest_worth)
-    prompt_slots(run)
-    check_batch(options.batch, run.mesh, field="sample.batch")
-    if run.family.REWARDED and run.config.judge.name != "row":
+def check_config(config: ConfigDict, system: System, domain: str) -> None:
+    """Raise ValueError for unsuitable methods, counts, prompts and rewards."""
+    check_counts(config.sample, "batch", "repeats")
+    method(config, system, nearest_worth)
+    prompt_slots(config)
+    if families.family_of(config).REWARDED and config.judge.name != "row":
         raise ValueError("judge.name: pictures of prompts are rewarded by a row of the table; set it to row")
 
 
-def prompt_slots(run: Run) -> list[Slot]:
+def check(run: Run) -> None:
+    """Raise ValueError as `check_config`, and for several processes or a batch that devices do not divide."""
+    if jax.process_count() > 1:
+        raise ValueError("sample: pictures from prompts are drawn and judged by one process; run one")
+    check_config(run.config, run.system, run.dataset.domain)
+    check_batch(run.config.sample.batch, run.mesh, field="sample.batch")
+
+
+def prompt_slots(config: ConfigDict) -> list[Slot]:
     """The prompts to draw: the one that the config gives, or `per_task` of each task from its split.
 
     Raises:
       ValueError: for a prompt outside the grammar or an unknown split.
     """
-    options = run.config.sample
+    options = config.sample
     if options.prompt:
         parse(options.prompt)
         return [Slot(options.prompt, 0)]
@@ -67,7 +75,7 @@ def sample(run: Run) -> dict:
     Of several sets (`sample.repeats`), each with noise and lookahead samples of its own, the measures are means with
     95 % intervals.
     """
-    slots = prompt_slots(run)
+    slots = prompt_slots(run.config)
     model = opened(run, slots)
     made = method(run.config, run.system, model.reward)
     draw, measures, by_prompt = Drawing(run, model, slots, made), [], []
@@ -79,12 +87,12 @@ def sample(run: Run) -> dict:
         if number == 0 and jax.process_index() == 0:
             draw_grid(run, slots, images)
     count, cost = run.config.sample.gaussian.images, made.cost
-    forward = families.forward_flops(run.config, run.system)
+    work = sum(sampling_flops(run.config, run.dataset.tokenizer.vocab_size, model.scorer))
     costs = {
         "evaluations": cost.evaluations / count,
         "backward_evaluations": cost.backward / count,
         "reward_evaluations": cost.rewards / count,
-        "gigaflops": (cost.evaluations + 2 * cost.backward) / count * forward / 1e9,
+        "gigaflops": work / run.config.sample.batch / count / 1e9,
     }
     return {
         "metrics": mean_over_sets(measures) | costs,

@@ -9,7 +9,7 @@ from diffusion.glyphs import world
 from diffusion.glyphs.checker import prompt_reward
 from diffusion.glyphs.prompts import encode, parse
 from experiments import families
-from experiments.families import scorer
+from experiments.families import System, scorer
 from experiments.families.exact import nearest_worth
 from experiments.run_context import Run
 
@@ -29,6 +29,7 @@ class Model(NamedTuple):
     conditioning: Any  # arrays [slots, ...]
     reward: Any  # (reward_params, clean, conditioning) -> [B], usable while sampling
     judge: Any  # (images [P, n, H, W, C], conditioning) -> [P, n], of finished pictures
+    scorer: System | None = None  # the network of a learned reward
 
 
 def opened(run: Run, slots: list[Slot]) -> Model:
@@ -50,7 +51,7 @@ def opened(run: Run, slots: list[Slot]) -> Model:
         return np.asarray(rounded_reward(reward_params, images, conditioning))
 
     conditioning = np.stack([encode(slot.prompt) for slot in slots])
-    return Model(params, reward_params, conditioning, reward, judged)
+    return Model(params, reward_params, conditioning, reward, judged, judge)
 
 
 def exact_model(run: Run, slots: list[Slot]) -> Model:

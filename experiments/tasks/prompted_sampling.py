@@ -18,7 +18,7 @@ from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.sampling.gaussian.sampler import take_rows
 from diffusion.train.mesh import batch_sharding, shards
 from experiments.families.guidance import Method
-from experiments.plan import digest, to_json
+from experiments.identity import digest, to_json
 from experiments.run_context import Run
 from experiments.tasks.prompted_models import Model, Slot
 

@@ -4,23 +4,37 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Int
+from ml_collections import ConfigDict
 
+from diffusion.data.splits import NAMES
 from diffusion.data.tokenizers import Tokenizer
 from diffusion.metrics.text import sample_entropy
+from experiments.families.base import System, lookup
 from experiments.run_context import Run
+from experiments.tasks import token_sampling
+from experiments.tasks.token_sampling import TokenTask
 
 Labels = Int[np.ndarray, " _"] | None  # one per sample; sets differ in size
 SequenceSet = tuple[Int[np.ndarray, "_ L"], Labels]
 
 
+def check_config(config: ConfigDict, system: System, domain: str, task: TokenTask) -> None:
+    """Raise ValueError for an unsuitable sampler, prompt, count or reference, or for any judge."""
+    token_sampling.check_config(config, system, domain, task)
+    check_judge(config.judge, domain)
+    lookup(dict.fromkeys(NAMES), config.judge.reference, "judge.reference")
+
+
+def check_judge(options: ConfigDict, domain: str) -> None:
+    """Raise ValueError for any judge."""
+    if options.name != "none":
+        raise ValueError(f"judge.name: {options.name!r} cannot judge {domain}; pass --config.judge.name=none")
+
+
 def check_reference(run: Run) -> None:
     """Raise ValueError for a missing split, or for any judge."""
-    dataset, options = run.dataset, run.config.judge
-    if options.name != "none":
-        raise ValueError(f"judge.name: {options.name!r} cannot judge {dataset.domain}; pass --config.judge.name=none")
-    dataset.split("train")
-    if run.config.sample.policy == "data":
-        dataset.split(held_out_split(run))
+    check_judge(run.config.judge, run.dataset.domain)
+    run.dataset.split("train")
 
 
 def held_out_split(run: Run) -> str:

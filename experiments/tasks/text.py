@@ -6,15 +6,18 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Int
+from ml_collections import ConfigDict
 
 from diffusion.data import evaluation_batches
 from diffusion.metrics import infilling, text
 from diffusion.metrics.mauve import mauve
 from diffusion.metrics.python_code import defined_rate, parse_rate
+from experiments.families import family_of
+from experiments.families.base import System
 from experiments.plan import atomic_write
 from experiments.run_context import Run
 from experiments.tasks import token_sampling
-from experiments.tasks.judge import Judge, check_judge, make_judge
+from experiments.tasks.judge import Judge, check_judge, check_judge_name, make_judge
 from experiments.tasks.token_sampling import SampleSet, TokenTask
 
 LINES = False
@@ -43,11 +46,9 @@ def gaps(run: Run) -> Gaps:
     """Infilling task of a config, equal for all models and seeds.
 
     Raises:
-      ValueError: for a gap without context, too few held-out windows, or an autoregressive network.
+      ValueError: for a gap without context, or too few held-out windows.
     """
     options = run.config.sample
-    if run.family.CAUSAL:
-        raise ValueError("sample.infill: an autoregressive model cannot read what follows a gap; set it to 0")
     truth = held_out_windows(run, options.count)
     if len(truth) < options.count:
         raise ValueError(f"sample.count: {options.count} exceeds the {len(truth)} held-out windows to fill in")
@@ -140,10 +141,23 @@ def mauve_score(
 TASK = TokenTask(many_sets=False, held_out=held_out, measure=measure, masked_gaps=masked_gaps)
 
 
-def check(run: Run) -> None:
+def check_config(config: ConfigDict, system: System, domain: str) -> None:
     """Raise ValueError for an unsuitable sampler, prompt, count or judge."""
+    token_sampling.check_config(config, system, domain, TASK)
+    check_judge_name(config.judge)
+    if config.sample.infill:
+        if family_of(config).CAUSAL:
+            raise ValueError("sample.infill: an autoregressive model cannot read what follows a gap; set it to 0")
+        infilling.spans(0, config.data.length, config.sample.infill, seed=0)
+
+
+def check(run: Run) -> None:
+    """Raise ValueError as `check_config`, and for missing windows of the test split or files of the judge."""
+    check_config(run.config, run.system, run.dataset.domain)
     token_sampling.check(run, TASK)
     check_judge(run.config.judge)
+    if run.config.quality.mauve and run.config.judge.name != "none":
+        run.dataset.split("test")
 
 
 def sample(run: Run) -> dict:

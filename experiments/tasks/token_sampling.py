@@ -1,27 +1,27 @@
 """Sampling of sequences of tokens, whatever they stand for: prompts, batches, costs, and sets of samples."""
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jaxtyping import Bool, Int
-from tqdm import tqdm
+from ml_collections import ConfigDict
 
 from diffusion.metrics.statistics import mean_over_sets
-from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import example_keys, named
 from diffusion.sampling.masked.sampler import Trace
 from diffusion.train.mesh import batch_sharding, check_batch, replicated
 from experiments import families
+from experiments.families.base import System
 from experiments.families.masked_sampling import masked_sampler
+from experiments.flops import sampling_flops
 from experiments.run_context import Run
-
-COLUMNS = ("tokens", "evaluations", "idle", "invalid", "predictor_evaluations")
+from experiments.tasks import token_batches
+from experiments.tasks.checks import check_counts, check_prompt, check_room, check_suffix
+from experiments.tasks.token_batches import put_rows
 
 
 class SampleSet(NamedTuple):
@@ -37,30 +37,44 @@ class TokenTask:
 
     `held_out(run, count)` gives held-out examples with their labels, `measure(run, sets, cost)` writes samples and
     returns the metrics of each set, and `masked_gaps(run)` gives the prompts of infilling (`sample.infill`).
+    `rewarded(run, task)` draws in place of `generate` where a reward takes part in sampling (`sample.uniform.method`).
     """
 
     many_sets: bool  # whether several sets of samples are measured
     held_out: Callable[[Run, int], tuple[Int[np.ndarray, "N L"], Int[np.ndarray, " N"] | None]]
     measure: Callable[[Run, list[SampleSet], dict[str, float]], list[dict]]
     masked_gaps: Callable[[Run], Int[np.ndarray, "N L"]] | None = None
+    rewarded: Callable[..., tuple[list[SampleSet], dict[str, float]]] | None = None
 
 
-def check(run: Run, task: TokenTask) -> None:
-    """Raise ValueError for counts, classes, prompts or a sampler that do not fit, before anything is trained."""
-    options, domain = run.config.sample, run.dataset.domain
+def check_config(config: ConfigDict, system: System, domain: str, task: TokenTask) -> None:
+    """Raise ValueError for counts, classes, prompts or a sampler that do not fit."""
+    options = config.sample
     if options.source:
         raise ValueError(f"sample.source: {domain} has no sources to translate; leave it empty")
-    if options.count < 1 or options.batch < 1:
-        raise ValueError(f"sample.count and sample.batch: must be at least 1, not {options.count}, {options.batch}")
-    if options.repeats < 1:
-        raise ValueError(f"sample.repeats: must be at least 1, not {options.repeats}")
+    check_counts(options, "count", "batch", "repeats")
     if options.repeats > 1 and not task.many_sets:
         raise ValueError(f"sample.repeats: {domain} is measured as one set; set it to 1, or raise sample.count")
     if options.infill and task.masked_gaps is None:
         raise ValueError(f"sample.infill: gaps are filled in text, not in {domain}; set it to 0")
-    check_label(options.label, run.config.model.labels)
+    if is_rewarded(config) and (task.rewarded is None or config.process.name != "uniform"):
+        raise ValueError(
+            f"sample.uniform.method: {options.uniform.method} is for molecules under process.name=uniform; set it to "
+            "plain"
+        )
+    check_label(options.label, config.model.labels)
     if options.policy != "data":
-        families.sampler(run.config, run.system)
+        check_prompt(config, domain)
+        families.sampler(config, system)
+
+
+def check(run: Run, task: TokenTask) -> None:
+    """Raise ValueError as `check_config`, and for what depends on data and devices, before anything is trained."""
+    options = run.config.sample
+    check_config(run.config, run.system, run.dataset.domain, task)
+    if options.policy == "data":
+        task.held_out(run, 1)
+    else:
         check_batch(options.batch, run.mesh, field="sample.batch")
         initial_states(run, task)
 
@@ -75,13 +89,19 @@ def draw_and_measure(run: Run, task: TokenTask) -> dict:
         sets = held_out_sets(run, task)
         cost = {"evaluations": 0.0, "predictor_evaluations": 0.0, "gigaflops": 0.0, "idle_share": 0.0}
     else:
-        sets, cost = generate(run, task)
+        draw = task.rewarded if is_rewarded(run.config) and task.rewarded else generate
+        sets, cost = draw(run, task)
     scores = task.measure(run, sets, cost)
     return {
         "metrics": cost | mean_over_sets(scores),
         **({"sets": scores} if len(scores) > 1 else {}),
         "sampler": "autoregressive" if run.family.CAUSAL else options.policy,
     }
+
+
+def is_rewarded(config: ConfigDict) -> bool:
+    """Whether a reward of samples takes part in sampling."""
+    return config.sample.uniform.method != "plain"
 
 
 def prompts(run: Run, length: int) -> np.ndarray:
@@ -96,13 +116,8 @@ def prompts(run: Run, length: int) -> np.ndarray:
     start, end = tokenizer.encode(options.prompt), tokenizer.encode(options.suffix)
     if run.dataset.start is not None:
         start = np.append(np.int32(run.dataset.start), start)
-    if len(start) + len(end) >= length:
-        raise ValueError(
-            f"sample.prompt: {len(start)} + {len(end)} tokens leave nothing of {length} to write; shorten prompt or "
-            "suffix, or raise --config.sample.length"
-        )
-    if len(end) and run.family.CAUSAL:
-        raise ValueError("sample.suffix: an autoregressive model cannot read what follows; leave it empty")
+    check_room(len(start), len(end), length)
+    check_suffix(run.config)
     prompt = np.full(length, tokenizer.mask_id, np.int32)
     prompt[: len(start)] = start
     prompt[length - len(end) :] = end
@@ -110,36 +125,20 @@ def prompts(run: Run, length: int) -> np.ndarray:
 
 
 def initial_states(run: Run, task: TokenTask) -> np.ndarray:
-    """The state from which every sample starts: tokens [N, L], or sub-tokens [N, L, l] with `sample.planes`.
-
-    With `sample.infill` they are held-out windows with one gap each, with `sample.planes` some sub-tokens of held-out
-    examples, otherwise the prompt.
+    """The tokens [N, L] from which every sample starts: the prompt, or held-out windows with one gap each (infilling).
 
     Raises:
-      ValueError: for sub-tokens that the code does not have, or a prompt beside them.
+      ValueError: for a prompt or another length beside gaps.
     """
     options, default = run.config.sample, run.config.data.length
     length, count = options.length or default, options.count * options.repeats
     prompt = np.broadcast_to(prompts(run, length)[None], (count, length))
     if options.infill:
-        if options.prompt or options.suffix or len(options.planes) or length != default:
-            raise ValueError("sample.infill: goes without sample.prompt, suffix, planes and length")
+        if options.prompt or options.suffix or length != default:
+            raise ValueError("sample.infill: goes without sample.prompt, suffix and length")
         assert task.masked_gaps is not None
         return task.masked_gaps(run)
-    if not len(options.planes):
-        return prompt
-    process = run.system.masking
-    if not set(options.planes) < set(range(process.subtokens)):
-        raise ValueError(f"sample.planes: {tuple(options.planes)} must be some of 0..{process.subtokens - 1}, not all")
-    if options.prompt or options.suffix or length != default:
-        raise ValueError("sample.planes: goes without sample.prompt, sample.suffix and sample.length")
-    assert isinstance(process, PartialMaskedDiffusion)
-    subtokens = np.array(process.codec.encode(task.held_out(run, count)[0]))
-    if len(subtokens) < count:
-        raise ValueError(f"sample.count: {count} is more than the {len(subtokens)} held-out examples of planes")
-    free = ~np.isin(np.arange(process.subtokens), list(options.planes))
-    subtokens[..., free] = process.mask_id
-    return subtokens
+    return prompt
 
 
 def generate(run: Run, task: TokenTask) -> tuple[list[SampleSet], dict[str, float]]:
@@ -147,52 +146,34 @@ def generate(run: Run, task: TokenTask) -> tuple[list[SampleSet], dict[str, floa
 
     Sample i is the same for every batch size, device count and number of sets.
     """
-    options = run.config.sample
-    length, count = options.length or run.config.data.length, options.count * options.repeats
-    params = run.weights()
-    sample = families.sampler(run.config, run.system)
     prompt, label = initial_states(run, task), labels(run)
+    columns, seconds = token_batches.draw_batches(run, families.sampler(run.config, run.system), prompt, label)
+    return finished(run, columns, label, seconds)
 
-    def draw(params, root, prompt, indices, label):
-        return sample(params, example_keys(named(root, "sample"), indices), prompt, label)
 
-    def arguments(start: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-        indices = np.arange(start, start + options.batch)
-        filled = np.minimum(indices, count - 1)
-        classes = None if label is None else put_rows(label[filled], rows)
-        return put_rows(prompt[filled], rows), put_rows(indices, rows), classes
-
-    rows, whole = batch_sharding(run.mesh), replicated(run.mesh)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
-    function = jax.jit(draw, in_shardings=(shardings, whole, rows, rows, rows), out_shardings=rows)
-    root, parts = run.root, []
-    with jax.set_mesh(run.mesh):
-        compiled = function.lower(params, root, *arguments(0)).compile()
-    clock = time.perf_counter()
-    starts = range(0, count, options.batch)
-    for start in tqdm(starts, desc="sampling", disable=not sys.stderr.isatty(), leave=False):
-        parts.append(to_host(compiled(params, root, *arguments(start))))
-    seconds = time.perf_counter() - clock
-    tokens, evaluations, idle, invalid, predictor_evaluations = (
-        np.concatenate([getattr(part, name) for part in parts])[:count] for name in COLUMNS
+def finished(
+    run: Run, columns: dict[str, np.ndarray], label: Int[np.ndarray, " N"] | None, seconds: float
+) -> tuple[list[SampleSet], dict[str, float]]:
+    """The sets of samples given their columns, and their cost with `seconds` per sample."""
+    tokens, evaluations, invalid = columns["tokens"], columns["evaluations"], columns["invalid"]
+    # The sampler itself is the last of its programs.
+    call, work = (
+        run.family.calls(run.config, run.system)[-1],
+        sampling_flops(run.config, run.dataset.tokenizer.vocab_size)[-1],
     )
-    # With its cache a causal network evaluates one position at a time.
-    forward = families.forward_flops(run.config, run.system) / (length if run.family.CAUSAL else 1)
-    predicted = predictor_evaluations.mean() * run.system.errors.flops if run.system.errors else 0.0
     cost = {
         "evaluations": float(evaluations.mean()),
-        "predictor_evaluations": float(predictor_evaluations.mean()),
-        "gigaflops": float(evaluations.mean() * forward + predicted) / 1e9,
-        "idle_share": float((idle / evaluations).mean()),
-        # Every batch is computed whole, the surplus of the last one too.
-        "seconds_per_sample": seconds / (len(starts) * options.batch),
+        "predictor_evaluations": float(columns["predictor_evaluations"].mean()),
+        "gigaflops": work / run.config.sample.batch * float(evaluations.mean()) / call.turns / 1e9,
+        "idle_share": float((columns["idle"] / evaluations).mean()),
+        "seconds_per_sample": seconds,
     }
-    valid = np.ones(count, bool)
+    valid = np.ones(len(tokens), bool)
     if run.config.codec.digits > 1:
         cost["invalid_code_rate"] = float(invalid.sum() / tokens.size)
         valid = decodable(invalid)
     run.dataset.tokenizer.check(tokens[valid], special=False)
-    return in_sets(tokens, label, valid, options.count), cost
+    return in_sets(tokens, label, valid, run.config.sample.count), cost
 
 
 def traced(run: Run, task: TokenTask, most: int) -> Trace:
@@ -275,15 +256,3 @@ def decodable(invalid: Int[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
         message = f"warning: {broken} of {len(invalid)} samples hold digits of no token and are left out ({remedy})"
         print(message, file=sys.stderr)
     return invalid == 0
-
-
-def put_rows(array: np.ndarray, sharding) -> jax.Array:
-    """The rows of a batch as a global array."""
-    return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
-
-
-def to_host(tree):
-    """Numpy arrays, also of what other processes hold."""
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
-    return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), tree)

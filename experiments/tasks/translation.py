@@ -8,19 +8,24 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from diffusion.data.pairs import text_of
+from diffusion.data.splits import NAMES
 from diffusion.metrics.translation import check_measures, scores
 from diffusion.rng import example_keys, named
 from diffusion.sampling.sequences.rerank import bleu_mbr, judged
 from diffusion.train.mesh import batch_sharding, check_batch, replicated
 from experiments import families
 from experiments.families import seq2seq
+from experiments.families.base import System, lookup
 from experiments.families.seq2seq import autoregressive
 from experiments.families.translation import Candidates, Translator, longest, mean_log_likelihood, translator
+from experiments.flops import sampling_flops
 from experiments.plan import atomic_write
 from experiments.run_context import Run, in_batches
+from experiments.tasks.checks import check_counts
 from experiments.tasks.translation_sources import Sources, held_out_pairs, user_lines, user_sources
 
 LINES = True
@@ -34,36 +39,40 @@ class Outputs(NamedTuple):
     seconds: float
 
 
-def check(run: Run) -> None:
-    """Raise ValueError for an unsuitable sampler, count, measure or file of sources, before any training."""
-    options = run.config.sample
-    for name in ("count", "batch"):
-        if options[name] < 1:
-            raise ValueError(f"sample.{name}: must be at least 1, not {options[name]}")
+def check_config(config: ConfigDict, system: System, domain: str) -> None:
+    """Raise ValueError for an unsuitable sampler, count or choice among candidates."""
+    options = config.sample
+    check_counts(options, "count", "batch")
     if options.repeats != 1:
         raise ValueError("sample.repeats: translations are measured as one set; set it to 1, or pass more seeds")
     if options.prompt or options.suffix or options.infill:
         raise ValueError("sample.prompt, suffix and infill: pairs have sources; pass --config.sample.source=FILE")
-    if longest(run.config) > run.config.encoder_decoder.positions:
+    if longest(config) > config.encoder_decoder.positions:
         raise ValueError(
-            f"encoder_decoder.positions: {longest(run.config)} tokens of a target exceed "
-            f"{run.config.encoder_decoder.positions}; raise it, or lower sample.length"
+            f"encoder_decoder.positions: {longest(config)} tokens of a target exceed "
+            f"{config.encoder_decoder.positions}; raise it, or lower sample.length"
         )
-    model = translator(run.config, run.system)
-    check_batch(options.batch, run.mesh, field="sample.batch")
-    check_measures(options.translation.tokenize, options.translation.rouge, options.translation.bertscore)
-    if model.candidates > 1 and options.translation.rerank == "judge" and run.config.judge.name != "row":
+    model = translator(config, system)
+    if model.candidates > 1 and options.translation.rerank == "judge" and config.judge.name != "row":
         raise ValueError("sample.translation.rerank: judge needs judge.name=row, and a causal row as judge.row")
-    if options.source:
-        if options.translation.lengths == "known":
-            raise ValueError("sample.translation.lengths: lengths for a user's file are not known; set it to around")
-        user_lines(options.source)
-    elif options.translation.split == "train":
+    if not options.source and options.translation.split == "train":
         raise ValueError(
             "sample.translation.split: texts of the training split are not stored; set it to test or validation"
         )
     else:
-        run.dataset.split(options.translation.split)
+        lookup(dict.fromkeys(NAMES), options.translation.split, "sample.translation.split")
+
+
+def check(run: Run) -> None:
+    """Raise ValueError as `check_config`, and for unsuitable measures, data or files, before any training."""
+    options = run.config.sample
+    check_config(run.config, run.system, run.dataset.domain)
+    check_batch(options.batch, run.mesh, field="sample.batch")
+    check_measures(options.translation.tokenize, options.translation.rouge, options.translation.bertscore)
+    if options.source:
+        user_lines(options.source)
+    elif not len(run.dataset.split(options.translation.split)):
+        raise ValueError(f"data.source: the {options.translation.split} split of {run.dataset.source} is empty")
 
 
 def sample(run: Run) -> dict:
@@ -78,7 +87,7 @@ def sample(run: Run) -> dict:
     metrics: dict[str, Any] = {
         "evaluations": model.evaluations,
         "candidates": model.candidates,
-        "gigaflops": model.flops / 1e9,
+        "gigaflops": sum(sampling_flops(config, run.dataset.tokenizer.vocab_size)) / options.batch / 1e9,
         "seconds_per_sentence": candidates.seconds,
         "rerank_seconds_per_sentence": (time.perf_counter() - begin) / len(outputs),
         "sentences": len(outputs),
@@ -110,19 +119,19 @@ def sample(run: Run) -> dict:
 
 
 def batch_at(run: Run, sources: Sources, start: int) -> tuple[Array, ...]:
-    """Indices, sources, their masks and target lengths of one batch; the last batch is padded with the last source."""
+    """Indices, sources and their masks of one batch; the last batch is padded with the last source."""
     rows = batch_sharding(run.mesh)
     indices = np.arange(start, start + run.config.sample.batch)
     at = np.minimum(indices, len(sources.sources) - 1)
-    arrays = (indices, sources.source[at], sources.weights[at] > 0, sources.lengths[at])
+    arrays = (indices, sources.source[at], sources.weights[at] > 0)
     return tuple(jax.make_array_from_callback(each.shape, rows, lambda part, each=each: each[part]) for each in arrays)
 
 
 def compile_translator(run: Run, model: Translator, params: Any, first: tuple[Array, ...]) -> Any:
     """Compiled program of one batch; the noise of a sentence does not depend on the batch size."""
 
-    def translate(params, root, indices, source, mask, lengths):
-        return model.translate(params, example_keys(named(root, "sample"), indices), source, mask, lengths)
+    def translate(params, root, indices, source, mask):
+        return model.translate(params, example_keys(named(root, "sample"), indices), source, mask)
 
     with jax.set_mesh(run.mesh):
         function = jax.jit(translate, out_shardings=replicated(run.mesh))
@@ -160,7 +169,7 @@ def select_candidates(run: Run, sources: Sources, groups: list[list[str]]) -> li
     if len(groups[0]) == 1:
         return [group[0] for group in groups]
     if options.rerank == "mbr":
-        indices = bleu_mbr(groups, options.role, options.tokenize)
+        indices = bleu_mbr(groups, options.tokenize)
     else:
         indices = judged(sources.sources, groups, judge(run, len(groups[0]), sources))
     return [group[index] for group, index in zip(groups, indices, strict=True)]

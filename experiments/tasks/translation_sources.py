@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffusion.data.pairs import PairSplit
 from experiments.run_context import Run
 
 SHOWN = 10  # lines named in a warning
@@ -20,7 +19,6 @@ class Sources(NamedTuple):
     sources: list[str]
     source: Int[np.ndarray, "N S"]
     weights: Float[np.ndarray, "N S"]
-    lengths: Int[np.ndarray, " N"]  # of the first reference, with its end token
     references: list[tuple[str, ...]] | None
     lines: list[int]  # indices of lines
     cut: int  # number of sources that are longer than data.source_length
@@ -30,29 +28,26 @@ def held_out_pairs(run: Run) -> Sources:
     """The first `sample.count` pairs of a split, with all references of each."""
     options = run.config.sample
     split = run.dataset.split(options.translation.split)
-    assert isinstance(split, PairSplit)
     indices = range(min(options.count, len(split)))
-    if not indices:
-        raise ValueError(f"data.source: the {split.name} split of {run.dataset.source} is empty")
     rows, (sources, references) = split.rows(indices), split.texts(indices)
-    lengths = rows["weights"].sum(axis=1).astype(np.int32)
     limit = run.config.data.source_length - 1
     cut = sum(len(ids) > limit for ids in run.dataset.tokenizer.encode_batch(sources))
-    return Sources(sources, rows["source"], rows["source_weights"], lengths, references, list(indices), cut)
+    return Sources(sources, rows["source"], rows["source_weights"], references, list(indices), cut)
 
 
 def user_lines(file: str) -> list[str]:
-    """Lines of a user's file; raises ValueError if there is no text to read."""
+    """Lines of a user's file, which a newline ends; raises ValueError if there is no text to read."""
     path = Path(file).expanduser()
     if not path.is_file():
         raise ValueError(
             f"sample.source: {file!r} is not a file; pass --config.sample.source=FILE, one source per line"
         )
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"sample.source: {file!r} is not UTF-8 (byte {error.start}); convert it") from None
-    if not any(line.strip() for line in lines):
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    if not text.strip():
         raise ValueError(f"sample.source: {file!r} has no text; write one source per line")
     return lines
 
@@ -80,7 +75,7 @@ def user_sources(run: Run) -> Sources:
     warn_lines(unknown, "with words outside the vocabulary: read as <unk>")
     warn_lines(sorted(set(range(len(lines))) - set(numbers)), "empty: the translation is empty")
     weights = (source != tokenizer.pad_id).astype(np.float32)
-    return Sources(texts, source, weights, np.ones(len(numbers), np.int32), None, numbers, len(long))
+    return Sources(texts, source, weights, None, numbers, len(long))
 
 
 def warn_lines(lines: list[int], problem: str) -> None:

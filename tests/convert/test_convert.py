@@ -8,6 +8,7 @@ import pytest
 from diffusion.convert.files import read_tensors
 from diffusion.convert.gpt2 import load_gpt2
 from diffusion.convert.mdlm import load_mdlm
+from diffusion.nets.attention_masks import Causal, Full
 from diffusion.nets.dit import DiT
 from diffusion.nets.gpt2 import GPT2
 
@@ -44,7 +45,8 @@ def logits_of(model, *inputs):
 def assert_same_logits(path, model):
     sizes, params = load_mdlm(path, heads=4)
     assert sizes["hidden"] == 32 and sizes["blocks"] == 3 and sizes["vocab_size"] == VOCAB
-    actual = jax.jit(DiT(**sizes).apply)(params, jnp.asarray(TOKENS), jnp.asarray(SIGMA))
+    mask = Full() if sizes["adaln"] else Causal()
+    actual = jax.jit(DiT(**sizes, mask=mask).apply)(params, jnp.asarray(TOKENS), jnp.asarray(SIGMA))
     expected = logits_of(model, TOKENS, SIGMA)
     assert np.abs(expected).max() > 1, "the comparison must not be of zeros"
     np.testing.assert_allclose(actual, expected, atol=1e-4)
@@ -60,7 +62,7 @@ def test_mdlm_autoregressive_baseline(tmp_path):
     model = torch_model(causal=True, adaln=False)
     safetensors.torch.save_file(backbone(model), tmp_path / "ar.safetensors")
     sizes, _ = load_mdlm(tmp_path / "ar.safetensors", heads=4)
-    assert sizes["causal"] and not sizes["adaln"]
+    assert not sizes["adaln"]
     assert_same_logits(tmp_path / "ar.safetensors", model)
 
 

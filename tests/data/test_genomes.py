@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from diffusion.data import load_dataset, loader, sequences
+from diffusion.data import load_dataset, sequences
 from diffusion.data.arrays import label_count
 from diffusion.data.genomes import TEN_SPECIES
 from tests.genome_files import (
@@ -117,8 +117,8 @@ def test_ten_genomes_are_packed_once_with_their_labels(tmp_path, monkeypatch):
                 expected[split].append((window, species))
     settings = fields("ten_species", folder, length=32, cache_dir=str(tmp_path / "cache"))
     order = None
-    for memory in (loader.MEMORY_LIMIT, 0):
-        monkeypatch.setattr(loader, "MEMORY_LIMIT", memory)
+    for memory in (2**28, 0):
+        monkeypatch.setattr("diffusion.data.dataset.MEMORY_LIMIT", memory)
         dataset = load_dataset(settings)
         for split in expected:
             assert labeled(dataset, split) == sorted(expected[split]) != []
@@ -206,9 +206,9 @@ def test_damaged_tables_are_named(tmp_path):
     for content, message in (
         ((["ACGT" * 4], [10]), "row 0 of .* names the unknown species 10"),
         ((["ACGT" * 4], ["Homo erectus"]), "names the unknown species 'Homo erectus'"),
-        (([None, "ACGT" * 4], [1, 1]), "row 0 of .* has None for a sequence"),
+        (([None, "ACGT" * 4], [1, 1]), "row 0 of .* has no text field; expected sequence or seq"),
         ((["hello world"], [1]), "is not a file of nucleotides .*'e' is not a nucleotide"),
-        ((["ACGT"], [1], "kind"), "has no column species_label or species or label"),
+        ((["ACGT"], [1], "kind"), "row 0 of .* names the unknown species None"),
     ):
         parquet(tmp_path / "a.parquet", *content)
         with pytest.raises(ValueError, match=rf"data\.path: .*{message}") as caught:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from diffusion.data import batches, glyphs, load_dataset
-from diffusion.data.glyphs import HIGHEST, LOWEST
+from diffusion.data.synthetic import HIGHEST, LOWEST
 from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
 from diffusion.glyphs.world import examples
 
 
 @pytest.fixture
 def few(monkeypatch):
-    for name in ("PICTURES", "REWARDED"):
+    for name in ("IMAGES", "REWARDED_EXAMPLES"):
         monkeypatch.setattr(glyphs, name, {"train": (0, 60), "validation": (1, 20), "test": (2, 20)})
 
 

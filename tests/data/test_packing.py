@@ -15,7 +15,7 @@ def pack(documents, length, bos_eos=True, separated=True, tokenizer=TOKENIZER):
     statistics = Statistics()
     encoded = encode_documents(documents, tokenizer, statistics)
     blocks = list(wrapped(encoded, tokenizer, length, bos_eos, separated, statistics))
-    rows = np.concatenate([block.tokens for block in blocks]) if blocks else np.zeros((0, length), np.int32)
+    rows = np.concatenate([block["tokens"] for block in blocks]) if blocks else np.zeros((0, length), np.int32)
     return rows, statistics
 
 
@@ -26,8 +26,6 @@ def test_wrapped_with_bos_and_eos_is_the_layout_of_the_papers():
     assert rows.tolist() == expected
     assert (statistics.examples, statistics.tokens, statistics.characters) == (3, 15, 7)
     assert (statistics.documents, statistics.dropped_tokens) == (2, 0)
-    assert statistics.bits_per_character(np.log(2)) == statistics.bits_per_byte(np.log(2)) == pytest.approx(15 / 7)
-    assert Statistics(tokens=3).bits_per_byte(1.0) is None
 
 
 def test_wrapped_without_ends_drops_and_does_not_count_the_remainder():
@@ -71,8 +69,8 @@ def test_padded_truncates_fills_and_weights():
     statistics = Statistics()
     encoded = encode_documents(["ab", "abcdef"], TOKENIZER, statistics)
     (block,) = padded(encoded, TOKENIZER, 5, statistics)
-    assert block.tokens.tolist() == [[EOS, 97, 98, EOS, PAD], [EOS, *b"abcd"]]
-    assert block.weights.tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    assert block["tokens"].tolist() == [[EOS, 97, 98, EOS, PAD], [EOS, *b"abcd"]]
+    assert block["weights"].tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
     assert (statistics.tokens, statistics.characters, statistics.dropped_tokens) == (9, 6, 3)
 
 

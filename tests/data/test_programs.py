@@ -1,4 +1,4 @@
-"""CoNaLa and HumanEval: documents, splits without leaks, infilling tasks, and one-line errors."""
+"""CoNaLa and HumanEval: documents, splits without leaks, and one-line errors."""
 
 import gzip
 import hashlib
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion.data import load_dataset, programs
+from diffusion.data import load_dataset
 from diffusion.data.settings import DataSettings
 from diffusion.data.sources import open_source
 
@@ -115,15 +115,6 @@ def test_humaneval_is_for_evaluation_alone(problems, tmp_path):
             data.split(split)
 
 
-def test_a_task_for_every_line_that_is_not_blank(problems):
-    tasks = programs.humaneval_infilling(str(problems))
-    assert tasks == [
-        ("HumanEval/0/L0", "def f(x):\n", "    y = x", "\n\n    return y\n"),
-        ("HumanEval/0/L2", "def f(x):\n    y = x\n\n", "    return y", "\n"),
-        ("HumanEval/1/L0", "def g(x):\n", "    return 1", ""),
-    ]
-
-
 def test_missing_and_damaged_files_are_named_in_one_line(tmp_path):
     pair = PAIRS[0]
     conala = [
@@ -162,17 +153,16 @@ def test_missing_and_damaged_files_are_named_in_one_line(tmp_path):
         ("HumanEval.jsonl", b"", "holds no problem"),
         ("HumanEval.jsonl", b'{"task_id": \n', "line 1 of .* is not JSON"),
         ("HumanEval.jsonl", b"[1]\n", "line 1 of .* is not a JSON object"),
-        ("HumanEval.jsonl", b'{"task_id": "a", "prompt": "b"}\n', "record 1 of .* has no canonical_solution"),
+        ("HumanEval.jsonl", b'{"task_id": "a", "prompt": "b"}\n', "line 1 of .* has no canonical_solution"),
         ("other.jsonl", json_lines(PROBLEMS).encode(), r"humaneval expects HumanEval\.jsonl"),
     ]
     for number, (name, content, words) in enumerate(humaneval):
         folder = tmp_path / f"problems{number}"
         folder.mkdir()
         (folder / name).write_bytes(content)
-        for call in (lambda path: opened("humaneval", path), lambda path: programs.humaneval_infilling(str(path))):
-            with pytest.raises(ValueError, match=words) as caught:
-                call(folder)
-            check(caught.value)
+        with pytest.raises(ValueError, match=words) as caught:
+            opened("humaneval", folder)
+        check(caught.value)
 
 
 def check(error):
@@ -192,13 +182,9 @@ def test_the_real_conala():
     assert all(text.startswith("# ") and "\n" in text.strip() for documents in texts.values() for text in documents)
 
 
-def test_the_real_humaneval_has_the_published_number_of_lines():
+def test_the_real_humaneval_is_python():
     folder = real_data("humaneval")
     texts = read(opened("humaneval", folder), "test")
     assert len(texts) == 164
     for text in texts:
         compile(text, "humaneval", "exec")
-    tasks = programs.humaneval_infilling(str(folder))
-    assert len(tasks) == len({task.task_id for task in tasks}) == 1033
-    assert {task.prefix + task.line + task.suffix for task in tasks} == set(texts)
-    assert [task.task_id for task in tasks[:7]] == [f"HumanEval/0/L{line}" for line in (0, 1, 2, 3, 4, 5, 7)]

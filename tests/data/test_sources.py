@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion.data import corpora, readers, sources
+from diffusion.data import datasets, local_text, readers, sources
 from diffusion.data.settings import DataSettings
 from diffusion.data.sources import open_source
 
@@ -106,7 +106,7 @@ def test_paragraphs_and_lines_are_documents_on_request(tmp_path):
 
 
 def test_text8_official_split_and_prefix(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "TEXT8_SPLITS", {"train": (0, 90), "validation": (90, 95), "test": (95, 100)})
+    monkeypatch.setattr(local_text, "TEXT8_SPLITS", {"train": (0, 90), "validation": (90, 95), "test": (95, 100)})
     text = " anarchism originated as"
     text = (text * 5)[:100]
     with zipfile.ZipFile(tmp_path / "text8.zip", "w") as archive:
@@ -117,15 +117,15 @@ def test_text8_official_split_and_prefix(tmp_path, monkeypatch):
     write(tmp_path / "short", {"text8": text[:99]})
     with pytest.raises(ValueError, match="has 99 characters, but text8 has 100"):
         opened("text8", tmp_path / "short")
-    monkeypatch.setattr(sources, "TEXT8_PREFIX_SPLITS", {"train": (0, 6), "validation": (6, 8), "test": (8, 10)})
+    monkeypatch.setattr(local_text, "TEXT8_PREFIX_SPLITS", {"train": (0, 6), "validation": (6, 8), "test": (8, 10)})
     write(tmp_path, {"text8_first_6877825.txt.xz": lzma.compress(b" anarchism")})
     source = opened("text8_prefix", tmp_path)
     assert source.name == "text8_prefix" and read(source, "test") == ["sm"]
 
 
 def test_symbols27():
-    assert sources.symbols27(" Born in 1909,  İzmir—CAFÉ\n") == "born in one nine zero nine i zmir caf"
-    assert sources.symbols27("☃") == ""
+    assert local_text.symbols27(" Born in 1909,  İzmir—CAFÉ\n") == "born in one nine zero nine i zmir caf"
+    assert local_text.symbols27("☃") == ""
 
 
 def test_enwiki_articles_and_their_27_symbols(tmp_path):
@@ -242,7 +242,7 @@ def test_zero_shot_corpora_read_rows_as_the_papers_do(tmp_path):
 def test_missing_files_are_named_in_one_line(tmp_path):
     write(tmp_path / "empty_files", {"a.txt": "  \n"})
     cases = [("nonsense", "", r"data\.source: unknown 'nonsense'; known: ag_news, .*wikitext")]
-    for name in sources.SOURCES:
+    for name in sources.TEXTS:
         if name != "python_stdlib":
             cases += [(name, "", r"data\.path: "), (name, tmp_path / "none", r"data\.path: ")]
     cases += [("text_files", tmp_path / "empty_files", "holds no UTF-8 text"), ("python_stdlib", tmp_path, "data.path")]
@@ -250,19 +250,10 @@ def test_missing_files_are_named_in_one_line(tmp_path):
         with pytest.raises(ValueError, match=words) as caught:
             opened(name, path)
         assert "\n" not in str(caught.value)
-    for name, facts in corpora.CORPORA.items():
+    for name, facts in datasets.TEXTS.items():
         with pytest.raises(ValueError, match=r"pass --config\.data\.path=FOLDER\. To get it: ") as caught:
             opened(name, tmp_path / "none")
         assert facts.expected in str(caught.value)
-
-
-def test_damaged_rows_are_named(tmp_path):
-    write(tmp_path, {"test.jsonl": '{"text": "ok"}\n{"text": \n'})
-    with pytest.raises(ValueError, match=r"data\.path: line 2 of .*test\.jsonl is not JSON"):
-        read(opened("lambada", tmp_path), "test")
-    write(tmp_path, {"test.jsonl": '{"words": "ok"}\n'})
-    with pytest.raises(ValueError, match="has no text field; expected text"):
-        read(opened("lambada", tmp_path), "test")
 
 
 def test_large_contents_are_hashed_by_their_ends_and_sizes(tmp_path, monkeypatch):

@@ -16,7 +16,8 @@ from diffusion.data import glyphs, pair_tasks, synthetic
 from diffusion.train.mesh import make_mesh
 from experiments import families
 from experiments.benchmarks import allocator
-from experiments.plan import Job, to_json
+from experiments.identity import to_json
+from experiments.plan import Job
 from experiments.run_context import Run
 
 ROOT = Path(__file__).parents[2]
@@ -36,9 +37,9 @@ def small_data():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pair_tasks, "SENTENCES", 2000)
         patch.setattr(pair_tasks, "NUMBERS", 2000)
-        patch.setitem(glyphs.PICTURES, "train", (0, 600))
-        patch.setitem(glyphs.REWARDED, "train", (0, 600))
-        for sizes in (glyphs.POINTS, synthetic.POINTS):
+        patch.setitem(glyphs.IMAGES, "train", (0, 600))
+        patch.setitem(glyphs.REWARDED_EXAMPLES, "train", (0, 600))
+        for sizes in (synthetic.MIXTURE_POINTS, synthetic.POINTS):
             patch.setitem(sizes, "train", 2000)
         yield
 
@@ -66,7 +67,7 @@ def cli(capsys, monkeypatch, tmp_path):
         # Flags belong to the process: reset those of the previous call, and delete its overrides.
         for name in [name for name in flags.FLAGS if name.startswith("config.")]:
             delattr(flags.FLAGS, name)
-        for name in ("config", "row", "jobs", "index", "topology", "publish", "results", "trace"):
+        for name in ("config", "row", "jobs", "index", "topology", "publish", "results", "trace", "redo", "migrate"):
             flags.FLAGS[name].unparse()
         status, argv = 0, ["launch.py", *words, f"--workdir={tmp_path / 'runs'}"]
         monkeypatch.setattr(sys, "argv", argv)  # config overrides are read from there

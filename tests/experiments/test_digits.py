@@ -1,4 +1,4 @@
-"""Sub-tokens in the verbs: several estimators of one model, prescribed digit planes, and invalid codes."""
+"""Sub-tokens in the verbs: several estimators of one model, and invalid codes."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,10 @@ from configs.base import defaults
 from configs.recipes.small import tiny
 from diffusion.train.weights import save_weights
 from experiments import evaluate, families
-from experiments.plan import Job, resolve, to_json, train_identity
+from experiments.identity import to_json, train_identity
+from experiments.plan import Job, resolve
 from experiments.run import prepare
-from experiments.tasks import text, token_sampling
+from experiments.tasks import token_sampling
 from tests.weights import keys_of, randomized
 
 COUNT = 6
@@ -38,7 +39,7 @@ def job_of(config, verb):
 
 
 def changed(config, **fields):
-    """Return a copy with fields such as sample__planes=(0,)."""
+    """Return a copy with fields such as codec__digits=4."""
     return resolve(config, {name.replace("__", "."): value for name, value in fields.items()}, 0)
 
 
@@ -52,16 +53,6 @@ def test_model_is_scored_by_several_estimators(config, folder):
     assert metrics["bound_grouped/perplexity"] == pytest.approx(np.exp(metrics["bound_grouped/nats_per_token"]))
     assert not {"joint_ce/perplexity", "joint_ce/bits_per_byte"} & set(metrics)
     assert len({metrics[f"{name}/nats_per_token"] for name in ("bound_marginal", *also)}) == 4
-
-
-def test_prescribed_digit_planes_are_those_of_held_out_examples(config, folder):
-    job = job_of(changed(config, sample__planes=(0,)), "sample")
-    sampling = prepare(job, folder)
-    ((tokens, _),), cost = token_sampling.generate(sampling, text.TASK)
-    table = sampling.system.process.codec.table
-    assert np.array_equal(table[0][tokens], table[0][text.held_out_windows(sampling, COUNT)])
-    assert np.mean(table[1][tokens] == table[1][text.held_out_windows(sampling, COUNT)]) < 0.5
-    assert (tokens.shape, cost["invalid_code_rate"], cost["evaluations"]) == ((COUNT, 32), 0.0, 4.0)
 
 
 def test_samples_with_invalid_codes_are_counted_and_omitted(capsys):

@@ -102,9 +102,10 @@ def weights_of(result, workdir):
     return load_weights(workdir / "jobs" / result["job"] / "weights", system_of(result).init, make_mesh())
 
 
-def block_flops(blocks):
-    """Return FLOPs per example: 32 positions, blocks of width 32 with a fourfold MLP, and one output per position."""
-    return 32 * (blocks * (2 * 12 * 32**2 + 4 * 32 * 32) + 2 * 32)
+def network_flops(blocks, outputs, cond_dim):
+    """Return FLOPs per example of 32 positions: blocks of width 32 with a fourfold MLP, outputs, and adaLN."""
+    modulation = 2 * (2 * (256 * cond_dim + cond_dim**2) + (6 * blocks + 2) * cond_dim * 32)
+    return 32 * (blocks * (2 * 12 * 32**2 + 4 * 32 * 32) + 2 * 32 * outputs) + modulation
 
 
 @pytest.mark.parametrize(("kind", "row", "blocks"), [(HEAD, "guided", 2), (BLOCK, "block's", 1)], ids=["head", "block"])
@@ -128,9 +129,9 @@ def test_predictor_is_trained_on_its_denoiser_and_evaluated_by_the_sampler(resul
     # The loop has the window [0.05, 0.55]: times 1/2, 3/8, 1/4 and 1/8 of eight steps; the final step is one more pass.
     cost, system = sampled["metrics"], system_of(sampled)
     assert (cost["predictor_evaluations"], cost["evaluations"]) == (4, STEPS + 1)
-    assert system.errors.flops == block_flops(blocks)
-    forward = families.forward_flops(ConfigDict(sampled["config"]), system)
-    assert cost["gigaflops"] == pytest.approx(((STEPS + 1) * forward + 4 * block_flops(blocks)) / 1e9)
+    model = system.net
+    denoiser, predictor = (network_flops(*sizes, model.cond_dim) for sizes in ((2, model.vocab_size), (blocks, 1)))
+    assert cost["gigaflops"] == pytest.approx(((STEPS + 1) * denoiser + 4 * predictor) / 1e9)
     assert whole(drawn[row])
 
 

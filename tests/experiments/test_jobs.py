@@ -1,5 +1,6 @@
 """Plans: ids of jobs, which depend exactly on what decides their results, and the order of jobs."""
 
+import copy
 import json
 
 import pytest
@@ -7,20 +8,9 @@ import pytest
 from configs import lidar_mixture, lidar_shapes, quickstart
 from configs.base import defaults
 from configs.recipes.small import tiny
-from experiments import run
-from experiments.plan import (
-    Job,
-    atomic_write,
-    digest,
-    find_row,
-    judge_jobs,
-    plan,
-    read_plan,
-    resolve,
-    to_json,
-    train_jobs,
-    write_plan,
-)
+from experiments import identity, run
+from experiments.identity import digest, to_json
+from experiments.plan import Job, atomic_write, find_row, judge_jobs, plan, read_plan, resolve, train_jobs, write_plan
 
 CAUSAL = {"objective.name": "autoregressive", "model.causal": True, "model.adaln": False}
 ROWS = [
@@ -140,6 +130,31 @@ def test_id_changes_exactly_with_what_decides_the_result(config, field, value, c
     assert before.keys() == after.keys()
     for key in before:
         assert (before[key] != after[key]) == (key[0] in changed), key
+
+
+def test_a_new_field_with_a_default_renames_no_job(config, monkeypatch):
+    before, fields = ids(config), copy.deepcopy(identity.default_fields())
+    for section in ("model", "sample", "evaluate"):
+        fields[section]["new"] = {"inner": 1}
+        config[section].new = {"inner": 1}
+    monkeypatch.setattr(identity, "default_fields", lambda: fields)
+    assert ids(config) == before
+    config.sample.new.inner = 2
+    after = ids(config)
+    assert {key[0] for key in before if after[key] != before[key]} == {"sample"}
+
+
+def test_every_id_belongs_to_an_identity(config, monkeypatch):
+    before = ids(config)
+    monkeypatch.setattr(identity, "IDENTITY", identity.IDENTITY + 1)
+    assert not set(before.values()) & set(ids(config).values())
+
+
+def test_differences_are_nested_as_the_fields_are():
+    default = {"a": 1, "b": {"c": [1, 2], "d": {}}}
+    assert identity.differences({"a": 1, "b": {"c": [1, 2]}}, default) == {}, "a missing field has its default"
+    assert identity.differences({"b": {"c": [1], "d": {}}, "e": {}}, default) == {"b": {"c": [1]}, "e": {}}
+    assert identity.differences({"b": {"d": {"x": {"y": 0}}}}, default) == {"b": {"d": {"x": {"y": 0}}}}
 
 
 def test_sample_id_depends_on_the_training_of_the_judge(config):

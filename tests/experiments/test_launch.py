@@ -64,6 +64,8 @@ def test_help_shows_every_verb_with_an_example(cli):
         (["run", "--config=configs/nowhere.py"], ["--config"]),
         (["run", "--config=configs/quickstart.py:huge"], ["huge", "local"]),
         (["run", DEBUG, "--config.train.stepz=3"], ["stepz"]),
+        (["run", DEBUG, "--config.memory.rows=masked"], ["no such field", "rows", "configs/base.py"]),
+        (["plan", DEBUG, "--config.memory.adapter=table"], ["memory.adapter: unknown 'table'", "linear, none"]),
         (["run", DEBUG, "--config.train.steps=many"], ["train.steps"]),
         (["run", DEBUG, "--config.train.steps=0"], ["train.steps", "positive"]),
         (["run", DEBUG, "--config.train.batch=-8"], ["train.batch"]),

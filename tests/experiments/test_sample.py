@@ -16,7 +16,8 @@ from diffusion.nets.gpt2 import GPT2
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights, save_weights
 from experiments import convert, run
-from experiments.plan import Job, plan, to_json
+from experiments.identity import to_json
+from experiments.plan import Job, plan
 from experiments.run_context import build
 from experiments.table import SEPARATOR
 from experiments.tasks import token_sampling

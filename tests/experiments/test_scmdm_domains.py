@@ -9,7 +9,8 @@ import pytest
 
 from configs.recipes import scmdm
 from experiments import run, table
-from experiments.plan import Job, plan, to_json
+from experiments.identity import to_json
+from experiments.plan import Job, plan
 from experiments.run import prepare
 from experiments.run_context import Run
 from experiments.tasks import genomes as genomes_task

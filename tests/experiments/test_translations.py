@@ -8,6 +8,7 @@ import pytest
 from configs import fastdiss_translation
 from diffusion.metrics.translation import check_measures, scores
 from diffusion.report.rows import read_rows
+from experiments.tasks.translation_sources import user_lines
 
 CONFIG = "--config=configs/fastdiss_translation.py:debug"
 ONE, SEVERAL = "--row=MANS and SCP, 5 steps", "--row=MANS and SCP, 3 steps, 3 x 2, MBR"
@@ -98,6 +99,12 @@ def test_file_without_text_raises(cli, tmp_path, content, message):
     file.write_bytes(content)
     status, _, error = cli("sample", CONFIG, ONE, f"--config.sample.source={file}")
     assert status == 2 and message in error and len(error.strip().splitlines()) == 1
+
+
+def test_only_a_newline_ends_a_line_of_sources(tmp_path):
+    file = tmp_path / "mine.txt"
+    file.write_bytes("\ufeffs1\r\ns2\u2028s3\x0c\x85s4\rs5\n\ns6\n".encode())
+    assert user_lines(str(file)) == ["s1", "s2\u2028s3\x0c\x85s4\rs5", "", "s6"]
 
 
 def test_measures_are_those_of_the_libraries():

@@ -5,7 +5,8 @@ from ml_collections import ConfigDict
 
 from configs import mdlm_owt
 from diffusion.data import load_dataset
-from experiments.plan import Job, to_json
+from experiments.identity import to_json
+from experiments.plan import Job
 from experiments.run import prepare
 from experiments.tasks import zero_shot
 from tests.checks import refused

@@ -24,7 +24,8 @@ from experiments import families
 from experiments.families.guidance import METHODS, SOLVERS, method
 from experiments.families.prompted_diffusion import SCHEDULES
 from experiments.families.scorer import reward as learned_reward
-from experiments.plan import Job, to_json
+from experiments.identity import to_json
+from experiments.plan import Job
 from experiments.run_context import Run
 from experiments.tasks import mixture
 from tests.golden.programs import debug, keys, summary, unoptimized

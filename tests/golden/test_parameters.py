@@ -7,7 +7,8 @@ import jax
 import pytest
 
 from experiments import families
-from experiments.plan import digest, read_config
+from experiments.identity import digest
+from experiments.plan import read_config
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "results"
 RESULTS = {file.name.partition(".")[0]: file for file in sorted(FOLDER.glob("*.jsonl"))}

@@ -20,7 +20,8 @@ from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
 from experiments import families
-from experiments.plan import digest, resolve, train_identity
+from experiments.identity import digest, to_json, train_identity, training_fields
+from experiments.plan import resolve
 from tests.golden.programs import unoptimized
 from tests.test_configs import TABLES
 from tests.weights import randomized
@@ -69,7 +70,7 @@ def random_batch(config, size):
 
 def program_of(config):
     """Return the hash of what determines the numbers of a training; steps count only if the learning rate decays."""
-    parts = train_identity(config)
+    parts = training_fields(to_json(config))
     if config.optimizer.decay != "cosine":
         del parts["train"]["steps"]
     return digest(parts)

@@ -7,7 +7,7 @@ import pytest
 
 from configs import fastdiss_text, fastdiss_translation
 from experiments import families
-from experiments.families.translation import LENGTHS, PATHS, SOLVERS, translator
+from experiments.families.translation import PATHS, SOLVERS, translator
 from tests.golden.programs import debug, keys, letters, sensitive_params, summary, unoptimized
 
 SIZE, VOCABULARY = 8, 24
@@ -22,10 +22,8 @@ def options(**fields):
 
 
 SAMPLERS = {
-    **{f"lengths {name}": options(lengths=name) for name in LENGTHS},
+    "lengths around": {},
     "three lengths, two noises": options(length_beam=3, seeds=2),
-    "three likeliest lengths": options(length_beam=3, lengths="likeliest"),
-    "three drawn lengths": options(length_beam=3, lengths="drawn"),
     "memory recomputed": options(memory="recompute"),
     "no memory": options(memory="none"),
     "ancestral": options(solver="ancestral", factor=0.5),
@@ -52,10 +50,10 @@ def test_translations(golden, name):
     system = replace(families.system(config, VOCABULARY), end=1)
     rng = np.random.default_rng(0)
     source = rng.integers(2, VOCABULARY, (SIZE, config.data.source_length)).astype(np.int32)
-    known = rng.integers(3, config.data.length + 1, SIZE).astype(np.int32)
+    rng.integers(3, config.data.length + 1, SIZE)  # not used; the masks of the record are drawn after these numbers
     mask = np.arange(config.data.source_length)[None] < rng.integers(4, 10, (SIZE, 1))
     model = translator(config, system, diagnose=True)
-    inputs = sensitive_params(system.init), keys(SIZE), source, mask, known
+    inputs = sensitive_params(system.init), keys(SIZE), source, mask
     candidates = unoptimized(model.translate, *inputs)
     value = {
         "tokens": letters(candidates.tokens.reshape(-1, candidates.tokens.shape[-1])),
@@ -81,6 +79,5 @@ def test_texts(golden, name):
 def test_every_choice_is_recorded(golden):
     golden.complete([*SAMPLERS, *TEXTS])
     configs = [config_of(name).sample.translation for name in SAMPLERS]
-    assert {config.lengths for config in configs} == set(LENGTHS)
     assert {config.path for config in configs} == set(PATHS)
     assert {config.solver for config in configs} == set(SOLVERS)

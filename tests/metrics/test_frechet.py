@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from diffusion.metrics.frechet import classifier_statistics, frechet_distance, moments
-from diffusion.metrics.inception import check_inception, inception_features
+from diffusion.metrics.frechet import (
+    check_inception,
+    classifier_statistics,
+    frechet_distance,
+    inception_features,
+    moments,
+)
 
 RNG = np.random.default_rng(0)
 

@@ -2,11 +2,23 @@
 
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion.data import symbol_tokenizers
 from diffusion.metrics import molecules
-from diffusion.metrics.molecules import canonical, canonical_set, molecule_scores, parse, picture, properties
+from diffusion.metrics.molecules import (
+    canonical,
+    canonical_set,
+    label_pairs,
+    molecule_scores,
+    parse,
+    picture,
+    properties,
+    ring_counts,
+    ring_labels,
+)
 from tests.checks import refused
 
 pytest.importorskip("rdkit")
@@ -45,6 +57,40 @@ def test_properties_are_means_over_the_novel():
     for name in ("qed", "rings", "logp"):
         assert scores[name] == pytest.approx((benzene[name] + hydrocyanic[name]) / 2)
     assert properties(["C1CC2CCC1C2"])["rings"] == 2
+
+
+# Molecules like those of QM9: chains, fused, bridged and spiro rings, a cage, charges, and labels that are used again.
+RINGED = """CC(=O)N C1CC1 C1CC2CC2C1 C12CC1C2 C1C2CC1C2 C1CC11CC1 OC1C2CC12 c1ccc2[nH]ccc2c1 C1CC2CCC1C2 CC1=CN=C2CC12
+[NH3+]C1CC1 C12C3C4C1C5C2C3C45 O=C1OC2CC12 N1C2C3C1C23 C1CC1C1CC1 [O-]C(=O)C1CC1 C1C2C3C1C23 C%10CC%10
+C=1CCC=1""".split()
+
+
+def test_ring_labels_in_pairs_are_the_rings_of_a_molecule():
+    """Those of RDKit's smallest set of smallest rings, from tokens alone; symmetrized, bridges and cages have more."""
+    from rdkit import Chem
+
+    symbols = symbol_tokenizers.smiles_vocabulary(RINGED)
+    encoded = symbol_tokenizers.smiles_ids(symbols)(RINGED)
+    labels = np.concatenate([ring_labels(symbols), np.zeros((1, len(ring_labels(symbols)[0])))]).astype(np.float32)
+    tokens = np.full((len(RINGED), 40), len(symbols), np.int32)  # padding, which is no label
+    for row, ids in zip(tokens, encoded, strict=True):
+        row[: len(ids)] = ids
+    counts = np.asarray(label_pairs(jnp.asarray(tokens), labels))
+    assert counts.tolist() == [len(Chem.GetSSSR(molecule)) for molecule in parse(RINGED)]
+    more = ring_counts(RINGED) - counts
+    assert counts.max() == 5 and more[RINGED.index("C12C3C4C1C5C2C3C45")] == 1
+    assert more.min() == 0 and 0.1 < (more > 0).mean() < 0.5
+
+
+def test_rings_of_samples():
+    assert ring_counts(["C1CC1", "C1CC", "CCO", "C1CC2CCC1C2", ""]).tolist() == [1, 0, 0, 2, 0]
+    scores = molecule_scores(["C1CC1", "C1CC1", "CCO", "C1CC"], known={"C1CC1"})
+    assert scores["valid_rings"] == pytest.approx(2 / 3) and scores["rings"] == 0
+    assert "valid_rings" not in molecule_scores(INVALID, {"C"})
+    labels = ring_labels(["C", "1", "%10", "[13CH2]", "2", "%01"])
+    assert labels.tolist() == [[0, 0, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0], [1, 0, 0]]
+    # Three labels 1 are one pair, and those of different labels are none.
+    assert label_pairs(jnp.array([[1, 1, 5, 0], [1, 4, 2, 0], [1, 5, 4, 4]]), labels).tolist() == [1, 0, 2]
 
 
 def test_nothing_valid_or_nothing_new_is_a_result():

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffusion.metrics.mauve import curve_area, kmeans, mauve
+from diffusion.metrics.mauve import curve_area, mauve
 from diffusion.metrics.python_code import inner_blocks, inner_lines, parse_rate, parses
 from diffusion.metrics.text import (
     Generation,
@@ -179,13 +179,6 @@ def test_mauve_refuses_bad_features():
         with pytest.raises(ValueError, match=said):
             mauve(good, bad)
     assert mauve(good, good).score == pytest.approx(1)
-
-
-def test_kmeans_finds_separate_clusters_and_fills_empty_ones():
-    points = np.repeat(np.array([[0.0, 0], [10, 0], [0, 10], [10, 10]]), 25, axis=0)
-    labels = kmeans(points, 4, np.random.default_rng(0), restarts=3, iterations=50)
-    assert len(np.unique(labels)) == 4
-    assert all(len(np.unique(labels[start : start + 25])) == 1 for start in range(0, 100, 25))
 
 
 def test_parse_rate_counts_programs():

@@ -9,7 +9,6 @@ import pytest
 from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.data.arrays import LABELS, SHAPES, SOURCES, image_shape, label_count
 from diffusion.data.settings import DataSettings
-from diffusion.nets import classifier
 from diffusion.nets.classifier import Classifier
 from diffusion.objectives.cross_entropy import CrossEntropy
 from diffusion.objectives.supervised import Classification
@@ -92,8 +91,6 @@ def test_logits_are_those_of_the_features(data, params):
     np.testing.assert_allclose(
         NET.apply({"params": params}, features, method="classify"), NET.apply({"params": params}, tokens[:4]), atol=1e-5
     )
-    counted = jax.jit(NET.apply).lower({"params": params}, tokens[:1]).cost_analysis()["flops"]
-    assert 0.8 < classifier.flops_per_example(NET) / counted < 1.4
 
 
 @pytest.mark.parametrize("digits", [1, 2])
@@ -114,7 +111,7 @@ def test_the_image_loss_counts_every_pixel_once_whatever_is_masked(digits):
     weights = np.ones((3, 5), np.float32)
     weights[2] = 0
     noise = draws(jax.random.key(0), "x", 0, 3)
-    objective = CrossEntropy(fixed, process, 16)
+    objective = CrossEntropy(fixed, process)
     total, metrics = objective(jnp.asarray(logits), {"tokens": jnp.asarray(tokens), "weights": weights}, noise)
     log_probs = logits[..., :16] - np.log(np.exp(logits[..., :16]).sum(-1, keepdims=True))
     expected = -np.take_along_axis(log_probs, tokens[..., None], -1)[..., 0]

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from diffusion.nets import gpt2
-from diffusion.nets.dit import SIZES, DiT, flops_per_token
+from diffusion.nets.attention_masks import Causal
+from diffusion.nets.dit import SIZES, DiT
 from tests.weights import randomized
 
 VOCAB, LENGTH, BATCH = 19, 8, 3
 NET = DiT(VOCAB, hidden=16, blocks=3, heads=2, cond_dim=8)
-CAUSAL = NET.clone(causal=True, adaln=False)
+CAUSAL = NET.clone(mask=Causal(), adaln=False)
 
 
 @pytest.fixture(scope="module")
@@ -178,21 +179,11 @@ def test_activations_are_split_over_the_batch_axes_of_a_mesh(params, tokens, sig
     np.testing.assert_allclose(odd, logits(params, tokens, sigma), atol=1e-5)
 
 
-def test_flops_agree_with_six_times_parameters_when_attention_is_short():
-    sizes = SIZES["small"]
-    counted = flops_per_token(hidden=sizes["hidden"], blocks=sizes["blocks"], vocab_size=50258, length=1)
-    matrices = 12 * 12 * 768**2 + 768 * 50258
-    assert abs(counted / (2 * matrices) - 1) < 1e-3
-    long = flops_per_token(hidden=768, blocks=12, vocab_size=50258, length=1024)
-    assert long - counted == 12 * 4 * 1023 * 768
-    assert flops_per_token(hidden=768, blocks=12, vocab_size=9, length=64, causal=True) < long
-
-
 @pytest.mark.parametrize(
     ("change", "field"), [({"heads": 3}, "net.heads"), ({"remat": "some"}, "net.remat"), ({"attention": "x"}, "net.a")]
 )
 def test_bad_sizes_name_the_field(change, field, params, tokens):
     with pytest.raises(ValueError, match=field):
         NET.clone(**change).apply(params, tokens)
-    with pytest.raises(ValueError, match=r"net\.causal"):
+    with pytest.raises(ValueError, match=r"net\.mask"):
         NET.apply(params, jnp.zeros(1, jnp.int32), jnp.int32(0), NET.init_cache(1, 4), method="decode")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.nets.sd import layers, unet
+from diffusion.nets.sd import layers
 from diffusion.nets.sd.unet import SD15, SDXL, TINY_SD, TINY_SDXL, AddedConditioning
 from tests.small_unets import BATCH, SMALL, apply, compiled, inputs, small_params
 
@@ -127,8 +127,8 @@ def test_low_precision_is_close_to_float32():
 def test_large_self_attention_goes_to_the_kernel(monkeypatch):
     calls = []
 
-    def attend(query, key, value, *, causal, backend):
-        calls.append((query.shape, key.shape[1], causal, backend))
+    def attend(query, key, value, *, backend):
+        calls.append((query.shape, key.shape[1], backend))
         return query
 
     monkeypatch.setattr(layers, "attend", attend)
@@ -141,35 +141,7 @@ def test_large_self_attention_goes_to_the_kernel(monkeypatch):
         args = [jax.ShapeDtypeStruct((1, length, width), jnp.float32)]
         args += [jax.ShapeDtypeStruct((1, context, 5), jnp.float32)] if context else []
         jax.eval_shape(layers.Attention(heads, "float32", "chosen").init, jax.random.key(0), *args)
-    assert calls == [((1, 1024, 1, 128), 1024, False, "chosen")]
-
-
-def counted(jaxpr):
-    """Return the floating-point operations of the products and convolutions of a program."""
-    total = 0
-    for equation in jaxpr.eqns:
-        (out,), shape = equation.outvars[:1], [each.aval.shape for each in equation.invars if hasattr(each, "aval")]
-        if equation.primitive.name == "dot_general":
-            contracted = equation.params["dimension_numbers"][0][0]
-            total += 2 * out.aval.size * math.prod(shape[0][axis] for axis in contracted)
-        elif equation.primitive.name == "conv_general_dilated":
-            total += 2 * out.aval.size * math.prod(shape[1][:3])
-        for value in equation.params.values():
-            inner = getattr(value, "jaxpr", value)
-            total += counted(inner) if hasattr(inner, "eqns") else 0
-    return total
-
-
-@pytest.mark.parametrize("net", [SMALL, TINY_SD, TINY_SDXL], ids=["three_levels", "sd", "sdxl"])
-def test_operations_are_those_of_the_program(net):
-    args = jax.eval_shape(lambda: inputs(net, 8, 16, 7, batch=1))
-    params = jax.eval_shape(net.init, jax.random.key(0), *args)
-    assert unet.flops_per_example(net, 8, 16, 7) == counted(jax.make_jaxpr(net.apply)(params, *args).jaxpr)
-
-
-def test_operations_of_the_published_networks():
-    assert unet.flops_per_example(SD15, 64, 64, 77) == pytest.approx(803.3e9, rel=1e-3)
-    assert unet.flops_per_example(SDXL, 128, 128, 77) == pytest.approx(6.761e12, rel=1e-3)
+    assert calls == [((1, 1024, 1, 128), 1024, "chosen")]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from diffusion.codecs.subtokens import SubtokenCodec
-from diffusion.objectives.error_labels import Augment, fill_masks_in_steps
+from diffusion.objectives.error_labels import fill_masks_in_steps
 from diffusion.objectives.error_prediction import ErrorPrediction
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
@@ -100,7 +100,7 @@ def test_steps_reveal_the_fractions_of_the_schedule(schedule, digits):
         def denoise(state, time):
             return by_quarter({}, jnp.zeros((BATCH, length)), time)
 
-        start, time = process.prior(keys, length), jnp.ones(BATCH)
+        start, time = jnp.full((BATCH, length * digits), process.mask_id), jnp.ones(BATCH)
         return fill_masks_in_steps(denoise, process, draw, keys, denoise(start, time), start, time, 4)
 
     state = run(keys)
@@ -147,6 +147,15 @@ def test_corruption_replaces_a_fraction_of_the_text_without_the_denoiser():
     batch_examples = examples(task, PARAMS, {"tokens": TOKENS % 2, "weights": jnp.ones(TOKENS.shape)}, NOISE)
     np.testing.assert_array_equal(batch_examples.labels, batch_examples.state != TOKENS % 2)
     assert 0.2 < batch_examples.labels.mean() < 0.8
+
+
+def test_subtokens_of_a_token_are_corrupted_together():
+    task = objective(process=PRIME, labels="corruption", corruption=0.5)
+    batch_examples = examples(task, PARAMS, BATCHES, NOISE)
+    tokens = PRIME.decode(batch_examples.state)
+    assert tokens.max() < VOCAB, "every code has a token"
+    np.testing.assert_array_equal(batch_examples.labels, tokens != TOKENS)
+    assert 0 < batch_examples.labels.sum(axis=1).max() <= LENGTH / 2
 
 
 def test_likelihood_labels_are_improbable_tokens_under_the_judge():
@@ -227,11 +236,10 @@ def test_own_masks_leave_errors_of_the_first_draw():
 
 def settings():
     flat = denoiser_of(lambda noisy, time: jnp.zeros((len(noisy), LENGTH, VOCAB)))
-    everything = Augment(uniform=0.2, unigram=0.2, shuffle=0.7)
     for labels in ("one_step", "corruption", "consistency"):
         draw = Draw if labels == "one_step" else Sure
-        yield objective(by_quarter, labels=labels, draw=draw, augment=everything)
-    yield objective(flat, draw=Draw, own_masks=True, augment=Augment(semantic=0.3))
+        yield objective(by_quarter, labels=labels, draw=draw)
+    yield objective(flat, draw=Draw, own_masks=True)
     yield objective(flat, process=PRIME, draw=Draw, labels="consistency")
 
 

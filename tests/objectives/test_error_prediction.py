@@ -11,7 +11,6 @@ import pytest
 from diffusion.nets.dit import DiT
 from diffusion.nets.error_predictor import ErrorPredictor
 from diffusion.nets.subtoken_embedding import SubtokenEmbedding
-from diffusion.objectives.error_labels import Augment
 from diffusion.objectives.error_prediction import balanced_binary_cross_entropy, binary_cross_entropy, rank_loss
 from diffusion.rng import draws
 from diffusion.sampling.masked.draw import Draw
@@ -137,7 +136,6 @@ def test_padding_and_tokens_out_of_scope_do_not_count(process, scope):
         ({"labels": "likelihood"}, r"predictor\.judge: "),
         ({"labels": "corruption", "scope": "filled"}, r"predictor\.scope: "),
         ({"labels": "corruption", "own_masks": True}, r"predictor\.own_masks: "),
-        ({"process": PRIME, "augment": Augment(semantic=0.1)}, r"predictor\.augment\.semantic: "),
     ],
 )
 def test_invalid_options_are_rejected(fields, message):

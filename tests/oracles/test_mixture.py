@@ -77,7 +77,9 @@ def test_mixtures_in_several_dimensions():
     rng = np.random.default_rng(0)
     mixture = oracle.mixture([0.3, 0.7], rng.normal(size=(2, 5)), [0.2, 0.5])
     x = jnp.asarray(rng.normal(size=(4, 5)), jnp.float32)
-    means = oracle.posterior_means(mixture, x, ALPHA, SIGMA)
+    # E[x_0 | x_t = x, k] = (sigma^2 mean_k + alpha variance_k x) / (alpha^2 variance_k + sigma^2).
+    scaled = ALPHA * mixture.variances[None, :, None] * x[:, None]
+    means = (SIGMA**2 * mixture.means[None] + scaled) / (ALPHA**2 * mixture.variances + SIGMA**2)[None, :, None]
     probs = jax.nn.softmax(oracle.log_responsibilities(mixture, x, ALPHA, SIGMA), axis=1)
     np.testing.assert_allclose(
         oracle.clean(mixture, x, ALPHA, SIGMA), jnp.einsum("bk,bkd->bd", probs, means), atol=1e-5

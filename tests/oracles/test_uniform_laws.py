@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.likelihood.estimators import check_process, estimator
-from diffusion.likelihood.uniform import BoundUniformSteps, bound_uniform, step_nats
+from diffusion.likelihood import estimators
+from diffusion.likelihood.uniform import BoundUniformSteps, bound_uniform, estimator, step_nats
 from diffusion.oracles.check import estimate_nats, kraft_sum
 from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.markov import random_chain
@@ -160,10 +160,9 @@ def test_draws_of_steps_have_the_mean_of_their_bound():
 
 def test_an_estimator_of_another_process_is_refused():
     assert estimator("bound_uniform_steps_32") == BoundUniformSteps(32)
-    check_process("bound_uniform", "uniform")
-    for name, process in (("bound_continuous", "uniform"), ("bound_uniform_steps_8", "masked")):
-        with pytest.raises(ValueError, match="is of process"):
-            check_process(name, process)
+    for name, look_up in (("bound_continuous", estimator), ("bound_uniform_steps_8", estimators.estimator)):
+        with pytest.raises(ValueError, match=f"unknown name '{name}' for process.name="):
+            look_up(name)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +173,7 @@ def test_an_estimator_of_another_process_is_refused():
         (["--process=uniform", "--estimator=bound_uniform", "--draws=512"], 0, "a bound, tight"),
         (["--process=uniform", "--estimator=bound_uniform_steps_2", "--draws=512"], 3, "a bound, not tight"),
         (["--process=uniform", "--estimator=tests.oracles.test_uniform_laws:halved", "--draws=512"], 1, "not a bound"),
-        (["--process=uniform", "--estimator=bound_continuous"], 2, "is of process.name=masked"),
+        (["--process=uniform", "--estimator=bound_continuous"], 2, "known: bound_uniform"),
         (["--process=uniform", "--estimator=bound_uniform", "--digits=2"], 2, "--process"),
     ],
 )

@@ -43,7 +43,6 @@ def test_states_are_flat_with_the_most_significant_subtoken_first():
     np.testing.assert_array_equal(PROCESS.split(state)[0], [[1, 0], [0, 1]])
     np.testing.assert_array_equal(PROCESS.decode(state), tokens)
     np.testing.assert_array_equal(PROCESS.decode(state.at[0, 2].set(M).at[1, 0].set(2)), [[3, 5], [5, 2]])
-    assert (PROCESS.prior(keys([0, 1]), 3) == M).all() and PROCESS.prior(keys([0, 1]), 3).shape == (2, 6)
     assert (PROCESS.subtokens, PROCESS.mask_id) == (2, 3)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from diffusion.report import plots
 from diffusion.report.rows import read_rows
-from experiments import table
+from experiments import contents, table
 from experiments.plan import plan
 
 COMMITTED = Path(table.__file__).parent
@@ -46,14 +46,18 @@ def test_committed_rows_give_the_committed_table(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_committed_rows_carry_the_ids_of_their_plan(name):
+def test_committed_rows_carry_the_ids_of_their_plan(name, monkeypatch):
+    """Rows whose data are not part of the repository carry the hashes of the files that entered their ids."""
     module, config = loaded(name)
     rows = read_rows(COMMITTED / "results" / f"{name}.jsonl")
+    hashes = {path: each for row in rows for path, each in row.get("contents", {}).items()}
+    monkeypatch.setattr(contents, "content_hash", lambda path: hashes.get(path, ""))
+    monkeypatch.setattr(contents, "reread", lambda: None)
     config = table.with_settings_of(config, rows)
-    planned = {(job.id, job.seed) for job in plan(list(module.rows(config)), config)}
-    others = [row for row in rows if (row["job"], row["seed"]) not in planned]
+    planned = {(job.id, job.seed, tuple(job.contents.items())) for job in plan(list(module.rows(config)), config)}
+    others = [row for row in rows if (row["job"], row["seed"], tuple(row.get("contents", {}).items())) not in planned]
     names = [f"{row['verb']} {row['row']!r}, seed {row['seed']}" for row in others]
     assert not names, (
-        f"{name}: `plan` gives other ids for {len(names)} rows, such as {names[0]}; add the fields of configs/base.py "
-        "that are newer to LATER in experiments/plan.py, or run the rows with other settings again"
+        f"{name}: `plan` gives other ids for {len(names)} rows, such as {names[0]}; add a field to configs/base.py for "
+        "what is new, or run the rows with other settings again"
     )

@@ -1,4 +1,4 @@
-"""Gaussian schedules: published values, precision in float32, and rescaling of the noise."""
+"""Gaussian schedules: published values, and precision in float32."""
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +10,12 @@ from diffusion.schedules.gaussian import (
     CosineSignal,
     ScaledLinear,
     SigmaIsTime,
-    SquareRoot,
     SquareRootChain,
-    rescale_signal,
 )
 
 SCHEDULES = {
     "sigma_is_time": SigmaIsTime(),
     "cosine": CosineSignal(),
-    "sqrt": SquareRoot(),
     "scaled_linear": ScaledLinear(),
     "sqrt_chain": SquareRootChain(),
 }
@@ -32,9 +29,6 @@ def test_published_values_of_stable_diffusion():
 
 
 def test_published_values_of_diffusion_lm():
-    np.testing.assert_allclose(
-        SquareRoot().signal(np.array([0, 0.25, 0.5])), [0.99, 0.499900010, 0.292822512], atol=1e-9
-    )
     indices = np.array([0, 499, 999, 1499, 1998, 1999])
     expected = [0.98535869, 0.50494950, 0.29578031, 0.13526956, 2.0204e-4, 2.0204e-7]
     np.testing.assert_allclose(SquareRootChain().signal((indices + 1) / 2000), expected, rtol=1e-5)
@@ -51,16 +45,9 @@ def test_signal_and_variance_sum_to_one_and_signal_decreases(name):
 def test_float32_on_the_device_matches_float64_on_the_host(name):
     schedule, time = SCHEDULES[name], np.linspace(1e-3, 1, 97)
     alpha, sigma = jax.jit(lambda time: (schedule.alpha(time), schedule.sigma(time)))(jnp.asarray(time, jnp.float32))
-    np.testing.assert_allclose(alpha, schedule.alpha(time), atol=3e-4 if name == "sqrt" else 2e-6)
+    np.testing.assert_allclose(alpha, schedule.alpha(time), atol=2e-6)
     # The tolerance is relative, because small values must keep their precision.
     np.testing.assert_allclose(sigma, schedule.sigma(time), rtol=1e-4)
-
-
-def test_rescaling_divides_the_signal_to_noise_ratio():
-    assert rescale_signal(np.float64(0.5), 4) == pytest.approx(0.0588235294)
-    signal = np.linspace(0.01, 0.99, 9)
-    new_signal = rescale_signal(signal, 4)
-    np.testing.assert_allclose(signal / (1 - signal) / (new_signal / (1 - new_signal)), 16)
 
 
 def test_a_chain_without_betas_cannot_be_created():

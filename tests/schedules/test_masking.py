@@ -26,6 +26,16 @@ def test_alpha_is_non_increasing_and_host_float64_agrees_with_device_float32(sch
     np.testing.assert_allclose(schedule.alpha(jnp.asarray(times, jnp.float32)), alpha, atol=2e-6)
 
 
+@pytest.mark.parametrize("schedule", ALL, ids=repr)
+def test_both_levels_are_exact_to_float32_where_they_are_small(schedule):
+    times = np.float32(2.0) ** -np.arange(1, 24, dtype=np.float32)
+    for level, near in ((schedule.masked, times), (schedule.alpha, 1 - times)):
+        exact = level(near.astype(np.float64))
+        np.testing.assert_allclose(level(jnp.asarray(near)), exact, rtol=3e-6)
+    everywhere = np.linspace(0, 1, 101)
+    np.testing.assert_allclose(schedule.alpha(everywhere) + schedule.masked(everywhere), 1, atol=1e-12)
+
+
 @pytest.mark.parametrize("schedule", [*PROPER, schedules.Geometric()], ids=repr)
 def test_rate_agrees_with_finite_differences(schedule):
     time, step = np.array([0.2, 0.5, 0.8]), 1e-6

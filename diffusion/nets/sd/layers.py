@@ -157,9 +157,9 @@ class Attention(nn.Module):
 
         query, key, value = heads(x, "to_q"), heads(memory, "to_k"), heads(memory, "to_v")
         if context is None and length >= KERNEL_TOKENS and width // self.heads <= KERNEL_HEAD_CHANNELS:
-            mixed = attend(query, key, value, causal=False, backend=self.backend)
+            mixed = attend(query, key, value, backend=self.backend)
         else:
-            mixed = plain(query, key, value, causal=False)
+            mixed = plain(query, key, value)
         return Linear(width, dtype=self.dtype, name="to_out_0")(mixed.reshape(batch, length, width))
 
 

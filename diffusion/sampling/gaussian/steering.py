@@ -2,19 +2,32 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from diffusion.processes.gaussian import Data
 from diffusion.rng import fold
 from diffusion.sampling.gaussian.sampler import Carry, take_rows
-from diffusion.sampling.gaussian.solvers import GaussianGrid
 from diffusion.types import Keys, Number
 
 POTENTIALS = ("difference", "max", "sum", "reward")
+
+
+@runtime_checkable
+class Marks(Protocol):
+    """A row of a grid of steps, as steering reads it, of Gaussian or of discrete diffusion."""
+
+    @property
+    def resampled(self) -> Bool[Array, ""]:
+        """Whether particles are resampled after the step."""
+        ...
+
+    @property
+    def last(self) -> Bool[Array, ""]:
+        """Whether no step follows."""
+        ...
 
 
 class ParticleWeights(NamedTuple):
@@ -44,7 +57,7 @@ class Steering:
       ValueError: if the potential is not known, or if `particles` is below 1.
     """
 
-    reward: Callable[[Data, Carry], Float[Array, " B"]]
+    reward: Callable[[Any, Carry], Float[Array, " B"]]
     particles: int
     strength: Number = 10.0
     potential: str = "difference"
@@ -68,8 +81,8 @@ class Steering:
         return ParticleWeights(jnp.zeros(size), jnp.ones(size))
 
     def __call__(
-        self, keys: Keys, x: Data, clean: Data, carry: Carry, weights: ParticleWeights, row: GaussianGrid
-    ) -> tuple[Data, Data, Carry, ParticleWeights]:
+        self, keys: Keys, x: Array, clean: Array, carry: Carry, weights: ParticleWeights, row: Marks
+    ) -> tuple[Array, Array, Carry, ParticleWeights]:
         def resample():
             last = row.last
             reward = self.reward(clean, carry)
@@ -117,7 +130,7 @@ def effective_size(potential: Float[Array, "P N"]) -> Float[Array, " P"]:
     return jnp.sum(scaled, axis=1) ** 2 / jnp.maximum(jnp.sum(scaled**2, axis=1), 1e-30)
 
 
-def best(x: Data, rewards: Float[Array, " B"], groups: int, count: int) -> Float[Array, "C ..."]:
+def best(x: Array, rewards: Float[Array, " B"], groups: int, count: int) -> Float[Array, "C ..."]:
     """Return the `count` samples with the largest rewards of each group of consecutive samples, best first."""
     scores = rewards.reshape(groups, -1)
     order = jnp.argsort(-scores, axis=1)[:, :count]

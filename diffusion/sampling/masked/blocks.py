@@ -10,6 +10,15 @@ from diffusion.sampling.masked.sampler import Samples
 from diffusion.types import Keys, Tokens
 
 
+def check_stride(total: int, window: int, stride: int) -> None:
+    """Raise ValueError if windows that advance by `stride` do not end with the text."""
+    if not 0 < stride <= window or total < window or (total - window) % stride:
+        raise ValueError(
+            f"sample.stride: {stride} must divide sample.length - model length ({total} - {window}) and be at most "
+            f"{window}"
+        )
+
+
 def semi_autoregressive(
     sample: Callable[[Keys, Tokens], Samples], keys: Keys, prompt: Tokens, window: int, stride: int
 ) -> Samples:
@@ -21,11 +30,7 @@ def semi_autoregressive(
       ValueError: if the stride does not lie in 1 .. window, or does not divide total - window.
     """
     total = prompt.shape[1]
-    if not 0 < stride <= window or total < window or (total - window) % stride:
-        raise ValueError(
-            f"sample.stride: {stride} must divide sample.length - model length ({total} - {window}) and be at most "
-            f"{window}"
-        )
+    check_stride(total, window, stride)
 
     def fill(text: Tokens, start) -> tuple[Tokens, tuple]:
         window_prompt = jax.lax.dynamic_slice_in_dim(text, start, window, axis=1)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from diffusion.rng import fold
 from diffusion.sampling.masked.grid import Grid
 from diffusion.sampling.masked.policies import Policy, StepInputs
-from diffusion.types import Denoiser, Keys, Logits, MaskedProcess, Params, Propose, SelfConditioning, Symbols, Times
+from diffusion.types import Denoiser, Keys, MaskedProcess, Params, Propose, SelfConditioning, Symbols
 
 
 class Trace(NamedTuple):
@@ -38,13 +38,12 @@ class Samples(NamedTuple):
 
 
 class MaskedState(NamedTuple):
-    """Carry of the scan; it contains logits only if the sampler has a cache."""
+    """Carry of the scan."""
 
     tokens: Symbols
     memory: Any
     extra: Any
     idle: Int[Array, " B"]
-    cached: Any = None  # with a cache: the last logits, whether they are valid, and the number of evaluations
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,10 @@ class MaskedSampler:
 
     `final` fills the masks after the last step with one more evaluation: "argmax" (MDLM), "draw", or "none" for a grid
     that ends at 0. With `self_conditioning` every evaluation reads the previous prediction (SCMDM's prediction reuse),
-    and the first evaluation has no self-conditioning input. With `cache`, a step after which no example of the batch
-    changed reuses its logits in the next step (MDLM's fast sampler, arXiv 2406.07524). The cache holds one array of
-    logits, is exact only for a network without time conditioning, and leaves the self-conditioning input unchanged.
-    `errors(params, proposal, cond)` returns one error logit per token of a full proposal (G-Star, arXiv 2510.08369),
-    and is evaluated only in the guided steps of the grid. With `trace`, the samples come with all states of the first
-    `trace` examples.
+    and the first evaluation has no self-conditioning input. `errors(params, proposal, cond)` returns one error logit
+    per token of a full proposal (G-Star, arXiv 2510.08369), and is evaluated only in the guided steps of the grid. With
+    `trace`, the samples come with all states of the first `trace` examples. Steps that change nothing are counted, and
+    the network is evaluated in them too, unlike in the cached sampler of MDLM (arXiv 2406.07524).
     """
 
     denoiser: Denoiser
@@ -67,15 +64,13 @@ class MaskedSampler:
     draw: Propose
     final: Literal["argmax", "draw", "none"] = "argmax"
     self_conditioning: SelfConditioning | None = None
-    cache: bool = False
     errors: Callable[[Params, Symbols, Any], Float[Array, "B L"]] | None = None
     trace: int = 0
 
     def __call__(self, params: Params, keys: Keys, prompt: Symbols, grid: Grid, cond: Any = None) -> Samples:
         """Fill the masks of `prompt` [B, N] (all masks: unconditional); other positions do not change.
 
-        Example i depends on keys[i] and not on other examples. With both a cache and self-conditioning it also depends
-        on the steps in which other examples changed, because its self-conditioning input is then computed again.
+        Example i depends on keys[i] and not on other examples.
         """
         size = len(prompt)
         fixed = prompt != self.process.mask_id
@@ -83,7 +78,7 @@ class MaskedSampler:
         def step(state: MaskedState, row: Grid) -> tuple[MaskedState, Any]:
             step_keys = fold(keys, row.index)
             time = self.policy.time(state.extra, row, size)
-            logits, cached = self.predict(params, state, time, cond)
+            logits = self.denoiser(params, state.tokens, time, cond, state.memory)
             proposal = self.draw(fold(step_keys, "token"), logits, state.tokens, row.temperature, row.nucleus)
             masked = state.tokens == self.process.mask_id
             filled = jnp.where(masked, proposal.tokens, state.tokens)
@@ -97,19 +92,15 @@ class MaskedSampler:
             same = jnp.all(tokens == state.tokens, axis=1)
             memory = state.memory
             if self.self_conditioning:
-                fresh = self.self_conditioning(params, logits, state.tokens, tokens)
-                memory = jnp.where(jnp.all(same), memory, fresh) if self.cache else fresh
-            cached = (cached[0], jnp.all(same), cached[2]) if self.cache else None
+                memory = self.self_conditioning(params, logits, state.tokens, tokens)
             shown = self.first((tokens, time, errors if self.errors else None)) if self.trace else None
-            return MaskedState(tokens, memory, extra, state.idle + same, cached), shown
+            return MaskedState(tokens, memory, extra, state.idle + same), shown
 
         memory = self.self_conditioning.empty(prompt) if self.self_conditioning else None
         extra = self.policy.init(fold(keys, "policy"), fixed)
-        cached = self.no_cache(params, prompt, cond) if self.cache else None
-        start = MaskedState(prompt, memory, extra, jnp.zeros(size, jnp.int32), cached)
+        start = MaskedState(prompt, memory, extra, jnp.zeros(size, jnp.int32))
         state, shown = jax.lax.scan(step, start, grid)
-        steps = state.cached[2] if self.cache else len(grid.index)
-        evaluations = jnp.full(size, steps + (self.final != "none"))
+        evaluations = jnp.full(size, len(grid.index) + (self.final != "none"))
         tokens = self.finish(params, keys, state, grid, cond)
         zeros = jnp.zeros(size, jnp.int32)
         predictor_evaluations = zeros + jnp.sum(grid.guided) if self.errors else zeros
@@ -129,18 +120,6 @@ class MaskedSampler:
         ends = [end] if self.final == "none" else [end, jnp.zeros_like(end)]
         return Trace(states, jnp.concatenate([times, *ends]), grid.guided, errors)
 
-    def predict(self, params: Params, state: MaskedState, time: Times, cond: Any) -> tuple[Logits, Any]:
-        """Return the logits of a step and the cache with them, without an evaluation if the cache is valid."""
-
-        def evaluate():
-            return self.denoiser(params, state.tokens, time, cond, state.memory)
-
-        if not self.cache:
-            return evaluate(), None
-        logits, valid, count = state.cached
-        logits = jax.lax.cond(valid, lambda: logits, evaluate)
-        return logits, (logits, valid, count + ~valid)
-
     def error_logits(self, params: Params, proposal: Symbols, cond: Any, row: Grid) -> Float[Array, "B N"]:
         """Return the error logit of the token of every position, and 0 in steps that are not guided."""
         errors = self.errors
@@ -151,13 +130,6 @@ class MaskedSampler:
             return jnp.repeat(errors(params, proposal, cond), self.process.subtokens, axis=1)
 
         return jax.lax.cond(row.guided, evaluate, lambda: jnp.zeros(proposal.shape))
-
-    def no_cache(self, params: Params, prompt: Symbols, cond: Any) -> tuple:
-        """Return an empty cache, which is not valid."""
-        memory = self.self_conditioning.empty(prompt) if self.self_conditioning else None
-        time = jnp.zeros(len(prompt))
-        shape = jax.eval_shape(self.denoiser, params, prompt, time, cond, memory)
-        return jnp.zeros(shape.shape, shape.dtype), jnp.zeros((), bool), jnp.zeros((), jnp.int32)
 
     def finish(self, params: Params, keys: Keys, state: MaskedState, grid: Grid, cond: Any) -> Symbols:
         """Fill the masks after the last step, as `final` says."""

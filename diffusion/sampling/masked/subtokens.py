@@ -6,13 +6,12 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import fold, uniform
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import Grid
-from diffusion.sampling.masked.policies import Extra, StepInputs
 from diffusion.sampling.masked.sampler import Samples
 from diffusion.schedules.masking import rate
 from diffusion.types import Keys, Logits, Params, Proposal, Schedule, Symbols
@@ -48,20 +47,6 @@ class SubtokenDraw:
     def best(self, logits: Logits, noisy: Symbols) -> Symbols:
         """Return the sub-tokens of the most probable token of every position."""
         return self.process.encode(jnp.argmax(self.process.filtered(logits, noisy), axis=-1))
-
-
-def ancestral_subtokens(digits: int, chunk_point: float) -> Callable:
-    """Return `ancestral_step` on sub-tokens; for t > `chunk_point` those of a token share one draw (MDM-Prime)."""
-
-    def select(keys: Keys, inputs: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
-        positions = inputs.masked.shape[1]
-        noise = uniform(keys, (positions,))
-        if chunk_point < 1:
-            shared = jnp.repeat(uniform(fold(keys, "tokens"), (positions // digits,)), digits, axis=1)
-            noise = jnp.where((row.time > chunk_point) | (chunk_point == 0), shared, noise)
-        return jnp.where(inputs.masked, noise < row.keep_mask_prob, noise < row.remask_prob), extra
-
-    return select
 
 
 def rate_corrector(schedule: Schedule, times: Float[np.ndarray, " N"], scale: float, power: float, mask_id: int):
@@ -102,19 +87,17 @@ def sample_tokens(
     process: PartialMaskedDiffusion,
     params: Params,
     keys: Keys,
-    prompt: Int[Array | np.ndarray, "B L"] | Int[Array | np.ndarray, "B L l"],
+    prompt: Int[Array | np.ndarray, "B L"],
     cond: Any = None,
     **options,
 ) -> Samples:
     """Run a sampler of sub-tokens and decode its samples.
 
-    `prompt` has tokens [B, L], with the vocabulary size at free positions, or sub-tokens [B, L, l], with masks at free
-    ones. A code without a token decodes to the vocabulary size; `Samples.invalid` has the number of them per example.
+    `prompt` has tokens, with the vocabulary size at free positions. A code without a token decodes to the vocabulary
+    size; `Samples.invalid` has the number of them per example.
     """
     codec = process.codec
-    if prompt.ndim == 2:
-        free = prompt == codec.vocabulary
-        prompt = jnp.where(free[..., None], codec.mask_id, codec.encode(prompt))
-    samples = sample(params, keys, prompt.reshape(len(prompt), -1), cond=cond, **options)
+    state = jnp.where((prompt == codec.vocabulary)[..., None], codec.mask_id, codec.encode(prompt))
+    samples = sample(params, keys, state.reshape(len(prompt), -1), cond=cond, **options)
     tokens = process.decode(samples.tokens)
     return samples._replace(tokens=tokens, invalid=jnp.sum(tokens == codec.vocabulary, axis=1))

@@ -140,12 +140,6 @@ def diagnosis(codec: EmbeddingCodec, params: Params, condition: SequenceConditio
     return summary
 
 
-def changed(steps: StepStatistics, condition: SequenceCondition) -> Float[np.ndarray, " K"]:
-    """Return the fraction of target positions with another token than at the previous step, for steps 2 to K."""
-    tokens, mask = np.asarray(steps.tokens), np.asarray(condition.target)
-    return ((tokens[1:] != tokens[:-1]) & mask[None]).sum((1, 2)) / max(mask.sum(), 1)
-
-
 def to_the_end(path: TimeGrid) -> TimeGrid:
     """Replace the last point with clean data, alpha = 1 and sigma = 0."""
     alpha, sigma = path.alpha.copy(), path.sigma.copy()

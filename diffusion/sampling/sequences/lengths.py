@@ -1,8 +1,8 @@
-"""Lengths of targets: the most probable ones of the length head, draws from it, and candidates of several lengths."""
+"""Lengths of targets: those around the most probable one of the length head, and candidates of several lengths."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from diffusion.rng import fold
 from diffusion.types import LENGTH_CENTER, EncodedSource, Keys, SequenceCondition
@@ -10,31 +10,14 @@ from diffusion.types import LENGTH_CENTER, EncodedSource, Keys, SequenceConditio
 SHORTEST = 2
 
 
-def predicted(encoded: EncodedSource, classes: Int[Array, "B ..."]) -> Int[Array, "B ..."]:
-    """Return the target lengths of classes of the length head, source length + class - LENGTH_CENTER."""
-    source = jnp.sum(encoded.mask, axis=1).reshape(-1, *(1,) * (classes.ndim - 1))
-    return source + classes - LENGTH_CENTER
-
-
 def around(encoded: EncodedSource, beam: int, longest: int) -> Int[Array, "B b"]:
-    """Return `beam` consecutive lengths from best - floor(beam / 2), clipped to 2 .. longest (Difformer)."""
-    best = predicted(encoded, jnp.argmax(encoded.lengths, axis=-1))
+    """Return `beam` consecutive lengths from best - floor(beam / 2), clipped to 2 .. longest (Difformer).
+
+    The best is source length + class - LENGTH_CENTER for the most probable class of the length head. DINOISER's rule,
+    the `beam` most probable classes, is not offered.
+    """
+    best = jnp.sum(encoded.mask, axis=1) + jnp.argmax(encoded.lengths, axis=-1) - LENGTH_CENTER
     return jnp.clip(best[:, None] + (jnp.arange(beam) - beam // 2)[None], SHORTEST, longest)
-
-
-def likeliest(encoded: EncodedSource, beam: int, longest: int) -> Int[Array, "B b"]:
-    """Return the `beam` most probable lengths, clipped to 2 .. longest (DINOISER)."""
-    _, classes = jax.lax.top_k(encoded.lengths, beam)
-    return jnp.clip(predicted(encoded, classes), SHORTEST, longest)
-
-
-def drawn(keys: Keys, encoded: EncodedSource, beam: int, longest: int) -> Int[Array, "B b"]:
-    """Draw lengths from the length head, for a model without a source."""
-
-    def draw(key: Key[Array, ""], logits: Float[Array, " C"]) -> Int[Array, " b"]:
-        return jax.random.categorical(key, logits, shape=(beam,))
-
-    return jnp.clip(predicted(encoded, jax.vmap(draw)(fold(keys, "length"), encoded.lengths)), SHORTEST, longest)
 
 
 def length_mask(lengths: Int[Array, " B"], longest: int) -> Bool[Array, "B L"]:

@@ -2,36 +2,29 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 
-# The role of candidate i in the BLEU of two candidates: the reference in Difformer, the hypothesis in DINOISER.
-Role = Literal["reference", "hypothesis"]
 
+def agreement(candidates: Sequence[str], tokenize: str = "none") -> np.ndarray:
+    """Return the mean over j != i of the sentence BLEU of candidate j with reference i, in points, for every i.
 
-def agreement(candidates: Sequence[str], role: Role = "reference", tokenize: str = "none") -> np.ndarray:
-    """Return the mean over j != i of sentence BLEU between candidates i and j, in points, for every i.
-
-    Empty candidates are excluded from the mean and have -inf. If only one candidate is not empty, it has 0.
+    This is the rule of Difformer; that of DINOISER, with j as the reference, is not offered. Empty candidates are
+    excluded from the mean and have -inf. If only one candidate is not empty, it has 0.
     """
     metric = BLEU(tokenize=tokenize, effective_order=True)
     indices = [index for index, text in enumerate(candidates) if text.strip()]
     scores = np.full(len(candidates), -np.inf)
     for i in indices:
-        values = []
-        for j in indices:
-            if j != i:
-                hypothesis, reference = (j, i) if role == "reference" else (i, j)
-                values.append(metric.sentence_score(candidates[hypothesis], [candidates[reference]]).score)
+        values = [metric.sentence_score(candidates[j], [candidates[i]]).score for j in indices if j != i]
         scores[i] = np.mean(values) if values else 0.0
     return scores
 
 
-def bleu_mbr(groups: Sequence[Sequence[str]], role: Role = "reference", tokenize: str = "none") -> list[int]:
+def bleu_mbr(groups: Sequence[Sequence[str]], tokenize: str = "none") -> list[int]:
     """Return the index of the candidate with the largest agreement for every sentence (minimum Bayes risk)."""
-    return [int(np.argmax(agreement(group, role, tokenize))) for group in groups]
+    return [int(np.argmax(agreement(group, tokenize))) for group in groups]
 
 
 def judged(

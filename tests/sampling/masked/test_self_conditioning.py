@@ -26,7 +26,7 @@ from tests.weights import keys_of
 
 @pytest.fixture(scope="module")
 def run():
-    """Return a run without a cache; some of its 12 steps for 6 positions are idle."""
+    """Return a run; some of its 12 steps for 6 positions are idle."""
     return recorded(config_of())
 
 
@@ -54,7 +54,7 @@ def test_revealed_tokens_do_not_change_and_no_mask_remains(run):
 
 
 def test_an_idle_step_refines_the_prediction_where_the_adapter_is_not_zero(run):
-    """Without a cache only the self-conditioning input differs; with a new adapter the logits are equal."""
+    """Only the self-conditioning input differs; with a new adapter the logits are equal."""
     _, (states, memories, logits) = run
     idle = [step for step in range(1, STEPS) if (states[step + 1] == states[step]).all()]
     idle = [step for step in idle if (states[step] == MASK).any()]
@@ -69,11 +69,9 @@ def test_an_idle_step_refines_the_prediction_where_the_adapter_is_not_zero(run):
         np.testing.assert_array_equal(*answers)
 
 
-@pytest.mark.parametrize("rows", ["masked", "recarry", "raw"])
-def test_new_adapter_gives_the_samples_of_the_base_network(rows):
+def test_new_adapter_gives_the_samples_of_the_base_network():
     """Tokens and evaluations are equal for equal keys; with a trained adapter tokens differ."""
-    config = config_of(memory__rows=rows)
-    system = families.system(config, MASK)
+    config, system = config_of(), SYSTEM
     base = families.system(config_of(memory__adapter="none"), MASK)
     old = {name: part for name, part in PARAMS.items() if name != "adapter"}
     keys, prompt = keys_of(16), jnp.full((16, LENGTH), MASK)
@@ -86,10 +84,9 @@ def test_new_adapter_gives_the_samples_of_the_base_network(rows):
     conditioned = sample(PARAMS, keys, prompt)
     assert (conditioned.tokens != expected.tokens).any()
     np.testing.assert_array_equal(conditioned.evaluations, expected.evaluations)
-    if rows == "masked":
-        np.testing.assert_array_equal(sample(PARAMS, keys[::-1], prompt).tokens[::-1], conditioned.tokens)
-        null = jax.jit(families.sampler(config_of(sample__memory="null"), system))(PARAMS, keys, prompt)
-        np.testing.assert_array_equal(null.tokens, expected.tokens)
+    np.testing.assert_array_equal(sample(PARAMS, keys[::-1], prompt).tokens[::-1], conditioned.tokens)
+    null = jax.jit(families.sampler(config_of(sample__memory="null"), system))(PARAMS, keys, prompt)
+    np.testing.assert_array_equal(null.tokens, expected.tokens)
 
 
 def test_the_input_of_positions_that_are_masked_again_is_zero():

@@ -1,4 +1,4 @@
-"""All policies on partially masked tokens: prompts of sub-tokens, counts, and joint reveals."""
+"""All policies on partially masked tokens: prompts of sub-tokens, and counts."""
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import grid
 from diffusion.sampling.masked.policies import (
     Policy,
+    ancestral_step,
     confidence_step,
     first_hitting,
     guided_step,
@@ -19,7 +20,7 @@ from diffusion.sampling.masked.policies import (
     random_order_step,
 )
 from diffusion.sampling.masked.sampler import MaskedSampler
-from diffusion.sampling.masked.subtokens import SubtokenDraw, ancestral_subtokens, rate_corrector
+from diffusion.sampling.masked.subtokens import SubtokenDraw, rate_corrector
 from diffusion.schedules.masking import LogLinear
 
 # Five tokens of two base-3 sub-tokens, so that four of nine codes have no token.
@@ -27,7 +28,7 @@ VOCABULARY = 5
 CODEC = SubtokenCodec(VOCABULARY, 2)
 M = CODEC.mask_id
 PROCESS = PartialMaskedDiffusion(CODEC, LogLinear())
-ANCESTRAL = Policy(ancestral_subtokens(2, 1.0))
+ANCESTRAL = Policy(ancestral_step)
 
 
 def busy(noisy):
@@ -46,8 +47,6 @@ CORRECT = rate_corrector(PROCESS.schedule, np.linspace(1, 0, STEPS + 1), 10.0, 0
 HITTING = first_hitting(PROCESS.schedule)
 POLICIES = {
     "ancestral": ANCESTRAL,
-    "grouped": Policy(ancestral_subtokens(2, 0.0)),
-    "mixed": Policy(ancestral_subtokens(2, 0.7)),
     "random_order": Policy(random_order_step),
     "confidence": Policy(confidence_step(0.5)),
     "first_hitting": HITTING,
@@ -124,7 +123,7 @@ def test_known_subtokens_stay_known(paths, name):
     known = states[:-1] != M
     np.testing.assert_array_equal(states[1:][known], states[:-1][known])
     halves = (states != M).sum(axis=-1) == 1
-    assert halves[1:, :, 3:].any() == (name != "grouped")
+    assert halves[1:, :, 3:].any()
 
 
 @pytest.mark.parametrize("name", ["random_order", "confidence"])
@@ -145,22 +144,6 @@ def test_first_hitting_reveals_one_subtoken_per_step(paths):
     # In random order each free sub-token is equally often among the first four.
     early = (states[4] != M)[:, 3:].mean(axis=0)
     assert np.all(np.abs(early - 0.5) < 4 * 0.5 / SIZE**0.5)
-
-
-def test_grouped_steps_reveal_the_subtokens_of_a_token_together(paths):
-    states, _ = paths["grouped"]
-    masked = states[:, :, 3:] == M
-    np.testing.assert_array_equal(masked.any(axis=-1), masked.all(axis=-1))
-    fractions = masked.mean(axis=(1, 2, 3))
-    expected = np.linspace(1, 0, STEPS + 1)
-    assert np.all(np.abs(fractions - expected) <= 4 * np.sqrt(expected * (1 - expected) / (3 * SIZE)))
-
-
-def test_subtokens_share_a_draw_only_above_the_chunk_point(paths):
-    """Steps begin at t = 1, 11/12, ..., and the first four have shared draws."""
-    states, _ = paths["mixed"]
-    half = ((states == M).sum(axis=-1) == 1)[:, :, 3:]
-    assert not half[:5].any() and half[5].any()
 
 
 def test_masked_fraction_of_subtokens_follows_the_schedule(paths):

@@ -18,9 +18,9 @@ from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import grid
-from diffusion.sampling.masked.policies import Policy, StepInputs, ancestral_step, first_hitting, random_order_step
+from diffusion.sampling.masked.policies import Policy, ancestral_step, first_hitting, random_order_step
 from diffusion.sampling.masked.sampler import MaskedSampler, MaskedState
-from diffusion.sampling.masked.subtokens import SubtokenDraw, ancestral_subtokens, sample_tokens
+from diffusion.sampling.masked.subtokens import SubtokenDraw, sample_tokens
 from diffusion.schedules.masking import Linear, LogLinear
 from tests.checks import chi_square, within
 from tests.languages import denoiser_of, product_of_marginals
@@ -32,7 +32,7 @@ M, FREE = CODEC.mask_id, VOCABULARY
 PROCESS = PartialMaskedDiffusion(CODEC, LogLinear())
 UNFILTERED = replace(PROCESS, carry_over=False)
 SOFTMAX = np.array([0.011656, 0.031685, 0.086129, 0.234122, 0.636409])
-ANCESTRAL = Policy(ancestral_subtokens(2, 1.0))
+ANCESTRAL = Policy(ancestral_step)
 
 
 def slope(params, noisy, *rest, **options):
@@ -54,7 +54,7 @@ def sampler_of(policy, process=PROCESS, denoiser=slope, independent=False, final
 
 @cache
 def compiled(*options):
-    """Return `run(keys, prompt, grid)` from tokens or sub-tokens to tokens, with one program per shape."""
+    """Return `run(keys, prompt, grid)` from tokens to tokens, with one program per shape."""
     sampler = sampler_of(*options)
     run = jax.jit(sampler)
     return lambda keys, prompt, rows: sample_tokens(run, sampler.process, None, keys, prompt, grid=rows)
@@ -83,7 +83,7 @@ def test_one_step_of_the_reverse_kernel():
     rows = jax.tree.map(lambda column: column[1:2], steps_of(5))
     np.testing.assert_allclose([rows.time[0], rows.next_time[0]], [0.8, 0.6], rtol=1e-6)
     run = jax.jit(partial(sampler_of(ANCESTRAL), None))
-    masked = np.asarray(PROCESS.split(run(keys_of(2000), PROCESS.prior(keys_of(2000), 8), rows).tokens) == M)
+    masked = np.asarray(PROCESS.split(run(keys_of(2000), jnp.full((2000, 16), M), rows).tokens) == M)
     assert within(masked, 0.75, masked.size)
     assert within(~masked.any(axis=-1), 0.0625, masked[..., 0].size)
     assert within(masked.all(axis=-1), 0.5625, masked[..., 0].size)
@@ -94,11 +94,8 @@ def test_one_step_of_the_reverse_kernel():
 def test_idle_steps_become_rare(digits):
     """The fraction of idle steps is (1 - 1/T)^(L l), which is 0.343609 and 0.118067 for L = T = 8."""
     if digits == 1:
-        policy, process = (
-            Policy(ancestral_subtokens(1, 1.0)),
-            PartialMaskedDiffusion(SubtokenCodec(VOCABULARY, 1), LogLinear()),
-        )
-        run = compiled(policy, process, lambda params, noisy, *rest: jnp.zeros((*noisy.shape, VOCABULARY)))
+        process = PartialMaskedDiffusion(SubtokenCodec(VOCABULARY, 1), LogLinear())
+        run = compiled(ANCESTRAL, process, lambda params, noisy, *rest: jnp.zeros((*noisy.shape, VOCABULARY)))
     else:
         run = compiled(ANCESTRAL)
     samples = run(keys_of(2000), blank(2000), steps_of(8, digits=digits))
@@ -108,13 +105,9 @@ def test_idle_steps_become_rare(digits):
 
 
 def test_one_subtoken_per_token_is_mdlm():
-    """Masks for equal keys and probabilities are those of MDLM."""
+    """Probabilities of proposals are those of MDLM; masks are drawn by the same function."""
     whole, one = MaskedDiffusion(5, LogLinear()), PartialMaskedDiffusion(SubtokenCodec(5, 1), LogLinear())
-    row = jax.tree.map(lambda column: column[2], steps_of(5, digits=1))
     state = jnp.full((50, 8), 5).at[:, ::3].set(2)
-    inputs = StepInputs(state == 5, jnp.zeros(state.shape, bool), state, None, None, None)
-    masks = [step(keys_of(50), inputs, row, ())[0] for step in (ancestral_subtokens(1, 1.0), ancestral_step)]
-    np.testing.assert_array_equal(*masks)
     logits = jnp.sin(jnp.arange(50 * 8 * 6.0)).reshape(50, 8, 6)
     options = jnp.ones(()), jnp.ones(())
     proposal = jax.jit(SubtokenDraw(one, Draw(5)))(keys_of(50), logits, state, *options)
@@ -170,13 +163,10 @@ def test_codes_without_a_token_are_counted_and_the_filter_prevents_them(strict):
     assert not samples.invalid.any() and len(np.unique(samples.tokens)) == VOCABULARY
 
 
-def test_prompt_of_tokens_equals_prompt_of_subtokens(strict):
-    tokens = blank(200).at[:, 1].set(3).at[:, 4].set(2)
-    digits = jnp.full((200, 8, 2), M).at[:, 1].set(jnp.array([[1, 0]])).at[:, 4].set(jnp.array([[0, 2]]))
-    first, second = (strict(keys_of(200), prompt).tokens for prompt in (tokens, digits))
-    np.testing.assert_array_equal(first, second)
-    assert (first[:, 1] == 3).all() and (first[:, 4] == 2).all()
-    assert len(np.unique(first[:, 0])) == VOCABULARY
+def test_tokens_of_the_prompt_are_kept(strict):
+    tokens = strict(keys_of(200), blank(200).at[:, 1].set(3).at[:, 4].set(2)).tokens
+    assert (tokens[:, 1] == 3).all() and (tokens[:, 4] == 2).all()
+    assert len(np.unique(tokens[:, 0])) == VOCABULARY
 
 
 def test_samples_do_not_depend_on_other_examples(strict):

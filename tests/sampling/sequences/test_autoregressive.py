@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion.nets.attention_masks import Causal
 from diffusion.nets.dit import DiT
 from diffusion.objectives.autoregressive import shift_right
 from diffusion.rng import fold
@@ -13,7 +14,7 @@ from diffusion.sampling.sequences.autoregressive import AutoregressiveSampler
 from tests.weights import keys_of, randomized
 
 MASK, LENGTH, SIZE = 11, 8, 4
-NET = DiT(MASK + 1, hidden=16, blocks=2, heads=2, causal=True, adaln=False, dropout=0.0)
+NET = DiT(MASK + 1, hidden=16, blocks=2, heads=2, mask=Causal(), adaln=False, dropout=0.0)
 DRAW = Draw(MASK, nucleus="standard")
 SAMPLER = AutoregressiveSampler(
     lambda size: NET.init_cache(size, LENGTH),

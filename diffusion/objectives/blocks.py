@@ -1,0 +1,87 @@
+"""The negative ELBO of block diffusion, in one pass over the noisy and the clean sequence."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from diffusion.processes.blocks import BlockDiffusion
+from diffusion.rng import Draws, fold
+from diffusion.types import Batch, Denoise, Denoiser, LossMask, Metrics, Params, Symbols, Times, Tokens
+
+
+def block_nats(
+    denoise: Denoise,
+    process: BlockDiffusion,
+    tokens: Tokens,
+    weights: LossMask,
+    hidden: Bool[Array, "B L"],
+    scales: Float[Array, "B N"],
+) -> Float[Array, " B"]:
+    """Sum scale_b sum_{i hidden in block b} -log p(x^i | z^b, x^{<b}) over N blocks, in nats per sequence."""
+    noisy = jnp.where(hidden, process.mask_id, tokens)
+    logits = denoise(process.state(noisy, tokens), jnp.zeros(len(tokens)))
+    nats = process.by_block(-process.log_prob(logits, noisy, tokens) * hidden * weights)
+    return jnp.sum(scales * jnp.sum(nats, axis=-1), axis=-1)
+
+
+def reveal_block_bound(
+    denoise: Denoise, process: BlockDiffusion, tokens: Tokens, weights: LossMask, draws: Draws
+) -> Float[Array, " B"]:
+    """Draw an unbiased estimate of the sum of the blocks' NELBOs (BD3-LM, arXiv 2503.09573), in nats per sequence.
+
+    In each block the state is the one from which a random position is revealed, with the weight S / |hidden| (see
+    `reveal`). For one token per block the value is exact, and for one block it is the bound of MDLM.
+    """
+    noise = process.by_block(process.noise(draws.keys, tokens.shape[1], draws.uniform))
+    levels = process.levels(draws.uniform, noise.shape[1])
+    rank = jnp.minimum((levels * process.block).astype(jnp.int32), process.block - 1)
+    level = jnp.take_along_axis(jnp.sort(noise, axis=-1), rank[..., None], axis=-1)
+    hidden = noise <= level
+    scales = process.block / jnp.sum(hidden, axis=-1)
+    return block_nats(denoise, process, tokens, weights, hidden.reshape(tokens.shape), scales)
+
+
+def clipped_block_loss(
+    denoise: Denoise,
+    process: BlockDiffusion,
+    tokens: Tokens,
+    weights: LossMask,
+    draws: Draws,
+    low: float,
+    high: float,
+) -> Float[Array, " B"]:
+    """Draw the loss with mask levels l ~ U(low, high) and the weight 1 / l, in nats per sequence: NOT a bound.
+
+    It is the training loss of BD3-LM with a clipped noise schedule (arXiv 2503.09573, section 5), which leaves out the
+    levels at which gradients vary most. With (0, 1) it is the NELBO, whose weight has a pole.
+    """
+    noise = process.by_block(process.noise(draws.keys, tokens.shape[1], draws.uniform))
+    level = low + (high - low) * process.levels(draws.uniform, noise.shape[1])
+    hidden = noise < level[..., None]
+    return block_nats(denoise, process, tokens, weights, hidden.reshape(tokens.shape), 1 / level)
+
+
+@dataclass(frozen=True)
+class BlockNelbo:
+    """The loss of BD3-LM, in nats per token: `reveal_block_bound`, or `clipped_block_loss` between two `levels`."""
+
+    denoiser: Denoiser
+    process: BlockDiffusion
+    levels: tuple[float, float] | None = None
+
+    def __call__(
+        self, params: Params, batch: Batch, draws: Draws, train: bool = True
+    ) -> tuple[Float[Array, ""], Metrics]:
+        keys = fold(draws.keys, "dropout") if train else None
+        inputs = self.process, batch["tokens"], batch["weights"], draws
+
+        def denoise(state: Symbols, time: Times):
+            return self.denoiser(params, state, time, keys=keys)
+
+        if self.levels is None:
+            nats = reveal_block_bound(denoise, *inputs)
+        else:
+            nats = clipped_block_loss(denoise, *inputs, *self.levels)
+        total = jnp.sum(nats)
+        return total, {"loss": (total, jnp.sum(batch["weights"]))}

@@ -1,0 +1,136 @@
+"""Checks of a plan: what configs say without their data, for all jobs before the first one runs."""
+
+from collections.abc import Callable
+
+import jax
+from ml_collections import ConfigDict
+
+from diffusion.data.arrays import SHAPES
+from diffusion.data.arrays import SOURCES as ARRAYS
+from diffusion.data.loader import TOKENIZERS
+from diffusion.data.settings import read_settings
+from diffusion.data.sources import PAIRS, TEXTS
+from diffusion.data.splits import NAMES
+from experiments import families
+from experiments.families import classifier, family_of, seq2seq
+from experiments.families.base import System, lookup
+from experiments.identity import default_fields, digest, to_json, train_identity
+from experiments.plan import Job
+from experiments.tasks import TASKS
+
+# Kinds of the sources of arrays that are not images.
+DOMAINS = {
+    "density2d": "values",
+    "shapes": "prompted",
+    "shapes_rewards": "prompted",
+    "gaussian_mixture": "mixture",
+    "qm9": "molecules",
+    "simple_molecules": "molecules",
+    "splice_sites": "genomes",
+    "simple_introns": "genomes",
+    "genomes_small": "genomes",
+    "ten_species": "genomes",
+}
+# What the row `judge.row` must be where it scores samples of a kind of data.
+SCORERS: dict[str, tuple[str, Callable[[ConfigDict], bool]]] = {
+    "text": ("autoregressive", lambda config: family_of(config).CAUSAL),
+    "values": ("autoregressive", lambda config: family_of(config).CAUSAL),
+    "image": ("a classifier", lambda config: family_of(config) is classifier),
+    "prompted": ("a reward", families.is_reward),
+    "pairs": ("autoregressive", lambda config: family_of(config) is seq2seq and seq2seq.autoregressive(config)),
+}
+
+
+def domain_of(source: str) -> str:
+    """Kind of the data of a source; raises ValueError for an unknown one."""
+    kinds = dict.fromkeys(TEXTS, "text") | dict.fromkeys(SHAPES, "image") | dict.fromkeys(PAIRS, "pairs") | DOMAINS
+    return lookup(kinds, source, "data.source")
+
+
+def check_plan(jobs: list[Job], among: list[Job] | None = None) -> None:
+    """Check all that the configs of jobs say without their data: names, counts, lengths, sizes that must divide.
+
+    The jobs that these need are looked up `among` others (default: `jobs`).
+
+    Raises:
+      ValueError: naming the row and the first field that is wrong.
+    """
+    configs = {job.id: ConfigDict(job.config) for job in among or jobs}
+    initialized = set()
+    for job in jobs:
+        config = configs[job.id]
+        try:
+            check_names(to_json(config), default_fields())
+            domain = check_data(config)
+            # The vocabulary of the data may differ, on which no check depends.
+            system = families.system(config, config.data.vocab_size)
+            training = digest(train_identity(config))
+            if training not in initialized:
+                initialized.add(training)
+                jax.eval_shape(system.init, jax.random.key(0))
+            check_training(config, system)
+            if job.verb == "evaluate":
+                check_evaluation(config, system)
+            if job.verb == "sample":
+                TASKS[domain].check_config(config, system, domain)
+                if "scorer" in job.needs and job.needs["scorer"] in configs:
+                    check_scorer(config, domain, configs[job.needs["scorer"]])
+        except ValueError as error:
+            raise ValueError(f"{error} (row {job.row!r})") from None
+
+
+def check_names(fields: dict, known: dict, section: str = "") -> None:
+    """Raise ValueError for fields without a default, or without a value; a row may replace a whole section."""
+    for name in sorted(fields.keys() | known.keys()):
+        field = f"{section}{name}"
+        if name not in known or name not in fields:
+            problem = "no such field" if name not in known else "the section was replaced without it"
+            raise ValueError(f"{field}: {problem}; the fields are in configs/base.py")
+        if field == "evaluate.zero_shot":
+            for each, changes in fields[name].items():
+                data = default_fields()["data"]
+                check_names(data | changes, data, f"{field}.{each}.")
+        elif isinstance(known[name], dict):
+            check_names(fields[name], known[name], f"{field}.")
+
+
+def check_data(config: ConfigDict) -> str:
+    """Kind of the data; raises ValueError for settings that no data have, or that the network cannot read."""
+    domain = domain_of(config.data.source)
+    families.check_domain(config, domain)
+    if domain != "pairs":
+        settings = read_settings(config.data)
+        if settings.source not in ARRAYS:
+            lookup(dict.fromkeys(TOKENIZERS), settings.tokenizer, "data.tokenizer")
+    return domain
+
+
+def check_training(config: ConfigDict, system: System) -> None:
+    """Raise ValueError for an objective, settings or an optimizer that do not fit."""
+    if family_of(config).TRAINED:
+        families.objective(config, system)
+    settings = families.settings(config)
+    if settings.batch % settings.accumulate:
+        raise ValueError(f"train.accumulate: {settings.accumulate} does not divide train.batch={settings.batch}")
+    families.optimizer(config)
+
+
+def check_evaluation(config: ConfigDict, system: System) -> None:
+    """Raise ValueError for unsuitable estimators, an unknown split, or counts below 1."""
+    options = config.evaluate
+    for name in families.estimators(config):
+        families.estimate(config, system, name)
+    lookup(dict.fromkeys(NAMES), options.split, "evaluate.split")
+    for name, least in {"batch": 1, "draws": 1, "points": 1, "batches": 0}.items():
+        if options[name] < least:
+            raise ValueError(f"evaluate.{name}: must be at least {least}, not {options[name]}")
+    for name, changes in options.zero_shot.items():
+        if "source" in changes:
+            lookup(dict.fromkeys(TEXTS), changes.source, f"evaluate.zero_shot.{name}.source")
+
+
+def check_scorer(config: ConfigDict, domain: str, scorer: ConfigDict) -> None:
+    """Raise ValueError for a row `judge.row` that cannot score samples of this kind."""
+    kind, fits = SCORERS.get(domain, ("", lambda scorer: True))
+    if not fits(scorer):
+        raise ValueError(f"judge.row: {config.judge.row!r} is not {kind}; name a row that is")

@@ -1,0 +1,1 @@
+"""What follows from the rows of a table: differences with their 95 % intervals."""

@@ -1,0 +1,45 @@
+"""Floating-point operations of a config's training step and of its sampler, as `diffusion.train.flops` counts them."""
+
+import jax
+from ml_collections import ConfigDict
+
+from diffusion.rng import draws
+from diffusion.train.flops import count
+from diffusion.train.step import gradients
+from experiments import families
+from experiments.families import System
+
+
+def traceable(config: ConfigDict, remat: str = "none") -> ConfigDict:
+    """The config with attention that shows in a trace, which the kernel of an accelerator does not."""
+    config = config.copy_and_resolve_references()
+    config.model.update(attention="plain", remat=remat)
+    return config
+
+
+def training_flops(config: ConfigDict, vocabulary: int, remat: str = "none") -> float:
+    """Operations of one optimizer step: the objective over the whole batch with its metrics, and its gradient.
+
+    With `remat`, also those that this policy repeats.
+    """
+    config = traceable(config, remat)
+    system = families.system(config, vocabulary)
+    objective, batch = families.objective(config, system), families.family_of(config).batch(config)
+
+    def step(params, batch, root):
+        noise = draws(root, "train", 0, config.train.batch)
+        return gradients(objective, params, batch, noise, accumulate=1)
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return count(step, jax.eval_shape(system.init, key), batch, key)
+
+
+def sampling_flops(config: ConfigDict, vocabulary: int, reward: System | None = None) -> list[float]:
+    """Operations of each of the programs `Family.calls`, for one batch."""
+    config = traceable(config)
+    system = families.system(config, vocabulary)
+    key, flops = jax.eval_shape(lambda: jax.random.key(0)), []
+    for call in families.family_of(config).calls(config, system, reward):
+        params = [jax.eval_shape(init, key) for init in call.params]
+        flops.append(count(call.function, *params, *call.rows, *call.scalars, taken=call.taken))
+    return flops

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from diffusion.nets.attention import attend
-from diffusion.nets.attention_masks import FULL, Causal
+from diffusion.nets.attention_masks import Causal, Full
 from diffusion.nets.dit import DiT
 from diffusion.nets.sd.unet import SD15
 from diffusion.train.flops import count
@@ -117,7 +117,7 @@ def test_operations_of_a_transformer(causal):
     """Matrices 2 (4 + 2 m) D^2 and attention 4 L D per token and block, the head, and adaLN per example."""
     hidden, blocks, ratio, classes, width, batch, length = 48, 3, 2, 11, 16, 2, 32
     sizes = dict(hidden=hidden, blocks=blocks, heads=4, cond_dim=width, mlp_ratio=ratio, attention="plain")
-    net = DiT(classes, **sizes, mask=Causal() if causal else FULL, adaln=not causal)
+    net = DiT(classes, **sizes, mask=Causal() if causal else Full(), adaln=not causal)
     tokens = shape(batch, length, dtype=jnp.int32)
     token = blocks * (2 * (4 + 2 * ratio) * hidden**2 + 4 * length * hidden) + 2 * hidden * classes
     # The noise level is embedded for the blocks and again for the head.

@@ -31,7 +31,7 @@ TABLE = dict(
     },
     comparable=("paper",),
     tolerance={"perplexity": 0.2},
-    plots=(quality(),),
+    plots=(quality(x="gigaflops"),),
     notes=(
         "AR's likelihood is exact, the others are upper bounds: MDLM's bound_continuous, BD3-LM's bound_blocks. "
         "Published figures are those of OpenWebText, as recalled from the literature, not checked. The ranges of mask "

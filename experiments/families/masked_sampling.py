@@ -163,8 +163,8 @@ def predictor_evaluations(config: ConfigDict, system: System) -> int:
 
 
 def guided_share(config: ConfigDict, system: System) -> float:
-    """Share of the steps that evaluate the error predictor; 1 where a cache may skip the denoiser instead."""
-    if error_predictor(config, system) is None or config.sample.cache:
+    """Share of the steps that evaluate the error predictor; 1 without one."""
+    if error_predictor(config, system) is None:
         return 1.0
     return predictor_evaluations(config, system) / sampling_steps(config)
 

@@ -23,7 +23,7 @@ from experiments.run_context import Run
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def two_devices():
     """Run verbs on two of the simulated devices, because programs for eight take longer to compile."""
     with pytest.MonkeyPatch.context() as patch:
@@ -31,7 +31,7 @@ def two_devices():
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def small_data():
     """Reduce generated data, because writing the full sets takes longer than a debug training."""
     with pytest.MonkeyPatch.context() as patch:

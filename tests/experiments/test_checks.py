@@ -99,7 +99,6 @@ WRONG = [
     (AR, {"evaluate__zero_shot": {"ptb": {"source": "ptb", "pth": "x"}}}, "evaluate.zero_shot.ptb.pth: no such field"),
     (AR, {"evaluate__zero_shot": {"ptb": {"source": "pbt"}}}, "evaluate.zero_shot.ptb.source: unknown 'pbt'"),
     (TEXT, {"sample__remask": {"rule": "cap", "etta": 1.0}}, "sample.remask."),
-    (GSTAR, {"predictor__augment": {"unigrm": 0.1}}, "predictor.augment."),
     # rows of other rows
     (TEXT, {"judge__row": "MDLM, ancestral, 2 steps"}, "judge.row: 'MDLM, ancestral, 2 steps' is not autoregressive"),
 ]

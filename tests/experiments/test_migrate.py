@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from experiments import contents
+from experiments import contents, migrate
 from experiments.layout import MARK
 from experiments.plan import plan
 
@@ -36,6 +36,15 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+def old_fields(config, known):
+    """Return the fields of a config that identity 1 had."""
+    return {
+        key: old_fields(value, known[key]) if isinstance(value, dict) and known[key] else value
+        for key, value in config.items()
+        if key in known
+    }
+
+
 def make(workdir, table):
     """Write the folders of an old work directory; return {old id: new id}."""
     module = importlib.import_module(f"configs.{table}")
@@ -45,7 +54,7 @@ def make(workdir, table):
         folder = workdir / "jobs" / old
         (folder / "weights").mkdir(parents=True)
         (folder / "weights" / "part").write_text(old)
-        (folder / "config.json").write_text(json.dumps(jobs[key].config))
+        (folder / "config.json").write_text(json.dumps(old_fields(jobs[key].config, migrate.old_defaults())))
         result = {"job": old, "row": key[1], "metrics": {"loss": 1.5, "evaluator": f"AR trained here ({AR})"}}
         (folder / "result.json").write_text(json.dumps(result))
     (workdir / "tables" / "some").mkdir(parents=True)
@@ -138,14 +147,9 @@ def test_a_job_whose_scorer_is_gone_is_left(cli, tmp_path):
 
 def test_deleted_fields_count_where_they_said_something(cli, tmp_path, monkeypatch):
     """The defaults of identity 1 are known for fields that were deleted since."""
-    from experiments import migrate
-
-    workdir = tmp_path / "runs"
+    workdir, before = tmp_path / "runs", migrate.old_defaults()
     names = make(workdir, "composition")
-    now = migrate.default_fields()
-    monkeypatch.setattr(
-        migrate, "old_defaults", lambda: now | {"model": now["model"] | {"gone": 3}, "sample": now["sample"]}
-    )
+    monkeypatch.setattr(migrate, "old_defaults", lambda: before | {"model": before["model"] | {"gone": 3}})
     old = old_id(migrate, workdir / "jobs" / AR, gone=3)
     told = old_id(migrate, workdir / "jobs" / OLD["composition"]["train", "MDLM"], gone=4)
     _, out, _ = cli("plan", f"--migrate={workdir}")
@@ -164,8 +168,6 @@ def old_id(migrate, folder, **fields):
 
 
 def test_results_carry_the_hashes_of_files_that_are_here(cli, tmp_path):
-    from experiments import migrate
-
     workdir, data = tmp_path / "runs", tmp_path / "texts"
     make(workdir, "composition")
     data.mkdir()

@@ -38,6 +38,7 @@ MINIMUM = {
     "findings/gstar": 126,
     "findings/lidar": 97,
     "findings/fastdiss": 105,
+    "findings/processes": 26,
 }
 
 NUMBER = r"[+-]?\d+(?:\.\d+)?"

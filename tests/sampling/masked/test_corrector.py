@@ -13,9 +13,9 @@ from diffusion.oracles.subtokens import subtoken_denoiser
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import exact_masks, grid
-from diffusion.sampling.masked.policies import Policy
+from diffusion.sampling.masked.policies import Policy, ancestral_step
 from diffusion.sampling.masked.sampler import MaskedSampler
-from diffusion.sampling.masked.subtokens import SubtokenDraw, ancestral_subtokens, rate_corrector, sample_tokens
+from diffusion.sampling.masked.subtokens import SubtokenDraw, rate_corrector, sample_tokens
 from diffusion.schedules.masking import Linear, LogLinear, Polynomial
 from tests.checks import refused, within
 from tests.languages import denoiser_of
@@ -88,7 +88,7 @@ def test_corrector_preserves_the_distribution():
     size, steps = 8192, 64
     exact = denoiser_of(subtoken_denoiser(language, process.codec))
     correct = rate_corrector(process.schedule, np.linspace(1, 0, steps + 1), 4.0, 1.0, process.mask_id)
-    policy = Policy(ancestral_subtokens(2, 1.0), correct=correct)
+    policy = Policy(ancestral_step, correct=correct)
     sampler = MaskedSampler(exact, process, policy, SubtokenDraw(process, Draw(3)), "none")
     run = partial(sample_tokens, jax.jit(sampler), process, None)
     samples = run(keys_of(size), jnp.full((size, 3), 3), grid=grid(Linear(), steps, 6, end=0.0))

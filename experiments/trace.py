@@ -37,7 +37,8 @@ def check(config: ConfigDict) -> None:
         raise ValueError("--trace: an autoregressive model has no denoising steps; choose a row of a diffusion model")
     if family is not masked and not draws_images(config):
         raise ValueError(
-            f"--trace: shows masked diffusion, and Gaussian diffusion of images from prompts, not {config.model.net}"
+            "--trace: shows masked diffusion, and Gaussian diffusion of images from prompts, not "
+            f"model.net={config.model.net} with process.name={config.process.name}"
         )
     if family is masked and (options.length or config.data.length) != config.data.length:
         raise ValueError("--trace: shows one window; leave --config.sample.length at 0, which is data.length")

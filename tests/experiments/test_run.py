@@ -1,0 +1,104 @@
+"""Files of plans, jobs that are done or cannot run, and rows without a network."""
+
+import pytest
+
+from configs import lidar_mixture, lidar_shapes, quickstart
+from configs.base import defaults
+from configs.recipes.small import tiny
+from experiments import run
+from experiments.plan import Job, atomic_write, plan, read_plan, write_plan
+
+CAUSAL = {"objective.name": "autoregressive", "model.causal": True, "model.adaln": False}
+ROWS = [
+    dict(name="Text", overrides={"sample.policy": "data"}, verbs=("sample",)),
+    dict(name="AR", overrides=CAUSAL, verbs=("evaluate", "sample")),
+    dict(name="MDLM, 4 steps", overrides={"sample.steps": 4}, verbs=("evaluate", "sample")),
+    dict(name="MDLM, 8 steps", overrides={"sample.steps": 8}, verbs=("sample",)),
+]
+
+
+@pytest.fixture
+def config():
+    config = tiny(defaults("test", "debug"))
+    config.judge.update(name="row", row="AR")
+    return config
+
+
+def test_plan_is_read_as_written(config, tmp_path):
+    jobs = plan(ROWS, config)
+    path = tmp_path / "plan.jsonl"
+    path.write_text(write_plan(jobs))
+    assert read_plan(path) == jobs
+
+
+UNNAMED = '{"id": "x", "verb": "train", "row": "x", "seed": 0, "needs": ["y"], "config": {}}'
+
+
+@pytest.mark.parametrize("line", [UNNAMED, "not json", "[1, 2]", "7", '{"id": "x"}', '{"id": 1, "other": 2}', "null"])
+def test_line_that_is_not_a_job_raises(config, line, tmp_path):
+    path = tmp_path / "plan.jsonl"
+    path.write_text(write_plan(plan(ROWS, config)[:1]) + line + "\n")
+    with pytest.raises(ValueError, match=r"jobs: line 2 of .*plan\.jsonl is not a job; .*launch\.py plan") as caught:
+        read_plan(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_plan_raises(tmp_path):
+    for path in (tmp_path / "none.jsonl", tmp_path):
+        with pytest.raises(ValueError, match=r"jobs: .* is not a file; write it with `launch\.py plan"):
+            read_plan(path)
+
+
+def test_job_is_done_when_its_result_is_complete(tmp_path):
+    job = Job("train-x-1", "train", "AR", 0, {}, {})
+    assert job.folder(tmp_path) == tmp_path / "jobs" / "train-x-1" and not job.done(tmp_path)
+    atomic_write(job.folder(tmp_path) / "result.json", '{"row": "AR"}')
+    assert job.done(tmp_path)
+    assert [path.name for path in job.folder(tmp_path).iterdir()] == ["result.json"], "there is no partial file"
+    assert run.run_jobs([job], tmp_path) == [{"row": "AR"}], "a completed job is read, not run"
+
+
+def test_a_result_of_another_commit_is_named(tmp_path, capsys):
+    job = Job("train-x-1", "train", "AR", 0, {}, {})
+    atomic_write(job.folder(tmp_path) / "result.json", '{"commit": "0123456789ab"}')
+    run.run_jobs([job], tmp_path)
+    assert "done before (train-x-1, at commit 0123456789ab, not " in capsys.readouterr().err
+
+
+def test_job_without_the_jobs_that_it_needs_raises_and_writes_no_file(tmp_path):
+    job = Job("sample-y-2", "sample", "AR", 0, {"weights": "train-x-1"}, {})
+    with pytest.raises(ValueError, match=r"sample-y-2 needs train-x-1, which is not done; run that job first"):
+        run.check_needs(job, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_default_row_of_a_verb_is_the_first_with_a_network():
+    """A table may begin with exact models or held-out data, which have no training."""
+    config = lidar_shapes.get_config("debug")
+    rows = list(lidar_shapes.rows(config))
+    assert rows[0]["name"] == "exact: base" and run.first_row(rows, config, "sample") == "exact: base"
+    assert run.first_row(rows, config, "train") == run.first_row(rows, config, "evaluate") == "Reward model"
+    exact = lidar_mixture.get_config("debug")
+    with pytest.raises(ValueError, match="row: no row of this table has something to train"):
+        run.first_row(list(lidar_mixture.rows(exact)), exact, "train")
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "verb", "message"),
+    [
+        (lidar_shapes, "exact: base", "train", r"exact model \(model.net=picture_oracle\) .* 'Reward model', 'base'"),
+        (lidar_shapes, "exact: LiDAR 8", "evaluate", "'exact: LiDAR 8' is an exact model .* nothing to evaluate"),
+        (lidar_mixture, "none, DDPM", "train", "nothing to train; no row here has a network; use sample"),
+        (
+            quickstart,
+            "Held-out text",
+            "train",
+            r"held-out data \(sample.policy=data\) with nothing to train; .* 'MDLM'",
+        ),
+        (quickstart, "Held-out text", "evaluate", "nothing to evaluate"),
+    ],
+)
+def test_training_of_rows_without_a_network_raises(table, name, verb, message, tmp_path):
+    with pytest.raises(ValueError, match=message) as caught:
+        run.run_row(table, table.get_config("debug"), verb, name, {}, tmp_path)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())

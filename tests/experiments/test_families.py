@@ -26,7 +26,7 @@ def config_of(**overrides):
 @pytest.fixture(scope="module")
 def params():
     """Return params for all networks of this size."""
-    return randomized(families.system(config_of(), VOCABULARY).init, 0.3)
+    return randomized(families.system(config_of(), VOCABULARY).init, 0.2)
 
 
 def tokens_of(size):

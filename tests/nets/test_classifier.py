@@ -28,7 +28,7 @@ def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
 def data():
     source = SOURCES["blobs"](DataSettings(source="blobs", vocab_size=16))
     (block,) = source.splits["train"]()
-    return block.tokens.astype(np.int32), block.labels
+    return block["tokens"].astype(np.int32), block["label"]
 
 
 @pytest.fixture(scope="module")

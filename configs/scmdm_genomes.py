@@ -51,8 +51,8 @@ TABLE = dict(
         "is what real sequences reach. GT..AG is the share of samples that are exon, intron, exon with an intron that "
         "starts with GT and ends with AG; the next columns are its two ends alone. Every sample is given its start "
         "marker, from which the network, whose positions are relative, counts the fixed length of an exon. Species are "
-        "told by naive Bayes on 6-mers, which is not a published judge, and AUROC is that of logistic regression on "
-        "6-mers (0.5 is best), not of the published HyenaDNA. " + NOTES
+        "classified by naive Bayes on 6-mers, which is not a published judge, and AUROC is that of logistic "
+        "regression on 6-mers (0.5 is best), not of the published HyenaDNA. " + NOTES
     ),
 )
 

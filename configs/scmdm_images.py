@@ -29,9 +29,9 @@ TABLE = dict(
     notes=(
         "Published: FID 86.48 for the base and 78.59 for SCMDM; backbone, sampling steps, guidance and number of "
         "samples are not known, and absolute figures are not comparable. `paper` takes the closest public recipe (128 "
-        "channels, batch 512, 300,000 steps), with the U-Net of MDM-Prime, which embeds pixel values and is told no "
-        "class; its memory enters with the embeddings. `gpu` and `local` are MNIST: the distance is that of a small "
-        "classifier trained on its labels (test images are the reference, the first row is real images of the "
+        "channels, batch 512, 300,000 steps), with the U-Net of MDM-Prime, which embeds pixel values and is "
+        "unconditional; its memory enters with the embeddings. `gpu` and `local` are MNIST: the distance is that of "
+        "a small classifier trained on its labels (test images are the reference, the first row is real images of the "
         "validation split), is not an FID, and compares rows of this table at equal sample counts alone. Confidence "
         "is the "
         "mean probability of the class that the classifier chooses, evenness the entropy of its choices over its "

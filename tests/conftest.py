@@ -53,7 +53,7 @@ def drop_compiled_programs():
     if resident() > LARGE:
         jax.clear_caches()
         gc.collect()
-        # The GNU C library keeps what is freed until it is told.
+        # The GNU C library keeps freed memory until it is asked to return it.
         getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)
 
 

@@ -47,8 +47,8 @@ COST = (
     ("seconds_per_sentence", "s a sentence", ".5f"),
 )
 NOTES = (
-    "SCP, MANS: the two parts of FastDiSS (arXiv 2604.05551). Its equations were not to be had: gap and coupling of "
-    "SCP (0.2, fresh noise) and map and strength of MANS (shift, 0.5) are inferred. Controls, no methods: 'random "
+    "SCP, MANS: the two parts of FastDiSS (arXiv 2604.05551). Its equations are not available: gap and coupling of "
+    "SCP (0.2, fresh noise) and map and strength of MANS (shift, 0.5) are inferred. Controls, not methods: 'random "
     "shift' draws the shift of every token (u ~ U(0, 1) for the confidence; strength 0.5, or 1, which has about MANS's "
     "mean), 'shuffled confidence' gives tokens the confidence of others. Every row has its own noise factor F "
     "(`process.factor`); decoding starts from noise of deviation `sample.translation.factor`. NFE are calls one after "

@@ -75,7 +75,7 @@ def check_inception(weights: str) -> None:
     """
     if not weights or not Path(weights).expanduser().is_file():
         raise ValueError(
-            f"judge.checkpoint: {weights!r} is no file; pass --config.judge.checkpoint=FILE, "
+            f"judge.checkpoint: {weights!r} is not a file; pass --config.judge.checkpoint=FILE, "
             f"weights-inception-2015-12-05-6726825d.pth from {WEIGHTS}"
         )
     try:

@@ -153,7 +153,7 @@ def label_pairs(tokens: Symbols, labels: Float[Array | np.ndarray, "K G"]) -> Fl
     return jnp.sum(jnp.floor(counts / 2), axis=-1)
 
 
-def picture(samples: Sequence[str], shown: int = 24, columns: int = 6) -> np.ndarray | None:
+def molecule_grid(samples: Sequence[str], shown: int = 24, columns: int = 6) -> np.ndarray | None:
     """Grid of drawings of the first valid molecules with their SMILES, uint8 [H, W, 3]; None when there are none."""
     chemistry()
     from rdkit.Chem import Draw

@@ -23,7 +23,7 @@ SMALL = 0.03
 class UniformDiffusion:
     """Uniform-state diffusion, q(z_t | x) = Cat(alpha(t) x + (1 - alpha(t)) / K) at each position (arXiv 2412.10193).
 
-    A level is 1 - alpha(t), the probability that a position has been drawn anew. The network's p(. | z_t) enters
+    A level is 1 - alpha(t), the probability that a position has been redrawn. The network's p(. | z_t) enters
     through y_j = K alpha p_j + 1 - alpha, which is K times the law of the noisy token under p. The token of a position
     is evidence about itself through y alone, hence the best p is the leave-one-out posterior p(x^i | z_t^{-i}), not
     p(x^i | z_t). Classes `vocabulary` and above are never predicted. No state has a mask.

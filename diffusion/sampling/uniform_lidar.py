@@ -39,8 +39,8 @@ def lookahead_guide(
 
         R(l, v) = log sum_i exp(strength r_i) w_il f_s(v | x_i^l) - log sum_i w_il f_s(v | x_i^l).
 
-    "token" has w_il = 1, the published form (arXiv 2602.03211, Appendix A.7, Eq. 54): a token is told the rewards of
-    the samples with it at its position, whatever the other positions hold. "sequence", which is inferred, has
+    "token" has w_il = 1, the published form (arXiv 2602.03211, Appendix A.7, Eq. 54): it weighs a token by the rewards
+    of the samples with it at its position, whatever the other positions hold. "sequence", which is inferred, has
     w_il = prod_{m != l} f_t(z_t^m | x_i^m), the weights of the expectation above: given z_s^l, z_t^l tells nothing more
     of x. With samples of p its steps are those of the tilted model, and its limit of many steps is the tilted law; that
     of "token" is not.

@@ -10,7 +10,14 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from diffusion.metrics.molecules import canonical_set, chemistry, molecule_scores, picture, ring_counts, ring_labels
+from diffusion.metrics.molecules import (
+    canonical_set,
+    chemistry,
+    molecule_grid,
+    molecule_scores,
+    ring_counts,
+    ring_labels,
+)
 from diffusion.report import plots
 from experiments.families.base import System
 from experiments.plan import atomic_write
@@ -49,7 +56,7 @@ def draw(path: Path, texts: list[str], scores: dict[str, float]) -> None:
         f"{scores['samples']} samples: {scores['valid']} valid ({scores['samples'] - scores['valid']} invalid), "
         f"{scores['unique']} different molecules, {scores['novel']} of them new"
     )
-    grid = picture(texts)
+    grid = molecule_grid(texts)
     if grid is not None:
         axes.imshow(grid)
     plots.save(figure, path)

@@ -216,7 +216,7 @@ def held_out_sets(run: Run, task: TokenTask) -> list[SampleSet]:
 
 
 def check_label(label: int, classes: int) -> None:
-    """Raise ValueError for a class that a network of `classes` (0: none) cannot be told."""
+    """Raise ValueError for a class that a network of `classes` (0: none) cannot read."""
     if not classes and label >= 0:
         raise ValueError(f"sample.label: {label} is for a class-conditional network; set model.labels, or -1 here")
     if classes and not -2 <= label < classes:

@@ -91,7 +91,7 @@ def test_inception_reads_bytes_of_samples_and_reference(job, dataset, monkeypatc
         ({"name": "gpt2"}, r"judge\.name: 'gpt2' cannot judge images; known: none, classifier, inception"),
         ({"name": "classifier"}, r"judge\.row: empty"),
         ({"name": "classifier", "row": "x", "reference": "dev"}, "has no 'dev' examples"),
-        ({"name": "inception"}, r"judge\.checkpoint: '' is no file"),
+        ({"name": "inception"}, r"judge\.checkpoint: '' is not a file"),
     ],
 )
 def test_errors_for_unsuitable_judges_name_the_field(options, message, job):

@@ -151,10 +151,10 @@ def test_deleted_fields_count_where_they_said_something(cli, tmp_path, monkeypat
     names = make(workdir, "composition")
     monkeypatch.setattr(migrate, "old_defaults", lambda: before | {"model": before["model"] | {"gone": 3}})
     old = old_id(migrate, workdir / "jobs" / AR, gone=3)
-    told = old_id(migrate, workdir / "jobs" / OLD["composition"]["train", "MDLM"], gone=4)
+    changed = old_id(migrate, workdir / "jobs" / OLD["composition"]["train", "MDLM"], gone=4)
     _, out, _ = cli("plan", f"--migrate={workdir}")
     assert f"{old} -> {names[AR]}" in out.splitlines()
-    assert any(line.startswith(f"left {told}: model.gone: no such field") for line in out.splitlines())
+    assert any(line.startswith(f"left {changed}: model.gone: no such field") for line in out.splitlines())
 
 
 def old_id(migrate, folder, **fields):

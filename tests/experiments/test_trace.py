@@ -16,14 +16,14 @@ ROW = "--row=MDLM, ancestral, 4 steps"
 
 
 @pytest.fixture(scope="module")
-def told(fields):
+def overrides(fields):
     return [f"--config.{name}={value}" for name, value in fields.items()]
 
 
-def test_the_first_samples_of_a_job_that_is_done(succeed, tmp_path, told, monkeypatch):
+def test_the_first_samples_of_a_job_that_is_done(succeed, tmp_path, overrides, monkeypatch):
     drawn, generate = [], token_sampling.generate
     monkeypatch.setattr(token_sampling, "generate", lambda *given: drawn.append(generate(*given)) or drawn[-1])
-    words = ("sample", TEXT, ROW, *told, "--config.sample.batch=4", "--config.sample.prompt=the ")
+    words = ("sample", TEXT, ROW, *overrides, "--config.sample.batch=4", "--config.sample.prompt=the ")
     assert "trace" not in succeed(*words)[1]
     folder = next((tmp_path / "runs" / "jobs").glob("sample-*"))
     files = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -80,7 +80,7 @@ def test_pictures_are_those_of_the_job(succeed):
     ],
     ids=["train", "causal", "data", "windows", "embedding"],
 )
-def test_what_cannot_be_traced_is_told_in_one_line(cli, tmp_path, told, words, message):
-    status, out, error = cli(*words, *told, "--trace")
+def test_what_cannot_be_traced_raises_in_one_line(cli, tmp_path, overrides, words, message):
+    status, out, error = cli(*words, *overrides, "--trace")
     assert (status, out) == (2, "") and message in error and len(error.strip().splitlines()) == 1
     assert not (tmp_path / "runs" / "jobs").exists()

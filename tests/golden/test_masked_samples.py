@@ -31,7 +31,7 @@ SAMPLERS = {
     "random order": MLP | {"sample.policy": "random_order"},
     "confidence, greedy": MLP | {"sample.policy": "confidence"},
     "first hitting": TIMED | {"sample.policy": "first_hitting"},
-    "ancestral, told the time": TIMED,
+    "ancestral, time-conditioned": TIMED,
     "P2, eta 0": MLP | {"sample.policy": "p2", "sample.remask.eta": 0.0},
     "cosine schedule, warped times": MLP | {"process.schedule": "cosine", "sample.warp": (0.9, 2.0, 0.0)},
     "temperature ramp": MLP | {"sample.temperature": 0.5, "sample.temperature_ramp": (0.5, 2.0)},

@@ -69,7 +69,7 @@ def test_classifier_statistics_are_confidence_and_class_entropy():
 
 
 def test_missing_weights_and_library_are_named(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=r"judge\.checkpoint: '' is no file; pass --config\.judge\.checkpoint=FILE"):
+    with pytest.raises(ValueError, match=r"judge\.checkpoint: '' is not a file; pass --config\.judge\.checkpoint=FILE"):
         check_inception("")
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"")

@@ -12,9 +12,9 @@ from diffusion.metrics.molecules import (
     canonical,
     canonical_set,
     label_pairs,
+    molecule_grid,
     molecule_scores,
     parse,
-    picture,
     properties,
     ring_counts,
     ring_labels,
@@ -113,12 +113,12 @@ def test_training_sets_are_cached_by_content(tmp_path, monkeypatch):
 
 
 def test_molecules_are_drawn():
-    grid = picture(["C1CC", *["CCO", "c1ccccc1"] * 4], shown=5, columns=3)
+    grid = molecule_grid(["C1CC", *["CCO", "c1ccccc1"] * 4], shown=5, columns=3)
     assert grid.dtype == np.uint8 and grid.shape == (2 * 160, 3 * 200, 3)
     cells = grid.reshape(2, 160, 3, 200, 3)
     ink = (cells < 128).any(axis=-1).sum(axis=(1, 3))
     assert (ink.ravel()[:5] > 50).all() and ink[1, 2] == 0, "five molecules, and a sixth place that is empty"
-    assert picture(INVALID) is None
+    assert molecule_grid(INVALID) is None
 
 
 def test_without_rdkit_the_remedy_is_named(monkeypatch):

@@ -90,5 +90,5 @@ def test_pages_need_nothing_but_themselves(tokens, pictures):
     for page in (tokens, pictures):
         assert "http:" not in page and "https:" not in page and "__DATA__" not in page
         assert not re.search(r"<link|@import|url\(|src=", page)
-        assert "default-src 'none'" in page, "the browser is told to load nothing either"
+        assert "default-src 'none'" in page, "the policy of the page forbids loading anything"
         assert page.count("</script>") == 2, "no text ends the data"

@@ -7,9 +7,8 @@ million parameters on the bytes of the standard library's sources, with the base
 
 from configs.base import defaults
 from configs.recipes.columns import JUDGED, TEXT, columns, quality
-from configs.recipes.rows import evaluated, held_out, sampled
-from configs.recipes.small import left_to_right, short_bytes
-from configs.recipes.text import at_scale
+from configs.recipes.small import short_bytes
+from configs.recipes.text import at_scale, baselines, in_steps
 
 TABLE = dict(
     title="Block diffusion: BD3-LM between AR and MDLM",
@@ -55,19 +54,11 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
-    steps = {"train.steps": config.train.steps}
-    yield held_out(seeds=1)
-    yield dict(name="AR", overrides=left_to_right(config) | steps, verbs=("evaluate", "sample"))
     published = config.variant == "paper"
-    yield evaluated("MDLM", {"train.steps": 850_000} if published else {})
-    for count in STEPS[config.variant]:
-        yield sampled(f"MDLM, {count} steps", {"train.steps": 850_000} if published else {}, count, curve="MDLM")
+    yield from baselines(config, STEPS[config.variant], {"train.steps": 850_000} if published else {})
     for block in BLOCKS[config.variant]:
-        name = f"BD3-LM, blocks of {block}"
         overrides = {"process.name": "blocks", "process.block": block}
         if published:
             overrides |= {"objective.name": "nelbo", "objective.levels": LEVELS[block]}
             overrides |= {"start": "MDLM", "train.steps": 150_000}
-        yield evaluated(name, overrides)
-        for count in (block // 2, block):
-            yield sampled(f"{name}, {count} steps per block", overrides, count, curve=name)
+        yield from in_steps(f"BD3-LM, blocks of {block}", overrides, (block // 2, block), "steps per block")

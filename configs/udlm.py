@@ -6,9 +6,8 @@ comparison at a million parameters on the bytes of the standard library's source
 
 from configs.base import defaults
 from configs.recipes.columns import JUDGED, TEXT, columns, quality
-from configs.recipes.rows import evaluated, held_out, sampled
-from configs.recipes.small import left_to_right, short_bytes
-from configs.recipes.text import text8
+from configs.recipes.small import short_bytes
+from configs.recipes.text import baselines, in_steps, text8
 
 TABLE = dict(
     title="Uniform-state diffusion: UDLM against MDLM and AR",
@@ -43,10 +42,6 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
-    steps = {"train.steps": config.train.steps}
-    yield held_out(seeds=1)
-    yield dict(name="AR", overrides=left_to_right(config) | steps, verbs=("evaluate", "sample"))
-    for name, overrides in (("MDLM", {}), ("UDLM", UNIFORM)):
-        yield evaluated(name, overrides)
-        for count in STEPS[config.variant]:
-            yield sampled(f"{name}, {count} steps", overrides, count, curve=name)
+    steps = STEPS[config.variant]
+    yield from baselines(config, steps)
+    yield from in_steps("UDLM", UNIFORM, steps)

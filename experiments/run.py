@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
@@ -17,6 +18,7 @@ from diffusion.train.weights import check_weights
 from experiments import evaluate, redo, reproduced, sample, table, trace, train
 from experiments.checks import check_plan, check_training
 from experiments.families import family_of
+from experiments.identity import digest
 from experiments.layout import check_layout, write_layout
 from experiments.plan import Job, atomic_write, find_row, plan, resolve, trains, without
 from experiments.run_context import Run, build
@@ -55,6 +57,18 @@ def execute(run: Run) -> dict:
     return row
 
 
+def check_hosts(jobs: list[Job]) -> None:
+    """Raise ValueError where the processes of a run plan different jobs, which they would wait for without end."""
+    if jax.process_count() == 1:
+        return
+    number = np.int32(int(digest([job.id for job in jobs])[:7], 16))
+    if len(set(np.ravel(multihost_utils.process_allgather(number)).tolist())) > 1:
+        raise ValueError(
+            "jobs: the processes plan different jobs; make files of data, tokenizers and checkpoints equal on every "
+            "host, or pass one plan to all of them (--jobs=FILE)"
+        )
+
+
 def check_needs(job: Job, workdir: Path) -> None:
     """Raise ValueError when a job that this one needs is not done."""
     for need in job.needs.values():
@@ -70,6 +84,7 @@ def run_jobs(jobs: list[Job], workdir: Path, again: list[str] | None = None) -> 
     Raises:
       ValueError: when the config of any of them is wrong, before the first one runs.
     """
+    check_hosts(jobs)
     check_layout(workdir)
     chosen = redo.select(jobs, again or [])
     wanted = [job for job in jobs if job in chosen or not job.done(workdir)]

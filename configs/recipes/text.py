@@ -1,7 +1,7 @@
 """Text at every scale, the autoregressive judge of its samples, and rows of references."""
 
 from configs.base import defaults
-from configs.recipes.rows import held_out
+from configs.recipes.rows import evaluated, held_out, sampled
 from configs.recipes.small import left_to_right, python_bytes, small, tiny
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
@@ -89,6 +89,21 @@ def python_source(config) -> None:
         config.model.update(dtype="bfloat16", remat="dots")
         config.train.update(steps=20_000, batch=256, evaluate_every=2000, evaluate_batches=1, checkpoint_every=2000)
         config.sample.update(count=512, batch=128)
+
+
+def baselines(config, steps, mdlm: dict | None = None):
+    """Held-out text, the row AR trained as long as the others, and MDLM with samples in each number of `steps`."""
+    yield held_out(seeds=1)
+    trained = left_to_right(config) | {"train.steps": config.train.steps}
+    yield dict(name="AR", overrides=trained, verbs=("evaluate", "sample"))
+    yield from in_steps("MDLM", mdlm or {}, steps)
+
+
+def in_steps(name: str, overrides: dict, steps, unit: str = "steps"):
+    """A row that is evaluated, and a row of samples for each number of steps."""
+    yield evaluated(name, overrides)
+    for count in steps:
+        yield sampled(f"{name}, {count} {unit}", overrides, count, curve=name)
 
 
 def references(config, steps: int = 2000):

@@ -30,6 +30,12 @@ def fields_of(section: ConfigDict) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
 
 
+def estimator_names(config: ConfigDict, default: str) -> list[str]:
+    """The estimators of `evaluate`, each once: `evaluate.estimator`, where "auto" is `default`, and `evaluate.also`."""
+    first = default if config.evaluate.estimator == "auto" else config.evaluate.estimator
+    return list(dict.fromkeys([first, *config.evaluate.also]))
+
+
 @dataclass(frozen=True, kw_only=True)
 class System:
     """A network, its process and its parameters' start.

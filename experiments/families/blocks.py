@@ -14,7 +14,7 @@ from diffusion.objectives.blocks import BlockNelbo
 from diffusion.processes.blocks import BlockDiffusion
 from diffusion.sampling.masked.block_sampler import sample_blocks
 from experiments.families import masked, masked_sampling
-from experiments.families.base import Call, System, keys_like, lookup, rows_like
+from experiments.families.base import Call, System, estimator_names, keys_like, lookup, rows_like
 from experiments.families.networks import NETWORKS
 
 TRAINED, CAUSAL, REWARDED, MEASURED_BY = True, False, False, "likelihood"
@@ -86,8 +86,7 @@ def objective(config: ConfigDict, system: System) -> Callable:
 
 def estimators(config: ConfigDict) -> list[str]:
     """Names of the estimators to run, first bound_blocks; raises ValueError for one of another process."""
-    first = "bound_blocks" if config.evaluate.estimator == "auto" else config.evaluate.estimator
-    names = list(dict.fromkeys([first, *config.evaluate.also]))
+    names = estimator_names(config, "bound_blocks")
     for name in names:
         estimator(name)
     return names

@@ -21,7 +21,7 @@ from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.schedules import masking as schedules
 from diffusion.types import MaskedProcess
 from experiments.families import error_prediction, masked_sampling
-from experiments.families.base import Call, System, keys_like, lookup, rows_like
+from experiments.families.base import Call, System, estimator_names, keys_like, lookup, rows_like
 from experiments.families.networks import NETWORKS
 
 TRAINED, CAUSAL, REWARDED, MEASURED_BY = True, False, False, "likelihood"
@@ -158,8 +158,7 @@ def estimators(config: ConfigDict) -> list[str]:
 
 def named_estimators(config: ConfigDict, default: str) -> list[str]:
     """The estimators of `evaluate`, "auto" being `default`; raises ValueError for one that does not fit."""
-    first = default if config.evaluate.estimator == "auto" else config.evaluate.estimator
-    names = list(dict.fromkeys([first, *config.evaluate.also]))
+    names = estimator_names(config, default)
     for name in names:
         base, passes = split_passes(name)
         estimator(base)

@@ -11,7 +11,7 @@ from diffusion.objectives.uniform import UniformNelbo
 from diffusion.processes.uniform import UniformDiffusion
 from diffusion.schedules.masking import sigma
 from experiments.families import masked, uniform_sampling
-from experiments.families.base import System, lookup
+from experiments.families.base import System, estimator_names, lookup
 from experiments.families.networks import NETWORKS
 
 TRAINED, CAUSAL, REWARDED, MEASURED_BY = True, False, False, "likelihood"
@@ -61,8 +61,7 @@ def objective(config: ConfigDict, system: System) -> Callable:
 
 def estimators(config: ConfigDict) -> list[str]:
     """Names of the estimators to run, first bound_uniform; raises ValueError for one of another process."""
-    first = "bound_uniform" if config.evaluate.estimator == "auto" else config.evaluate.estimator
-    names = list(dict.fromkeys([first, *config.evaluate.also]))
+    names = estimator_names(config, "bound_uniform")
     for name in names:
         estimator(name)
     return names

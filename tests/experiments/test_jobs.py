@@ -6,26 +6,15 @@ import json
 import pytest
 
 from configs import quickstart
-from configs.base import defaults
-from configs.recipes.small import tiny
 from experiments import identity, run
 from experiments.identity import digest, to_json
 from experiments.plan import find_row, judge_jobs, plan, resolve, train_jobs
-
-CAUSAL = {"objective.name": "autoregressive", "model.causal": True, "model.adaln": False}
-ROWS = [
-    dict(name="Text", overrides={"sample.policy": "data"}, verbs=("sample",)),
-    dict(name="AR", overrides=CAUSAL, verbs=("evaluate", "sample")),
-    dict(name="MDLM, 4 steps", overrides={"sample.steps": 4}, verbs=("evaluate", "sample")),
-    dict(name="MDLM, 8 steps", overrides={"sample.steps": 8}, verbs=("sample",)),
-]
+from tests.small_configs import CAUSAL, ROWS, judged_config
 
 
 @pytest.fixture
 def config():
-    config = tiny(defaults("test", "debug"))
-    config.judge.update(name="row", row="AR")
-    return config
+    return judged_config()
 
 
 def ids(config, rows=ROWS):

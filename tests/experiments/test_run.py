@@ -1,27 +1,19 @@
 """Files of plans, jobs that are done or cannot run, and rows without a network."""
 
+import jax
+import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from configs import lidar_mixture, lidar_shapes, quickstart
-from configs.base import defaults
-from configs.recipes.small import tiny
 from experiments import run
 from experiments.plan import Job, atomic_write, plan, read_plan, write_plan
-
-CAUSAL = {"objective.name": "autoregressive", "model.causal": True, "model.adaln": False}
-ROWS = [
-    dict(name="Text", overrides={"sample.policy": "data"}, verbs=("sample",)),
-    dict(name="AR", overrides=CAUSAL, verbs=("evaluate", "sample")),
-    dict(name="MDLM, 4 steps", overrides={"sample.steps": 4}, verbs=("evaluate", "sample")),
-    dict(name="MDLM, 8 steps", overrides={"sample.steps": 8}, verbs=("sample",)),
-]
+from tests.small_configs import ROWS, judged_config
 
 
 @pytest.fixture
 def config():
-    config = tiny(defaults("test", "debug"))
-    config.judge.update(name="row", row="AR")
-    return config
+    return judged_config()
 
 
 def test_plan_is_read_as_written(config, tmp_path):
@@ -102,3 +94,21 @@ def test_training_of_rows_without_a_network_raises(table, name, verb, message, t
     with pytest.raises(ValueError, match=message) as caught:
         run.run_row(table, table.get_config("debug"), verb, name, {}, tmp_path)
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("difference", [0, 1])
+def test_hosts_that_plan_different_jobs_are_named(difference, monkeypatch, tmp_path):
+    """Their ids differ where a user's files do, and each host would wait for the other."""
+
+    def gather(number):
+        return np.array([number, number + difference])
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    job = Job("train-x-1", "train", "AR", 0, {}, {})
+    if difference:
+        with pytest.raises(ValueError, match=r"jobs: the processes plan different jobs; .* equal on every host"):
+            run.run_jobs([job], tmp_path)
+    else:
+        run.check_hosts([job])
+    assert not list(tmp_path.iterdir())

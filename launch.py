@@ -1,4 +1,4 @@
-"""Train, evaluate, sample and table diffusion models, from one config file a table.
+"""Train, evaluate, sample and table diffusion models, from one config file per table.
 
     python launch.py VERB --config=FILE[:VARIANT] [--config.key=value ...] [--workdir=DIR]
 
@@ -16,7 +16,7 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
   sample    print samples of one row's model
               python launch.py sample --config=configs/quickstart.py:local --row=MDLM --config.sample.prompt="import "
               python launch.py sample --config=configs/quickstart.py:local --row=MDLM --trace    # and trace.html
-  table     write a table anew from the rows that are there (--results: the committed ones)
+  table     write a table again from the rows that are there (--results: the committed ones)
               python launch.py table --config=configs/quickstart.py:local
   plan      print the jobs of a table as JSON lines, for `run --jobs`
               python launch.py plan --config=configs/quickstart.py:local > jobs.jsonl
@@ -27,7 +27,7 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
               python launch.py convert --from=gpt2 --checkpoint=model.safetensors --workdir=weights/gpt2
 
 `sample --trace` also writes trace.html to the job's folder: a page that plays the steps of the first samples. It is for
-masked diffusion and for pictures from prompts. A job that is done is not run again for it.
+masked diffusion and for images from prompts. A job that is done is not run again for it.
 
 Exit status: 0 done; 1 a training diverged or a job failed; 2 bad input, named in one line; 143 stopped by a signal.
 """

@@ -1,6 +1,7 @@
 """Every field of a config, with its default; a table changes the fields that it needs.
 
-A comment beside a field gives its meaning and choices. The command line refuses unknown fields.
+A comment beside a field gives its meaning and choices; bounds and choices are in `experiments/schema.py`. The command
+line refuses unknown fields.
 """
 
 import copy

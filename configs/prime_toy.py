@@ -32,7 +32,7 @@ TABLE = dict(
             name="digits",
             title="Exact likelihood, bound, and joint cross-entropy",
             xlabel="digits a coordinate",
-            ylabel="nats a coordinate",
+            ylabel="nats per coordinate",
             series=tuple(
                 (
                     (f"trained on {target}", label),
@@ -50,7 +50,7 @@ TABLE = dict(
         ),
     ),
     notes=(
-        f"The density's entropy is {ENTROPY:.4f} nats a coordinate: no likelihood can be less, up to the noise of "
+        f"The density's entropy is {ENTROPY:.4f} nats per coordinate: no likelihood can be less, up to the noise of "
         "20,000 test points (0.003; 0.007 with that of one draw of the estimators). The exact value is that of the "
         "sampler which reveals one digit at a time in random order, summed over all orders. bound_marginal lies above "
         "it for the same model; joint_ce may lie below it, where no bound can. Nobody publishes these numbers: the "

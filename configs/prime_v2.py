@@ -43,7 +43,7 @@ TABLE = dict(
     notes=(
         "Prime has 6 digits, v2 binary ones: 16 for GPT-2's vocabulary, 12 for the local one of 4,096 (8 of base 3 in "
         "`debug`). Index shuffling permutes the codes once, with a fixed seed. The grouped mix trains with one coin a "
-        "token for t > 0.5 and one a digit below; both bounds are valid for every row, and its published figure is "
+        "token for t > 0.5 and one per digit below; both bounds are valid for every row, and its published figure is "
         "the grouped one. Figures are those of the compute-optimal setup on OpenWebText; the first column's Prime "
         "numbers are withdrawn, the second's are the authors' (errata of 1 May 2026). They also correct v2 with 16 "
         "digits outside the compute-optimal setup, to 51.22, with no published number beside it. What is known of "

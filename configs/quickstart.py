@@ -22,11 +22,11 @@ TABLE = dict(
     published={},
     plots=(quality(ylabel="perplexity under the AR judge"),),
     notes=(
-        "AR's bits a byte are exact, MDLM's are a bound (bound_continuous). NFE counts denoiser evaluations, also the "
-        "one that fills what is left after the last step. The judge is the AR row, so its own samples are judged by "
-        "their author. Confidence decoding draws what the network is sure of first: its perplexity is low because its "
-        "entropy and diversity are, and at this scale it is no better text. Text this short rarely parses; the row of "
-        "held-out text says how rarely."
+        "AR's bits per byte are exact, MDLM's are a bound (bound_continuous). NFE counts denoiser evaluations, "
+        "including the one that fills the masks left after the last step. The judge is the AR row, which thus also "
+        "judges its own samples. Confidence decoding draws the tokens that the network is sure of first: its "
+        "perplexity is low because its entropy and diversity are, and at this scale its text is not better. Text this "
+        "short rarely parses; the row of held-out text says how rarely."
     ),
 )
 

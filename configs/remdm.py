@@ -49,7 +49,7 @@ TABLE = dict(
     tolerance={"mauve": 0.05, "generative_perplexity": 5.0, "entropy": 0.1},
     plots=(frontier("Better text or sharper text"),),
     notes=(
-        "All rows sample one denoiser, with an evaluation a step and one that fills what is left. Published figures "
+        "All rows sample one denoiser, with one evaluation per step and one that fills what is left. Published figures "
         "are those of the ReMDM paper at 1,024 tokens, nucleus 0.9 and 5,000 samples, as recalled, not checked: the "
         "best of its variants, cap below 1,024 steps and loop from there on. The posterior uses the process's own "
         "survival probability, where the public code has 1 - t. A plateau is entered at its own level, where the "

@@ -46,7 +46,7 @@ TABLE = dict(
         "Valid, different and new molecules are counts of a set of samples (RDKit parses the string; equal canonical "
         "SMILES are one molecule; new ones are not in the training split); strings are the counts of the public code, "
         "which compares spellings. Published: 594.2 ± 9.5 for the base and 618.0 ± 13.2 for SCMDM, which fit 1,024 "
-        "samples a set and 32 steps; the kind of the ± and the protocol are not known. " + NOTES
+        "samples per set and 32 steps; the kind of the ± and the protocol are not known. " + NOTES
     ),
 )
 

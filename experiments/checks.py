@@ -10,12 +10,12 @@ from diffusion.data.arrays import SOURCES as ARRAYS
 from diffusion.data.loader import TOKENIZERS
 from diffusion.data.settings import read_settings
 from diffusion.data.sources import PAIRS, TEXTS
-from diffusion.data.splits import NAMES
 from experiments import families
 from experiments.families import classifier, family_of, seq2seq
 from experiments.families.base import System, lookup
 from experiments.identity import default_fields, digest, to_json, train_identity
 from experiments.plan import Job
+from experiments.schema import check_values
 from experiments.tasks import TASKS
 
 # Kinds of the sources of arrays that are not images.
@@ -61,6 +61,7 @@ def check_plan(jobs: list[Job], among: list[Job] | None = None) -> None:
         config = configs[job.id]
         try:
             check_names(to_json(config), default_fields())
+            check_values(job.config)
             domain = check_data(config)
             # The vocabulary of the data may differ, on which no check depends.
             system = families.system(config, config.data.vocab_size)
@@ -116,15 +117,10 @@ def check_training(config: ConfigDict, system: System) -> None:
 
 
 def check_evaluation(config: ConfigDict, system: System) -> None:
-    """Raise ValueError for unsuitable estimators, an unknown split, or counts below 1."""
-    options = config.evaluate
+    """Raise ValueError for unsuitable estimators, or an unknown source of other text."""
     for name in families.estimators(config):
         families.estimate(config, system, name)
-    lookup(dict.fromkeys(NAMES), options.split, "evaluate.split")
-    for name, least in {"batch": 1, "draws": 1, "points": 1, "batches": 0}.items():
-        if options[name] < least:
-            raise ValueError(f"evaluate.{name}: must be at least {least}, not {options[name]}")
-    for name, changes in options.zero_shot.items():
+    for name, changes in config.evaluate.zero_shot.items():
         if "source" in changes:
             lookup(dict.fromkeys(TEXTS), changes.source, f"evaluate.zero_shot.{name}.source")
 

@@ -29,7 +29,7 @@ LOSSES = {
     "predictors": Losses(f"Error predictors: {LINES_AND_DOTS}", "loss (nats)"),
     "regression": Losses(LINES_AND_DOTS.capitalize(), "mean squared error", log_y=True),
     "embedding": Losses(
-        f"Embedding diffusion: {LINES_AND_DOTS}", "objective: squared error + cross-entropies (nats a token)"
+        f"Embedding diffusion: {LINES_AND_DOTS}", "objective: squared error + cross-entropies (nats per token)"
     ),
 }
 # File of the losses of each objective, by default "loss"; losses of classifiers are not plotted.

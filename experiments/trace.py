@@ -23,7 +23,7 @@ from experiments.tasks.prompted_models import opened
 from experiments.tasks.prompted_sampling import Drawing
 
 PAGE = "trace.html"
-MOST = 4  # samples, or prompts of pictures
+MOST = 4  # samples, or prompts of images
 WRITTEN = ("samples.txt", "samples.png", "result.json", "config.json")
 OPTIONS = ("temperature", "nucleus", "final")
 
@@ -131,7 +131,7 @@ def name_of(tokenizer: Tokenizer, token: int, code: Int[np.ndarray, " l"], mask:
 
 
 def picture_page(run: Run) -> str:
-    """The page of Gaussian diffusion of pictures from prompts."""
+    """The page of Gaussian diffusion of images from prompts."""
     config, options = run.config, run.config.sample.gaussian
     slots = prompt_slots(run.config)
     chosen = np.array(shown_slots(slots)[: min(MOST, config.sample.batch)])
@@ -148,7 +148,7 @@ def picture_page(run: Run) -> str:
     images, groups = images[: len(chosen)], (len(chosen), draws, *images.shape[2:])
     last = last[: len(chosen) * draws]
     clean, noisy = (as_bytes(codec, np.concatenate([each, last[None]]).reshape(-1, *groups)) for each in (clean, noisy))
-    # Of several pictures those are kept that are among the samples.
+    # Of several images those are kept that are among the samples.
     drawn = last.reshape(groups)
     kept = (drawn[:, :, None] == images[:, None]).all(axis=(-3, -2, -1)).any(axis=2)
     facts = {"method": options.method, "steps": len(acting), "solver": options.solver, "path": options.path}

@@ -4,9 +4,9 @@
 METRICS = {
     "bits_per_byte": ("bits/byte", ".3f", ""),
     "perplexity": ("perplexity", ".2f", ""),
-    "evaluations": ("NFE", ".0f", "denoiser evaluations a sample (NFE)"),
+    "evaluations": ("NFE", ".0f", "denoiser evaluations per sample (NFE)"),
     "predictor_evaluations": ("predictor", ".0f", ""),
-    "gigaflops": ("GFLOP", ".2f", "GFLOP a sample"),
+    "gigaflops": ("GFLOP", ".2f", "GFLOP per sample"),
     "generative_perplexity": ("gen. perplexity", ".2f", "perplexity under the judge"),
     "entropy": ("entropy (nats)", ".3f", "entropy of a sample's tokens (nats)"),
     "diversity": ("diversity", ".3f", ""),
@@ -26,8 +26,8 @@ METRICS = {
     ),
     "confidence": ("classifier's confidence", ".3f", ""),
     "class_entropy": ("evenness of classes", ".3f", ""),
-    "samples": ("samples a set", ".0f", ""),
-    "seconds_per_sample": ("s/sample", ".3f", "seconds a sample"),
+    "samples": ("samples per set", ".0f", ""),
+    "seconds_per_sample": ("s/sample", ".3f", "seconds per sample"),
 }
 
 

@@ -20,7 +20,7 @@ COLUMNS = (
     ("evaluations", "NFE per image", ".0f"),
     ("backward_evaluations", "backward", ".0f"),
     ("reward_evaluations", "rewards", ".1f"),
-    ("seconds_per_prompt", "s a prompt", ".3f"),
+    ("seconds_per_prompt", "s per prompt", ".3f"),
     ("auc", "AUC of the reward", ".3f"),
 )
 NOTES = (

@@ -56,7 +56,7 @@ PREDICTOR_COLUMNS = (
 )
 NOTES = (
     'NFE counts the denoiser\'s evaluations, the last fill too, "predictor" those of the error predictor, and GFLOP '
-    "both, counted analytically a sample. "
+    "both, counted analytically per sample. "
 )
 
 

@@ -43,8 +43,8 @@ COST = (
     ("steps", "steps", ".0f"),
     ("evaluations", "NFE", ".0f"),
     ("candidates", "candidates", ".0f"),
-    ("gigaflops", "GFLOP a sentence", ".4f"),
-    ("seconds_per_sentence", "s a sentence", ".5f"),
+    ("gigaflops", "GFLOP per sentence", ".4f"),
+    ("seconds_per_sentence", "s per sentence", ".5f"),
 )
 NOTES = (
     "SCP, MANS: the two parts of FastDiSS (arXiv 2604.05551). Its equations are not available: gap and coupling of "
@@ -53,7 +53,7 @@ NOTES = (
     "mean), 'shuffled confidence' gives tokens the confidence of others. Every row has its own noise factor F "
     "(`process.factor`); decoding starts from noise of deviation `sample.translation.factor`. NFE are calls one after "
     "the other for one candidate; seconds are those of a batch, measured after compilation, over its sentences, "
-    "without re-ranking. 'recompute' takes two calls a step. BLEU and chrF by sacreBLEU over all references; exact "
+    "without re-ranking. 'recompute' takes two calls per step. BLEU and chrF by sacreBLEU over all references; exact "
     "match with any of them."
 )
 # English to German at local scale, as a change of the dialects.
@@ -254,7 +254,7 @@ def plots(measure: str, label: str, **titles: str) -> tuple[dict, ...]:
     for name, title in titles.items():
         axes = dict(y=measure, ylabel=label)
         made.append(dict(name=name, x="steps", title=f"{title}: {label} against steps", xlabel="steps", **axes))
-        seconds = dict(name=f"{name}_seconds", x="seconds_per_sentence", xlabel="seconds a sentence")
+        seconds = dict(name=f"{name}_seconds", x="seconds_per_sentence", xlabel="seconds per sentence")
         made.append(dict(**seconds, title=f"{title}: {label} against time", **axes))
     return tuple(made)
 

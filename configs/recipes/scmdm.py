@@ -29,7 +29,7 @@ NOTES = (
     "Every row below MDLM starts from that row's averaged weights of the same seed; lambda is the rate at which "
     "training reads the first pass's prediction, and a step at lambda 1 costs 4/3 of a plain one. The null pass is "
     "the network without a self-conditioning input, two and three passes read their own prediction at the same state "
-    "and are the likelihoods (upper bounds of them) of samplers that spend as many evaluations a step; the sampler "
+    "and are the likelihoods (upper bounds of them) of samplers that spend as many evaluations per step; the sampler "
     "measured here reuses the step before and spends one. `null memory` samples the SCMDM network without its "
     "memory. NFE counts the last fill too. Published figures are second-hand (the paper's body could not be read); "
     "how the prediction enters the network is a choice of ours (a soft embedding through a matrix that starts at "

@@ -137,7 +137,7 @@ def main(arguments: list[str]) -> None:
     device = jax.devices()[0].device_kind
     size = f"{FLAGS.size}, {config({}).model.blocks} blocks, batch {FLAGS.batch or 16}"
     print(f"{size}, {jax.device_count()} x {device}, {FLAGS.repeats} repeats\n")
-    print(tabulate(lines, ["", "program", "ms a step (evaluation)", "ratio to MDLM"], disable_numparse=True))
+    print(tabulate(lines, ["", "program", "ms per step (evaluation)", "ratio to MDLM"], disable_numparse=True))
 
 
 if __name__ == "__main__":

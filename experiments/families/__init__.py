@@ -73,10 +73,6 @@ class Family(Protocol):
         """The network and its process."""
         ...
 
-    def objective(self, config: ConfigDict, system: System) -> Callable:
-        """The training objective that `objective.name` names, one of OBJECTIVES."""
-        ...
-
     def estimators(self, config: ConfigDict) -> list[str]:
         """Names of the estimators that `evaluate` runs."""
         ...
@@ -164,11 +160,13 @@ def objective(config: ConfigDict, system: System) -> Callable:
     lookup(known, name, "objective.name")
     if (name == "autoregressive") != config.model.causal:
         raise ValueError("objective.name: autoregressive goes with model.causal=True, and nothing else does")
-    if name not in family.OBJECTIVES and family.TRAINED:
+    if not family.TRAINED:
+        raise ValueError(f"model.net: {config.model.net} is an exact model, which is not trained")
+    if name not in family.OBJECTIVES:
         raise ValueError(
             f"objective.name: {name} does not train model.net={config.model.net}; use {' or '.join(family.OBJECTIVES)}"
         )
-    return family.objective(config, system)
+    return family.OBJECTIVES[name](config, system)
 
 
 def estimators(config: ConfigDict) -> list[str]:

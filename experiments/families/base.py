@@ -30,10 +30,16 @@ def fields_of(section: ConfigDict) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
 
 
-def estimator_names(config: ConfigDict, default: str) -> list[str]:
-    """The estimators of `evaluate`, each once: `evaluate.estimator`, where "auto" is `default`, and `evaluate.also`."""
+def estimator_names(config: ConfigDict, default: str, estimator: Callable[[str], Any]) -> list[str]:
+    """The estimators of `evaluate`, each once: `evaluate.estimator`, where "auto" is `default`, and `evaluate.also`.
+
+    `estimator` returns the one of a name, and raises ValueError for an unknown name.
+    """
     first = default if config.evaluate.estimator == "auto" else config.evaluate.estimator
-    return list(dict.fromkeys([first, *config.evaluate.also]))
+    names = list(dict.fromkeys([first, *config.evaluate.also]))
+    for name in names:
+        estimator(name)
+    return names
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,17 +79,9 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     return System(net=net, process=noise, denoiser=denoiser, init=init, length=length, classes=classes)
 
 
-def objective(config: ConfigDict, system: System) -> Callable:
-    """The bound of BD3-LM, or its loss between two mask levels."""
-    return OBJECTIVES[config.objective.name](config, system)
-
-
 def estimators(config: ConfigDict) -> list[str]:
     """Names of the estimators to run, first bound_blocks; raises ValueError for one of another process."""
-    names = estimator_names(config, "bound_blocks")
-    for name in names:
-        estimator(name)
-    return names
+    return estimator_names(config, "bound_blocks", estimator)
 
 
 def estimate(config: ConfigDict, system: System, name: str) -> Callable:

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from diffusion.objectives.autoregressive import NextToken
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.sequences.autoregressive import AutoregressiveSampler
-from experiments.families import masked, masked_sampling
+from experiments.families import masked
 from experiments.families.base import Call, System, keys_like, rows_like
 
 TRAINED, CAUSAL, REWARDED, MEASURED_BY = True, True, False, "likelihood"
@@ -21,11 +21,6 @@ estimate = masked.estimate
 batch = masked.batch
 
 
-def objective(config: ConfigDict, system: System) -> Callable:
-    """The cross-entropy of the next token."""
-    return OBJECTIVES[config.objective.name](config, system)
-
-
 def estimators(config: ConfigDict) -> list[str]:
     """Names of the estimators to run, first the exact likelihood; raises ValueError for one that does not fit."""
     return masked.named_estimators(config, "nll_autoregressive")
@@ -34,7 +29,6 @@ def estimators(config: ConfigDict) -> list[str]:
 def sampler(config: ConfigDict, system: System) -> Callable:
     """`sample(params, keys, prompt, label=None)`, left to right with a cache of keys and values."""
     options, length = config.sample, config.data.length
-    masked_sampling.check_draws(options)
     if (options.length or length) != length:
         raise ValueError(f"sample.length: an autoregressive model writes data.length = {length} tokens")
     mask_id = system.masking.mask_id

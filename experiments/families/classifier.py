@@ -18,11 +18,6 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
 system = masked.denoising_system
 
 
-def objective(config: ConfigDict, system: System) -> Callable:
-    """The cross-entropy of labels."""
-    return OBJECTIVES[config.objective.name](config, system)
-
-
 def estimators(config: ConfigDict) -> list[str]:
     """A classifier has no likelihood of images: raises ValueError."""
     raise ValueError("model.net: a classifier has no likelihood; its accuracy is measured while it trains")

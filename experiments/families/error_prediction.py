@@ -15,9 +15,7 @@ from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.subtokens import SubtokenDraw
 from diffusion.types import Params
-from experiments.families.base import ErrorHead, System, lookup
-
-KINDS = ("none", "full", "block", "head")
+from experiments.families.base import ErrorHead, System
 
 
 def extended(config: ConfigDict, base: System, judge: System | None) -> System:
@@ -26,7 +24,6 @@ def extended(config: ConfigDict, base: System, judge: System | None) -> System:
     Raises:
       ValueError: for a predictor of a network that is not a bidirectional transformer.
     """
-    lookup(dict.fromkeys(KINDS), config.predictor.kind, "predictor.kind")
     if config.predictor.kind == "none":
         if config.objective.name == "errors":
             raise ValueError("objective.name: errors trains a predictor; set predictor.kind to full, block or head")

@@ -49,11 +49,6 @@ def nearest_worth(reward_params: Params, clean: Array, conditioning: Conditionin
     return jnp.take_along_axis(worth, jnp.argmax(near, axis=-1), axis=1).reshape(-1)
 
 
-def objective(config: ConfigDict, system: System) -> Callable:
-    """An exact model is not trained: raises ValueError."""
-    raise ValueError(f"model.net: {config.model.net} is an exact model, which is not trained")
-
-
 def estimators(config: ConfigDict) -> list[str]:
     """An exact model is measured by its samples: raises ValueError."""
     raise ValueError(f"model.net: {config.model.net} is an exact model, measured by `sample`; evaluate a network")

@@ -80,29 +80,14 @@ def evaluations_per_prediction(config: ConfigDict, system: System) -> int:
 
 
 def check_guided(config: ConfigDict, system: System) -> None:
-    """Raise ValueError for a count, a strength or a name that no method can work with."""
+    """Raise ValueError for an unknown method, or one that the model cannot have."""
     options = config.sample.gaussian
     lookup(dict.fromkeys(METHODS), options.method, "sample.gaussian.method")
-    counts = {"images": options.images, "per_task": options.per_task, "best_of": options.best_of}
-    counts |= {"condition.period": options.condition.period, "gradient.period": options.gradient.period}
-    counts |= {"lookahead.particles": options.lookahead.particles, "lookahead.steps": options.lookahead.steps}
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"sample.gaussian.{name}: must be at least 1, not {value}")
-    if not 0 <= options.lookahead.stop <= 1:
-        raise ValueError(f"sample.gaussian.lookahead.stop: must lie in [0, 1], not {options.lookahead.stop}")
     if isinstance(system.net, ExactModel) and options.method in ("gradient", "condition"):
         raise ValueError(
-            f"sample.gaussian.method: {options.method} needs a reward with a gradient, and a network; the picture "
+            f"sample.gaussian.method: {options.method} needs a reward with a gradient, and a network; the image "
             "oracle has the rules themselves"
         )
-    # Its fields are checked when it is made, which `draw` does only while it is traced.
-    Steering(
-        lambda clean, carry: jnp.zeros(len(clean)),
-        options.images,
-        options.steering.strength,
-        options.steering.potential,
-    )
 
 
 def path_of(config: ConfigDict, system: System, name: str, steps: int) -> solvers.TimeGrid:

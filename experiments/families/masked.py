@@ -1,7 +1,6 @@
 """Masked diffusion over tokens or sub-tokens: process, denoiser, objectives, estimators and sampler of a config."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
@@ -19,14 +18,13 @@ from diffusion.objectives.self_conditioning import SoftEmbedding, randomly_self_
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.schedules import masking as schedules
-from diffusion.types import MaskedProcess
+from diffusion.types import Denoiser, MaskedProcess
 from experiments.families import error_prediction, masked_sampling
 from experiments.families.base import Call, System, estimator_names, keys_like, lookup, rows_like
 from experiments.families.networks import NETWORKS
 
 TRAINED, CAUSAL, REWARDED, MEASURED_BY = True, False, False, "likelihood"
 DOMAINS = ("text", "image", "molecules", "genomes", "values")
-ADAPTERS = ("none", "linear")
 SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
     "log_linear": lambda config: schedules.LogLinear(config.epsilon),
     "linear": lambda config: schedules.Linear(),
@@ -36,10 +34,12 @@ SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
 }
 OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
     "nelbo": lambda config, system: Nelbo(
-        system.denoiser, system.masking, config.objective.minimum_time, config.objective.target
+        trained_denoiser(config, system), system.masking, config.objective.minimum_time, config.objective.target
     ),
-    "nelbo_reveal": lambda config, system: RevealNelbo(system.denoiser, system.masking, config.objective.target),
-    "cross_entropy": lambda config, system: CrossEntropy(system.denoiser, system.masking),
+    "nelbo_reveal": lambda config, system: RevealNelbo(
+        trained_denoiser(config, system), system.masking, config.objective.target
+    ),
+    "cross_entropy": lambda config, system: CrossEntropy(trained_denoiser(config, system), system.masking),
     "errors": error_prediction.objective,
 }
 
@@ -111,7 +111,6 @@ def judge_system(config: ConfigDict, vocabulary: int) -> System | None:
 
 def check_conditioning(config: ConfigDict) -> None:
     """Raise ValueError where a network has no place for a self-conditioning input or for labels."""
-    lookup(dict.fromkeys(ADAPTERS), config.memory.adapter, "memory.adapter")
     network = lookup(NETWORKS, config.model.net, "model.net")
     if config.memory.adapter != "none" and (config.model.causal or network.width is None):
         raise ValueError("memory.adapter: goes with model.net=dit or unet and model.causal=False; set it to none")
@@ -135,15 +134,13 @@ def self_conditioning(config: ConfigDict, net: nn.Module, process: MaskedProcess
     return SoftEmbedding(process, table, width(config), config.model.dtype)
 
 
-def objective(config: ConfigDict, system: System) -> Callable:
-    """The training objective, over two passes at the rate `memory.rate` where the network is self-conditioned."""
-    if system.errors and config.objective.name != "errors":
+def trained_denoiser(config: ConfigDict, system: System) -> Denoiser:
+    """The denoiser in training, of two passes at the rate `memory.rate` where the network is self-conditioned."""
+    if system.errors:
         raise ValueError("predictor.kind: a predictor learns by objective.name=errors; set it, or the kind to none")
-    lookup({"marginal": 0, "joint": 0}, config.objective.target, "objective.target")
-    if system.self_conditioning and config.memory.rate != 0 and not system.errors:
-        denoiser = randomly_self_conditioned(system.denoiser, system.self_conditioning, config.memory.rate)
-        system = replace(system, denoiser=denoiser)
-    return OBJECTIVES[config.objective.name](config, system)
+    if system.self_conditioning and config.memory.rate != 0:
+        return randomly_self_conditioned(system.denoiser, system.self_conditioning, config.memory.rate)
+    return system.denoiser
 
 
 def estimators(config: ConfigDict) -> list[str]:
@@ -158,11 +155,9 @@ def estimators(config: ConfigDict) -> list[str]:
 
 def named_estimators(config: ConfigDict, default: str) -> list[str]:
     """The estimators of `evaluate`, "auto" being `default`; raises ValueError for one that does not fit."""
-    names = estimator_names(config, default)
+    names = estimator_names(config, default, lambda name: estimator(split_passes(name)[0]))
     for name in names:
-        base, passes = split_passes(name)
-        estimator(base)
-        if passes > 1 and config.memory.adapter == "none":
+        if split_passes(name)[1] > 1 and config.memory.adapter == "none":
             raise ValueError(f"evaluate.estimator: {name} is for a self-conditioned network; set memory.adapter")
         if (name in CAUSAL_ESTIMATORS) != config.model.causal:
             raise ValueError(f"evaluate.estimator: {name} does not fit model.causal={config.model.causal}; use auto")

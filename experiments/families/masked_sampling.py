@@ -36,12 +36,6 @@ POLICIES: dict[str, Callable[[ConfigDict, MaskedProcess], policies.Policy]] = {
     ),
     "p2": lambda config, process: policies.Policy(policies.path_planning(config.remask.eta, config.remask.planner)),
 }
-DRAWS = {
-    "precision": ("exact", "mdlm_float32"),
-    "nucleus_rule": ("off", "inclusive", "standard"),
-    "final": ("argmax", "draw", "none"),
-    "digits_draw": ("token", "marginal"),
-}
 RULES: dict[str, Callable[[float], remasking.Rule]] = {
     "cap": remasking.cap,
     "rescale": remasking.rescale,
@@ -57,19 +51,12 @@ def ancestral(config: ConfigDict, process: MaskedProcess) -> Callable:
     return policies.race_step if racing else policies.ancestral_step
 
 
-def check_draws(options: ConfigDict) -> None:
-    """Raise ValueError for an unknown rule of the token draws."""
-    for name, known in DRAWS.items():
-        lookup(dict.fromkeys(known), options[name], f"sample.{name}")
-
-
 def windowed_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
     """`sample(params, keys, prompt, label=None)` for prompts [B, sample.length or data.length].
 
     Longer sequences than data.length are drawn window by window. A class-conditional network reads `label` [B].
     """
     options, length = config.sample, config.data.length
-    check_draws(options)
     window = masked_sampler(config, system)
     if (options.length or length) == length:
         return window
@@ -91,12 +78,8 @@ def windowed_sampler(config: ConfigDict, system: System) -> Callable[..., Sample
 def masked_sampler(config: ConfigDict, system: System, trace: int = 0) -> Callable:
     """The scan over one window, on tokens or on their digits, with the states of the first `trace` examples."""
     options, process = config.sample, system.masking
-    for name in ("eta", "temperature"):
-        if options.remask[name] < 0:
-            raise ValueError(f"sample.remask.{name}: must not be negative, not {options.remask[name]}")
     policy = lookup(POLICIES, options.policy, "sample.policy")(options, process)
     steps, end, final = sampling_steps(config), options.end, options.final
-    lookup(dict.fromkeys(("reuse", "null")), options.memory, "sample.memory")
     self_conditioning = system.self_conditioning if options.memory == "reuse" else None
     if options.policy == "first_hitting":
         end, final = 0.0, "none"
@@ -128,7 +111,7 @@ def conditional(sample: Callable[..., Samples], table: Grid) -> Callable[..., Sa
 
 
 def sampling_steps(config: ConfigDict) -> int:
-    """Steps of one window: sample.steps, or one a position for a policy that goes event by event."""
+    """Steps of one window: sample.steps, or one per position for a policy that goes event by event."""
     positions = config.data.length * config.codec.digits
     return positions if config.sample.policy == "first_hitting" else config.sample.steps
 
@@ -183,7 +166,7 @@ def rule(config: ConfigDict) -> remasking.Rule:
 def sampling_schedule(config: ConfigDict, process: MaskedProcess) -> Schedule:
     """The mask level over sampling time: the process's own, or G-Star's loop with its plateau in the window."""
     options = config.remask
-    if lookup({"process": False, "loop": True}, options.schedule, "sample.remask.schedule"):
+    if options.schedule == "loop":
         if config.policy == "first_hitting":
             raise ValueError("sample.remask.schedule: first_hitting follows the process; set it to process")
         if not (0 < options.off < options.on < 1 and 0 < options.level < 1):

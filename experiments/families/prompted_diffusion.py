@@ -81,11 +81,6 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     )
 
 
-def objective(config: ConfigDict, system: System) -> Callable:
-    """The regression on noise, clean image or velocity, with prompts dropped at random."""
-    return OBJECTIVES[config.objective.name](config, system)
-
-
 def estimators(config: ConfigDict) -> list[str]:
     """The bound in bits per value; raises ValueError for any other."""
     if config.evaluate.estimator not in ("auto", BOUND) or config.evaluate.also:

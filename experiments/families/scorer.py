@@ -54,11 +54,6 @@ def reward(system: System) -> Reward:
     return score
 
 
-def objective(config: ConfigDict, system: System) -> Callable:
-    """The regression on scores."""
-    return OBJECTIVES[config.objective.name](config, system)
-
-
 def estimators(config: ConfigDict) -> list[str]:
     """None: a reward is measured by how it ranks held-out images."""
     return []

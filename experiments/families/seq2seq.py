@@ -115,11 +115,6 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
 }
 
 
-def objective(config: ConfigDict, system: System) -> Callable:
-    """The objective of the network's kind."""
-    return OBJECTIVES[config.objective.name](config, system)
-
-
 def estimators(config: ConfigDict) -> list[str]:
     """Raises ValueError: there is no likelihood."""
     raise ValueError("evaluate: sequence-to-sequence models are measured by what they write; use sample")

@@ -6,13 +6,11 @@ from ml_collections import ConfigDict
 from diffusion.train.loop import Settings
 from diffusion.train.optimizer import adamw
 from diffusion.types import Params
-from experiments.families.base import lookup
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """AdamW; of a network with an error predictor it moves the predictor alone."""
     fields = config.optimizer.to_dict()
-    lookup(dict.fromkeys(("constant", "cosine", "inverse_sqrt")), fields["decay"], "optimizer.decay")
     whole = adamw(peak=fields.pop("learning_rate"), steps=config.train.steps, **fields)
     if config.objective.name != "errors":
         return whole
@@ -24,9 +22,5 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformation:
 
 
 def settings(config: ConfigDict) -> Settings:
-    """The loop's settings; raises ValueError for counts below 1."""
-    fields = {name: value for name, value in config.train.items() if name != "evaluate_batches"}
-    for name, value in fields.items():
-        if value <= 0:
-            raise ValueError(f"train.{name}: must be positive, not {value}")
-    return Settings(**fields)
+    """The settings of the training loop."""
+    return Settings(**{name: value for name, value in config.train.items() if name != "evaluate_batches"})

@@ -24,7 +24,6 @@ from diffusion.types import Keys, Params, SequenceCondition, Tokens
 from experiments.families.base import System, lookup
 from experiments.families.pair_network import network_call
 
-RERANK = ("mbr", "judge")
 SOLVERS: dict[str, Callable[[float], solvers.Solver]] = {
     "ddim": lambda factor: solvers.ddim(0.0),
     "ancestral": lambda factor: scale_noise(solvers.ddim(1.0), factor),
@@ -114,8 +113,8 @@ def steps_of(config: ConfigDict, system: System) -> tuple[EmbeddingSampler, Gaus
     if options.path == "spaced" and not isinstance(schedule, BetaChain):
         raise ValueError("sample.translation.path: spaced is for schedules that are chains; set it to even")
     solver = lookup(SOLVERS, options.solver, "sample.translation.solver")(options.factor)
-    mode = lookup({mode: mode for mode in ("reuse", "recompute", "none")}, options.memory, "sample.translation.memory")
-    sampler = EmbeddingSampler(system.denoiser, system.embedding, system.embedding.vocabulary + 1, mode, options.clamp)
+    pad_id = system.embedding.vocabulary + 1
+    sampler = EmbeddingSampler(system.denoiser, system.embedding, pad_id, options.memory, options.clamp)
     return sampler, solvers.gaussian_grid(path(schedule, config.sample.steps), solver)
 
 
@@ -139,8 +138,6 @@ def text_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
         )
     if longest(config) != config.data.length:
         raise ValueError(f"sample.length: embedding diffusion writes data.length = {config.data.length} tokens")
-    if options.translation.factor <= 0:
-        raise ValueError(f"sample.translation.factor: must be positive, not {options.translation.factor}")
     sampler, grid = steps_of(config, system)
     encode = network_call(system, "encode")
 
@@ -159,14 +156,8 @@ def text_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
 
 
 def check_counts(config: ConfigDict) -> None:
-    """Raise ValueError for lengths, numbers of candidates, and choices among them that do not fit."""
+    """Raise ValueError for lengths and numbers of candidates that do not fit."""
     options = config.sample.translation
-    lookup(dict.fromkeys(RERANK), options.rerank, "sample.translation.rerank")
-    for name in ("length_beam", "seeds"):
-        if options[name] < 1:
-            raise ValueError(f"sample.translation.{name}: must be at least 1, not {options[name]}")
-    if options.factor <= 0:
-        raise ValueError(f"sample.translation.factor: must be positive, not {options.factor}")
     if config.embedding.fill and options.length_beam > 1:
         raise ValueError("sample.translation.length_beam: with embedding.fill targets have one length; set it to 1")
     if not config.embedding.fill and not config.encoder_decoder.length_classes:

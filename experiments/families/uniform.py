@@ -54,17 +54,9 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     return System(net=net, process=noise, denoiser=denoiser, init=init, length=config.data.length, classes=vocabulary)
 
 
-def objective(config: ConfigDict, system: System) -> Callable:
-    """The bound of UDLM."""
-    return OBJECTIVES[config.objective.name](config, system)
-
-
 def estimators(config: ConfigDict) -> list[str]:
     """Names of the estimators to run, first bound_uniform; raises ValueError for one of another process."""
-    names = estimator_names(config, "bound_uniform")
-    for name in names:
-        estimator(name)
-    return names
+    return estimator_names(config, "bound_uniform", estimator)
 
 
 def estimate(config: ConfigDict, system: System, name: str) -> Callable:

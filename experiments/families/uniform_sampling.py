@@ -21,7 +21,7 @@ LABELS = 16  # number of kinds of labels that `calls` assumes without reading da
 
 
 def check(config: ConfigDict) -> None:
-    """Raise ValueError for an option of masked samplers, and a count or name that no method can work with."""
+    """Raise ValueError for an option of masked samplers, and a name or number that no method can work with."""
     options, own = config.sample, config.sample.uniform
     for name, value in UNUSED.items():
         given = tuple(options[name]) if isinstance(value, tuple) else options[name]
@@ -32,11 +32,6 @@ def check(config: ConfigDict) -> None:
     lookup(dict.fromkeys(("draw", "argmax")), options.final, "sample.final")
     lookup(dict.fromkeys(METHODS), own.method, "sample.uniform.method")
     lookup(dict.fromkeys(KERNELS), own.lookahead.kernel, "sample.uniform.lookahead.kernel")
-    counts = {"best_of": own.best_of, "lookahead.particles": own.lookahead.particles}
-    counts |= {"lookahead.steps": own.lookahead.steps, "steering.particles": own.steering.particles}
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"sample.uniform.{name}: must be at least 1, not {value}")
     if own.method == "steering" and options.batch % own.steering.particles:
         raise ValueError(
             f"sample.uniform.steering.particles: {own.steering.particles} do not divide sample.batch={options.batch}"

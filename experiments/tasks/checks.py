@@ -8,13 +8,6 @@ from experiments.families import family_of
 TOKENS = {"bytes": lambda text: len(text.encode()), "characters": len}
 
 
-def check_counts(options: ConfigDict, *names: str) -> None:
-    """Raise ValueError for fields of `sample` below 1."""
-    for name in names:
-        if options[name] < 1:
-            raise ValueError(f"sample.{name}: must be at least 1, not {options[name]}")
-
-
 def check_room(start: int, end: int, length: int) -> None:
     """Raise ValueError where a prompt and a suffix of `start` and `end` tokens leave nothing to write."""
     if start + end >= length:
@@ -33,8 +26,6 @@ def check_suffix(config: ConfigDict) -> None:
 def check_prompt(config: ConfigDict, domain: str) -> None:
     """Raise ValueError for a prompt or suffix that the model or the data cannot have, or that is too long."""
     options, length = config.sample, config.sample.length or config.data.length
-    if options.length < 0:
-        raise ValueError(f"sample.length: must not be negative, not {options.length}")
     check_suffix(config)
     if (options.prompt or options.suffix) and domain in ("image", "values"):
         raise ValueError("sample.prompt: values of ready-made arrays have no text form; leave prompt and suffix empty")

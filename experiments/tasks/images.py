@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from diffusion.data.arrays import as_pixels, label_count
-from diffusion.data.splits import NAMES
 from diffusion.metrics.frechet import (
     check_inception,
     classifier_statistics,
@@ -20,7 +19,7 @@ from diffusion.metrics.frechet import (
     moments,
 )
 from diffusion.report.images import image_grid, pictures
-from experiments.families.base import System, lookup
+from experiments.families.base import System
 from experiments.run_context import Run, in_batches
 from experiments.tasks import token_sampling
 from experiments.tasks.token_sampling import SampleSet, TokenTask
@@ -33,7 +32,6 @@ def check_config(config: ConfigDict, system: System, domain: str) -> None:
     """Raise ValueError for an unsuitable sampler, prompt, count or judge."""
     token_sampling.check_config(config, system, domain, TASK)
     check_judge_name(config)
-    lookup(dict.fromkeys(NAMES), config.judge.reference, "judge.reference")
 
 
 def check_judge_name(config: ConfigDict) -> None:

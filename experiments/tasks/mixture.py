@@ -18,7 +18,6 @@ from experiments.families.base import System, lookup
 from experiments.families.exact_models import exact_prediction, reference_mixture
 from experiments.families.guidance import SOLVERS, path_of
 from experiments.run_context import Run
-from experiments.tasks.checks import check_counts
 
 REWARD = oracle.Linear(jnp.ones(1))
 LINES = False
@@ -28,13 +27,9 @@ POINTS, ALPHA, SIGMA, SETS = (-1.5, 0.0, 1.5), 0.8, 0.6, 400
 
 
 def check_config(config: ConfigDict, system: System, domain: str) -> None:
-    """Raise ValueError for an unknown method, or an invalid count."""
+    """Raise ValueError for an unknown method, solver or time grid."""
     options = config.sample
-    check_counts(options, "count", "repeats")
     lookup(dict.fromkeys(METHODS), options.gaussian.method, "sample.gaussian.method")
-    if options.gaussian.lookahead.particles < 1:
-        count = options.gaussian.lookahead.particles
-        raise ValueError(f"sample.gaussian.lookahead.particles: must be at least 1, not {count}")
     lookup(SOLVERS, options.gaussian.solver, "sample.gaussian.solver")
     path_of(config, system, options.gaussian.path, options.steps)
 

@@ -1,4 +1,4 @@
-"""What the verb `sample` does for pictures from prompts: draw them under a reward, time it, and check them."""
+"""What the verb `sample` does for images from prompts: draw them under a reward, time it, and check them."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from diffusion.glyphs.checker import check as correct
 from diffusion.glyphs.checker import prompt_reward
-from diffusion.glyphs.prompts import SPLITS, parse, prompts
+from diffusion.glyphs.prompts import parse, prompts
 from diffusion.metrics.geneval import TASKS, scores
 from diffusion.metrics.prompted_images import bootstrap_over_prompts, diversity
 from diffusion.metrics.statistics import mean_over_sets
@@ -18,11 +18,10 @@ from diffusion.report.images import image_grid, labeled_grid
 from diffusion.report.images import pictures as as_bytes
 from diffusion.train.mesh import check_batch
 from experiments import families
-from experiments.families.base import System, lookup
+from experiments.families.base import System
 from experiments.families.guidance import method
 from experiments.flops import sampling_flops
 from experiments.run_context import Run
-from experiments.tasks.checks import check_counts
 from experiments.tasks.prompted_models import Model, Slot, nearest_worth, opened
 from experiments.tasks.prompted_sampling import Drawing, finite
 
@@ -33,17 +32,16 @@ MONTAGE = "methods.png"
 
 def check_config(config: ConfigDict, system: System, domain: str) -> None:
     """Raise ValueError for unsuitable methods, counts, prompts and rewards."""
-    check_counts(config.sample, "batch", "repeats")
     method(config, system, nearest_worth)
     prompt_slots(config)
     if families.family_of(config).REWARDED and config.judge.name != "row":
-        raise ValueError("judge.name: pictures of prompts are rewarded by a row of the table; set it to row")
+        raise ValueError("judge.name: images of prompts are rewarded by a row of the table; set it to row")
 
 
 def check(run: Run) -> None:
     """Raise ValueError as `check_config`, and for several processes or a batch that devices do not divide."""
     if jax.process_count() > 1:
-        raise ValueError("sample: pictures from prompts are drawn and judged by one process; run one")
+        raise ValueError("sample: images from prompts are drawn and judged by one process; run one")
     check_config(run.config, run.system, run.dataset.domain)
     check_batch(run.config.sample.batch, run.mesh, field="sample.batch")
 
@@ -58,7 +56,6 @@ def prompt_slots(config: ConfigDict) -> list[Slot]:
     if options.prompt:
         parse(options.prompt)
         return [Slot(options.prompt, 0)]
-    lookup(dict.fromkeys(SPLITS), options.gaussian.split, "sample.gaussian.split")
     wanted = options.gaussian.per_task
     chosen = []
     for task in TASKS:
@@ -70,7 +67,7 @@ def prompt_slots(config: ConfigDict) -> list[Slot]:
 
 
 def sample(run: Run) -> dict:
-    """Sample all prompts by the config's method, and return what the pictures are worth with what they cost.
+    """Sample all prompts by the config's method, and return what the images are worth with what they cost.
 
     Of several sets (`sample.repeats`), each with noise and lookahead samples of its own, the measures are means with
     95 % intervals.
@@ -105,7 +102,7 @@ def sample(run: Run) -> dict:
 def measure(
     run: Run, model: Model, slots: list[Slot], images: Float[np.ndarray, "P N H W C"]
 ) -> tuple[dict[str, float], list[dict]]:
-    """GenEval's scores by the exact checker, the reward, and how much pictures of one prompt differ."""
+    """GenEval's scores by the exact checker, the reward, and how much images of one prompt differ."""
     saved = np.asarray(run.system.pixels.rounded(jnp.asarray(images.reshape(-1, *images.shape[2:]))))
     shown = ((saved + 1) / 2).reshape(images.shape)
     metadata = [parse(slot.prompt) for slot in slots]
@@ -138,7 +135,7 @@ def measure(
 
 
 def judged(run: Run, model: Model, images: Float[np.ndarray, "P N H W C"]) -> Float[np.ndarray, "P N"]:
-    """The reward of every finished picture."""
+    """The reward of every finished image."""
     return model.judge(jnp.asarray(images), jax.tree.map(jnp.asarray, model.conditioning))
 
 
@@ -148,7 +145,7 @@ def shown_slots(slots: list[Slot]) -> list[int]:
 
 
 def draw_grid(run: Run, slots: list[Slot], images: Float[np.ndarray, "P N H W C"]) -> None:
-    """samples.png, one prompt a row, samples.txt, which prompt is which row, and samples.npy, the same as bytes."""
+    """samples.png, one prompt per row, samples.txt, which prompt is which row, and samples.npy, the same as bytes."""
     shown = shown_slots(slots)
     codec = run.system.pixels
     tokens = np.asarray(codec.decode(jnp.asarray(images[shown].reshape(-1, *images.shape[2:]))))

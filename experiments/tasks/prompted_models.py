@@ -1,4 +1,4 @@
-"""The models that draw pictures from prompts, and what rewards them: trained ones, and exact ones."""
+"""The models that draw images from prompts, and what rewards them: trained ones, and exact ones."""
 
 from typing import Any, NamedTuple
 
@@ -28,12 +28,12 @@ class Model(NamedTuple):
     reward_params: Any
     conditioning: Any  # arrays [slots, ...]
     reward: Any  # (reward_params, clean, conditioning) -> [B], usable while sampling
-    judge: Any  # (images [P, n, H, W, C], conditioning) -> [P, n], of finished pictures
+    judge: Any  # (images [P, n, H, W, C], conditioning) -> [P, n], of finished images
     scorer: System | None = None  # the network of a learned reward
 
 
 def opened(run: Run, slots: list[Slot]) -> Model:
-    """The trained model with its learned reward, or exact models of sets of pictures with the rules as reward."""
+    """The trained model with its learned reward, or exact models of sets of images with the rules as reward."""
     if not run.family.TRAINED:
         return exact_model(run, slots)
     params = run.weights()
@@ -55,9 +55,9 @@ def opened(run: Run, slots: list[Slot]) -> Model:
 
 
 def exact_model(run: Run, slots: list[Slot]) -> Model:
-    """For every prompt a set of pictures, of which some fulfill it; rewards are the share of the prompt fulfilled.
+    """For every prompt a set of images, of which some fulfill it; rewards are the share of the prompt fulfilled.
 
-    While sampling the reward of a state is that of the nearest picture of its set. This tier tells how methods work,
+    While sampling the reward of a state is that of the nearest image of its set. This tier tells how methods work,
     without any training; its reward is the truth itself.
     """
     options = run.config.sample.gaussian

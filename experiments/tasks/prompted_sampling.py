@@ -1,4 +1,4 @@
-"""Sets of pictures from prompts, and the cache of the lookahead samples that guide them."""
+"""Sets of images from prompts, and the cache of the lookahead samples that guide them."""
 
 import sys
 import time
@@ -25,9 +25,9 @@ from experiments.tasks.prompted_models import Model, Slot
 
 @dataclass
 class Drawing:
-    """Sets of pictures of every slot [P, N, H, W, C], in batches of `sample.batch` prompts, and their seconds.
+    """Sets of images of every slot [P, N, H, W, C], in batches of `sample.batch` prompts, and their seconds.
 
-    Programs are compiled, and run once, before the clock starts. A picture is the same for every batch size.
+    Programs are compiled, and run once, before the clock starts. An image is the same for every batch size.
     """
 
     run: Run
@@ -91,7 +91,7 @@ class Drawing:
         return made, time.perf_counter() - clock
 
     def judged(self, images: Array, conditioning: Any) -> tuple[Float[np.ndarray, "P n"], float]:
-        """The rewards of pictures, and how long they took once the judge was warm."""
+        """The rewards of images, and how long they took once the judge was warm."""
         if "judge" not in self.programs:
             self.programs["judge"] = self.model.judge
             self.model.judge(images, conditioning)
@@ -152,6 +152,6 @@ def finite(rewards: Float[np.ndarray, "P n"], slots: list[Slot]) -> Float[np.nda
         slot, sample = (int(index) for index in broken[0])
         raise ValueError(
             f"judge.row: the reward of sample {sample} of {slots[slot].prompt!r} is {rewards[slot, sample]}; train the "
-            "reward anew, or name another row"
+            "reward again, or name another row"
         )
     return rewards

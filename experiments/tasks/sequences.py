@@ -6,10 +6,9 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from diffusion.data.splits import NAMES
 from diffusion.data.tokenizers import Tokenizer
 from diffusion.metrics.text import sample_entropy
-from experiments.families.base import System, lookup
+from experiments.families.base import System
 from experiments.run_context import Run
 from experiments.tasks import token_sampling
 from experiments.tasks.token_sampling import TokenTask
@@ -22,7 +21,6 @@ def check_config(config: ConfigDict, system: System, domain: str, task: TokenTas
     """Raise ValueError for an unsuitable sampler, prompt, count or reference, or for any judge."""
     token_sampling.check_config(config, system, domain, task)
     check_judge(config.judge, domain)
-    lookup(dict.fromkeys(NAMES), config.judge.reference, "judge.reference")
 
 
 def check_judge(options: ConfigDict, domain: str) -> None:

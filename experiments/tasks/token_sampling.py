@@ -20,7 +20,7 @@ from experiments.families.masked_sampling import masked_sampler
 from experiments.flops import sampling_flops
 from experiments.run_context import Run
 from experiments.tasks import token_batches
-from experiments.tasks.checks import check_counts, check_prompt, check_room, check_suffix
+from experiments.tasks.checks import check_prompt, check_room, check_suffix
 from experiments.tasks.token_batches import put_rows
 
 
@@ -52,7 +52,6 @@ def check_config(config: ConfigDict, system: System, domain: str, task: TokenTas
     options = config.sample
     if options.source:
         raise ValueError(f"sample.source: {domain} has no sources to translate; leave it empty")
-    check_counts(options, "count", "batch", "repeats")
     if options.repeats > 1 and not task.many_sets:
         raise ValueError(f"sample.repeats: {domain} is measured as one set; set it to 1, or raise sample.count")
     if options.infill and task.masked_gaps is None:

@@ -12,20 +12,18 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from diffusion.data.pairs import text_of
-from diffusion.data.splits import NAMES
 from diffusion.metrics.translation import check_measures, scores
 from diffusion.rng import example_keys, named
 from diffusion.sampling.sequences.rerank import bleu_mbr, judged
 from diffusion.train.mesh import batch_sharding, check_batch, replicated
 from experiments import families
 from experiments.families import seq2seq
-from experiments.families.base import System, lookup
+from experiments.families.base import System
 from experiments.families.seq2seq import autoregressive
 from experiments.families.translation import Candidates, Translator, longest, mean_log_likelihood, translator
 from experiments.flops import sampling_flops
 from experiments.plan import atomic_write
 from experiments.run_context import Run, in_batches
-from experiments.tasks.checks import check_counts
 from experiments.tasks.translation_sources import Sources, held_out_pairs, user_lines, user_sources
 
 LINES = True
@@ -42,7 +40,6 @@ class Outputs(NamedTuple):
 def check_config(config: ConfigDict, system: System, domain: str) -> None:
     """Raise ValueError for an unsuitable sampler, count or choice among candidates."""
     options = config.sample
-    check_counts(options, "count", "batch")
     if options.repeats != 1:
         raise ValueError("sample.repeats: translations are measured as one set; set it to 1, or pass more seeds")
     if options.prompt or options.suffix or options.infill:
@@ -59,8 +56,6 @@ def check_config(config: ConfigDict, system: System, domain: str) -> None:
         raise ValueError(
             "sample.translation.split: texts of the training split are not stored; set it to test or validation"
         )
-    else:
-        lookup(dict.fromkeys(NAMES), options.translation.split, "sample.translation.split")
 
 
 def check(run: Run) -> None:

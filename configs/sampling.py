@@ -65,5 +65,6 @@ TRANSLATION = dict(
     rouge=False,  # also measure ROUGE (needs the optional package rouge-score)
     bertscore="",  # folder of the model for BERTScore; empty: not measured (needs the optional package bert-score)
     bertscore_layer=40,  # of its embeddings; published for microsoft/deberta-xlarge-mnli
-    diagnose=False,  # record each step of the first batch: confidence, changed tokens, error of the memory, BLEU
+    # record each step of the first batch: confidence, changed tokens, error of the self-conditioning input, BLEU
+    diagnose=False,
 )

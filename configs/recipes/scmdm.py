@@ -31,9 +31,9 @@ NOTES = (
     "the network without a self-conditioning input, two and three passes read their own prediction at the same state "
     "and are the likelihoods (upper bounds of them) of samplers that spend as many evaluations per step; the sampler "
     "measured here reuses the step before and spends one. `null memory` samples the SCMDM network without its "
-    "memory. NFE counts the last fill too. Published figures are second-hand (the paper's body could not be read); "
-    "how the prediction enters the network is a choice of ours (a soft embedding through a matrix that starts at "
-    "zero, at masked positions alone)."
+    "self-conditioning input. NFE counts the last fill too. Published figures are second-hand (the paper's body "
+    "could not be read); how the prediction enters the network is a choice of ours (a soft embedding through a "
+    "matrix that starts at zero, at masked positions alone)."
 )
 
 

@@ -17,6 +17,7 @@ from diffusion.train.weights import load_weights
 from diffusion.types import Params
 from experiments import families
 from experiments.families import Family, System
+from experiments.families.pair_network import has_sources
 from experiments.plan import Job, read_config
 
 
@@ -95,6 +96,6 @@ def build(job: Job, workdir: Path) -> Run:
     dataset = read_data(config, workdir)
     families.check_domain(config, dataset.domain)
     system = families.system(config, dataset.tokenizer.vocab_size)
-    if dataset.domain == "pairs":
+    if has_sources(config):
         system = replace(system, end=dataset.tokenizer.eos_id)
     return Run(job, config, workdir, dataset, system, make_mesh(**config.mesh))

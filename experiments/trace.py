@@ -67,8 +67,9 @@ def token_page(run: Run) -> str:
     task = task_of(run.dataset)
     found = token_sampling.traced(run, task.TASK, MOST)  # pyright: ignore[reportAttributeAccessIssue]
     options, process, tokenizer = run.config.sample, run.system.masking, run.dataset.tokenizer
-    shape = SHAPES[run.config.data.source] if run.dataset.domain == "image" else None
-    states, symbols = symbols_of(process, tokenizer, np.asarray(found.states), shape, run.dataset.domain == "values")
+    shape = SHAPES.get(run.config.data.source)
+    numbers = shape is None and tokenizer.name == "values"
+    states, symbols = symbols_of(process, tokenizer, np.asarray(found.states), shape, numbers)
     times, guided, errors = (None if each is None else np.asarray(each) for each in found[1:])
     assert times is not None and guided is not None
     count = states.shape[1]

@@ -15,7 +15,7 @@ from diffusion.processes.blocks import BlockDiffusion
 from diffusion.sampling.masked.block_sampler import sample_blocks
 from experiments.families import masked, masked_sampling
 from experiments.families.base import Call, System, estimator_names, keys_like, lookup, rows_like
-from experiments.families.networks import NETWORKS
+from experiments.families.networks import network_of
 
 TRAINED, CAUSAL, REWARDED, MEASURED_BY = True, False, False, "likelihood"
 DOMAINS = masked.DOMAINS
@@ -65,7 +65,7 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     schedule = lookup(masked.SCHEDULES, config.process.schedule, "process.schedule")(config.process)
     noise = BlockDiffusion(vocabulary, schedule, config.process.block)
     classes = vocabulary + (2 if config.data.packing == "padded" else 1)
-    net = NETWORKS[config.model.net].make(config, classes, noise).clone(mask=NoisyAndClean(length, noise.block))
+    net = network_of(config).make(config, classes, noise).clone(mask=NoisyAndClean(length, noise.block))
     positions = jnp.tile(jnp.arange(length), 2)
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):

@@ -8,13 +8,13 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from diffusion.codecs.subtokens import PixelCodec
-from diffusion.data.arrays import image_shape
+from diffusion.data.arrays import SHAPES
 from diffusion.data.synthetic import HIGHEST, LOWEST
 from diffusion.likelihood.estimators import Estimate
 from diffusion.sampling.gaussian.lidar import kernel_logits
 from diffusion.types import Params
 from experiments.families import guidance
-from experiments.families.base import Call, System, lookup, rows_like
+from experiments.families.base import Call, System, rows_like
 from experiments.families.exact_models import ExactModel, no_denoiser
 from experiments.families.guidance import Conditioning
 from experiments.families.prompted_diffusion import process
@@ -26,18 +26,14 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {}
 
 def system(config: ConfigDict, vocabulary: int) -> System:
     """A model without parameters, of images or of numbers on a line by its data."""
-    codecs = {
-        "mixture_oracle": lambda: PixelCodec(vocabulary, LOWEST, HIGHEST),
-        "picture_oracle": lambda: PixelCodec(vocabulary, image=image_shape(config.data.source)),
-    }
-    kind = config.model.net
+    shape = SHAPES.get(config.data.source)
     return System(
-        net=ExactModel(kind),
+        net=ExactModel(),
         process=process(config),
         denoiser=no_denoiser,
         init=lambda key: {},
         length=config.data.length,
-        codec=lookup(codecs, kind, "model.net")(),
+        codec=PixelCodec(vocabulary, image=shape) if shape else PixelCodec(vocabulary, LOWEST, HIGHEST),
     )
 
 

@@ -14,8 +14,6 @@ from diffusion.sampling.gaussian.sampler import Predict
 class ExactModel(nn.Module):
     """Stands for the network of a model without parameters."""
 
-    kind: str
-
 
 def no_denoiser(params, noisy, time, cond=None, memory=None, *, keys=None) -> Any:
     """Stands for the denoiser of an exact model, whose distribution predicts; raises NotImplementedError."""

@@ -21,7 +21,7 @@ from diffusion.schedules import masking as schedules
 from diffusion.types import Denoiser, MaskedProcess
 from experiments.families import error_prediction, masked_sampling
 from experiments.families.base import Call, System, estimator_names, keys_like, lookup, rows_like
-from experiments.families.networks import NETWORKS
+from experiments.families.networks import network_of
 
 TRAINED, CAUSAL, REWARDED, MEASURED_BY = True, False, False, "likelihood"
 DOMAINS = ("text", "image", "molecules", "genomes", "values")
@@ -71,7 +71,7 @@ def denoising_system(config: ConfigDict, vocabulary: int) -> System:
     noise = process(config, vocabulary)
     classes = vocabulary if noise.subtokens > 1 else vocabulary + (2 if config.data.packing == "padded" else 1)
     check_conditioning(config)
-    net = lookup(NETWORKS, config.model.net, "model.net").make(config, classes, noise)
+    net = network_of(config).make(config, classes, noise)
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         sigma = schedules.sigma(noise.schedule, time) if config.model.time_conditioning else None
@@ -111,7 +111,7 @@ def judge_system(config: ConfigDict, vocabulary: int) -> System | None:
 
 def check_conditioning(config: ConfigDict) -> None:
     """Raise ValueError where a network has no place for a self-conditioning input or for labels."""
-    network = lookup(NETWORKS, config.model.net, "model.net")
+    network = network_of(config)
     if config.memory.adapter != "none" and (config.model.causal or network.width is None):
         raise ValueError("memory.adapter: goes with model.net=dit or unet and model.causal=False; set it to none")
     if config.model.labels and not network.labels:
@@ -123,7 +123,7 @@ def check_conditioning(config: ConfigDict) -> None:
 
 def self_conditioning(config: ConfigDict, net: nn.Module, process: MaskedProcess) -> SoftEmbedding | None:
     """The self-conditioning input that a prediction leaves for this network; None without an adapter."""
-    width = NETWORKS[config.model.net].width
+    width = network_of(config).width
     if config.memory.adapter == "none" or width is None:
         return None
     codes = process.encode(jnp.arange(process.vocabulary)[None])

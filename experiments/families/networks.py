@@ -12,7 +12,7 @@ from diffusion.nets.attention_masks import Causal, Full
 from diffusion.nets.dit import DiT
 from diffusion.nets.subtoken_embedding import SubtokenEmbedding, check_embedding
 from diffusion.types import MaskedProcess, Process
-from experiments.families.base import fields_of
+from experiments.families.base import fields_of, lookup
 
 
 class Network(NamedTuple):
@@ -89,3 +89,8 @@ NETWORKS = {
     "mlp": Network(perceptron),
     "classifier": Network(image_classifier),
 }
+
+
+def network_of(config: ConfigDict) -> Network:
+    """The entry of NETWORKS that `model.net` names; raises ValueError for an unknown one."""
+    return lookup(NETWORKS, config.model.net, "model.net")

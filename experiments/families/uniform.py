@@ -12,7 +12,7 @@ from diffusion.processes.uniform import UniformDiffusion
 from diffusion.schedules.masking import sigma
 from experiments.families import masked, uniform_sampling
 from experiments.families.base import System, estimator_names, lookup
-from experiments.families.networks import NETWORKS
+from experiments.families.networks import network_of
 
 TRAINED, CAUSAL, REWARDED, MEASURED_BY = True, False, False, "likelihood"
 DOMAINS = masked.DOMAINS
@@ -41,7 +41,7 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     masked.check_conditioning(config)
     schedule = lookup(masked.SCHEDULES, config.process.schedule, "process.schedule")(config.process)
     noise = UniformDiffusion(vocabulary, schedule)
-    net = NETWORKS[config.model.net].make(config, vocabulary, noise)
+    net = network_of(config).make(config, vocabulary, noise)
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         level = sigma(schedule, time) if config.model.time_conditioning else None

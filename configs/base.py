@@ -1,275 +1,289 @@
-"""Every field of a config, with its default; a table changes the fields that it needs.
+"""Every field of a config, with its default and the values that it can have; a table changes the fields that it needs.
 
-A comment beside a field gives its meaning and choices; bounds and choices are in `experiments/schema.py`. The command
-line refuses unknown fields.
+A comment beside a field gives its meaning. Names that stand for functions are checked by the families and tasks that
+hold the functions. The command line refuses unknown fields.
 """
 
-import copy
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs.sampling import GAUSSIAN, TRANSLATION, UNIFORM
+from configs.schema import at_least, choice, count, default_values, fraction, not_negative, positive, share
 
 VARIANTS = ("paper", "gpu", "local", "debug")
+FIELDS: dict[str, Any] = dict(
+    seeds=(0,),  # each row is trained and sampled once per seed
+    seed=0,  # of one job; set by the plan
+    start="",  # row of the same table whose weights initialize training
+    checkpoint="",  # folder of converted or trained weights that train starts from, and evaluate and sample use
+    data=dict(
+        source="python_stdlib",  # see configs/README.md
+        path="",  # file or folder of the source; python_stdlib needs none
+        # bytes, characters, bpe (trained on the source), gpt2, wordpiece, file; values for images, smiles for
+        # qm9, nucleotides for splice_sites, genomes_small and ten_species
+        tokenizer="bpe",
+        tokenizer_path="",  # vocabulary file or folder
+        vocab_size=count(1024),  # of a trained bpe, and what `compile` assumes without reading data
+        alphabet="",
+        length=count(128),  # tokens per example
+        packing=choice("wrapped", "padded"),
+        bos_eos=False,  # wrapped: put BOS and EOS around every example, as MDLM does
+        symbols27=False,
+        document=choice("file", "paragraph", "line"),
+        detokenize=True,
+        validation_documents=not_negative(100_000),
+        validation_images=not_negative(
+            5000
+        ),  # mnist, cifar10: last training images; 0: none, validation is the test split
+        flip=False,  # images: mirror half of the training examples horizontally
+        cache_dir="",  # empty: the work directory's cache
+        # Pairs of a source and a target, with tokenizer words, bpe (of both sides), bytes or file; `length` is
+        # that of the target.
+        source_length=count(16),  # tokens of a source including its end; training omits longer sources
+        reverse=False,  # swap source and target
+        lower=False,  # lower-case both sides
+        seed=0,  # of the synthetic sources: dialects, dialects_reversed, number_words
+    ),
+    codec=dict(
+        digits=count(1),  # sub-tokens per token, the unit of masking; 1: MDLM, more: MDM-Prime
+        shuffle=not_negative(0),  # seed of a random permutation of token ids before encoding; 0: none
+        shuffle_codes=False,  # permute all base^digits codes, not only those of tokens
+        carry_over=True,  # give tokens that contradict a known sub-token probability 0
+        chunk_point=share(1.0),  # training noise: for t above it the sub-tokens of a token share one draw; 1: never
+        merge=choice("concat", "sum"),  # of the embedded sub-tokens
+        shared=True,  # one embedding table for all places
+    ),
+    memory=dict(
+        adapter=choice("none", "linear"),  # of the self-conditioning input (SCMDM)
+        rate=share(1.0),  # probability that training reads the prediction of a first pass
+    ),
+    predictor=dict(
+        # G-Star's error predictor: none, full (a copy of the denoiser's network), block (its first block), head
+        # (a head on its frozen blocks). It is trained with objective.name=errors by a row that starts from the
+        # weights of the denoiser's row.
+        kind=choice("none", "full", "block", "head"),
+        # per token: one_step (the denoiser's fill differs from the data), corruption (it was replaced at
+        # random), likelihood (unlikely under the row `judge`), consistency (differs from a fill in `steps`)
+        labels=choice("one_step", "corruption", "likelihood", "consistency"),
+        loss=choice("bce", "balanced", "ranknet"),
+        scope=choice("all", "filled"),  # positions in the loss: all, or those that were just filled
+        own_masks=False,  # train on states whose masks the predictor itself chose, as in sampling
+        corruption=share(0.1),  # share of replaced tokens
+        judge="",  # likelihood: a causal row of the same table
+        threshold=not_negative(3.0),  # likelihood: nats from which a token counts as an error
+        steps=count(4),  # consistency
+    ),
+    model=dict(
+        # dit, mlp (few positions); unet and classifier (images) have sizes of their own below. Gaussian noise:
+        # captioned_unet, reward; picture_oracle and mixture_oracle are exact and need no training. Pairs:
+        # encoder_decoder
+        net="dit",
+        hidden=count(768),
+        blocks=count(12),
+        heads=count(12),
+        cond_dim=count(128),
+        mlp_ratio=count(4),
+        dropout=share(0.1),
+        causal=False,
+        adaln=True,
+        time_conditioning=False,
+        dtype=choice("float32", "bfloat16"),  # of matrix products; parameters, softmax and loss stay float32
+        remat=choice("none", "dots", "full"),
+        attention="auto",  # auto, plain, xla, cudnn, splash
+        labels=not_negative(0),  # number of classes for class conditioning; 0: none
+        unroll=count(1),  # blocks per iteration of the loop over blocks
+    ),
+    unet=dict(
+        channels=count(96),  # of the embedding of one color; a level has this many times its multiplier
+        multipliers=count((3, 4, 4)),
+        res_blocks=count(5),
+        attention_factors=count((2,)),  # levels with attention, by their downsampling factor
+        head_channels=count(64),
+        dropout=share(0.4),
+        groups=count(32),  # of group norms
+        constant_init=not_negative(0.0),  # half-width of the initial scales and shifts of blocks; published: 19.6
+        head_size=count(3),  # kernel of the last convolution
+    ),
+    classifier=dict(channels=count((16, 32)), hidden=count(64), dropout=share(0.25)),
+    captioned_unet=dict(
+        channels=count((32, 64, 96)),  # per level; each level halves the resolution
+        transformer_layers=not_negative((0, 1, 1)),  # per level; they attend to the prompt
+        heads=count((4, 4, 4)),
+        layers=count(1),  # residual blocks per level
+        middle_layers=not_negative(1),
+        groups=count(8),  # of group norms
+        context_width=count(64),
+        time_width=count(96),
+    ),
+    encoder_decoder=dict(
+        # decoder: the denoiser; joint: one sequence of source and target (DiffuSeq); causal: autoregressive
+        kind="decoder",
+        latent=count(16),  # width of an embedding
+        hidden=count(64),
+        encoder_blocks=count(1),
+        decoder_blocks=count(2),
+        heads=count(4),
+        feed_forward=count(256),
+        dropout=share(0.0),
+        positions=count(64),  # largest number of tokens of a source or a target
+        scale=choice("unit", "scaled"),  # embeddings of length sqrt(d), or sqrt(d) times the table
+        table_std=positive(1.0),  # initial standard deviation of the table
+        form=choice("difformer", "dinoiser"),  # of input, time and readout
+        input_norm=True,  # normalize the decoder's input
+        norm_first=True,  # norm before each part of a block; False: after it
+        activation=choice("gelu", "relu"),
+        length_classes=not_negative(256),  # of target length - source length; 0: no head
+        length_gradient=True,  # let the gradient of the length loss reach the encoder
+    ),
+    reward=dict(
+        stem=count(32), channels=count(64), blocks=count(3), hidden=count(128), word_width=count(32), groups=count(8)
+    ),
+    process=dict(
+        name="masked",  # noise on tokens: masked, uniform (UDLM), blocks (BD3-LM: masked inside of blocks)
+        block=count(4),  # blocks: tokens per block, which divide data.length
+        # log_linear, linear, cosine, polynomial, geometric; Gaussian noise: scaled_linear (Stable Diffusion's),
+        # cosine, sqrt_chain, sigma_is_time
+        schedule="log_linear",
+        epsilon=share(1e-3),  # log_linear
+        power=positive(3.0),  # polynomial
+        low=positive(1e-3),  # geometric
+        high=positive(20.0),
+        prediction=choice("epsilon", "clean", "velocity", "flow"),  # Gaussian noise
+        factor=positive(1.0),  # pairs: F, which multiplies the noise of training
+    ),
+    objective=dict(
+        # nelbo (MDLM), nelbo_reveal (the same bound with less variance), autoregressive, cross_entropy (images,
+        # as published), classification (labels), errors (a predictor's); denoising (Gaussian noise), reward;
+        # pairs: embedding (text too), next_target (encoder_decoder.kind=causal)
+        name="nelbo",
+        minimum_time=share(1e-3),
+        levels=share((0.0, 1.0)),  # blocks with nelbo: range of the mask levels; narrower ranges are not a bound
+        target=choice("marginal", "joint"),  # digits: marginal (a bound) or joint (the MDM-Prime paper's; not a bound)
+        prompt_dropout=share(0.1),  # denoising: share of examples without their prompt
+        noise=share(0.5),  # reward: largest noise on its images, whose values lie in [-1, 1]
+        label_smoothing=share(0.0),  # embedding, next_target
+    ),
+    embedding=dict(
+        memory_rate=share(0.5),  # share of examples that read an estimate
+        # with or without an estimate: one draw per example (flip), or both (sum; DINOISER)
+        alternate=choice("flip", "sum"),
+        rounding=choice("anchor", "round"),  # cross-entropy of the estimate (anchor) or of the clean embedding (round)
+        floor=choice("none", "clipped", "clipped_s"),  # lowest time; clipped_s: DINOISER
+        length_weight=not_negative(0.1),
+        estimate_dropout=False,  # dropout in the pass that makes the estimate too
+        fill=False,  # generate padding like tokens (DiffuSeq); without it the length is given
+        # Self-conditioning perturbation. Its gap and coupling are inferred: the equations are not available.
+        scp=dict(
+            gap=choice("off", "fixed", "randk", "uniform", "uniform_gap"),
+            size=share(0.2),  # fixed: the gap; uniform_gap: the largest
+            steps=count((2, 3, 5, 10, 20)),  # randk: the gap is 1 / one of these
+            probability=share(1.0),  # share of perturbed examples
+            couple=choice("independent", "markov", "shared"),  # noise of the later state; shared leaks the data
+        ),
+        # Model-aware noise scaling. Its map is inferred. random and shuffled are controls.
+        mans=dict(
+            map=choice("off", "shift", "scale", "random", "shuffled"),
+            strength=share(0.5),  # shift, random, shuffled
+            largest=count(3.0),  # scale: noise over signal of a token with confidence 1
+            aware=True,  # give the network the time of each token
+            off_probability=share(0.0),  # share of examples whose tokens keep one time
+        ),
+    ),
+    optimizer=dict(
+        learning_rate=positive(3e-4),
+        warmup=not_negative(2500),
+        decay=choice("constant", "cosine", "inverse_sqrt"),
+        floor=not_negative(0.0),
+    )
+    | dict(
+        beta1=share(0.9), beta2=share(0.999), epsilon=positive(1e-8), weight_decay=not_negative(0.0), clip=positive(1.0)
+    ),
+    train=dict(steps=count(1_000_000), batch=count(512), accumulate=count(1), ema=share(0.9999), log_every=count(100))
+    | dict(evaluate_every=count(10_000), evaluate_batches=count(32), checkpoint_every=count(10_000), keep=count(2)),
+    mesh=dict(data=-1, fsdp=1, model=1),
+    cpu_devices=count(1),  # number of devices that a CPU is split into; one per core speeds up small convolutions
+    evaluate=dict(
+        estimator="auto",  # bound_continuous, bound_marginal for digits, bound_uniform, nll_autoregressive
+        also=(),  # names of further estimators
+        split=choice("test", "train", "validation"),
+        batches=not_negative(0),  # 0: the whole split
+        batch=count(64),
+        draws=count(1),  # Monte Carlo draws per sequence
+        points=count(100),  # captioned_unet: noise levels of the bound
+        zero_shot={},  # other data to score: name -> the fields of `data` that differ (source, path, ...)
+        zero_shot_required=False,  # a missing set is an error; False: an empty cell
+    ),
+    sample=dict(
+        # ancestral, random_order, confidence, first_hitting; with remasking remdm, remdm_conf, star, gstar,
+        # confidence_star, p2; embedding: encoder_decoder on text; data: held-out text itself
+        policy="ancestral",
+        steps=count(128),
+        count=count(64),
+        # images, molecules and genomes: number of sets of `count` samples, each of which is measured by
+        # itself; the table has their means with 95 % intervals
+        repeats=count(1),
+        batch=count(32),
+        length=not_negative(0),  # 0: data.length; longer texts are made window by window
+        stride=not_negative(0),  # window by window: how far each window advances; 0: half a window
+        temperature=not_negative(1.0),
+        nucleus=fraction(1.0),
+        nucleus_rule=choice("off", "inclusive", "standard"),  # inclusive: MDLM; standard: top-p
+        precision=choice("exact", "mdlm_float32"),
+        noise=not_negative(0.0),  # confidence: scale of the Gumbel noise on the score
+        end=share(1e-5),  # last time of the grid
+        final=choice("argmax", "draw", "none"),  # how remaining masks are filled
+        digits_draw=choice("token", "marginal"),  # digits: those of one token, or each from its marginal
+        temperature_ramp=(0.0, 1.0),  # (a, p): a step that begins at 1 - t = tau has temperature + a tau^p
+        warp=(),  # (a, p, c): steps at 1 - a (1 - tau)^p + c; empty: equal steps
+        corrector=not_negative(()),  # (scale, power) of the rate corrector; empty: none
+        remask=dict(
+            rule="cap",  # remdm: cap, rescale, star, forward_backward, discrete_flow
+            eta=not_negative(0.008),  # cap, rescale: how much; p2: weight of known positions, 0 never remasks
+            schedule=choice("process", "loop"),  # mask levels over time; loop: a plateau in the window
+            on=share(1.0),  # the window in time, off <= t <= on, in which known positions may be masked again
+            off=share(0.0),
+            level=share(0.1),  # loop: mask level of the plateau
+            temperature=not_negative(1.0),  # gstar, confidence_star: of the choice of positions
+            adaptive=False,  # gstar: mask every position predicted to be an error, not a scheduled number
+            planner=False,  # p2: the error predictor scores known positions
+        ),
+        memory=choice("reuse", "null"),  # for a network with memory.adapter
+        label=at_least(
+            -2, -1
+        ),  # with model.labels: class of every sample; -1: frequencies of the training data; -2: in turn
+        prompt="",  # text at the start
+        suffix="",  # text at the end; the text between is filled in
+        infill=not_negative(0),  # fill in a span of this many tokens in each held-out window; 0: none
+        gaussian=GAUSSIAN,
+        uniform=UNIFORM,
+        source="",  # pairs: a file of sources, one per line, to translate instead of the split
+        translation=TRANSLATION,
+    ),
+    judge=dict(
+        # text: row (a causal row of this table) or gpt2; images: classifier (a row) or inception
+        name=choice("none", "row", "gpt2", "classifier", "inception"),
+        row="",
+        reference=choice("test", "train", "validation"),  # images: the split of the reference images
+        checkpoint="",  # gpt2: folder or file of weights; inception: file
+        tokenizer_path="",  # gpt2: folder of vocab.json and merges.txt
+        batch=count(32),
+    ),
+    quality=dict(
+        parse=False,  # share of samples that ast.parse accepts (Python text)
+        mauve=False,
+    ),
+)
 
 
 def defaults(table: str, variant: str) -> ConfigDict:
     """MDLM's recipe (arXiv 2406.07524) for the small network, on the sources of the standard library.
+
+    `table` and `variant` name the table and its files.
 
     Raises:
       ValueError: for an unknown variant.
     """
     if variant not in VARIANTS:
         raise ValueError(f"--config: {table} has no variant {variant!r}; known: {', '.join(VARIANTS)}")
-    return ConfigDict(
-        dict(
-            table=table,  # name of the table and of its files
-            variant=variant,
-            seeds=(0,),  # each row is trained and sampled once per seed
-            seed=0,  # of one job; set by the plan
-            start="",  # row of the same table whose weights initialize training
-            checkpoint="",  # folder of converted or trained weights that train starts from, and evaluate and sample use
-            data=dict(
-                source="python_stdlib",  # see configs/README.md
-                path="",  # file or folder of the source; python_stdlib needs none
-                # bytes, characters, bpe (trained on the source), gpt2, wordpiece, file; values for images, smiles for
-                # qm9, nucleotides for splice_sites, genomes_small and ten_species
-                tokenizer="bpe",
-                tokenizer_path="",  # vocabulary file or folder
-                vocab_size=1024,  # of a trained bpe, and what `compile` assumes without reading data
-                alphabet="",
-                length=128,  # tokens per example
-                packing="wrapped",  # wrapped or padded
-                bos_eos=False,  # wrapped: put BOS and EOS around every example, as MDLM does
-                symbols27=False,
-                document="file",
-                detokenize=True,
-                validation_documents=100_000,
-                validation_images=5000,  # mnist, cifar10: last training images; 0: none, validation is the test split
-                flip=False,  # images: mirror half of the training examples horizontally
-                cache_dir="",  # empty: the work directory's cache
-                # Pairs of a source and a target, with tokenizer words, bpe (of both sides), bytes or file; `length` is
-                # that of the target.
-                source_length=16,  # tokens of a source including its end; training omits longer sources
-                reverse=False,  # swap source and target
-                lower=False,  # lower-case both sides
-                seed=0,  # of the synthetic sources: dialects, dialects_reversed, number_words
-            ),
-            codec=dict(
-                digits=1,  # sub-tokens per token, the unit of masking; 1: MDLM, more: MDM-Prime
-                shuffle=0,  # seed of a random permutation of token ids before encoding; 0: none
-                shuffle_codes=False,  # permute all base^digits codes, not only those of tokens
-                carry_over=True,  # give tokens that contradict a known sub-token probability 0
-                chunk_point=1.0,  # training noise: for t above it the sub-tokens of a token share one draw; 1: never
-                merge="concat",  # of the embedded sub-tokens: concat or sum
-                shared=True,  # one embedding table for all places
-            ),
-            memory=dict(
-                adapter="none",  # SCMDM: linear; none: no self-conditioning
-                rate=1.0,  # probability that training reads the prediction of a first pass
-            ),
-            predictor=dict(
-                # G-Star's error predictor: none, full (a copy of the denoiser's network), block (its first block), head
-                # (a head on its frozen blocks). It is trained with objective.name=errors by a row that starts from the
-                # weights of the denoiser's row.
-                kind="none",
-                # per token: one_step (the denoiser's fill differs from the data), corruption (it was replaced at
-                # random), likelihood (unlikely under the row `judge`), consistency (differs from a fill in `steps`)
-                labels="one_step",
-                loss="bce",  # bce, balanced, ranknet
-                scope="all",  # positions in the loss: all, or those that were just filled
-                own_masks=False,  # train on states whose masks the predictor itself chose, as in sampling
-                corruption=0.1,  # share of replaced tokens
-                judge="",  # likelihood: a causal row of the same table
-                threshold=3.0,  # likelihood: nats from which a token counts as an error
-                steps=4,  # consistency
-            ),
-            model=dict(
-                # dit, mlp (few positions); unet and classifier (images) have sizes of their own below. Gaussian noise:
-                # captioned_unet, reward; picture_oracle and mixture_oracle are exact and need no training. Pairs:
-                # encoder_decoder
-                net="dit",
-                hidden=768,
-                blocks=12,
-                heads=12,
-                cond_dim=128,
-                mlp_ratio=4,
-                dropout=0.1,
-                causal=False,
-                adaln=True,
-                time_conditioning=False,
-                dtype="float32",  # of matrix products; parameters, softmax and loss stay float32
-                remat="none",  # none, dots, full
-                attention="auto",  # auto, plain, xla, cudnn, splash
-                labels=0,  # number of classes for class conditioning; 0: none
-                unroll=1,  # blocks per iteration of the loop over blocks
-            ),
-            unet=dict(
-                channels=96,  # of the embedding of one color; a level has this many times its multiplier
-                multipliers=(3, 4, 4),
-                res_blocks=5,
-                attention_factors=(2,),  # levels with attention, by their downsampling factor
-                head_channels=64,
-                dropout=0.4,
-                groups=32,  # of group norms
-                constant_init=0.0,  # half-width of the initial scales and shifts of blocks; published: 19.6
-                head_size=3,  # kernel of the last convolution
-            ),
-            classifier=dict(channels=(16, 32), hidden=64, dropout=0.25),
-            captioned_unet=dict(
-                channels=(32, 64, 96),  # per level; each level halves the resolution
-                transformer_layers=(0, 1, 1),  # per level; they attend to the prompt
-                heads=(4, 4, 4),
-                layers=1,  # residual blocks per level
-                middle_layers=1,
-                groups=8,  # of group norms
-                context_width=64,
-                time_width=96,
-            ),
-            encoder_decoder=dict(
-                # decoder: the denoiser; joint: one sequence of source and target (DiffuSeq); causal: autoregressive
-                kind="decoder",
-                latent=16,  # width of an embedding
-                hidden=64,
-                encoder_blocks=1,
-                decoder_blocks=2,
-                heads=4,
-                feed_forward=256,
-                dropout=0.0,
-                positions=64,  # largest number of tokens of a source or a target
-                scale="unit",  # embeddings: unit (of length sqrt(d)) or scaled (sqrt(d) times the table)
-                table_std=1.0,  # initial standard deviation of the table
-                form="difformer",  # input, time and readout: difformer or dinoiser
-                input_norm=True,  # normalize the decoder's input
-                norm_first=True,  # norm before each part of a block; False: after it
-                activation="gelu",  # gelu or relu
-                length_classes=256,  # of target length - source length; 0: no head
-                length_gradient=True,  # let the gradient of the length loss reach the encoder
-            ),
-            reward=dict(stem=32, channels=64, blocks=3, hidden=128, word_width=32, groups=8),
-            process=dict(
-                name="masked",  # noise on tokens: masked, uniform (UDLM), blocks (BD3-LM: masked inside of blocks)
-                block=4,  # blocks: tokens per block, which divide data.length
-                # log_linear, linear, cosine, polynomial, geometric; Gaussian noise: scaled_linear (Stable Diffusion's),
-                # cosine, sqrt_chain, sigma_is_time
-                schedule="log_linear",
-                epsilon=1e-3,  # log_linear
-                power=3.0,  # polynomial
-                low=1e-3,  # geometric
-                high=20.0,
-                prediction="epsilon",  # Gaussian noise: epsilon, clean, velocity, flow
-                factor=1.0,  # pairs: F, which multiplies the noise of training
-            ),
-            objective=dict(
-                # nelbo (MDLM), nelbo_reveal (the same bound with less variance), autoregressive, cross_entropy (images,
-                # as published), classification (labels), errors (a predictor's); denoising (Gaussian noise), reward;
-                # pairs: embedding (text too), next_target (encoder_decoder.kind=causal)
-                name="nelbo",
-                minimum_time=1e-3,
-                levels=(0.0, 1.0),  # blocks with nelbo: range of the mask levels; narrower ranges are not a bound
-                target="marginal",  # digits: marginal (a bound) or joint (the MDM-Prime paper's; not a bound)
-                prompt_dropout=0.1,  # denoising: share of examples without their prompt
-                noise=0.5,  # reward: largest noise on its images, whose values lie in [-1, 1]
-                label_smoothing=0.0,  # embedding, next_target
-            ),
-            embedding=dict(
-                memory_rate=0.5,  # share of examples that read an estimate
-                alternate="flip",  # with or without an estimate: one draw per example (flip), or both (sum; DINOISER)
-                rounding="anchor",  # cross-entropy of the estimate (anchor) or of the clean embedding (round)
-                floor="none",  # lowest time: none, clipped, clipped_s (DINOISER)
-                length_weight=0.1,
-                estimate_dropout=False,  # dropout in the pass that makes the estimate too
-                fill=False,  # generate padding like tokens (DiffuSeq); without it the length is given
-                # Self-conditioning perturbation. Its gap and coupling are inferred: the equations are not available.
-                scp=dict(
-                    gap="off",  # off, fixed, randk, uniform, uniform_gap
-                    size=0.2,  # fixed: the gap; uniform_gap: the largest
-                    steps=(2, 3, 5, 10, 20),  # randk: the gap is 1 / one of these
-                    probability=1.0,  # share of perturbed examples
-                    couple="independent",  # noise of the later state: independent, markov, shared (leaks the data)
-                ),
-                # Model-aware noise scaling. Its map is inferred. random and shuffled are controls.
-                mans=dict(
-                    map="off",  # off, shift, scale, random, shuffled
-                    strength=0.5,  # shift, random, shuffled
-                    largest=3.0,  # scale: noise over signal of a token with confidence 1
-                    aware=True,  # give the network the time of each token
-                    off_probability=0.0,  # share of examples whose tokens keep one time
-                ),
-            ),
-            # decay: constant, cosine, inverse_sqrt
-            optimizer=dict(learning_rate=3e-4, warmup=2500, decay="constant", floor=0.0)
-            | dict(beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0, clip=1.0),
-            train=dict(steps=1_000_000, batch=512, accumulate=1, ema=0.9999, log_every=100)
-            | dict(evaluate_every=10_000, evaluate_batches=32, checkpoint_every=10_000, keep=2),
-            mesh=dict(data=-1, fsdp=1, model=1),
-            cpu_devices=1,  # number of devices that a CPU is split into; one per core speeds up small convolutions
-            evaluate=dict(
-                estimator="auto",  # bound_continuous, bound_marginal for digits, bound_uniform, nll_autoregressive
-                also=(),  # names of further estimators
-                split="test",
-                batches=0,  # 0: the whole split
-                batch=64,
-                draws=1,  # Monte Carlo draws per sequence
-                points=100,  # captioned_unet: noise levels of the bound
-                zero_shot={},  # other data to score: name -> the fields of `data` that differ (source, path, ...)
-                zero_shot_required=False,  # a missing set is an error; False: an empty cell
-            ),
-            sample=dict(
-                # ancestral, random_order, confidence, first_hitting; with remasking remdm, remdm_conf, star, gstar,
-                # confidence_star, p2; embedding: encoder_decoder on text; data: held-out text itself
-                policy="ancestral",
-                steps=128,
-                count=64,
-                # images, molecules and genomes: number of sets of `count` samples, each of which is measured by
-                # itself; the table has their means with 95 % intervals
-                repeats=1,
-                batch=32,
-                length=0,  # 0: data.length; longer texts are made window by window
-                stride=0,  # window by window: how far each window advances; 0: half a window
-                temperature=1.0,
-                nucleus=1.0,
-                nucleus_rule="off",  # off, inclusive (MDLM), standard (top-p)
-                precision="exact",  # exact or mdlm_float32
-                noise=0.0,  # confidence: scale of the Gumbel noise on the score
-                end=1e-5,  # last time of the grid
-                final="argmax",  # argmax, draw or none: how remaining masks are filled
-                digits_draw="token",  # digits: those of one token (token), or each from its marginal (marginal)
-                temperature_ramp=(0.0, 1.0),  # (a, p): a step that begins at 1 - t = tau has temperature + a tau^p
-                warp=(),  # (a, p, c): steps at 1 - a (1 - tau)^p + c; empty: equal steps
-                corrector=(),  # (scale, power) of the rate corrector; empty: none
-                remask=dict(
-                    rule="cap",  # remdm: cap, rescale, star, forward_backward, discrete_flow
-                    eta=0.008,  # cap, rescale: how much; p2: weight of known positions, 0 never remasks
-                    schedule="process",  # mask levels over time: the process's, or loop (a plateau in the window)
-                    on=1.0,  # the window in time, off <= t <= on, in which known positions may be masked again
-                    off=0.0,
-                    level=0.1,  # loop: mask level of the plateau
-                    temperature=1.0,  # gstar, confidence_star: of the choice of positions
-                    adaptive=False,  # gstar: mask every position predicted to be an error, not a scheduled number
-                    planner=False,  # p2: the error predictor scores known positions
-                ),
-                memory="reuse",  # for a network with memory.adapter: reuse or null
-                label=-1,  # with model.labels: class of every sample; -1: frequencies of the training data; -2: in turn
-                prompt="",  # text at the start
-                suffix="",  # text at the end; the text between is filled in
-                infill=0,  # fill in a span of this many tokens in each held-out window; 0: none
-                gaussian=copy.deepcopy(GAUSSIAN),
-                uniform=copy.deepcopy(UNIFORM),
-                source="",  # pairs: a file of sources, one per line, to translate instead of the split
-                translation=copy.deepcopy(TRANSLATION),
-            ),
-            judge=dict(
-                name="none",  # none, row (a causal row of this table) or gpt2; images: classifier (a row) or inception
-                row="",
-                reference="test",  # images: the split of the reference images
-                checkpoint="",  # gpt2: folder or file of weights; inception: file
-                tokenizer_path="",  # gpt2: folder of vocab.json and merges.txt
-                batch=32,
-            ),
-            quality=dict(
-                parse=False,  # share of samples that ast.parse accepts (Python text)
-                mauve=False,
-            ),
-        )
-    )
+    return ConfigDict(dict(table=table, variant=variant) | default_values(FIELDS))

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import jax
 from ml_collections import ConfigDict
 
+from configs.base import FIELDS
+from configs.schema import check_values
 from diffusion.data.arrays import SHAPES
 from diffusion.data.arrays import SOURCES as ARRAYS
 from diffusion.data.loader import TOKENIZERS
@@ -15,7 +17,6 @@ from experiments.families import classifier, family_of, seq2seq
 from experiments.families.base import System, lookup
 from experiments.identity import default_fields, digest, to_json, train_identity
 from experiments.plan import Job
-from experiments.schema import check_values
 from experiments.tasks import TASKS
 
 # Kinds of the sources of arrays that are not images.
@@ -61,7 +62,7 @@ def check_plan(jobs: list[Job], among: list[Job] | None = None) -> None:
         config = configs[job.id]
         try:
             check_names(to_json(config), default_fields())
-            check_values(job.config)
+            check_values(job.config, FIELDS)
             domain = check_data(config)
             # The vocabulary of the data may differ, on which no check depends.
             system = families.system(config, config.data.vocab_size)

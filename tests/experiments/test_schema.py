@@ -1,55 +1,95 @@
-"""The schema of fields: complete, true of the defaults, and enforced."""
+"""The schema of fields: complete, true of the defaults, that of the library, and enforced."""
 
 import math
+from typing import get_args
 
-from experiments.identity import default_fields
-from experiments.schema import BOUNDS, CHOICES, COUNT, POSITIVE, SHARE, check_values
+from configs.base import FIELDS
+from configs.schema import Field, Range, check_values, count, default_values, fraction, not_negative, positive, share
+from diffusion.data import settings, splits
+from diffusion.nets import encoder_decoder_io, error_predictor, subtoken_embedding
+from diffusion.objectives import embedding, error_prediction, noise_scaling, perturbation
+from diffusion.processes import gaussian
+from diffusion.sampling.gaussian import steering
+from diffusion.sampling.sequences.embedding import MODES
+from diffusion.train.optimizer import Decay
 from tests.checks import refused
 
 UNBOUNDED = {"seed", "data.seed", "mesh.data", "mesh.fsdp", "mesh.model"}
+# Names that the library checks too.
+KNOWN = {
+    "data.packing": settings.PACKINGS,
+    "data.document": settings.DOCUMENTS,
+    "codec.merge": subtoken_embedding.MERGES,
+    "predictor.kind": ("none", *error_predictor.KINDS),
+    "predictor.labels": error_prediction.LABELS,
+    "predictor.loss": error_prediction.LOSSES,
+    "predictor.scope": error_prediction.SCOPES,
+    "encoder_decoder.scale": encoder_decoder_io.SCALES,
+    "process.prediction": gaussian.PREDICTIONS,
+    "embedding.alternate": embedding.ALTERNATES,
+    "embedding.rounding": embedding.ROUNDINGS,
+    "embedding.floor": embedding.FLOORS,
+    "embedding.scp.gap": perturbation.GAPS,
+    "embedding.scp.couple": perturbation.COUPLES,
+    "embedding.mans.map": noise_scaling.MAPS,
+    "optimizer.decay": get_args(Decay),
+    "evaluate.split": splits.NAMES,
+    "sample.gaussian.steering.potential": steering.POTENTIALS,
+    "sample.uniform.steering.potential": steering.POTENTIALS,
+    "sample.translation.memory": MODES,
+    "judge.reference": splits.NAMES,
+}
 
 
 def leaves(fields: dict, section: str = ""):
-    """Yields the names and values of all fields."""
+    """Yields the names of all fields, and what is known of each."""
     for name, value in fields.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict):
             yield from leaves(value, f"{section}{name}.")
         else:
             yield f"{section}{name}", value
 
 
-def check(field: str, value) -> None:
+def check(place: str, value, field: Field) -> None:
     """Check one field in its sections."""
-    for name in reversed(field.split(".")):
-        value = {name: value}
-    check_values(value)
+    values, fields = value, field
+    for name in reversed(place.split(".")):
+        values, fields = {name: values}, {name: fields}
+    check_values(values, fields)  # pyright: ignore[reportArgumentType]
 
 
-def test_every_number_has_bounds_and_every_entry_is_a_field():
-    known = dict(leaves(default_fields()))
-    assert (BOUNDS.keys() | CHOICES.keys()) <= known.keys()
-    numbers = {name for name, value in known.items() if type(value) in (int, float)}
-    assert numbers - BOUNDS.keys() == UNBOUNDED
-    check_values(default_fields())
+def test_every_number_has_bounds_and_defaults_lie_in_them():
+    assert {name for name, each in leaves(FIELDS) if type(each) in (int, float)} == UNBOUNDED
+    check_values(default_values(FIELDS), FIELDS)
+
+
+def test_choices_are_those_of_the_library():
+    fields = dict(leaves(FIELDS))
+    assert {name: set(fields[name].allowed) for name in KNOWN} == {name: set(names) for name, names in KNOWN.items()}
 
 
 def test_every_bound_and_choice_is_enforced():
-    for field, values in BOUNDS.items():
-        for value in (values.low - 1, math.nan, "3") + ((values.high + 1,) if values.high < math.inf else ()):
-            with refused(f"{field}: must .*, not {value!r}"):
-                check(field, value)
-        check(field, values.low + 1e-9)
-    for field, names in CHOICES.items():
-        with refused(f"{field}: unknown 'other'; known: .*{sorted(names)[-1]}"):
-            check(field, "other")
+    for place, field in leaves(FIELDS):
+        if isinstance(field, Field) and isinstance(field.allowed, Range):
+            low, high = field.allowed.low, field.allowed.high
+            for value in (low - 1, math.nan, "3") + ((high + 1,) if high < math.inf else ()):
+                with refused(f"{place}: must .*, not {value!r}"):
+                    check(place, value, field)
+            with refused(f"{place}: must "):
+                check(place, [low + 1e-9, low - 1e-9], field)
+        elif isinstance(field, Field):
+            with refused(f"{place}: unknown 'other'; known: .*{sorted(field.allowed)[-1]}"):
+                check(place, "other", field)
 
 
 def test_ranges():
-    assert str(COUNT) == "be at least 1" and 1 in COUNT and 0.5 not in COUNT
-    assert str(SHARE) == "lie in [0, 1]" and 0 in SHARE and 1 in SHARE and 1.01 not in SHARE
-    assert str(POSITIVE) == "be positive" and 1e-9 in POSITIVE and 0 not in POSITIVE
-
-
-def test_elements_of_tuples_are_checked():
-    with refused("unet.multipliers: must be at least 1, not 0"):
-        check("unet.multipliers", [3, 0])
+    for field, text, inside, outside in (
+        (count(1), "be at least 1", (1, 7), (0, 0.5)),
+        (not_negative(0), "not be negative", (0, 2.5), (-1e-9,)),
+        (positive(1), "be positive", (1e-9,), (0, -1)),
+        (share(0.5), "lie in [0, 1]", (0, 0.5, 1), (-1e-9, 1.01)),
+        (fraction(0.5), "lie in (0, 1]", (1e-9, 1), (0, 1.01)),
+    ):
+        assert str(field.allowed) == text
+        assert all(value in field.allowed for value in inside)
+        assert not any(value in field.allowed for value in outside)

@@ -2,10 +2,11 @@
 
 For each metric of the table's columns, new seeds are compared with the committed seeds by the prediction interval
 
-    |mean(new) - mean(committed)| <= t_{n - 1} s sqrt(1 / n + 1 / m),
+    |mean(new) - mean(committed)| <= t_{n - 1} sqrt(s^2 (1 / n + 1 / m) + 2 u^2),
 
-with s the standard deviation of n committed seeds, m new seeds and Student's t at 99 %. Seeds alone vary in s: other
-processors, numbers of threads and versions add to it, so that a difference is a reason to look, not an error.
+with s the standard deviation of n committed seeds, m new seeds, Student's t at 99 %, and u the standard deviation of a
+machine where it was measured (see `experiments.machines`), which all seeds of a run share. Where it was not, other
+processors, numbers of threads and versions add to s, so that a difference is a reason to look, not an error.
 """
 
 import math
@@ -16,9 +17,9 @@ from typing import NamedTuple
 from scipy.special import stdtrit
 
 from diffusion.report.tables import Column, terminal, values
+from experiments import machines
 
 LEVEL = 0.99
-TIMES = ("seconds", "rerank_seconds", "lookahead_seconds")  # prefixes of metrics that are of the machine
 
 
 class Comparison(NamedTuple):
@@ -40,31 +41,35 @@ class Comparison(NamedTuple):
         return "reproduced" if abs(self.deviations) <= self.limit else "differs"
 
 
-def compare(column: Column, row: str, here: Sequence[float], committed: Sequence[float]) -> Comparison:
-    """Compare new seeds of one metric with the committed ones."""
+def compare(
+    column: Column, row: str, here: Sequence[float], committed: Sequence[float], machine: float = 0.0
+) -> Comparison:
+    """Compare new seeds of one metric with the committed ones, given the standard deviation of a machine."""
     gap = statistics.fmean(here) - statistics.fmean(committed)
     means = statistics.fmean(here), statistics.fmean(committed)
     if len(committed) < 2:
         return Comparison(row, column, *means, None, 0.0)
-    scale = statistics.stdev(committed) * math.sqrt(1 / len(committed) + 1 / len(here))
+    variance = statistics.variance(committed) * (1 / len(committed) + 1 / len(here)) + 2 * machine**2
+    scale = math.sqrt(variance)
     limit = float(stdtrit(len(committed) - 1, (1 + LEVEL) / 2))
     return Comparison(row, column, *means, gap / scale if scale else None, limit)
 
 
-def comparisons(columns: list[Column], rows: list[dict], committed: list[dict]) -> list[Comparison]:
-    """All metrics of columns that both sides have, but for times."""
+def comparisons(columns: list[Column], rows: list[dict], committed: list[dict], others: list[dict]) -> list[Comparison]:
+    """All metrics of columns that both sides have, but for times; `others` are rows of other machines."""
     found = []
     for name in dict.fromkeys(row["row"] for row in rows):
         for column in columns:
             here, there = values(rows, name, column.key), values(committed, name, column.key)
-            if here and there and not column.key.startswith(TIMES):
-                found.append(compare(column, name, here, there))
+            if here and there and not column.key.startswith(machines.TIMES):
+                spread = machines.deviation(machines.differences(name, column.key, others, committed))
+                found.append(compare(column, name, here, there, spread))
     return found
 
 
-def report(columns: list[Column], rows: list[dict], committed: list[dict], source: str) -> str:
+def report(columns: list[Column], rows: list[dict], committed: list[dict], others: list[dict], source: str) -> str:
     """The comparison for the terminal: a line for each difference, and how many metrics were reproduced."""
-    every = comparisons(columns, rows, committed)
+    every = comparisons(columns, rows, committed, others)
     if not every:
         return ""
     lines = [

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from diffusion.report.rows import commit, read_rows
 from diffusion.report.tables import Column
 from diffusion.train.weights import check_weights
-from experiments import evaluate, redo, reproduced, sample, table, trace, train
+from experiments import evaluate, machines, redo, reproduced, sample, table, trace, train
 from experiments.checks import check_plan, check_training
 from experiments.families import family_of
 from experiments.identity import digest
@@ -124,7 +124,7 @@ def run_table(
         committed = read_rows(source)
         table.write(module, config, rows, workdir, publish)
         columns = [Column(*column) for column in module.TABLE["columns"]]
-        print(reproduced.report(columns, rows, committed, os.path.relpath(source)))
+        print(reproduced.report(columns, rows, committed, machines.read(source.stem), os.path.relpath(source)))
 
 
 def run_row(

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from diffusion.report.rows import PACKAGES, read_rows, write_rows
 from diffusion.report.tables import Column, assemble, markdown, terminal, values
+from experiments import machines
 from experiments.curves import draw
 from experiments.layout import check_layout
 from experiments.plan import atomic_write, plan
@@ -128,7 +129,9 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
     )
     provenance += f" Not measured here: {', '.join(omitted)}." if omitted else ""
     provenance += "".join(f" {text}." for text in sorted({row["signature"] for row in rows if "signature" in row}))
-    text = f"# {table['title']} ({config.variant})\n\n{markdown(headings, body)}\n\n{table['notes']}\n\n{provenance}\n"
+    spread = machines.note(measured, names, machines.read(f"{config.table}.{config.variant}"), rows)
+    notes = "\n\n".join(filter(None, (table["notes"], spread, provenance)))
+    text = f"# {table['title']} ({config.variant})\n\n{markdown(headings, body)}\n\n{notes}\n"
     return text, f"{table['title']} ({config.variant})\n\n{terminal(headings, body)}"
 
 

@@ -5,13 +5,14 @@ import math
 import pytest
 
 from diffusion.report.tables import Column
+from experiments import machines
 from experiments.reproduced import compare, comparisons, report
 
 COLUMN = Column("nats", "nats per token", ".2f")
 
 
 def rows(name, values, key="nats"):
-    return [{"row": name, "metrics": {key: value}} for value in values]
+    return [{"row": name, "seed": seed, "metrics": {key: value}} for seed, value in enumerate(values)]
 
 
 def test_the_difference_is_in_units_of_the_prediction_interval():
@@ -20,6 +21,29 @@ def test_the_difference_is_in_units_of_the_prediction_interval():
     assert found.deviations == pytest.approx(0.3 / (0.1 * math.sqrt(4 / 3)))
     assert found.limit == pytest.approx(9.925, abs=1e-3) and found.verdict == "reproduced"
     assert compare(COLUMN, "MDLM", [3.3], [1.9, 2.0, 2.1]).verdict == "differs"
+
+
+def test_the_spread_of_machines_widens_the_interval():
+    """u^2 = mean(d^2) / 2 for differences 0.2 and -0.4 of the same seeds, so that 2 u^2 = 0.1."""
+    committed = rows("MDLM", [1.9, 2.0, 2.1])
+    others = [
+        {"machine": name, "row": "MDLM", "seed": seed, "metrics": {"nats": value}}
+        for name, seed, value in (("A", 0, 2.1), ("B", 1, 1.6), ("B", 7, 9.0))
+    ]
+    found = machines.differences("MDLM", "nats", others, committed)
+    assert found == pytest.approx([0.2, -0.4]) and 2 * machines.deviation(found) ** 2 == pytest.approx(0.1)
+    compared = compare(COLUMN, "MDLM", [2.3], [1.9, 2.0, 2.1], machines.deviation(found))
+    assert compared.deviations == pytest.approx(0.3 / math.sqrt(0.01 * 4 / 3 + 0.1))
+    sentence = machines.note([COLUMN], ["MDLM"], others, committed)
+    assert sentence == "The same seed on other machines (A, B) differs by at most: nats per token 0.40 (MDLM)."
+    assert machines.note([COLUMN], ["MDLM"], [], committed) == ""
+
+
+def test_rows_of_a_machine_are_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(machines, "FOLDER", tmp_path)
+    for value in (1.0, 2.0):
+        machines.add("quickstart.local", "AVX2", [{"row": "AR", "seed": 0, "metrics": {"nats": value}, "history": []}])
+    assert machines.read("quickstart.local") == [{"machine": "AVX2", "row": "AR", "seed": 0, "metrics": {"nats": 2.0}}]
 
 
 def test_metrics_without_spread_are_equal_or_not_judged():
@@ -36,11 +60,13 @@ def test_times_and_metrics_of_one_side_are_left_out():
     time = Column("seconds_per_sample", "s/sample")
     here = rows("MDLM", [1.0]) + rows("MDLM", [1.0], time.key) + rows("New row", [1.0])
     committed = rows("MDLM", [1.0, 1.1]) + rows("MDLM", [9.0, 9.1], time.key)
-    assert [(each.row, each.column.key) for each in comparisons([COLUMN, time], here, committed)] == [("MDLM", "nats")]
+    assert [(each.row, each.column.key) for each in comparisons([COLUMN, time], here, committed, [])] == [
+        ("MDLM", "nats")
+    ]
 
 
 def test_the_report_counts_and_shows_what_differs():
     committed = rows("MDLM", [1.0, 1.1, 1.2]) + rows("AR", [1.0, 1.1, 1.2])
-    text = report([COLUMN], rows("MDLM", [5.0]) + rows("AR", [1.0]), committed, "x")
+    text = report([COLUMN], rows("MDLM", [5.0]) + rows("AR", [1.0]), committed, [], "x")
     assert "Compared with x: 1 of 2 figures reproduced, 1 differ" in text and "MDLM" in text and "AR " not in text
-    assert report([COLUMN], rows("MDLM", [5.0]), [], "x") == ""
+    assert report([COLUMN], rows("MDLM", [5.0]), [], [], "x") == ""

@@ -263,13 +263,12 @@ def courses(name: str, title: str, methods, steps: int = 20, prefix: str = "") -
     """BLEU at every step of a sampler, and the distance of its self-conditioning estimate from the next one."""
     course = {method: f"{prefix}{method}, {steps} steps" for method in methods}
     shared = dict(course=course, xlabel="step", log_x=False)
-    error = "error of the self-conditioning input at every step"
     return (
         dict(name=f"{name}_bleu_by_step", y="bleu", title=f"{title}: BLEU of every step", ylabel="BLEU", **shared),
         dict(
             name=f"{name}_error_by_step",
             y="memory_error",
-            title=f"{title}: {error} (first: without an input)",
+            title=f"{title}: error of the self-conditioning input",
             ylabel="mean square",
             log_y=True,
             **shared,

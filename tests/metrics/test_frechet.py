@@ -14,6 +14,7 @@ from diffusion.metrics.frechet import (
     inception_features,
     moments,
 )
+from tests.checks import refused
 
 RNG = np.random.default_rng(0)
 
@@ -23,18 +24,14 @@ def covariance(size, rank):
     return factor @ factor.T
 
 
-def test_one_dimension_has_a_closed_form():
+def test_diagonal_gaussians_add_up_and_rotations_change_nothing():
     first, second = (np.array([1.0]), np.array([[4.0]])), (np.array([4.0]), np.array([[9.0]]))
     assert frechet_distance(first, second) == pytest.approx(3**2 + (2 - 3) ** 2)
-
-
-def test_diagonal_gaussians_add_up_and_rotations_change_nothing():
-    mean1, mean2, var1, var2 = (np.abs(RNG.normal(size=5)) for _ in range(4))
+    mean1, mean2, var1, var2 = np.abs(RNG.normal(size=(4, 5)))
     expected = np.sum((mean1 - mean2) ** 2) + np.sum((np.sqrt(var1) - np.sqrt(var2)) ** 2)
     turn, _ = np.linalg.qr(RNG.normal(size=(5, 5)))
     first, second = (turn @ mean1, turn @ np.diag(var1) @ turn.T), (turn @ mean2, turn @ np.diag(var2) @ turn.T)
     assert frechet_distance(first, second) == pytest.approx(expected)
-    assert frechet_distance(second, first) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("rank", [6, 3])
@@ -46,35 +43,34 @@ def test_covariances_that_do_not_commute_agree_with_the_textbook_formula(rank):
     assert frechet_distance((mean, one), (mean, one)) == pytest.approx(0, abs=1e-6)
 
 
-def test_moments_of_a_large_sample_are_those_of_its_distribution():
-    features = RNG.normal(size=(50_000, 3)).astype(np.float32) @ np.diag([1.0, 2.0, 3.0]) + 5
+def test_moments_of_a_sample():
+    features = RNG.normal(size=(500, 3)).astype(np.float32) @ np.diag([1.0, 2.0, 3.0]) + 5
     mean, cov = moments(features)
+    np.testing.assert_allclose(mean, features.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(cov, np.cov(features.astype(np.float64), rowvar=False), rtol=1e-10)
-    assert frechet_distance((mean, cov), (np.full(3, 5.0), np.diag([1.0, 4.0, 9.0]))) < 0.01
-    with pytest.raises(ValueError, match=r"sample\.count: a covariance needs at least 2"):
+    with refused(r"sample\.count: a covariance needs at least 2"):
         moments(features[:1])
-    with pytest.raises(ValueError, match="not finite"):
+    with refused("not finite"):
         moments(np.array([[1.0, np.nan], [0.0, 1.0]]))
-    with pytest.raises(ValueError, match="3 and 2 numbers"):
+    with refused("3 and 2 numbers"):
         frechet_distance((mean, cov), (np.zeros(2), np.eye(2)))
 
 
 def test_classifier_statistics_are_confidence_and_class_entropy():
-    even = classifier_statistics(np.array([[9.0, 0, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0], [0, 0, 0, 9]]) * 100)
+    even = classifier_statistics(900 * np.eye(4))
     assert even == {"confidence": pytest.approx(1), "class_entropy": pytest.approx(1)}
     alone = classifier_statistics(np.tile([0.0, np.log(3)], (5, 1)))
     assert alone == {"confidence": pytest.approx(0.75), "class_entropy": 0}
-    halves = classifier_statistics(np.array([[5.0, 0, 0, 0], [0, 5, 0, 0]]))
-    assert halves["class_entropy"] == pytest.approx(0.5)
+    assert classifier_statistics(5 * np.eye(4)[:2])["class_entropy"] == pytest.approx(0.5)
 
 
 def test_missing_weights_and_library_are_named(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=r"judge\.checkpoint: '' is not a file; pass --config\.judge\.checkpoint=FILE"):
+    with refused(r"judge\.checkpoint: '' is not a file; pass --config\.judge\.checkpoint=FILE"):
         check_inception("")
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"")
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(ValueError, match=r"judge\.name: inception needs the package torch-fidelity"):
+    with refused(r"judge\.name: inception needs the package torch-fidelity"):
         check_inception(str(weights))
 
 

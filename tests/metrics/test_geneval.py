@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from diffusion.metrics.geneval import TASKS, Detection, best_detections, clauses, correct, relations, reward, scores
+from tests.checks import refused
 
 AT = {"west": (0, 10, 10, 20), "east": (40, 10, 50, 20), "north": (20, 0, 30, 10), "south": (20, 40, 30, 50)}
 
@@ -24,53 +25,41 @@ PAIR = asks("two_object", ("dog", 1, {}), ("cat", 1, {}))
 TWO_DOGS = asks("counting", ("dog", 2, {}), exclude=[{"class": "dog", "count": 3}])
 RED_DOG = asks("colors", ("dog", 1, {"color": "red"}))
 CAT_LEFT = asks("position", ("dog", 1, {}), ("cat", 1, {"position": ["left of", 0]}))
+TWO_DOGS_CAT_LEFT = asks("position", ("dog", 2, {}), ("cat", 1, {"position": ["left of", 0]}))
 CAT_ABOVE = asks("position", ("dog", 1, {}), ("cat", 1, {"position": ["above", 0]}))
 BOTH_COLORS = asks("color_attr", ("dog", 1, {"color": "red"}), ("cat", 1, {"color": "blue"}))
 DOGS = [seen("dog", "west"), seen("dog", "east")]
 
+DIAGONAL = [seen("cat", (0, 0, 10, 10)), seen("dog", (40, 40, 50, 50))]
+
 CASES = {
-    "one object": (DOG, [seen("dog")], True, 1),
     "one too many does not matter without an exclusion": (DOG, DOGS, True, 1),
     "nothing": (DOG, [], False, 0),
-    "another class": (DOG, [seen("cat")], False, 0),
     "at the threshold is below it": (DOG, [seen("dog", score=0.3)], False, 0),
     "one of two": (PAIR, [seen("dog")], False, 1 / 2),
     "two of two, and a bystander": (PAIR, [seen("dog"), seen("cat", "east"), seen("bird", "north")], True, 1),
     "two counted": (TWO_DOGS, DOGS, True, 1),
     "one of two counted": (TWO_DOGS, DOGS[:1], False, 3 / 4),
-    "count + 1": (TWO_DOGS, [*DOGS, seen("dog", "north")], False, 1 / 2),
     "count + 1 at .89 is not there": (TWO_DOGS, [*DOGS, seen("dog", "north", 0.89)], True, 1),
     "count + 1 at .91 is": (TWO_DOGS, [*DOGS, seen("dog", "north", 0.91)], False, 1 / 2),
     "a count at .89 is not enough": (TWO_DOGS, [DOGS[0], seen("dog", "east", 0.89)], False, 3 / 4),
     "the color of the best alone": (RED_DOG, [seen("dog", score=0.8), seen("dog", "east", 0.9, "blue")], False, 1 / 2),
-    "the best has it": (RED_DOG, [seen("dog", score=0.9), seen("dog", "east", 0.8, "blue")], True, 1),
     "of equals the later one": (RED_DOG, [seen("dog"), seen("dog", "east", color="blue")], False, 1 / 2),
     "of equals the later one has it": (RED_DOG, [seen("dog", color="blue"), seen("dog", "east")], True, 1),
     "left": (CAT_LEFT, [seen("cat", "west"), seen("dog", "east")], True, 1),
     "left and right swapped": (CAT_LEFT, [seen("cat", "east"), seen("dog", "west")], False, 2 / 3),
     "no reference": (CAT_LEFT, [seen("cat", "west")], False, 1 / 3),
     "no object": (CAT_LEFT, [seen("dog", "east")], False, 1 / 3),
-    "a relation to one of two, where both are the reference": (
-        asks("position", ("dog", 2, {}), ("cat", 1, {"position": ["left of", 0]})),
-        [seen("cat", "west"), seen("dog", "east")],
-        False,
-        1 / 2,
-    ),
+    "one of two references": (TWO_DOGS_CAT_LEFT, [seen("cat", "west"), seen("dog", "east")], False, 1 / 2),
     "the best cat is on the wrong side": (
         CAT_LEFT,
         [seen("cat", "west", 0.8), seen("cat", "east", 0.9), seen("dog", (20, 10, 30, 20))],
         False,
         2 / 3,
     ),
-    "a diagonal, one relation": (CAT_LEFT, [seen("cat", (0, 0, 10, 10)), seen("dog", (40, 40, 50, 50))], True, 1),
-    "a diagonal, the other relation": (
-        CAT_ABOVE,
-        [seen("cat", (0, 0, 10, 10)), seen("dog", (40, 40, 50, 50))],
-        True,
-        1,
-    ),
+    "a diagonal, one relation": (CAT_LEFT, DIAGONAL, True, 1),
+    "a diagonal, the other relation": (CAT_ABOVE, DIAGONAL, True, 1),
     "on top of each other": (CAT_LEFT, [seen("cat", (0, 0, 10, 10)), seen("dog", (2, 0, 12, 10))], False, 2 / 3),
-    "colors as in the prompt": (BOTH_COLORS, [seen("dog"), seen("cat", "east", color="blue")], True, 1),
     "colors swapped": (BOTH_COLORS, [seen("dog", color="blue"), seen("cat", "east")], False, 1 / 2),
 }
 
@@ -102,33 +91,30 @@ def by_the_book(metadata, detections, threshold, counting_threshold):
     """GenEval's procedure: classes in order, groups that have matched, then exclusions."""
     least = counting_threshold if metadata["tag"] == "counting" else threshold
     groups = {}
-    for name in {detection.name for detection in detections}:
+    for name in ("dog", "cat"):
         of_class = [detection for detection in detections if detection.name == name]
         order = np.argsort([detection.score for detection in of_class], kind="stable")[::-1]
         groups[name] = [of_class[index] for index in order if of_class[index].score > least][:16]
     verdict, matched = True, []
     for each in metadata["include"]:
-        group, good = groups.get(each["class"], [])[: each["count"]], True
-        if len(group) < each["count"]:
-            good = False
-        else:
-            if "color" in each and [one.color for one in group].count(each["color"]) < each["count"]:
-                good = False
-            if "position" in each and good:
-                relation, target = each["position"]
-                reference = matched[target]
-                if reference is None or any(relation not in relations(a.box, b.box) for a in group for b in reference):
-                    good = False
+        group = groups[each["class"]][: each["count"]]
+        good = len(group) == each["count"]
+        if good and "color" in each:
+            good = all(one.color == each["color"] for one in group)
+        if good and "position" in each:
+            relation, target = each["position"]
+            reference = matched[target]
+            good = reference is not None and all(relation in relations(a.box, b.box) for a in group for b in reference)
         verdict = verdict and good
         matched.append(group if good else None)
-    return verdict and all(len(groups.get(each["class"], [])) < each["count"] for each in metadata.get("exclude", []))
+    return verdict and all(len(groups[each["class"]]) < each["count"] for each in metadata.get("exclude", []))
 
 
 def test_the_verdict_equals_that_of_the_procedure():
     rng = np.random.default_rng(0)
     fields = [{}, {"color": "red"}, {"position": ["left of", 0]}, {"position": ["below", 0], "color": "blue"}]
     verdicts = []
-    for _ in range(3000):
+    for _ in range(1500):
         first = ("dog", int(rng.integers(1, 4)), fields[rng.integers(2)])
         include = [first, ("cat", int(rng.integers(1, 3)), fields[rng.integers(4)])][: rng.integers(1, 3)]
         exclude = [{"class": "dog", "count": first[1] + 1}] if rng.random() < 0.5 else None
@@ -154,7 +140,6 @@ def test_at_most_sixteen_detections_of_a_class_count():
     best = best_detections([*many, seen("cat")], 0.9)
     assert [round(1000 * each.score) for each in best["dog"]] == list(range(929, 913, -1))
     assert best["cat"] == [seen("cat")]
-    assert not correct(asks("counting", ("dog", 17, {})), many)
     assert correct(asks("counting", ("dog", 16, {}), exclude=[{"class": "dog", "count": 17}]), many)
 
 
@@ -165,14 +150,8 @@ def test_overall_is_the_mean_of_tasks_and_names_those_without_images():
     assert scores(TASKS, [True] * 3 + [False] * 3)[1:] == (0.5, ())
 
 
-@pytest.mark.parametrize(
-    ("tags", "verdicts", "message"),
-    [
-        ([], [], "correct: 0 verdicts for 0 tags"),
-        (["colors"], [True, False], "correct: 2 verdicts for 1 tags"),
-        (["shapes"], [True], r"metadata\.tag: unknown 'shapes'; use one of single_object, .*color_attr"),
-    ],
-)
-def test_scores_need_a_known_tag_for_each_verdict(tags, verdicts, message):
-    with pytest.raises(ValueError, match=message):
-        scores(tags, verdicts)
+def test_scores_need_a_known_tag_for_each_verdict():
+    with refused("correct: 2 verdicts for 1 tags"):
+        scores(["colors"], [True, False])
+    with refused(r"metadata\.tag: unknown 'shapes'; use one of single_object, .*color_attr"):
+        scores(["shapes"], [True])

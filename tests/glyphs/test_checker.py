@@ -8,49 +8,31 @@ from diffusion.glyphs.prompts import parse, prompts
 from diffusion.glyphs.world import PALETTE, Scene, Thing, correct_scene, near_miss, objects, render, reward_examples
 from diffusion.metrics import geneval
 from diffusion.metrics.geneval import TASKS
+from tests.checks import refused
 
-EACH = 170  # scenes of each task
+EACH = 60  # scenes of each task
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    """Metadata, a scene that fulfills it and a near miss, 1,020 times over all tasks and prompts."""
+    """Metadata, a scene that fulfills it and a near miss, 360 times over all tasks."""
     rng, drawn = np.random.default_rng(0), []
     for task in TASKS:
         texts = prompts(task)
-        order = rng.permutation(max(EACH, len(texts)))[:EACH] % len(texts)
-        for metadata in (parse(texts[index]) for index in order):
+        for index in rng.permutation(max(EACH, len(texts)))[:EACH] % len(texts):
+            metadata = parse(texts[index])
             drawn.append((metadata, correct_scene(rng, metadata), near_miss(rng, metadata)))
     return drawn
 
 
 def test_detections_equal_the_true_objects(scenes):
-    """Classes, colors and boxes in the same order, so that the graded rewards agree exactly."""
-    assert len(scenes) >= 1000
-    for _metadata, *both in scenes:
-        for scene in both:
-            seen = detect(render(scene))
-            assert [each._replace(score=1.0) for each in seen] == objects(scene)
-            assert all(each.score == 1 for each in seen)
-    for metadata, right, wrong in scenes[::8]:
-        assert prompt_reward(render(right), metadata) == 1
+    """Classes, colors and boxes in the same order, so that verdicts and graded rewards agree exactly."""
+    for metadata, right, wrong in scenes:
+        for scene in (right, wrong):
+            assert detect(render(scene)) == objects(scene)
+        assert check(render(right), metadata) and prompt_reward(render(right), metadata) == 1
+        assert not check(render(wrong), metadata)
         assert prompt_reward(render(wrong), metadata) == geneval.reward(metadata, objects(wrong)) < 1
-
-
-def test_every_correct_scene_passes_and_no_near_miss_does(scenes):
-    assert np.mean([check(render(right), metadata) for metadata, right, _ in scenes]) == 1
-    assert np.mean([check(render(wrong), metadata) for metadata, _, wrong in scenes]) == 0
-
-
-def test_scenes_of_other_prompts_pass_only_where_the_rules_say_so(scenes):
-    """A scene of a red ring and a plus fulfills 'a ring' as well."""
-    rng = np.random.default_rng(1)
-    passed = []
-    for _metadata, right, _ in scenes:
-        other = scenes[rng.integers(len(scenes))][0]
-        passed.append(check(render(right), other))
-        assert passed[-1] == geneval.correct(other, objects(right))
-    assert 0.05 < np.mean(passed) < 0.15
 
 
 def test_noise_of_one_tenth_preserves_98_percent_of_verdicts(scenes):
@@ -63,18 +45,15 @@ def test_noise_of_one_tenth_preserves_98_percent_of_verdicts(scenes):
     assert np.mean([check(noisy(wrong), metadata) for metadata, _, wrong in scenes]) <= 0.01
 
 
-def test_bytes_and_real_numbers_give_equal_detections():
+def test_bytes_and_real_numbers_give_equal_detections_and_are_clipped():
+    """Without clipping, as in a saved image, noise beyond white would be foreground."""
     data = reward_examples(3, 60)
     for image, text, reward in zip(data.images, data.prompts, data.rewards, strict=True):
         assert detect(image) == detect(image / 255)
         assert np.float32(prompt_reward(image, parse(text))) == reward
-
-
-def test_values_out_of_range_are_clipped():
-    """As in a saved image; without clipping, noise beyond white would be foreground."""
     image = render(Scene((Thing("plus", "black", 3, 4),), 0.87))
     image[9:14, 9:14] = 1.4
-    assert detect(image) == detect(np.clip(image, 0, 1)) and [each.name for each in detect(image)] == ["plus"]
+    assert [each.name for each in detect(image)] == ["plus"]
 
 
 def test_patches_of_known_shapes():
@@ -121,16 +100,11 @@ def test_a_faint_glyph_is_detected_above_45_percent_of_its_color():
         assert len(detect(image)) == count
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 16), (16, 16), (32, 32, 3), (1, 16, 16, 3)])
-def test_another_shape_is_refused(shape):
-    with pytest.raises(ValueError, match=r"^image: shape \(.*, not \(16, 16, 3\); pass row, column, red-green-blue$"):
-        detect(np.zeros(shape))
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_not_finite_are_refused(value):
+def test_what_is_not_an_image_is_refused():
+    for shape in ((3, 16, 16), (16, 16), (32, 32, 3), (1, 16, 16, 3)):
+        with refused(r"^image: shape \(.*, not \(16, 16, 3\); pass row, column, red-green-blue$"):
+            detect(np.zeros(shape))
     image = np.full((16, 16, 3), 0.87)
-    image[0, 0, 0] = value
-    for seen in (lambda: check(image, parse("a ring")), lambda: prompt_reward(image, parse("a ring"))):
-        with pytest.raises(ValueError, match=r"^image: 1 values are not finite; the sampler has diverged$"):
-            seen()
+    image[0, 0, 0] = np.nan
+    with refused(r"^image: 1 values are not finite; the sampler has diverged$"):
+        check(image, parse("a ring"))

@@ -1,6 +1,7 @@
 """Committed tables, compared with those of their committed rows, and the jobs of these rows."""
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from experiments.plan import plan
 
 COMMITTED = Path(table.__file__).parent
 NAMES = sorted(path.stem for path in (COMMITTED / "results").glob("*.jsonl"))
+assert NAMES and NAMES == sorted(path.stem for path in (COMMITTED / "tables").glob("*.md")), "each table has its rows"
 
 
 def loaded(name):
@@ -21,27 +23,22 @@ def loaded(name):
     return module, module.get_config(variant)
 
 
-def test_every_committed_table_has_its_rows():
-    assert NAMES and NAMES == sorted(path.stem for path in (COMMITTED / "tables").glob("*.md"))
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_committed_rows_give_the_committed_table(name, tmp_path, monkeypatch):
     """The text is bitwise equal after links are changed to the same folder; plots are named but not drawn."""
-    monkeypatch.setattr(plots, "lines", lambda *_, **__: None)
-    monkeypatch.setattr(plots, "loss_curves", lambda *_, **__: None)
+    for plot in ("lines", "loss_curves"):
+        monkeypatch.setattr(plots, plot, lambda *_, **__: None)
     module, config = loaded(name)
     table.regenerate(module, config, tmp_path, committed=True, publish=False)
     remedy = f"python launch.py table --config=configs/{name.replace('.', '.py:')} --results --publish"
     generated = (tmp_path / "tables" / name / "table.md").read_text()
     committed = (COMMITTED / "tables" / f"{name}.md").read_text()
     assert generated == committed.replace(f"]({name}.", "]("), f"experiments/tables/{name}.md is stale; run `{remedy}`"
-    rows = (tmp_path / "tables" / name / "rows.jsonl").read_bytes()
-    assert rows == (COMMITTED / "results" / f"{name}.jsonl").read_bytes(), (
-        f"rows are written differently; run `{remedy}`"
-    )
-    links = [line[4:].split("](")[1][:-1] for line in committed.splitlines() if line.startswith("![")]
-    missing = [link for link in links if not (COMMITTED / "tables" / link).exists()]
+    rows, expected = tmp_path / "tables" / name / "rows.jsonl", COMMITTED / "results" / f"{name}.jsonl"
+    assert rows.read_bytes() == expected.read_bytes(), f"rows are written differently; run `{remedy}`"
+    missing = [
+        link for link in re.findall(r"!\[.*?\]\((.*?)\)", committed) if not (COMMITTED / "tables" / link).exists()
+    ]
     assert not missing, f"experiments/tables/{name}.md links to missing images; run `{remedy}`"
 
 

@@ -23,11 +23,11 @@ import re
 import statistics
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from diffusion.metrics.statistics import Interval, by_seed, mean_and_error, student
 from diffusion.report.rows import read_rows
+from experiments.compare import frontier
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 # Minimum number of marked figures in each text, which grows with the text so that marks are not lost.
@@ -88,17 +88,8 @@ def differences(table, first, second, metric):
 def gaps(table, first, base, metric):
     """Return log(perplexity / curve of the base) at equal entropy by seed, where the curve covers this entropy."""
     assert metric == "generative_perplexity", f"{table}: `against` is for generative_perplexity, not {metric}"
-    names = {row["row"] for row in take_rows(table)}
-    curve = [name for name in names if name == base or name.startswith(f"{base}, temperature ")]
-    log_ratios = []
-    for seed, entropy in numbers(table, first, "entropy").items():
-        points = sorted(
-            (numbers(table, name, "entropy")[seed], math.log(numbers(table, name, metric)[seed])) for name in curve
-        )
-        entropies, levels = zip(*points, strict=True)
-        if entropies[0] <= entropy <= entropies[-1]:
-            log_perplexity = math.log(numbers(table, first, metric)[seed])
-            log_ratios.append(log_perplexity - float(np.interp(entropy, entropies, levels)))
+    rows = take_rows(table)
+    log_ratios = list(frontier.gaps(rows, frontier.temperature_curve(rows, base), first).values())
     assert log_ratios, f"{table}: the curve of {base!r} does not cover the entropy of {first!r}"
     return log_ratios
 
@@ -136,16 +127,15 @@ def printed_as(text, value):
     return float(text) == float(f"{value:.{decimals}f}")
 
 
-def texts():
-    """Return the texts that may have marked figures, by name."""
-    paths = [EXPERIMENTS / "README.md", *sorted((EXPERIMENTS / "findings").glob("*.md"))]
-    return {str(path.relative_to(EXPERIMENTS).with_suffix("")): path.read_text() for path in paths}
+PATHS = [EXPERIMENTS / "README.md", *sorted((EXPERIMENTS / "findings").glob("*.md"))]
+TEXTS = {str(path.relative_to(EXPERIMENTS).with_suffix("")): path.read_text() for path in PATHS}
 
 
-@pytest.mark.parametrize("name", sorted(texts()))
+@pytest.mark.parametrize("name", TEXTS)
 def test_marked_figures_are_those_of_the_committed_rows(name):
-    text = texts()[name]
+    text = TEXTS[name]
     figures = list(FIGURE.finditer(text))
+    assert len(figures) >= MINIMUM.get(name, 0), "the number of marked figures does not decrease"
     marks = re.findall(r"<!-- (?!source: |measured: ).*?-->", text, re.DOTALL)
     unread = set(marks) - {figure[0][figure[0].index("<!--") :] for figure in figures}
     assert not unread, f"{name}: marks that follow no figure: {sorted(unread)[:3]}"
@@ -158,15 +148,10 @@ def test_marked_figures_are_those_of_the_committed_rows(name):
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(("name", "minimum"), sorted(MINIMUM.items()))
-def test_number_of_marked_figures_does_not_decrease(name, minimum):
-    assert len(FIGURE.findall(texts()[name])) >= minimum
-
-
-@pytest.mark.parametrize("name", sorted(texts()))
+@pytest.mark.parametrize("name", TEXTS)
 def test_other_decimals_have_a_source(name):
     """Blank lines separate blocks; a source at the beginning of a text applies to all its blocks."""
-    text = texts()[name]
+    text = TEXTS[name]
     if re.match(r"# .*\n\n<!-- source: ", text):
         return
     blocks = re.split(r"\n\s*\n", re.sub(r"```.*?```", "", text, flags=re.DOTALL))

@@ -26,8 +26,7 @@ ROWS = [
 def test_values_are_the_measurements_of_the_row():
     assert tables.values(ROWS, "MDLM", "perplexity") == [23.0, 24.0, 25.0]
     assert tables.values(ROWS, "MDLM", "entropy") == [5.0]
-    assert tables.values(ROWS, "AR", "entropy") == [4.0]
-    assert tables.values(ROWS, "nobody", "entropy") == []
+    assert tables.values(ROWS, "AR", "entropy") == [4.0] and tables.values(ROWS, "nobody", "entropy") == []
     assert tables.values([row("zero", entropy=0.0)], "zero", "entropy") == [0.0], "zero is a measurement"
 
 
@@ -39,10 +38,10 @@ def test_cells_hold_the_mean_its_standard_error_over_seeds_and_the_interval_over
     assert cell([594.2], ".1f", [9.5]) == "594.2 (± 9.5)"
     assert cell([590.0, 594.0], ".1f", [9.5, 10.5]) == "592.0 ± 2.0 (± 10.0)"
     columns = [Column("valid", "valid", ".1f"), Column("qed", "QED", ".2f")]
-    rows = [row("base", 0, valid=594.2, valid_interval=9.5, qed=0.5)]
-    assert assemble(["base"], columns, rows, {"base": {"valid": 600.0}})[1] == [
-        ["base", "594.2 (± 9.5)", "600.0", "-5.8", "0.50"]
-    ]
+    _, body = assemble(
+        ["base"], columns, [row("base", valid=594.2, valid_interval=9.5, qed=0.5)], {"base": {"valid": 600.0}}
+    )
+    assert body == [["base", "594.2 (± 9.5)", "600.0", "-5.8", "0.50"]]
 
 
 def test_columns_without_published_figures_have_no_difference():
@@ -83,11 +82,8 @@ def test_columns_of_published_texts_are_first_and_unchanged():
 
 def test_tables_print_numbers_as_they_were_formatted():
     """Renderers do not reformat: 17.00 stays 17.00, and names that look like numbers stay names."""
-    text = markdown(["row", "x"], [["007", "17.00"], ["b", ""]])
-    assert [[part.strip() for part in line.strip("|").split("|")] for line in text.splitlines()][2:] == [
-        ["007", "17.00"],
-        ["b", ""],
-    ]
+    lines = markdown(["row", "x"], [["007", "17.00"], ["b", ""]]).splitlines()[2:]
+    assert [[part.strip() for part in line.strip("|").split("|")] for line in lines] == [["007", "17.00"], ["b", ""]]
     assert terminal(["row", "x"], [["007", "17.00"]]).splitlines()[-1].split() == ["007", "17.00"]
 
 
@@ -100,26 +96,20 @@ def test_rows_are_read_as_written(tmp_path):
     assert rows.read_rows(path) == ROWS[:1]
 
 
-def test_provenance_names_commit_versions_and_devices():
+def test_provenance_names_commit_versions_and_devices(monkeypatch):
     provenance = rows.provenance()
-    assert provenance["device_count"] == 8 and provenance["device_kind"] == "cpu" and provenance["processes"] == 1
+    assert (provenance["device_count"], provenance["device_kind"], provenance["processes"]) == (8, "cpu", 1)
     assert {"python", "jax", "jaxlib", "flax", "optax", "numpy"} == set(provenance["versions"])
-    assert all(version[0].isdigit() for version in provenance["versions"].values())
-
-
-def test_commit_marks_changed_sources_and_is_unknown_without_git(monkeypatch):
     answers = {"status": "", "rev-parse": "0123456789ab\n"}
 
     def run(command, **options):
+        if command[1] not in answers:
+            raise subprocess.CalledProcessError(128, command)
         return SimpleNamespace(stdout=answers[command[1]])
 
     monkeypatch.setattr(rows.subprocess, "run", run)
     assert rows.commit() == "0123456789ab"
     answers["status"] = " M diffusion/build.py\n"
-    assert rows.commit() == "0123456789ab+"
-
-    def fail(command, **options):
-        raise subprocess.CalledProcessError(128, command)
-
-    monkeypatch.setattr(rows.subprocess, "run", fail)
-    assert rows.commit() == "unknown"
+    assert rows.commit() == "0123456789ab+", "the sources have changes"
+    answers.clear()
+    assert rows.commit() == "unknown", "without a git repository"

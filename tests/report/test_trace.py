@@ -17,6 +17,7 @@ GUIDED = np.array([False, True, False])
 random = np.random.default_rng(0)
 STATES = random.integers(0, 4, (4, 2, 6))
 TIMES, LEVELS = (random.uniform(size=(4, 2)).astype(np.float32) for _ in range(2))
+SHOTS = random.integers(0, 256, (3, 2, 2, 5, 4, 3)).astype(np.uint8)
 ERRORS = random.normal(size=(3, 2, 6)).astype(np.float32)
 
 
@@ -33,15 +34,11 @@ def tokens():
 
 
 @pytest.fixture(scope="module")
-def shots():
-    return random.integers(0, 256, (3, 2, 2, 5, 4, 3)).astype(np.uint8)
-
-
-@pytest.fixture(scope="module")
-def pictures(shots):
-    kept = np.array([[True, False], [False, True]])
+def pictures():
     curves = {"sigma": [1.0, 0.5, 0.0]}
-    return picture_page(HEADING, ["a ring", "a disk"], shots, 255 - shots, TIMES[:3, 0], curves, GUIDED[:2], kept)
+    return picture_page(
+        HEADING, ["a ring", "a disk"], SHOTS, 255 - SHOTS, TIMES[:3, 0], curves, GUIDED[:2], np.eye(2, dtype=bool)
+    )
 
 
 def test_tokens_are_the_first_state_and_what_changes(tokens):
@@ -63,12 +60,12 @@ def test_tokens_are_the_first_state_and_what_changes(tokens):
         np.testing.assert_allclose(sample["errors"][1], ERRORS[1, index], rtol=0.05)
 
 
-def test_pictures_are_pngs_of_every_state(pictures, shots):
+def test_pictures_are_pngs_of_every_state(pictures):
     data = data_of(pictures)
     assert data["count"] == 3 and data["curves"] == [["sigma", [1, 0.5, 0]]] and data["guided"] == [False, True]
     for index, sample in enumerate(data["samples"]):
         assert sample["kept"] == [index == 0, index == 1]
-        for name, expected in (("clean", shots), ("noisy", 255 - shots)):
+        for name, expected in (("clean", SHOTS), ("noisy", 255 - SHOTS)):
             read = [[decoded(uri) for uri in state] for state in sample[name]]
             np.testing.assert_array_equal(read, expected[:, index])
 

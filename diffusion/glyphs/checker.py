@@ -38,11 +38,15 @@ def detect(image: Shaped[np.ndarray, "..."]) -> list[Detection]:
     |pixel - background| > 0.45 |color - background|. The score of a patch is its largest intersection over union with a
     glyph's mask, shifted by up to one pixel from the patch's corner; its color is the most frequent color of its
     pixels, and its box the bounding box. Values are bytes, or real numbers, which are clipped to [0, 1].
-
-    Raises:
-      ValueError: for an image of another shape, or with a value that is not finite.
+    Raises: ValueError for an image of another shape, or with a value that is not finite.
     """
-    pixels = unit_pixels(image)
+    image = np.asarray(image)
+    if image.shape != (SIDE, SIDE, 3):
+        raise ValueError(f"image: shape {image.shape}, not {(SIDE, SIDE, 3)}; pass row, column, red-green-blue")
+    pixels = image / 255 if image.dtype == np.uint8 else image.astype(np.float64)
+    if not np.isfinite(pixels).all():
+        raise ValueError(f"image: {np.sum(~np.isfinite(pixels))} values are not finite; the sampler has diverged")
+    pixels = np.clip(pixels, 0, 1)
     background = np.median(pixels.reshape(-1, 3), axis=0)
     nearest = np.linalg.norm(pixels[:, :, None, :] - LEVELS, axis=-1).argmin(axis=-1)
     reach = FOREGROUND * np.linalg.norm(LEVELS - background, axis=-1)
@@ -63,21 +67,6 @@ def detect(image: Shaped[np.ndarray, "..."]) -> list[Detection]:
         box = (columns.start, rows.start, columns.stop, rows.stop)
         detections.append(Detection(NAMES[best // (2 * SHIFT + 1) ** 2], float(overlap[best]), box, color))
     return detections
-
-
-def unit_pixels(image: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "16 16 3"]:
-    """Pixels of the image in [0, 1].
-
-    Raises:
-      ValueError: for an image of another shape, or with a value that is not finite.
-    """
-    image = np.asarray(image)
-    if image.shape != (SIDE, SIDE, 3):
-        raise ValueError(f"image: shape {image.shape}, not {(SIDE, SIDE, 3)}; pass row, column, red-green-blue")
-    pixels = image / 255 if image.dtype == np.uint8 else image.astype(np.float64)
-    if not np.isfinite(pixels).all():
-        raise ValueError(f"image: {np.sum(~np.isfinite(pixels))} values are not finite; the sampler has diverged")
-    return np.clip(pixels, 0, 1)
 
 
 def check(image: Image, metadata: Metadata) -> bool:

@@ -31,8 +31,7 @@ SALT = 8083
 def parse(prompt: str) -> dict[str, Any]:
     """GenEval's metadata of a prompt, which is independent of case and spaces.
 
-    Raises:
-      ValueError: for a prompt outside the grammar, with the grammar.
+    Raises: ValueError for a prompt outside the grammar, with the grammar.
     """
     words = prompt.lower().split()
     include: list[dict[str, Any]] = []
@@ -42,11 +41,8 @@ def parse(prompt: str) -> dict[str, Any]:
             tag, include = "single_object", [{"class": glyph, "count": 1}]
         case [number, plural] if number in NUMBERS and plural in PLURALS:
             glyph, count = PLURALS[plural], NUMBERS[number]
-            tag, include, exclude = (
-                "counting",
-                [{"class": glyph, "count": count}],
-                [{"class": glyph, "count": count + 1}],
-            )
+            tag, include = "counting", [{"class": glyph, "count": count}]
+            exclude = [{"class": glyph, "count": count + 1}]
         case ["a", color, glyph] if color in COLOR_NAMES and glyph in GLYPH_NAMES:
             tag, include = "colors", [{"class": glyph, "count": 1, "color": color}]
         case ["a", first, "and", "a", second] if distinct(first, second, GLYPH_NAMES):
@@ -81,9 +77,7 @@ def meanings(task: str) -> list[tuple[str, ...]]:
     """All meanings of a task in a fixed order, each as the one or two prompts that express it.
 
     "a ring and a plus" is "a plus and a ring", and "a ring above a plus" is "a plus below a ring".
-
-    Raises:
-      ValueError: for an unknown task.
+    Raises: ValueError for an unknown task.
     """
     match task:
         case "single_object":
@@ -118,9 +112,7 @@ def prompts(task: str, split: str | None = None) -> tuple[str, ...]:
     Meanings are split, not prompts, in the order of their hash, so that no meaning of validation or test occurs in
     another split in other words. single_object and counting have too few meanings (4 and 12) and are whole in all three
     splits.
-
-    Raises:
-      ValueError: for an unknown task or split.
+    Raises: ValueError for an unknown task or split.
     """
     if split is not None and split not in SPLITS:
         raise ValueError(f"split: unknown {split!r}; use one of {', '.join(SPLITS)}")
@@ -136,8 +128,7 @@ def prompts(task: str, split: str | None = None) -> tuple[str, ...]:
 def encode(prompt: str) -> Int[np.ndarray, "8"]:
     """Ids of the words of a prompt, padded with 0.
 
-    Raises:
-      ValueError: for a prompt outside the grammar.
+    Raises: ValueError for a prompt outside the grammar.
     """
     ids = [WORDS.index(word) for word in parse(prompt)["prompt"].split()]
     return np.array(ids + [0] * (PROMPT_LENGTH - len(ids)), np.int32)

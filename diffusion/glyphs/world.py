@@ -63,8 +63,7 @@ class Scene(NamedTuple):
 def render(scene: Scene) -> Float[np.ndarray, "16 16 3"]:
     """Image [row, column, red-green-blue] of a scene, with values in [0, 1].
 
-    Raises:
-      ValueError: for an unknown glyph or color, or a thing that exceeds the image.
+    Raises: ValueError for an unknown glyph or color, or a thing that exceeds the image.
     """
     image = np.full((SIDE, SIDE, 3), scene.background)
     for thing in scene.things:
@@ -111,8 +110,7 @@ def pair_places(relation: str | None) -> Int[np.ndarray, "P 2 2"]:
 def draw_places(rng: np.random.Generator, count: int, relation: str | None = None) -> Int[np.ndarray, "N 2"]:
     """Random separated places (row, column); three or more are in different 8 x 8 cells.
 
-    Raises:
-      ValueError: for more things than cells.
+    Raises: ValueError for more things than cells.
     """
     if count > MAX_THINGS:
         raise ValueError(f"scene.things: {count} exceed the cells; draw at most {MAX_THINGS}")
@@ -198,8 +196,7 @@ class Pool(NamedTuple):
 def pool(seed: int, metadata: Metadata, size: int = 192, correct: float = 0.35) -> Pool:
     """Images for a prompt, of which round(size * correct) fulfill it and the others are near misses.
 
-    Raises:
-      ValueError: for a share outside [0, 1] or no image.
+    Raises: ValueError for a share outside [0, 1] or no image.
     """
     if size < 1 or not 0 <= correct <= 1:
         raise ValueError(f"pool: size {size} with a correct share of {correct}; use at least 1 and a share in [0, 1]")
@@ -242,32 +239,26 @@ def examples(seed: int, count: int, split: str = "train") -> Examples:
     """Correct scenes with their prompts, uniform over tasks, for training text-to-image models.
 
     The first examples do not depend on `count`.
-
-    Raises:
-      ValueError: for an unknown split.
+    Raises: ValueError for an unknown split.
     """
-    rng = np.random.default_rng(seed)
-    images, tokens, texts = _empty(count)
+    rng, data = np.random.default_rng(seed), _empty(count)
     for index in range(count):
-        metadata, tokens[index] = draw_prompt(rng, split)
-        images[index] = _bytes(correct_scene(rng, metadata))
-        texts.append(metadata["prompt"])
-    return Examples(images, tokens, texts)
+        metadata, data.tokens[index] = draw_prompt(rng, split)
+        data.images[index] = _bytes(correct_scene(rng, metadata))
+        data.prompts.append(metadata["prompt"])
+    return data
 
 
 def reward_examples(seed: int, count: int, split: str = "train") -> RewardExamples:
     """45 % correct scenes, 45 % near misses and 10 % scenes of another prompt, for training reward models.
 
     The first examples do not depend on `count`.
-
-    Raises:
-      ValueError: for an unknown split.
+    Raises: ValueError for an unknown split.
     """
     rng = np.random.default_rng((seed, 1))
-    images, tokens, texts = _empty(count)
-    rewards = np.zeros(count, np.float32)
+    data = RewardExamples(*_empty(count), np.zeros(count, np.float32))
     for index in range(count):
-        metadata, tokens[index] = draw_prompt(rng, split)
+        metadata, data.tokens[index] = draw_prompt(rng, split)
         kind = rng.random()
         if kind < 0.45:
             scene = correct_scene(rng, metadata)
@@ -278,15 +269,15 @@ def reward_examples(seed: int, count: int, split: str = "train") -> RewardExampl
             while unrelated["prompt"] == metadata["prompt"]:
                 unrelated, _ = draw_prompt(rng, split)
             scene = correct_scene(rng, unrelated)
-        images[index] = _bytes(scene)
-        texts.append(metadata["prompt"])
-        rewards[index] = geneval.reward(metadata, objects(scene))
-    return RewardExamples(images, tokens, texts, rewards)
+        data.images[index] = _bytes(scene)
+        data.prompts.append(metadata["prompt"])
+        data.rewards[index] = geneval.reward(metadata, objects(scene))
+    return data
 
 
 def _bytes(scene: Scene) -> UInt8[np.ndarray, "16 16 3"]:
     return np.round(render(scene) * 255).astype(np.uint8)
 
 
-def _empty(count: int) -> tuple[UInt8[np.ndarray, "N 16 16 3"], Int32[np.ndarray, "N 8"], list[str]]:
-    return np.zeros((count, SIDE, SIDE, 3), np.uint8), np.zeros((count, PROMPT_LENGTH), np.int32), []
+def _empty(count: int) -> Examples:
+    return Examples(np.zeros((count, SIDE, SIDE, 3), np.uint8), np.zeros((count, PROMPT_LENGTH), np.int32), [])

@@ -33,8 +33,8 @@ def mauve(
 ) -> Mauve:
     """Scores samples against references. The score depends on both counts: use equal ones, and report them.
 
-    Raises:
-      ValueError: for fewer than 2 rows per set, different widths, features that are not finite, or too many clusters.
+    Raises: ValueError for fewer than 2 rows per set, different widths, features that are not finite, or too many
+    clusters.
     """
     references, samples = np.asarray(references, np.float64), np.asarray(samples, np.float64)
     if min(len(references), len(samples)) < 2 or references.shape[1:] != samples.shape[1:]:
@@ -45,33 +45,21 @@ def mauve(
     clusters = clusters or max(2, round(min(len(references), len(samples)) / 10))
     if clusters > len(points):
         raise ValueError(f"mauve: {clusters} clusters need at least as many rows, not {len(points)}")
-    components = principal_components(normalize_rows(points), 0.9)
+    norms = np.linalg.norm(points, axis=1, keepdims=True)
+    components = principal_components(points / np.where(norms > 0, norms, 1), 0.9)
     centers, _ = vq.kmeans(components, clusters, iter=RESTARTS, rng=np.random.default_rng(seed))
     labels, _ = vq.vq(components, centers)
-    histogram_p, histogram_q = (
-        np.bincount(part, minlength=clusters) / len(part)
-        for part in (labels[: len(references)], labels[len(references) :])
-    )
+    parts = np.split(labels, [len(references)])
+    histogram_p, histogram_q = (np.bincount(part, minlength=clusters) / len(part) for part in parts)
     return Mauve(curve_area(histogram_p, histogram_q), len(references), len(samples), clusters)
 
 
 def curve_area(p: Float[np.ndarray, " C"], q: Float[np.ndarray, " C"], scale: float = 5.0, points: int = 25) -> float:
     """Area under {(exp(-scale KL(q | r)), exp(-scale KL(p | r))) : r = w p + (1 - w) q}, from (1, 0) to (0, 1)."""
     mixtures = [weight * p + (1 - weight) * q for weight in np.linspace(1e-6, 1 - 1e-6, points)]
-    x = np.exp([0.0, *(-scale * divergence(q, mixture) for mixture in mixtures), -np.inf])
-    y = np.exp([-np.inf, *(-scale * divergence(p, mixture) for mixture in mixtures), 0.0])
+    x = np.exp([0.0, *(-scale * rel_entr(q, mixture).sum() for mixture in mixtures), -np.inf])
+    y = np.exp([-np.inf, *(-scale * rel_entr(p, mixture).sum() for mixture in mixtures), 0.0])
     return float(np.trapezoid(x, y))
-
-
-def divergence(p: Float[np.ndarray, " C"], q: Float[np.ndarray, " C"]) -> float:
-    """KL(p | q) in nats; infinite where q is 0 and p is not."""
-    return float(rel_entr(p, q).sum())
-
-
-def normalize_rows(points: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
-    """Scales rows to length 1, except rows of zeros."""
-    norms = np.linalg.norm(points, axis=1, keepdims=True)
-    return points / np.where(norms > 0, norms, 1)
 
 
 def principal_components(points: Float[np.ndarray, "N D"], explained: float) -> Float[np.ndarray, "N E"]:

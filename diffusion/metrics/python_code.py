@@ -13,13 +13,9 @@ class ParseRate(NamedTuple):
     """Shares of texts that Python's parser accepts and that contain at least one statement.
 
     `whole`: of the unchanged text. `lines`: of the text without its first and last line, which a window cuts, and
-    dedented. `blocks`: of its whole top-level statements, by `inner_blocks`. Texts without statements, such as comments
-    alone, count as failures.
-
-    Windows of real files fail often (of 1,000 windows of 128 characters of the standard library 1 % pass whole, 25 % by
-    lines and 3 % by blocks; of 4,096 characters 1 %, 5 % and 45 %): report the rate of held-out windows of equal length
-    beside that of samples. `lines` is informative for short windows, where fragments such as a single name pass by
-    blocks, and `blocks` from about 1,000 characters on.
+    dedented. `blocks`: of its whole top-level statements, by `inner_blocks`. Windows of real files fail often (of 128
+    characters of the standard library 1 %, 25 % and 3 % pass, of 4,096 characters 1 %, 5 % and 45 %): report the rate
+    of held-out windows of equal length beside that of samples.
     """
 
     whole: float
@@ -31,8 +27,7 @@ class ParseRate(NamedTuple):
 def parse_rate(texts: Iterable[str]) -> ParseRate:
     """Measures the three rates of `ParseRate`.
 
-    Raises:
-      ValueError: when there is no text.
+    Raises: ValueError when there is no text.
     """
     texts = list(texts)
     if not texts:
@@ -48,10 +43,9 @@ class DefinedRate(NamedTuple):
     `rate`: share of uses that are bound before, None without uses. `names`: uses over all texts; `undefined`: uses that
     are not bound; `parsed`: texts that count, of `texts`. `python_names.names` defines uses and bindings.
 
-    A window lacks the imports and definitions before it, so that real code scores low: over 500 windows of the standard
-    library the rate is 0.20 at 128 characters (309 names, 190 windows parse), 0.52 at 512 (559, 112) and 0.64 at
-    1,024 (664, 90), and 0.999 for whole files. Report the rate of held-out windows of equal length beside that of
-    samples, and the parse rate beside both, since only texts that parse count.
+    A window lacks the imports and definitions before it, so that real code scores low: over windows of the standard
+    library the rate is 0.20 at 128 characters, 0.52 at 512 and 0.64 at 1,024, and 0.999 for whole files. Report the
+    rate of held-out windows of equal length beside that of samples, and the parse rate beside both.
     """
 
     rate: float | None
@@ -71,14 +65,15 @@ def defined_rate(texts: Iterable[str]) -> DefinedRate:
     for text in texts:
         total += 1
         program = parse(inner_lines(text))
-        if program is not None:
-            try:
-                counts = python_names.names(program)
-            except RecursionError:
-                continue
-            parsed += 1
-            names += counts.used
-            undefined += len(counts.undefined)
+        if program is None:
+            continue
+        try:
+            counts = python_names.names(program)
+        except RecursionError:
+            continue
+        parsed += 1
+        names += counts.used
+        undefined += len(counts.undefined)
     return DefinedRate(1 - undefined / names if names else None, undefined, names, parsed, total)
 
 

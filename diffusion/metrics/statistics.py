@@ -35,22 +35,18 @@ def ratio(totals: Float[np.ndarray, " N"], counts: Float[np.ndarray, " N"]) -> t
     return float(mean), float(spread / counts.mean() / np.sqrt(len(totals)))
 
 
-def student(numbers: Sequence[float] | Float[np.ndarray, " N"], level: float = 0.95) -> Interval:
-    """Student's interval mean +- t * s / sqrt(n), with t the quantile for n - 1 degrees of freedom.
+def student(numbers: Sequence[float] | Float[np.ndarray, " N"]) -> Interval:
+    """Student's 95 % interval mean +- t * s / sqrt(n), with t the quantile for n - 1 degrees of freedom.
 
     Valid for independent, approximately normal numbers, such as a metric over seeds. Half the interval is t times the
     standard error that tables print, and t is 4.30 for 3 seeds and 2.78 for 5.
-
-    Raises:
-      ValueError: for fewer than two numbers, one that is not finite, or a level outside (0, 1).
+    Raises: ValueError for fewer than two numbers, or one that is not finite.
     """
     numbers = [float(number) for number in numbers]
     if len(numbers) < 2 or not np.isfinite(numbers).all():
         raise ValueError(f"seeds: an interval needs at least 2 finite numbers, not {numbers}; pass more --config.seeds")
-    if not 0 < level < 1:
-        raise ValueError(f"level: {level} is not between 0 and 1")
     mean, error = mean_and_error(numbers)
-    half = float(stdtrit(len(numbers) - 1, (1 + level) / 2)) * error
+    half = float(stdtrit(len(numbers) - 1, 0.975)) * error
     return Interval(mean, error, mean - half, mean + half, len(numbers))
 
 
@@ -74,22 +70,20 @@ def mean_over_sets(sets: Sequence[Mapping[str, float | str]]) -> dict[str, float
     return metrics
 
 
-def paired(first: Mapping[int, float], second: Mapping[int, float], level: float = 0.95) -> Interval:
+def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Interval:
     """Student's interval of first - second by seed, in which effects common to rows of a seed cancel.
 
-    Raises:
-      ValueError: when the seeds differ, or as `student` does.
+    Raises: ValueError when the seeds differ, or as `student` does.
     """
     if first.keys() != second.keys():
         raise ValueError(f"seeds: rows of seeds {sorted(first)} and {sorted(second)} cannot be paired")
-    return student([first[seed] - second[seed] for seed in first], level)
+    return student([first[seed] - second[seed] for seed in first])
 
 
 def by_seed(rows: Iterable[dict], name: str, key: str) -> dict[int, float]:
     """Metric `key` of the row `name`, by seed, for `paired`.
 
-    Raises:
-      ValueError: when a seed occurs twice.
+    Raises: ValueError when a seed occurs twice.
     """
     values: dict[int, float] = {}
     for row in rows:

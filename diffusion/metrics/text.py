@@ -4,11 +4,12 @@ Generative perplexity alone rewards repetition and low temperature, so that `Gen
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from math import isfinite
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
+from scipy.special import entr
 
 from diffusion.metrics.statistics import ratio
 from diffusion.types import Ids
@@ -23,8 +24,7 @@ Text = str | Sequence[Hashable]
 class Generation:
     """Generative perplexity of a set of samples, with the measures and settings that it must be reported with.
 
-    Raises:
-      ValueError: for a count that is too small, a missing name, or a measure that is not a finite number.
+    Raises: ValueError for a count that is too small, a missing name, or a measure that is not a finite number.
     """
 
     generative_perplexity: float
@@ -39,7 +39,6 @@ class Generation:
     precision: str  # of the token draws
     evaluator: str  # the judge, with its tokenizer
     mauve: float | None = None
-    parse_rate: float | None = None
 
     def __post_init__(self):
         # Held-out text, the reference of a table, has no steps and no evaluations.
@@ -50,10 +49,9 @@ class Generation:
             if not getattr(self, name):
                 raise ValueError(f"{name}: must be named beside a generative perplexity")
         for name in ("generative_perplexity", "entropy", "diversity", "repetition"):
-            if not isfinite(getattr(self, name)):
-                raise ValueError(
-                    f"{name}: is {getattr(self, name)}; it must be measured beside a generative perplexity"
-                )
+            value = getattr(self, name)
+            if not isfinite(value):
+                raise ValueError(f"{name}: is {value}; it must be measured beside a generative perplexity")
 
 
 def measure(
@@ -70,15 +68,12 @@ def measure(
     batch_size: int,
     widths: Int[np.ndarray, " N"] | None = None,
     mauve: float | None = None,
-    parse_rate: float | None = None,
 ) -> Generation:
     """Scores samples: entropy of their tokens, diversity and repetition of their texts, perplexity by the judge.
 
     `judge_tokens` are the samples in the judge's tokenizer (equal to `tokens` if both share one; else see
     `retokenize`); `eos` is the judge's end of text, None when it has none.
-
-    Raises:
-      ValueError: when tokens, judge tokens and texts differ in number, or as `Generation` does.
+    Raises: ValueError when tokens, judge tokens and texts differ in number, or as `Generation` does.
     """
     if not len(tokens) == len(judge_tokens) == len(texts):
         raise ValueError(
@@ -98,7 +93,6 @@ def measure(
         precision=precision,
         evaluator=evaluator,
         mauve=mauve,
-        parse_rate=parse_rate,
     )
 
 
@@ -132,9 +126,7 @@ def generative_perplexity(
     """exp(total NLL of the scored targets / their number), pooled over samples, and its standard error over samples.
 
     All samples count: the last batch is filled and the fill ignored, where the public code drops the remainder.
-
-    Raises:
-      ValueError: when no target is scored.
+    Raises: ValueError when no target is scored.
     """
     scored = scored_targets(tokens, eos, widths)
     if not scored.any():
@@ -166,12 +158,10 @@ def last_features(
     hidden: Features, tokens: Integer[np.ndarray, "N L"], lengths: Int[np.ndarray, " N"], batch_size: int
 ) -> Float[np.ndarray, "N D"]:
     """Hidden state of the judge at the last token of each sequence, the features of MAUVE."""
-    tokens, last = np.asarray(tokens), np.maximum(np.asarray(lengths), 1) - 1
-    parts = []
+    tokens, last, parts = np.asarray(tokens), np.maximum(np.asarray(lengths), 1) - 1, []
     for start in range(0, len(tokens), batch_size):
-        rows = last[start : start + batch_size]
         states = in_batches(hidden, tokens[start : start + batch_size], batch_size)
-        parts.append(states[np.arange(len(rows)), rows])
+        parts.append(states[np.arange(len(states)), last[start : start + batch_size]])
     return np.concatenate(parts)
 
 
@@ -189,11 +179,8 @@ def in_batches(
 
 def sample_entropy(tokens: Integer[np.ndarray, "N L"]) -> Float[np.ndarray, " N"]:
     """Entropy -sum_v f_v ln f_v of the token frequencies of each sample, in nats (ReMDM, arXiv 2503.00307)."""
-    entropies = []
-    for row in np.asarray(tokens):
-        frequency = np.unique(row, return_counts=True)[1] / len(row)
-        entropies.append(-np.sum(frequency * np.log(frequency)))
-    return np.abs(np.array(entropies))  # avoids -0 for a constant row
+    counts = [np.unique(row, return_counts=True)[1] for row in np.asarray(tokens)]
+    return np.array([entr(count / count.sum()).sum() for count in counts])
 
 
 def ngrams(text: Text, order: int) -> list[tuple]:
@@ -225,4 +212,4 @@ def repetition(texts: Iterable[Text], order: int = 4) -> float:
 
 def columns(record: Generation) -> dict[str, float | int | str | None]:
     """Fields of the record as columns of a result row."""
-    return {field.name: getattr(record, field.name) for field in fields(record)}
+    return asdict(record)

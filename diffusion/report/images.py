@@ -35,17 +35,21 @@ def image_grid(
     Raises: ValueError if a token does not lie in 0 .. values - 1.
     """
     images = pictures(tokens, shape, values)
-    height, width, _ = shape
-    zoom = max(1, round(MIN_HEIGHT / height))
-    images = images.repeat(zoom, axis=1).repeat(zoom, axis=2)
-    rows, columns = -(-len(images) // columns), min(columns, len(images))
-    step_down, step_right = zoom * height + GAP, zoom * width + GAP
-    canvas = np.full((rows * step_down - GAP, columns * step_right - GAP, 3), 255, np.uint8)
-    for number, image in enumerate(images):
-        top, left = number // columns * step_down, number % columns * step_right
-        canvas[top : top + zoom * height, left : left + zoom * width] = image
+    zoom = max(1, round(MIN_HEIGHT / shape[0]))
+    canvas = tiled(images.repeat(zoom, axis=1).repeat(zoom, axis=2), min(columns, len(images)), GAP)
     path.parent.mkdir(parents=True, exist_ok=True)
     matplotlib.image.imsave(path, canvas)
+
+
+def tiled(images: UInt8[np.ndarray, "N H W C"], columns: int, gap: int) -> UInt8[np.ndarray, "Y X 3"]:
+    """Return one image with all images in row-major order, with gaps of white pixels between them."""
+    count, height, width, _ = images.shape
+    rows, down, right = -(-count // columns), height + gap, width + gap
+    canvas = np.full((rows * down - gap, columns * right - gap, 3), 255, np.uint8)
+    for number, image in enumerate(images):
+        top, left = number // columns * down, number % columns * right
+        canvas[top : top + height, left : left + width] = image
+    return canvas
 
 
 def labeled_grid(path: Path, columns: dict[str, UInt8[np.ndarray, "R N H W C"]], rows: list[str], title: str) -> None:
@@ -56,12 +60,8 @@ def labeled_grid(path: Path, columns: dict[str, UInt8[np.ndarray, "R N H W C"]],
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for column, (label, groups) in enumerate(columns.items()):
         for row, group in enumerate(groups):
-            canvas = np.full((group.shape[1], count * (group.shape[2] + 1) - 1, 3), 255, np.uint8)
-            for number, image in enumerate(group):
-                left = number * (group.shape[2] + 1)
-                canvas[:, left : left + group.shape[2]] = image
             cell = axes[row, column]
-            cell.imshow(canvas, interpolation="nearest")
+            cell.imshow(tiled(group, count, 1), interpolation="nearest")
             cell.set(xticks=[], yticks=[])
             cell.spines[:].set_visible(False)
             if not row:

@@ -124,8 +124,8 @@ def group_size(line: str) -> int:
 
 def result_bytes(kind: str, started: bool) -> int:
     """Bytes of a result type; for an asynchronous start, whose type lists operands and results, its largest array."""
-    sizes = [
-        (BYTES.get(element, 1 if element.startswith("f8") else 4)) * math.prod(int(n) for n in shape.split(",") if n)
-        for element, shape in SHAPE.findall(kind)
-    ]
+    sizes = []
+    for element, shape in SHAPE.findall(kind):
+        item = 1 if element.startswith("f8") else BYTES.get(element, 4)
+        sizes.append(item * math.prod(int(n) for n in shape.split(",") if n))
     return max(sizes, default=0) if started else sum(sizes)

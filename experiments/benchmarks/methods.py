@@ -29,7 +29,7 @@ from experiments.plan import resolve
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("size", "local", ["local", "small"], "local: 128 wide, 128 tokens of 4,096; small: the paper's")
 flags.DEFINE_integer("blocks", 0, "blocks of the network; 0: local has 4, small 12", lower_bound=0)
-flags.DEFINE_integer("batch", 0, "examples per step; 0: 16", lower_bound=0)
+flags.DEFINE_integer("batch", 16, "examples per step", lower_bound=1)
 flags.DEFINE_integer("repeats", 8, "timings of each program, taken alternately", lower_bound=2)
 flags.DEFINE_list("digits", ["2", "4", "8"], "Prime: sub-tokens per token; empty: no Prime")
 flags.DEFINE_list("rates", ["0.5", "1"], "SCMDM: rates of the first pass; empty: no SCMDM")
@@ -77,7 +77,7 @@ def config(overrides: dict) -> ConfigDict:
         base.model.blocks = FLAGS.blocks
         # All blocks are unrolled if the size unrolls them.
         base.model.unroll = FLAGS.blocks if base.model.unroll > 1 else 1
-    base.train.batch = base.sample.batch = FLAGS.batch or 16
+    base.train.batch = base.sample.batch = FLAGS.batch
     base.sample.update(steps=FLAGS.steps, end=0.0, final="none")
     return resolve(base, overrides, seed=0)
 
@@ -126,16 +126,13 @@ def main(arguments: list[str]) -> None:
             if repeat:  # the first repeat warms up caches and allocators
                 seconds[name].append(time.perf_counter() - begin)
     lines = []
-    for kind, name in programs:
-        times = seconds[kind, name]
+    for (kind, name), times in seconds.items():
         ratios = [ours / mdlm for ours, mdlm in zip(times, seconds[kind, MDLM], strict=True)]
-        scale = 1e3 if kind == "training" else 1e3 / FLAGS.steps
-        spread = f"[{min(ratios):.2f}, {max(ratios):.2f}]"
-        lines.append(
-            [kind, name, f"{scale * statistics.median(times):.1f}", f"{statistics.median(ratios):.2f} {spread}"]
-        )
+        milliseconds = 1e3 * statistics.median(times) / (1 if kind == "training" else FLAGS.steps)
+        ratio = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
+        lines.append([kind, name, f"{milliseconds:.1f}", ratio])
     device = jax.devices()[0].device_kind
-    size = f"{FLAGS.size}, {config({}).model.blocks} blocks, batch {FLAGS.batch or 16}"
+    size = f"{FLAGS.size}, {config({}).model.blocks} blocks, batch {FLAGS.batch}"
     print(f"{size}, {jax.device_count()} x {device}, {FLAGS.repeats} repeats\n")
     print(tabulate(lines, ["", "program", "ms per step (evaluation)", "ratio to MDLM"], disable_numparse=True))
 

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,10 @@ KINDS = ("training", "sampling")
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("size", "local", list(SHAPES), "network, sequence length and batch")
-flags.DEFINE_integer("batch", 0, "examples per step; 0: those of the size", lower_bound=0)
 flags.DEFINE_integer("repeats", 5, "timings of each side, taken alternately", lower_bound=1)
 flags.DEFINE_integer("steps", 4, "training steps, and sampler steps, per timing", lower_bound=1)
 flags.DEFINE_float("dropout", 0.1, "dropout of the training step", lower_bound=0.0, upper_bound=0.9)
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "compute type of both sides")
-flags.DEFINE_enum("remat", "none", ["none", "dots", "full"], "recomputation in our backward pass")
-flags.DEFINE_integer("unroll", 0, "blocks per iteration of our loop; 0: all on CPU, else 1", lower_bound=0)
-flags.DEFINE_enum("attention", "auto", ["auto", "plain", "xla", "cudnn", "splash"], "our attention backend")
 flags.DEFINE_enum("only", "both", ["both", "ours", "torch"], "the sides to run")
 flags.DEFINE_bool("keep_memory", True, "let malloc keep freed memory, for both sides")
 flags.DEFINE_bool("memory", True, "measure the peak memory of each side in a separate process")
@@ -49,42 +44,32 @@ flags.DEFINE_string("output", "", "JSON file for the results")
 Task = Callable[[], Any]  # runs `steps` steps and waits for them
 
 
-def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[str, float], float]:
-    """Compiled training step and sampler of this library, seconds of each compilation, and FLOPs of a training step."""
+def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[str, float]]:
+    """Compiled training step and sampler of this library, and seconds of each compilation."""
     import jax
     import jax.numpy as jnp
 
     from diffusion.nets.dit import DiT
     from diffusion.objectives.elbo import Nelbo
     from diffusion.processes.masking import MaskedDiffusion
-    from diffusion.rng import draws, example_keys
+    from diffusion.rng import example_keys
     from diffusion.sampling.masked import policies
     from diffusion.sampling.masked.draw import Draw
     from diffusion.sampling.masked.grid import grid
     from diffusion.sampling.masked.sampler import MaskedSampler
     from diffusion.schedules import masking as schedules
-    from diffusion.train.flops import count
     from diffusion.train.optimizer import adamw
     from diffusion.train.state import new_state
-    from diffusion.train.step import gradients, make_step
+    from diffusion.train.step import make_step
 
     batch, length, mask_id = shape["batch"], shape["length"], shape["vocab_size"] - 1
     on_cpu = jax.default_backend() == "cpu"
     sizes: dict[str, Any] = {name: shape[name] for name in ("vocab_size", "hidden", "blocks", "heads")}
-    net = DiT(
-        **sizes,
-        dropout=FLAGS.dropout,
-        dtype=FLAGS.dtype,
-        remat=FLAGS.remat,
-        attention=FLAGS.attention,
-        unroll=FLAGS.unroll or (shape["blocks"] if on_cpu else 1),
-    )
+    unroll = shape["blocks"] if on_cpu else 1
+    net = DiT(**sizes, dropout=FLAGS.dropout, dtype=FLAGS.dtype, unroll=unroll)
 
-    def denoiser_of(net):
-        def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-            return net.apply({"params": params}, noisy, None, keys=keys)
-
-        return denoiser
+    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
+        return net.apply({"params": params}, noisy, None, keys=keys)
 
     process = MaskedDiffusion(mask_id, schedules.LogLinear(1e-3))
     optimizer = adamw(peak=3e-4, warmup=2500, steps=10**6)
@@ -104,7 +89,6 @@ def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[
         seconds[kind] = time.perf_counter() - start
         return program
 
-    denoiser = denoiser_of(net)
     step = make_step(Nelbo(denoiser, process), optimizer)
     train = compiled("training", step, carry["state"], data, root, donate_argnums=0)
 
@@ -122,10 +106,7 @@ def our_tasks(shape: dict[str, int], steps: int) -> tuple[dict[str, Task], dict[
     def sampling():
         jax.block_until_ready(sample(carry["state"].params, keys, prompt, table))
 
-    counted = Nelbo(denoiser_of(net.clone(attention="plain", remat="none")), process)
-    noise = jax.eval_shape(lambda: draws(root, "train", 0, batch))
-    flops = count(partial(gradients, counted, accumulate=1), carry["state"].params, data, noise)
-    return {"training": training, "sampling": sampling}, seconds, flops
+    return {"training": training, "sampling": sampling}, seconds
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -166,39 +147,20 @@ def peak_memory(side: str) -> float | None:
         return json.loads(output.read_text())["peak_mib"]
 
 
-def utilization(flops: float, seconds: float) -> float | None:
-    """Model FLOPs utilization of a training step, or None if the peak of the device is not known."""
-    import jax
-
-    from diffusion.train.hardware import peak
-
-    device = peak(jax.devices()[0].device_kind)
-    return flops / seconds / device.flops if device else None
-
-
 def report(result: dict) -> str:
     """Lines of text with the results."""
     lines = ["{size}: {shape}, {dtype}, dropout {dropout}, {threads} threads".format(**result)]
     for kind in KINDS:
         for side, seconds in result["seconds"][kind].items():
-            milliseconds = {name: 1e3 * value for name, value in seconds.items()}
-            lines.append(
-                "{kind:9s} {side:6s} {median:9.1f} ms per step  [{min:.1f}, {max:.1f}]".format(
-                    kind=kind, side=side, **milliseconds
-                )
-            )
+            low, middle, high = (1e3 * seconds[name] for name in ("min", "median", "max"))
+            lines.append(f"{kind:9s} {side:6s} {middle:9.1f} ms per step  [{low:.1f}, {high:.1f}]")
         if kind in result["ratio"]:
-            lines.append(
-                "{kind:9s} torch / ours {median:6.2f}  [{min:.2f}, {max:.2f}]".format(
-                    kind=kind, **result["ratio"][kind]
-                )
-            )
+            ratio = result["ratio"][kind]
+            lines.append(f"{kind:9s} torch / ours {ratio['median']:6.2f}  [{ratio['min']:.2f}, {ratio['max']:.2f}]")
     for kind, seconds in result["compile_seconds"].items():
         lines.append(f"compiling {kind}: {seconds:.1f} s")
     for side, memory in result["peak_mib_by_side"].items():
         lines.append(f"peak memory {side}: " + (f"{memory:.0f} MiB" if memory else "not measured"))
-    if result["mfu"]:
-        lines.append(f"model FLOPs utilization: {100 * result['mfu']:.1f} %")
     return "\n".join(lines)
 
 
@@ -207,11 +169,9 @@ def main(arguments: list[str]) -> None:
     if arguments[1:]:
         raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
     keeps_memory = keep_freed_memory() if FLAGS.keep_memory else False
-    shape = dict(SHAPES[FLAGS.size])
-    shape["batch"] = FLAGS.batch or shape["batch"]
-    sides, compile_seconds, flops = {}, {}, 0.0
+    shape, sides, compile_seconds = SHAPES[FLAGS.size], {}, {}
     if FLAGS.only != "torch":
-        sides["ours"], compile_seconds, flops = our_tasks(shape, FLAGS.steps)
+        sides["ours"], compile_seconds = our_tasks(shape, FLAGS.steps)
     if FLAGS.only != "ours":
         try:
             from experiments.benchmarks.torch_reference import tasks
@@ -227,7 +187,6 @@ def main(arguments: list[str]) -> None:
         "shape": shape,
         "dtype": FLAGS.dtype,
         "dropout": FLAGS.dropout,
-        "remat": FLAGS.remat,
         "keeps_memory": keeps_memory,
         "processor": platform.processor() or platform.machine(),
         "threads": len(os.sched_getaffinity(0)),
@@ -242,7 +201,6 @@ def main(arguments: list[str]) -> None:
         "compile_seconds": compile_seconds,
         "peak_mib": process_peak_memory(),
         "peak_mib_by_side": {side: peak_memory(side) for side in sides} if FLAGS.memory else {},
-        "mfu": utilization(flops, statistics.median(raw["training"]["ours"])) if "ours" in sides else None,
     }
     if "ours" in sides:
         import jax

@@ -5,8 +5,6 @@ clusters and 5 restarts, scale 5, and 25 points of the curve. Given the clusters
 package; k-means is SciPy's and starts from different random centers, which has the effect of a different seed.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from jaxtyping import Float
 from scipy.cluster import vq
@@ -15,23 +13,14 @@ from scipy.special import rel_entr
 RESTARTS = 5
 
 
-class Mauve(NamedTuple):
-    """Score in [0, 1] (1: equal histograms), with the counts that a comparison requires."""
-
-    score: float
-    references: int
-    samples: int
-    clusters: int
-
-
 def mauve(
     references: Float[np.ndarray, "N D"],
     samples: Float[np.ndarray, "M E"],
     *,
     clusters: int | None = None,
     seed: int = 25,
-) -> Mauve:
-    """Scores samples against references. The score depends on both counts: use equal ones, and report them.
+) -> float:
+    """Score in [0, 1] of samples against references, 1 for equal histograms; use equal counts, on which it depends.
 
     Raises: ValueError for fewer than 2 rows per set, different widths, features that are not finite, or too many
     clusters.
@@ -51,7 +40,7 @@ def mauve(
     labels, _ = vq.vq(components, centers)
     parts = np.split(labels, [len(references)])
     histogram_p, histogram_q = (np.bincount(part, minlength=clusters) / len(part) for part in parts)
-    return Mauve(curve_area(histogram_p, histogram_q), len(references), len(samples), clusters)
+    return curve_area(histogram_p, histogram_q)
 
 
 def curve_area(p: Float[np.ndarray, " C"], q: Float[np.ndarray, " C"], scale: float = 5.0, points: int = 25) -> float:

@@ -1,10 +1,9 @@
-"""Measures of text samples: generative perplexity, entropy, diversity and repetition, and their joint record.
+"""Measures of text samples: generative perplexity, entropy, diversity and repetition.
 
-Generative perplexity alone rewards repetition and low temperature, so that `Generation` requires the other measures.
+Generative perplexity alone rewards repetition and low temperature, so that `measure` gives the others beside it.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import asdict, dataclass
 from math import isfinite
 
 import numpy as np
@@ -18,40 +17,6 @@ from diffusion.types import Ids
 Judge = Callable[[Integer[np.ndarray, "B L"]], Float[Array | np.ndarray, "B L"]]
 Features = Callable[[Integer[np.ndarray, "B L"]], Float[Array | np.ndarray, "B L D"]]
 Text = str | Sequence[Hashable]
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Generative perplexity of a set of samples, with the measures and settings that it must be reported with.
-
-    Raises: ValueError for a count that is too small, a missing name, or a measure that is not a finite number.
-    """
-
-    generative_perplexity: float
-    generative_perplexity_sem: float
-    entropy: float  # nats, mean over samples
-    diversity: float  # in [0, 1]
-    repetition: float  # in [0, 1]
-    samples: int
-    length: int  # tokens per sample
-    steps: int  # of the time grid
-    evaluations: float  # of the denoiser, per sample
-    precision: str  # of the token draws
-    evaluator: str  # the judge, with its tokenizer
-    mauve: float | None = None
-
-    def __post_init__(self):
-        # Held-out text, the reference of a table, has no steps and no evaluations.
-        for name, least in (("samples", 1), ("length", 1), ("steps", 0), ("evaluations", 0)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name}: must be at least {least}, not {getattr(self, name)}")
-        for name in ("precision", "evaluator"):
-            if not getattr(self, name):
-                raise ValueError(f"{name}: must be named beside a generative perplexity")
-        for name in ("generative_perplexity", "entropy", "diversity", "repetition"):
-            value = getattr(self, name)
-            if not isfinite(value):
-                raise ValueError(f"{name}: is {value}; it must be measured beside a generative perplexity")
 
 
 def measure(
@@ -68,32 +33,35 @@ def measure(
     batch_size: int,
     widths: Int[np.ndarray, " N"] | None = None,
     mauve: float | None = None,
-) -> Generation:
+) -> dict[str, float | int | str]:
     """Scores samples: entropy of their tokens, diversity and repetition of their texts, perplexity by the judge.
 
     `judge_tokens` are the samples in the judge's tokenizer (equal to `tokens` if both share one; else see
-    `retokenize`); `eos` is the judge's end of text, None when it has none.
-    Raises: ValueError when tokens, judge tokens and texts differ in number, or as `Generation` does.
+    `retokenize`); `eos` is the judge's end of text, None when it has none. The measures come with the settings they
+    must be reported with: the time grid's `steps` and the denoiser's `evaluations` per sample, both 0 for held-out
+    text, the `precision` of the token draws, and the `evaluator`, which is the judge.
+    Raises: ValueError when tokens, judge tokens and texts differ in number, or the perplexity is not finite.
     """
     if not len(tokens) == len(judge_tokens) == len(texts):
         raise ValueError(
             f"samples: {len(tokens)} token rows, {len(judge_tokens)} judge rows and {len(texts)} texts must be equal"
         )
     perplexity, error = generative_perplexity(judge, judge_tokens, eos=eos, batch_size=batch_size, widths=widths)
-    return Generation(
-        generative_perplexity=perplexity,
-        generative_perplexity_sem=error,
-        entropy=float(sample_entropy(tokens).mean()),
-        diversity=diversity(texts),
-        repetition=repetition(texts),
-        samples=len(tokens),
-        length=tokens.shape[1],
-        steps=steps,
-        evaluations=float(evaluations),
-        precision=precision,
-        evaluator=evaluator,
-        mauve=mauve,
-    )
+    if not isfinite(perplexity):
+        raise ValueError(f"generative_perplexity: is {perplexity}; check the judge's precision")
+    return {
+        "generative_perplexity": perplexity,
+        "generative_perplexity_sem": error,
+        "entropy": float(sample_entropy(tokens).mean()),  # nats, mean over samples
+        "diversity": diversity(texts),
+        "repetition": repetition(texts),
+        "samples": len(tokens),
+        "length": tokens.shape[1],  # tokens per sample
+        "steps": steps,
+        "evaluations": float(evaluations),
+        "precision": precision,
+        "evaluator": evaluator,
+    } | ({} if mauve is None else {"mauve": mauve})
 
 
 def scored_targets(
@@ -208,8 +176,3 @@ def repetition(texts: Iterable[Text], order: int = 4) -> float:
     """
     rates = [1 - len(set(grams)) / len(grams) if (grams := ngrams(text, order)) else 0.0 for text in texts]
     return float(np.mean(rates))
-
-
-def columns(record: Generation) -> dict[str, float | int | str | None]:
-    """Fields of the record as columns of a result row."""
-    return asdict(record)

@@ -100,7 +100,7 @@ def quality(run: Run, tokens: Int[np.ndarray, "N L"], evaluations: float) -> dic
     if judge is None:
         return metrics
     judged, widths = judge.tokens(tokens, texts)
-    record = text.measure(
+    return metrics | text.measure(
         tokens,
         judged,
         texts,
@@ -114,7 +114,6 @@ def quality(run: Run, tokens: Int[np.ndarray, "N L"], evaluations: float) -> dic
         widths=widths,
         mauve=mauve_score(run, judge, tokens, judged, widths) if config.quality.mauve else None,
     )
-    return metrics | {key: value for key, value in text.columns(record).items() if value is not None}
 
 
 def mauve_score(
@@ -135,7 +134,7 @@ def mauve_score(
         )
         for rows, width in sides
     )
-    return mauve(reference_features, features).score
+    return mauve(reference_features, features)
 
 
 TASK = TokenTask(many_sets=False, held_out=held_out, measure=measure, masked_gaps=masked_gaps)

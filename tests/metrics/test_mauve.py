@@ -15,15 +15,14 @@ def features(count: int, shift: float, seed: int) -> np.ndarray:
 
 def test_mauve_orders_sets_by_distance():
     reference = features(200, 0.0, 1)
-    scores = [mauve(reference, reference).score] + [mauve(reference, features(200, s, 2)).score for s in (0, 0.5, 3)]
+    scores = [mauve(reference, reference)] + [mauve(reference, features(200, s, 2)) for s in (0, 0.5, 3)]
     assert 1 == pytest.approx(scores[0], abs=1e-6) and scores[0] > scores[1] > scores[2] > scores[3]
     assert scores[1] > 0.8 and scores[3] < 0.1
-    assert mauve(reference, features(100, 0.5, 2))[1:] == (200, 100, 10)
     with refused("two sets"):
         mauve(reference, reference[:, :2])
     with refused("finite"):
         mauve(reference, reference * np.nan)
-    assert mauve(np.ones((4, 2)), np.ones((4, 2))).score == pytest.approx(1), "without a principal component"
+    assert mauve(np.ones((4, 2)), np.ones((4, 2))) == pytest.approx(1), "without a principal component"
 
 
 def test_mauve_of_disjoint_histograms_is_known():
@@ -39,4 +38,4 @@ def test_mauve_agrees_with_the_public_package():
     reference, samples = features(400, 0.0, 1), features(400, 0.25, 2)
     theirs = public.compute_mauve(p_features=reference, q_features=samples, num_buckets=8, verbose=False)
     assert curve_area(theirs.p_hist, theirs.q_hist) == pytest.approx(theirs.mauve, abs=1e-9)
-    assert mauve(reference, samples, clusters=8).score == pytest.approx(theirs.mauve, abs=0.05)
+    assert mauve(reference, samples, clusters=8) == pytest.approx(theirs.mauve, abs=0.05)

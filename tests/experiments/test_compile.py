@@ -60,14 +60,6 @@ def test_debug_table_on_local_devices(config, tmp_path, capsys):
     assert sampler["collectives"]["all-reduce"]["executions"] == 0
 
 
-def test_causal_row_reads_each_token_once(config, tmp_path):
-    config.model.remat = "full"
-    run(config, "AR", "", tmp_path)
-    step, sampler = json.loads((tmp_path / "compile" / "mdlm_owt.debug.ar-here.json").read_text())["programs"]
-    assert sampler["flops"] == pytest.approx(step["flops"] / 3)
-    assert 1 < step["flops_executed"] / step["flops"] < 4 / 3, "at most one more forward pass"
-
-
 def test_errors_are_one_line(config, tmp_path):
     with refused("row: unknown 'GPT'; known: 'AR', 'MDLM'"):
         run(config, "GPT", "", tmp_path)
@@ -145,10 +137,18 @@ def test_network_evaluations_of_samplers():
     assert network_evaluations(config) == length
 
 
+def test_causal_row_reads_each_token_once(config):
+    causal = resolve(config, find_row(list(mdlm_owt.rows(config)), "AR")["overrides"], 0)
+    step, remat = (training_flops(causal, causal.data.vocab_size, policy) for policy in ("none", "full"))
+    assert sampling_flops(causal, causal.data.vocab_size) == [pytest.approx(step / 3)]
+    assert 1 < remat / step < 4 / 3, "at most one more forward pass"
+
+
 def test_guided_row_has_a_lookahead_and_a_sampler():
     config = lidar_shapes.get_config("debug")
     config.captioned_unet.transformer_layers = (0,)
     rows = list(lidar_shapes.rows(config))
+    assert rows[0]["name"] == "exact: base" and ahead_of_time.default_row(rows, config) == "Reward model"
     guided = resolve(config, find_row(rows, "LiDAR 4")["overrides"], 0)
     reward = ahead_of_time.reward_system(rows, config, guided)
     lookahead, sampler = sampling_flops(guided, guided.data.vocab_size, reward)
@@ -160,16 +160,15 @@ def test_guided_row_has_a_lookahead_and_a_sampler():
 
 
 def compiled(name, folder):
-    """Return config and record of a row of the debug table of prompted images."""
+    """Return config and programs of a row of the debug table of prompted images."""
     config = lidar_shapes.get_config("debug")
     ahead_of_time.run(lidar_shapes, config, name, "", folder)
     (path,) = (folder / "compile").iterdir()
-    return config, json.loads(path.read_text())
+    return config, json.loads(path.read_text())["programs"]
 
 
 def test_exact_model_has_no_training_step(tmp_path):
-    config, record = compiled("exact: LiDAR 8", tmp_path)
-    lookahead, sampler = record["programs"]
+    config, (lookahead, sampler) = compiled("exact: LiDAR 8", tmp_path)
     assert sampler["program"] == "sampler by lidar, 10 steps"
     pools = config.sample.batch * config.sample.gaussian.pool * config.data.length
     assert pools * 4 < lookahead["arguments"] * jax.device_count() < sampler["arguments"] * jax.device_count()
@@ -178,17 +177,12 @@ def test_exact_model_has_no_training_step(tmp_path):
     assert 1 < sampler["flops"] / (4 * pools * config.sample.gaussian.images * config.sample.steps) < 1.5
 
 
-def test_default_row_is_the_first_with_a_network_and_a_reward_has_only_a_training_step(tmp_path):
-    _, record = compiled("", tmp_path)
-    (step,) = record["programs"]
-    assert record["row"] == "Reward model" and step["aliased"] > 0 and step["flops"] > 0
-
-
 @pytest.mark.slow
-def test_guided_row_compiles(tmp_path):
-    _, record = compiled("LiDAR 4", tmp_path)
-    _, lookahead, sampler = record["programs"]
+def test_guided_row_and_its_reward_compile(tmp_path):
+    _, (_, lookahead, sampler) = compiled("LiDAR 4", tmp_path / "guided")
     assert sampler["program"] == "sampler by lidar, 10 steps" and sampler["arguments"] > lookahead["arguments"]
+    _, (step,) = compiled("", tmp_path / "reward")
+    assert step["aliased"] > 0 and step["flops"] > 0
 
 
 @needs_libtpu

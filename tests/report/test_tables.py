@@ -5,7 +5,7 @@ import subprocess
 from types import SimpleNamespace
 
 from diffusion.report import rows, tables
-from diffusion.report.tables import Column, assemble, cell, markdown, terminal
+from diffusion.report.tables import Column, assemble, cell, difference, markdown, terminal
 
 PERPLEXITY = Column("perplexity", "perplexity", ".2f")
 
@@ -62,6 +62,7 @@ def test_published_figures_difference_and_verdict():
         ["later", "", "20.00", ""],
         ["ours", "", "", ""],
     ]
+    assert difference([17.0], 18.0, PERPLEXITY, {"perplexity": 0.6}) == "-1.00 (outside 0.6)"
     _, body = assemble(["AR"], [PERPLEXITY], ROWS, published)
     assert body == [["AR", "17.00", "17.54", "-0.54"]]
     headings, body = assemble(["AR"], [PERPLEXITY], ROWS, published, comparable=False)

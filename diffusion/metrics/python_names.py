@@ -156,9 +156,6 @@ class _Reader(ast.NodeVisitor):
     def visit_Global(self, node: ast.Global) -> None:
         self.scopes[-1].elsewhere |= dict.fromkeys(node.names, self.module)
 
-    def visit_Nonlocal(self, node: ast.Nonlocal) -> None:
-        pass  # read with the function's head
-
     def visit_Lambda(self, node: ast.Lambda) -> None:
         self.function(node, [node.body])
 

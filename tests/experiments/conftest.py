@@ -24,11 +24,13 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="package", autouse=True)
-def two_devices():
-    """Run verbs on two of the simulated devices, because programs for eight take longer to compile."""
+def fast_compilation():
+    """Run verbs on two of the simulated devices and without most optimizations, which halves the time of XLA."""
+    jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("experiments.run_context.make_mesh", partial(make_mesh, devices=jax.devices()[:2]))
         yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="package", autouse=True)

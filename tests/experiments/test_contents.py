@@ -10,7 +10,8 @@ import pytest
 from configs.base import defaults
 from configs.recipes.small import tiny
 from experiments import contents
-from experiments.plan import plan
+from experiments.plan import plan, resolve
+from tests.checks import refused
 
 ROWS = [dict(name="MDLM", overrides={}, verbs=("evaluate", "sample"))]
 
@@ -35,14 +36,14 @@ def folder(tmp_path):
 
 def ids(**fields):
     """Return the ids of a plan by verb, with these config fields (`__` for the dot)."""
-    config = tiny(defaults("test", "debug"))
-    for name, value in fields.items():
-        *sections, key = name.split("__")
-        part = config
-        for section in sections:
-            part = part[section]
-        part[key] = value
+    overrides = {name.replace("__", "."): value for name, value in fields.items()}
+    config = resolve(tiny(defaults("test", "debug")), overrides, 0)
     return {job.verb: job.id for job in plan(ROWS, config)}
+
+
+def changed(before, after):
+    """Return the verbs whose ids differ."""
+    return {verb for verb in before if before[verb] != after[verb]}
 
 
 ALL = {"train", "evaluate", "sample"}
@@ -61,24 +62,16 @@ ALL = {"train", "evaluate", "sample"}
     ],
 )
 def test_content_counts_and_the_place_does_not(field, verbs, folder, tmp_path):
-    before, without = ids(**{field: str(folder)}), ids()
-    assert {verb for verb in before if before[verb] != without[verb]} == verbs
+    before = ids(**{field: str(folder)})
+    assert changed(before, ids()) == verbs
     moved = shutil.copytree(folder, tmp_path / "elsewhere" / "renamed")
-    assert ids(**{field: str(moved)}) == before
     (moved / ".DS_Store").write_text("hidden files are not data")
     assert ids(**{field: str(moved)}) == before
     (moved / "part" / "two.txt").write_text("too")
-    assert {verb for verb, each in ids(**{field: str(moved)}).items() if each != before[verb]} == verbs
+    assert changed(before, ids(**{field: str(moved)})) == verbs
     (moved / "part" / "two.txt").write_text("two")
     (moved / "part" / "two.txt").rename(moved / "part" / "three.txt")
     assert ids(**{field: str(moved)}) != before, "names of files count"
-
-
-def test_file_is_known_by_its_name_and_content(folder):
-    copy = folder / "part" / "one.txt"
-    shutil.copy(folder / "one.txt", copy)
-    assert contents.content_hash(str(folder / "one.txt")) == contents.content_hash(str(copy))
-    assert contents.content_hash(str(folder / "one.txt")) != contents.content_hash(str(folder / "part" / "two.txt"))
 
 
 def test_a_path_that_is_not_here_stands_for_itself(tmp_path):
@@ -95,8 +88,7 @@ def test_zero_shot_sets_count_by_content(folder, tmp_path):
     moved = folder.rename(tmp_path / "moved")
     assert sets(moved) == before
     (moved / "one.txt").write_text("changed")
-    after = sets(moved)
-    assert {verb for verb in after if after[verb] != before[verb]} == {"evaluate"}
+    assert changed(before, sets(moved)) == {"evaluate"}
 
 
 def test_pairs_are_those_of_the_subfolder_of_their_source(tmp_path):
@@ -112,11 +104,9 @@ def test_pairs_are_those_of_the_subfolder_of_their_source(tmp_path):
 
 def test_jobs_carry_what_entered_their_ids(folder):
     config = tiny(defaults("test", "debug"))
-    config.data.path = str(folder)
-    for job in plan(ROWS, config):
-        assert job.contents == {str(folder): contents.content_hash(str(folder))}
-    config.data.path = "not/here"
-    assert all(job.contents == {} for job in plan(ROWS, config))
+    for config.data.path in ("not/here", str(folder)):
+        known = {config.data.path: contents.content_hash(config.data.path)} if config.data.path == str(folder) else {}
+        assert all(job.contents == known for job in plan(ROWS, config))
 
 
 def test_large_files_are_hashed_once(folder, cache, monkeypatch):
@@ -133,7 +123,7 @@ def test_large_files_are_hashed_once(folder, cache, monkeypatch):
     assert contents.content_hash(str(folder)) != before
 
 
-@pytest.mark.parametrize("text", ["", "not json", "[1]", '{"a": 1}'])
+@pytest.mark.parametrize("text", ["not json", '{"a": 1}'])
 def test_a_broken_record_is_made_again(text, folder, cache, monkeypatch):
     before = contents.content_hash(str(folder))
     cache.parent.mkdir(parents=True)
@@ -165,6 +155,5 @@ def test_a_file_that_cannot_be_read_is_one_line(folder, monkeypatch):
         raise PermissionError(13, "Permission denied", "one.txt")
 
     monkeypatch.setattr(contents, "size_and_time", refuse)
-    with pytest.raises(ValueError, match=r"data: one\.txt cannot be read \(Permission denied\); allow it") as caught:
+    with refused(r"data: one\.txt cannot be read \(Permission denied\); allow it"):
         contents.content_hash(str(folder))
-    assert "\n" not in str(caught.value)

@@ -24,13 +24,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="package", autouse=True)
-def fast_compilation():
-    """Run verbs on two of the simulated devices and without most optimizations, which halves the time of XLA."""
-    jax.config.update("jax_disable_most_optimizations", True)
+def two_devices():
+    """Run verbs on two of the simulated devices, because programs for eight take longer to compile."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("experiments.run_context.make_mesh", partial(make_mesh, devices=jax.devices()[:2]))
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -93,6 +91,18 @@ def succeed(cli):
         return out, err
 
     return call
+
+
+def one_line(result, *parts):
+    """Check a result of `cli` for status 2, an empty standard output, and one line with these parts."""
+    status, out, err = result
+    assert (status, out, len(err.strip().splitlines())) == (2, "", 1), result
+    assert all(part in err for part in parts), err
+
+
+def words_of(fields):
+    """Return config fields as words of the command line."""
+    return [f"--config.{name}={value}" for name, value in fields.items()]
 
 
 def results_of(workdir):

@@ -16,8 +16,8 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 import launch
+from tests.experiments.conftest import ROOT, one_line
 
-ROOT = Path(__file__).parents[2]
 DEBUG = "--config=configs/quickstart.py:debug"
 
 
@@ -39,16 +39,6 @@ def cli(cli, cache, sources):
     return call
 
 
-def one_line(result, *words):
-    """Check for status 2, an empty standard output, and one line with these words."""
-    status, out, err = result
-    lines = err.strip().splitlines()
-    assert (status, out, len(lines)) == (2, "", 1), result
-    assert lines[0].startswith("launch.py: ")
-    for word in words:
-        assert word in lines[0]
-
-
 def test_help_shows_every_verb_with_an_example(cli):
     status, out, _ = cli("--help")
     assert status == 0
@@ -65,41 +55,30 @@ def test_help_shows_every_verb_with_an_example(cli):
         (["run", "--config=configs/quickstart.py:huge"], ["huge", "local"]),
         (["run", DEBUG, "--config.train.stepz=3"], ["stepz"]),
         (["run", DEBUG, "--config.memory.rows=masked"], ["no such field", "rows", "configs/base.py"]),
-        (["plan", DEBUG, "--config.memory.adapter=table"], ["memory.adapter: unknown 'table'", "linear, none"]),
         (["run", DEBUG, "--config.train.steps=many"], ["train.steps"]),
-        (["run", DEBUG, "--config.train.steps=0"], ["train.steps", "positive"]),
-        (["run", DEBUG, "--config.train.batch=-8"], ["train.batch"]),
-        (["run", DEBUG, "--config.data.source=nowhere"], ["data.source", "python_stdlib"]),
-        (["run", DEBUG, "--config.data.source=text_files"], ["data.path"]),
         (["run", DEBUG, "--config.data.source=text_files", "--config.data.path=/no/such/folder"], ["data.path"]),
-        (["run", DEBUG, "--config.process.schedule=wavy"], ["process.schedule", "log_linear"]),
         (["run", DEBUG, "--config.mesh.data=3"], ["mesh", "devices"]),
         (["run", DEBUG, "--config.train.batch=13"], ["train.batch", "14"]),
         (["train", DEBUG, "--row=Nobody"], ["row", "MDLM"]),
         (["plan", DEBUG, "--config.process.schedule=wavy"], ["process.schedule", "log_linear", "(row 'AR')"]),
-        (["plan", DEBUG, "--config.model.heads=3"], ["heads", "row"]),
-        (["plan", DEBUG, "--config.evaluate.estimator=guess"], ["evaluate.estimator"]),
         (["run", "--jobs=nowhere.jsonl"], ["jobs", "plan"]),
         (["table", DEBUG], ["table", "run"]),
-        (["evaluate", DEBUG, "--config.checkpoint=/no/weights"], ["checkpoint"]),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
 )
 def test_errors_are_one_line(cli, words, expected):
-    one_line(cli(*words), *expected)
+    one_line(cli(*words), "launch.py: ", *expected)
 
 
-def launch_process(*words, **options):
+def launch_process(*words):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    return subprocess.Popen(
-        [sys.executable, "launch.py", *words],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+    options = dict(cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "launch.py", *words], **options)
+
+
+def wait(process):
+    _, err = process.communicate(timeout=900)
+    assert process.returncode == 0, err
 
 
 def weights_of(workdir: Path, job: str):
@@ -111,20 +90,18 @@ def weights_of(workdir: Path, job: str):
         return checkpointer.restore(folder, target)
 
 
-def train_words(workdir, *more):
-    return ("train", DEBUG, "--row=AR", f"--workdir={workdir}", "--config.train.steps=40", *more)
-
-
 @pytest.mark.slow
 def test_killed_training_continues_to_bitwise_equal_weights(tmp_path):
     """After SIGKILL the same command continues from the last checkpoint."""
+
+    def words(workdir):
+        return "train", DEBUG, "--row=AR", f"--workdir={workdir}", "--config.train.steps=40"
+
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = launch_process(*train_words(whole))
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
+    wait(launch_process(*words(whole)))
     job = json.loads(next((whole / "jobs").glob("train-*/result.json")).read_text())["job"]
 
-    process = launch_process(*train_words(killed))
+    process = launch_process(*words(killed))
     checkpoints = killed / "jobs" / job / "checkpoints"
     deadline = time.time() + 300
     while not list(checkpoints.glob("[0-9]*")) and time.time() < deadline and process.poll() is None:
@@ -134,9 +111,7 @@ def test_killed_training_continues_to_bitwise_equal_weights(tmp_path):
     assert list(checkpoints.glob("[0-9]*"))
     assert not (killed / "jobs" / job / "result.json").exists()
 
-    process = launch_process(*train_words(killed))
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
+    wait(launch_process(*words(killed)))
     chex.assert_trees_all_equal(weights_of(whole, job), weights_of(killed, job))
 
 
@@ -149,15 +124,10 @@ def test_two_processes_have_the_results_of_one(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    pair = [
-        launch_process(
-            *words, f"--workdir={two}", f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={index}"
-        )
-        for index in range(2)
-    ]
+    words += (f"--workdir={two}", f"--coordinator=127.0.0.1:{port}", "--processes=2")
+    pair = [launch_process(*words, f"--process={index}") for index in range(2)]
     for process in (single, *pair):
-        _, err = process.communicate(timeout=900)
-        assert process.returncode == 0, err
+        wait(process)
     for path in (one / "jobs").glob("*/result.json"):
         expected, found = (
             json.loads((root / "jobs" / path.parent.name / "result.json").read_text()) for root in (one, two)
@@ -171,11 +141,10 @@ def test_two_processes_have_the_results_of_one(tmp_path):
             chex.assert_trees_all_close(*weights, rtol=1e-3, atol=1e-4)
 
 
-def test_table_is_equal_after_run_plan_and_table(cli, tmp_path):
+def test_table_is_equal_after_run_plan_and_table(cli, succeed, tmp_path):
     """The verb run, then plan and run --jobs for completed jobs, then table have the same rows."""
-    mesh = ("--config.mesh.data=2",)
-    status, out, err = cli("run", DEBUG, *mesh)
-    assert status == 0, err
+    words = (DEBUG, "--config.mesh.data=2")
+    out, _ = succeed("run", *words)
     folder = tmp_path / "runs" / "tables" / "quickstart.debug"
     for name in ("table.md", "rows.jsonl", "loss.png", "quality.png", "samples.md"):
         assert (folder / name).stat().st_size > 0
@@ -184,25 +153,20 @@ def test_table_is_equal_after_run_plan_and_table(cli, tmp_path):
     for row in map(json.loads, rows.splitlines()):
         assert {"commit", "versions", "device_kind", "device_count", "seed", "config", "seconds", "data"} <= set(row)
 
-    status, plan, _ = cli("plan", DEBUG, *mesh)
+    plan, _ = succeed("plan", *words)
     jobs = [json.loads(line) for line in plan.splitlines()]
     assert [job["verb"] for job in jobs[:2]] == ["train", "train"]
     path = tmp_path / "jobs.jsonl"
     path.write_text(plan)
-    status, _, err = cli("run", f"--jobs={path}", "--index=0")
-    assert status == 0 and "done before" in err
+    assert "done before" in succeed("run", f"--jobs={path}", "--index=0")[1]
     one_line(cli("run", f"--jobs={path}", "--index=99"), "index", "jobs")
-
-    status, out, err = cli("table", DEBUG, *mesh)
-    assert status == 0, err
+    succeed("table", *words)
     assert (folder / "rows.jsonl").read_text() == rows
 
 
 def test_cpu_is_split_into_the_requested_devices(monkeypatch):
+    """The number in XLA_FLAGS has priority."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=folder")
-    launch.split_cpu(1)
-    assert os.environ["XLA_FLAGS"] == "--xla_dump_to=folder"
-    launch.split_cpu(2)
-    assert os.environ["XLA_FLAGS"] == "--xla_dump_to=folder --xla_force_host_platform_device_count=2"
-    launch.split_cpu(4)
-    assert os.environ["XLA_FLAGS"].endswith("_count=2"), "the number in XLA_FLAGS has priority"
+    for count, ending in ((1, "folder"), (2, "folder --xla_force_host_platform_device_count=2"), (4, "_count=2")):
+        launch.split_cpu(count)
+        assert os.environ["XLA_FLAGS"].endswith(ending)

@@ -8,6 +8,7 @@ import pytest
 from experiments import contents, migrate
 from experiments.layout import MARK
 from experiments.plan import plan
+from tests.experiments.conftest import one_line
 
 # Ids of identity 1 by table, verb and row: trainings that start from others and learn from others, and their uses.
 OLD = {
@@ -31,9 +32,20 @@ OLD = {
 AR = OLD["composition"]["train", "AR"]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
+TEXT = OLD["composition"]["sample", "Held-out text"]
+
+
+@pytest.fixture
+def workdir(tmp_path, monkeypatch):
+    """Return a work directory, with a cache of hashes of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def moved(succeed, workdir):
+    """Return `moved()`, which migrates the work directory and returns the printed lines."""
+    return lambda: succeed("plan", f"--migrate={workdir}")[0].splitlines()
 
 
 def old_fields(config, known):
@@ -45,7 +57,7 @@ def old_fields(config, known):
     }
 
 
-def make(workdir, table):
+def make(workdir, table="composition"):
     """Write the folders of an old work directory; return {old id: new id}."""
     module = importlib.import_module(f"configs.{table}")
     config = module.get_config("debug")
@@ -70,157 +82,111 @@ def tree(workdir):
     }
 
 
+def change_config(folder, change):
+    """Change a stored config, and return its folder with the old id of the new config."""
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder.rename(folder.with_name(next(migrate.training_ids(migrate.read(folder), [])).old)).name
+
+
 @pytest.mark.parametrize("table", OLD)
-def test_every_folder_and_every_reference_has_the_new_id(table, cli, tmp_path):
-    workdir = tmp_path / "runs"
+def test_every_folder_and_every_reference_has_the_new_id(table, moved, workdir):
     names = make(workdir, table)
-    status, out, _ = cli("plan", f"--migrate={workdir}")
-    assert status == 0
-    assert sorted(out.splitlines()) == sorted(f"{old} -> {new}" for old, new in names.items())
+    assert sorted(moved()) == sorted(f"{old} -> {new}" for old, new in names.items())
     assert {folder.name for folder in (workdir / "jobs").iterdir()} == set(names.values())
     for old, new in names.items():
         folder = workdir / "jobs" / new
         assert (folder / "weights" / "part").read_text() == old, "other files are moved as they are"
         result = json.loads((folder / "result.json").read_text())
-        assert result["job"] == new and result["metrics"] == {
-            "loss": 1.5,
-            "evaluator": f"AR trained here ({names[AR]})",
-        }
+        metrics = {"loss": 1.5, "evaluator": f"AR trained here ({names[AR]})"}
+        assert (result["job"], result["metrics"]) == (new, metrics)
     assert json.loads((workdir / "tables" / "some" / "rows.jsonl").read_text()) == {"job": names[AR]}
     assert MARK in (workdir / "README.md").read_text()
     before = tree(workdir)
-    status, out, _ = cli("plan", f"--migrate={workdir}")
-    assert status == 0 and sorted(out.splitlines()) == sorted(f"kept {new}" for new in names.values())
+    assert sorted(moved()) == sorted(f"kept {new}" for new in names.values())
     assert tree(workdir) == before
-
-
-def test_an_interrupted_renaming_goes_on(cli, tmp_path):
-    workdir = tmp_path / "runs"
-    names = make(workdir, "composition")
-    cli("plan", f"--migrate={workdir}")
-    before = tree(workdir)
+    # An interrupted renaming goes on.
     for old in [old for old in names if "mdlm" not in old][::2]:
         (workdir / "jobs" / names[old]).rename(workdir / "jobs" / old)
-    cli("plan", f"--migrate={workdir}")
+    moved()
     assert tree(workdir) == before
 
 
-def test_no_folder_is_overwritten(cli, tmp_path):
-    workdir = tmp_path / "runs"
-    names = make(workdir, "composition")
+def test_no_folder_is_overwritten(moved, workdir):
+    names = make(workdir)
     (workdir / "jobs" / names[AR]).mkdir()
     (workdir / "jobs" / names[AR] / "config.json").write_text((workdir / "jobs" / AR / "config.json").read_text())
-    status, out, _ = cli("plan", f"--migrate={workdir}")
-    assert status == 0 and f"left {AR}: {names[AR]} exists" in out.splitlines()
+    assert f"left {AR}: {names[AR]} exists" in moved()
     assert (workdir / "jobs" / AR / "weights").is_dir() and not (workdir / "jobs" / names[AR] / "weights").exists()
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda config: config["sample"].update(steps=3), "this is not the hash of its config"),
-        (lambda config: config["data"].update(length=16), "this is not the hash of its config"),
-    ],
-)
-def test_a_job_that_is_not_recognized_is_left(change, reason, cli, tmp_path):
-    workdir = tmp_path / "runs"
-    names = make(workdir, "composition")
-    old = "sample-held-out-text-8a2420780b"
-    file = workdir / "jobs" / old / "config.json"
+@pytest.mark.parametrize(("section", "change"), [("sample", {"steps": 3}), ("data", {"length": 16})])
+def test_a_job_that_is_not_recognized_is_left(section, change, moved, workdir):
+    make(workdir)
+    file = workdir / "jobs" / TEXT / "config.json"
     config = json.loads(file.read_text())
-    change(config)
+    config[section] |= change
     file.write_text(json.dumps(config))
-    status, out, _ = cli("plan", f"--migrate={workdir}")
-    lines = [line for line in out.splitlines() if line.startswith("left")]
-    assert status == 0 and len(lines) == 1 and lines[0].startswith(f"left {old}: {reason}")
-    assert len(out.splitlines()) == len(names)
+    (line,) = [line for line in moved() if line.startswith("left")]
+    assert line.startswith(f"left {TEXT}: this is not the hash of its config")
 
 
-def test_a_job_whose_scorer_is_gone_is_left(cli, tmp_path):
-    workdir = tmp_path / "runs"
-    make(workdir, "composition")
+def test_a_job_whose_scorer_is_gone_is_left(moved, workdir, tmp_path):
+    make(workdir)
     (workdir / "jobs" / AR).rename(tmp_path / "elsewhere")
-    _, out, _ = cli("plan", f"--migrate={workdir}")
-    left = {line.split()[1].rstrip(":") for line in out.splitlines() if line.startswith("left")}
-    assert left == {"sample-held-out-text-8a2420780b", "sample-scmdm-g-star-loop-4-e880b59f37"}
+    left = {line.split()[1].rstrip(":") for line in moved() if line.startswith("left")}
+    assert left == {TEXT, "sample-scmdm-g-star-loop-4-e880b59f37"}
 
 
-def test_deleted_fields_count_where_they_said_something(cli, tmp_path, monkeypatch):
+def test_deleted_fields_count_where_they_said_something(moved, workdir, monkeypatch):
     """The defaults of identity 1 are known for fields that were deleted since."""
-    workdir, before = tmp_path / "runs", migrate.old_defaults()
-    names = make(workdir, "composition")
+    before, names = migrate.old_defaults(), make(workdir)
     monkeypatch.setattr(migrate, "old_defaults", lambda: before | {"model": before["model"] | {"gone": 3}})
-    old = old_id(migrate, workdir / "jobs" / AR, gone=3)
-    changed = old_id(migrate, workdir / "jobs" / OLD["composition"]["train", "MDLM"], gone=4)
-    _, out, _ = cli("plan", f"--migrate={workdir}")
-    assert f"{old} -> {names[AR]}" in out.splitlines()
-    assert any(line.startswith(f"left {changed}: model.gone: no such field") for line in out.splitlines())
+    old = change_config(workdir / "jobs" / AR, lambda config: config["model"].update(gone=3))
+    mdlm = workdir / "jobs" / OLD["composition"]["train", "MDLM"]
+    changed = change_config(mdlm, lambda config: config["model"].update(gone=4))
+    lines = moved()
+    assert f"{old} -> {names[AR]}" in lines
+    assert any(line.startswith(f"left {changed}: model.gone: no such field") for line in lines)
 
 
-def old_id(migrate, folder, **fields):
-    """Add fields of the model to a stored config, and give its folder the old id of this config."""
-    config = json.loads((folder / "config.json").read_text())
-    config["model"] |= fields
-    (folder / "config.json").write_text(json.dumps(config))
-    name = next(migrate.training_ids(migrate.read(folder), [])).old
-    folder.rename(folder.with_name(name))
-    return name
-
-
-def test_results_carry_the_hashes_of_files_that_are_here(cli, tmp_path):
-    workdir, data = tmp_path / "runs", tmp_path / "texts"
-    make(workdir, "composition")
+def test_results_carry_the_hashes_of_files_that_are_here(moved, workdir, tmp_path):
+    data, absent = tmp_path / "texts", tmp_path / "no"
+    make(workdir)
     data.mkdir()
     (data / "one.py").write_text("one = 1\n")
-    here, absent = (workdir / "jobs" / OLD["composition"]["train", row] for row in ("AR", "MDLM"))
-    for folder, path in ((here, data), (absent, tmp_path / "no")):
-        config = json.loads((folder / "config.json").read_text())
-        config["data"]["path"] = str(path)
-        (folder / "config.json").write_text(json.dumps(config))
-        folder.rename(folder.with_name(next(migrate.training_ids(migrate.read(folder), [])).old))
-    _, out, _ = cli("plan", f"--migrate={workdir}")
+    for row, path in (("AR", data), ("MDLM", absent)):
+        folder = workdir / "jobs" / OLD["composition"]["train", row]
+        change_config(folder, lambda config, path=path: config["data"].update(path=str(path)))
+    lines = moved()
     rows = [json.loads(path.read_text()) for path in (workdir / "jobs").glob("train-*/result.json")]
     assert [row["contents"] for row in rows if "contents" in row] == [{str(data): contents.content_hash(str(data))}]
-    noted = [line for line in out.splitlines() if line.endswith(f"({tmp_path / 'no'} is not here: the path counts)")]
-    assert len(noted) == 1
+    assert sum(line.endswith(f"({absent} is not here: the path counts)") for line in lines) == 1
 
 
-def break_json(folder):
-    (folder / "config.json").write_text("{")
+DAMAGES = {
+    "no JSON": lambda folder: (folder / "config.json").write_text("{"),
+    "no config": lambda folder: (folder / "config.json").write_text('{"model": 3}'),
+    "no file": lambda folder: (folder / "config.json").unlink(),
+    "no job": lambda folder: folder.rename(folder.with_name("something-else")),
+}
 
 
-def break_config(folder):
-    (folder / "config.json").write_text('{"model": 3}')
-
-
-def remove_config(folder):
-    (folder / "config.json").unlink()
-
-
-def rename_job(folder):
-    folder.rename(folder.with_name("something-else"))
-
-
-@pytest.mark.parametrize("damage", [break_json, break_config, remove_config, rename_job])
-def test_what_cannot_be_read_is_refused_in_one_line(damage, cli, tmp_path):
-    workdir = tmp_path / "runs"
-    make(workdir, "composition")
-    damage(workdir / "jobs" / "sample-held-out-text-8a2420780b")
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_cannot_be_read_is_refused_in_one_line(damage, cli, workdir):
+    make(workdir)
+    DAMAGES[damage](workdir / "jobs" / TEXT)
     before = tree(workdir)
-    status, out, err = cli("plan", f"--migrate={workdir}")
-    assert (status, out, len(err.strip().splitlines())) == (2, "", 1), err
-    assert "--migrate" in err and "is not a job" in err
+    one_line(cli("plan", f"--migrate={workdir}"), "--migrate", "is not a job")
     assert tree(workdir) == before, "nothing is renamed"
 
 
-def test_a_folder_without_jobs_is_refused(cli, tmp_path):
-    for words in (["plan", f"--migrate={tmp_path / 'no'}"], ["run", "--migrate=runs"], ["plan", "--redo=AR"]):
-        status, out, err = cli(*words)
-        assert (status, out, len(err.strip().splitlines())) == (2, "", 1), err
-        assert words[1].partition("=")[0] in err
+def test_a_folder_without_jobs_is_refused(cli, workdir):
+    for words in (["plan", f"--migrate={workdir}"], ["run", "--migrate=runs"], ["plan", "--redo=AR"]):
+        one_line(cli(*words), words[1].partition("=")[0])
 
 
-def test_old_work_directories_are_not_run(cli, tmp_path):
-    make(tmp_path / "runs", "composition")
-    status, _, err = cli("run", "--config=configs/composition.py:debug")
-    assert status == 2 and "plan --migrate=" in err and len(err.strip().splitlines()) == 1
+def test_old_work_directories_are_not_run(cli, workdir):
+    make(workdir)
+    one_line(cli("run", "--config=configs/composition.py:debug"), "plan --migrate=")

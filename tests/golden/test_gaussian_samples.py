@@ -28,7 +28,7 @@ from experiments.identity import to_json
 from experiments.plan import Job
 from experiments.run_context import Run
 from experiments.tasks import mixture
-from tests.golden.programs import debug, keys, summary, unoptimized
+from tests.golden.programs import computed, debug, keys, summary
 from tests.weights import randomized
 
 PROMPTS, POOL, STEPS = 2, 16, 5
@@ -114,7 +114,7 @@ def test_samples_of_images(golden, name):
         strengths = {name: jnp.float32(value) for name, value in sampler.strengths.items()}
         return sampler.draw(params, reward_params, many(sampler.draws), conditioning, lookahead, strengths)
 
-    images = unoptimized(sample, params, reward_params, conditioning, keys(PROMPTS))
+    images = computed(sample, params, reward_params, conditioning, keys(PROMPTS))
     assert images.shape == (PROMPTS, 4, *system.codec.image)
     golden(name, summary(images) | {"cost": list(sampler.cost)})
 

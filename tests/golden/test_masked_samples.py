@@ -11,7 +11,7 @@ from configs import remdm, scmdm_genomes
 from configs.recipes.gstar import GUIDED, PLAIN
 from experiments import families
 from experiments.families.masked_sampling import POLICIES, RULES
-from tests.golden.programs import debug, keys, letters, unoptimized
+from tests.golden.programs import computed, debug, keys, letters
 from tests.weights import randomized
 
 SIZE, VOCABULARY = 8, 27
@@ -91,7 +91,7 @@ def test_samples_of_masked_diffusion(golden, name):
     inputs = randomized(system.init, scale), keys(SIZE), prompt
     if name == LABELS:
         inputs += (jnp.arange(SIZE) % config.model.labels,)
-    samples = unoptimized(families.sampler(config, system), *inputs)
+    samples = computed(families.sampler(config, system), *inputs)
     counts = {
         field: np.asarray(counted).tolist()
         for field, counted in samples._asdict().items()

@@ -22,7 +22,7 @@ from diffusion.train.step import make_step
 from experiments import families
 from experiments.identity import digest, to_json, train_identity, training_fields
 from experiments.plan import resolve
-from tests.golden.programs import unoptimized
+from tests.golden.programs import computed
 from tests.test_configs import TABLES
 from tests.weights import randomized
 
@@ -92,7 +92,7 @@ def numbers(program):
         return {"loss": total[0] / count[0], "gradient": metrics["gradient_norm"][0][0], "update": update}
 
     inputs = randomized(system.init), random_batch(config, settings.batch), jax.random.key(0)
-    values = unoptimized(two_steps, *inputs)
+    values = computed(two_steps, *inputs)
     return {name: float(value) for name, value in values.items()}
 
 

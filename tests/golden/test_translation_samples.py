@@ -8,7 +8,7 @@ import pytest
 from configs import fastdiss_text, fastdiss_translation
 from experiments import families
 from experiments.families.translation import PATHS, SOLVERS, translator
-from tests.golden.programs import debug, keys, letters, sensitive_params, summary, unoptimized
+from tests.golden.programs import computed, debug, keys, letters, sensitive_params, summary
 
 SIZE, VOCABULARY = 8, 24
 CAUSAL = {"encoder_decoder.kind": "causal", "objective.name": "next_target"}
@@ -54,7 +54,7 @@ def test_translations(golden, name):
     mask = np.arange(config.data.source_length)[None] < rng.integers(4, 10, (SIZE, 1))
     model = translator(config, system, diagnose=True)
     inputs = sensitive_params(system.init), keys(SIZE), source, mask
-    candidates = unoptimized(model.translate, *inputs)
+    candidates = computed(model.translate, *inputs)
     value = {
         "tokens": letters(candidates.tokens.reshape(-1, candidates.tokens.shape[-1])),
         "lengths": np.asarray(candidates.target.sum(axis=-1)).tolist(),
@@ -72,7 +72,7 @@ def test_texts(golden, name):
     system = families.system(config, VOCABULARY)
     prompt = np.full((SIZE, config.data.length), VOCABULARY, np.int32)
     prompt[::2, 0], prompt[1, 5] = 3, 4
-    samples = unoptimized(families.sampler(config, system), sensitive_params(system.init, 0.1, 1), keys(SIZE), prompt)
+    samples = computed(families.sampler(config, system), sensitive_params(system.init, 0.1, 1), keys(SIZE), prompt)
     golden(name, {"tokens": letters(samples.tokens), "evaluations": np.asarray(samples.evaluations).tolist()})
 
 

@@ -23,7 +23,10 @@ def converted(folder):
 @pytest.mark.parametrize("adaln", [True, False])
 def test_mdlm_weights_are_loaded_into_the_network_of_the_config(adaln, tmp_path, capsys):
     tensors = mdlm_file(tmp_path / "model.safetensors", adaln)
-    convert.run("mdlm", str(tmp_path / "model.safetensors"), tmp_path / "out")
+    # An older conversion is replaced: the folder has only the weights of the second.
+    mdlm_file(tmp_path / "older.safetensors", not adaln)
+    for name in ("older", "model"):
+        convert.run("mdlm", str(tmp_path / f"{name}.safetensors"), tmp_path / "out")
     printed = capsys.readouterr().out
     config = converted(tmp_path / "out")
     assert config.model.causal is not adaln
@@ -32,6 +35,7 @@ def test_mdlm_weights_are_loaded_into_the_network_of_the_config(adaln, tmp_path,
     np.testing.assert_array_equal(params["embedding"], tensors["backbone.vocab_embed.embedding"])
     last = tensors[f"backbone.blocks.{BLOCKS - 1}.mlp.2.weight"].T
     np.testing.assert_array_equal(params["blocks"]["mlp_out"]["kernel"][-1], last)
+    assert ("time_embedder" in params) == adaln
     assert f"--config.checkpoint={tmp_path / 'out' / 'weights'}" in printed
     assert f"--config.model.hidden={HIDDEN}" in printed
     assert f"--row={'MDLM' if adaln else 'AR'}" in printed
@@ -58,15 +62,3 @@ def test_invalid_input_raises_and_writes_no_file(tmp_path):
     assert_error("--checkpoint=FILE", "mdlm", "")
     assert_error("does not exist", "mdlm", tmp_path / "none.safetensors")
     assert_error("'wte.weight' is missing", "gpt2", tmp_path / "model.safetensors")
-
-
-def test_conversion_replaces_an_older_one(tmp_path):
-    """After a second conversion the folder has only the second weights."""
-    mdlm_file(tmp_path / "ar.safetensors", adaln=False)
-    tensors = mdlm_file(tmp_path / "mdlm.safetensors")
-    for name in ("ar", "mdlm"):
-        convert.run("mdlm", str(tmp_path / f"{name}.safetensors"), tmp_path / "out")
-    config = converted(tmp_path / "out")
-    params = load_weights(tmp_path / "out" / "weights", families.system(config, VOCAB - 1).init, make_mesh())
-    kernel = tensors["backbone.sigma_map.mlp.0.weight"].T
-    np.testing.assert_array_equal(params["time_embedder"]["first"]["kernel"], kernel)

@@ -1,7 +1,5 @@
 """Sub-tokens in the verbs: several estimators of one model, and invalid codes."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,7 +11,7 @@ from experiments.identity import to_json, train_identity
 from experiments.plan import Job, resolve
 from experiments.run import prepare
 from experiments.tasks import token_sampling
-from tests.weights import keys_of, randomized
+from tests.weights import randomized
 
 COUNT = 6
 
@@ -61,18 +59,6 @@ def test_samples_with_invalid_codes_are_counted_and_omitted(capsys):
     assert "1 of 3 samples hold digits of no token" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"every one of 3 samples holds digits of no token \(sample\.digits_draw=tok"):
         token_sampling.decodable(np.array([1, 2, 1]))
-
-
-@pytest.mark.parametrize(("carry_over", "draw"), [(True, "token"), (True, "marginal"), (False, "token")])
-def test_only_token_draws_with_carry_over_have_no_invalid_codes(config, folder, carry_over, draw):
-    # With four digits of base 5 few codes that start with 2 are tokens, those of 250..256.
-    fields = dict(codec__carry_over=carry_over, sample__digits_draw=draw, sample__steps=2, codec__digits=4)
-    config = changed(config, **fields)
-    system = prepare(job_of(config, "sample"), folder).system
-    params = jax.jit(system.init)(jax.random.key(2))
-    samples = jax.jit(families.sampler(config, system))(params, keys_of(16), jnp.full((16, 32), 257))
-    assert np.array_equal(samples.invalid, (samples.tokens == 257).sum(axis=1))
-    assert (int(samples.invalid.sum()) == 0) == (carry_over and draw == "token")
 
 
 def test_training_identity_depends_on_the_code_only_with_several_digits(config):

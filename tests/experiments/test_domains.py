@@ -12,8 +12,8 @@ from configs.recipes.small import tiny
 from diffusion.data import load_dataset
 from diffusion.metrics.genomes import kmer_distance, predict_species, species_model
 from diffusion.metrics.molecules import canonical
-from experiments.tasks import genomes as genomes_task
 from experiments.tasks import sequences, task_of
+from experiments.tasks.genomes import grouped
 from tests.experiments.conftest import run_of
 
 pytest.importorskip("rdkit")
@@ -101,6 +101,8 @@ def test_molecules_are_counted_written_and_drawn(job, molecules):
     # Strings of the training split that are not canonical are not novel.
     others = [text for text in sorted(known) if canonical([text]) != [text] and canonical([text])[0] not in known]
     assert others and metrics_of(run, rows(molecules, others), None)["novel_strings"] == 0
+    none = metrics_of(run, rows(molecules, ["", ""]), None)
+    assert none["valid"] == none["novel"] == 0 and "qed" not in none
 
 
 def test_special_tokens_are_omitted_at_all_positions(molecules, genomes):
@@ -111,22 +113,13 @@ def test_special_tokens_are_omitted_at_all_positions(molecules, genomes):
     assert sequences.as_texts(genomes.tokenizer, tokens) == [genomes.tokenizer.decode(row) for row in tokens]
 
 
-def test_metrics_without_valid_molecules(job, molecules):
-    run = job(molecules)
-    metrics = metrics_of(run, rows(molecules, ["", ""]), None)
-    assert metrics["valid"] == metrics["novel"] == 0 and "qed" not in metrics
-    assert (run.folder / "samples.png").exists()
-
-
 def test_held_out_molecules_replace_samples(job, molecules):
-    run = job(molecules)
-    tokens, labels = sequences.held_out(run, 10)
-    assert labels is None and len(tokens) == 10
-    np.testing.assert_array_equal(tokens, molecules.split("validation").rows(range(10))["tokens"])
-    metrics = metrics_of(run, tokens, labels)
+    for reference, split in (("test", "validation"), ("validation", "test")):
+        tokens, labels = sequences.held_out(job(molecules, reference=reference), 10)
+        assert labels is None
+        np.testing.assert_array_equal(tokens, molecules.split(split).rows(range(10))["tokens"])
+    metrics = metrics_of(job(molecules), tokens, labels)
     assert metrics["valid_rate"] == 1 and metrics["novel_strings"] <= 10
-    other = job(molecules, reference="validation")
-    np.testing.assert_array_equal(sequences.held_out(other, 5)[0], molecules.split("test").rows(range(5))["tokens"])
 
 
 def test_genomes_are_compared_by_species(job, genomes):
@@ -153,40 +146,32 @@ def test_species_are_learned_from_the_training_split(job, genomes):
     """Short sequences have classification errors, which depend on the training split."""
     tokens, labels = sequences.held_out(job(genomes), 1000)
     short = [text[:7] for text in sequences.as_texts(genomes.tokenizer, tokens)]
-    metrics = metrics_of(job(genomes), rows(genomes, short), labels)
-    train = whole(genomes, "train")
+    metrics, train = metrics_of(job(genomes), rows(genomes, short), labels), whole(genomes, "train")
     texts = sequences.as_texts(genomes.tokenizer, train["tokens"])
-    model = species_model(genomes_task.grouped(texts, train["label"], NAMES))
-    expected = np.mean(predict_species(short, model) == labels)
+    expected = np.mean(predict_species(short, species_model(grouped(texts, train["label"], NAMES))) == labels)
     assert metrics["species_accuracy"] == expected and 0.4 < expected < 0.98
 
 
-def test_wrong_species_changes_metrics(job, genomes):
+def test_wrong_or_absent_species_change_metrics(job, genomes):
     run = job(genomes)
     tokens, labels = sequences.held_out(run, 1000)
-    right, wrong = (metrics_of(run, tokens, species) for species in (labels, (labels + 1) % 3))
+    right, wrong, absent = (metrics_of(run, tokens, species) for species in (labels, (labels + 1) % 3, None))
     assert wrong["species_accuracy"] < 0.05 < 0.95 < right["species_accuracy"]
     assert wrong["kmer3_distance"] > 3 * right["kmer3_distance"]
     assert wrong["kmer_auroc"] < 0.75, "the discriminator has no labels, and the mixture is the same"
     assert wrong["species_accuracy_real"] == right["species_accuracy_real"]
     with pytest.raises(ValueError, match="10 samples cannot have 9 labels"):
         metrics_of(run, tokens[:10], labels[:9])
-
-
-def test_sequences_without_labels_are_one_group(job, genomes):
-    run = job(genomes)
-    tokens, _ = sequences.held_out(run, 40)
-    metrics = metrics_of(run, tokens, None)
-    texts = sequences.as_texts(genomes.tokenizer, tokens)
-    reference = [genomes.tokenizer.decode(row) for row in whole(genomes, "test")["tokens"]]
-    expected = kmer_distance(texts, reference, 3)
-    assert metrics["kmer3_distance"] == pytest.approx(expected)
-    assert not [name for name in metrics if "species" in name or "/" in name]
+    # Sequences without labels are one group.
+    texts, reference = (
+        sequences.as_texts(genomes.tokenizer, each) for each in (tokens, whole(genomes, "test")["tokens"])
+    )
+    assert absent["kmer3_distance"] == pytest.approx(kmer_distance(texts, reference, 3))
+    assert not [name for name in absent if "species" in name or "/" in name]
     assert (run.folder / "samples.txt").read_text().splitlines() == texts
 
 
 def test_metrics_of_invalid_sequences(job, genomes):
-    run = job(genomes)
-    metrics = metrics_of(run, rows(genomes, ["", "ACGT", "GT"]), np.array([0, 1, 1]))
+    metrics = metrics_of(job(genomes), rows(genomes, ["", "ACGT", "GT"]), np.array([0, 1, 1]))
     assert metrics["kmer6_distance/A.thaliana"] == pytest.approx(np.sqrt(np.log(2)))
     assert metrics["splice_rule"] == 0 and "kmer_auroc" not in metrics, "3 sequences are too few for a discriminator"

@@ -121,8 +121,7 @@ def test_predictor_is_trained_on_its_denoiser_and_evaluated_by_the_sampler(resul
 
     metrics = trained["metrics"]
     assert trained["step"] == 4 and 0 < metrics["validation_loss"] < 0.75
-    for name in ("error_rate", "accuracy", "precision", "recall", "f1"):
-        assert 0 <= metrics[f"validation_{name}"] <= 1
+    assert all(0 <= metrics[f"validation_{name}"] <= 1 for name in ("accuracy", "precision", "recall", "f1"))
     # A denoiser of four steps has many errors.
     assert metrics["validation_error_rate"] > 0.1
 
@@ -221,14 +220,11 @@ def test_likelihood_labels_need_the_denoiser_and_the_judge(config, results, tabl
     assert 0 < by_row["judged"]["metrics"]["validation_error_rate"] < 1
 
 
-def test_rows_that_start_from_each_other_raise(config, table):
+def test_rows_that_start_from_each_other_or_a_judge_that_is_not_autoregressive_raise(config, table):
     first = dict(table[HEAD], overrides=table[HEAD]["overrides"] | {"start": BLOCK})
     second = dict(table[BLOCK], overrides=table[BLOCK]["overrides"] | {"start": HEAD})
     with refused(f"^start: row '{HEAD}' starts from itself"):
         plan([first, second], config)
-
-
-def test_judge_that_is_not_autoregressive_raises(config, table):
     judged = dict(table["judged"], overrides=table["judged"]["overrides"] | {"predictor.judge": "judged"})
     with refused(r"^predictor\.judge: "):
         plan([judged], config, [*table.values(), judged])

@@ -12,6 +12,7 @@ from diffusion.data import load_dataset
 from diffusion.metrics.frechet import frechet_distance, moments
 from experiments.tasks import images
 from experiments.tasks.token_sampling import SampleSet
+from tests.checks import refused
 from tests.experiments.conftest import run_of
 
 
@@ -85,18 +86,13 @@ def test_inception_reads_bytes_of_samples_and_reference(job, dataset, monkeypatc
     assert all(part.shape == (256, 1, 8, 8) and part.dtype == np.uint8 and part.max() == 255 for part in inputs)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"name": "gpt2"}, r"judge\.name: 'gpt2' cannot judge images; known: none, classifier, inception"),
-        ({"name": "classifier"}, r"judge\.row: empty"),
-        ({"name": "classifier", "row": "x", "reference": "dev"}, "has no 'dev' examples"),
-        ({"name": "inception"}, r"judge\.checkpoint: '' is not a file"),
-    ],
-)
-def test_errors_for_unsuitable_judges_name_the_field(options, message, job):
-    with pytest.raises(ValueError, match=message):
-        images.check_judge(job(**options))
+def test_errors_for_unsuitable_judges_name_the_field(job):
+    with refused(r"judge\.row: empty"):
+        images.check_judge(job(name="classifier"))
+    with refused("has no 'dev' examples"):
+        images.check_judge(job(name="classifier", row="x", reference="dev"))
+    with refused(r"judge\.checkpoint: '' is not a file"):
+        images.check_judge(job(name="inception"))
 
 
 def test_tables_copy_the_grids_of_their_rows(job, tmp_path):

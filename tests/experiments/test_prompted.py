@@ -9,8 +9,6 @@ from diffusion.oracles.mixture import mixture
 from diffusion.report.rows import read_rows
 from experiments.tasks import prompted_models
 from experiments.tasks.mixture import quantiles
-from experiments.tasks.prompted_models import Slot
-from experiments.tasks.prompted_sampling import finite
 from tests.experiments.conftest import results_of
 
 SHAPES, MIXTURE = "--config=configs/lidar_shapes.py:debug", "--config=configs/lidar_mixture.py:debug"
@@ -50,12 +48,16 @@ def test_exact_models_need_no_training_and_lookahead_samples_are_cached(succeed,
     (next((runs / "jobs").iterdir()) / "samples.png").stat()
 
 
-def test_cached_lookahead_samples_of_other_prompts_raise(cli, tmp_path):
-    words = ("sample", SHAPES, "--row=exact: LiDAR 8", PROMPT)
+def test_infinite_rewards_and_cached_samples_of_other_prompts_raise(cli, tmp_path, monkeypatch):
+    words, cached = ("sample", SHAPES, "--row=exact: LiDAR 8", PROMPT), tmp_path / "runs" / "cache"
+    with monkeypatch.context() as patch:
+        patch.setattr(prompted_models, "prompt_reward", lambda image, metadata: float("inf"))
+        status, _, error = cli(*words)
+    assert status == 2 and "judge.row: the reward of sample 0 of 'a square above a ring' is inf" in error
+    assert not list(cached.rglob("*.npz"))
     assert cli(*words)[0] == 0
-    file = next((tmp_path / "runs" / "cache" / "lookahead").iterdir())
-    stored = dict(np.load(file))
-    np.savez(file, **stored | {"prompts": ["a ring"]})
+    (file,) = (cached / "lookahead").iterdir()
+    np.savez(file, **dict(np.load(file)) | {"prompts": ["a ring"]})
     status, _, error = cli(*words, "--config.sample.gaussian.lookahead.scale=1.0")
     assert status == 2 and "holds lookahead samples of other prompts" in error
 
@@ -101,22 +103,6 @@ def test_trained_table_runs_completely(succeed, tmp_path):
         "exact.png", "time.png", "evaluations.png", "regression.png", "methods.png"}  # fmt: skip
     # The same command reads completed jobs.
     assert "running" not in succeed("run", SHAPES)[1]
-
-
-def test_rewards_that_are_not_finite_raise_with_their_prompt():
-    slots = [Slot("a ring", 0), Slot("a plus", 0)]
-    rewards = np.zeros((2, 3), np.float32)
-    assert finite(rewards, slots) is rewards
-    rewards[1, 2] = np.nan
-    with pytest.raises(ValueError, match=r"judge.row: the reward of sample 2 of 'a plus' is nan"):
-        finite(rewards, slots)
-
-
-def test_error_for_infinite_rewards_is_one_line(cli, tmp_path, monkeypatch):
-    monkeypatch.setattr(prompted_models, "prompt_reward", lambda image, metadata: float("inf"))
-    status, _, error = cli("sample", SHAPES, "--row=exact: LiDAR 8", PROMPT)
-    assert status == 2 and "judge.row: the reward of sample 0 of 'a square above a ring' is inf" in error
-    assert not list((tmp_path / "runs" / "cache").rglob("*.npz"))
 
 
 def test_mixture_table_measures_every_method(succeed, tmp_path):

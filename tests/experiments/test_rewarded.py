@@ -24,13 +24,22 @@ def workdir(tmp_path_factory):
     return tmp_path_factory.mktemp("rewarded")
 
 
+def jobs():
+    """Return the jobs of all samples of the debug table."""
+    config = config_of(**{"train.steps": 2})
+    return plan([row | {"verbs": ("sample",)} for row in lidar_molecules.rows(config)], config)
+
+
+def run_of(row, workdir):
+    """Return the run of the samples of a row."""
+    return build(next(job for job in jobs() if (job.verb, job.row) == ("sample", row)), workdir)
+
+
 @pytest.fixture(scope="module")
 def results(workdir):
     """Return results of the debug table, by row."""
     pytest.importorskip("rdkit")
-    config = config_of(**{"train.steps": 2})
-    rows = [row | {"verbs": ("sample",)} for row in lidar_molecules.rows(config)]
-    done = run.run_jobs(plan(rows, config), workdir)
+    done = run.run_jobs(jobs(), workdir)
     return {result["row"]: result for result in done if result["verb"] == "sample"}
 
 
@@ -48,9 +57,7 @@ def test_each_method_draws_sets_and_counts_its_cost(results):
 
 
 def test_lookahead_samples_are_those_of_the_plain_sampler_and_each_set_has_its_own(results, workdir, monkeypatch):
-    config = config_of(**{METHOD: "lidar", "sample.uniform.lookahead.particles": 4, "train.steps": 2})
-    (job,) = [job for job in plan(rows_named(config, "LiDAR 4"), config) if job.verb == "sample"]
-    context, calls = build(job, workdir), []
+    config, context, calls = config_of(), run_of("LiDAR 4", workdir), []
     original = token_batches.draw_batches
 
     def recorded(run, sample, prompt, label, given=((),), **options):
@@ -72,14 +79,8 @@ def test_lookahead_samples_are_those_of_the_plain_sampler_and_each_set_has_its_o
     assert extra["lookahead_reward"] == pytest.approx(ahead[:, 3].mean())
 
 
-def rows_named(config, name):
-    return [row | {"verbs": ("sample",)} for row in lidar_molecules.rows(config) if row["name"] == name]
-
-
 def test_the_best_of_several_is_the_first_with_the_largest_reward(results, workdir, monkeypatch):
-    config = config_of(**{"train.steps": 2})
-    (job,) = [job for job in plan(rows_named(config, "best of 4"), config) if job.verb == "sample"]
-    context, drawn = build(job, workdir), {}
+    context, drawn = run_of("best of 4", workdir), {}
 
     def draws(run, sample, prompt, label):
         assert len(prompt) == 12
@@ -89,24 +90,19 @@ def test_the_best_of_several_is_the_first_with_the_largest_reward(results, workd
 
     monkeypatch.setattr(token_batches, "draw_batches", draws)
     values = np.array([0, 3, 3, 1, 5, 0, 0, 0, 0, 0, 0, 0], np.float32)
-    prompt = np.full((3, config.data.length), 9, np.int32)
+    prompt = np.full((3, context.config.data.length), 9, np.int32)
     columns, seconds = rewarded_sampling.best_of(context, lambda run, tokens: values[tokens[:, 0]], prompt, None)
     assert columns["tokens"][:, 0].tolist() == [1, 4, 8] and columns["tokens"].shape == prompt.shape
     assert columns["evaluations"].tolist() == [6, 22, 38] and seconds >= 2.0
 
 
-@pytest.mark.parametrize(
-    ("process", "task"), [("masked", molecules.TASK), ("uniform", text.TASK)], ids=("masked", "uniform")
-)
-def test_rewards_are_for_molecules_under_uniform_noise(process, task, workdir):
+def test_rewards_are_for_molecules_under_uniform_noise_without_classes(workdir):
     """Other samplers and data would ignore them."""
-    config = config_of(**{METHOD: "best_of", "process.name": process, "sample.repeats": 1})
-    (*_, job) = plan([dict(name="row", overrides={}, verbs=("sample",))], config)
-    with pytest.raises(ValueError, match=r"sample\.uniform\.method: best_of is for molecules under process"):
-        token_sampling.check(build(job, workdir), task)
-
-
-def test_lookahead_samples_are_not_shared_over_classes():
+    for process, task in (("masked", molecules.TASK), ("uniform", text.TASK)):
+        config = config_of(**{METHOD: "best_of", "process.name": process, "sample.repeats": 1})
+        (*_, job) = plan([dict(name="row", overrides={}, verbs=("sample",))], config)
+        with refused(r"sample\.uniform\.method: best_of is for molecules under process"):
+            token_sampling.check(build(job, workdir), task)
     with refused(r"sample\.uniform\.method: lidar shares"):
         uniform_sampling.check(config_of(**{METHOD: "lidar", "model.labels": 3}))
 

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from configs.base import defaults
 from configs.recipes.small import tiny
@@ -17,10 +16,11 @@ from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights, save_weights
 from experiments import convert, run
 from experiments.identity import to_json
-from experiments.plan import Job, plan
+from experiments.plan import Job, plan, resolve
 from experiments.run_context import build
 from experiments.table import SEPARATOR
 from experiments.tasks import token_sampling
+from tests.checks import refused
 from tests.experiments.weight_files import gpt2_file
 from tests.weights import randomized
 
@@ -66,9 +66,8 @@ def judged(config, workdir):
 
 
 def job_of(config, **changes):
-    config = config.copy_and_resolve_references()
-    config.sample.update(changes)
-    return plan([dict(name="row", overrides={}, verbs=("sample",))], config)[0]
+    overrides = {f"sample.{name}": value for name, value in changes.items()}
+    return plan([dict(name="row", overrides=overrides, verbs=("sample",))], config)[0]
 
 
 def execute(job, workdir):
@@ -81,21 +80,17 @@ def run_of(config, workdir):
     return build(Job("x", "sample", "row", 0, {}, to_json(config)), workdir)
 
 
-def prompted(config, workdir, length=LENGTH, **changes):
-    config = config.copy_and_resolve_references()
-    config.sample.update(changes)
-    return token_sampling.prompts(run_of(config, workdir), length)
-
-
 def test_prompts_have_text_at_both_ends_and_masks_between(config, workdir):
+    def prompted(length=LENGTH, **changes):
+        changed = resolve(config, {f"sample.{name}": value for name, value in changes.items()}, 0)
+        return token_sampling.prompts(run_of(changed, workdir), length)
+
     mask = 257
-    np.testing.assert_array_equal(prompted(config, workdir), np.full(LENGTH, mask))
-    both = prompted(config, workdir, prompt="the é", suffix="end")
-    np.testing.assert_array_equal(both[:6], list("the é".encode()))
-    np.testing.assert_array_equal(both[-3:], list(b"end"))
-    assert (both[6:-3] == mask).all() and len(both) == LENGTH and both.dtype == np.int32
-    assert (prompted(config, workdir, prompt="x" * 31)[-1:] == mask).all()
-    assert len(prompted(config, workdir, length=64, prompt="x" * 32)) == 64
+    np.testing.assert_array_equal(prompted(), np.full(LENGTH, mask))
+    both = prompted(prompt="the é", suffix="end")
+    np.testing.assert_array_equal(both, [*"the é".encode(), *[mask] * (LENGTH - 9), *b"end"])
+    assert both.dtype == np.int32 and prompted(prompt="x" * 31)[-1] == mask
+    assert len(prompted(length=64, prompt="x" * 32)) == 64
 
 
 def test_samples_have_prompt_and_suffix_and_results_have_their_cost(config, workdir):
@@ -155,20 +150,14 @@ def test_generated_text_is_judged(judged, workdir):
 
 
 def test_tokenizer_of_another_model_raises(judged, workdir, tmp_path):
+    def refuse(path, message):
+        config.judge.tokenizer_path = path
+        with refused(message):
+            execute(job_of(config, policy="data"), workdir)
+
     config = judged.copy_and_resolve_references()
-    config.sample.policy = "data"
-    config.judge.tokenizer_path = ""
-    with pytest.raises(ValueError, match=r"judge\.tokenizer_path: '' does not exist; pass --config\.judge\.tokenizer"):
-        execute(job_of(config), workdir)
-    config.judge.tokenizer_path = str(tmp_path)
-    with pytest.raises(ValueError, match=r"^judge\.tokenizer_path: gpt2 expects vocab\.json"):
-        execute(job_of(config), workdir)
+    refuse("", r"judge\.tokenizer_path: '' does not exist; pass --config\.judge\.tokenizer")
+    refuse(str(tmp_path), r"^judge\.tokenizer_path: gpt2 expects vocab\.json")
     (tmp_path / "vocab.json").write_text(json.dumps(byte_alphabet() | {"<|endoftext|>": 256}))
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
-    with pytest.raises(ValueError, match=r"judge\.tokenizer_path: .* has 257 tokens, the weights in .* have 259"):
-        execute(job_of(config), workdir)
-
-
-def test_config_of_a_job_is_recovered_from_json(config):
-    """Jobs hold JSON data, from which the config is built again."""
-    assert to_json(ConfigDict(job_of(config).config)) == job_of(config).config
+    refuse(str(tmp_path), r"judge\.tokenizer_path: .* has 257 tokens, the weights in .* have 259")

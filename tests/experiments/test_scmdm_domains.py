@@ -10,7 +10,7 @@ import pytest
 from configs.recipes import scmdm
 from experiments import run, table
 from experiments.identity import to_json
-from experiments.plan import Job, plan
+from experiments.plan import Job, plan, resolve
 from experiments.run import prepare
 from experiments.run_context import Run
 from experiments.tasks import genomes as genomes_task
@@ -88,11 +88,9 @@ def test_table_runs_from_training_to_samples(finished, workdir):
 
 
 def test_each_set_of_samples_is_measured_and_the_mean_has_an_interval(finished):
-    domain, _, config, results = finished
+    _, _, config, results = finished
     compared = 0
-    for result in results:
-        if result["verb"] != "sample":
-            continue
+    for result in (result for result in results if result["verb"] == "sample"):
         assert len(result["sets"]) == config.sample.repeats == 2
         for name in result["sets"][0].keys() & result["sets"][1].keys():
             first, second = (each[name] for each in result["sets"])
@@ -102,10 +100,10 @@ def test_each_set_of_samples_is_measured_and_the_mean_has_an_interval(finished):
                 half = 12.7062 * abs(first - second) / 2
                 assert result["metrics"][f"{name}_interval"] == pytest.approx(half, rel=1e-4)
                 compared += 1
-    assert compared > 2, domain
+    assert compared > 2
 
 
-def test_table_has_intervals_and_a_few_samples(finished, workdir, capsys):
+def test_table_has_intervals_and_a_few_samples(finished, workdir):
     domain, module, config, results = finished
     table.write(module, config, results, workdir, publish=False)
     folder = workdir / "tables" / f"scmdm_{domain}.debug"
@@ -121,7 +119,6 @@ def test_table_has_intervals_and_a_few_samples(finished, workdir, capsys):
         assert lines.count("and 8 more") == 2 and sum(line.startswith("rich_in_") for line in lines) == 16
         text = table.describe(result_of(results, "sample", f"{scmdm.FULL}, 4 steps"), workdir)
         assert "and 8 more\n" in text and text.count("rich_in_") - text.count("/rich_in_") == 8
-    capsys.readouterr()
 
 
 # The following tests have simple denoisers without training.
@@ -136,8 +133,7 @@ def genomes(workdir):
 
 
 def job_of(config, **options):
-    config = config.copy_and_resolve_references()
-    config.sample.update(options)
+    config = resolve(config, {f"sample.{name}": value for name, value in options.items()}, 0)
     return Job("job", "sample", "row", 0, {"weights": "training"}, to_json(config))
 
 
@@ -212,25 +208,18 @@ def test_omitted_samples_have_their_labels_omitted():
 
 
 def test_held_out_examples_form_complete_sets(genomes, workdir):
+    def sets(config=genomes, **options):
+        run = prepare(job_of(config, policy="data", **options), workdir)
+        return token_sampling.held_out_sets(run, genomes_task.TASK)
+
     def sizes(**options):
-        return [
-            len(each.tokens)
-            for each in token_sampling.held_out_sets(
-                prepare(job_of(genomes, policy="data", **options), workdir), genomes_task.TASK
-            )
-        ]
+        return [len(each.tokens) for each in sets(**options)]
 
     total = sum(sizes(count=10_000))
     assert 30 < total < 100
     assert sizes(count=10, repeats=2) == [10, 10]
     assert sizes(count=20, repeats=100) == [20] * (total // 20)
-    (labeled,) = token_sampling.held_out_sets(
-        prepare(job_of(genomes, policy="data", repeats=1), workdir), genomes_task.TASK
-    )
+    (labeled,) = sets(repeats=1)
     assert set(labeled.labels) <= {0, 1, 2} and len(labeled.labels) == 8
-    unconditional = genomes.copy_and_resolve_references()
-    unconditional.model.labels = 0
-    (unlabeled,) = token_sampling.held_out_sets(
-        prepare(job_of(unconditional, policy="data", repeats=1), workdir), genomes_task.TASK
-    )
+    (unlabeled,) = sets(resolve(genomes, {"model.labels": 0}, 0), repeats=1)
     assert unlabeled.labels is None, "samples of an unconditional model are compared as one group"

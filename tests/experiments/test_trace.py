@@ -8,6 +8,7 @@ import pytest
 
 from experiments.table import SEPARATOR
 from experiments.tasks import token_sampling
+from tests.experiments.conftest import one_line, words_of
 from tests.report.test_trace import data_of, decoded
 
 TEXT, SHAPES = "--config=configs/quickstart.py:debug", "--config=configs/lidar_shapes.py:debug"
@@ -17,7 +18,7 @@ ROW = "--row=MDLM, ancestral, 4 steps"
 
 @pytest.fixture(scope="module")
 def overrides(fields):
-    return [f"--config.{name}={value}" for name, value in fields.items()]
+    return words_of(fields)
 
 
 def test_the_first_samples_of_a_job_that_is_done(succeed, tmp_path, overrides, monkeypatch):
@@ -81,6 +82,5 @@ def test_pictures_are_those_of_the_job(succeed):
     ids=["train", "causal", "data", "windows", "embedding"],
 )
 def test_what_cannot_be_traced_raises_in_one_line(cli, tmp_path, overrides, words, message):
-    status, out, error = cli(*words, *overrides, "--trace")
-    assert (status, out) == (2, "") and message in error and len(error.strip().splitlines()) == 1
+    one_line(cli(*words, *overrides, "--trace"), message)
     assert not (tmp_path / "runs" / "jobs").exists()

@@ -1,21 +1,17 @@
 """Unconditional embedding diffusion of text in the verbs: windows from noise, and windows around a prompt."""
 
-import pytest
-
 from experiments.table import SEPARATOR
-from tests.experiments.conftest import results_of
+from tests.experiments.conftest import results_of, words_of
 
 CONFIG, ROW = "--config=configs/fastdiss_text.py:debug", "--row=standard, 2 steps"
 
 
-@pytest.fixture(scope="module")
-def overrides(fields):
-    """Return overrides for the small text and a network that compiles in a few seconds."""
-    small = {"encoder_decoder.hidden": 8, "encoder_decoder.heads": 1, "encoder_decoder.decoder_blocks": 1}
-    return [f"--config.{name}={value}" for name, value in (fields | small).items()]
+# A network that compiles in a few seconds.
+SMALL = {"encoder_decoder.hidden": 8, "encoder_decoder.heads": 1, "encoder_decoder.decoder_blocks": 1}
 
 
-def test_windows_from_noise_and_around_a_prompt(succeed, tmp_path, overrides):
+def test_windows_from_noise_and_around_a_prompt(succeed, tmp_path, fields):
+    overrides = words_of(fields | SMALL)
     succeed("sample", CONFIG, ROW, *overrides)
     result = results_of(tmp_path / "runs")["sample", "standard, 2 steps"]
     assert result["metrics"]["samples"] == 8 and result["metrics"]["evaluations"] == 2

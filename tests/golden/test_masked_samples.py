@@ -92,6 +92,7 @@ def test_samples_of_masked_diffusion(golden, name):
     if name == LABELS:
         inputs += (jnp.arange(SIZE) % config.model.labels,)
     samples = computed(families.sampler(config, system), *inputs)
+    assert (samples.tokens[::2, 0] == 3).all() and samples.tokens[1, 5] == 4, "the prompt is kept"
     counts = {
         field: np.asarray(counted).tolist()
         for field, counted in samples._asdict().items()

@@ -104,7 +104,7 @@ def lane(name):
     return pytest.param(name, marks=pytest.mark.slow) if changed else name
 
 
-@pytest.mark.parametrize("name", map(lane, TRAININGS))
+@pytest.mark.parametrize("name", [lane(name) for name in TRAININGS])
 def test_steps_of_training(golden, name):
     golden(name, numbers(program_of(TRAININGS[name])))
 

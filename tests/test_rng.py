@@ -5,22 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.processes.masking import MaskedDiffusion
-from diffusion.rng import draws, example_keys, fold, uniform
+from diffusion.rng import draws, fold, uniform
 from diffusion.schedules.masking import LogLinear
+from tests.checks import within
+from tests.weights import keys_of
 
 
-def test_example_noise_does_not_depend_on_the_batch():
-    key = jax.random.key(0)
-    many = uniform(example_keys(key, jnp.arange(6)), (5,))
-    few = uniform(example_keys(jax.random.key(0), jnp.arange(2, 4)), (5,))
-    np.testing.assert_array_equal(many[2:4], few)
-
-
-def test_purposes_and_steps_have_different_keys():
+def test_noise_depends_on_the_example_the_purpose_and_the_step_only():
+    np.testing.assert_array_equal(uniform(keys_of(6), (5,))[2:4], uniform(keys_of([2, 3]), (5,)))
     root = jax.random.key(0)
-    values = [uniform(draws(root, purpose, step, 2).keys, (3,)) for purpose in ("a", "b") for step in (0, 1)]
-    assert len({tuple(np.ravel(value)) for value in values}) == 4
-    assert not np.array_equal(uniform(fold(draws(root, "a", 2, 2).keys, "x"), (3,)), values[0])
+    keys = [draws(root, purpose, step, 2).keys for purpose in ("a", "b") for step in (0, 1)]
+    keys.append(fold(draws(root, "a", 2, 2).keys, "x"))
+    assert len({tuple(np.ravel(uniform(each, (3,)))) for each in keys}) == 5
 
 
 def test_uniform_numbers_are_stratified_and_uniform():
@@ -31,10 +27,8 @@ def test_uniform_numbers_are_stratified_and_uniform():
 
 
 def test_masked_fraction_follows_the_schedule():
-    process = MaskedDiffusion(7, LogLinear())
-    keys = example_keys(jax.random.key(2), jnp.arange(64))
-    clean = jnp.zeros((64, 256), jnp.int32)
+    process, clean = MaskedDiffusion(7, LogLinear()), jnp.zeros((64, 256), jnp.int32)
+    corrupt = jax.jit(process.corrupt)
     for time in (0.1, 0.5, 1.0):
-        masked = (process.corrupt(keys, clean, jnp.full(64, time)) == 7).mean()
-        level = 0.999 * time
-        assert abs(float(masked) - level) < 4 * (level * (1 - level) / clean.size) ** 0.5 + 1e-9
+        masked = np.asarray(corrupt(keys_of(64, seed=2), clean, jnp.full(64, time))) == 7
+        assert within(masked, 0.999 * time, masked.size)

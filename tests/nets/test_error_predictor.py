@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 
 from diffusion.nets.dit import SIZES, DiT
-from diffusion.nets.error_predictor import ErrorPredictor
+from diffusion.nets.error_predictor import KINDS, ErrorPredictor
 from diffusion.nets.subtoken_embedding import SubtokenEmbedding
 from diffusion.train import flops
+from tests.checks import refused
 from tests.weights import random_like
 
 VOCAB, LENGTH, BATCH = 19, 8, 3
 TRUNK = DiT(VOCAB, hidden=16, blocks=2, heads=2, cond_dim=8, dropout=0.3, labels=4, memory=True)
 DIGITS = DiT(9, hidden=16, blocks=2, heads=2, cond_dim=8, dropout=0.0, embedder=SubtokenEmbedding(3, 2, 16))
-KINDS = ["full", "block", "head"]
 STATE = jax.random.randint(jax.random.key(1), (BATCH, LENGTH), 0, VOCAB)
-LABEL = jnp.array([0, 3, 1])
+LABEL, NULL = jnp.array([0, 3, 1]), jnp.full(BATCH, TRUNK.labels)
+KEYS = jax.random.split(jax.random.key(3), BATCH)
 
 
 def shapes_of(net, width=1):
@@ -27,11 +28,7 @@ def shapes_of(net, width=1):
 
 
 DENOISER = random_like(shapes_of(TRUNK), 0.3)
-
-
-@partial(jax.jit, static_argnums=0)
-def start(predictor, denoiser):
-    return predictor.init(jax.random.key(2), denoiser)
+FIRST = DENOISER | {"blocks": jax.tree.map(lambda leaf: leaf[:1], DENOISER["blocks"])}
 
 
 @partial(jax.jit, static_argnums=0)
@@ -39,69 +36,79 @@ def logits(predictor, denoiser, params, state, label=None, keys=None):
     return predictor(denoiser, params, state, label, keys=keys)
 
 
+def start(predictor, denoiser=DENOISER):
+    return predictor.init(jax.random.key(2), denoiser)
+
+
+def trained(kind):
+    """Return a predictor and random parameters."""
+    predictor = ErrorPredictor(kind, TRUNK)
+    return predictor, random_like(start(predictor), 0.3)
+
+
 def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize(("kind", "size"), [("full", 130_980_353), ("block", 46_525_697), ("head", 199_681)])
-def test_numbers_of_trained_parameters_at_the_published_size(kind, size):
-    trunk = DiT(50259, **SIZES["small"])
-    predictor = ErrorPredictor(kind, trunk)
-    denoiser = shapes_of(trunk)
-    predictor_params = jax.eval_shape(lambda denoiser: predictor.init(jax.random.key(0), denoiser), denoiser)
-    assert count(denoiser) == 169_628_755 and count(predictor_params) == size
-    tokens = jax.ShapeDtypeStruct((2, 512), jnp.int32)
-    assert jax.eval_shape(predictor, denoiser, predictor_params, tokens).shape == (2, 512)
+def zero(tree):
+    return not any(np.any(leaf) for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "cost", "tolerance"),
+    [("full", 130_980_353, 0.6876, 5e-3), ("block", 46_525_697, 0.0573, 2e-3), ("head", 199_681, 0.6876, 5e-3)],
+)
+def test_sizes_and_costs_at_the_published_size(kind, size, cost, tolerance):
+    """One block has about 6 % and a trunk about 69 % of the products of a denoiser, next to attention and adaLN."""
+    trunk, tokens = DiT(50259, **SIZES["small"], attention="plain"), jax.ShapeDtypeStruct((1, 16), jnp.int32)
+    predictor, denoiser = ErrorPredictor(kind, trunk), shapes_of(trunk)
+    params = jax.eval_shape(partial(start, predictor), denoiser)
+    assert count(denoiser) == 169_628_755 and count(params) == size
+    assert jax.eval_shape(predictor, denoiser, params, tokens).shape == (1, 16)
+    whole = flops.count(trunk.apply, {"params": denoiser}, tokens)
+    assert flops.count(predictor, denoiser, params, tokens) / whole == pytest.approx(cost, abs=tolerance)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_copied_parameters(kind):
     """All except the head and the adapter, or those with the first block only; arrays are not shared, for donation."""
-    predictor_params = ErrorPredictor(kind, TRUNK).init(jax.random.key(2), DENOISER)
-    head = predictor_params.pop("head")
+    params = start(ErrorPredictor(kind, TRUNK))
+    head = params.pop("head")
     assert head["linear"]["kernel"].shape == (16, 1)
-    assert not np.any(head["linear"]["kernel"]) and not np.any(head["linear"]["bias"])
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(head["modulation"]))
+    assert zero((head["linear"], head["modulation"]))
     np.testing.assert_array_equal(head["norm"]["scale"], np.ones(16))
-    if kind == "head":
-        assert predictor_params == {}
-        return
-    expected = {name: part for name, part in DENOISER.items() if name not in ("head", "adapter")}
-    if kind == "block":
-        expected["blocks"] = jax.tree.map(lambda leaf: leaf[:1], expected["blocks"])
-    chex.assert_trees_all_equal(predictor_params, expected)
-    jitted = start(ErrorPredictor(kind, TRUNK), DENOISER)
+    source = {"full": DENOISER, "block": FIRST, "head": {}}[kind]
+    chex.assert_trees_all_equal(params, {name: source[name] for name in source if name not in ("head", "adapter")})
     pointers = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(DENOISER)}
-    assert not pointers & {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((predictor_params, jitted))}
+    assert not pointers & {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(params)}
 
 
 def test_features_are_those_of_the_denoiser():
     """Those of a new full predictor are equal to the denoiser's, and those of a block to a denoiser of one block."""
+    head, params = trained("head")
 
-    @partial(jax.jit, static_argnums=0)
-    def features(net, params):
-        return net.apply({"params": params}, STATE, label=LABEL, method="features")
+    @jax.jit
+    def features():
+        def of(net, params):
+            return net.apply({"params": params}, STATE, label=LABEL, method="features")
 
-    by_pieces = TRUNK.apply({"params": DENOISER}, STATE, method="embed")
-    by_pieces = TRUNK.apply({"params": DENOISER}, by_pieces, label=LABEL, method="trunk")
-    expected = features(TRUNK, DENOISER)
-    np.testing.assert_allclose(expected, by_pieces, atol=1e-5)
-    full, block = ErrorPredictor("full", TRUNK), ErrorPredictor("block", TRUNK)
-    np.testing.assert_allclose(features(full.net, start(full, DENOISER)), expected, atol=1e-5)
-    first = DENOISER | {"blocks": jax.tree.map(lambda leaf: leaf[:1], DENOISER["blocks"])}
-    small = features(block.net, start(block, DENOISER))
-    np.testing.assert_allclose(small, features(TRUNK.clone(blocks=1), first), atol=1e-5)
-    assert np.abs(small - expected).max() > 1e-1
+        full, block = ErrorPredictor("full", TRUNK), ErrorPredictor("block", TRUNK)
+        whole = of(TRUNK, DENOISER)
+        read = head.net.apply({"params": DENOISER | params}, whole, label=LABEL, method="head")[..., 0]
+        small = of(block.net, start(block)), of(TRUNK.clone(blocks=1), FIRST)
+        return whole, of(full.net, start(full)), *small, read
+
+    whole, full, small, first, read = features()
+    np.testing.assert_allclose(full, whole, atol=1e-5)
+    np.testing.assert_allclose(small, first, atol=1e-5)
+    assert np.abs(small - whole).max() > 1e-1
     # The head of the denoiser reads these features.
-    head = ErrorPredictor("head", TRUNK)
-    predictor_params = random_like(start(head, DENOISER), 0.3)
-    read = head.net.apply({"params": DENOISER | predictor_params}, expected, label=LABEL, method="head")[..., 0]
-    np.testing.assert_allclose(logits(head, DENOISER, predictor_params, STATE, LABEL), read, atol=1e-5)
+    np.testing.assert_allclose(logits(head, DENOISER, params, STATE, LABEL), read, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_exactly_the_trained_parameters(kind):
-    predictor = ErrorPredictor(kind, TRUNK)
+    predictor, params = trained(kind)
     wrong = (STATE % 3 == 0).astype(jnp.float32)
 
     @jax.jit
@@ -112,74 +119,45 @@ def test_gradients_reach_exactly_the_trained_parameters(kind):
 
         return jax.grad(loss, argnums=(0, 1))(denoiser, params)
 
-    new = start(predictor, DENOISER)
-    frozen, gradient = slope(DENOISER, new)
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(frozen))
     # The zero output layer has no gradient with respect to its input at first.
-    assert np.all(gradient["head"]["linear"]["kernel"]) and np.all(gradient["head"]["linear"]["bias"])
-    gradient["head"].pop("linear")
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
-    frozen, gradient = slope(DENOISER, random_like(new, 0.3))
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(frozen))
+    frozen, gradient = slope(DENOISER, start(predictor))
+    output = gradient["head"].pop("linear")
+    assert np.all(output["kernel"]) and np.all(output["bias"]) and zero((frozen, gradient))
+    frozen, gradient = slope(DENOISER, params)
+    assert zero(frozen) and all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
     assert all(np.all(leaf) for leaf in jax.tree.leaves(gradient["head"]))
-    assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
-def test_dropout_acts_in_trained_parts_only():
-    keys = jax.random.split(jax.random.key(3), BATCH)
-    for kind in KINDS:
-        predictor = ErrorPredictor(kind, TRUNK)
-        params = random_like(start(predictor, DENOISER), 0.3)
-        plain, dropped = (logits(predictor, DENOISER, params, STATE, LABEL, k) for k in (None, keys))
-        assert (np.abs(plain - dropped).max() > 1e-2) == (kind != "head")
+def test_labels_are_read_and_dropout_acts_in_trained_parts_only():
+    for kind in ("block", "head"):
+        predictor, params = trained(kind)
+        labeled, dropped = (logits(predictor, DENOISER, params, STATE, LABEL, keys) for keys in (None, KEYS))
+        assert (np.abs(labeled - dropped).max() > 1e-2) == (kind != "head")
+    absent, null = (logits(predictor, DENOISER, params, STATE, label) for label in (None, NULL))
+    assert np.abs(labeled - absent).max() > 1e-2
+    np.testing.assert_allclose(null, absent, atol=1e-6)
 
 
-def test_labels_are_read_and_may_be_absent():
-    predictor = ErrorPredictor("head", TRUNK)
-    params = random_like(start(predictor, DENOISER), 0.3)
-    labeled, unlabeled = logits(predictor, DENOISER, params, STATE, LABEL), logits(predictor, DENOISER, params, STATE)
-    assert np.abs(labeled - unlabeled).max() > 1e-2
-    none = logits(predictor, DENOISER, params, STATE, jnp.full(BATCH, TRUNK.labels))
-    np.testing.assert_allclose(none, unlabeled, atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_subtokens_have_one_logit_per_token(kind):
-    predictor = ErrorPredictor(kind, DIGITS)
-    denoiser = random_like(shapes_of(DIGITS, 2), 0.3)
+def test_subtokens_have_one_logit_per_token():
+    predictor, denoiser = ErrorPredictor("block", DIGITS), random_like(shapes_of(DIGITS, 2), 0.3)
     new = start(predictor, denoiser)
-    assert kind == "head" or new["embedder"]["table"].shape == denoiser["embedder"]["table"].shape
+    assert new["embedder"]["table"].shape == denoiser["embedder"]["table"].shape
     state = jax.random.randint(jax.random.key(1), (BATCH, 2 * LENGTH), 0, 3)
-    assert not np.any(logits(predictor, denoiser, new, state))
-    params = random_like(new, 0.3)
-    before = logits(predictor, denoiser, params, state)
-    assert before.shape == (BATCH, LENGTH)
-    changed = state.at[:, 1].set((state[:, 1] + 1) % 3)
-    assert np.abs(logits(predictor, denoiser, params, changed) - before).min() > 0
+    assert zero(logits(predictor, denoiser, new, state))
+    before, after = (
+        logits(predictor, denoiser, random_like(new, 0.3), each)
+        for each in (state, state.at[:, 1].set((state[:, 1] + 1) % 3))
+    )
+    assert before.shape == (BATCH, LENGTH) and np.abs(after - before).min() > 0
 
 
 def test_bfloat16_predictors_have_float32_logits():
+    exact, params = trained("block")
     predictor = ErrorPredictor("block", TRUNK.clone(dtype="bfloat16", unroll=2))
-    exact = ErrorPredictor("block", TRUNK)
-    params = random_like(start(exact, DENOISER), 0.3)
-    low, high = (logits(p, DENOISER, params, STATE, LABEL) for p in (predictor, exact))
+    low, high = (logits(each, DENOISER, params, STATE, LABEL) for each in (predictor, exact))
     assert low.dtype == jnp.float32 and 0 < np.abs(low - high).max() < 0.1 * np.abs(high).max()
 
 
-def test_costs_of_a_guided_step():
-    """One block has about 6 % and a trunk about 69 % of the products of a denoiser, next to attention and adaLN."""
-    trunk, tokens = DiT(50259, **SIZES["small"], attention="plain"), jax.ShapeDtypeStruct((1, 16), jnp.int32)
-    denoiser = jax.eval_shape(trunk.init, jax.random.key(0), tokens)["params"]
-    whole = flops.count(trunk.apply, {"params": denoiser}, tokens)
-    share = {}
-    for kind in KINDS:
-        predictor = ErrorPredictor(kind, trunk)
-        params = jax.eval_shape(predictor.init, jax.random.key(0), denoiser)
-        share[kind] = flops.count(predictor, denoiser, params, tokens) / whole
-    assert share["block"] == pytest.approx(0.0573, abs=2e-3)
-    assert share["full"] == share["head"] == pytest.approx(0.6876, abs=5e-3)
-
-
 def test_unknown_kinds_raise():
-    with pytest.raises(ValueError, match=r"predictor\.kind: unknown 'two'; known: full, block, head"):
+    with refused(r"predictor\.kind: unknown 'two'; known: full, block, head"):
         ErrorPredictor("two", TRUNK)

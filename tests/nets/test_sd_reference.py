@@ -2,12 +2,13 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 
 from diffusion.nets.sd import layers
 from diffusion.nets.sd.unet import TINY_SD, TINY_SDXL
-from tests.small_unets import SMALL, apply, compiled, inputs, small_params
+from tests.small_unets import SMALL, inputs, small_params
 from tests.weights import randomized
 
 # An independent implementation with the functions and the layout of PyTorch, which shares only parameter names.
@@ -156,7 +157,7 @@ def test_blocks_agree_with_their_formulas(torch):
 
     def both(block, call, *args):
         variables = randomized(lambda key: block.init(key, *args), 0.4)
-        result = compiled(block.apply)(variables, *args)
+        result = jax.jit(block.apply)(variables, *args)
         with torch.no_grad():
             close(result, call(Reference(torch, {"it": variables["params"]})), 2e-5)
 
@@ -185,6 +186,6 @@ def test_networks_agree_with_their_formulas(net, torch):
     """Images are not square; time, context and added conditioning differ between examples."""
     args = inputs(net)
     params = small_params() if net is SMALL else randomized(lambda key: net.init(key, *args), 0.1)
-    result = apply(params, *args[:3]) if net is SMALL else compiled(net.apply)(params, *args)
+    result = jax.jit(net.apply)(params, *args)
     with torch.no_grad():
         close(result, Reference(torch, params["params"])(net, *args), 1e-4)

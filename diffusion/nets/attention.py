@@ -1,5 +1,6 @@
 """Scaled dot-product attention, softmax(q k^T / sqrt(d)) v, with the fastest exact kernel of each platform."""
 
+import dataclasses
 import math
 from typing import Any, Literal
 
@@ -58,22 +59,6 @@ def dot_product(
     return jax.nn.dot_product_attention(query, key, value, mask=allowed, implementation=implementation)
 
 
-def _splash_blocks(length: int):
-    from jax.experimental.pallas.ops.tpu import splash_attention
-
-    block = max(size for size in (128, 256, 512) if length % size == 0)
-    return splash_attention.BlockSizes(
-        block_q=block,
-        block_kv=block,
-        block_kv_compute=block,
-        block_q_dkv=block,
-        block_kv_dkv=block,
-        block_kv_dkv_compute=block,
-        block_q_dq=block,
-        block_kv_dq=block,
-    )
-
-
 def splash(query: Heads, key: Heads, value: Heads, mask: AttentionMask, interpret: bool = False) -> Heads:
     """Compute TPU splash attention, mapped over the mesh axes (data, fsdp) of the batch and "model" of the heads.
 
@@ -94,10 +79,14 @@ def splash(query: Heads, key: Heads, value: Heads, mask: AttentionMask, interpre
         places = np.arange(length)
         return splash_attention.NumpyMask(np.asarray(mask.allowed(places[:, None], places[None])))
 
+    block = max(size for size in (128, 256, 512) if length % size == 0)
+    names = [field.name for field in dataclasses.fields(splash_attention.BlockSizes)]
+    sides: Any = {name: block for name in names if name.startswith("block_")}
+
     def local(query, key, value):
         kernel = splash_attention.make_splash_mha(
             splash_attention.MultiHeadMask([lowered()] * query.shape[2]),
-            block_sizes=_splash_blocks(length),
+            block_sizes=splash_attention.BlockSizes(**sides),
             head_shards=1,
             q_seq_shards=1,
             interpret=interpret,

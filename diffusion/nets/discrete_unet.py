@@ -214,8 +214,7 @@ class UNet(nn.Module):
                 residual = (part.outputs, self.dropout, self.groups, self.constant_init, self.dtype)
                 spatial = (self.head_channels, self.groups, self.dtype, self.attention) if part.attention else ()
                 if turns > 1:
-                    block = nn.remat(RunBlock, prevent_cse=self.unroll > 1) if self.remat == "full" else RunBlock
-                    loop = stacked(block, turns, unroll=min(self.unroll, turns))
+                    loop = stacked(RunBlock, turns, unroll=min(self.unroll, turns), remat=self.remat)
                     loop = loop(residual, spatial, part.stores, name=f"blocks{number}")
                     x, maps = loop(x, jnp.stack(skips) if skips else None, words)
                 else:

@@ -30,11 +30,6 @@ SIZES = {
 
 Cache = tuple[Float[Array, "N B M H D"], Float[Array, "N B M H D"]]
 
-REMAT_POLICIES = {
-    "full": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
-
 
 class DiTBlock(nn.Module):
     """x += gate drop(attention(modulate(norm(x)))); x += gate drop(mlp(modulate(norm(x)))).
@@ -148,8 +143,6 @@ class DiT(nn.Module):
     def setup(self):
         if self.hidden % self.heads or (self.hidden // self.heads) % 2:
             raise ValueError(f"net.heads: {self.heads} heads need an even share of net.hidden={self.hidden} each")
-        if self.remat not in ("none", *REMAT_POLICIES):
-            raise ValueError(f"net.remat: unknown policy '{self.remat}'; use one of none, dots, full")
         if self.embedder is None:
             shape = (self.vocab_size, self.hidden)
             self.embedding = self.param("embedding", uniform_fan_in(self.hidden), shape, jnp.float32)
@@ -162,11 +155,8 @@ class DiT(nn.Module):
                 raise ValueError("model.labels: an example's class is read through adaLN; set model.adaln=True")
             shape = (self.labels + 1, self.cond_dim)
             self.label_embedding = self.param("label_embedding", nn.initializers.normal(0.02), shape, jnp.float32)
-        block = DiTBlock
-        if self.remat != "none":
-            block = nn.remat(DiTBlock, policy=REMAT_POLICIES[self.remat], prevent_cse=self.unroll > 1)
         in_axes = (nn.broadcast, nn.broadcast, nn.broadcast, 0, 0)
-        self.stack = stacked(block, self.blocks, in_axes=in_axes, unroll=self.unroll)(
+        self.stack = stacked(DiTBlock, self.blocks, in_axes=in_axes, unroll=self.unroll, remat=self.remat)(
             hidden=self.hidden,
             heads=self.heads,
             mlp_ratio=self.mlp_ratio,

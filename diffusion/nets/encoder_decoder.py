@@ -8,12 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from diffusion.nets.attention import attend
-from diffusion.nets.dit import REMAT_POLICIES, update_cache
+from diffusion.nets.dit import Cache, update_cache
 from diffusion.nets.encoder_decoder_io import Form, Join, Readout, TokenTime, scaled_rows
 from diffusion.nets.layers import LayerNorm, Linear, dropout, dropout_seeds, shard_batch, stacked
 from diffusion.types import EncodedSource, SequenceCondition
-
-Cache = tuple[Float[Array, "N B M H D"], Float[Array, "N B M H D"]]
 
 
 class EncoderDecoderBlock(nn.Module):
@@ -121,8 +119,6 @@ class EncoderDecoder(nn.Module):
     def setup(self):
         if self.hidden % self.heads:
             raise ValueError(f"net.heads: {self.heads} heads need an even share of net.hidden={self.hidden} each")
-        if self.remat not in ("none", *REMAT_POLICIES):
-            raise ValueError(f"net.remat: unknown policy '{self.remat}'; use one of none, dots, full")
         shape = (self.vocab_size, self.latent)
         self.embedding = self.param("embedding", nn.initializers.normal(self.table_std), shape, jnp.float32)
         # With smaller values than fairseq's hidden^-1/2, alignment by position is learned late.
@@ -146,11 +142,8 @@ class EncoderDecoder(nn.Module):
         self.readout = Readout(self.form, self.latent, self.dtype, name="readout")
 
     def _stack(self, blocks: int, cross: bool, name: str) -> nn.Module:
-        block = EncoderDecoderBlock
-        if self.remat != "none":
-            block = nn.remat(EncoderDecoderBlock, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
         in_axes = (nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast, 0, 0)
-        return stacked(block, blocks, in_axes=in_axes)(
+        return stacked(EncoderDecoderBlock, blocks, in_axes=in_axes, remat=self.remat)(
             self.hidden,
             self.heads,
             self.feed_forward,
@@ -176,7 +169,7 @@ class EncoderDecoder(nn.Module):
         self, source: Int[Array, "B S"], mask: Bool[Array, "B S"], keys: Key[Array, " B"] | None = None
     ) -> EncodedSource:
         """Encode the source once for all steps; the null conditioning is a source of one mask token."""
-        rows = jnp.take(scaled_rows(self.embedding, self.scale), source, axis=0, mode="clip")
+        rows = self._rows(source)
         no_lengths = jnp.zeros((len(source), 0))
         if self.kind == "joint":
             return EncodedSource(rows, mask, no_lengths)
@@ -220,6 +213,9 @@ class EncoderDecoder(nn.Module):
         x = self._blocks(x, allowed[:, None], states, source, seeds)
         return self.readout(x[:, -length:])
 
+    def _rows(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L d"]:
+        return jnp.take(scaled_rows(self.embedding, self.scale), tokens, axis=0, mode="clip")
+
     def _blocks(self, x, allowed, states, source, seeds):
         x = self.norm_in(x)
         x = x if seeds is None else dropout(x, seeds[-1, :, 0], self.dropout)
@@ -236,8 +232,7 @@ class EncoderDecoder(nn.Module):
     ) -> Float[Array, "B L V"]:
         """Return logits for the token after each token, given the source and the tokens up to and including it."""
         seeds = self._seeds(keys, self.decoder_blocks)
-        rows = jnp.take(scaled_rows(self.embedding, self.scale), tokens, axis=0, mode="clip")
-        x = self._placed(self.target_input(rows), self.target_positions)
+        x = self._placed(self.target_input(self._rows(tokens)), self.target_positions)
         allowed = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))[None]
         return self._logits(self._blocks(x, allowed, encoded.states, encoded.mask, seeds))
 
@@ -250,8 +245,10 @@ class EncoderDecoder(nn.Module):
         self, token: Int[Array, " B"], position: Int[Array, ""], encoded: EncodedSource, cache: Cache
     ) -> tuple[Float[Array, "B V"], Cache]:
         """Return logits for the token after `token`, which is at `position`, and the cache with `token`."""
-        rows = jnp.take(scaled_rows(self.embedding, self.scale), token[:, None], axis=0, mode="clip")
-        x = self.target_input(rows) + jnp.take(self.target_positions, position, axis=0)[None, None]
+        x = (
+            self.target_input(self._rows(token[:, None]))
+            + jnp.take(self.target_positions, position, axis=0)[None, None]
+        )
         allowed = (jnp.arange(cache[0].shape[2]) <= position)[None, None]
         x = self.norm_in(x)
         x, cache = self.decoder(x, allowed, encoded.states, encoded.mask[:, None], position, None, cache)
@@ -262,5 +259,5 @@ class EncoderDecoder(nn.Module):
         encoded = self.encode(source, jnp.ones(source.shape, bool))
         if self.kind == "causal":
             return self.next_logits(tokens, encoded)
-        rows = jnp.take(scaled_rows(self.embedding, self.scale), tokens, axis=0, mode="clip")
-        return self(rows, jnp.zeros(len(tokens)), SequenceCondition(encoded, jnp.ones(tokens.shape, bool)))
+        condition = SequenceCondition(encoded, jnp.ones(tokens.shape, bool))
+        return self(self._rows(tokens), jnp.zeros(len(tokens)), condition)

@@ -96,8 +96,7 @@ class Readout(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L d"]:
-        small = 0.02
         if self.form == "dinoiser":
             x = jnp.tanh(Linear(2 * x.shape[-1], dtype=self.dtype, name="first")(x))
-        out = Linear(self.latent, bias=self.form == "dinoiser", initializer=small, dtype=self.dtype, name="second")
+        out = Linear(self.latent, bias=self.form == "dinoiser", initializer=0.02, dtype=self.dtype, name="second")
         return out(x).astype(jnp.float32)

@@ -46,7 +46,14 @@ class ErrorPredictor:
 
     def init(self, key: Key[Array, ""], denoiser: Params) -> Params:
         """Return the parameters of the predictor: copies of those of the denoiser, and a head."""
-        return self._initial_trunk(denoiser) | {"head": self._initial_head(key)}
+        head = Head(1, self.trunk.adaln, self.trunk.dtype)
+        start = head.init(key, jnp.zeros((1, 1, self.trunk.hidden)), jnp.zeros((1, self.trunk.cond_dim)))["params"]
+        if self.kind == "head":
+            return {"head": start}
+        trunk = self._trunk(denoiser)
+        blocks = jax.tree.map(lambda leaf: leaf[: self.blocks], trunk["blocks"])
+        # A training step donates its old state, which must not contain one buffer twice.
+        return jax.tree.map(jnp.copy, trunk | {"blocks": blocks}) | {"head": start}
 
     def __call__(
         self,
@@ -66,17 +73,5 @@ class ErrorPredictor:
         logits: Any = self.net.apply({"params": params}, state, label=label, keys=keys)
         return logits[..., 0].astype(jnp.float32)
 
-    def _initial_trunk(self, denoiser: Params) -> Params:
-        if self.kind == "head":
-            return {}
-        # A training step donates its old state, which must not contain one buffer twice.
-        trunk = self._trunk(denoiser)
-        blocks = jax.tree.map(lambda leaf: leaf[: self.blocks], trunk["blocks"])
-        return jax.tree.map(jnp.copy, trunk | {"blocks": blocks})
-
     def _trunk(self, denoiser: Params) -> Params:
         return {name: part for name, part in denoiser.items() if name not in ("adapter", "head")}
-
-    def _initial_head(self, key: Key[Array, ""]) -> Params:
-        head = Head(1, self.trunk.adaln, self.trunk.dtype)
-        return head.init(key, jnp.zeros((1, 1, self.trunk.hidden)), jnp.zeros((1, self.trunk.cond_dim)))["params"]

@@ -10,6 +10,7 @@ from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, UInt32
 
 BATCH_AXES = ("data", "fsdp")
+REMAT_POLICIES = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
 
 def uniform_fan_in(fan_in: int):
@@ -68,11 +69,19 @@ class LayerNorm(nn.Module):
         return y
 
 
-def stacked(block: type[nn.Module], blocks: int, *, in_axes: Any = 0, unroll: int = 1) -> Any:
+def stacked(block: type[nn.Module], blocks: int, *, in_axes: Any = 0, unroll: int = 1, remat: str = "none") -> Any:
     """Return a module that runs `blocks` equal blocks in a loop, with parameters stacked along a leading axis.
 
-    The first argument is the carry. `in_axes` has one axis for each other argument (see `flax.linen.scan`).
+    The first argument is the carry. `in_axes` has one axis for each other argument (see `flax.linen.scan`). Blocks are
+    computed again in the backward pass by the policy `remat`.
+
+    Raises:
+      ValueError: if the policy is not known.
     """
+    if remat not in ("none", *REMAT_POLICIES):
+        raise ValueError(f"net.remat: unknown policy '{remat}'; use one of none, dots, full")
+    if remat != "none":
+        block = nn.remat(block, policy=REMAT_POLICIES[remat], prevent_cse=unroll > 1)
     return nn.scan(
         block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=in_axes, length=blocks, unroll=unroll
     )

@@ -10,19 +10,14 @@ from diffusion.nets.sd.unet import UNet
 class PromptTable(nn.Module):
     """Learned embeddings of prompts, word[id_s] + position[s], for `length` ids 0 .. words - 1.
 
-    The null conditioning of classifier-free guidance (arXiv 2207.12598) is per prompt with `null_id` at all positions.
-    Both tables start at N(0, 1/2), so that the context has unit variance at the start, like the output of the final
-    norm of a text encoder.
+    The null conditioning of classifier-free guidance (arXiv 2207.12598) is a prompt with the id `words` at all
+    positions. Both tables start at N(0, 1/2), so that the context has unit variance at the start, like the output of
+    the final norm of a text encoder.
     """
 
     words: int
     length: int = 8
     width: int = 64
-
-    @property
-    def null_id(self) -> int:
-        """The id of the null conditioning."""
-        return self.words
 
     @nn.compact
     def __call__(self, prompt: Int[Array, "B S"]) -> Float[Array, "B S W"]:

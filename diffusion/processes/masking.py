@@ -21,16 +21,12 @@ class MaskedDiffusion:
 
     mask_id: int
     schedule: Schedule
+    subtokens = 1  # positions per token in the noisy state
 
     @property
     def vocabulary(self) -> int:
         """Number of tokens that can be predicted."""
         return self.mask_id
-
-    @property
-    def subtokens(self) -> int:
-        """Number of positions per token in the noisy state."""
-        return 1
 
     def prior(self, keys: Keys, length: int) -> Tokens:
         """The state at t = 1: all masks."""

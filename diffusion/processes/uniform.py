@@ -31,11 +31,7 @@ class UniformDiffusion:
 
     vocabulary: int
     schedule: Schedule
-
-    @property
-    def subtokens(self) -> int:
-        """Number of positions per token in the noisy state."""
-        return 1
+    subtokens = 1  # positions per token in the noisy state
 
     def prior(self, keys: Keys, length: int) -> Tokens:
         """Draw the state at t = 1: uniform tokens."""
@@ -89,12 +85,14 @@ class UniformDiffusion:
         difference = signal * (probs * same - true * seen) + level * (probs - seen + same - true)
         slope = self.vocabulary * difference / (model_seen * exact)
         gap = alpha * slope
-        near = jnp.clip(gap, -SMALL, SMALL)
-        series = alpha * slope_within(slope, gap) ** 2 * (1 / 2 - near * (1 / 3 - near * (1 / 4 - near * (1 / 5))))
+        near, is_small = jnp.clip(gap, -SMALL, SMALL), jnp.abs(gap) < SMALL
+        # The slope is 0 where the series does not hold, so that no gradient overflows.
+        small_slope = jnp.where(is_small, slope, 0.0)
+        series = alpha * small_slope**2 * (1 / 2 - near * (1 / 3 - near * (1 / 4 - near * (1 / 5))))
         log_ratio = jnp.log(model) + jnp.log(exact_seen) - jnp.log(exact) - jnp.log(model_seen)
         log_ratio = jnp.where(gap > -0.5, jnp.log1p(jnp.maximum(gap, -0.5)), log_ratio)
         direct = (gap - log_ratio) / jnp.maximum(alpha, TINY)
-        terms = exact / exact_seen * jnp.where(jnp.abs(gap) < SMALL, series, direct)
+        terms = exact / exact_seen * jnp.where(is_small, series, direct)
         return jnp.sum(terms, axis=-1) / self.vocabulary
 
     def prior_nats(self) -> float:
@@ -110,8 +108,3 @@ class UniformDiffusion:
     def one_hot(self, tokens: Tokens) -> Float[Array, "B L C"]:
         """Indicators of tokens."""
         return jax.nn.one_hot(tokens, self.vocabulary, dtype=jnp.float32)
-
-
-def slope_within(slope: Float[Array, "B L K"], gap: Float[Array, "B L K"]) -> Float[Array, "B L K"]:
-    """`slope` where the series holds, and 0 elsewhere, so that no gradient overflows."""
-    return jnp.where(jnp.abs(gap) < SMALL, slope, 0.0)

@@ -106,10 +106,6 @@ def check_shapes(saved: Any, expected: PyTree, path: Path) -> None:
 
 def named_shapes(tree: PyTree) -> list[tuple[str, tuple[int, ...]]]:
     """Return (path, shape) of every array leaf, with paths that do not depend on the types of containers."""
-
-    def name(path) -> str:
-        parts = (getattr(p, "key", None) or getattr(p, "name", None) or getattr(p, "idx", None) for p in path)
-        return "/".join("0" if part is None else str(part) for part in parts)
-
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
-    return [(name(path), tuple(leaf.shape)) for path, leaf in leaves if hasattr(leaf, "shape")]
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    return [(name, tuple(leaf.shape)) for name, (_, leaf) in zip(names, leaves, strict=True) if hasattr(leaf, "shape")]

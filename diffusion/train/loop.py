@@ -147,7 +147,9 @@ def train(
                     loss = evaluate(state.ema)
                 if writer:
                     writer.write(done, validation_loss=loss)
-            stop = stop_requested(stopping, done)
+            # All hosts stop at the same step.
+            alone = jax.process_count() == 1
+            stop = bool(stopping) if alone else multihost_utils.reached_preemption_sync_point(done)
             if stop or done % settings.checkpoint_every == 0 or done == settings.steps:
                 check_finite(metrics, done, directory, state.params)
                 save(done)
@@ -196,13 +198,6 @@ def graceful_stop() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def stop_requested(received: list[int], step: int) -> bool:
-    """Whether to stop at this step; all hosts return the same value."""
-    if jax.process_count() == 1:
-        return bool(received)
-    return multihost_utils.reached_preemption_sync_point(step)
-
-
 class Meter:
     """The progress bar, with throughput, utilization and remaining time; the time of evaluations is excluded."""
 
@@ -220,8 +215,7 @@ class Meter:
             ncols=None if interactive else 140,
         )
         self.step, self.clock, self.idle = start, time.perf_counter(), 0.0
-        device = jax.devices()[0]
-        self.peak = peak(device.device_kind)
+        self.peak = peak(jax.devices()[0].device_kind)
         self.flops = flops() if flops and self.peak else 0.0
         self.devices = jax.device_count()
 
@@ -232,8 +226,7 @@ class Meter:
         values = {"tokens_per_second": self.tokens / seconds, "seconds_per_step": seconds}
         if self.peak and self.flops:
             values["mfu"] = self.flops / seconds / (self.peak.flops * self.devices)
-        memory = memory_in_use()
-        if memory:
+        if memory := memory_in_use():
             values["memory_bytes"] = memory
         shown = {"loss": f"{loss:.4f}", "tok/s": f"{values['tokens_per_second']:,.0f}"}
         if "mfu" in values:

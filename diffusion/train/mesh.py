@@ -58,6 +58,14 @@ def state_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(lambda leaf: NamedSharding(mesh, leaf_spec(leaf.shape, mesh)), tree)
 
 
+def abstract(shapes: PyTree, mesh: Mesh) -> PyTree:
+    """Return the shapes and types of a state with the sharding of every leaf."""
+    shardings = state_shardings(shapes, mesh)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
+    )
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding of a batch, over the data and fsdp axes."""
     return NamedSharding(mesh, BATCH)

@@ -65,14 +65,5 @@ def adamw(
             optax.scale_by_learning_rate(rate),  # pyright: ignore[reportArgumentType]  (its steps are integers)
         )
 
-    return optax.inject_hyperparams(chain)(
-        peak=float(peak),
-        warmup=float(warmup),
-        steps=float(steps),
-        floor=float(floor),
-        beta1=float(beta1),
-        beta2=float(beta2),
-        epsilon=float(epsilon),
-        weight_decay=float(weight_decay),
-        clip=float(clip),
-    )
+    numbers = peak, warmup, steps, floor, beta1, beta2, epsilon, weight_decay, clip
+    return optax.inject_hyperparams(chain)(*map(float, numbers))

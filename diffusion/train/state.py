@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from diffusion.train.mesh import state_shardings
+from diffusion.train.mesh import abstract
 from diffusion.types import Params
 
 
@@ -31,11 +31,7 @@ def abstract_state(
     init: Callable[[Key[Array, ""]], Params], optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
     """Return the shapes, types and shardings of the state, without allocation."""
-    shapes = jax.eval_shape(lambda key: new_state(init(key), optimizer), jax.random.key(0))
-    shardings = state_shardings(shapes, mesh)
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
-    )
+    return abstract(jax.eval_shape(lambda key: new_state(init(key), optimizer), jax.random.key(0)), mesh)
 
 
 def init_state(

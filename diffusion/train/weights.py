@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from diffusion.train.checkpoint import check_shapes
-from diffusion.train.mesh import state_shardings
+from diffusion.train.mesh import abstract
 from diffusion.types import Params
 
 
@@ -30,16 +30,12 @@ def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> P
       ValueError: if the folder does not contain weights, or contains those of another model.
     """
     check_weights(folder)
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    shardings = state_shardings(shapes, mesh)
-    abstract = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
-    )
+    expected = abstract(jax.eval_shape(init, jax.random.key(0)), mesh)
     with ocp.StandardCheckpointer() as checkpointer:
         saved = checkpointer.metadata(folder.absolute()).item_metadata
-        new = [name for name in added if name in abstract and name not in saved]
-        old = {name: part for name, part in abstract.items() if name not in new}
-        if extra := [name for name in getattr(saved, "tree", saved) if name not in abstract]:
+        new = [name for name in added if name in expected and name not in saved]
+        old = {name: part for name, part in expected.items() if name not in new}
+        if extra := [name for name in getattr(saved, "tree", saved) if name not in expected]:
             raise ValueError(
                 f"checkpoint: {folder} holds '{extra[0]}', which this network has not; set the config to the run that "
                 "wrote it, such as --config.memory.adapter=linear"
@@ -48,10 +44,10 @@ def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> P
         params = checkpointer.restore(folder.absolute(), old)
     if not new:
         return params
-    new_shardings = {name: shardings[name] for name in new}
-    initial = jax.jit(lambda key: {name: init(key)[name] for name in new}, out_shardings=new_shardings)
-    initialized = initial(jax.random.key(0))
-    return {name: initialized[name] if name in new else params[name] for name in abstract}
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, {name: expected[name] for name in new})
+    initial = jax.jit(lambda key: {name: init(key)[name] for name in new}, out_shardings=shardings)
+    parts = params | initial(jax.random.key(0))
+    return {name: parts[name] for name in expected}
 
 
 def check_weights(folder: Path) -> None:

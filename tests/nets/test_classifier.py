@@ -63,30 +63,30 @@ def test_short_training_separates_the_quarters(batches, params):
 
 
 def test_filler_rows_do_not_count_and_dropout_depends_on_the_key_of_the_example(batches, params):
-    batch, noise = batches[0], draws(jax.random.key(2), "x", 0, ROWS)
-    filler = np.arange(ROWS) >= 3
-    weights = np.where(filler[:, None], 0, batch["weights"]).astype(np.float32)
-    other = batch["tokens"].copy()
-    other[filler] = 0
+    noise, filler = draws(jax.random.key(2), "x", 0, ROWS), np.arange(ROWS) >= 3
+    batch = batches[0] | {"weights": np.where(filler[:, None], 0, batches[0]["weights"]).astype(np.float32)}
 
     @jax.jit
-    def totals(tokens):
-        rows = batch | {"tokens": tokens, "weights": weights}
-        logits = NET.apply({"params": params}, tokens)
-        features = NET.apply({"params": params}, tokens, method="features")
+    def totals(batch, noise):
+        features = NET.apply({"params": params}, batch["tokens"], method="features")
+        logits = NET.apply({"params": params}, batch["tokens"])
         again = NET.apply({"params": params}, features, method="classify")
-        return OBJECTIVE(params, rows, noise), OBJECTIVE(params, rows, noise, train=False)[0], logits, again
+        return OBJECTIVE(params, batch, noise), OBJECTIVE(params, batch, noise, train=False)[0], logits, again
 
-    (total, metrics), without, logits, again = totals(batch["tokens"])
+    (total, metrics), without, logits, again = totals(batch, noise)
     assert metrics["loss"][1] == metrics["accuracy"][1] == 3
-    np.testing.assert_allclose(totals(other)[0][0], total, rtol=1e-5)
     assert abs(float(total - without)) > 1e-3
+    # Other tokens in the filler rows and another order of the examples give the same total.
+    other = batch | {"tokens": np.where(filler[:, None], 0, batch["tokens"])}
+    order = np.array([1, 2, 0, *range(3, ROWS)])
+    moved = jax.tree.map(lambda values: values[order], (other, noise))
+    np.testing.assert_allclose(totals(*moved)[0][0], total, rtol=1e-5)
     logits = np.asarray(logits, np.float64)
     np.testing.assert_allclose(again, logits, atol=1e-5)
     expected = np.log(np.exp(logits).sum(1)) - logits[np.arange(ROWS), batch["label"]]
     np.testing.assert_allclose(without, expected[:3].sum(), rtol=1e-5)
     with refused(r"objective\.name: classification needs a source with labels"):
-        OBJECTIVE(params, {"tokens": other, "weights": weights}, noise)
+        OBJECTIVE(params, {name: batch[name] for name in ("tokens", "weights")}, noise)
 
 
 @pytest.mark.parametrize(

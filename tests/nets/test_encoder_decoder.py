@@ -40,20 +40,16 @@ def params_of(name):
     return randomized(lambda key: net.init(key, tokens, tokens, method="start"), scale=0.4)
 
 
-@functools.cache
-def compiled(name):
-    net = NETS[name]
-
-    def run(params, source, source_mask, noisy, memory, target_mask, time, keys):
-        encoded = net.apply(params, source, source_mask, keys, method="encode")
-        clean = net.apply(params, noisy, time, SequenceCondition(encoded, target_mask), memory, keys=keys)
-        return clean, encoded.lengths
-
-    return jax.jit(run)
+@functools.partial(jax.jit, static_argnums=0)
+def apply(net, params, source, source_mask, noisy, memory, target_mask, time, keys):
+    """Return the clean estimate and the logits of the length."""
+    encoded = net.apply(params, source, source_mask, keys, method="encode")
+    clean = net.apply(params, noisy, time, SequenceCondition(encoded, target_mask), memory, keys=keys)
+    return clean, encoded.lengths
 
 
 def run(name, *arrays, keys=None):
-    return [np.asarray(part) for part in compiled(name)(params_of(name), *arrays, keys)]
+    return jax.device_get(apply(NETS[name], params_of(name), *arrays, keys))
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -111,12 +107,12 @@ def test_gradient_of_the_length_head_may_stop_at_the_encoder():
 
 def test_cache_gives_the_logits_of_the_whole_sequence_and_is_causal():
     source, source_mask, *_ = data()
+    params = params_of("causal")
     tokens = jnp.asarray(np.random.default_rng(2).integers(0, VOCAB, (BATCH, TARGET)))
 
     @jax.jit
     def logits(tokens):
         """Return the logits of the whole sequence, and those with a cache."""
-        params = params_of("causal")
         encoded = CAUSAL.apply(params, source, source_mask, method="encode")
 
         def read(cache, column):

@@ -1,5 +1,6 @@
 """A small language model and its data for tests of training."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +13,14 @@ from diffusion.train.optimizer import adamw
 from tests.weights import randomized
 
 MASK, LENGTH, BATCH = 11, 8, 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_optimization():
+    """Compile without most optimizations, in about half of the time: the programs are small."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")
@@ -42,13 +51,12 @@ def optimizer():
     return adamw(peak=1e-2, warmup=2, steps=10, decay="cosine")
 
 
-def batch_at(step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
+def batch_at(step: int) -> dict[str, np.ndarray]:
     """Return a batch with padding, as a pure function of the step."""
-    random = np.random.default_rng(step)
-    tokens = random.integers(0, MASK, (BATCH, LENGTH), dtype=np.int32)
+    tokens = np.random.default_rng(step).integers(0, MASK, (BATCH, LENGTH), dtype=np.int32)
     weights = np.ones((BATCH, LENGTH), np.float32)
     weights[0, 5:] = 0
-    return {"tokens": tokens[rows], "weights": weights[rows]}
+    return {"tokens": tokens, "weights": weights}
 
 
 def stream(step: int):

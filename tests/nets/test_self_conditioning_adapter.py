@@ -50,7 +50,7 @@ def test_new_adapter_is_bitwise_the_base_network_and_zeros_equal_none(name):
 
 def test_an_adapter_starts_at_zero_and_adds_a_linear_map():
     """Compare x + W c E, and count the parameters that it adds to the small network of MDLM."""
-    x, memory = np.random.default_rng(0).normal(size=(2, 2, 3, 4)).astype(np.float32)
+    x, memory = jax.random.normal(jax.random.key(0), (2, 2, 3, 4))
     adapter = SelfConditioningAdapter(4)
     params = adapter.init(jax.random.key(2), x, memory)
     assert not params["params"]["linear"]["kernel"].any()

@@ -34,31 +34,23 @@ def expected(query, key, value, allowed):
     return np.einsum("bnlm,bmnh->blnh", weights / weights.sum(-1, keepdims=True), value)
 
 
-@pytest.mark.parametrize("mask", MASKS, ids=str)
+@pytest.mark.parametrize("mask", [*MASKS, None], ids=str)
 def test_backends_follow_the_formula(mask):
-    """Those of a few queries at their positions are equal, if the keys of a cache are all that they may read."""
-    inputs, places = heads(LENGTH), range(LENGTH)
-    exact = expected(*inputs, np.array([[[MASKS[mask](q, k) for k in places] for q in places]]))
-    cached = not mask.reads_ahead
+    """Under all masks and padding (None); a few queries at their positions read what those of the whole would."""
+    places = range(LENGTH)
+    allowed = np.array([[[MASKS[mask](q, k) for k in places] for q in places]]) if mask else PADDING
+    exact = expected(*heads(LENGTH), allowed)
 
     @jax.jit
     def found(query, key, value):
-        whole = [attend(query, key, value, mask, backend=backend) for backend in ("plain", "xla", "auto")]
-        rows = jnp.arange(4, 8)
-        parts = [attend(query[:, 4:8], key, value, mask, positions=rows, backend=name) for name in ("plain", "xla")]
-        return whole, parts if cached else []
+        given = mask or jnp.asarray(PADDING)
+        whole = [attend(query, key, value, given, backend=backend) for backend in ("plain", "xla", "auto")]
+        options = [dict(positions=jnp.arange(4, 8), backend=backend) for backend in ("plain", "xla")] if mask else []
+        return whole, [attend(query[:, 4:8], key, value, given, **each) for each in options]
 
-    whole, parts = found(*inputs)
-    for result in whole:
-        np.testing.assert_allclose(result, exact, atol=1e-5)
-    for result in parts:
-        np.testing.assert_allclose(result, exact[:, 4:8], atol=1e-5)
-
-
-@pytest.mark.parametrize("backend", ["plain", "xla"])
-def test_padding(backend):
-    padded = jax.jit(lambda *inputs: attend(*inputs, jnp.asarray(PADDING), backend=backend))(*heads(LENGTH))
-    np.testing.assert_allclose(padded, expected(*heads(LENGTH), PADDING), atol=1e-5)
+    whole, cached = found(*heads(LENGTH))
+    for result, rows in [(result, slice(None)) for result in whole] + [(result, slice(4, 8)) for result in cached]:
+        np.testing.assert_allclose(result, exact[:, rows], atol=1e-5)
 
 
 @pytest.mark.parametrize("mask", [Full(), Causal(), NoisyAndClean(64, 16)], ids=str)

@@ -22,14 +22,6 @@ needs_libtpu = pytest.mark.skipif(
 run = partial(ahead_of_time.run, mdlm_owt)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
-    """Turn optimizations of the compiler off, because programs are compiled but do not run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture
 def config():
     config = mdlm_owt.get_config("debug")
@@ -189,7 +181,6 @@ def test_guided_row_and_its_reward_compile(tmp_path):
 @pytest.mark.slow
 def test_published_config_fits_sixteen_v5e_chips_and_one_without_accumulation_does_not(tmp_path, capsys):
     config = mdlm_owt.get_config("paper")
-    jax.config.update("jax_disable_most_optimizations", False)
     run(config, "", "v5e:4x4", tmp_path)
     record = json.loads((tmp_path / "compile" / "mdlm_owt.paper.mdlm-v5e-4x4.json").read_text())
     assert record["parameters"] == "169,627,218", "the number of the public MDLM"

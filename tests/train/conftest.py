@@ -1,6 +1,5 @@
 """A small language model and its data for tests of training."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,14 +12,6 @@ from diffusion.train.optimizer import adamw
 from tests.weights import randomized
 
 MASK, LENGTH, BATCH = 11, 8, 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def little_optimization():
-    """Compile without most optimizations, in about half of the time: the programs are small."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -60,15 +60,10 @@ def _log_masses(logits, codes, value, known, target, token, fields):
     return _forward(logits, codes, value, known, target, token, fields)[0]
 
 
-def _shifted_exp(logits, codes, value, known):
-    """exp(logits - maximum) of the tokens that agree with the known sub-tokens, in float32, and the maximum."""
+def _forward(logits, codes, value, known, target, token, fields):
     filtered = jnp.where(agrees(codes, value, known), logits.astype(jnp.float32), EXCLUDED)
     top = jax.lax.stop_gradient(jnp.max(filtered, axis=-1))
-    return jnp.exp(filtered - top[..., None]), top
-
-
-def _forward(logits, codes, value, known, target, token, fields):
-    exps, top = _shifted_exp(logits, codes, value, known)
+    exps = jnp.exp(filtered - top[..., None])
     total = jnp.sum(exps, axis=-1)
     sets = [
         jnp.sum(jnp.where(agrees(codes, target, fields[..., index]), exps, 0), axis=-1)
@@ -91,16 +86,11 @@ def _backward(residuals, cotangent):
     factor = -(jnp.sum(cotangent, axis=-1) / total)[..., None]
     for index in range(fields.shape[-1]):
         factor = factor + jnp.where(agrees(codes, target, fields[..., index]), shares[..., index, None], 0)
-    one_hot = _one_hot(token, logits.shape[-1])
+    one_hot = jax.nn.one_hot(token, logits.shape[-1], dtype=jnp.bool_)
     token_cotangent = jnp.sum(jnp.where(in_range, 0, cotangent), axis=-1)[..., None]
     gradient = exps * factor + jnp.where(one_hot, token_cotangent, 0)
     zeros = [np.zeros(array.shape, jax.dtypes.float0) for array in (codes, value, known, target, token, fields)]
     return (gradient.astype(logits.dtype), *zeros)
-
-
-def _one_hot(token, classes):
-    """One-hot tokens as booleans."""
-    return jnp.arange(classes).reshape((1,) * token.ndim + (classes,)) == token[..., None]
 
 
 _log_masses.defvjp(_forward, _backward)

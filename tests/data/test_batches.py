@@ -7,6 +7,7 @@ import pytest
 
 from diffusion.data import batches, dataset_from_arrays, evaluation_batches, prefetch
 from diffusion.data.tokenizers import bytes_tokenizer
+from tests.checks import refused
 
 EXAMPLES = 10
 
@@ -22,11 +23,10 @@ def ids(batch):
 
 
 def test_a_batch_depends_on_seed_and_step_alone(dataset):
-    get = batches(dataset, "train", 4, seed=3)
-    forward = [ids(get(step)) for step in range(20)]
-    assert [ids(get(step)) for step in reversed(range(20))] == forward[::-1]
-    assert [ids(batches(dataset, "train", 4, seed=3)(step)) for step in range(20)] == forward
-    assert [ids(batches(dataset, "train", 4, seed=4)(step)) for step in range(20)] != forward
+    get, again, other = (batches(dataset, "train", 4, seed=seed) for seed in (3, 3, 4))
+    forward = [ids(get(step)) for step in range(8)]
+    assert [ids(again(step)) for step in reversed(range(8))] == forward[::-1]
+    assert [ids(other(step)) for step in range(8)] != forward
     assert get(0)["tokens"].dtype == np.int32 and get(0)["weights"].dtype == np.float32
     assert ids(get(10**9)) == ids(get(10**9))
 
@@ -44,7 +44,7 @@ def test_without_shuffling_the_order_is_that_of_the_source(dataset):
     assert [ids(get(step)) for step in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
 
 
-@pytest.mark.parametrize("hosts", [2, 3, 6])
+@pytest.mark.parametrize("hosts", [2, 3])
 def test_hosts_share_one_global_batch(dataset, hosts):
     whole = batches(dataset, "train", 6, seed=1)
     parts = [batches(dataset, "train", 6, 1, process_index=host, process_count=hosts) for host in range(hosts)]
@@ -69,21 +69,19 @@ def test_evaluation_has_every_example_once_and_fill_of_weight_0(dataset):
     assert larger["weights"].sum() == 15
 
 
-def test_batch_sizes_that_do_not_divide_or_fit_are_refused(dataset):
-    with pytest.raises(ValueError, match="batch_size: 5 does not divide by 2 processes"):
-        batches(dataset, "train", 5, 0, process_count=2)
-    with pytest.raises(ValueError, match="batch_size: 11 is more than the 10 examples"):
-        batches(dataset, "train", 11, 0)
-    with pytest.raises(ValueError, match="batch_size: 0"):
-        evaluation_batches(dataset, "train", 0)
-    with pytest.raises(ValueError, match="process_index: 2"):
-        batches(dataset, "train", 4, 0, process_index=2, process_count=2)
-    with pytest.raises(ValueError, match="has no 'test' examples"):
-        batches(dataset, "test", 4, 0)
-    with pytest.raises(ValueError, match="step: -1"):
-        batches(dataset, "train", 4, 0)(-1)
-    with pytest.raises(ValueError, match="limit: 0"):
-        evaluation_batches(dataset, "train", 4, limit=0)
+@pytest.mark.parametrize(
+    ("split", "size", "options", "message"),
+    [
+        ("train", 5, {"process_count": 2}, "batch_size: 5 does not divide by 2 processes"),
+        ("train", 11, {}, "batch_size: 11 is more than the 10 examples"),
+        ("train", 0, {}, "batch_size: 0"),
+        ("train", 4, {"process_index": 2, "process_count": 2}, "process_index: 2"),
+        ("test", 4, {}, "has no 'test' examples"),
+    ],
+)
+def test_batch_sizes_that_do_not_divide_or_fit_are_refused(dataset, split, size, options, message):
+    with refused(message):
+        batches(dataset, split, size, 0, **options)
 
 
 def test_prefetch_keeps_order_passes_errors_and_ends_its_thread(dataset):
@@ -102,5 +100,3 @@ def test_prefetch_keeps_order_passes_errors_and_ends_its_thread(dataset):
     assert [next(failing), next(failing)] == [0, 1]
     with pytest.raises(RuntimeError, match="no third batch"):
         next(failing)
-    with pytest.raises(ValueError, match="depth: 0"):
-        next(prefetch(get, 0, depth=0))

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 Tensors = dict[str, np.ndarray]
 
@@ -62,7 +63,8 @@ def _read_torch(path: Path) -> Any:
         pass
     try:
         # Training checkpoints also contain configuration objects, which are read as inert placeholders.
-        module = SimpleNamespace(Unpickler=_TensorUnpickler, load=_load_tensors, __name__="pickle")
+        module = SimpleNamespace(Unpickler=_TensorUnpickler, __name__="pickle")
+        module.load = lambda file, **options: _TensorUnpickler(file, **options).load()
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
@@ -89,7 +91,7 @@ class _Inert:
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """An unpickler of tensors and plain containers only, so that a checkpoint cannot run code."""
+    """Reads tensors and plain containers only, so that a checkpoint cannot run code."""
 
     allowed = frozenset(
         {("collections", "OrderedDict"), ("torch", "Size"), ("torch.nn.parameter", "Parameter")}
@@ -102,10 +104,6 @@ class _TensorUnpickler(pickle.Unpickler):
         return super().find_class(module, name) if (module, name) in self.allowed else _Inert
 
 
-def _load_tensors(file, **options) -> Any:
-    return _TensorUnpickler(file, **options).load()
-
-
 def _state(loaded: Any, path: Path) -> Tensors:
     if not isinstance(loaded, Mapping):
         raise ValueError(f"checkpoint: '{path}' is not a mapping of names to tensors; save a state_dict")
@@ -114,10 +112,7 @@ def _state(loaded: Any, path: Path) -> Tensors:
     if shadow is not None:
         # The average is a list in the order of the module's parameters; buffers have no entry in it.
         names = [name for name in state if not is_buffer(name)]
-        shapes_agree = len(names) == len(shadow) and all(
-            tuple(state[name].shape) == tuple(value.shape) for name, value in zip(names, shadow, strict=True)
-        )
-        if not shapes_agree:
+        if [tuple(state[name].shape) for name in names] != [tuple(value.shape) for value in shadow]:
             raise ValueError(
                 f"checkpoint: the {len(shadow)} averaged tensors of '{path}' do not match its {len(names)} parameters"
             )
@@ -131,27 +126,22 @@ def is_buffer(name: str) -> bool:
 
 
 class TensorSource:
-    """Named tensors, each to be taken exactly once, without buffers and without `prefix` in their names."""
+    """Named tensors, each taken exactly once, without buffers and without `prefix` in their names.
+
+    Its methods raise ValueError for a tensor that is missing.
+    """
 
     def __init__(self, tensors: Tensors, prefix: str):
         self.tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if not is_buffer(name)}
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor, which is not taken.
-
-        Raises:
-          ValueError: if the tensor is missing.
-        """
+        """Return the shape of a tensor, which is not taken."""
         if name not in self.tensors:
             raise ValueError(f"checkpoint: tensor '{name}' is missing; is this the right kind of checkpoint?")
         return self.tensors[name].shape
 
     def take(self, name: str, *, transpose: bool = False) -> np.ndarray:
-        """Remove and return a tensor.
-
-        Raises:
-          ValueError: if the tensor is missing.
-        """
+        """Remove and return a tensor."""
         self.shape(name)
         value = self.tensors.pop(name)
         return value.T if transpose else value
@@ -164,11 +154,7 @@ class TensorSource:
         return number
 
     def stack(self, pattern: str, number: int, *, transpose: bool = False) -> np.ndarray:
-        """Take the tensors pattern.format(0 .. number - 1), and stack them along a new leading axis.
-
-        Raises:
-          ValueError: if a tensor is missing, or if shapes differ.
-        """
+        """Take the tensors pattern.format(0 .. number - 1), and stack them along a new leading axis."""
         values = [self.take(pattern.format(index), transpose=transpose) for index in range(number)]
         if len({value.shape for value in values}) != 1:
             raise ValueError(f"checkpoint: the tensors '{pattern}' differ in shape: {[v.shape for v in values]}")
@@ -183,13 +169,13 @@ class TensorSource:
             )
 
 
-def check_tree(params: Any, expected: Any) -> None:
-    """Raise ValueError unless the two trees have the same names and shapes."""
-    flat = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    expected_shapes = {
-        jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(expected)
-    }
-    for name in sorted(flat.keys() | expected_shapes.keys()):
-        shape, expected_shape = flat.get(name), expected_shapes.get(name)
-        if shape != expected_shape:
-            raise ValueError(f"checkpoint: {name} has shape {shape} where the network has {expected_shape}")
+def check_params(net: nn.Module, params: Any) -> None:
+    """Raise ValueError unless the parameters have the names and shapes of the network's."""
+    expected = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 1), np.int32))
+    found, wanted = (
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (params, expected)
+    )
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            raise ValueError(f"checkpoint: {name} has shape {found.get(name)} where the network has {wanted.get(name)}")

@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from diffusion.convert.files import TensorSource, check_tree, read_tensors
+from diffusion.convert.files import TensorSource, check_params, read_tensors
 from diffusion.nets.gpt2 import GPT2
 from diffusion.types import Params
 
@@ -38,31 +36,24 @@ def load_gpt2(path: str | Path, heads: int | None = None) -> tuple[dict[str, Any
     if "lm_head.weight" in source.tensors and not np.array_equal(source.take("lm_head.weight"), embedding):
         raise ValueError("checkpoint: lm_head.weight differs from wte.weight; GPT-2 ties them")
 
-    def norm(name: str) -> dict:
-        weight, bias = f"h.{{}}.{name}.weight", f"h.{{}}.{name}.bias"
-        return {"scale": source.stack(weight, blocks), "bias": source.stack(bias, blocks)}
-
-    def linear(name: str) -> dict:
-        # Hugging Face stores these weights as [in, out], without a transposition.
-        weight, bias = f"h.{{}}.{name}.weight", f"h.{{}}.{name}.bias"
-        return {"kernel": source.stack(weight, blocks), "bias": source.stack(bias, blocks)}
+    # Hugging Face stores the weights of linear layers as [in, out], without a transposition.
+    def stacked(name: str, weight: str) -> dict:
+        tensors = {weight: f"h.{{}}.{name}.weight", "bias": f"h.{{}}.{name}.bias"}
+        return {part: source.stack(pattern, blocks) for part, pattern in tensors.items()}
 
     params = {
         "embedding": embedding,
         "positions": source.take("wpe.weight"),
         "blocks": {
-            "norm1": norm("ln_1"),
-            "qkv": linear("attn.c_attn"),
-            "attention_out": linear("attn.c_proj"),
-            "norm2": norm("ln_2"),
-            "mlp_in": linear("mlp.c_fc"),
-            "mlp_out": linear("mlp.c_proj"),
+            "norm1": stacked("ln_1", "scale"),
+            "qkv": stacked("attn.c_attn", "kernel"),
+            "attention_out": stacked("attn.c_proj", "kernel"),
+            "norm2": stacked("ln_2", "scale"),
+            "mlp_in": stacked("mlp.c_fc", "kernel"),
+            "mlp_out": stacked("mlp.c_proj", "kernel"),
         },
         "norm_final": {"scale": source.take("ln_f.weight"), "bias": source.take("ln_f.bias")},
     }
     source.finish()
-    model = GPT2(**sizes)
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    expected = jax.eval_shape(lambda: model.init(jax.random.key(0), tokens))
-    check_tree({"params": params}, expected)
+    check_params(GPT2(**sizes), {"params": params})
     return sizes, {"params": params}

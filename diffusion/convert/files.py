@@ -6,9 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
-from flax import linen as nn
 
 Tensors = dict[str, np.ndarray]
 

@@ -4,6 +4,7 @@ Zero-shot perplexities depend on each of these rules and on their order (Sahoo e
 GPT-2 protocol). Pairs of strings are replaced literally, compiled pairs as regular expressions.
 """
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 
@@ -84,37 +85,17 @@ def apply_rules(rules: Sequence[Rule], text: str) -> str:
     return text
 
 
-def wikitext(text: str) -> str:
-    """Joins the `@-@` splits, punctuation, brackets and headings of WikiText."""
-    return apply_rules(WIKITEXT, text)
-
-
-def ptb(text: str) -> str:
-    """Joins contractions of the Penn Treebank and replaces N by 1 and <unk> by ?."""
-    return apply_rules(PTB, text)
-
-
-def lm1b(text: str) -> str:
-    """Joins contractions, punctuation, quotes and brackets of the One Billion Word benchmark."""
-    return apply_rules(LM1B, text)
-
-
 def lambada(text: str) -> str:
     """Straightens quotation marks and prepends a newline, as in the public evaluation of OpenAI's LAMBADA file."""
     return "\n" + text.replace("“", '"').replace("”", '"').strip()
 
 
-def scientific_papers(text: str) -> str:
-    """Applies the WikiText rules, then those of LM1B."""
-    return lm1b(wikitext(text))
-
-
 DETOKENIZERS: dict[str, Callable[[str], str]] = {
-    "wikitext": wikitext,
-    "ptb": ptb,
-    "lm1b": lm1b,
+    "wikitext": functools.partial(apply_rules, WIKITEXT),
+    "ptb": functools.partial(apply_rules, PTB),
+    "lm1b": functools.partial(apply_rules, LM1B),
     "lambada": lambada,
-    "scientific_papers_arxiv": scientific_papers,
-    "scientific_papers_pubmed": scientific_papers,
+    "scientific_papers_arxiv": functools.partial(apply_rules, WIKITEXT + LM1B),
+    "scientific_papers_pubmed": functools.partial(apply_rules, WIKITEXT + LM1B),
 }
 """Detokenizer of each source; sources that are absent are read unchanged."""

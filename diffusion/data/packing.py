@@ -43,21 +43,16 @@ def token_dtype(largest_id: int) -> type[np.integer]:
 
 def encode_documents(documents: Iterable[str], tokenizer: Tokenizer, statistics: Statistics) -> Iterator[EncodedText]:
     """Encodes documents in batches, which is several times faster than one at a time."""
-    for texts in _batched(documents):
-        statistics.documents += len(texts)
-        yield from tokenizer.encode_spans(texts)
-
-
-def _batched(documents: Iterable[str]) -> Iterator[list[str]]:
     batch, size = [], 0
     for text in documents:
         batch.append(text)
         size += len(text)
         if len(batch) == DOCUMENTS_AT_ONCE or size >= CHARACTERS_AT_ONCE:
-            yield batch
+            statistics.documents += len(batch)
+            yield from tokenizer.encode_spans(batch)
             batch, size = [], 0
-    if batch:
-        yield batch
+    statistics.documents += len(batch)
+    yield from tokenizer.encode_spans(batch)
 
 
 def wrapped(
@@ -81,25 +76,21 @@ def wrapped(
             f"data.bos_eos: tokenizer {tokenizer.name!r} of this source has no BOS and EOS; "
             "pass --config.data.bos_eos=False"
         )
-    edges = None if eos is None or bos is None or not bos_eos else (bos, eos)
-    cut = length if edges is None else length - 2
-    separator = eos if separated else None
+    cut = length - 2 if bos_eos else length
+    separator = [np.array([[eos], [0], [0]], np.int32)] if separated and eos is not None else []
     dtype = token_dtype(tokenizer.mask_id)
     carry = np.zeros((3, 0), np.int32)  # ids, characters, bytes
     for group in _groups(encoded):
         columns = [carry]
         for document in group:
-            columns.append(np.stack(document))
-            if separator is not None:
-                columns.append(np.array([[separator], [0], [0]], np.int32))
+            columns += [np.stack(document), *separator]
         stream = np.concatenate(columns, axis=1)
         complete = stream.shape[1] // cut * cut
         carry = stream[:, complete:]
         if complete:
             ids = stream[0, :complete].reshape(-1, cut)
-            if edges is not None:
-                begin, end = (np.full((len(ids), 1), edge, np.int32) for edge in edges)
-                ids = np.concatenate([begin, ids, end], axis=1)
+            if bos_eos:
+                ids = np.pad(ids, ((0, 0), (1, 1)), constant_values=((0, 0), (bos, eos)))
             _count(statistics, ids.size, stream[:, :complete])
             statistics.examples += len(ids)
             yield {"tokens": ids.astype(dtype)}

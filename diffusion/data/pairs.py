@@ -1,6 +1,7 @@
 """Encoding of pairs: a source text and a target text per example, with one tokenizer for both."""
 
 import itertools
+import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -17,16 +18,17 @@ AT_ONCE = 1024
 
 def normalize(pairs: Iterator[Pair], lower: bool) -> Iterator[Pair]:
     """Converts pairs to lower case if `lower`."""
-    if not lower:
-        return pairs
-    return (
-        Pair(pair.source.lower(), pair.target.lower(), tuple(text.lower() for text in pair.references))
-        for pair in pairs
-    )
+    for source, target, references in pairs:
+        if lower:
+            source, target, references = source.lower(), target.lower(), tuple(text.lower() for text in references)
+        yield Pair(source, target, references)
 
 
-def encoded(pairs: Iterator[Pair], tokenizer: Tokenizer) -> Iterator[list[tuple[Pair, tuple[np.ndarray, np.ndarray]]]]:
+def encoded(
+    pairs: Iterator[Pair], tokenizer: Tokenizer, lower: bool
+) -> Iterator[list[tuple[Pair, tuple[np.ndarray, np.ndarray]]]]:
     """Batches of pairs with the tokens of source and target, which may be empty."""
+    pairs = normalize(pairs, lower)
     while batch := list(itertools.islice(pairs, AT_ONCE)):
         sources = tokenizer.encode_batch([pair.source for pair in batch])
         targets = tokenizer.encode_batch([pair.target for pair in batch])
@@ -42,11 +44,9 @@ def blocks(
     validation and test.
     """
     limits = (settings.source_length, settings.length)
-    for batch in encoded(normalize(pairs, settings.lower), tokenizer):
+    for batch in encoded(pairs, tokenizer, settings.lower):
         present = [sides for _, sides in batch if all(map(len, sides))]
-        fitting = [
-            sides for sides in present if all(len(ids) < limit for ids, limit in zip(sides, limits, strict=True))
-        ]
+        fitting = [sides for sides in present if all(map(operator.lt, map(len, sides), limits))]
         statistics.documents += len(batch)
         statistics.empty += len(batch) - len(present)
         if training:
@@ -79,7 +79,7 @@ def filled(
 
 def held_out_pairs(read: Callable[[], Iterator[Pair]], tokenizer: Tokenizer, settings: DataSettings) -> Iterator[Pair]:
     """Pairs with a source and a target, which are those of the examples of validation and test."""
-    for batch in encoded(normalize(read(), settings.lower), tokenizer):
+    for batch in encoded(read(), tokenizer, settings.lower):
         yield from (pair for pair, sides in batch if all(map(len, sides)))
 
 

@@ -5,8 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-PACKINGS = ("wrapped", "padded")
-DOCUMENTS = ("file", "paragraph", "line")
+CHOICES = {"packing": ("wrapped", "padded"), "document": ("file", "paragraph", "line")}
 READY_MADE = ("values", "smiles", "nucleotides")  # tokenizers of sources whose examples are ready-made
 
 
@@ -63,24 +62,17 @@ def read_settings(data: Any) -> DataSettings:
             raise ValueError(f"data.{field.name}: expected {kind.__name__}, got {value!r}")
         values[field.name] = value
     settings = DataSettings(**values)
-    _one_of("packing", settings.packing, PACKINGS)
-    _one_of("document", settings.document, DOCUMENTS)
+    for field, known in CHOICES.items():
+        if getattr(settings, field) not in known:
+            raise ValueError(f"data.{field}: unknown {getattr(settings, field)!r}; known: {', '.join(known)}")
     ends = settings.packing == "wrapped" and settings.bos_eos and settings.tokenizer not in READY_MADE
-    for field, shortest in (("length", 3 if ends else 1), ("source_length", 2)):
-        if getattr(settings, field) < shortest:
-            raise ValueError(f"data.{field}: {getattr(settings, field)} is too short; pass at least {shortest}")
-    if settings.validation_documents < 1:
-        raise ValueError(f"data.validation_documents: {settings.validation_documents}; pass at least 1")
-    if settings.validation_images < 0:
-        raise ValueError(f"data.validation_images: {settings.validation_images}; pass 0 or more")
+    least = {"length": 3 if ends else 1, "source_length": 2, "validation_documents": 1, "validation_images": 0}
+    for field, number in least.items():
+        if getattr(settings, field) < number:
+            raise ValueError(f"data.{field}: {getattr(settings, field)} is too small; pass at least {number}")
     if settings.tokenizer == "bpe" and settings.vocab_size < 257:
         raise ValueError(
             f"data.vocab_size: {settings.vocab_size} is too small; bpe needs at least 257 (256 bytes and EOS); "
             "images, molecules and genomes have tokenizers of their own"
         )
     return settings
-
-
-def _one_of(field: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"data.{field}: unknown {value!r}; known: {', '.join(known)}")

@@ -2,10 +2,11 @@
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 
 from diffusion.data import genomes, molecules
 from diffusion.data.packing import Block, token_dtype
@@ -65,9 +66,7 @@ def density2d(settings: DataSettings) -> ArraySource:
         cells = np.minimum(np.searchsorted(cumulative, uniform, side="right"), size**2 - 1)
         yield {"tokens": np.stack(np.divmod(cells, size), axis=1).astype(token_dtype(size - 1))}
 
-    splits = {
-        split: lambda seed=seed, count=count: points(seed, count) for seed, (split, count) in enumerate(POINTS.items())
-    }
+    splits = {split: partial(points, seed, count) for seed, (split, count) in enumerate(POINTS.items())}
     return ArraySource("density2d", splits, 2, size)
 
 
@@ -86,24 +85,17 @@ def blobs(settings: DataSettings) -> ArraySource:
         low = np.stack([labels // 2, labels % 2], axis=1) * BLOB_SIDE / 2
         centers = low + rng.uniform(0.5, BLOB_SIDE / 2 - 0.5, (count, 2))
         widths = rng.uniform(0.8, 1.6, (count, 1, 1))
-        yield {"tokens": render_blobs(centers, widths, levels), "label": labels.astype(np.int32)}
+        # Gaussian bumps sampled at pixel centers, with maximum levels - 1.
+        at = np.arange(BLOB_SIDE) + 0.5
+        down = (at[None, :, None] - centers[:, :1, None]) ** 2
+        across = (at[None, None, :] - centers[:, 1:, None]) ** 2
+        bright = np.exp(-(down + across) / (2 * widths**2))
+        tokens = np.round(bright * (levels - 1)).astype(np.uint8).reshape(count, -1)
+        yield {"tokens": tokens, "label": labels.astype(np.int32)}
 
-    splits = {
-        split: lambda seed=seed, count=count: images(seed, count) for seed, (split, count) in enumerate(BLOBS.items())
-    }
+    splits = {split: partial(images, seed, count) for seed, (split, count) in enumerate(BLOBS.items())}
     image = (BLOB_SIDE, BLOB_SIDE, 1)
     return ArraySource("blobs", splits, BLOB_SIDE**2, levels, image, labels=4, domain="image")
-
-
-def render_blobs(
-    centers: Float[np.ndarray, "N 2"], widths: Float[np.ndarray, "N 1 1"], levels: int
-) -> UInt8[np.ndarray, "N 64"]:
-    """Gaussian bumps sampled at pixel centers, with maximum levels - 1."""
-    at = np.arange(BLOB_SIDE) + 0.5
-    down = (at[None, :, None] - centers[:, :1, None]) ** 2
-    across = (at[None, None, :] - centers[:, 1:, None]) ** 2
-    bright = np.exp(-(down + across) / (2 * widths**2))
-    return np.round(bright * (levels - 1)).astype(np.uint8).reshape(len(centers), -1)
 
 
 def simple_molecules(settings: DataSettings) -> ArraySource:
@@ -154,15 +146,8 @@ def gaussian_mixture(settings: DataSettings) -> ArraySource:
         rng = np.random.default_rng((seed, levels))
         component = rng.choice(len(weights), count, p=weights)
         x = rng.normal(means[component], deviations[component])
-        yield {"tokens": level_of(x, levels)[:, None]}
+        nearest = np.round((x - LOWEST) / (HIGHEST - LOWEST) * (levels - 1))
+        yield {"tokens": np.clip(nearest, 0, levels - 1).astype(np.int32)[:, None]}
 
-    splits = {
-        split: lambda seed=seed, count=count: points(seed, count)
-        for seed, (split, count) in enumerate(MIXTURE_POINTS.items())
-    }
+    splits = {split: partial(points, seed, count) for seed, (split, count) in enumerate(MIXTURE_POINTS.items())}
     return ArraySource("gaussian_mixture", splits, 1, levels, domain="mixture")
-
-
-def level_of(x: Float[np.ndarray, " N"], levels: int) -> Int[np.ndarray, " N"]:
-    """Index of the nearest level of each value, clipped to the outermost levels."""
-    return np.clip(np.round((x - LOWEST) / (HIGHEST - LOWEST) * (levels - 1)), 0, levels - 1).astype(np.int32)

@@ -179,7 +179,7 @@ def test_short_splits_are_omitted_and_named(settings, tmp_path):
     ("fields", "message"),
     [
         ({"length": "16"}, r"data\.length: expected int, got '16'"),
-        ({"length": 2}, r"data\.length: 2 is too short"),
+        ({"length": 2}, r"data\.length: 2 is too small"),
         ({"length": True}, r"data\.length: expected int"),
         ({"packing": "loose"}, r"data\.packing: unknown 'loose'; known: wrapped, padded"),
         ({"document": "page"}, r"data\.document: unknown 'page'"),

@@ -208,7 +208,7 @@ def test_pairs_that_exceed_a_length_are_counted_with_a_warning(tmp_path):
         data.split("train").texts([0])
     with refused(r"has no 'validation' examples .*\(it has: train, test\)"):
         data.split("validation")
-    with refused(r"data.length: 1 is too short"):
+    with refused(r"data.length: 1 is too small"):
         load_dataset(pair_settings(length=1))
 
 

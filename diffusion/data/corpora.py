@@ -24,8 +24,7 @@ def openwebtext(settings: DataSettings) -> Source:
     """
     root = Path(settings.path).expanduser()
     suffixes = (".txt", ".jsonl", ".parquet", ".arrow")
-    paths = sorted(root.rglob("*")) if settings.path and root.is_dir() else []
-    paths = [path for path in paths if path.is_file() and readers.kind(path) in suffixes]
+    paths = [path for path in readers.files_below(settings.path) if readers.kind(path) in suffixes]
     if not paths:
         where = "https://huggingface.co/datasets/Skylion007/openwebtext"
         raise missing_data("openwebtext", "a folder of .parquet, .arrow, .jsonl or .txt files", settings.path, where)
@@ -52,7 +51,7 @@ def openwebtext(settings: DataSettings) -> Source:
 
 
 def count_documents(path: Path) -> int:
-    """Number of documents of a file, of Parquet from its metadata."""
+    """Number of documents of a file; that of Parquet is in its metadata."""
     if readers.kind(path) == ".parquet":
         import pyarrow.parquet
 
@@ -75,8 +74,7 @@ def lm1b(settings: DataSettings) -> Source:
     Its held-out part is both the test and the validation split, since the papers validate on it as well.
     """
     detokenize = DETOKENIZERS["lm1b"] if settings.detokenize else str
-    root = Path(settings.path).expanduser()
-    paths = sorted(path for path in root.rglob("*") if path.is_file()) if settings.path and root.is_dir() else []
+    paths = readers.files_below(settings.path)
     infos = [path for path in paths if path.name == "dataset_info.json"]
     reads: dict[str, Callable[[], Iterator[str]]] = {}
     if infos:
@@ -91,7 +89,7 @@ def lm1b(settings: DataSettings) -> Source:
             "test": [path for path in paths if path.match("news.en.heldout-*-of-*")],
         }
         paths = [path for part in parts.values() for path in part]
-        reads = {split: functools.partial(all_lines, part) for split, part in parts.items() if part}
+        reads = {split: functools.partial(readers.lines, *part) for split, part in parts.items() if part}
     if not reads:
         expected = "news.en-*-of-00100 and news.en.heldout-*-of-00050, or a prepared TFDS folder"
         raise missing_data("lm1b", expected, settings.path, LM1B_WHERE)
@@ -100,11 +98,6 @@ def lm1b(settings: DataSettings) -> Source:
         texts["validation"] = texts["test"]
     content = readers.content_hash([(path.name, path) for path in paths])
     return Source("lm1b", texts, content, paper_split="test")
-
-
-def all_lines(paths: list[Path]) -> Iterator[str]:
-    """Lines of all files."""
-    return itertools.chain.from_iterable(map(readers.lines, paths))
 
 
 def tatoeba(settings: DataSettings) -> Source:
@@ -116,7 +109,7 @@ def tatoeba(settings: DataSettings) -> Source:
     Raises: ValueError when deu.txt (plain or compressed) is not in the folder or in tatoeba_en_de below it.
     """
     names = ("deu.txt", "tatoeba_en_de/deu.txt")
-    file = readers.find(Path(settings.path).expanduser(), names) if settings.path else None
+    file = readers.find(settings.path, names)
     if file is None:
         where = "https://www.manythings.org/anki, deu-eng.zip"
         raise missing_data("tatoeba", "deu.txt or deu.txt.xz", settings.path, where)

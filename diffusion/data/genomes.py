@@ -41,10 +41,9 @@ def splice_sites(settings: DataSettings) -> ArraySource:
     validation and 5 % test, by md5, so that no gene is in two splits.
     Raises: ValueError when files are missing or a row does not have this format.
     """
-    folder = Path(settings.path).expanduser()
-    names = [f"eie.{code}.txt" for code in SPLICE_SPECIES]
-    files = [file for name in names if settings.path and (file := readers.find(folder, [name])) is not None]
-    if len(files) < len(names):
+    found = [readers.find(settings.path, [f"eie.{code}.txt"]) for code in SPLICE_SPECIES]
+    files = [file for file in found if file is not None]
+    if len(files) < len(SPLICE_SPECIES):
         expected = "eie.at.txt, eie.ce.txt and eie.dm.txt (plain, .gz or .xz)"
         where = "https://github.com/KorfLab/datacore, folder project_gendl"
         raise missing_data("splice_sites", expected, settings.path, where)
@@ -156,7 +155,7 @@ def ten_species(settings: DataSettings) -> ArraySource:
     Raises: ValueError when files are missing or do not have this format.
     """
     root = Path(settings.path).expanduser()
-    parquet_files = sorted(root.rglob("*.parquet")) if settings.path and root.is_dir() else []
+    parquet_files = readers.files_below(settings.path, "*.parquet")
     sequence_files = [] if parquet_files else fasta_files(settings.path)
     species_files = [[file for file in sequence_files if species_label(file.name) == label] for label in range(10)]
     if not parquet_files and not all(species_files):

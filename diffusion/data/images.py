@@ -37,11 +37,10 @@ def mnist(settings: DataSettings) -> ArraySource:
     """
     if parts := table_images(settings, (28, 28, 1)):
         return labeled_image_source("mnist", parts, (28, 28, 1), 10, settings)
-    folder = Path(settings.path).expanduser()
     parts = {}
     for split, names in MNIST_FILES.items():
-        spellings = [(name, name.replace("-idx", ".idx")) for name in names] if settings.path else []
-        files = [file for spelling in spellings if (file := readers.find(folder, spelling)) is not None]
+        found = [readers.find(settings.path, (name, name.replace("-idx", ".idx"))) for name in names]
+        files = [file for file in found if file is not None]
         if len(files) < len(names):
             expected = "Parquet files, or train- and t10k- images-idx3-ubyte and labels-idx1-ubyte (.gz or plain)"
             raise missing_data("mnist", expected, settings.path, "https://yann.lecun.com/exdb/mnist or a mirror of it")
@@ -75,8 +74,7 @@ def cifar10(settings: DataSettings) -> ArraySource:
     """
     if parts := table_images(settings, (32, 32, 3)):
         return labeled_image_source("cifar10", parts, (32, 32, 3), 10, settings)
-    place = Path(settings.path).expanduser()
-    files = sorted(place.rglob("*_batch*.bin")) if settings.path else []
+    files = readers.files_below(settings.path, "*_batch*.bin")
     batches = {split: [file for file in files if file.name.startswith(start)] for split, start in CIFAR_FILES.items()}
     if not all(batches.values()):
         expected = "Parquet files, or data_batch_1.bin .. 5 and test_batch.bin (the binary version, unpacked),"
@@ -114,8 +112,7 @@ def imagenet32(settings: DataSettings) -> ArraySource:
     reads = {split: functools.partial(table_blocks, read, (32, 32, 3), False) for split, read in tables_of.items()}
     if not reads:
         pattern = re.compile(r"(train_data_batch_\d+|val_data)\.npz")
-        place = Path(settings.path).expanduser()
-        files = [file for file in place.rglob("*.npz") if pattern.fullmatch(file.name)] if settings.path else []
+        files = [file for file in readers.files_below(settings.path, "*.npz") if pattern.fullmatch(file.name)]
         # By number, so that batch 10 follows batch 9.
         files.sort(key=lambda file: (len(file.name), file.name))
         train = [file for file in files if file.name != "val_data.npz"]

@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from diffusion.data import arrays, builder, pairs, readers, subword
 from diffusion.data.dataset import Dataset, Split
 from diffusion.data.packing import Block, Statistics, encode_documents, padded, wrapped
@@ -55,8 +53,7 @@ def load_texts(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset:
     else:
         bos_eos = settings.bos_eos and not is_padded
         recipe |= {"packing": settings.packing, "bos_eos": bos_eos, "detokenize": settings.detokenize}
-    build = pair_blocks if paired else text_blocks
-    builds = {split: functools.partial(build, source, split, tokenizer, settings) for split in source.documents}
+    builds = {split: functools.partial(build, source, split, paired, tokenizer, settings) for split in source.documents}
     examples, statistics, fingerprint = stored(settings, recipe, builds, source.in_memory)
     splits = {split: Split(each) for split, each in examples.items()}
     if paired:
@@ -77,28 +74,21 @@ def load_texts(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset:
     )
 
 
-def text_blocks(
-    source: Source, split: str, tokenizer: Tokenizer, settings: DataSettings, statistics: Statistics
+def build(
+    source: Source, split: str, paired: bool, tokenizer: Tokenizer, settings: DataSettings, statistics: Statistics
 ) -> Iterator[Block]:
-    """Packed examples of the documents of a split."""
-    encoded = encode_documents(source.documents[split](), tokenizer, statistics)
+    """Packed examples of the documents or pairs of a split."""
+    documents = source.documents[split]()
+    if paired:
+        return pairs.blocks(documents, tokenizer, settings, split == "train", statistics)
+    encoded = encode_documents(documents, tokenizer, statistics)
     if settings.packing == "padded":
         return padded(encoded, tokenizer, settings.length, statistics)
     return wrapped(encoded, tokenizer, settings.length, settings.bos_eos, source.separated, statistics)
 
 
-def pair_blocks(
-    source: Source, split: str, tokenizer: Tokenizer, settings: DataSettings, statistics: Statistics
-) -> Iterator[Block]:
-    """Examples of the pairs of a split."""
-    return pairs.blocks(source.documents[split](), tokenizer, settings, split == "train", statistics)
-
-
 def load_tokenizer(settings: DataSettings, source: Source) -> Tokenizer:
-    """Builds `data.tokenizer`; trained tokenizers use the training split of the source, of pairs both sides.
-
-    Raises: ValueError for an unknown tokenizer, or one that needs a training split where there is none.
-    """
+    """Builds `data.tokenizer`; trained tokenizers use the training split of the source, of pairs both sides."""
     name, paired = settings.tokenizer, settings.source in PAIRS
     known = PAIR_TOKENIZERS if paired else TOKENIZERS
     if name not in known:
@@ -185,11 +175,11 @@ def stored(
     recipe = {"format": FORMAT} | recipe
     if in_memory:
         blocks, statistics = builder.in_memory(recipe, builds, shuffled)
-        parts = [(split, name, array) for split, block in blocks.items() for name, array in block.items()]
-        content = [
-            each for split, name, array in parts for each in (split, name, np.ascontiguousarray(array).tobytes())
-        ]
-        return blocks, statistics, digest(json.dumps(recipe, sort_keys=True), *content)
+        content = [json.dumps(recipe, sort_keys=True)]
+        for split, block in blocks.items():
+            for name, array in block.items():
+                content += [split, name, array.tobytes()]
+        return blocks, statistics, digest(*content)
     fingerprint = digest(json.dumps(recipe, sort_keys=True))
     folder = settings.cache / "packed" / f"{recipe['source']}-{fingerprint[:16]}"
     if not builder.is_prepared(folder):

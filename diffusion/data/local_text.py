@@ -156,7 +156,7 @@ def one_text(
     Raises: ValueError when the file is missing, or its length is not the end of the last split.
     """
     name, place = settings.source, Path(settings.path).expanduser()
-    file = place if settings.path and place.is_file() else readers.find(place, names) if settings.path else None
+    file = place if settings.path and place.is_file() else readers.find(settings.path, names)
     if file is None:
         raise missing_data(name, expected, settings.path, where)
     text, length = readers.read_text(file).rstrip("\n"), max(stop for _, stop in splits.values())

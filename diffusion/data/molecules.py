@@ -85,13 +85,13 @@ def read_molecules(path: str) -> list[str]:
     Raises: ValueError when there are none.
     """
     place = Path(path).expanduser()
-    files = [place] if path and place.is_file() else []
-    infos = []
-    if path and place.is_dir():
-        infos = sorted(place.rglob("dataset_info.json"))
-        found = sorted(file for file in place.rglob("*") if readers.kind(file) in tables.FORMATS and file.is_file())
-        listing = readers.find(place, FILES)
-        files = [listing] if listing else found
+    infos = readers.files_below(path, "dataset_info.json")
+    if path and place.is_file():
+        files = [place]
+    elif listing := readers.find(path, FILES):
+        files = [listing]
+    else:
+        files = [file for file in readers.files_below(path) if readers.kind(file) in tables.FORMATS]
     if infos:
         texts = [text for read in tables.prepared(infos[-1].parent, "qm9", "SMILES").values() for text in read()]
     elif files:

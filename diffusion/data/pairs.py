@@ -1,7 +1,6 @@
 """Encoding of pairs: a source text and a target text per example, with one tokenizer for both."""
 
 import itertools
-import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -43,10 +42,13 @@ def blocks(
     Pairs without a source or a target are omitted. Pairs that exceed a length are omitted from training and cut in
     validation and test.
     """
-    limits = (settings.source_length, settings.length)
     for batch in encoded(pairs, tokenizer, settings.lower):
         present = [sides for _, sides in batch if all(map(len, sides))]
-        fitting = [sides for sides in present if all(map(operator.lt, map(len, sides), limits))]
+        fitting = [
+            (source, target)
+            for source, target in present
+            if len(source) < settings.source_length and len(target) < settings.length
+        ]
         statistics.documents += len(batch)
         statistics.empty += len(batch) - len(present)
         if training:

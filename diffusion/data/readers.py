@@ -54,11 +54,12 @@ def read_text(path: Path) -> str:
         return stream.read()
 
 
-def lines(path: Path) -> Iterator[str]:
-    """Yields lines without their line end, a newline or a carriage return and a newline."""
-    with open_text(path) as stream:
-        for line in stream:
-            yield line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
+def lines(*paths: Path) -> Iterator[str]:
+    """Yields the lines of all files without their line end, a newline or a carriage return and a newline."""
+    for path in paths:
+        with open_text(path) as stream:
+            for line in stream:
+                yield line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
 
 
 def kind(path: Path) -> str:
@@ -66,10 +67,17 @@ def kind(path: Path) -> str:
     return Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
 
 
-def find(folder: Path, names: Sequence[str]) -> Path | None:
-    """First of `names` in the folder, plain or compressed; None when there is none."""
-    candidates = (folder / (name + suffix) for name in names for suffix in ("", *COMPRESSED))
-    return next((file for file in candidates if file.is_file()), None)
+def find(folder: str | Path, names: Sequence[str]) -> Path | None:
+    """First of `names` in the folder, plain or compressed; None when there is none, or the path is empty."""
+    place = Path(folder).expanduser()
+    candidates = (place / (name + suffix) for name in names for suffix in ("", *COMPRESSED))
+    return next((file for file in candidates if file.is_file()), None) if folder else None
+
+
+def files_below(path: str, pattern: str = "*") -> list[Path]:
+    """Files of a folder at any depth, sorted; none when there is no such folder, or the path is empty."""
+    folder = Path(path).expanduser()
+    return sorted(file for file in folder.rglob(pattern) if file.is_file()) if path and folder.is_dir() else []
 
 
 def json_rows(path: Path) -> Iterator[Row]:

@@ -30,10 +30,7 @@ class LabeledSequence(NamedTuple):
 
 def fasta_files(path: str) -> list[Path]:
     """FASTA files of a folder, plain or compressed, sorted by name."""
-    folder = Path(path).expanduser()
-    if not path or not folder.is_dir():
-        return []
-    return sorted(file for file in folder.rglob("*") if file.is_file() and readers.kind(file) in FASTA)
+    return [file for file in readers.files_below(path) if readers.kind(file) in FASTA]
 
 
 def stem(file: Path) -> str:
@@ -42,10 +39,7 @@ def stem(file: Path) -> str:
 
 
 def tokens_of(sequence: str, file: Path) -> UInt8[np.ndarray, " N"]:
-    """Tokens of a sequence.
-
-    Raises: ValueError naming the file for a character that is not a nucleotide.
-    """
+    """Tokens of a sequence; an error names the file with a character that is not a nucleotide."""
     try:
         return symbol_tokenizers.nucleotide_ids(sequence)
     except ValueError as error:

@@ -20,7 +20,8 @@ from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import digest
 
 HUB = "hf://"
-FILE_SPLIT = re.compile(r"(?:^|[/_.-])(train|validation|valid|val|dev|test)(?=[/_.-])")
+FILE_SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
+FILE_SPLIT = re.compile(rf"(?:^|[/_.-])({'|'.join(FILE_SPLITS)})(?=[/_.-])")
 
 ReadRows = Callable[[], Iterator[Row]]
 
@@ -37,10 +38,7 @@ def library() -> Any:
 
 
 def library_rows(path: Path) -> Iterator[Row]:
-    """Yields the rows of a Parquet or Arrow file, of which one batch is in memory.
-
-    Raises: ValueError naming a damaged file.
-    """
+    """Yields the rows of a Parquet or Arrow file, of which one batch is in memory."""
     import pyarrow
 
     try:
@@ -69,9 +67,9 @@ FORMATS: dict[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
-def rows(path: Path) -> Iterator[Row]:
-    """Yields the rows of a table in one of FORMATS, else of JSON lines."""
-    return FORMATS.get(readers.kind(path), readers.json_rows)(path)
+def rows(*paths: Path) -> Iterator[Row]:
+    """Yields the rows of tables in one of FORMATS, else of JSON lines."""
+    return itertools.chain.from_iterable(FORMATS.get(readers.kind(path), readers.json_rows)(path) for path in paths)
 
 
 def split_rows(settings: DataSettings) -> tuple[dict[str, ReadRows], str]:
@@ -84,7 +82,7 @@ def split_rows(settings: DataSettings) -> tuple[dict[str, ReadRows], str]:
     if settings.path.startswith(HUB):
         return hub_rows(settings)
     root = Path(settings.path).expanduser()
-    files = sorted(root.rglob("*.parquet")) if settings.path and root.is_dir() else []
+    files = readers.files_below(settings.path, "*.parquet")
     names = [file.relative_to(root).as_posix() for file in files]
     by_split: dict[str, list[Path]] = {}
     for file, split in zip(files, file_splits(names), strict=True):
@@ -93,13 +91,8 @@ def split_rows(settings: DataSettings) -> tuple[dict[str, ReadRows], str]:
         folders = sorted({str(file.parent) for file in group})
         if len(folders) > 1:
             raise ValueError(f"data.path: the {split} split is in {folders[0]} and in {folders[1]}; pass one of them")
-    reads = {split: functools.partial(all_rows, group) for split, group in by_split.items()}
-    return reads, readers.content_hash(list(zip(names, files, strict=True)))
-
-
-def all_rows(files: Sequence[Path]) -> Iterator[Row]:
-    """Yields the rows of all files."""
-    return itertools.chain.from_iterable(map(rows, files))
+    content = readers.content_hash(list(zip(names, files, strict=True)))
+    return {split: functools.partial(rows, *group) for split, group in by_split.items()}, content
 
 
 def hub_rows(settings: DataSettings) -> tuple[dict[str, ReadRows], str]:
@@ -125,8 +118,7 @@ def file_splits(names: Sequence[str]) -> list[str]:
     Raises: ValueError when some name a split and others do not, or none names train.
     """
     matches = [FILE_SPLIT.search(name) for name in names]
-    split_names = [match.group(1) if match else "" for match in matches]
-    split_names = ["validation" if split in ("valid", "val", "dev") else split for split in split_names]
+    split_names = [FILE_SPLITS[match.group(1)] if match else "" for match in matches]
     if not {"validation", "test"} & set(split_names):
         return [""] * len(names)
     if "" in split_names:

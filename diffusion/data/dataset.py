@@ -114,10 +114,9 @@ def dataset_from_arrays(
 
     Raises: ValueError naming an id outside the vocabulary, or for arrays whose shapes disagree.
     """
-    lengths = {array.shape[1] if np.ndim(array) == 2 else None for array in arrays.values()}
-    length = next(iter(lengths)) if len(lengths) == 1 else None
-    if length is None:
-        raise ValueError(f"arrays: expected shapes [N, L] with one common L, got lengths {lengths}")
+    shapes = [array.shape for array in arrays.values()]
+    if {len(shape) for shape in shapes} != {2} or len({shape[1] for shape in shapes}) != 1:
+        raise ValueError(f"arrays: expected shapes [N, L] with one common L, got {shapes}")
     splits, statistics, content = {}, {}, []
     for split, tokens in sorted(arrays.items()):
         block = {"tokens": np.asarray(tokens)}
@@ -130,4 +129,4 @@ def dataset_from_arrays(
         statistics[split] = Statistics(examples=len(tokens), tokens=int(weight.sum()), documents=len(tokens))
         content += [split.encode(), *(np.asarray(array, np.int32).tobytes() for array in block.values())]
     fingerprint = digest(tokenizer.fingerprint, *content)
-    return Dataset(splits, tokenizer, length, weights is not None, fingerprint, statistics, source)
+    return Dataset(splits, tokenizer, shapes[0][1], weights is not None, fingerprint, statistics, source)

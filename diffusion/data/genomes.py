@@ -1,5 +1,6 @@
 """Nucleotide sequences labeled with their species: splice sites, and windows of whole genomes."""
 
+import functools
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -61,16 +62,14 @@ def splice_site_source(
     for label, (sites, genes, file) in enumerate(records):
         count += len(sites)
         omitted += sum(len(site) > longest for site in sites)
-        gene_splits = {gene: splits.split_of(gene) for gene in set(genes)}
-        for split, blocks in parts.items():
-            selected = [
-                site
-                for site, gene in zip(sites, genes, strict=True)
-                if gene_splits[gene] == split and len(site) <= longest
-            ]
-            if selected:
-                tokens = frame(selected, settings.length, tokenizer, file)
-                blocks.append({"tokens": tokens, "label": np.full(len(selected), label, np.int32)})
+        selected: dict[str, list[str]] = {split: [] for split in splits.NAMES}
+        for site, gene in zip(sites, genes, strict=True):
+            if len(site) <= longest:
+                selected[splits.split_of(gene)].append(site)
+        for split, framed in selected.items():
+            if framed:
+                tokens = frame(framed, settings.length, tokenizer, file)
+                parts[split].append({"tokens": tokens, "label": np.full(len(framed), label, np.int32)})
     if omitted:
         warnings.warn(
             f"data.length: {omitted} of {count} splice sites have more than {longest} nucleotides and are left out",
@@ -78,7 +77,7 @@ def splice_site_source(
         )
     return ArraySource(
         name,
-        {split: lambda blocks=blocks: iter(blocks) for split, blocks in parts.items()},
+        {split: functools.partial(iter, blocks) for split, blocks in parts.items()},
         settings.length,
         tokenizer.vocab_size,
         labels=len(species),
@@ -91,27 +90,20 @@ def splice_site_source(
 
 
 def splice_records(file: Path) -> tuple[list[str], list[str]]:
-    """Exon + intron + exon of each row, and its gene.
-
-    Raises: ValueError naming a row without five fields.
-    """
+    """Exon + intron + exon of each row, and its gene."""
     sites, genes = [], []
     for number, line in enumerate(readers.lines(file), 1):
         fields = line.split()
         if len(fields) != 5:
-            raise ValueError(
-                f"data.path: line {number} of {file} has {len(fields)} fields, not exon, intron, exon, count and gene"
-            )
+            found = f"{len(fields)} fields, not exon, intron, exon, count and gene"
+            raise ValueError(f"data.path: line {number} of {file} has {found}")
         sites.append("".join(fields[:3]))
         genes.append(fields[4])
     return sites, genes
 
 
 def frame(sequences: list[str], length: int, tokenizer: Tokenizer, file: Path) -> UInt8[np.ndarray, "N L"]:
-    """Rows <bos>, nucleotides (at most `length` - 2), <eos>, <pad> ... of the sequences.
-
-    Raises: ValueError naming the file for a character that is not a nucleotide.
-    """
+    """Rows <bos>, nucleotides (at most `length` - 2), <eos>, <pad> ... of the sequences."""
     flat = tokens_of("".join(sequences), file)
     assert tokenizer.bos_id is not None and tokenizer.eos_id is not None and tokenizer.filler_id is not None
     lengths = np.array([len(sequence) for sequence in sequences])
@@ -200,12 +192,13 @@ def window_source(
     origins = {split: split for split in splits.NAMES if split in file_split_names or "" in file_split_names}
     if "validation" not in origins:
         origins["validation"] = "test"
+
+    def read_windows(split: str) -> Iterator[Block]:
+        return windows(read(), name, split, settings.length)
+
     return ArraySource(
         name,
-        {
-            split: lambda origin=origin: windows(read(), name, origin, settings.length)
-            for split, origin in origins.items()
-        },
+        {split: functools.partial(read_windows, origin) for split, origin in origins.items()},
         settings.length,
         tokenizer.vocab_size,
         labels=len(species),

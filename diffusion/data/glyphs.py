@@ -1,5 +1,6 @@
 """Images of glyphs with prompts, and with the rewards of their prompts."""
 
+import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -19,29 +20,27 @@ SHAPE = (world.SIDE, world.SIDE, 3)
 
 def shapes(settings: DataSettings) -> ArraySource:
     """Scenes of glyphs (16 x 16, three colors) that fulfill their prompts, uniform over GenEval's six tasks."""
-    del settings
 
     def read(split: str) -> Iterator[Block]:
         examples = world.examples(*IMAGES[split], split)
         yield {"tokens": channel_major(examples.images), "prompt": examples.tokens}
 
-    return prompted_image_source("shapes", read)
+    return prompted_image_source(settings.source, read)
 
 
 def shapes_rewards(settings: DataSettings) -> ArraySource:
     """Scenes with prompts that they fulfill, narrowly miss, or are unrelated to, and the graded reward of each."""
-    del settings
 
     def read(split: str) -> Iterator[Block]:
         examples = world.reward_examples(*REWARDED_EXAMPLES[split], split)
         yield {"tokens": channel_major(examples.images), "prompt": examples.tokens, "score": examples.rewards}
 
-    return prompted_image_source("shapes_rewards", read)
+    return prompted_image_source(settings.source, read)
 
 
 def prompted_image_source(name: str, read: Callable[[str], Iterator[Block]]) -> ArraySource:
     """Source of images with prompts, from a function of the split."""
-    splits = {split: lambda split=split: read(split) for split in IMAGES}
+    splits = {split: functools.partial(read, split) for split in IMAGES}
     return ArraySource(name, splits, int(np.prod(SHAPE)), 256, SHAPE, domain="prompted")
 
 

@@ -6,10 +6,9 @@ files and from the hub by Hugging Face `datasets`, or from the files in which th
 
 import dataclasses
 import functools
-import gzip
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +43,7 @@ def mnist(settings: DataSettings) -> ArraySource:
         if len(files) < len(names):
             expected = "Parquet files, or train- and t10k- images-idx3-ubyte and labels-idx1-ubyte (.gz or plain)"
             raise missing_data("mnist", expected, settings.path, "https://yann.lecun.com/exdb/mnist or a mirror of it")
-        images, labels = (idx_array(file) for file in files)
+        images, labels = map(idx_array, files)
         if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
             raise ValueError(f"data.path: {files[0]} and its labels have shapes {images.shape} and {labels.shape}")
         parts[split] = (images.reshape(len(images), -1), labels.astype(np.int32))
@@ -52,11 +51,8 @@ def mnist(settings: DataSettings) -> ArraySource:
 
 
 def idx_array(path: Path) -> UInt8[np.ndarray, "..."]:
-    """Reads an array of unsigned bytes in the idx format: 0, 0, 8, rank, big-endian sizes, values.
-
-    Raises: ValueError when the file does not have this format or is truncated.
-    """
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+    """Reads an array of unsigned bytes in the idx format: 0, 0, 8, rank, big-endian sizes, values."""
+    with readers.open_bytes(path) as stream:
         data = stream.read()
     if data[:3] != b"\0\0\x08" or len(data) < 4 or len(data) < 4 + 4 * data[3]:
         raise ValueError(f"data.path: {path} is not an idx file of bytes; download it again")
@@ -87,10 +83,7 @@ CIFAR_FILES = {"train": "data_batch_", "test": "test_batch"}
 
 
 def binary_images(files: list[Path], pixels: int = 3072) -> LabeledImages:
-    """Images and labels of CIFAR-10's binary version, whose records are a label byte and the pixels.
-
-    Raises: ValueError when the size of a file is not a multiple of a record's.
-    """
+    """Images and labels of CIFAR-10's binary version, whose records are a label byte and the pixels."""
     records = []
     for file in files:
         data = file.read_bytes()
@@ -126,10 +119,7 @@ def imagenet32(settings: DataSettings) -> ArraySource:
 
 
 def npz_blocks(files: list[Path]) -> Iterator[Block]:
-    """Yields one block of images per file.
-
-    Raises: ValueError naming a damaged file.
-    """
+    """Yields one block of images per file."""
     for file in files:
         try:
             with file.open("rb") as archive, np.load(archive, allow_pickle=False) as fields:
@@ -143,10 +133,7 @@ def npz_blocks(files: list[Path]) -> Iterator[Block]:
 
 
 def table_blocks(read: tables.ReadRows, image: Shape, labeled: bool = True) -> Iterator[Block]:
-    """Pixels and, if `labeled`, labels of the rows of a table.
-
-    Raises: ValueError naming a row whose image does not have this shape.
-    """
+    """Pixels and, if `labeled`, labels of the rows of a table, whose images must have this shape."""
     rows = read()
     while batch := list(itertools.islice(rows, AT_ONCE)):
         pixels = np.empty((len(batch), *image), np.uint8)
@@ -157,8 +144,8 @@ def table_blocks(read: tables.ReadRows, image: Shape, labeled: bool = True) -> I
                 raise ValueError(f"data.path: {place} holds {array.dtype} {array.shape}, not an image uint8 {image}")
             pixels[number] = array.reshape(image)
             labels[number] = row["label"] if labeled else 0
-        block = {"tokens": pixels.transpose(0, 3, 1, 2).reshape(len(batch), -1)}
-        yield block | ({"label": labels} if labeled else {})
+        tokens = pixels.transpose(0, 3, 1, 2).reshape(len(batch), -1)
+        yield {"tokens": tokens, "label": labels} if labeled else {"tokens": tokens}
 
 
 def table_images(settings: DataSettings, image: Shape) -> dict[str, LabeledImages]:
@@ -188,14 +175,13 @@ def labeled_image_source(
         )
     for _, targets in parts.values():
         if targets.min() < 0 or targets.max() >= labels:
-            raise ValueError(
-                f"data.path: {name} holds a label {targets.max()}, outside 0 .. {labels - 1}; download it again"
-            )
+            outside = f"a label {targets.max()}, outside 0 .. {labels - 1}"
+            raise ValueError(f"data.path: {name} holds {outside}; download it again")
     count = len(images) - held_out
     blocks = {split: {"tokens": tokens, "label": targets} for split, (tokens, targets) in parts.items()}
     blocks["train"] = {"tokens": images[:count], "label": classes[:count]}
     blocks["validation"] = {"tokens": images[count:], "label": classes[count:]} if held_out else blocks["test"]
-    reads = {split: lambda block=blocks[split]: iter([block]) for split in splits.NAMES}
+    reads = {split: functools.partial(iter, [blocks[split]]) for split in splits.NAMES}
     return ArraySource(name, reads, image[0] * image[1] * image[2], 256, image, labels, domain="image")
 
 
@@ -219,15 +205,15 @@ def unpack_pixel_pairs(pairs: Integer[np.ndarray, "N M"]) -> Int32[np.ndarray, "
 def as_pixel_pairs(source: ArraySource) -> ArraySource:
     """The same source with two tokens per pixel instead of three."""
 
-    def pack(start):
-        return lambda: (block | {"tokens": pack_pixel_pairs(block["tokens"])} for block in start())
+    def pack(start: Callable[[], Iterator[Block]]) -> Iterator[Block]:
+        return (block | {"tokens": pack_pixel_pairs(block["tokens"])} for block in start())
 
     assert source.image is not None
     height, width, _ = source.image
     return dataclasses.replace(
         source,
         name=f"{source.name}_pairs",
-        splits={split: pack(start) for split, start in source.splits.items()},
+        splits={split: functools.partial(pack, start) for split, start in source.splits.items()},
         length=2 * height * width,
         vocab_size=4096,
         image=(height, width, 2),

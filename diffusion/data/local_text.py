@@ -11,20 +11,13 @@ from pathlib import Path
 
 from diffusion.data import datasets, readers
 from diffusion.data.settings import DataSettings
-from diffusion.data.splits import md5_number, split_of
+from diffusion.data.splits import NAMES, md5_number, split_of
 from diffusion.data.types import Source, missing_data
 
 STDLIB_EXCLUDED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
-TEXT8_SPLITS = {
-    "train": (0, 90_000_000),
-    "validation": (90_000_000, 95_000_000),
-    "test": (95_000_000, 100_000_000),
-}
-TEXT8_PREFIX_SPLITS = {
-    "train": (0, 6_190_042),
-    "validation": (6_190_042, 6_533_933),
-    "test": (6_533_933, 6_877_825),
-}
+# Where the splits end.
+TEXT8 = (90_000_000, 95_000_000, 100_000_000)
+TEXT8_PREFIX = (6_190_042, 6_533_933, 6_877_825)
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -51,7 +44,7 @@ def python_stdlib(settings: DataSettings) -> Source:
     Raises: ValueError when there are no training files.
     """
     root = Path(settings.path or sysconfig.get_paths()["stdlib"]).expanduser()
-    splits: dict[str, list[tuple[str, str]]] = {"train": [], "validation": [], "test": []}
+    splits: dict[str, list[tuple[str, str]]] = {split: [] for split in NAMES}
     names = [path.relative_to(root) for path in root.rglob("*.py")] if root.is_dir() else []
     for name in sorted(names, key=lambda name: md5_number(name.as_posix())):
         if STDLIB_EXCLUDED & set(name.parts[:-1]) or name.name.startswith("_sysconfigdata"):
@@ -80,13 +73,17 @@ def text_files(settings: DataSettings) -> Source:
     if not settings.path or not root.exists():
         reason = f"{settings.path!r} does not exist" if settings.path else "text_files needs it"
         raise ValueError(f"data.path: {reason}; pass --config.data.path=FILE_OR_FOLDER")
-    paths = [root] if root.is_file() else [path for path in root.rglob("*") if path.is_file()]
-    files = []
-    skipped = 0
-    for path in paths:
-        name = path.name if root.is_file() else path.relative_to(root).as_posix()
-        if not root.is_file() and any(part.startswith(".") for part in Path(name).parts):
-            continue
+    if root.is_file():
+        paths = {root.name: root}
+    else:
+        below = {path.relative_to(root): path for path in readers.files_below(settings.path)}
+        paths = {
+            name.as_posix(): path
+            for name, path in below.items()
+            if not any(part.startswith(".") for part in name.parts)
+        }
+    files, skipped = [], 0
+    for name, path in paths.items():
         text = _text_or_none(path)
         if text is None:
             skipped += 1
@@ -99,12 +96,12 @@ def text_files(settings: DataSettings) -> Source:
     files.sort(key=lambda item: md5_number(item[0]))
     if len(files) >= 3:
         part = max(1, round(0.05 * len(files)))
-        by_split = {"validation": files[:part], "test": files[part : 2 * part], "train": files[2 * part :]}
-        splits = {split: _cut(by_split[split], settings.document) for split in ("train", "validation", "test")}
+        parts = {"train": files[2 * part :], "validation": files[:part], "test": files[part : 2 * part]}
+        splits = {split: _cut(part, settings.document) for split, part in parts.items()}
     elif settings.document == "file":
         splits = _contiguous("".join(text for _, text in sorted(files)))
     else:
-        splits = {"train": [], "validation": [], "test": []}
+        splits = {split: [] for split in NAMES}
         for name, text in _cut(files, settings.document):
             splits[split_of(text)].append((name, text))
     return in_memory("text_files", splits)
@@ -142,41 +139,36 @@ def _contiguous(text: str) -> dict[str, list[tuple[str, str]]]:
         borders.append(near + offset)
     borders.append(len(text))
     parts = [text[start:stop] for start, stop in itertools.pairwise(borders)]
-    return {
-        split: [(split, part)] if part else []
-        for split, part in zip(("train", "validation", "test"), parts, strict=True)
-    }
+    return {split: [(split, part)] if part else [] for split, part in zip(NAMES, parts, strict=True)}
 
 
 def one_text(
-    settings: DataSettings, names: Sequence[str], splits: Mapping[str, tuple[int, int]], expected: str, where: str
+    settings: DataSettings, names: Sequence[str], ends: tuple[int, int, int], expected: str, where: str
 ) -> Source:
-    """Source of one continuous text, cut at characters; `data.path` is the file or its folder.
-
-    Raises: ValueError when the file is missing, or its length is not the end of the last split.
-    """
+    """Source of one continuous text, cut at characters; `data.path` is the file or its folder."""
     name, place = settings.source, Path(settings.path).expanduser()
     file = place if settings.path and place.is_file() else readers.find(settings.path, names)
     if file is None:
         raise missing_data(name, expected, settings.path, where)
-    text, length = readers.read_text(file).rstrip("\n"), max(stop for _, stop in splits.values())
-    if len(text) != length:
-        raise ValueError(f"data.path: {file} has {len(text)} characters, but {name} has {length}; download it again")
-    parts = {split: [(split, text[start:stop])] for split, (start, stop) in splits.items()}
+    text = readers.read_text(file).rstrip("\n")
+    if len(text) != ends[-1]:
+        raise ValueError(f"data.path: {file} has {len(text)} characters, but {name} has {ends[-1]}; download it again")
+    borders = zip(NAMES, itertools.pairwise((0, *ends)), strict=True)
+    parts = {split: [(split, text[start:stop])] for split, (start, stop) in borders}
     return dataclasses.replace(in_memory(name, parts, separated=False), paper_split="test")
 
 
 def text8(settings: DataSettings) -> Source:
     """text8 with its official splits of 90 M, 5 M and 5 M characters, each one text without EOS."""
     names, where = ("text8", "text8.txt"), "http://mattmahoney.net/dc/text8.zip"
-    return one_text(settings, names, TEXT8_SPLITS, "text8 or text8.zip", where)
+    return one_text(settings, names, TEXT8, "text8 or text8.zip", where)
 
 
 def text8_prefix(settings: DataSettings) -> Source:
     """First 6,877,825 characters of text8, split 90/5/5 %; not to be reported as text8."""
     names = ("text8_first_6877825.txt", "text8_prefix.txt")
     where = "create it with: head -c 6877825 text8 > text8_first_6877825.txt"
-    return one_text(settings, names, TEXT8_PREFIX_SPLITS, f"{names[0]} or .txt.xz", where)
+    return one_text(settings, names, TEXT8_PREFIX, f"{names[0]} or .txt.xz", where)
 
 
 _LETTERS = bytes(byte if byte in b"abcdefghijklmnopqrstuvwxyz0123456789" else 32 for byte in range(256))

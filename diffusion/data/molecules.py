@@ -1,7 +1,7 @@
 """Molecules as SMILES strings, from QM9."""
 
+import functools
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,20 +57,15 @@ def molecule_source(name: str, molecules: list[str], settings: DataSettings) -> 
             row[1 : len(ids) + 1] = ids
             row[len(ids) + 1] = tokenizer.eos_id
         examples[split] = {"tokens": tokens}
-    if long:
-        warnings.warn(
-            f"data.length: {long} of {len(molecules)} molecules have more than {settings.length - 2} tokens and are "
-            "left out",
-            stacklevel=2,
-        )
-    if unknown:
-        warnings.warn(
-            f"data.path: {unknown} held-out molecules have tokens that no training molecule has and are left out",
-            stacklevel=2,
-        )
+    for number, message in (
+        (long, f"data.length: {long} of {len(molecules)} molecules have more than {settings.length - 2} tokens"),
+        (unknown, f"data.path: {unknown} held-out molecules have tokens that no training molecule has"),
+    ):
+        if number:
+            warnings.warn(f"{message} and are left out", stacklevel=2)
     return ArraySource(
         name,
-        {split: lambda block=block: iter([block]) for split, block in examples.items()},
+        {split: functools.partial(iter, [block]) for split, block in examples.items()},
         settings.length,
         tokenizer.vocab_size,
         domain="molecules",
@@ -94,18 +89,13 @@ def read_molecules(path: str) -> list[str]:
         files = [file for file in readers.files_below(path) if readers.kind(file) in tables.FORMATS]
     if infos:
         texts = [text for read in tables.prepared(infos[-1].parent, "qm9", "SMILES").values() for text in read()]
+    elif files and readers.kind(files[0]) in tables.FORMATS:
+        texts = [readers.text_of(row, FIELDS, place) for place, row in tables.rows(*files)]
     elif files:
-        texts = [text for file in files for text in file_molecules(file)]
+        texts = list(readers.lines(*files))
     else:
         raise missing_data("qm9", f"{FILES[0]} or a table with a column {' or '.join(FIELDS[:2])}", path, WHERE)
     molecules = [text.strip() for text in texts if text.strip()]
     if not molecules:
         raise ValueError(f"data.path: {path!r} holds no molecule; to get them: {WHERE}")
     return molecules
-
-
-def file_molecules(file: Path) -> Iterator[str]:
-    """SMILES strings of a table or of the lines of a text file."""
-    if readers.kind(file) in tables.FORMATS:
-        return (readers.text_of(row, FIELDS, place) for place, row in tables.rows(file))
-    return readers.lines(file)

@@ -90,7 +90,7 @@ def wrapped(
         if complete:
             ids = stream[0, :complete].reshape(-1, cut)
             if bos_eos:
-                ids = np.pad(ids, ((0, 0), (1, 1)), constant_values=((0, 0), (bos, eos)))
+                ids = np.column_stack([np.full(len(ids), bos), ids, np.full(len(ids), eos)])
             _count(statistics, ids.size, stream[:, :complete])
             statistics.examples += len(ids)
             yield {"tokens": ids.astype(dtype)}

@@ -1,6 +1,7 @@
 """Short programs with their intents: CoNaLa and HumanEval."""
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,9 +25,9 @@ def conala(settings: DataSettings) -> Source:
     conala-train.json and conala-test.json (plain or compressed) may be at any depth under `data.path`.
     Raises: ValueError when a file is missing or damaged, a record lacks a field, or a question is in both files.
     """
-    names = CONALA_FILES.items()
-    files = {split: file for split, name in names if (file := _find(settings.path, name)) is not None}
-    if len(files) < len(names):
+    found = {split: _find(settings.path, name) for split, name in CONALA_FILES.items()}
+    files = {split: file for split, file in found.items() if file is not None}
+    if len(files) < len(CONALA_FILES):
         expected = f"{' and '.join(CONALA_FILES.values())} (plain, .xz or .gz)"
         raise missing_data("conala", expected, settings.path, CONALA_WHERE)
     with _complete(settings.path, CONALA_WHERE):
@@ -65,11 +66,8 @@ def _find(path: str, name: str) -> Path | None:
     """`path` itself or the shallowest file under it with this name, plain or compressed; None when there is none."""
     place = Path(path).expanduser()
     names = [name + suffix for suffix in ("", *readers.COMPRESSED)]
-    if not path:
-        return None
-    with readers.readable(path):
-        candidates = [place] if place.is_file() else place.rglob(f"{name}*")
-        files = [file for file in candidates if file.name in names and file.is_file()]
+    candidates = [place] if path and place.is_file() else readers.files_below(path, f"{name}*")
+    files = [file for file in candidates if file.name in names]
     return min(files, key=lambda file: (len(file.parts), names.index(file.name), file), default=None)
 
 
@@ -87,15 +85,12 @@ def _complete(path: str, where: str) -> Iterator[None]:
 
 
 def _conala_documents(file: Path) -> list[tuple[str, str]]:
-    """Question id and text of each record.
-
-    Raises: ValueError naming the first record that lacks a field.
-    """
+    """Question id and text of each record."""
     try:
         records = json.loads(readers.read_text(file))
     except json.JSONDecodeError as error:
         raise ValueError(f"data.path: {file} is not JSON (line {error.lineno}: {error.msg})") from None
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records) or not records:
+    if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
         raise ValueError(f"data.path: {file} is not a JSON list of records")
     documents = []
     for number, record in enumerate(records, 1):
@@ -109,10 +104,7 @@ def _conala_documents(file: Path) -> list[tuple[str, str]]:
 
 
 def _text(record: Mapping[str, Any], fields: Sequence[str], place: str) -> str:
-    """First of the fields whose text is not blank.
-
-    Raises: ValueError naming the fields when there is none.
-    """
+    """First of the fields whose text is not blank."""
     for name in fields:
         value = record.get(name)
         if isinstance(value, str) and value.strip():
@@ -123,5 +115,5 @@ def _text(record: Mapping[str, Any], fields: Sequence[str], place: str) -> str:
 def _source(name: str, parts: Mapping[str, list[str]]) -> Source:
     """Source of the texts of each split, with a hash of their content; omits empty splits."""
     content = [part for split, texts in parts.items() for part in (split, digest(*texts))]
-    documents = {split: lambda texts=texts: iter(texts) for split, texts in parts.items() if texts}
+    documents = {split: functools.partial(iter, texts) for split, texts in parts.items() if texts}
     return Source(name, documents, digest(*content), paper_split="test")

@@ -37,15 +37,17 @@ def readable(path: str) -> Iterator[None]:
         raise ValueError(f"data.path: no permission to read {error.filename!r}; pass a readable path") from None
 
 
-def open_text(path: Path) -> io.TextIOWrapper:
-    """Opens a UTF-8 text file, plain or compressed: only a newline ends a line, and a byte-order mark is dropped."""
-    openers = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
+def open_bytes(path: Path) -> Any:
+    """Opens a file, plain or compressed; of a zip archive its first file."""
     if path.suffix == ".zip":
         archive = zipfile.ZipFile(path)
-        stream = archive.open(archive.namelist()[0])
-    else:
-        stream = openers.get(path.suffix, open)(path, "rb")
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="\n")  # pyright: ignore[reportArgumentType]
+        return archive.open(archive.namelist()[0])
+    return {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)(path, "rb")
+
+
+def open_text(path: Path) -> io.TextIOWrapper:
+    """Opens a UTF-8 text file, plain or compressed: only a newline ends a line, and a byte-order mark is dropped."""
+    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline="\n")
 
 
 def read_text(path: Path) -> str:

@@ -56,16 +56,14 @@ def fasta(file: Path, species: int, split: str = "") -> Iterator[LabeledSequence
         return LabeledSequence(tokens_of("".join(parts), file), species, f"{species}/{name}", split)
 
     name, parts = None, []
-    for line in readers.lines(file):
-        line = line.strip()
+    for line in map(str.strip, readers.lines(file)):
         if line.startswith(">"):
             if name is not None:
                 yield sequence()
             name, parts = (line[1:].split() or [""])[0], []
         elif line and name is None:
-            raise ValueError(
-                f"data.path: {file} is not FASTA: it begins with {line[:20]!r}, not with '>'; download it again"
-            )
+            found = f"it begins with {line[:20]!r}, not with '>'"
+            raise ValueError(f"data.path: {file} is not FASTA: {found}; download it again")
         else:
             parts.append(line)
     if name is None:
@@ -104,25 +102,20 @@ def windows(sequences: Iterator[LabeledSequence], source: str, split: str, lengt
             short += (sequence.split or splits.split_of(f"{sequence.name}/0")) == split
             continue
         table = sequence.tokens[: len(sequence.tokens) // length * length].reshape(-1, length)
-        in_split = np.ones(len(table), bool)
-        if not sequence.split:
-            blocks, block_of = np.unique(np.arange(len(table)) * length // BLOCK, return_inverse=True)
-            block_in_split = [splits.split_of(f"{sequence.name}/{block}") == split for block in blocks]
-            in_split = np.array(block_in_split, bool)[block_of]
+        blocks, block_of = np.unique(np.arange(len(table)) * length // BLOCK, return_inverse=True)
+        # A block is in the split of its file, or else in that of its md5.
+        block_splits = [sequence.split or splits.split_of(f"{sequence.name}/{block}") for block in blocks]
+        in_split = (np.array(block_splits) == split)[block_of]
         mostly_unknown = (table == symbol_tokenizers.N).sum(1) * 2 > length
         dropped += int((in_split & mostly_unknown).sum())
         rows = np.flatnonzero(in_split & ~mostly_unknown)
         for part in np.array_split(rows, max(1, rows.size * length // TOKENS_AT_ONCE)):
             if part.size:
                 yield {"tokens": table[part], "label": np.full(len(part), sequence.species, np.int32)}
-    if short:
-        warnings.warn(
-            f"data.length: {short} sequences of the {split} split of {source} have fewer than {length} nucleotides and "
-            "are left out",
-            stacklevel=2,
-        )
-    if dropped:
-        warnings.warn(
-            f"data.path: {dropped} windows of the {split} split of {source} are more than half N and are left out",
-            stacklevel=2,
-        )
+    where = f"of the {split} split of {source}"
+    for number, message in (
+        (short, f"data.length: {short} sequences {where} have fewer than {length} nucleotides"),
+        (dropped, f"data.path: {dropped} windows {where} are more than half N"),
+    ):
+        if number:
+            warnings.warn(f"{message} and are left out", stacklevel=2)

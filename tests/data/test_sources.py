@@ -75,7 +75,7 @@ def test_paragraphs_and_lines_are_documents_on_request(tmp_path):
 
 
 def test_text8_official_split_and_prefix(tmp_path, monkeypatch):
-    monkeypatch.setattr(local_text, "TEXT8_SPLITS", {"train": (0, 90), "validation": (90, 95), "test": (95, 100)})
+    monkeypatch.setattr(local_text, "TEXT8", (90, 95, 100))
     text = (" anarchism originated as" * 5)[:100]
     with zipfile.ZipFile(tmp_path / "text8.zip", "w") as archive:
         archive.writestr("text8", text)
@@ -84,7 +84,7 @@ def test_text8_official_split_and_prefix(tmp_path, monkeypatch):
     assert not source.separated and source.paper_split == "test"
     with refused("has 99 characters, but text8 has 100"):
         opened("text8", write(tmp_path / "short", {"text8": text[:99]}))
-    monkeypatch.setattr(local_text, "TEXT8_PREFIX_SPLITS", {"train": (0, 6), "validation": (6, 8), "test": (8, 10)})
+    monkeypatch.setattr(local_text, "TEXT8_PREFIX", (6, 8, 10))
     source = opened("text8_prefix", write(tmp_path, {"text8_first_6877825.txt.xz": " anarchism"}))
     assert source.name == "text8_prefix" and documents(source, "test") == ["sm"]
 

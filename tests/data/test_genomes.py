@@ -1,9 +1,5 @@
 """Windows of genomes: exact tokens, labels and splits, omissions, and messages."""
 
-import gzip
-import lzma
-import warnings
-
 import numpy as np
 import pytest
 
@@ -16,9 +12,7 @@ from tests.data.files import (
     ids,
     labeled,
     random_sequence,
-    real_data,
     rows,
-    sizes,
     split_of,
     write,
     write_table,
@@ -175,47 +169,3 @@ def test_sequences_shorter_than_a_window_are_counted(tmp_path):
         for split in ("train", "test")
     }
     assert len(dataset.split("train")) == sum((8 + number) // 16 for number in range(40))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ((["ACGT" * 4], [10]), "row 0 of .* names the unknown species 10"),
-        ((["ACGT" * 4], ["Homo erectus"]), "names the unknown species 'Homo erectus'"),
-        (([None, "ACGT" * 4], [1, 1]), "row 0 of .* has no text field; expected sequence or seq"),
-        ((["hello world"], [1]), "is not a file of nucleotides .*'e' is not a nucleotide"),
-    ],
-)
-def test_damaged_tables_are_named(content, message, tmp_path):
-    write_table(tmp_path / "a.parquet", table(*content))
-    with refused(rf"data\.path: .*{message}"):
-        load_dataset(fields("ten_species", tmp_path, cache_dir=str(tmp_path / "cache")))
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("C.elegans.fa", b"ACGT\n", r"C\.elegans\.fa is not FASTA: it begins with 'ACGT', not with '>'"),
-        ("C.elegans.fa", b"\n", "is not FASTA: it is empty"),
-        ("C.elegans.fa", b">p\nMEEPQSDPSV\n", "is not a file of nucleotides .*'E' is not a nucleotide"),
-        ("C.elegans.fa", b"\xff\xfe\x00", "is not UTF-8 text"),
-        ("A.thaliana.fa.gz", gzip.compress(b">1\nACGT")[:-9], "a compressed file in .* is damaged"),
-        ("D.melanogaster.fasta.xz", lzma.compress(b">1\nACGT")[:-9], "a compressed file in .* is damaged"),
-        ("GCF_000005845.2_ASM584v2_genomic.fna.gz", None, r"genomes_small expects FASTA files A\.thaliana, "),
-    ],
-)
-def test_damaged_genomes_are_named(name, content, message, genomes, tmp_path):
-    files = {file.name: file.read_bytes() for file in genomes[0].iterdir()} | {name: content}
-    write(tmp_path, {name: content for name, content in files.items() if content is not None})
-    with warnings.catch_warnings(action="ignore"), refused(rf"data\.path: .*{message}"):
-        load_dataset(fields("genomes_small", tmp_path))
-
-
-@pytest.mark.filterwarnings("ignore:data.path")
-def test_the_real_genomes_have_their_known_sizes(monkeypatch):
-    monkeypatch.setattr(sequences, "BLOCK", 8192)
-    dataset = load_dataset(fields("genomes_small", real_data("genomes_small"), length=256))
-    assert sizes(dataset) == {"train": 29_175, "validation": 1_235, "test": 1_603}
-    labels = [rows(dataset, split)["label"] for split in SPLITS]
-    assert sum(np.bincount(each, minlength=4) for each in labels)[3] == 4_641_652 // 256
-    assert all(set(each) == {0, 1, 2, 3} for each in labels)

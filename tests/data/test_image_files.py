@@ -10,7 +10,7 @@ from diffusion.data import load_dataset
 from diffusion.data.arrays import LABELS, SHAPES, as_pixels, mirror
 from diffusion.data.images import pack_pixel_pairs, unpack_pixel_pairs
 from tests.checks import refused
-from tests.data.files import fields, real_data, rows, sizes, write
+from tests.data.files import fields, rows, write
 
 RNG = np.random.default_rng(0)
 
@@ -72,26 +72,6 @@ def test_mnist_gives_its_pixels_with_labels_and_holds_out_the_last_images(mnist,
     assert load_dataset(fields("mnist", tmp_path / "hub")).fingerprint == data.fingerprint
 
 
-def test_the_fingerprint_follows_the_content(mnist):
-    folder, content = mnist
-    images, labels = content["t10k"]
-    prints = [load_dataset(fields("mnist", folder)).fingerprint]
-    write(folder, {"t10k-labels-idx1-ubyte": idx((labels + 1) % 10)})
-    prints.append(load_dataset(fields("mnist", folder)).fingerprint)
-    images[0, 0] ^= 1
-    write(folder, {"t10k-images-idx3-ubyte.gz": gzip.compress(idx(images.reshape(-1, 28, 28)))})
-    prints.append(load_dataset(fields("mnist", folder)).fingerprint)
-    assert len(set(prints)) == 3
-
-
-def test_the_real_mnist_has_its_known_sizes_and_first_labels():
-    data = load_dataset(fields("mnist", real_data("mnist"), validation_images=5000))
-    assert sizes(data) == {"train": 55_000, "validation": 5_000, "test": 10_000}
-    assert data.split("train").rows(range(10))["label"].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
-    assert data.split("test").rows(range(5))["label"].tolist() == [7, 2, 1, 0, 4]
-    assert rows(data, "test")["tokens"].mean() == pytest.approx(0.1325 * 255, rel=1e-3)
-
-
 def test_cifar10_is_equal_in_its_binary_version_and_parquet(tmp_path):
     train, test = [random_images(3, 3072) for _ in range(2)], random_images(2, 3072)
     for name, (images, labels) in {"data_batch_1": train[0], "data_batch_2": train[1], "test_batch": test}.items():
@@ -145,37 +125,3 @@ def test_imagenet32_is_packed_once_in_the_order_of_its_batches(tmp_path, monkeyp
     file.write_bytes(file.read_bytes()[:2000])
     with refused(r"data\.path: .*val_data\.npz is damaged"):
         load_dataset(settings)
-
-
-def test_damaged_mnist_files_are_named(mnist):
-    folder, _ = mnist
-    with refused(r"data\.validation_images: 6 leaves none of 6"):
-        load_dataset(fields("mnist", folder, validation_images=6))
-    images, labels = folder / "train-images-idx3-ubyte.gz", folder / "t10k-labels-idx1-ubyte"
-    whole, small = images.read_bytes(), labels.read_bytes()
-    for file, damage, message in (
-        (images, whole[: len(whole) // 2], "compressed file in .* is damaged"),
-        (images, gzip.compress(b"PNG"), "is not an idx file of bytes"),
-        (labels, b"\0\0\x08", "is not an idx file of bytes"),
-        (labels, small[:-1], "holds 2 of 3 bytes"),
-        (labels, idx(np.zeros(4)), r"have shapes \(3, 28, 28\) and \(4,\)"),
-        (labels, idx(np.array([1, 2, 11])), "holds a label 11"),
-    ):
-        original = file.read_bytes()
-        file.write_bytes(damage)
-        with refused(rf"data\.path: .*{message}"):
-            load_dataset(fields("mnist", folder))
-        file.write_bytes(original)
-
-
-def test_images_that_do_not_fit_are_named(tmp_path):
-    write(tmp_path, {"data_batch_1.bin": b"\0" * 5000, "test_batch.bin": b"\0" * 3073})
-    with refused(r"data\.path: data_batch_1\.bin has 5000 bytes, not a multiple of 3073"):
-        load_dataset(fields("cifar10", tmp_path))
-    for name, message in (
-        ("train", "holds train; pass a folder with train and test"),
-        ("test", r"row 0 of .*test\.parquet holds uint8 \(28, 28\), not an image"),
-    ):
-        as_parquet(tmp_path / f"{name}.parquet", *random_images(2, 784), (28, 28, 1))
-        with refused(rf"data\.path: .*{message}"):
-            load_dataset(fields("cifar10", tmp_path))

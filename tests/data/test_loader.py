@@ -75,14 +75,6 @@ def test_a_second_load_reads_the_cache(settings, dataset, monkeypatch):
             load_dataset(dataclasses.replace(settings, **change))
 
 
-def test_examples_may_stay_on_disk(settings, dataset, monkeypatch):
-    monkeypatch.setattr("diffusion.data.dataset.MEMORY_LIMIT", 0)
-    on_disk = load_dataset(settings).split("train")
-    assert on_disk._block is None
-    indices = [3, 0, 3, len(on_disk) - 1]
-    np.testing.assert_array_equal(on_disk.rows(indices)["tokens"], dataset.split("train").rows(indices)["tokens"])
-
-
 def test_padded_examples_keep_their_weights(settings):
     padded = load_dataset(dataclasses.replace(settings, packing="padded", length=500))
     examples = rows(padded, "train")
@@ -194,19 +186,6 @@ def test_short_splits_are_omitted_and_named(settings, tmp_path):
 def test_bad_fields_are_named(settings, fields, message):
     with refused(message):
         load_dataset(SimpleNamespace(**(dataclasses.asdict(settings) | fields)))
-
-
-def test_damaged_files_are_named(tmp_path):
-    broken = DataSettings("lambada", str(tmp_path), "bytes", cache_dir=str(tmp_path / "cache"))
-    for name, content, message in (
-        ("test.jsonl", b'{"text": "caf\xe9"}\n', r"data\.path: a file in .* is not UTF-8 text"),
-        ("lambada_test.jsonl.xz", b"no xz at all", r"data\.path: a compressed file in .* is damaged"),
-    ):
-        write(tmp_path, {name: content})
-        with refused(message):
-            load_dataset(broken)
-    with refused(r"data\.tokenizer: 'bpe' learns from a training split"):
-        load_dataset(dataclasses.replace(broken, tokenizer="bpe"))
 
 
 def test_ready_made_arrays_are_checked():

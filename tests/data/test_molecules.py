@@ -8,7 +8,7 @@ import pytest
 from diffusion.data import batches, load_dataset
 from diffusion.data.symbol_tokenizers import smiles_vocabulary
 from tests.checks import refused
-from tests.data.files import fields, real_data, rows, sizes, split_of, write, write_table, write_tfds
+from tests.data.files import fields, rows, sizes, split_of, write, write_table, write_tfds
 
 # Lists of tokens, so that expected ids do not depend on the tokenizer.
 SPACED = [
@@ -144,30 +144,3 @@ def test_a_set_without_held_out_molecules_is_named(tmp_path, dataset):
         read.split("test")
     with refused(r"data\.source: qm9 is not text, so tokenizer 'smiles' cannot read it"):
         load_dataset(qm9(tmp_path, vocab_size=5), tokenizer=dataset.tokenizer)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("\n\n", r".* holds no molecule"),
-        ("CCO\n" * 3 + "Hello world\n", r".* holds 'Hello world', which is not SMILES"),
-        ("C%12CCC%12\nC%(100)CC%(100)\n", r".* holds 'C%\(100\)CC%\(100\)', which is not SMILES"),
-        ("C[NH\n", r".* holds 'C\[NH', which is not SMILES"),
-    ],
-)
-def test_files_of_other_texts_are_named(text, message, tmp_path):
-    write(tmp_path, {"QM9_smiles.txt": text})
-    with refused(rf"data\.path: {message}"):
-        load_dataset(qm9(tmp_path))
-
-
-def test_the_real_qm9_has_its_known_sizes():
-    with pytest.warns(UserWarning, match="1 held-out molecules have tokens"):
-        data = load_dataset(qm9(real_data("qm9_smiles"), length=32, vocab_size=44))
-    assert sizes(data) == {"train": 119_771, "validation": 6_626, "test": 6_617}
-    distinct = [np.unique(rows(data, split)["tokens"], axis=0) for split in data.splits]
-    everything = np.unique(np.concatenate(distinct), axis=0)
-    # Distinct molecules, without the omitted one.
-    assert sum(map(len, distinct)) == len(everything) == 132_751
-    ring = [data.tokenizer.bos_id, *data.tokenizer.encode("C1CC1"), data.tokenizer.eos_id]
-    assert (everything == np.array(ring + [data.tokenizer.filler_id] * 25)).all(1).any()

@@ -6,7 +6,7 @@ import pytest
 from diffusion.data import load_dataset, symbol_tokenizers
 from diffusion.data.arrays import label_count
 from tests.checks import refused
-from tests.data.files import fields, ids, labeled, random_sequence, real_data, rows, sizes, split_of, write
+from tests.data.files import fields, ids, labeled, random_sequence, rows, sizes, split_of, write
 
 BEGIN, END, PAD = 5, 6, 7
 
@@ -79,30 +79,3 @@ def test_nucleotides_decode_to_the_text_before_the_first_end(dataset):
     assert bare.fingerprint != tokenizer.fingerprint
     with refused(r"data\.tokenizer: 'E' is not a nucleotide"):
         tokenizer.encode("ACE")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("ACG GTAG ACG 3 gene\nACG GTAG ACG gene\n", r"line 2 of .*eie\.dm\.txt has 4 fields, not exon, intron"),
-        ("ACG 12 ACG 3 gene\n", "is not a file of nucleotides .*'1' is not a nucleotide"),
-    ],
-)
-def test_damaged_splice_sites_are_named(content, message, sites, tmp_path):
-    files = {file.name: file.read_bytes() for file in sites[0].iterdir()}
-    write(tmp_path, files | {"eie.dm.txt": content})
-    with refused(rf"data\.path: .*{message}"):
-        load_dataset(fields("splice_sites", tmp_path))
-
-
-def test_the_real_splice_sites_begin_and_end_as_introns_do():
-    dataset = load_dataset(fields("splice_sites", real_data("splice_sites"), length=256))
-    assert sizes(dataset) == {"train": 122_508, "validation": 6_835, "test": 6_863}
-    batch = rows(dataset, "test")
-    assert np.bincount(batch["label"]).tolist() == [3259, 2689, 915]
-    tokens = batch["tokens"]
-    each, ends = np.arange(len(tokens)), (tokens == END).argmax(1)
-    assert (tokens[:, 0] == BEGIN).all()
-    # Between exons of 50 the intron starts with GT and ends with AG.
-    assert (tokens[:, 51] == 2).all() and (tokens[:, 52] == 3).all()
-    assert (tokens[each, ends - 52] == 0).all() and (tokens[each, ends - 51] == 2).all()

@@ -49,28 +49,6 @@ def test_only_a_newline_ends_a_line(tmp_path):
     assert list(readers.lines(tmp_path / "lines.txt")) == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.jsonl", '{"text": "ok"}\n\n{"text": \n', r"line 3 of .*a\.jsonl is not JSON"),
-        ("a.jsonl", '{"text": "ok"}\n[1]\n', r"line 2 of .*a\.jsonl is not a JSON object"),
-        ("a.jsonl", '{"words": "ok"}\n', r"line 1 of .*a\.jsonl has no text field; expected text"),
-        ("a.jsonl", '{"text": [{"type": "p"}]}\n', r"line 1 of .*a\.jsonl has no text field"),
-        ("a.jsonl", '{"text": "\\ud83d"}\n', r"line 1 of .*a\.jsonl is not Unicode text"),
-        ("a.csv", 'text,label\n"a, b",1\n\nonly one\n', r"line 4 of .*a\.csv is damaged \(1 fields"),
-        ("a.csv", 'text,label\n"a" b,1\n', r"line 2 of .*a\.csv is damaged"),
-        ("a.tsv", "text\tlabel\na\n", r"line 2 of .*a\.tsv is damaged \(1 fields"),
-        ("a.parquet", "PAR1 but no more", r"a\.parquet is damaged or not a Parquet file"),
-        ("a.arrow", "no table", r"a\.arrow is damaged"),
-    ],
-)
-def test_damaged_rows_are_named(name, content, message, tmp_path):
-    write(tmp_path, {name: content})
-    with refused(rf"data\.path: .*{message}"):
-        for place, row in tables.rows(tmp_path / name):
-            readers.text_of(row, ("text",), place)
-
-
 def write_splits(folder, parts):
     for split, texts in parts.items():
         for number, text in enumerate(texts):

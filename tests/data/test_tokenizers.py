@@ -148,16 +148,3 @@ def test_a_tokenizer_file_brings_its_own_specials(folder):
     assert 4 not in named.encode("a </s> b")
     encoded = named.encode_spans(["a  b"])[0]
     assert encoded.ids.tolist() == [1, 2] and encoded.characters.tolist() == [1, 3]
-
-
-def test_missing_vocabularies_are_named_with_their_origin(tmp_path):
-    for make, words in (
-        (subword.gpt2, "gpt2 expects vocab.json or encoder.json"),
-        (subword.wordpiece, "wordpiece expects vocab.txt"),
-        (subword.from_file, "file expects tokenizer.json"),
-    ):
-        for path in ("", str(tmp_path), str(tmp_path / "none")):
-            with refused(rf"data\.tokenizer_path: {words}"):
-                make(path)
-    with refused(r"is not a tokenizer\.json"):
-        subword.from_file(str(write(tmp_path, {"tokenizer.json": "{}"})))

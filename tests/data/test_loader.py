@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from diffusion.data import DataSettings, builder, dataset_from_arrays, load_dataset
-from diffusion.data.settings import read_settings
 from diffusion.data.tokenizers import bytes_tokenizer
 from tests.checks import refused
 from tests.data.files import rows, write
@@ -75,15 +74,6 @@ def test_a_second_load_reads_the_cache(settings, dataset, monkeypatch):
             load_dataset(dataclasses.replace(settings, **change))
 
 
-def test_padded_examples_keep_their_weights(settings):
-    padded = load_dataset(dataclasses.replace(settings, packing="padded", length=500))
-    examples = rows(padded, "train")
-    np.testing.assert_array_equal(examples["weights"] == 0, examples["tokens"] == 258)
-    assert examples["weights"].sum() == padded.statistics["train"].tokens
-    assert (examples["weights"] == 0).any() and (examples["tokens"][:, 0] == 256).all()
-    assert len(padded.split("train")) == 36
-
-
 def test_trained_tokenizers_learn_from_the_training_split(settings, cache):
     characters = load_dataset(dataclasses.replace(settings, tokenizer="characters"))
     assert characters.tokenizer.vocab_size == len(set(" ".join(WORDS))) + 1
@@ -94,15 +84,6 @@ def test_trained_tokenizers_learn_from_the_training_split(settings, cache):
     assert list(cache.glob("tokenizers/bpe-text_files-*/tokenizer.json"))
     other = load_dataset(settings, tokenizer=bpe.tokenizer)
     assert other.fingerprint == bpe.fingerprint
-
-
-def test_settings_may_be_any_object_with_attributes(settings, dataset):
-    import ml_collections
-
-    fields = dataclasses.asdict(settings)
-    assert load_dataset(ml_collections.ConfigDict(fields)).fingerprint == dataset.fingerprint
-    del fields["vocab_size"]
-    assert read_settings(SimpleNamespace(**fields)) == settings
 
 
 def test_an_unfinished_preparation_is_not_used(settings, tmp_path, dataset):
@@ -162,6 +143,9 @@ def test_short_splits_are_omitted_and_named(settings, tmp_path):
     assert list(data.splits) == ["train"]
     with refused(r"has no 'validation' examples of length 60 \(it has: train\)"):
         data.split("validation")
+    write(tmp_path, {"test.jsonl": '{"text": "x"}\n'})
+    with refused(r"data\.tokenizer: 'bpe' learns from a training split"):
+        load_dataset(DataSettings("lambada", str(tmp_path)))
     with refused(r"data\.length: the train split of text_files has no example of 1000 tokens"):
         load_dataset(dataclasses.replace(short, length=1000))
     assert len(list((tmp_path / "cache" / "packed").iterdir())) == 1

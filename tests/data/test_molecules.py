@@ -114,14 +114,6 @@ def test_every_layout_holds_the_same_molecules(layout, tmp_path, dataset):
     assert load_dataset(qm9(tmp_path)).fingerprint == dataset.fingerprint
 
 
-def test_repeats_stay_in_one_split(tmp_path):
-    write(tmp_path, {"QM9_smiles.txt": "\n".join(MOLECULES * 2)})
-    twice = load_dataset(qm9(tmp_path))
-    sets = [{tuple(row) for row in rows(twice, split)["tokens"].tolist()} for split in twice.splits]
-    assert sum(map(len, sets)) == len(set.union(*sets)) == len(MOLECULES)
-    assert sum(sizes(twice).values()) == 2 * len(MOLECULES)
-
-
 def test_omitted_molecules_are_counted(tmp_path, dataset):
     long = next("C" * 14 + "O" * n for n in range(2, 99) if split_of("C" * 14 + "O" * n) == "train")
     stranger = next(text for n in range(1, 1000) if split_of(text := "C" * n + "[Xe]") == "test")
@@ -134,13 +126,3 @@ def test_omitted_molecules_are_counted(tmp_path, dataset):
     ]
     assert sum(sizes(read).values()) == len(MOLECULES) + 1
     assert read.tokenizer.fingerprint == dataset.tokenizer.fingerprint
-
-
-def test_a_set_without_held_out_molecules_is_named(tmp_path, dataset):
-    assert split_of("CCO") == "train"
-    read = load_dataset(qm9(write(tmp_path, {"QM9_smiles.txt": "CCO\n"}), vocab_size=5))
-    assert list(read.splits) == ["train"]
-    with refused(r"qm9 has no 'test' examples of length 16"):
-        read.split("test")
-    with refused(r"data\.source: qm9 is not text, so tokenizer 'smiles' cannot read it"):
-        load_dataset(qm9(tmp_path, vocab_size=5), tokenizer=dataset.tokenizer)

@@ -66,6 +66,3 @@ def test_humaneval_is_for_evaluation_alone(tmp_path):
     assert documents(opened("humaneval", folder / "HumanEval.jsonl.gz"), "test") == documents(source, "test")
     settings = DataSettings("humaneval", str(folder), "bytes", length=16, packing="padded", cache_dir=str(tmp_path))
     assert len(load_dataset(settings).split("test")) == 2
-
-
-PAIR = PAIRS[0]

@@ -83,10 +83,8 @@ def values_tokenizer(size: int) -> Tokenizer:
 
     def encode_spans(texts):
         if any(texts):
-            raise ValueError(
-                "sample.prompt: values of ready-made arrays have no text form; leave prompt and suffix empty"
-            )
-        return [EncodedText(*(np.zeros(0, np.int32) for _ in range(3))) for _ in texts]
+            raise ValueError("sample.prompt: values of arrays have no text form; leave prompt and suffix empty")
+        return [EncodedText(*np.zeros((3, 0), np.int32)) for _ in texts]
 
     def decode_text(ids):
         return " ".join(str(value) for value in ids)
@@ -105,11 +103,9 @@ def open_arrays(settings: DataSettings) -> ArraySource:
     tokenizer = source.tokenizer.name if source.tokenizer else "values"
     required = {"length": source.length, "vocab_size": source.vocab_size, "tokenizer": tokenizer, "packing": "wrapped"}
     for field, value in required.items():
-        setting = getattr(settings, field)
-        if setting != value:
-            raise ValueError(
-                f"data.{field}: {setting!r} does not fit {settings.source}; pass --config.data.{field}={value}"
-            )
+        if (setting := getattr(settings, field)) != value:
+            remedy = f"pass --config.data.{field}={value}"
+            raise ValueError(f"data.{field}: {setting!r} does not fit {settings.source}; {remedy}")
     if settings.flip and source.image is None:
         raise ValueError(f"data.flip: {settings.source} holds no images; pass --config.data.flip=False")
     return source

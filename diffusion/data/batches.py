@@ -21,9 +21,7 @@ def _share(batch_size: int, process_index: int, process_count: int) -> int:
     if process_count < 1 or not 0 <= process_index < process_count:
         raise ValueError(f"process_index: {process_index} is not among {process_count} processes")
     if batch_size % process_count:
-        raise ValueError(
-            f"batch_size: {batch_size} does not divide by {process_count} processes; pass a multiple of it"
-        )
+        raise ValueError(f"batch_size: {batch_size} does not divide by {process_count} processes; pass a multiple")
     return batch_size // process_count
 
 
@@ -53,20 +51,15 @@ def batches(
             f"batch_size: {batch_size} is more than the {len(rows)} examples of the {split} split of "
             f"{dataset.source}; pass a smaller batch or more text"
         )
-    order = grain.MapDataset.range(len(rows))
+    order: Any = grain.MapDataset.range(len(rows))
     order = order.shuffle(seed=seed % 2**32).repeat() if shuffle else order.repeat()
     image_shape = dataset.image if dataset.flip and split == "train" else None
-
-    def row(position: int) -> int:
-        index = order[position]
-        assert index is not None
-        return int(index)
 
     def get(step: int) -> Batch:
         if step < 0:
             raise ValueError(f"step: {step}; steps count from 0")
         first = int(step) * batch_size + process_index * share
-        batch = rows.rows([row(position) for position in range(first, first + share)])
+        batch = rows.rows([int(order[position]) for position in range(first, first + share)])
         if image_shape is not None:
             coins = np.random.default_rng((seed % 2**32, int(step))).integers(0, 2, batch_size).astype(bool)
             local_coins = coins[process_index * share : (process_index + 1) * share]
@@ -128,8 +121,6 @@ def prefetch(get_batch: Callable[[int], Any], start_step: int, depth: int = 2) -
 
     An error of `get_batch` is raised in place of its batch. Closing the iterator ends the thread.
     """
-    if depth < 1:
-        raise ValueError(f"depth: {depth}; pass at least 1")
     ready: queue.Queue = queue.Queue(maxsize=depth)
     stop = threading.Event()
 

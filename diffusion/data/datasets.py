@@ -115,7 +115,7 @@ PAIRS: dict[str, Named] = {
 }
 
 
-def split_files(folder: Path, split: str, named: Named) -> tuple[Path, ...]:
+def split_files(folder: str, split: str, named: Named) -> tuple[Path, ...]:
     """File of one split, or the files of the two sides of pairs; empty when there are none."""
     for word in WORDS[split]:
         for sides in itertools.product(*named.fields) if len(named.fields) == 2 else ():
@@ -139,19 +139,14 @@ def table_texts(read: tables.ReadRows, named: Named) -> Iterator[Texts]:
 
 
 def file_texts(files: Sequence[Path], named: Named) -> Iterator[Texts]:
-    """Texts of each example of one split.
-
-    Raises: ValueError naming parallel files whose numbers of lines differ.
-    """
+    """Texts of each example of one split; parallel files must have equally many lines."""
     if readers.kind(files[0]) in tables.FORMATS or not named.plain:
         yield from table_texts(functools.partial(named.rows, files[0]), named)
         return
     for number, lines in enumerate(itertools.zip_longest(*map(readers.lines, files)), 1):
         if None in lines:
-            raise ValueError(
-                f"data.path: {files[0]} and {files[1]} differ in their number of lines (one ends before line {number})"
-                "; download both again"
-            )
+            found = f"differ in their number of lines (one ends before line {number})"
+            raise ValueError(f"data.path: {files[0]} and {files[1]} {found}; download both again")
         if named.keep_line_end:  # as in the published rows: a blank line of WikiText is an empty row
             yield tuple(f"{line}\n" if line.strip() else "" for line in lines)
         else:
@@ -169,12 +164,11 @@ def examples(named: Named, settings: DataSettings) -> tuple[dict[str, Callable[[
     A single file of texts is the test split.
     """
     place = Path(settings.path).expanduser()
-    found: dict[str, tuple[Path, ...]] = {}
     if settings.path and place.is_file() and len(named.fields) == 1:
         found, place = {"test": (place,)}, place.parent
-    elif settings.path:
-        found = {split: files for split in WORDS if (files := split_files(place, split, named))}
-        if not found and (table := readers.find(place, named.combined)) is not None:
+    else:
+        found = {split: files for split in WORDS if (files := split_files(settings.path, split, named))}
+        if not found and (table := readers.find(settings.path, named.combined)) is not None:
             content = readers.content_hash([(table.name, table)])
             return {split: functools.partial(mixed_texts, table, named, split) for split in WORDS}, content
         if not found:

@@ -51,13 +51,9 @@ def translations(source: list[int], reversed_clauses: bool, seed: int = 0) -> tu
     With `reversed_clauses` odd dialects reverse each clause of two words.
     """
     table = dictionary(seed)
-    sentences = []
-    for dialect in range(DIALECTS):
-        order = list(range(len(source)))
-        if reversed_clauses and dialect % 2:
-            order = [position for start in range(0, len(source), 2) for position in order[start : start + 2][::-1]]
-        sentences.append(" ".join(f"t{table[source[position], dialect]}" for position in order))
-    return tuple(sentences)
+    turned = [word for start in range(0, len(source), 2) for word in source[start : start + 2][::-1]]
+    orders = [turned if reversed_clauses and dialect % 2 else source for dialect in range(DIALECTS)]
+    return tuple(" ".join(f"t{table[word, dialect]}" for word in order) for dialect, order in enumerate(orders))
 
 
 def generated(read: Callable[[str], Iterator[Pair]], settings: DataSettings) -> Source:
@@ -97,11 +93,7 @@ def dialects(settings: DataSettings) -> Source:
 
 
 def spell_number(number: int) -> str:
-    """Number in British English, for 0 .. 10^12 - 1: 305 is "three hundred and five".
-
-    Raises:
-      ValueError: for any other number.
-    """
+    """Number in British English, for 0 .. 10^12 - 1, else a ValueError: 305 is "three hundred and five"."""
     if not 0 <= number < 1000 ** len(SCALES):
         raise ValueError(f"data.source: number_words knows numbers of up to {DIGITS[1]} digits, not {number}")
     groups, parts = number, []

@@ -1,6 +1,5 @@
 """Subword tokenizers of the `tokenizers` library: trained BPE, GPT-2, WordPiece, and any tokenizer.json."""
 
-import itertools
 import json
 import os
 import tempfile
@@ -90,13 +89,9 @@ def trained_bpe(documents: Iterable[str], vocab_size: int, file: Path) -> Tokeni
     Saved as `file` (tokenizer.json), which is reused when it is there and whole. Sources order their documents
     by hash where order has no meaning, so that the prefix is a fair sample. A small text may yield fewer tokens.
     """
-    library = None
-    if file.exists():
-        try:
-            library = hf.Tokenizer.from_file(str(file))
-        except Exception:  # the library raises bare Exception; a damaged file is replaced
-            library = None
-    if library is None:
+    try:
+        library = hf.Tokenizer.from_file(str(file))
+    except Exception:  # the library raises bare Exception; a damaged file is replaced, as a missing one is written
         library = _byte_level_library(hf.models.BPE())
         trainer = hf.trainers.BpeTrainer(
             vocab_size=vocab_size - 1, initial_alphabet=sorted(byte_alphabet()), show_progress=False
@@ -124,23 +119,18 @@ def _prefix(documents: Iterable[str]) -> Iterable[str]:
 
 def _locate(field_value: str, names: Sequence[str], tokenizer: str, where: str) -> Path:
     folder = Path(field_value).expanduser()
-    for candidate in itertools.chain([folder], (folder / name for name in names)):
+    for candidate in (folder, *(folder / name for name in names)):
         if field_value and candidate.is_file():
             return candidate
     raise ValueError(f"data.tokenizer_path: {tokenizer} expects {' or '.join(names)} in {field_value!r}; {where}")
 
 
 def gpt2(path: str) -> Tokenizer:
-    """GPT-2's byte-level BPE from a folder with vocab.json (encoder.json) and merges.txt (vocab.bpe).
-
-    Raises: ValueError when a file is missing or the vocabulary lacks the end of text.
-    """
+    """GPT-2's byte-level BPE from a folder with vocab.json (encoder.json) and merges.txt (vocab.bpe)."""
     where = "both files are at https://huggingface.co/openai-community/gpt2"
-    folder = Path(path).expanduser() if path else Path("")
-    folder = folder.parent if folder.is_file() else folder
-    root = str(folder) if path else ""
-    vocabulary_file = _locate(root, ("vocab.json", "encoder.json"), "gpt2", where)
-    merges_file = _locate(root, ("merges.txt", "vocab.bpe"), "gpt2", where)
+    folder = str(Path(path).expanduser().parent) if path and Path(path).expanduser().is_file() else path
+    vocabulary_file = _locate(folder, ("vocab.json", "encoder.json"), "gpt2", where)
+    merges_file = _locate(folder, ("merges.txt", "vocab.bpe"), "gpt2", where)
     vocabulary = json.loads(vocabulary_file.read_text(encoding="utf-8"))
     if END_TEXT not in vocabulary:
         raise ValueError(f"data.tokenizer_path: {vocabulary_file} has no {END_TEXT}; {where}")
@@ -151,10 +141,7 @@ def gpt2(path: str) -> Tokenizer:
 
 
 def wordpiece(path: str) -> Tokenizer:
-    """BERT's uncased WordPiece from vocab.txt, with [CLS] as BOS and [SEP] as EOS. Decoding does not restore case.
-
-    Raises: ValueError when the file is missing or lacks a special token.
-    """
+    """BERT's uncased WordPiece from vocab.txt, with [CLS] as BOS and [SEP] as EOS. Decoding does not restore case."""
     where = "it is at https://huggingface.co/google-bert/bert-base-uncased"
     file = _locate(path, ("vocab.txt",), "wordpiece", where)
     lines = file.read_text(encoding="utf-8").split("\n")
@@ -170,10 +157,7 @@ def wordpiece(path: str) -> Tokenizer:
 
 
 def from_file(path: str) -> Tokenizer:
-    """Any Hugging Face tokenizer.json, with EOS and BOS by their usual names, or an EOS after its vocabulary.
-
-    Raises: ValueError when the file is missing or invalid.
-    """
+    """Any Hugging Face tokenizer.json, with EOS and BOS by their usual names, or an EOS after its vocabulary."""
     file = _locate(path, ("tokenizer.json",), "file", "pass a Hugging Face tokenizer.json or its folder")
     try:
         library = hf.Tokenizer.from_file(str(file))

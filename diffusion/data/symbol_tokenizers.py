@@ -42,10 +42,16 @@ def document_tokenizer(
     return Tokenizer(name, size, eos, bos, fingerprint, encode_spans, decode_text, characters, widths, filler_id=filler)
 
 
+def word_level(vocabulary: dict[str, int]) -> hf.Tokenizer:
+    """Library that splits text into SMILES tokens."""
+    library = hf.Tokenizer(hf.models.WordLevel(vocabulary, unk_token="<unk>"))
+    library.pre_tokenizer = hf.pre_tokenizers.Split(hf.Regex(SMILES), "isolated")
+    return library
+
+
 def smiles_vocabulary(molecules: Iterable[str]) -> list[str]:
     """Sorted tokens of SMILES strings; includes pieces that are not SMILES tokens unchanged."""
-    library = hf.Tokenizer(hf.models.WordLevel({}, unk_token="<unk>"))
-    library.pre_tokenizer = hf.pre_tokenizers.Split(hf.Regex(SMILES), "isolated")
+    library = word_level({})
     trainer = hf.trainers.WordLevelTrainer(vocab_size=2**31, min_frequency=0, show_progress=False, special_tokens=[])
     library.train_from_iterator(molecules, trainer)
     return sorted(library.get_vocab())
@@ -81,8 +87,7 @@ def smiles(symbols: Sequence[str]) -> Tokenizer:
 def smiles_ids(symbols: Sequence[str]) -> Callable[[Sequence[str]], list[Int[np.ndarray, " N"]]]:
     """Encoder of batches of SMILES strings; tokens outside `symbols` become `len(symbols)`."""
     vocabulary = {symbol: index for index, symbol in enumerate([*symbols, "<unk>"])}
-    library = hf.Tokenizer(hf.models.WordLevel(vocabulary, unk_token="<unk>"))
-    library.pre_tokenizer = hf.pre_tokenizers.Split(hf.Regex(SMILES), "isolated")
+    library = word_level(vocabulary)
 
     def encode(texts: Sequence[str]) -> list[Int[np.ndarray, " N"]]:
         encoded = []
@@ -98,9 +103,8 @@ def smiles_ids(symbols: Sequence[str]) -> Callable[[Sequence[str]], list[Int[np.
 def nucleotide_table() -> UInt8[np.ndarray, "256"]:
     """Token of each byte: A C G T N in either case, N for ambiguous letters, 255 for other characters."""
     table = np.full(256, 255, np.uint8)
-    for letters, ids in ((AMBIGUOUS, [N] * len(AMBIGUOUS)), (NUCLEOTIDES, range(len(NUCLEOTIDES)))):
-        for letter, index in zip(letters, ids, strict=True):
-            table[ord(letter)] = table[ord(letter.lower())] = index
+    for letter in AMBIGUOUS + NUCLEOTIDES:
+        table[[ord(letter), ord(letter.lower())]] = NUCLEOTIDES.index(letter) if letter in NUCLEOTIDES else N
     return table
 
 

@@ -101,15 +101,13 @@ class Tokenizer:
             ids = one_document(ids, self.eos_id, self.bos_id, self.filler_id)
         shown = {self.mask_id: mask, self.pad_id: "", self.eos_id: end, self.bos_id: end}
         shown.pop(None, None)
-        text, start = [], 0
-        for position in np.flatnonzero(np.isin(ids, list(shown))):
-            if position > start:
-                text.append(self.decode_text(ids[start:position]))
-            text.append(shown[int(ids[position])])
-            start = position + 1
-        if start < len(ids):
-            text.append(self.decode_text(ids[start:]))
-        return "".join(text)
+        text = ""
+        # Each part but the first begins with a special token.
+        for part in np.split(ids, np.flatnonzero(np.isin(ids, list(shown)))):
+            if len(part) and int(part[0]) in shown:
+                text, part = text + shown[int(part[0])], part[1:]
+            text += self.decode_text(part) if len(part) else ""
+        return text
 
     def documents(self, ids: Ids) -> list[str]:
         """Texts of the non-empty documents of one sequence, separated by EOS and BOS; at most one with `filler_id`."""
@@ -156,8 +154,7 @@ def bytes_tokenizer() -> Tokenizer:
     def decode_text(ids):
         return np.asarray(ids, np.uint8).tobytes().decode("utf-8", errors="replace")
 
-    fingerprint = digest("bytes", "257")
-    return Tokenizer("bytes", 257, 256, 256, fingerprint, encode_spans, decode_text, starts, widths)
+    return Tokenizer("bytes", 257, 256, 256, digest("bytes", "257"), encode_spans, decode_text, starts, widths)
 
 
 def piece_spans(pieces: Sequence[bytes]) -> tuple[Int[np.ndarray, " V"], Int[np.ndarray, " V"]]:
@@ -200,18 +197,11 @@ def characters_tokenizer(alphabet: str, end: bool) -> Tokenizer:
     def decode_text(ids):
         return "".join(symbols[np.asarray(ids)])
 
-    eos = len(alphabet) if end else None
-    return Tokenizer(
-        "characters",
-        len(alphabet) + end,
-        eos,
-        eos,
-        digest("characters", alphabet, str(eos)),
-        encode_spans,
-        decode_text,
-        np.array([1] * len(codes) + [0] * end, np.int32),
-        np.append(utf8_widths(codes), [0] * end).astype(np.int32),
-    )
+    size, eos = len(alphabet) + end, len(alphabet) if end else None
+    fingerprint = digest("characters", alphabet, str(eos))
+    characters = np.array([1] * len(codes) + [0] * end, np.int32)
+    widths = np.append(utf8_widths(codes), [0] * end).astype(np.int32)
+    return Tokenizer("characters", size, eos, eos, fingerprint, encode_spans, decode_text, characters, widths)
 
 
 def words_tokenizer(words: Sequence[str]) -> Tokenizer:

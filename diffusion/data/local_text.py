@@ -49,11 +49,7 @@ def python_stdlib(settings: DataSettings) -> Source:
     for name in sorted(names, key=lambda name: md5_number(name.as_posix())):
         if STDLIB_EXCLUDED & set(name.parts[:-1]) or name.name.startswith("_sysconfigdata"):
             continue
-        try:
-            text = (root / name).read_bytes().decode("utf-8-sig")
-        except UnicodeDecodeError:
-            continue
-        if text:
+        if text := _text_or_none(root / name):
             splits[split_of(name.as_posix())].append((name.as_posix(), text))
     if not splits["train"]:
         raise missing_data("python_stdlib", "Python files", str(root), "install the standard library with its sources")

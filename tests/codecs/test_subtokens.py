@@ -10,26 +10,16 @@ import pytest
 from diffusion.codecs.subtokens import SubtokenCodec, shuffled_codec, smallest_base
 from tests.checks import refused
 
-# (vocabulary, number of sub-tokens): base
+# The base by vocabulary and number of sub-tokens.
 BASES = {
-    (50257, 2): 225,
-    (50257, 3): 37,
-    (50257, 4): 15,
-    (50257, 6): 7,
-    (50257, 8): 4,
-    (50257, 16): 2,
-    (256, 2): 16,
-    (256, 3): 7,
-    (256, 4): 4,
-    (256, 8): 2,
-    (32000, 15): 2,
-    (512, 2): 23,
-    (5, 1): 5,
-    (2, 1): 2,
+    50257: {2: 225, 3: 37, 4: 15, 6: 7, 8: 4, 16: 2},
+    256: {2: 16, 3: 7, 4: 4, 8: 2},
+    32000: {15: 2},
+    512: {2: 23},
+    5: {1: 5},
+    2: {1: 2},
     # Here the floating-point root is too large.
-    (3125, 5): 5,
-    (7776, 5): 6,
-    (16807, 5): 7,
+    **{3125: {5: 5}, 7776: {5: 6}, 16807: {5: 7}},
 }
 CODECS = {
     "5-2": SubtokenCodec(5, 2),
@@ -41,7 +31,8 @@ CODECS = {
 
 
 def test_base_is_the_smallest_that_encodes_the_vocabulary():
-    for (vocabulary, digits), base in BASES.items():
+    cases = [(vocabulary, digits, base) for vocabulary, row in BASES.items() for digits, base in row.items()]
+    for vocabulary, digits, base in cases:
         codec = SubtokenCodec(vocabulary, digits)
         assert smallest_base(vocabulary, digits) == codec.base == codec.mask_id == base
         assert base**digits >= vocabulary and (base == 2 or (base - 1) ** digits < vocabulary)

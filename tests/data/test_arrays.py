@@ -1,7 +1,5 @@
 """Ready-made arrays: generated sources, labels, flips, and messages for bad input."""
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -27,15 +25,6 @@ def test_density_points_follow_the_table():
     assert load_dataset(fields("density2d")).fingerprint == data.fingerprint
     assert len(data.split("validation")) == len(data.split("test")) == 20_000
     assert not np.array_equal(rows(data, "validation")["tokens"], rows(data, "test")["tokens"])
-
-
-def test_the_density_has_structure_at_several_scales():
-    table = density_table(512)
-    assert 0.5 < np.log(512**2) + np.sum(table * np.log(table)) < 3
-    # Averaging over ever larger cells loses information at every scale.
-    coarse = [table.reshape(512 // k, k, 512 // k, k).sum((1, 3)) for k in (1, 4, 16, 64)]
-    information = [np.sum(cells * np.log(cells * cells.size)) for cells in coarse]
-    assert all(fine > rough + 0.05 for fine, rough in itertools.pairwise([*information, 0]))
 
 
 def test_the_label_of_a_blob_is_its_quadrant():

@@ -10,14 +10,15 @@ from jaxtyping import UInt8
 
 from diffusion.data import readers, splits, symbol_tokenizers, tables
 from diffusion.data.packing import Block
-from diffusion.data.sequences import LabeledSequence, fasta, fasta_files, parquet, stem, tokens_of, windows
+from diffusion.data.sequences import LabeledSequence, fasta, fasta_files, parquet, tokens_of, windows
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import Tokenizer
 from diffusion.data.types import ArraySource, missing_data
 
 SPLICE_SPECIES = {"at": "A.thaliana", "ce": "C.elegans", "dm": "D.melanogaster"}
-# In the order of the labels; the value is an alternative file name, the accession of the assembly.
-SMALL_SPECIES = {"A.thaliana": "", "C.elegans": "", "D.melanogaster": "", "E.coli": "GCF_000005845.2"}
+# In the order of the labels; the file of E. coli may have the accession of its assembly as its name.
+SMALL_SPECIES = ("A.thaliana", "C.elegans", "D.melanogaster", "E.coli")
+ACCESSIONS = {"E.coli": "GCF_000005845.2"}
 # In the order of the published labels (UDLM, arXiv 2412.10193).
 TEN_SPECIES = (
     "Homo_sapiens",
@@ -122,10 +123,8 @@ def genomes_small(settings: DataSettings) -> ArraySource:
     Raises: ValueError when a file is missing or is not FASTA.
     """
     files = fasta_files(settings.path)
-    species_files = [
-        [file for file in files if stem(file) == name or (accession and file.name.startswith(accession))]
-        for name, accession in SMALL_SPECIES.items()
-    ]
+    beginnings = [(f"{name}.fa", f"{name}.fna", ACCESSIONS.get(name, f"{name}.fa")) for name in SMALL_SPECIES]
+    species_files = [[file for file in files if file.name.startswith(names)] for names in beginnings]
     if not all(species_files):
         expected = "FASTA files A.thaliana, C.elegans, D.melanogaster and E.coli (.fa or .fna, plain or compressed)"
         raise missing_data("genomes_small", expected, settings.path, "https://github.com/iankorf/MCB185, folder data")
@@ -134,7 +133,7 @@ def genomes_small(settings: DataSettings) -> ArraySource:
         for species, (file, *_) in enumerate(species_files):
             yield from fasta(file, species)
 
-    return window_source("genomes_small", read, settings, tuple(SMALL_SPECIES))
+    return window_source("genomes_small", read, settings, SMALL_SPECIES)
 
 
 def ten_species(settings: DataSettings) -> ArraySource:

@@ -69,22 +69,15 @@ def text_files(settings: DataSettings) -> Source:
     if not settings.path or not root.exists():
         reason = f"{settings.path!r} does not exist" if settings.path else "text_files needs it"
         raise ValueError(f"data.path: {reason}; pass --config.data.path=FILE_OR_FOLDER")
-    if root.is_file():
-        paths = {root.name: root}
-    else:
-        below = {path.relative_to(root): path for path in readers.files_below(settings.path)}
-        paths = {
-            name.as_posix(): path
-            for name, path in below.items()
-            if not any(part.startswith(".") for part in name.parts)
-        }
+    below = [(path.relative_to(root), path) for path in readers.files_below(settings.path)]
+    shown = [(name, path) for name, path in below if not any(part.startswith(".") for part in name.parts)]
     files, skipped = [], 0
-    for name, path in paths.items():
+    for name, path in [(Path(root.name), root)] if root.is_file() else shown:
         text = _text_or_none(path)
         if text is None:
             skipped += 1
         elif text.strip():
-            files.append((name, text))
+            files.append((name.as_posix(), text))
     if skipped:
         warnings.warn(f"data.path: {skipped} files of {root} are not UTF-8 text and are left out", stacklevel=2)
     if not files:

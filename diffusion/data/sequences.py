@@ -33,11 +33,6 @@ def fasta_files(path: str) -> list[Path]:
     return [file for file in readers.files_below(path) if readers.kind(file) in FASTA]
 
 
-def stem(file: Path) -> str:
-    """Name of the file without the suffixes of format and compression ("A.thaliana" of "A.thaliana.fa.gz")."""
-    return Path(file.stem).stem if file.suffix in readers.COMPRESSED else file.stem
-
-
 def tokens_of(sequence: str, file: Path) -> UInt8[np.ndarray, " N"]:
     """Tokens of a sequence; an error names the file with a character that is not a nucleotide."""
     try:

@@ -102,6 +102,12 @@ def write_tfds(folder, name, feature, splits):
     made(data_dir=str(folder), file_format="array_record").download_and_prepare()
 
 
+def idx(array):
+    """An array in the format of MNIST's files."""
+    sizes = np.array(array.shape, ">u4").tobytes()
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
+
+
 def json_lines(rows):
     return "".join(json.dumps(row) + "\n" for row in rows)
 

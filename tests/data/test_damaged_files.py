@@ -12,30 +12,18 @@ import pytest
 from diffusion.data import load_dataset, readers, subword, tables
 from diffusion.data.genomes import SMALL_SPECIES
 from tests.checks import refused
-from tests.data.files import SIZES, fields, write, write_table
+from tests.data.files import SIZES, fields, idx, write, write_table
 
 # Files without damage, of which a case replaces one.
 SITES = {f"eie.{code}.txt": "ACG GTAG ACG 3 gene\n" for code in ("at", "ce", "dm")}
 GENOMES = {f"{species}.fa": ">1\nACGT" for species in SMALL_SPECIES}
-
-
-def idx(array):
-    """An array in the format of MNIST's files."""
-    sizes = np.array(array.shape, ">u4").tobytes()
-    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
-
-
 MNIST = {f"{part}-images-idx3-ubyte": idx(np.zeros((3, 28, 28))) for part in ("train", "t10k")}
 MNIST |= {f"{part}-labels-idx1-ubyte": idx(np.zeros(3)) for part in ("train", "t10k")}
 PAIR = {"intent": "a", "snippet": "b", "question_id": 1}
 CONALA = {"conala-train.json": json.dumps([PAIR]), "conala-test.json": json.dumps([PAIR | {"question_id": 2}])}
 
 CASES = [
-    (
-        "splice_sites",
-        {"eie.dm.txt": "A G T 3 g\nA G T g\n"},
-        r"line 2 of .*eie\.dm\.txt has 4 fields, not exon, intron",
-    ),
+    ("splice_sites", {"eie.dm.txt": "A G T 3 g\nA G T g\n"}, r"line 2 of .*eie\.dm\.txt has 4 fields"),
     ("splice_sites", {"eie.dm.txt": "A 12 T 3 gene\n"}, "is not a file of nucleotides .*'1' is not a nucleotide"),
     ("genomes_small", {"C.elegans.fa": "ACGT\n"}, r"C\.elegans\.fa is not FASTA: it begins with 'ACGT', not with '>'"),
     ("genomes_small", {"C.elegans.fa": "\n"}, "is not FASTA: it is empty"),
@@ -48,11 +36,7 @@ CASES = [
     ("mnist", {"t10k-labels-idx1-ubyte": idx(np.zeros(3))[:-1]}, "holds 2 of 3 bytes"),
     ("mnist", {"t10k-labels-idx1-ubyte": idx(np.zeros(4))}, r"have shapes \(3, 28, 28\) and \(4,\)"),
     ("mnist", {"t10k-labels-idx1-ubyte": idx(np.array([1, 2, 11]))}, "holds a label 11"),
-    (
-        "cifar10",
-        {"test_batch.bin": b"\0" * 3073, "data_batch_1.bin": b"\0" * 5000},
-        "5000 bytes, not a multiple of 3073",
-    ),
+    ("cifar10", {"test_batch.bin": b"\0" * 3073, "data_batch_1.bin": b"\0" * 5000}, "not a multiple of 3073"),
     ("imagenet32", {"val_data.npz": b"PK", "train_data_batch_1.npz": b"PK"}, r"train_data_batch_1\.npz is damaged"),
     ("lambada", {"test.jsonl.xz": lzma.compress(b"{}")[:-9]}, "a compressed file in .* is damaged"),
     ("lambada", {"test.jsonl.gz": gzip.compress(b"{}")[:-9]}, "a compressed file in .* is damaged"),
@@ -61,11 +45,7 @@ CASES = [
     ("conala", {"conala-train.json": "[1]"}, "is not a JSON list of records"),
     ("conala", {"conala-train.json": json.dumps([PAIR | {"snippet": " \n"}])}, "record 1 of .* has no snippet"),
     ("conala", {"conala-train.json": json.dumps([PAIR | {"question_id": True}])}, "has no question_id"),
-    (
-        "conala",
-        {"conala-train.json": json.dumps([PAIR | {"question_id": 2}])},
-        "question 2 is in .*train.* and in .*test",
-    ),
+    ("conala", {"conala-train.json": json.dumps([PAIR | {"question_id": 2}])}, "question 2 is in .* and in .*test"),
     ("conala", {"conala-train.json": None}, r"conala expects conala-train\.json and conala-test\.json"),
     ("humaneval", {"HumanEval.jsonl": b"\xff"}, "is not UTF-8 .*https://"),
     ("humaneval", {"HumanEval.jsonl": ""}, "holds no problem"),

@@ -10,18 +10,13 @@ from diffusion.data import load_dataset
 from diffusion.data.arrays import LABELS, SHAPES, as_pixels, mirror
 from diffusion.data.images import pack_pixel_pairs, unpack_pixel_pairs
 from tests.checks import refused
-from tests.data.files import fields, rows, write
+from tests.data.files import fields, idx, rows, write
 
 RNG = np.random.default_rng(0)
 
 
 def random_images(count, pixels):
     return RNG.integers(0, 256, (count, pixels), dtype=np.uint8), RNG.integers(0, 10, count)
-
-
-def idx(array):
-    sizes = np.array(array.shape, ">u4").tobytes()
-    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
 
 
 def as_parquet(file, images, labels, shape, column="image"):
@@ -97,6 +92,18 @@ def test_cifar10_is_equal_in_its_binary_version_and_parquet(tmp_path):
         every = np.ones(len(pixels), bool)
         turned = unpack_pixel_pairs(mirror(packed["tokens"], pairs.image, every))
         np.testing.assert_array_equal(turned, mirror(plain["tokens"], data.image, every))
+
+
+def test_images_that_do_not_fit_are_named(tmp_path):
+    for name, message in (
+        ("train", r"data\.path: .* holds train; pass a folder with train and test"),
+        ("test", r"data\.path: row 0 of .*test\.parquet holds uint8 \(28, 28\), not an image"),
+    ):
+        as_parquet(tmp_path / f"{name}.parquet", *random_images(2, 784), (28, 28, 1))
+        with refused(message):
+            load_dataset(fields("cifar10", tmp_path))
+    with refused(r"data\.validation_images: 2 leaves none of 2"):
+        load_dataset(fields("mnist", tmp_path))
 
 
 def test_super_tokens_are_the_halves_of_a_pixels_24_bits():

@@ -72,22 +72,12 @@ def _read_torch(path: Path) -> Any:
 
 
 class _Inert:
-    """A placeholder for an object of a class that is not loaded."""
+    """A placeholder for an object of a class that is not loaded, which ignores its arguments, items and state."""
 
     def __init__(self, *args, **kwargs):
         pass
 
-    def __setstate__(self, state):
-        pass
-
-    def __setitem__(self, key, value):
-        pass
-
-    def append(self, value):
-        pass
-
-    def extend(self, values):
-        pass
+    __setstate__ = __setitem__ = append = extend = __init__
 
 
 class _TensorUnpickler(pickle.Unpickler):

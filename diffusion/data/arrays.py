@@ -97,7 +97,7 @@ def open_arrays(settings: DataSettings) -> ArraySource:
     """Opens `data.source` and checks that the fields of `data` agree with its content.
 
     Networks are built from these fields without reading data, so a field that disagrees is an error.
-    Raises: ValueError naming the field and its correct value.
+    Raises: ValueError naming the field and its correct value, or the file that is damaged or missing and its origin.
     """
     source = SOURCES[settings.source](settings)
     tokenizer = source.tokenizer.name if source.tokenizer else "values"

@@ -106,7 +106,6 @@ def tatoeba(settings: DataSettings) -> Source:
     `data.reverse` is German to English. Training holds every pair; validation and test hold each source once, with
     all of its translations as references, in the order of the md5: the file is sorted by length, so that
     the first pairs of a split would be the shortest.
-    Raises: ValueError when deu.txt (plain or compressed) is not in the folder or in tatoeba_en_de below it.
     """
     names = ("deu.txt", "tatoeba_en_de/deu.txt")
     file = readers.find(settings.path, names)

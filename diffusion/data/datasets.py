@@ -194,7 +194,6 @@ def pairs(settings: DataSettings) -> Source:
     """Opens one of PAIRS in the folder `data.path` or on the hub, with at least a training or a test split.
 
     `data.reverse` swaps source and target.
-    Raises: ValueError naming missing files.
     """
     name, named = settings.source, PAIRS[settings.source]
     reads, content = examples(named, settings)

@@ -41,7 +41,6 @@ def splice_sites(settings: DataSettings) -> ArraySource:
     alone counts from <bos>, the first token of every sample. `data.path` holds eie.at.txt, eie.ce.txt and eie.dm.txt
     (plain or compressed) with rows "exon intron exon count gene". Every token counts in the loss. 5 % of the genes are
     validation and 5 % test, by md5, so that no gene is in two splits.
-    Raises: ValueError when files are missing or a row does not have this format.
     """
     found = [readers.find(settings.path, [f"eie.{code}.txt"]) for code in SPLICE_SPECIES]
     files = [file for file in found if file is not None]
@@ -120,7 +119,6 @@ def genomes_small(settings: DataSettings) -> ArraySource:
 
     `data.path` holds one FASTA file per species (A.thaliana.fa.gz, ...; E. coli's may be GCF_000005845.2*). Each block
     of 8,192 nucleotides of a sequence is validation or test with probability 5 % each, by md5; see `sequences.windows`.
-    Raises: ValueError when a file is missing or is not FASTA.
     """
     files = fasta_files(settings.path)
     beginnings = [(f"{name}.fa", f"{name}.fna", ACCESSIONS.get(name, f"{name}.fa")) for name in SMALL_SPECIES]
@@ -143,7 +141,6 @@ def ten_species(settings: DataSettings) -> ArraySource:
     and "species_label" (0 .. 9 in the order of `TEN_SPECIES`, or names). Names of files or folders determine the
     splits; without a validation split the test split replaces it. Where no name does, 5 % each are validation and test
     by md5 (published: 5 % of the windows at random); see `sequences.windows`. Packed once.
-    Raises: ValueError when files are missing or do not have this format.
     """
     root = Path(settings.path).expanduser()
     parquet_files = readers.files_below(settings.path, "*.parquet")

@@ -30,10 +30,7 @@ MNIST_FILES = {
 
 
 def mnist(settings: DataSettings) -> ArraySource:
-    """MNIST (28 x 28, gray, ten digits) from Parquet or its idx files, plain or gzipped, with its official test split.
-
-    Raises: ValueError when files are missing or damaged.
-    """
+    """MNIST (28 x 28, gray, ten digits) from Parquet or its idx files, plain or gzipped, with its test split."""
     if parts := table_images(settings, (28, 28, 1)):
         return labeled_image_source("mnist", parts, (28, 28, 1), 10, settings)
     parts = {}
@@ -64,10 +61,7 @@ def idx_array(path: Path) -> UInt8[np.ndarray, "..."]:
 
 
 def cifar10(settings: DataSettings) -> ArraySource:
-    """CIFAR-10 (32 x 32, three colors, ten classes) from Parquet or its binary version, at any depth of the folder.
-
-    Raises: ValueError when files are missing or damaged.
-    """
+    """CIFAR-10 (32 x 32, three colors, ten classes) from Parquet or its binary version, at any depth of the folder."""
     if parts := table_images(settings, (32, 32, 3)):
         return labeled_image_source("cifar10", parts, (32, 32, 3), 10, settings)
     files = readers.files_below(settings.path, "*_batch*.bin")
@@ -99,7 +93,6 @@ def imagenet32(settings: DataSettings) -> ArraySource:
     """Downsampled ImageNet at 32 x 32 (Chrabaszcz et al., arXiv 1707.08819), from .npz files at any depth or Parquet.
 
     Its 50,000 validation images are both the validation and the test split.
-    Raises: ValueError when files are missing or damaged.
     """
     tables_of, content = tables.split_rows(settings)
     reads = {split: functools.partial(table_blocks, read, (32, 32, 3), False) for split, read in tables_of.items()}

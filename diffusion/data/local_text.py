@@ -6,7 +6,7 @@ import itertools
 import re
 import sysconfig
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diffusion.data import datasets, readers
@@ -21,19 +21,14 @@ TEXT8_PREFIX = (6_190_042, 6_533_933, 6_877_825)
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def hash_texts(items: Iterable[tuple[str, str]]) -> str:
-    """sha256 over (name, text) pairs."""
-    total = hashlib.sha256()
-    for name, text in items:
-        total.update(f"{name}\0{hashlib.sha256(text.encode()).hexdigest()}\n".encode())
-    return total.hexdigest()
-
-
 def in_memory(name: str, splits: Mapping[str, list[tuple[str, str]]], separated: bool = True) -> Source:
     """Source of lists of (document name, text) in memory; omits empty splits."""
-    content = hash_texts((f"{split}/{key}", text) for split, items in splits.items() for key, text in items)
+    content = hashlib.sha256()
+    for split, items in splits.items():
+        for key, text in items:
+            content.update(f"{split}/{key}\0{hashlib.sha256(text.encode()).hexdigest()}\n".encode())
     documents = {split: lambda items=items: (text for _, text in items) for split, items in splits.items() if items}
-    return Source(name, documents, content, separated)
+    return Source(name, documents, content.hexdigest(), separated)
 
 
 def python_stdlib(settings: DataSettings) -> Source:
@@ -41,7 +36,6 @@ def python_stdlib(settings: DataSettings) -> Source:
 
     One document per file, in the order of the md5 of its relative path, by which files are also split (`split_of`).
     Files that are not UTF-8 and build records of the machine are omitted.
-    Raises: ValueError when there are no training files.
     """
     root = Path(settings.path or sysconfig.get_paths()["stdlib"]).expanduser()
     splits: dict[str, list[tuple[str, str]]] = {split: [] for split in NAMES}
@@ -63,7 +57,6 @@ def text_files(settings: DataSettings) -> Source:
     Three files or more are split by file: 5 % each for validation and test, by the md5 of the relative path.
     One or two files are split within the text: with "file" at 90 % and 95 %, at the next blank line or else line end;
     with paragraphs or lines by the md5 of each document, so that a repeated document cannot leak.
-    Raises: ValueError when the path does not exist or holds no text.
     """
     root = Path(settings.path).expanduser()
     if not settings.path or not root.exists():

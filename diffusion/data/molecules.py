@@ -23,7 +23,6 @@ def qm9(settings: DataSettings) -> ArraySource:
     the SMILES string, so that a repeated molecule is in one split alone. The vocabulary is that of the training
     molecules. Molecules that exceed the length, and held-out ones with a token that no training molecule has, are
     omitted.
-    Raises: ValueError when the file is missing, or holds something other than SMILES.
     """
     return molecule_source("qm9", read_molecules(settings.path), settings)
 

@@ -68,7 +68,6 @@ def dialects(settings: DataSettings) -> Source:
     The source does not determine the dialect, so the words of a target must agree with one another. The references of a
     sentence are its translations into all four. Sentences are split by the md5 of the source, and occur once in
     validation and test. In `dialects_reversed`, the harder one, odd dialects reverse each clause of two words.
-    Raises: ValueError in reverse, since several sources share a target.
     """
     if settings.reverse:
         raise ValueError("data.reverse: dialects are translated one way; pass --config.data.reverse=False")

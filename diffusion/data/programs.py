@@ -1,9 +1,8 @@
 """Short programs with their intents: CoNaLa and HumanEval."""
 
-import contextlib
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,13 @@ def conala(settings: DataSettings) -> Source:
 
     The intent is the rewritten one where available. 5 % of the question ids of train, by md5, are validation. Files
     conala-train.json and conala-test.json (plain or compressed) may be at any depth under `data.path`.
-    Raises: ValueError when a file is missing or damaged, a record lacks a field, or a question is in both files.
     """
     found = {split: _find(settings.path, name) for split, name in CONALA_FILES.items()}
     files = {split: file for split, file in found.items() if file is not None}
     if len(files) < len(CONALA_FILES):
         expected = f"{' and '.join(CONALA_FILES.values())} (plain, .xz or .gz)"
         raise missing_data("conala", expected, settings.path, CONALA_WHERE)
-    with _complete(settings.path, CONALA_WHERE):
-        records = {split: _conala_documents(file) for split, file in files.items()}
+    records = {split: _conala_documents(file) for split, file in files.items()}
     shared = {question for question, _ in records["train"]} & {question for question, _ in records["test"]}
     if shared:
         raise ValueError(
@@ -49,16 +46,14 @@ def humaneval(settings: DataSettings) -> Source:
     """HumanEval's prompts with their canonical solutions (Chen et al., arXiv 2107.03374), all in the test split.
 
     It is for evaluation alone and has neither a train nor a validation split.
-    Raises: ValueError when HumanEval.jsonl (plain or compressed) is not under `data.path`, or is damaged.
     """
     file = _find(settings.path, HUMANEVAL_FILE)
     if file is None:
         raise missing_data("humaneval", f"{HUMANEVAL_FILE} (plain, .gz or .xz)", settings.path, HUMANEVAL_WHERE)
-    with _complete(settings.path, HUMANEVAL_WHERE):
-        rows = list(readers.json_rows(file))
-        texts = [_text(row, ("prompt",), place) + _text(row, ("canonical_solution",), place) for place, row in rows]
-        if not texts:
-            raise ValueError(f"data.path: {file} holds no problem")
+    rows = readers.json_rows(file)
+    texts = [_text(row, ("prompt",), place) + _text(row, ("canonical_solution",), place) for place, row in rows]
+    if not texts:
+        raise ValueError(f"data.path: {file} holds no problem; download it again: {HUMANEVAL_WHERE}")
     return _source("humaneval", {"test": texts})
 
 
@@ -71,25 +66,13 @@ def _find(path: str, name: str) -> Path | None:
     return min(files, key=lambda file: (len(file.parts), names.index(file.name), file), default=None)
 
 
-@contextlib.contextmanager
-def _complete(path: str, where: str) -> Iterator[None]:
-    """Adds the origin of a damaged file to its error."""
-    try:
-        with readers.readable(path):
-            yield
-    except ValueError as error:
-        reason = str(error).removeprefix("data.path: ")
-        raise ValueError(f"data.path: {reason}; download it again: {where}") from None
-    except RecursionError:
-        raise ValueError(f"data.path: a file in {path!r} is nested too deep; download it again: {where}") from None
-
-
 def _conala_documents(file: Path) -> list[tuple[str, str]]:
     """Question id and text of each record."""
+    text = readers.read_text(file)
     try:
-        records = json.loads(readers.read_text(file))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"data.path: {file} is not JSON (line {error.lineno}: {error.msg})") from None
+        records = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"data.path: {file} is not JSON ({error}); download it again: {CONALA_WHERE}") from None
     if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
         raise ValueError(f"data.path: {file} is not a JSON list of records")
     documents = []

@@ -34,7 +34,7 @@ PAIRS: dict[str, Open] = {
 def open_source(settings: DataSettings) -> Source:
     """Opens `data.source`; pairs may be in a subfolder of `data.path` with the name of the source.
 
-    Raises: ValueError naming the field, the missing file and its origin.
+    Raises: ValueError naming the field, or the file that is damaged or missing and its origin.
     """
     name = settings.source
     if name not in TEXTS | PAIRS:

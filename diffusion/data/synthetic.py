@@ -117,7 +117,6 @@ def simple_introns(settings: DataSettings) -> ArraySource:
     """Exon (50), intron, exon (50) of random letters, for three synthetic species that differ in letter frequencies.
 
     An intron starts with GT, ends with AG and has 40 to 50 letters, limited by `data.length`.
-    Raises: ValueError when the shortest intron exceeds `data.length`.
     """
     longest = min(settings.length - 2 * EXON - 2, INTRON + 10)
     if longest < INTRON:

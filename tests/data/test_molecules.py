@@ -117,7 +117,7 @@ def test_every_layout_holds_the_same_molecules(layout, tmp_path, dataset):
 def test_omitted_molecules_are_counted(tmp_path, dataset):
     long = next("C" * 14 + "O" * n for n in range(2, 99) if split_of("C" * 14 + "O" * n) == "train")
     stranger = next(text for n in range(1, 1000) if split_of(text := "C" * n + "[Xe]") == "test")
-    write(tmp_path, {"QM9_smiles.txt": "\n".join([*MOLECULES, long, stranger, "C" * 14])})
+    write(tmp_path, {"QM9_smiles.txt": "\n".join([*MOLECULES, long, stranger, "C" * 15])})
     with warnings.catch_warnings(record=True, action="always") as caught:
         read = load_dataset(qm9(tmp_path, length=17))
     assert [str(warning.message) for warning in caught if "left out" in str(warning.message)] == [

@@ -1,5 +1,7 @@
 """Methods of sampling from prompts with a small network: limits, costs, and increased rewards."""
 
+from functools import cache
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.schedules.gaussian import ScaledLinear
 from experiments.families.base import System
 from experiments.families.guidance import Cost, method
+from tests.weights import randomized
 
 WORDS, IMAGE, PROMPTS, IMAGES = 5, (2, 2, 3), 3, 4
 
@@ -38,8 +41,10 @@ class Small(nn.Module):
 
 
 NET = Small()
-PARAMS = NET.init(jax.random.key(0), jnp.zeros((1, *IMAGE)), jnp.zeros(1), jnp.zeros((1, 8), jnp.int32))["params"]
-PROMPT_IDS = jnp.asarray(np.random.default_rng(0).integers(0, WORDS, (PROMPTS, 8)), jnp.int32)
+PARAMS = randomized(
+    lambda key: NET.init(key, jnp.zeros((1, *IMAGE)), jnp.zeros(1), jnp.zeros((1, 8), jnp.int32))["params"], 0.5
+)
+PROMPT_IDS = np.random.default_rng(0).integers(0, WORDS, (PROMPTS, 8)).astype(np.int32)
 
 
 def denoiser(params, x, time, cond=None, memory=None, *, keys=None):
@@ -71,77 +76,80 @@ def method_of(kind, **fields):
     return method(config, SYSTEM, reward)
 
 
-def keys_of(purpose, draws, prompts=PROMPTS):
-    slot_keys = example_keys(jax.random.key(purpose), jnp.arange(prompts))
+def keys_of(purpose, draws):
+    slot_keys = example_keys(jax.random.key(purpose), jnp.arange(PROMPTS))
     return jax.vmap(lambda key: example_keys(key, jnp.arange(draws)))(slot_keys)
 
 
-def draw_images(method, prompts=PROMPTS):
-    cond, ahead = PROMPT_IDS[:prompts], None
-    if method.lookahead:
-        samples = method.lookahead(PARAMS, keys_of(1, method.particles, prompts), cond)
+@cache
+def compiled(kind, **fields):
+    """Return the method and its two programs: lookahead samples with rewards, and images."""
+    made = method_of(kind, **fields)
+
+    def ahead(keys, cond):
+        samples = made.lookahead(PARAMS, keys, cond)
         worth = reward(None, samples.reshape(-1, *IMAGE), None).reshape(samples.shape[:2])
-        ahead = Lookahead(samples.reshape(*samples.shape[:2], -1), worth)
-    forces = {name: jnp.float32(value) for name, value in method.strengths.items()}
-    return np.asarray(method.draw(PARAMS, {}, keys_of(0, method.draws, prompts), cond, ahead, forces))
+        return Lookahead(samples.reshape(*samples.shape[:2], -1), worth)
+
+    return made, jax.jit(ahead), jax.jit(made.draw)
+
+
+def draw_images(kind, cond=PROMPT_IDS, strengths=None, **fields):
+    """Return images; `strengths` replaces those of the method."""
+    made, lookahead, draw = compiled(kind, **fields)
+    ahead = lookahead(keys_of(1, made.particles), cond) if made.lookahead else None
+    forces = {name: jnp.float32(value) for name, value in (made.strengths | (strengths or {})).items()}
+    return np.asarray(draw(PARAMS, {}, keys_of(0, made.draws), cond, ahead, forces))
 
 
 @pytest.fixture(scope="module")
 def plain():
-    return draw_images(method_of("plain"))
+    return draw_images("plain")
+
+
+GUIDED = {
+    "best_of": {"best_of": 4},
+    "gradient": {"gradient__scale": 3.0},
+    "condition": {"condition__rate": 0.5, "condition__period": 1},
+    "steering": {"steering__strength": 10.0},
+    "lidar": {"lookahead__particles": 20, "lookahead__scale": 3.0},
+    "lidar_steering": {"lookahead__particles": 20, "lookahead__scale": 3.0},
+}
+
+
+@pytest.mark.parametrize("kind", GUIDED)
+def test_every_method_raises_the_reward(plain, kind):
+    images = draw_images(kind, **GUIDED[kind])
+    assert images.mean() > plain.mean() + 0.02
+    if kind == "best_of":
+        assert np.all(np.diff(images.mean(axis=(2, 3, 4)), axis=1) <= 0), "the best come first"
 
 
 @pytest.mark.parametrize(
-    ("kind", "fields"),
+    ("kind", "strengths", "fields"),
     [
-        ("lidar", {"lookahead__particles": 1}),
-        ("lidar", {"lookahead__scale": 0.0}),
-        ("gradient", {"gradient__scale": 0.0}),
-        ("condition", {"condition__rate": 0.0}),
+        ("lidar", {}, {"lookahead__particles": 1}),
+        ("lidar", {"scale": 0.0}, GUIDED["lidar"]),
+        ("gradient", {"gradient": 0.0}, GUIDED["gradient"]),
+        ("condition", {"rate": 0.0}, GUIDED["condition"]),
     ],
     ids=["one particle", "no scale", "no gradient", "no ascent"],
 )
-def test_methods_of_zero_strength_are_unguided_sampling(plain, kind, fields):
+def test_methods_of_zero_strength_are_unguided_sampling(plain, kind, strengths, fields):
     """LiDAR bitwise, the others up to the rounding of programs with a gradient."""
-    result = draw_images(method_of(kind, **fields))
+    result = draw_images(kind, strengths=strengths, **fields)
     if kind == "lidar":
         np.testing.assert_array_equal(result, plain)
     np.testing.assert_allclose(result, plain, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("kind", "fields"),
-    [
-        ("best_of", {"best_of": 4}),
-        ("gradient", {"gradient__scale": 3.0}),
-        ("condition", {"condition__rate": 0.5, "condition__period": 1}),
-        ("steering", {"steering__strength": 10.0}),
-        ("lidar", {"lookahead__particles": 20, "lookahead__scale": 3.0}),
-        ("lidar_steering", {"lookahead__particles": 20, "lookahead__scale": 3.0}),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_every_method_raises_the_reward(plain, kind, fields):
-    assert draw_images(method_of(kind, **fields)).mean() > plain.mean() + 0.02
-
-
-def test_the_best_are_among_what_was_drawn_and_come_in_order():
-    two = method_of("best_of", best_of=2)
-    assert two.draws == 2 * IMAGES
-    brightness = draw_images(two).mean(axis=(2, 3, 4))
-    assert np.all(np.diff(brightness, axis=1) <= 0)
-
-
-def test_images_do_not_depend_on_other_prompts(plain):
-    np.testing.assert_allclose(draw_images(method_of("plain"), 2), plain[:2], atol=1e-5)
-    guided = method_of("lidar", lookahead__particles=6, lookahead__scale=3.0)
-    np.testing.assert_allclose(draw_images(guided, 2), draw_images(guided)[:2], atol=1e-4)
-
-
-def test_prompts_have_an_effect_and_classifier_free_guidance_doubles_the_cost(plain):
-    alone = method_of("plain", guidance=1.0)
-    assert (method_of("plain").cost, alone.cost) == (Cost(80, 0, 0), Cost(40, 0, 0))
-    assert np.abs(draw_images(alone) - plain).max() > 1e-3
+@pytest.mark.parametrize("kind", ["plain", "lidar"])
+def test_images_depend_on_their_own_prompt_only(kind):
+    fields = GUIDED.get(kind, {})
+    changed = np.concatenate([PROMPT_IDS[:2], (PROMPT_IDS[2:] + 1) % WORDS])
+    images, other = draw_images(kind, **fields), draw_images(kind, changed, **fields)
+    np.testing.assert_array_equal(other[:2], images[:2])
+    assert np.abs(other[2] - images[2]).max() > 1e-3
 
 
 def test_sweep_over_strengths_compiles_once():
@@ -156,16 +164,20 @@ def test_sweep_over_strengths_compiles_once():
     assert len(texts) == 1
 
 
-def test_costs_by_hand():
+@pytest.mark.parametrize(
+    ("kind", "fields", "cost"),
+    [
+        ("plain", {}, (80, 0, 0)),
+        ("plain", {"guidance": 1.0}, (40, 0, 0)),
+        ("best_of", {"best_of": 3}, (240, 0, 12)),
+        ("gradient", {}, (80, 80, 40)),
+        ("gradient", {"gradient__period": 2}, (80, 40, 20)),
+        ("condition", {"condition__period": 2}, (80 + 40, 20, 20)),
+        ("steering", {}, (80, 0, 20)),
+        ("lidar", {"lookahead__particles": 7, "lookahead__steps": 3}, (80 + 42, 0, 7)),
+        ("lidar_steering", {"lookahead__particles": 7, "lookahead__steps": 3}, (80 + 42, 0, 7 + 20)),
+    ],
+)
+def test_costs_by_hand(kind, fields, cost):
     """10 steps, 4 images, two evaluations per prediction; FK steering resamples at steps 2, 4, 6, 8 and 9."""
-    costs = {
-        "best_of": (method_of("best_of", best_of=3), Cost(240, 0, 12)),
-        "gradient": (method_of("gradient"), Cost(80, 80, 40)),
-        "every second": (method_of("gradient", gradient__period=2), Cost(80, 40, 20)),
-        "condition": (method_of("condition", condition__period=2), Cost(80 + 40, 20, 20)),
-        "steering": (method_of("steering"), Cost(80, 0, 20)),
-        "lidar": (method_of("lidar", lookahead__particles=7, lookahead__steps=3), Cost(80 + 42, 0, 7)),
-        "both": (method_of("lidar_steering", lookahead__particles=7, lookahead__steps=3), Cost(80 + 42, 0, 7 + 20)),
-    }
-    for name, (one, expected) in costs.items():
-        assert one.cost == expected, name
+    assert method_of(kind, **fields).cost == Cost(*cost)

@@ -84,16 +84,14 @@ class AncestralSampler:
         size, length = prompt.shape
         fixed = prompt < self.process.vocabulary
 
-        def predict(tokens: Symbols, row: Steps) -> Logits:
-            return self.denoiser(params, tokens, jnp.full(size, row.time), cond).astype(jnp.float32) / row.temperature
-
         def posterior(logits: Logits, tokens: Symbols, level: Array, next_level: Array) -> Float[Array, "B N S"]:
             return self.process.posterior(logits, tokens, jnp.full(size, level), jnp.full(size, next_level))
 
         def step(carry: tuple[Symbols, Array, Any], row: Steps) -> tuple[tuple[Symbols, Array, Any], None]:
             tokens, idle, weights = carry
             step_keys = fold(keys, row.index)
-            logits = predict(tokens, row)
+            logits = self.denoiser(params, tokens, jnp.full(size, row.time), cond).astype(jnp.float32)
+            logits = logits / row.temperature
             log_probs = posterior(logits, tokens, row.level, row.next_level)
             if self.guide is not None:
                 log_probs = self.guide(tokens, log_probs, row.level, row.next_level)

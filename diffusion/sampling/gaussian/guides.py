@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from diffusion.processes.gaussian import Data
-from diffusion.sampling.gaussian.sampler import Guide, Predict
+from diffusion.sampling.gaussian.sampler import Guide, Predict, guide
 from diffusion.types import Number
 
 # The reward of clean data, in the space of the diffusion (a reward of latents decodes them).
@@ -22,20 +22,18 @@ def classifier_free(null: Any, scale: float, apart: bool = False) -> Guide:
     one example, and the carry is the conditioning. Both predictions are one call of the network, or two with `apart`.
     """
 
-    def guide(predict: Predict) -> Predict:
-        def guided(x, row, carry):
-            nulls = jax.tree.map(lambda leaf, like: jnp.broadcast_to(leaf[None], like.shape), null, carry)
-            if apart:
-                unconditional, conditional = predict(x, row, nulls)[0], predict(x, row, carry)[0]
-                return unconditional + scale * (conditional - unconditional), carry
-            both = jax.tree.map(lambda *parts: jnp.concatenate(parts), nulls, carry)
-            clean, _ = predict(jnp.concatenate([x, x]), row, both)
-            unconditional, conditional = jnp.split(clean, 2)
+    @guide
+    def rule(predict: Predict, x, row, carry):
+        nulls = jax.tree.map(lambda leaf, like: jnp.broadcast_to(leaf[None], like.shape), null, carry)
+        if apart:
+            unconditional, conditional = predict(x, row, nulls)[0], predict(x, row, carry)[0]
             return unconditional + scale * (conditional - unconditional), carry
+        both = jax.tree.map(lambda *parts: jnp.concatenate(parts), nulls, carry)
+        clean, _ = predict(jnp.concatenate([x, x]), row, both)
+        unconditional, conditional = jnp.split(clean, 2)
+        return unconditional + scale * (conditional - unconditional), carry
 
-        return guided
-
-    return guide
+    return rule
 
 
 def reward_gradient(reward: Reward, scale: Number) -> Guide:
@@ -45,21 +43,19 @@ def reward_gradient(reward: Reward, scale: Number) -> Guide:
     The guide acts in the guided steps of the grid.
     """
 
-    def guide(predict: Predict) -> Predict:
-        def guided(x, row, carry):
-            def value(x):
-                clean, new_carry = predict(x, row, carry)
-                return jnp.sum(reward(clean)), (clean, new_carry)
+    @guide
+    def rule(predict: Predict, x, row, carry):
+        def value(x):
+            clean, new_carry = predict(x, row, carry)
+            return jnp.sum(reward(clean)), (clean, new_carry)
 
-            def shift():
-                (_, (clean, new_carry)), gradient = jax.value_and_grad(value, has_aux=True)(x)
-                return clean + scale * row.sigma**2 / row.alpha * gradient, new_carry
+        def shift():
+            (_, (clean, new_carry)), gradient = jax.value_and_grad(value, has_aux=True)(x)
+            return clean + scale * row.sigma**2 / row.alpha * gradient, new_carry
 
-            return jax.lax.cond(row.guided, shift, lambda: predict(x, row, carry))
+        return jax.lax.cond(row.guided, shift, lambda: predict(x, row, carry))
 
-        return guided
-
-    return guide
+    return rule
 
 
 def condition_ascent(reward: Reward, rate: Number) -> Guide:
@@ -70,18 +66,16 @@ def condition_ascent(reward: Reward, rate: Number) -> Guide:
     (arXiv 2602.03211).
     """
 
-    def guide(predict: Predict) -> Predict:
-        def guided(x, row, carry):
-            def ascend():
-                gradients = jax.grad(lambda cond: jnp.sum(reward(predict(x, row, cond)[0])))(carry)
-                return jax.tree.map(lambda cond, gradient: cond + rate * normalize(gradient), carry, gradients)
+    @guide
+    def rule(predict: Predict, x, row, carry):
+        def ascend():
+            gradients = jax.grad(lambda cond: jnp.sum(reward(predict(x, row, cond)[0])))(carry)
+            return jax.tree.map(lambda cond, gradient: cond + rate * normalize(gradient), carry, gradients)
 
-            carry = jax.lax.cond(row.guided, ascend, lambda: carry)
-            return predict(x, row, carry)
+        carry = jax.lax.cond(row.guided, ascend, lambda: carry)
+        return predict(x, row, carry)
 
-        return guided
-
-    return guide
+    return rule
 
 
 def normalize(x: Data) -> Data:
@@ -94,24 +88,20 @@ def normalize(x: Data) -> Data:
 def clamp(nearest: Callable[[Data], Data]) -> Guide:
     """Return clamping, x_0 <- nearest(x_0), in the guided steps of the grid (Diffusion-LM, arXiv 2205.14217)."""
 
-    def guide(predict: Predict) -> Predict:
-        def guided(x, row, carry):
-            clean, carry = predict(x, row, carry)
-            return jnp.where(row.guided, nearest(clean), clean), carry
+    @guide
+    def rule(predict: Predict, x, row, carry):
+        clean, carry = predict(x, row, carry)
+        return jnp.where(row.guided, nearest(clean), clean), carry
 
-        return guided
-
-    return guide
+    return rule
 
 
 def keep(known: Data, given: Bool[Array, "B ..."]) -> Guide:
     """Return the guide x_0 <- known where `given` is true; the steps of the sampler add the noise of each level."""
 
-    def guide(predict: Predict) -> Predict:
-        def guided(x, row, carry):
-            clean, carry = predict(x, row, carry)
-            return jnp.where(given, known, clean), carry
+    @guide
+    def rule(predict: Predict, x, row, carry):
+        clean, carry = predict(x, row, carry)
+        return jnp.where(given, known, clean), carry
 
-        return guided
-
-    return guide
+    return rule

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.processes.gaussian import Data
-from diffusion.sampling.gaussian.sampler import Guide, Predict, flat
+from diffusion.sampling.gaussian.sampler import Guide, Predict, flat, guide
 from diffusion.types import Number
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -76,15 +76,13 @@ def lookahead_guide(lookahead: Lookahead, strength: Number, scale: Number) -> Gu
     unguided sampler; with equal rewards or a strength of 0 it is equal up to rounding.
     """
 
-    def guide(predict: Predict) -> Predict:
-        def guided(x: Data, row, carry):
-            # The barrier keeps the compiler from fusing prediction and shift, which would round differently.
-            clean, carry = jax.lax.optimization_barrier(predict(x, row, carry))
-            groups = flat(x).reshape(len(lookahead.rewards), -1, lookahead.samples.shape[-1]).astype(jnp.float32)
-            shifts = jax.vmap(lambda particles, x: shift(particles, strength, x, row.alpha, row.sigma))
-            delta = (scale * row.guided * shifts(lookahead, groups)).astype(clean.dtype)
-            return clean + delta.reshape(clean.shape), carry
+    @guide
+    def rule(predict: Predict, x: Data, row, carry):
+        # The barrier keeps the compiler from fusing prediction and shift, which would round differently.
+        clean, carry = jax.lax.optimization_barrier(predict(x, row, carry))
+        groups = flat(x).reshape(len(lookahead.rewards), -1, lookahead.samples.shape[-1]).astype(jnp.float32)
+        shifts = jax.vmap(lambda particles, x: shift(particles, strength, x, row.alpha, row.sigma))
+        delta = (scale * row.guided * shifts(lookahead, groups)).astype(clean.dtype)
+        return clean + delta.reshape(clean.shape), carry
 
-        return guided
-
-    return guide
+    return rule

@@ -1,7 +1,8 @@
 """The sampler of Gaussian diffusion: each step predicts the clean data, applies guides, and takes a solver step."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,33 +12,15 @@ from jaxtyping import Array, Float, Int
 from diffusion.processes.gaussian import Data, GaussianDiffusion
 from diffusion.rng import fold, normal
 from diffusion.sampling.gaussian.solvers import GaussianGrid
+from diffusion.sampling.gaussian.steering import Steering
 from diffusion.types import Denoiser, Keys, Number, Params
 
 # Inputs of a prediction besides the state, which it may change: the conditioning, or a self-conditioning input.
 Carry = Any
 
-
-@runtime_checkable
-class Predict(Protocol):
-    """A function from a state to its clean estimate and the new carry; a guide maps one such function to another."""
-
-    def __call__(self, x: Data, row: GaussianGrid, carry: Carry) -> tuple[Data, Carry]: ...
-
-
+# A function from a state to its clean estimate and the new carry; a guide maps one such function to another.
+Predict = Callable[[Data, GaussianGrid, Carry], tuple[Data, Carry]]
 Guide = Callable[[Predict], Predict]
-
-
-@runtime_checkable
-class Resample(Protocol):
-    """A rule that may replace particles with copies of other particles after a step."""
-
-    def init(self, size: int) -> Any:
-        """Return the weights of `size` particles before the first step."""
-        ...
-
-    def __call__(
-        self, keys: Keys, x: Data, clean: Data, carry: Carry, weights: Any, row: GaussianGrid
-    ) -> tuple[Data, Data, Carry, Any]: ...
 
 
 class GaussianState(NamedTuple):
@@ -47,6 +30,11 @@ class GaussianState(NamedTuple):
     clean: Data
     carry: Carry
     weights: Any
+
+
+def guide(rule: Callable[[Predict, Data, GaussianGrid, Carry], tuple[Data, Carry]]) -> Guide:
+    """Return the guide whose predictions are `rule(predict, x, row, carry)`."""
+    return lambda predict: partial(rule, predict)
 
 
 def guided(predict: Predict, guides: tuple[Guide, ...]) -> Predict:
@@ -72,7 +60,7 @@ def sample_gaussian(
     shape: tuple[int, ...],
     grid: GaussianGrid,
     carry: Carry = None,
-    resample: Resample | None = None,
+    resample: Steering | None = None,
     summary: Callable[[Data, Data, Carry, GaussianGrid], Any] | None = None,
     scale: Number = 1.0,
 ) -> tuple[Data, Any]:

@@ -2,32 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from diffusion.rng import fold
-from diffusion.sampling.gaussian.sampler import Carry, take_rows
 from diffusion.types import Keys, Number
 
 POTENTIALS = ("difference", "max", "sum", "reward")
-
-
-@runtime_checkable
-class Marks(Protocol):
-    """A row of a grid of steps, as steering reads it, of Gaussian or of discrete diffusion."""
-
-    @property
-    def resampled(self) -> Bool[Array, ""]:
-        """Whether particles are resampled after the step."""
-        ...
-
-    @property
-    def last(self) -> Bool[Array, ""]:
-        """Whether no step follows."""
-        ...
 
 
 class ParticleWeights(NamedTuple):
@@ -57,7 +41,7 @@ class Steering:
       ValueError: if the potential is not known, or if `particles` is below 1.
     """
 
-    reward: Callable[[Any, Carry], Float[Array, " B"]]
+    reward: Callable[[Any, Any], Float[Array, " B"]]
     particles: int
     strength: Number = 10.0
     potential: str = "difference"
@@ -65,8 +49,7 @@ class Steering:
 
     def __post_init__(self):
         if self.potential not in POTENTIALS:
-            known = ", ".join(POTENTIALS)
-            raise ValueError(f"sample.guide.potential: unknown {self.potential!r}; known: {known}")
+            raise ValueError(f"sample.guide.potential: unknown {self.potential!r}; known: {', '.join(POTENTIALS)}")
         if self.particles < 1:
             raise ValueError(f"sample.guide.particles: must be at least 1, not {self.particles}")
 
@@ -81,22 +64,22 @@ class Steering:
         return ParticleWeights(jnp.zeros(size), jnp.ones(size))
 
     def __call__(
-        self, keys: Keys, x: Array, clean: Array, carry: Carry, weights: ParticleWeights, row: Marks
-    ) -> tuple[Array, Array, Carry, ParticleWeights]:
+        self, keys: Keys, x: Array, clean: Array, carry: Any, weights: ParticleWeights, row: Any
+    ) -> tuple[Array, Array, Any, ParticleWeights]:
+        """Resample states, estimates, carry and weights where `row.resampled` of a step, Gaussian or discrete."""
+
         def resample():
-            last = row.last
-            reward = self.reward(clean, carry)
-            running, potential = self.potentials(reward, weights, last)
-            group_keys = fold(keys[:: self.particles], "resample")
+            running, potential = self.potentials(self.reward(clean, carry), weights, row.last)
             groups = potential.reshape(-1, self.particles)
-            indices = jax.vmap(draw_indices)(group_keys, groups)
+            indices = jax.vmap(draw_indices)(fold(keys[:: self.particles], "resample"), groups)
             degenerate = effective_size(groups) < self.particles / 2
-            unchanged = ~degenerate & (last | self.adaptive)
+            unchanged = ~degenerate & (row.last | self.adaptive)
             indices = jnp.where(unchanged[:, None], jnp.arange(self.particles)[None], indices)
             offsets = jnp.arange(len(groups))[:, None] * self.particles
             indices, skipped = (indices + offsets).reshape(-1), jnp.repeat(unchanged, self.particles)
             product = jnp.where(skipped, weights.product, (weights.product * potential)[indices])
-            return *take_rows((x, clean, carry), indices), ParticleWeights(running[indices], product)
+            moved = jax.tree.map(lambda leaf: leaf[indices], (x, clean, carry))
+            return *moved, ParticleWeights(running[indices], product)
 
         return jax.lax.cond(row.resampled, resample, lambda: (x, clean, carry, weights))
 

@@ -32,12 +32,7 @@ class Draw:
     noised: bool = False
 
     def __call__(
-        self,
-        keys: Keys,
-        logits: Logits,
-        noisy: Tokens | None,
-        temperature: Float[Array, ""],
-        nucleus: Float[Array, ""],
+        self, keys: Keys, logits: Logits, noisy: Tokens | None, temperature: Float[Array, ""], nucleus: Float[Array, ""]
     ) -> Proposal:
         """Propose one token per position, with log p in nats before temperature and nucleus; `noisy` is not read."""
         del noisy

@@ -1,7 +1,6 @@
-"""Time grids of masked samplers: all quantities that depend on the step, as arrays, one row per step.
+"""Time grids of masked samplers: all quantities that depend on the step, computed on the host in float64.
 
-Tables are computed on the host in float64 and are inputs of the scan. Windows and gates are array contents, not Python
-branches, so that one compiled program serves every policy.
+Windows and gates are array contents, not Python branches, so that one compiled program serves every policy.
 """
 
 from collections.abc import Sequence

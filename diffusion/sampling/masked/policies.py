@@ -1,8 +1,6 @@
-"""Policies, which select the masked positions after each step.
+"""Policies, in which masked samplers differ: they select the positions that are masked after each step.
 
-A policy reads the current state and a full proposal, and returns the positions that are masked next. An unmasked
-position takes the proposed token, and a known position that is not masked again keeps its token. Every masked sampler
-differs from the others in its policy.
+A masked position that is not selected takes the proposed token, and a known one keeps its token.
 """
 
 from collections.abc import Callable
@@ -36,14 +34,8 @@ class StepInputs(NamedTuple):
     error_logits: Float[Array, "B N"]  # of the proposal; 0 where the error predictor was not evaluated
 
 
-def no_state(keys: Keys, fixed: Bool[Array, "B N"]) -> Extra:
-    """Return the empty state of a policy without state."""
-    return ()
-
-
-def grid_time(extra: Extra, row: Grid, size: int) -> Times:
-    """Return the time of the grid, equal for all examples."""
-    return jnp.full(size, row.time)
+# The rule of a policy: select(keys, inputs, row, extra) -> (masks, extra).
+Select = Callable[[Keys, StepInputs, Grid, Extra], tuple[Bool[Array, "B N"], Extra]]
 
 
 @dataclass(frozen=True)
@@ -51,13 +43,13 @@ class Policy:
     """A rule that selects the masked positions, with its state and the time at which the network is evaluated.
 
     `select(keys, inputs, row, extra) -> (masks, extra)` with masks [B, N] and the state `extra` of the policy, which
-    starts as `init(keys, fixed)`. `time(extra, row, size)` is the network's time [B]. After the selection,
-    `correct(keys, state, proposal, row) -> state` may replace known tokens.
+    starts as `init(keys, fixed)`. `time(extra, row, size)` is the network's time [B], by default that of the grid.
+    After the selection, `correct(keys, state, proposal, row) -> state` may replace known tokens.
     """
 
-    select: Callable[[Keys, StepInputs, Grid, Extra], tuple[Bool[Array, "B N"], Extra]]
-    init: Callable[[Keys, Bool[Array, "B N"]], Extra] = no_state
-    time: Callable[[Extra, Grid, int], Times] = grid_time
+    select: Select
+    init: Callable[[Keys, Bool[Array, "B N"]], Extra] = lambda keys, fixed: ()
+    time: Callable[[Extra, Grid, int], Times] = lambda extra, row, size: jnp.full(size, row.time)
     correct: Callable[[Keys, Symbols, Symbols, Grid], Symbols] | None = None
 
 
@@ -89,7 +81,7 @@ def exact_count(inputs: StepInputs, row: Grid) -> Int[Array, " B"]:
     return jnp.minimum(row.masks[free], jnp.sum(inputs.masked, axis=1))
 
 
-def confidence_step(noise_scale: float) -> Callable:
+def confidence_step(noise_scale: float) -> Select:
     """Keep the least confident proposals masked, with the exact number of masks of the grid (MaskGIT, LLaDA).
 
     The confidence is log p of the proposed token, in nats, plus `noise_scale` times Gumbel noise: 0 is greedy, and the
@@ -135,13 +127,7 @@ def first_hitting(schedule: Schedule) -> Policy:
     return Policy(select, init, time)
 
 
-def gumbel_top(keys: Keys, scores: Float[Array, "B N"], free: Bool[Array, "B N"], counts: Array) -> Bool[Array, "B N"]:
-    """Draw `counts` [B] free positions without replacement, with weights exp(score) (Plackett-Luce)."""
-    noise = gumbel(fold(keys, "gumbel"), scores.shape[1:])
-    return select_lowest(jnp.where(free, -(scores + noise), jnp.inf), counts)
-
-
-def guided_step(temperature: float, adaptive: bool = False, plain: Callable = ancestral_step) -> Callable:
+def guided_step(temperature: float, adaptive: bool = False, plain: Select = ancestral_step) -> Select:
     """Mask ceil((1 - alpha_s) n) of n free positions, drawn by exp(error logit / temperature).
 
     This is the step of G-Star (arXiv 2510.08369, section 2.4): the whole sequence is predicted and masked again at the
@@ -157,7 +143,9 @@ def guided_step(temperature: float, adaptive: bool = False, plain: Callable = an
         if adaptive:
             errors = jnp.sum(free & (inputs.error_logits > ERROR_THRESHOLD), axis=1)
             counts = jnp.where(counts > 0, errors, 0)
-        masks = gumbel_top(keys, inputs.error_logits / max(temperature, 1e-6), free, counts)
+        # Positions with the largest sums of score and Gumbel noise are a draw without replacement (Plackett-Luce).
+        scores = inputs.error_logits / max(temperature, 1e-6) + gumbel(fold(keys, "gumbel"), free.shape[1:])
+        masks = select_lowest(jnp.where(free, -scores, jnp.inf), counts)
         return jnp.where(row.guided, masks, plain(keys, inputs, row, ())[0]), extra
 
     return select
@@ -168,17 +156,12 @@ def reveal_scores(inputs: StepInputs, scores: Float[Array, "B N"]) -> Float[Arra
     return jnp.where(inputs.masked, -jnp.exp(inputs.log_prob), scores)
 
 
-def without_masked(masks: Bool[Array, "B N"], scores: Float[Array, "B N"]) -> Float[Array, "B N"]:
-    """Return the scores with -inf at masked positions."""
-    return jnp.where(masks, -jnp.inf, scores)
-
-
 def initial_scores(keys: Keys, fixed: Bool[Array, "B N"]) -> Float[Array, "B N"]:
     """Return the scores before any position is revealed."""
     return jnp.full(fixed.shape, -jnp.inf)
 
 
-def confidence_star(temperature: float, plain: Callable = ancestral_step) -> Policy:
+def confidence_star(temperature: float, plain: Select = ancestral_step) -> Policy:
     """Return `guided_step` with -p of each token when it was revealed as its error logit (arXiv 2510.08369, 2.5)."""
 
     guided = guided_step(temperature, plain=plain)
@@ -186,7 +169,7 @@ def confidence_star(temperature: float, plain: Callable = ancestral_step) -> Pol
     def select(keys: Keys, inputs: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
         scores = reveal_scores(inputs, extra)
         masks, _ = guided(keys, inputs._replace(error_logits=scores), row, ())
-        return masks, without_masked(masks, scores)
+        return masks, jnp.where(masks, -jnp.inf, scores)
 
     return Policy(select, initial_scores)
 
@@ -203,12 +186,12 @@ def confidence_remdm() -> Policy:
         share = jax.nn.softmax(jnp.where(known, extra, -1e9), axis=1) * known
         noise = uniform(keys, inputs.masked.shape[1:])
         masks = noise < jnp.where(inputs.masked, row.keep_mask_prob, share * row.remask_prob)
-        return masks, without_masked(masks, reveal_scores(inputs, extra))
+        return masks, jnp.where(masks, -jnp.inf, reveal_scores(inputs, extra))
 
     return Policy(select, initial_scores)
 
 
-def path_planning(eta: float, planner: bool = False) -> Callable:
+def path_planning(eta: float, planner: bool = False) -> Select:
     """Mask the floor(n (1 - j / N)) lowest scores of n free positions after step j of N (P2, arXiv 2502.03540).
 
     The score of a masked position is log p of its proposed token. That of a known position is eta log p of the token

@@ -93,7 +93,8 @@ class MaskedSampler:
             memory = state.memory
             if self.self_conditioning:
                 memory = self.self_conditioning(params, logits, state.tokens, tokens)
-            shown = self.first((tokens, time, errors if self.errors else None)) if self.trace else None
+            read = (tokens, time, errors if self.errors else None)
+            shown = jax.tree.map(lambda leaf: leaf[: self.trace], read) if self.trace else None
             return MaskedState(tokens, memory, extra, state.idle + same), shown
 
         memory = self.self_conditioning.empty(prompt) if self.self_conditioning else None
@@ -107,18 +108,13 @@ class MaskedSampler:
         trace = self.traced(prompt, shown, tokens, grid) if self.trace else None
         return Samples(tokens, evaluations, state.idle, zeros, predictor_evaluations, trace)
 
-    def first(self, tree: Any) -> Any:
-        """Return the rows of the traced examples."""
-        return jax.tree.map(lambda leaf: leaf[: self.trace], tree)
-
     def traced(self, prompt: Symbols, shown: tuple, tokens: Symbols, grid: Grid) -> Trace:
         """Return the trace of the traced rows `shown` of all steps, between the prompt and the samples."""
         states, times, errors = shown
-        before, last = jnp.asarray(self.first(prompt))[None], self.first(tokens)[None]
-        end = jnp.full_like(times[:1], grid.next_time[-1])
-        states = jnp.concatenate([before, states] if self.final == "none" else [before, states, last])
-        ends = [end] if self.final == "none" else [end, jnp.zeros_like(end)]
-        return Trace(states, jnp.concatenate([times, *ends]), grid.guided, errors)
+        states, ends = [jnp.asarray(prompt)[None, : self.trace], states], [jnp.full_like(times[:1], grid.next_time[-1])]
+        if self.final != "none":
+            states, ends = [*states, tokens[None, : self.trace]], [*ends, jnp.zeros_like(ends[0])]
+        return Trace(jnp.concatenate(states), jnp.concatenate([times, *ends]), grid.guided, errors)
 
     def error_logits(self, params: Params, proposal: Symbols, cond: Any, row: Grid) -> Float[Array, "B N"]:
         """Return the error logit of the token of every position, and 0 in steps that are not guided."""

@@ -1,9 +1,4 @@
-"""The sampler of embedding diffusion with self-conditioning: from noise to tokens in K steps.
-
-This is the Gaussian sampler with a prediction that reads a self-conditioning input, time grids, and a guide that stores
-the estimate. Solvers, clamping and other guides are those of Gaussian diffusion. The carry is the self-conditioning
-input.
-"""
+"""The sampler of embedding diffusion: the Gaussian sampler, with a self-conditioning input as its carry."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +12,7 @@ from jaxtyping import Array, Float
 from diffusion.codecs.embedding import EmbeddingCodec
 from diffusion.processes.gaussian import Data
 from diffusion.sampling.gaussian.guides import clamp
-from diffusion.sampling.gaussian.sampler import Guide, Predict, guided, sample_gaussian
+from diffusion.sampling.gaussian.sampler import Guide, Predict, guide, guided, sample_gaussian
 from diffusion.sampling.gaussian.solvers import GaussianGrid, Solver, Table, TimeGrid, at_indices, check_steps, uniform
 from diffusion.schedules.gaussian import BetaChain, GaussianSchedule
 from diffusion.types import Denoiser, Keys, Number, Params, SequenceCondition, Tokens
@@ -75,12 +70,7 @@ class EmbeddingSampler:
             raise ValueError(f"sample.memory: unknown {self.mode!r}; known: {', '.join(MODES)}")
 
     def __call__(
-        self,
-        params: Params,
-        keys: Keys,
-        condition: SequenceCondition,
-        grid: GaussianGrid,
-        scale: Number = 1.0,
+        self, params: Params, keys: Keys, condition: SequenceCondition, grid: GaussianGrid, scale: Number = 1.0
     ) -> Translations:
         """Sample targets; example i depends on keys[i] and its conditioning only.
 
@@ -114,14 +104,11 @@ def self_conditioned(denoiser: Denoiser, params: Params, condition: SequenceCond
     return predict
 
 
-def store_estimate(predict: Predict) -> Predict:
+@guide
+def store_estimate(predict: Predict, x: Data, row: GaussianGrid, carry: SelfConditioningInputs):
     """Store the guided estimate as the self-conditioning input of the next step; this must be the last guide."""
-
-    def stored(x: Data, row: GaussianGrid, carry: SelfConditioningInputs) -> tuple[Data, SelfConditioningInputs]:
-        clean, carry = predict(x, row, carry)
-        return clean, SelfConditioningInputs(clean, carry.current)
-
-    return stored
+    clean, carry = predict(x, row, carry)
+    return clean, SelfConditioningInputs(clean, carry.current)
 
 
 def diagnosis(codec: EmbeddingCodec, params: Params, condition: SequenceCondition) -> Callable[..., StepStatistics]:
@@ -129,8 +116,7 @@ def diagnosis(codec: EmbeddingCodec, params: Params, condition: SequenceConditio
     mask = condition.target
     count = jnp.maximum(jnp.sum(mask, axis=1), 1)
 
-    def summary(x: Data, clean: Data, carry: SelfConditioningInputs, row: GaussianGrid) -> StepStatistics:
-        del x, row
+    def summary(_: Data, clean: Data, carry: SelfConditioningInputs, row: GaussianGrid) -> StepStatistics:
         logits = codec.logits(params, clean)
         top = jnp.exp(jnp.max(logits, axis=-1) - jax.nn.logsumexp(logits, axis=-1))
         error = jnp.mean((carry.current - clean) ** 2, axis=-1)

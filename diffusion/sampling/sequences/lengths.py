@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Int, Key
 
-from diffusion.rng import fold
+from diffusion.rng import example_keys, fold
 from diffusion.types import LENGTH_CENTER, EncodedSource, Keys, SequenceCondition
 
 SHORTEST = 2
@@ -20,11 +20,6 @@ def around(encoded: EncodedSource, beam: int, longest: int) -> Int[Array, "B b"]
     return jnp.clip(best[:, None] + (jnp.arange(beam) - beam // 2)[None], SHORTEST, longest)
 
 
-def length_mask(lengths: Int[Array, " B"], longest: int) -> Bool[Array, "B L"]:
-    """Return the mask of the first `lengths` positions of every example."""
-    return jnp.arange(longest)[None] < lengths[:, None]
-
-
 def candidates(
     keys: Keys, encoded: EncodedSource, lengths: Int[Array, "B b"], seeds: int, longest: int
 ) -> tuple[Key[Array, " C"], SequenceCondition]:
@@ -34,8 +29,6 @@ def candidates(
     """
     beam = lengths.shape[1]
     repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, beam * seeds, axis=0), encoded)
-    candidate_keys = jax.vmap(lambda key: jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(beam * seeds)))(
-        fold(keys, "candidate")
-    )
-    flat = jnp.repeat(lengths.reshape(-1), seeds)
-    return candidate_keys.reshape(-1), SequenceCondition(repeated, length_mask(flat, longest))
+    candidate_keys = jax.vmap(example_keys, (0, None))(fold(keys, "candidate"), jnp.arange(beam * seeds)).reshape(-1)
+    mask = jnp.arange(longest)[None] < jnp.repeat(lengths.reshape(-1), seeds)[:, None]
+    return candidate_keys, SequenceCondition(repeated, mask)

@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 
 from diffusion.categorical import draw_two_stage
-from diffusion.oracles.enumerable import Enumerable, random_language
 from diffusion.oracles.uniform import uniform_posterior
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.uniform import UniformDiffusion
 from diffusion.sampling.ancestral import AncestralSampler, equal_steps
 from diffusion.schedules.masking import Linear
+from tests.checks import refused
 from tests.languages import denoiser_of, distance, marginals, product_of_marginals
+from tests.sampling.masked.exact import FLOOR, LANGUAGE, SIZE, STEPS, VOCABULARY, blank, given, preceded
 from tests.weights import keys_of
 
-VOCABULARY, LENGTH, SIZE = 3, 3, 8192
-LANGUAGE = random_language(0, VOCABULARY, LENGTH)
-FLOOR = LANGUAGE.total_variation_floor(SIZE)
 UNIFORM, MASKED = UniformDiffusion(VOCABULARY, Linear()), MaskedDiffusion(VOCABULARY, Linear())
 DENOISERS = {
     "uniform": (UNIFORM, uniform_posterior(LANGUAGE, UNIFORM)),
@@ -34,13 +32,13 @@ def compiled(name, final="draw"):
     return jax.jit(partial(AncestralSampler(denoiser_of(denoise), process, final), None))
 
 
-def blank(size=SIZE):
-    return jnp.full((size, LENGTH), VOCABULARY, jnp.int32)
+def tokens_of(name, steps, prompt=None, **options):
+    rows = preceded(equal_steps(Linear(), steps, **options), STEPS + 1)
+    return compiled(name)(keys_of(SIZE), blank() if prompt is None else prompt, rows).tokens
 
 
-def variation(name, steps, **options):
-    samples = compiled(name)(keys_of(SIZE), blank(), equal_steps(Linear(), steps, **options))
-    return LANGUAGE.total_variation(samples.tokens)
+def variation(*options, **fields):
+    return LANGUAGE.total_variation(tokens_of(*options, **fields))
 
 
 @pytest.mark.parametrize("name", ["uniform", "masked"])
@@ -61,51 +59,39 @@ def test_the_last_step_may_begin_above_time_0():
     """Its draw is from p(x | z_t), which knows the position's own token."""
     assert variation("uniform", 64, end=1e-3) < 1.6 * FLOOR
     # A draw of the prediction itself would forget that token: it is the leave-one-out posterior.
-    rows, time = equal_steps(Linear(), 64, end=1e-3), jnp.full(SIZE, 1e-3)
-    state = compiled("uniform")(keys_of(SIZE), blank(), jax.tree.map(lambda column: column[:-1], rows)).tokens
-    assert LANGUAGE.total_variation(draw_two_stage(keys_of(SIZE), DENOISERS["uniform"][1](state, time))) > 10 * FLOOR
+    predict = jax.jit(lambda keys, state: draw_two_stage(keys, DENOISERS["uniform"][1](state, jnp.full(SIZE, 1e-3))))
+    assert LANGUAGE.total_variation(predict(keys_of(SIZE), tokens_of("uniform", 64))) > 8 * FLOOR
     rows = equal_steps(Linear(), 4, end=0.1)
     assert len(rows.index) == 5 and rows.level[-1] == pytest.approx(0.1) and rows.next_level[-1] == 0
 
 
 def test_prompts_never_change_and_condition_the_rest():
-    prompt = blank().at[:, 1].set(2)
-    tokens = np.asarray(compiled("uniform")(keys_of(SIZE), prompt, equal_steps(Linear(), 64)).tokens)
+    """The known token is read as a noisy one, so that the rest is near the conditional, not equal to it."""
+    tokens = np.asarray(tokens_of("uniform", 64, blank().at[:, 1].set(2)))
     assert (tokens[:, 1] == 2).all()
-    conditional = LANGUAGE.table.reshape((VOCABULARY,) * LENGTH)[:, 2, :]
-    rest = Enumerable(conditional.ravel() / conditional.sum(), VOCABULARY, 2)
-    # The known token is read as a noisy one, so that the rest is near the conditional, not equal to it.
-    ends = LANGUAGE.table.reshape((VOCABULARY,) * LENGTH).sum(axis=1).ravel()
-    assert rest.total_variation(tokens[:, [0, 2]]) < 0.5 * np.abs(ends - rest.table).sum()
+    rest, ends = given({1: 2})
+    assert rest.total_variation(tokens[:, [0, 2, 3]]) < distance(ends, rest)
 
 
-def test_an_example_does_not_depend_on_its_batch():
-    rows = equal_steps(Linear(), 4)
-    whole = compiled("uniform")(keys_of(64), blank(64), rows)
-    part = compiled("uniform")(keys_of(7), blank(7), rows)
-    np.testing.assert_array_equal(part.tokens, whole.tokens[:7])
-    assert (whole.evaluations == 4).all() and (whole.idle <= 4).all() and not whole.invalid.any()
-
-
-def test_nothing_moves_between_host_and_device():
-    inputs = keys_of(8), blank(8), equal_steps(Linear(), 4)
-    before = compiled("uniform")(*inputs).tokens
+def test_an_example_does_not_depend_on_its_batch_and_nothing_moves_between_host_and_device():
+    rows, run = equal_steps(Linear(), 4), compiled("uniform")
+    inputs = keys_of(64), blank(64), rows
+    whole = run(*inputs)
     with jax.transfer_guard("disallow"):
-        after = compiled("uniform")(*inputs).tokens
-    np.testing.assert_array_equal(before, after)
+        again = run(*inputs).tokens
+    np.testing.assert_array_equal(again, whole.tokens)
+    np.testing.assert_array_equal(run(keys_of(7), blank(7), rows).tokens, whole.tokens[:7])
+    assert (whole.evaluations == 4).all() and (whole.idle <= 4).all() and not whole.invalid.any()
 
 
 def test_argmax_ends_in_the_likeliest_tokens():
     """With one step from pure noise that is the likeliest token of each position."""
-    tokens = np.asarray(compiled("uniform", "argmax")(keys_of(16), blank(16), equal_steps(Linear(), 1)).tokens)
+    tokens = compiled("uniform", "argmax")(keys_of(16), blank(16), equal_steps(Linear(), 1)).tokens
     best = [marginal.argmax() for marginal in marginals(LANGUAGE)]
     np.testing.assert_array_equal(tokens, np.broadcast_to(best, tokens.shape))
 
 
-@pytest.mark.parametrize(
-    ("steps", "options", "field"),
-    [(0, {}, "sample.steps"), (2, {"end": 1.0}, "sample.end"), (2, {"temperature": 0.0}, "sample.temperature")],
-)
-def test_bad_grids_are_refused(steps, options, field):
-    with pytest.raises(ValueError, match=field):
-        equal_steps(Linear(), steps, **options)
+def test_bad_grids_are_refused():
+    for steps, end, temperature, field in ((0, 0, 1, "steps"), (2, 1, 1, "end"), (2, 0, 0, "temperature")):
+        with refused(rf"sample\.{field}"):
+            equal_steps(Linear(), steps, end=float(end), temperature=float(temperature))

@@ -1,7 +1,5 @@
 """Methods of sampling from prompts with a small network: limits, costs, and increased rewards."""
 
-from functools import cache
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -81,25 +79,14 @@ def keys_of(purpose, draws):
     return jax.vmap(lambda key: example_keys(key, jnp.arange(draws)))(slot_keys)
 
 
-@cache
-def compiled(kind, **fields):
-    """Return the method and its two programs: lookahead samples with rewards, and images."""
-    made = method_of(kind, **fields)
-
-    def ahead(keys, cond):
-        samples = made.lookahead(PARAMS, keys, cond)
-        worth = reward(None, samples.reshape(-1, *IMAGE), None).reshape(samples.shape[:2])
-        return Lookahead(samples.reshape(*samples.shape[:2], -1), worth)
-
-    return made, jax.jit(ahead), jax.jit(made.draw)
-
-
-def draw_images(kind, cond=PROMPT_IDS, strengths=None, **fields):
-    """Return images; `strengths` replaces those of the method."""
-    made, lookahead, draw = compiled(kind, **fields)
-    ahead = lookahead(keys_of(1, made.particles), cond) if made.lookahead else None
-    forces = {name: jnp.float32(value) for name, value in (made.strengths | (strengths or {})).items()}
-    return np.asarray(draw(PARAMS, {}, keys_of(0, made.draws), cond, ahead, forces))
+def draw_images(kind, **fields):
+    made, ahead = method_of(kind, **fields), None
+    if made.lookahead:
+        samples = jax.jit(made.lookahead)(PARAMS, keys_of(1, made.particles), PROMPT_IDS)
+        worth = np.asarray(samples).mean(axis=(2, 3, 4))
+        ahead = Lookahead(samples.reshape(*samples.shape[:2], -1), worth)
+    forces = {name: jnp.float32(value) for name, value in made.strengths.items()}
+    return np.asarray(jax.jit(made.draw)(PARAMS, {}, keys_of(0, made.draws), PROMPT_IDS, ahead, forces))
 
 
 @pytest.fixture(scope="module")
@@ -107,49 +94,23 @@ def plain():
     return draw_images("plain")
 
 
-GUIDED = {
-    "best_of": {"best_of": 4},
-    "gradient": {"gradient__scale": 3.0},
-    "condition": {"condition__rate": 0.5, "condition__period": 1},
-    "steering": {"steering__strength": 10.0},
-    "lidar": {"lookahead__particles": 20, "lookahead__scale": 3.0},
-    "lidar_steering": {"lookahead__particles": 20, "lookahead__scale": 3.0},
-}
-
-
-@pytest.mark.parametrize("kind", GUIDED)
-def test_every_method_raises_the_reward(plain, kind):
-    images = draw_images(kind, **GUIDED[kind])
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("best_of", {"best_of": 4}),
+        ("gradient", {"gradient__scale": 3.0}),
+        ("condition", {"condition__rate": 0.5, "condition__period": 1}),
+        ("steering", {"steering__strength": 10.0}),
+        ("lidar", {"lookahead__particles": 20, "lookahead__scale": 3.0}),
+        ("lidar_steering", {"lookahead__particles": 20, "lookahead__scale": 3.0}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_method_raises_the_reward(plain, kind, fields):
+    images = draw_images(kind, **fields)
     assert images.mean() > plain.mean() + 0.02
     if kind == "best_of":
         assert np.all(np.diff(images.mean(axis=(2, 3, 4)), axis=1) <= 0), "the best come first"
-
-
-@pytest.mark.parametrize(
-    ("kind", "strengths", "fields"),
-    [
-        ("lidar", {}, {"lookahead__particles": 1}),
-        ("lidar", {"scale": 0.0}, GUIDED["lidar"]),
-        ("gradient", {"gradient": 0.0}, GUIDED["gradient"]),
-        ("condition", {"rate": 0.0}, GUIDED["condition"]),
-    ],
-    ids=["one particle", "no scale", "no gradient", "no ascent"],
-)
-def test_methods_of_zero_strength_are_unguided_sampling(plain, kind, strengths, fields):
-    """LiDAR bitwise, the others up to the rounding of programs with a gradient."""
-    result = draw_images(kind, strengths=strengths, **fields)
-    if kind == "lidar":
-        np.testing.assert_array_equal(result, plain)
-    np.testing.assert_allclose(result, plain, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("kind", ["plain", "lidar"])
-def test_images_depend_on_their_own_prompt_only(kind):
-    fields = GUIDED.get(kind, {})
-    changed = np.concatenate([PROMPT_IDS[:2], (PROMPT_IDS[2:] + 1) % WORDS])
-    images, other = draw_images(kind, **fields), draw_images(kind, changed, **fields)
-    np.testing.assert_array_equal(other[:2], images[:2])
-    assert np.abs(other[2] - images[2]).max() > 1e-3
 
 
 def test_sweep_over_strengths_compiles_once():

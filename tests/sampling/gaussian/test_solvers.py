@@ -7,7 +7,7 @@ import pytest
 from diffusion.oracles import mixture as oracle
 from diffusion.sampling.gaussian import solvers
 from diffusion.sampling.gaussian.sampler import sample_gaussian
-from diffusion.schedules.gaussian import CosineSignal, ScaledLinear, SigmaIsTime, SquareRootChain
+from diffusion.schedules.gaussian import CosineSignal, ScaledLinear, SquareRootChain
 from tests.checks import refused
 from tests.weights import keys_of
 
@@ -75,17 +75,6 @@ def test_the_ancestral_posterior():
     np.testing.assert_allclose(table.clean[::-1], [1, 0.97763807, 0.41769170, 0.34074854, 0.36778963], rtol=1e-5)
     np.testing.assert_allclose(table.state[::-1], [0, 0.02113964, 0.53824415, 0.55134720, 0.00105682], atol=1e-6)
     np.testing.assert_allclose((table.noise**2)[::-1], [0, 0.01441985, 0.29143456, 0.44171270, 0.86472932], atol=1e-6)
-
-
-def test_ddim_reaches_a_perfect_estimate():
-    """At every point x = alpha x_0 + sigma z with the noise z of the start, and x = x_0 at the end."""
-    path = solvers.uniform(SigmaIsTime(), 5)
-    table, noise, clean, x = solvers.ddim(0.0)(path), -1.7, 0.4, -1.7
-    assert table.state[0] == pytest.approx(0.8)
-    for step in range(5):
-        x = table.state[step] * x + table.clean[step] * clean
-        assert x == pytest.approx(path.alpha[step + 1] * clean + path.sigma[step + 1] * noise)
-    assert x == pytest.approx(clean)
 
 
 @pytest.mark.parametrize("eta", ["0.0", "0.5", "1.0"])

@@ -14,7 +14,8 @@ from diffusion.sampling.sequences.autoregressive import AutoregressiveSampler
 from tests.weights import keys_of, randomized
 
 MASK, LENGTH, SIZE = 11, 8, 4
-NET = DiT(MASK + 1, hidden=16, blocks=2, heads=2, mask=Causal(), adaln=False, dropout=0.0)
+NET = DiT(MASK + 1, hidden=16, blocks=1, heads=2, mask=Causal(), adaln=False, dropout=0.0)
+PARAMS = randomized(lambda key: NET.init(key, jnp.zeros((1, LENGTH), jnp.int32))["params"], 0.4)
 DRAW = Draw(MASK, nucleus="standard")
 SAMPLER = AutoregressiveSampler(
     lambda size: NET.init_cache(size, LENGTH),
@@ -22,25 +23,22 @@ SAMPLER = AutoregressiveSampler(
     DRAW,
     MASK,
 )
-sample = jax.jit(SAMPLER)
-OPTIONS = {"exact": (1.0, 1.0), "cold": (0.7, 1.0), "nucleus": (1.0, 0.6)}
+OPTIONS = {"exact": (1.0, 1.0), "cold": (0.7, 1.0), "nucleus": (1.0, 0.6), "greedy": (0.0, 1.0)}
+BLANK = jnp.full((SIZE, LENGTH), MASK, jnp.int32)
+PROMPT = BLANK.at[:, jnp.array([0, 1, 5])].set(3)
+compiled = jax.jit(SAMPLER)
 
 
-@pytest.fixture(scope="module")
-def params():
-    return randomized(lambda key: NET.init(key, jnp.zeros((1, LENGTH), jnp.int32))["params"], 0.4)
-
-
-def blank(size=SIZE):
-    return jnp.full((size, LENGTH), MASK, jnp.int32)
+def sample(prompt=BLANK, keys=None, options=OPTIONS["exact"]):
+    return compiled(PARAMS, keys_of(SIZE) if keys is None else keys, prompt, *map(jnp.float32, options))
 
 
 @jax.jit
-def without_cache(params, keys, prompt, temperature, nucleus):
+def without_cache(keys, prompt, temperature, nucleus):
     """Draw every token from a forward pass over the whole prefix."""
 
     def step(position, tokens):
-        logits = NET.apply({"params": params}, shift_right(tokens, MASK))
+        logits = NET.apply({"params": PARAMS}, shift_right(tokens, MASK))
         row = jax.lax.dynamic_slice_in_dim(logits, position, 1, axis=1)
         drawn = DRAW(fold(keys, position), row, None, temperature, nucleus).tokens
         known = jax.lax.dynamic_slice_in_dim(prompt, position, 1, axis=1)
@@ -49,38 +47,29 @@ def without_cache(params, keys, prompt, temperature, nucleus):
     return jax.lax.fori_loop(0, LENGTH, step, jnp.zeros_like(prompt))
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("prompted", [False, True])
-def test_cached_sampling_is_sampling_from_full_forward_passes(params, name, prompted):
-    prompt = blank().at[:, jnp.array([0, 1, 5])].set(3) if prompted else blank()
-    options = jnp.array(OPTIONS[name])
-    expected = without_cache(params, keys_of(SIZE), prompt, *options)
-    samples = sample(params, keys_of(SIZE), prompt, *options)
-    np.testing.assert_array_equal(samples.tokens, expected)
-    assert len(np.unique(samples.tokens)) > 2 and (samples.tokens < MASK).all()
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("prompt", [BLANK, PROMPT], ids=["blank", "prompted"])
+def test_cached_sampling_is_sampling_from_full_forward_passes(options, prompt):
+    """Temperature 0 gives the most probable continuation, whatever the keys are."""
+    samples = sample(prompt, options=options)
+    np.testing.assert_array_equal(samples.tokens, without_cache(keys_of(SIZE), prompt, *map(jnp.float32, options)))
+    assert len(np.unique(samples.tokens)) > 1 and (samples.tokens < MASK).all()
     assert (samples.evaluations == LENGTH).all()
+    if options == OPTIONS["greedy"]:
+        assert (samples.tokens == samples.tokens[:1]).all(), "samples do not depend on keys"
 
 
-def test_prompt_is_preserved_and_changes_only_later_tokens(params):
-    free = sample(params, keys_of(SIZE), blank(), 1.0, 1.0).tokens
+def test_prompt_is_preserved_and_changes_only_later_tokens():
+    free = sample().tokens
     known = (free[:, 4] + 1) % MASK
-    changed = sample(params, keys_of(SIZE), blank().at[:, 4].set(known), 1.0, 1.0).tokens
+    changed = sample(BLANK.at[:, 4].set(known)).tokens
     np.testing.assert_array_equal(changed[:, 4], known)
     np.testing.assert_array_equal(changed[:, :4], free[:, :4])
     assert (changed[:, 5:] != free[:, 5:]).any()
-    whole = sample(params, keys_of(SIZE), free, 1.0, 1.0).tokens
-    np.testing.assert_array_equal(whole, free)
+    np.testing.assert_array_equal(sample(free).tokens, free)
 
 
-def test_sample_does_not_depend_on_other_examples(params):
-    together = sample(params, keys_of(SIZE), blank(), 1.0, 1.0).tokens
-    order = [2, 0, 3, 1]
-    np.testing.assert_array_equal(sample(params, keys_of(order), blank(), 1.0, 1.0).tokens, together[jnp.array(order)])
-    np.testing.assert_array_equal(sample(params, keys_of([2]), blank(1), 1.0, 1.0).tokens, together[2:3])
-
-
-def test_temperature_zero_is_the_most_probable_continuation(params):
-    greedy = sample(params, keys_of(SIZE), blank(), 0.0, 1.0).tokens
-    assert (greedy == greedy[:1]).all(), "samples do not depend on keys"
-    logits = jax.jit(NET.apply)({"params": params}, shift_right(greedy[:1], MASK))
-    np.testing.assert_array_equal(jnp.argmax(logits[..., :MASK], axis=-1), greedy[:1])
+def test_sample_does_not_depend_on_other_examples():
+    together, order = sample().tokens, np.array([2, 0, 3, 1])
+    np.testing.assert_array_equal(sample(keys=keys_of(order)).tokens, together[order])
+    np.testing.assert_array_equal(sample(BLANK[:1], keys_of([2])).tokens, together[2:3])

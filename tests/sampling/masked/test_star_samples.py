@@ -75,8 +75,10 @@ def test_error_oracle_repairs_broken_pairs():
 
 @pytest.mark.parametrize("name", ["ancestral", "gstar"])
 def test_the_trace_leads_from_the_prompt_to_the_sample(name):
-    """Where a step leaves both tokens of a pair, they are those that the error predictor has read."""
+    """Where a step leaves both tokens of a pair, they are those that the error predictor has read in its window."""
     samples = sampled(name)
+    assert (samples.evaluations == STEPS + 1).all()
+    assert (samples.predictor_evaluations == int(LOOP.guided.sum())).all()
     states, times, guided, logits = (np.asarray(part) for part in samples.trace)
     assert (states[0] == VOCABULARY).all()
     np.testing.assert_array_equal(states[-1], samples.tokens[:TRACED])
@@ -95,12 +97,6 @@ def test_without_a_window_it_is_mdlm_draw_for_draw():
     expected = sampled("ancestral", PLAIN)
     np.testing.assert_array_equal(sampled("gstar", never).tokens, expected.tokens)
     assert not sampled("gstar", never).predictor_evaluations.any()
-
-
-def test_error_predictor_is_evaluated_and_counted_in_the_window_only():
-    samples = sampled("gstar")
-    assert (samples.evaluations == STEPS + 1).all()
-    assert (samples.predictor_evaluations == int(LOOP.guided.sum())).all()
 
 
 @pytest.mark.parametrize("name", POLICIES)

@@ -114,11 +114,6 @@ def test_proposals_agree_with_known_subtokens():
     np.testing.assert_array_equal(unfiltered, [[1, 1] * 4])
 
 
-def test_samples_do_not_depend_on_other_examples():
-    """An example depends on its key and not on its row."""
-    np.testing.assert_array_equal(tokens_of(STEPS, KEYS[::-1]).tokens, tokens_of(STEPS).tokens[::-1])
-
-
 @pytest.mark.parametrize("final", ["argmax", "draw"])
 def test_noise_removal_fills_the_remaining_subtokens(final):
     """It fills in the most probable token that agrees with known sub-tokens, or a draw from the softmax."""

@@ -10,7 +10,7 @@ from diffusion.sampling.masked.grid import Window, grid
 from diffusion.sampling.masked.policies import StepInputs, ancestral_step
 from diffusion.sampling.masked.remasking import StepAlphas
 from diffusion.schedules.masking import Cosine, Linear, LogLinear, Loop
-from tests.sampling.masked.exact import FLOOR, LANGUAGE, drawn
+from tests.sampling.masked.exact import FLOOR, LANGUAGE, SIZE, blank, drawn, run
 from tests.weights import keys_of
 
 RULES = {
@@ -101,6 +101,11 @@ def test_sigma_0_is_mdlm_draw_for_draw():
     np.testing.assert_array_equal(drawn("ancestral", 4, rule=remasking.cap(0.0)), plain)
     np.testing.assert_array_equal(drawn("ancestral", 4, rule=remasking.star, window=Window(0.0, 0.0)), plain)
     assert (drawn("ancestral", 4, rule=remasking.star) != plain).any()
+
+
+def test_prompts_are_not_masked_again():
+    tokens = run("ancestral", keys_of(SIZE), blank().at[:, 1].set(2), 4, rule=remasking.star)
+    assert (tokens[:, 1] == 2).all()
 
 
 def test_a_star_step_masks_a_binomial_number():

@@ -85,9 +85,11 @@ def check_values(values: dict, fields: dict, section: str = "") -> None:
         value, place = values[name], f"{section}{name}"
         if isinstance(field, dict):
             check_values(value, field, f"{place}.")
-        elif isinstance(field, Field) and isinstance(field.allowed, Range):
+        elif not isinstance(field, Field):
+            continue
+        elif isinstance(field.allowed, Range):
             for each in value if isinstance(value, (list, tuple)) else [value]:
                 if each not in field.allowed:
                     raise ValueError(f"{place}: must {field.allowed}, not {each!r}")
-        elif isinstance(field, Field) and value not in field.allowed:
+        elif value not in field.allowed:
             raise ValueError(f"{place}: unknown {value!r}; known: {', '.join(sorted(field.allowed))}")

@@ -39,13 +39,9 @@ def bound_continuous(denoise: Denoise, process: MaskedProcess, tokens: Tokens, w
     return reveal_bound(denoise, independent_subtokens(process), tokens, weights, draws)
 
 
-def bound_marginal(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: LossMask, draws: Draws) -> Nats:
-    """Draw the valid bound of MDM-Prime, with sub-tokens' marginals -log p(sub-token | y_t), in nats per sequence.
-
-    In continuous time sub-tokens are revealed one at a time, so that only their marginals enter the likelihood. This
-    is `bound_continuous` by another name; with one sub-token per token it is the bound of MDLM.
-    """
-    return bound_continuous(denoise, process, tokens, weights, draws)
+# The name of this bound for sub-tokens (MDM-Prime), by their marginals -log p(sub-token | y_t): in continuous time they
+# are revealed one at a time, so that only marginals enter the likelihood.
+bound_marginal = bound_continuous
 
 
 def bound_grouped(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: LossMask, draws: Draws) -> Nats:
@@ -90,16 +86,9 @@ class BoundSteps:
     For sub-tokens it is the bound of the whole-token sampler, sum_k E[sum_i -log p(y^{i,R_k} | y_k)]: the sub-tokens
     R^i of token i that a step reveals come from one draw, so that their joint mass counts. The draw samples a step as
     above, and a set R_k with probability proportional to its size, for which the weight N / |R_k| corrects.
-
-    Raises:
-      ValueError: for fewer than one step.
     """
 
     steps: int
-
-    def __post_init__(self):
-        if self.steps < 1:
-            raise ValueError(f"evaluate.steps: must be at least 1, not {self.steps}")
 
     def __call__(
         self, denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: LossMask, draws: Draws

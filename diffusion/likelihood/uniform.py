@@ -59,16 +59,9 @@ class BoundUniformSteps:
     The bound is sum_k KL(q(z_{k-1} | z_k, x) || p(z_{k-1} | z_k)) plus the prior term, with z_0 = x and both laws from
     `UniformDiffusion.posterior` (UDLM in discrete time, arXiv 2412.10193). The draw takes one step and weighs it by the
     number of steps. It converges to the continuous bound from above as steps grow.
-
-    Raises:
-      ValueError: for fewer than one step.
     """
 
     steps: int
-
-    def __post_init__(self):
-        if self.steps < 1:
-            raise ValueError(f"evaluate.steps: must be at least 1, not {self.steps}")
 
     def __call__(
         self, denoise: Denoise, process: UniformDiffusion, tokens: Tokens, weights: LossMask, draws: Draws

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from diffusion.categorical import exclude, target_log_probs
 from diffusion.objectives.embedding import Encode, cross_entropy, source_of
+from diffusion.objectives.loss import Loss, of_batch, summed
 from diffusion.rng import Draws, fold
-from diffusion.types import Batch, Denoiser, Logits, Metrics, Params, Tokens
+from diffusion.types import Batch, Denoiser, Logits, Params, Tokens
 
 
 def shift_right(tokens: Tokens, start: int) -> Tokens:
@@ -28,16 +28,11 @@ class NextToken:
     denoiser: Denoiser
     mask_id: int
 
-    def __call__(
-        self, params: Params, batch: Batch, draws: Draws, train: bool = True
-    ) -> tuple[Float[Array, ""], Metrics]:
+    def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
         tokens, weights = batch["tokens"], batch["weights"]
-        inputs = shift_right(tokens, self.mask_id)
-        time = jnp.zeros(len(tokens))
-        keys = fold(draws.keys, "dropout") if train else None
-        logits = self.denoiser(params, inputs, time, batch.get("label"), keys=keys)
-        total = jnp.sum(-target_log_probs(logits, tokens, self.mask_id) * weights)
-        return total, {"loss": (total, jnp.sum(weights))}
+        denoise = of_batch(self.denoiser, params, batch, draws, train)
+        logits = denoise(shift_right(tokens, self.mask_id), jnp.zeros(len(tokens)))
+        return summed(-target_log_probs(logits, tokens, self.mask_id) * weights, weights)
 
 
 @dataclass(frozen=True)
@@ -54,14 +49,11 @@ class NextTarget:
     start_id: int
     label_smoothing: float = 0.0
 
-    def __call__(
-        self, params: Params, batch: Batch, draws: Draws, train: bool = True
-    ) -> tuple[Float[Array, ""], Metrics]:
+    def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
         tokens, weights = batch["tokens"], batch["weights"]
         encoder_keys, keys = (fold(draws.keys, name) if train else None for name in ("encoder", "dropout"))
         encoded = self.encode(params, *source_of(batch, null_id=None), encoder_keys)
         logits = self.next_logits(params, shift_right(tokens, self.start_id), encoded, keys=keys)
         smoothing = self.label_smoothing if train else 0.0
         nats = cross_entropy(exclude(logits, self.vocabulary), tokens, self.vocabulary, smoothing)
-        total = jnp.sum(nats * weights)
-        return total, {"loss": (total, jnp.sum(weights))}
+        return summed(nats * weights, weights)

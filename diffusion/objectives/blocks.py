@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from diffusion.objectives.loss import Loss, of_batch, summed
 from diffusion.processes.blocks import BlockDiffusion
-from diffusion.rng import Draws, fold
-from diffusion.types import Batch, Denoise, Denoiser, LossMask, Metrics, Params, Symbols, Times, Tokens
+from diffusion.rng import Draws
+from diffusion.types import Batch, Denoise, Denoiser, LossMask, Params, Tokens
 
 
 def block_nats(
@@ -70,18 +71,8 @@ class BlockNelbo:
     process: BlockDiffusion
     levels: tuple[float, float] | None = None
 
-    def __call__(
-        self, params: Params, batch: Batch, draws: Draws, train: bool = True
-    ) -> tuple[Float[Array, ""], Metrics]:
-        keys = fold(draws.keys, "dropout") if train else None
-        inputs = self.process, batch["tokens"], batch["weights"], draws
-
-        def denoise(state: Symbols, time: Times):
-            return self.denoiser(params, state, time, keys=keys)
-
-        if self.levels is None:
-            nats = reveal_block_bound(denoise, *inputs)
-        else:
-            nats = clipped_block_loss(denoise, *inputs, *self.levels)
-        total = jnp.sum(nats)
-        return total, {"loss": (total, jnp.sum(batch["weights"]))}
+    def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
+        denoise = of_batch(self.denoiser, params, batch, draws, train)
+        inputs = denoise, self.process, batch["tokens"], batch["weights"], draws
+        nats = reveal_block_bound(*inputs) if self.levels is None else clipped_block_loss(*inputs, *self.levels)
+        return summed(nats, batch["weights"])

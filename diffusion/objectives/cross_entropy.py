@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float
-
 from diffusion.categorical import target_log_probs
-from diffusion.rng import Draws, fold
-from diffusion.types import Batch, Denoiser, MaskedProcess, Metrics, Params
+from diffusion.objectives.loss import Loss, of_batch, summed
+from diffusion.rng import Draws
+from diffusion.types import Batch, Denoiser, MaskedProcess, Params
 
 
 @dataclass(frozen=True)
@@ -21,12 +19,8 @@ class CrossEntropy:
     denoiser: Denoiser
     process: MaskedProcess
 
-    def __call__(
-        self, params: Params, batch: Batch, draws: Draws, train: bool = True
-    ) -> tuple[Float[Array, ""], Metrics]:
+    def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
         tokens, weights = batch["tokens"], batch["weights"]
         noisy = self.process.corrupt(draws.keys, tokens, draws.uniform)
-        keys = fold(draws.keys, "dropout") if train else None
-        logits = self.denoiser(params, noisy, draws.uniform, batch.get("label"), keys=keys)
-        total = jnp.sum(-target_log_probs(logits, tokens, self.process.vocabulary) * weights)
-        return total, {"loss": (total, jnp.sum(weights))}
+        logits = of_batch(self.denoiser, params, batch, draws, train)(noisy, draws.uniform)
+        return summed(-target_log_probs(logits, tokens, self.process.vocabulary) * weights, weights)

@@ -6,22 +6,11 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from diffusion.objectives.loss import Loss, of_batch, summed
 from diffusion.processes.subtokens import PartialMaskedDiffusion
-from diffusion.rng import Draws, fold
+from diffusion.rng import Draws
 from diffusion.schedules.masking import rate
-from diffusion.types import (
-    Batch,
-    Denoise,
-    Denoiser,
-    Logits,
-    LossMask,
-    MaskedProcess,
-    Metrics,
-    Params,
-    Symbols,
-    Times,
-    Tokens,
-)
+from diffusion.types import Batch, Denoise, Denoiser, Logits, LossMask, MaskedProcess, Params, Symbols, Times, Tokens
 
 # The likelihood in the loss: of every masked sub-token by its marginal (a bound), or of every token jointly (the
 # loss of MDM-Prime, not a bound). For whole tokens the two are equal.
@@ -75,11 +64,8 @@ def weighted_cross_entropy(
     Its mean over t ~ U(0, 1) and z_t is the NELBO (MDLM, arXiv 2406.07524); for sub-tokens it is the marginal bound or
     the joint cross-entropy of MDM-Prime. Unmasked positions contribute exactly 0.
     """
-    noisy = process.corrupt(draws.keys, tokens, time)
-    logits = denoise(noisy, time)
-    nats = masked_nll(
-        process, logits, noisy, process.encode(tokens), weights, target, masked_together(process, time, target)
-    )
+    noisy, together = process.corrupt(draws.keys, tokens, time), masked_together(process, time, target)
+    nats = masked_nll(process, denoise(noisy, time), noisy, process.encode(tokens), weights, target, together)
     return rate(process.schedule, time) * nats
 
 
@@ -99,17 +85,8 @@ class Nelbo:
     minimum_time: float = 1e-3
     target: Target = "marginal"
 
-    def __call__(
-        self, params: Params, batch: Batch, draws: Draws, train: bool = True
-    ) -> tuple[Float[Array, ""], Metrics]:
-        time = sample_times(draws.uniform, self.minimum_time)
-        keys = fold(draws.keys, "dropout") if train else None
-
-        def denoise(noisy: Symbols, time: Times) -> Logits:
-            return self.denoiser(params, noisy, time, batch.get("label"), keys=keys)
-
-        nats = weighted_cross_entropy(
-            self.process, denoise, batch["tokens"], batch["weights"], time, draws, self.target
-        )
-        total, tokens = jnp.sum(nats), jnp.sum(batch["weights"])
-        return total, {"loss": (total, tokens)}
+    def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
+        tokens, weights, time = batch["tokens"], batch["weights"], sample_times(draws.uniform, self.minimum_time)
+        denoise = of_batch(self.denoiser, params, batch, draws, train)
+        nats = weighted_cross_entropy(self.process, denoise, tokens, weights, time, draws, self.target)
+        return summed(nats, weights)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.codecs.embedding import EmbeddingCodec
+from diffusion.objectives.loss import Loss
 from diffusion.objectives.noise_scaling import UNSCALED, NoiseScaling, confidence
 from diffusion.objectives.perturbation import STANDARD, NoisyState, Perturbation
 from diffusion.processes.gaussian import GaussianDiffusion
@@ -91,14 +92,7 @@ class EmbeddingDiffusion:
         if self.process.parameterization != "clean":
             raise ValueError("process.prediction: embedding diffusion predicts the clean embedding; set it to 'clean'")
 
-    @property
-    def uses_self_conditioning(self) -> bool:
-        """Whether any example reads an estimate; otherwise none is computed."""
-        return self.alternate == "sum" or self.memory_rate > 0
-
-    def __call__(
-        self, params: Params, batch: Batch, draws: Draws, train: bool = True
-    ) -> tuple[Float[Array, ""], Metrics]:
+    def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
         keys, (tokens, weights) = draws.keys, fill_padding(batch, self.fill)
         mask = weights > 0
 
@@ -132,7 +126,9 @@ class EmbeddingDiffusion:
         token_time, network_time = jax.lax.optimization_barrier((token_time, network_time))
         noisy, noise = jax.lax.optimization_barrier(self.process.corrupt(keys, clean, token_time))
         previous = jnp.zeros_like(noisy)
-        if self.uses_self_conditioning:
+        # Otherwise no example reads an estimate.
+        self_conditioned = self.alternate == "sum" or self.memory_rate > 0
+        if self_conditioned:
             gap = self.perturbation.gaps(fold(keys, "gaps"), token_time)
             state, later = NoisyState(clean, noisy, noise, token_time), jnp.minimum(token_time + gap, 1.0)
             later_noisy = self.perturbation.state(fold(keys, "coupled"), self.process, state, later)
@@ -143,7 +139,7 @@ class EmbeddingDiffusion:
             predicted = self.denoiser(params, noisy, network_time, condition, previous, keys=dropout("dropout"))
             return self.loss(params, predicted, clean, tokens, weights)
 
-        if not self.uses_self_conditioning:
+        if not self_conditioned:
             total, parts = loss(previous)
         elif self.alternate == "flip":
             coins = bernoulli(fold(keys, "memory"), self.memory_rate)

@@ -5,25 +5,12 @@ States are full: they have no masks. A token is one symbol, or a run of sub-toke
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from diffusion.categorical import select_lowest, target_log_probs
 from diffusion.objectives.autoregressive import shift_right
 from diffusion.rng import fold, integers, uniform
-from diffusion.types import (
-    Denoise,
-    Denoiser,
-    Keys,
-    Logits,
-    MaskedProcess,
-    Params,
-    Propose,
-    Symbols,
-    Times,
-    TokenMask,
-    Tokens,
-)
+from diffusion.types import Denoise, Keys, Logits, MaskedProcess, Propose, Symbols, Times, TokenMask, Tokens
 
 
 def replace_tokens(state: Symbols, selected: TokenMask, replacements: Symbols) -> Symbols:
@@ -71,15 +58,13 @@ def fill_masks_in_steps(
     return jax.lax.scan(evaluate, step(noisy, jnp.zeros((), jnp.int32), logits), jnp.arange(1, steps))[0]
 
 
-def unlikely_tokens(
-    judge: Denoiser, params: Params, tokens: Tokens, label: Array | np.ndarray | None, vocabulary: int, threshold: float
-) -> Bool[Array, "B L"]:
+def unlikely_tokens(judge: Denoise, tokens: Tokens, vocabulary: int, threshold: float) -> Bool[Array, "B L"]:
     """Return whether -log p(y_i | y_<i) exceeds `threshold` nats under an autoregressive network.
 
     The start symbol of the network is the one after the tokens. The first token is never unlikely, and sub-tokens that
     encode no token always are.
     """
-    logits = judge(params, shift_right(tokens, vocabulary), jnp.zeros(len(tokens)), label)
+    logits = judge(shift_right(tokens, vocabulary), jnp.zeros(len(tokens)))
     nats = -target_log_probs(logits, tokens, vocabulary)
     first = jnp.arange(tokens.shape[1])[None] == 0
     return ((nats > threshold) | (tokens >= vocabulary)) & ~first

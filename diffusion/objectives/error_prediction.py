@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,13 +18,13 @@ from diffusion.objectives.error_labels import (
     replace_tokens,
     unlikely_tokens,
 )
+from diffusion.objectives.loss import Loss
 from diffusion.rng import Draws, fold, gumbel
 from diffusion.types import (
     Batch,
     Denoise,
     Denoiser,
     Keys,
-    Logits,
     LossMask,
     MaskedProcess,
     Metrics,
@@ -38,43 +39,30 @@ from diffusion.types import (
 LABELS = ("one_step", "corruption", "likelihood", "consistency")
 SCOPES = ("all", "filled")
 PerToken = Float[Array, "B L"]
+Total = tuple[Float[Array, ""], Float[Array, ""]]  # the sum of a loss, and the number of its tokens or sequences
 # (denoiser's parameters, predictor's parameters, full state, label, *, keys) -> error logits, [B, L].
 PredictErrors = Callable[..., PerToken]
 
 
-def binary_cross_entropy(
-    logits: PerToken, labels: PerToken, weights: LossMask
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Binary cross-entropy, the sum of -log sigmoid(e) over errors and -log sigmoid(-e) over other tokens.
-
-    Returns:
-      The sum in nats, and the number of tokens.
-    """
+def binary_cross_entropy(logits: PerToken, labels: PerToken, weights: LossMask) -> Total:
+    """Binary cross-entropy, the sum of -log sigmoid(e) over errors and -log sigmoid(-e) over other tokens, in nats."""
     return jnp.sum(weights * _nats(logits, labels)), jnp.sum(weights)
 
 
-def balanced_binary_cross_entropy(
-    logits: PerToken, labels: PerToken, weights: LossMask
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def balanced_binary_cross_entropy(logits: PerToken, labels: PerToken, weights: LossMask) -> Total:
     """Binary cross-entropy with weight N / (2 n) for the n errors of N tokens and N / (2 (N - n)) for the others.
 
     The counts are those of the batch, or of each micro-batch.
-
-    Returns:
-      The sum in nats, and the number of tokens.
     """
     count, errors = jnp.sum(weights), jnp.sum(weights * labels)
     balance = jnp.where(labels > 0, 1 / jnp.maximum(errors, 1), 1 / jnp.maximum(count - errors, 1))
     return jnp.sum(weights * balance * _nats(logits, labels)) * count / 2, count
 
 
-def rank_loss(logits: PerToken, labels: PerToken, weights: LossMask) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def rank_loss(logits: PerToken, labels: PerToken, weights: LossMask) -> Total:
     """RankNet, the mean of softplus(e_j - e_i) over errors i and correct tokens j of a sequence.
 
     Sequences without errors or without correct tokens do not count. Only the order of the logits is learned.
-
-    Returns:
-      The sum over sequences, and the number of sequences.
     """
     errors, others = weights * labels, weights * (1 - labels)
     losses = jax.nn.softplus(logits[:, None, :] - logits[:, :, None])
@@ -159,9 +147,7 @@ class ErrorPrediction:
         if self.labels == "likelihood" and self.judge is None:
             raise ValueError("predictor.judge: predictor.labels=likelihood needs an autoregressive network; name one")
 
-    def __call__(
-        self, params: Params, batch: Batch, draws: Draws, train: bool = True
-    ) -> tuple[Float[Array, ""], Metrics]:
+    def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
         state, labels, drawn = self.examples(params, batch, draws)
         weights = batch["weights"] * drawn if self.scope == "filled" else batch["weights"]
         keys = fold(draws.keys, "dropout") if train else None
@@ -180,10 +166,7 @@ class ErrorPrediction:
             state, drawn = corrupt_tokens(fold(keys, "exchange"), clean, counted, process, self.corruption), counted
         else:
             time = sample_times(draws.uniform, self.minimum_time)
-
-            def denoise(noisy: Symbols, time: Times) -> Logits:
-                return self.denoiser(params["denoiser"], noisy, time, label)
-
+            denoise = partial(self.denoiser, params["denoiser"], cond=label)
             noisy = process.corrupt(keys, tokens, time)
             if self.own_masks:
                 noisy = self.remask(params, batch, denoise, fold(keys, "own masks"), noisy, time)
@@ -199,9 +182,8 @@ class ErrorPrediction:
         drawn_tokens = process.decode(state)
         if self.labels == "likelihood":
             assert self.judge is not None
-            errors = unlikely_tokens(
-                self.judge, params["judge"], drawn_tokens, label, process.vocabulary, self.threshold
-            )
+            judge = partial(self.judge, params["judge"], cond=label)
+            errors = unlikely_tokens(judge, drawn_tokens, process.vocabulary, self.threshold)
         else:
             errors = drawn_tokens != truth
         return Examples(state, (errors & counted).astype(jnp.float32), drawn)

@@ -6,10 +6,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.codecs.subtokens import PixelCodec
+from diffusion.objectives.elbo import sample_times
+from diffusion.objectives.loss import Loss, summed
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import Draws, bernoulli, fold
 from diffusion.schedules.gaussian import BetaChain
-from diffusion.types import Batch, Denoiser, Metrics, Params, Times
+from diffusion.types import Batch, Denoiser, Params, Times
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,7 @@ class Denoising:
     null_id: int = 0
     minimum_time: float = 1e-3
 
-    def __call__(
-        self, params: Params, batch: Batch, draws: Draws, train: bool = True
-    ) -> tuple[Float[Array, ""], Metrics]:
+    def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
         clean = self.codec.encode(batch["tokens"])
         time = self.times(draws.uniform)
         noisy, noise = self.process.corrupt(draws.keys, clean, time)
@@ -42,12 +42,11 @@ class Denoising:
         prediction = self.denoiser(params, noisy, time, prompt, keys=keys)
         square = (prediction.astype(jnp.float32) - self.process.target(clean, noise, time)) ** 2
         weights = batch["weights"][:, 0]
-        total = jnp.sum(jnp.mean(square.reshape(len(clean), -1), axis=1) * weights)
-        return total, {"loss": (total, jnp.sum(weights))}
+        return summed(jnp.mean(square.reshape(len(clean), -1), axis=1) * weights, weights)
 
     def times(self, uniform: Float[Array, " B"]) -> Times:
         """Map uniform numbers to times."""
         schedule = self.process.schedule
         if isinstance(schedule, BetaChain):
             return (jnp.floor(uniform * schedule.steps) + 1) / schedule.steps
-        return self.minimum_time + (1 - self.minimum_time) * uniform
+        return sample_times(uniform, self.minimum_time)

@@ -13,7 +13,6 @@ from jaxtyping import Array, Float
 
 from diffusion.categorical import target_log_probs
 from diffusion.codecs.embedding import EmbeddingCodec
-from diffusion.objectives.perturbation import uniform_per_example
 from diffusion.rng import fold, uniform
 from diffusion.schedules.gaussian import GaussianSchedule
 from diffusion.types import Keys, Params, TokenMask, Tokens
@@ -70,8 +69,8 @@ class NoiseScaling:
         if self.map == "scale":
             token_time = rescale_time(schedule, time, 1 + (self.largest - 1) * confidence)
         else:
-            token_time = shift_time(time, confidence, self.strength)
-        off = uniform_per_example(fold(keys, "homogeneous")) < self.off_probability
+            token_time = time + self.strength * confidence * (1 - time)
+        off = uniform(fold(keys, "homogeneous"), (1,)) < self.off_probability
         return jax.lax.stop_gradient(jnp.where(off, time, token_time))
 
 
@@ -83,11 +82,6 @@ def confidence(
 ) -> Float[Array, "B L"]:
     """Compute the confidence of every token, p(y_i) under the logits of the estimate."""
     return jnp.exp(target_log_probs(codec.logits(params, estimate), tokens, codec.vocabulary))
-
-
-def shift_time(time: TokenTimes, confidence: Float[Array, "B L"], strength: float) -> TokenTimes:
-    """Compute t + strength c (1 - t)."""
-    return time + strength * confidence * (1 - time)
 
 
 def rescale_time(schedule: GaussianSchedule, time: TokenTimes, factor: Float[Array, "B L"]) -> TokenTimes:

@@ -66,7 +66,7 @@ class Perturbation:
         """Draw g, one per example; t + g may exceed 1."""
         if self.gap == "off":
             return jnp.zeros_like(time)
-        uniforms = uniform_per_example(fold(keys, "gap"))
+        uniforms = uniform(fold(keys, "gap"), (1,))  # one number per example
         if self.gap == "uniform":
             gap = uniforms * (1 - time)
         elif self.gap == "randk":
@@ -74,7 +74,7 @@ class Perturbation:
             gap = jnp.take(1 / jnp.asarray(self.steps, jnp.float32), index)
         else:
             gap = jnp.full_like(uniforms, self.size) if self.gap == "fixed" else uniforms * self.size
-        perturbed = uniform_per_example(fold(keys, "perturbed")) < self.probability
+        perturbed = uniform(fold(keys, "perturbed"), (1,)) < self.probability
         return jnp.broadcast_to(jnp.where(perturbed, gap, 0.0), time.shape)
 
     def state(self, keys: Keys, process: GaussianDiffusion, current: NoisyState, later: TokenTimes) -> Latents:
@@ -111,8 +111,3 @@ def transition(process: GaussianDiffusion, time: TokenTimes, later: TokenTimes) 
     square = schedule.signal(later) / jnp.maximum(schedule.signal(time), 1e-12)
     variance = jnp.maximum(schedule.variance(later) - square * schedule.variance(time), 0)
     return jnp.sqrt(square), jnp.sqrt(variance)
-
-
-def uniform_per_example(keys: Keys) -> Float[Array, "B 1"]:
-    """Draw one uniform number per example."""
-    return uniform(keys, (1,))

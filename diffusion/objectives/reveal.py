@@ -18,22 +18,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from diffusion.objectives.elbo import Target, masked_nll, masked_together
-from diffusion.rng import Draws, fold
+from diffusion.objectives.loss import Loss, of_batch, summed
+from diffusion.rng import Draws
 from diffusion.schedules.masking import inverse
-from diffusion.types import (
-    Batch,
-    Denoise,
-    Denoiser,
-    Logits,
-    LossMask,
-    MaskedProcess,
-    Metrics,
-    Params,
-    Schedule,
-    Symbols,
-    Times,
-    Tokens,
-)
+from diffusion.types import Batch, Denoise, Denoiser, LossMask, MaskedProcess, Params, Schedule, Times, Tokens
 
 
 def draw_levels(process: MaskedProcess, tokens: Tokens, draws: Draws) -> tuple[Float[Array, "B N"], Float[Array, " B"]]:
@@ -89,14 +77,7 @@ class RevealNelbo:
     process: MaskedProcess
     target: Target = "marginal"
 
-    def __call__(
-        self, params: Params, batch: Batch, draws: Draws, train: bool = True
-    ) -> tuple[Float[Array, ""], Metrics]:
-        keys = fold(draws.keys, "dropout") if train else None
-
-        def denoise(noisy: Symbols, time: Times) -> Logits:
-            return self.denoiser(params, noisy, time, batch.get("label"), keys=keys)
-
+    def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
+        denoise = of_batch(self.denoiser, params, batch, draws, train)
         nats = reveal_bound(denoise, self.process, batch["tokens"], batch["weights"], draws, self.target)
-        total = jnp.sum(nats)
-        return total, {"loss": (total, jnp.sum(batch["weights"]))}
+        return summed(nats, batch["weights"])

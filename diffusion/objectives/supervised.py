@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from diffusion.codecs.subtokens import PixelCodec
+from diffusion.objectives.loss import Loss, summed
 from diffusion.rng import Draws, fold, normal
-from diffusion.types import Batch, Denoiser, Metrics, Params
+from diffusion.types import Batch, Denoiser, Params
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,17 @@ class Classification:
 
     denoiser: Denoiser
 
-    def __call__(
-        self, params: Params, batch: Batch, draws: Draws, train: bool = True
-    ) -> tuple[Float[Array, ""], Metrics]:
+    def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
         if "label" not in batch:
             raise ValueError("objective.name: classification needs a source with labels: mnist, cifar10 or blobs")
         tokens, labels, weights = batch["tokens"], batch["label"], batch["weights"][:, 0]
         keys = fold(draws.keys, "dropout") if train else None
         logits = self.denoiser(params, tokens, jnp.zeros(len(tokens)), keys=keys).astype(jnp.float32)
         log_probs = jax.nn.log_softmax(logits, axis=-1)
-        total = jnp.sum(-jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0] * weights)
+        nats = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
         hits = jnp.sum((jnp.argmax(logits, axis=-1) == labels) * weights)
-        count = jnp.sum(weights)
-        return total, {"loss": (total, count), "accuracy": (hits, count)}
+        total, metrics = summed(nats * weights, weights)
+        return total, metrics | {"accuracy": (hits, jnp.sum(weights))}
 
 
 @dataclass(frozen=True)
@@ -53,9 +51,7 @@ class ScoreRegression:
     codec: PixelCodec
     noise: float = 0.5
 
-    def __call__(
-        self, params: Params, batch: Batch, draws: Draws, train: bool = True
-    ) -> tuple[Float[Array, ""], Metrics]:
+    def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
         if "score" not in batch:
             raise ValueError("objective.name: reward needs a source with scores, such as data.source=shapes_rewards")
         image = self.codec.encode(batch["tokens"])
@@ -65,5 +61,4 @@ class ScoreRegression:
         keys = fold(draws.keys, "dropout") if train else None
         reward = self.denoiser(params, image, jnp.zeros(len(image)), batch["prompt"], keys=keys)
         weights = batch["weights"][:, 0]
-        total = jnp.sum((reward - batch["score"]) ** 2 * weights)
-        return total, {"loss": (total, jnp.sum(weights))}
+        return summed((reward - batch["score"]) ** 2 * weights, weights)

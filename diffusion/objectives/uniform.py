@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.objectives.elbo import sample_times
+from diffusion.objectives.loss import Loss, of_batch, summed
 from diffusion.processes.uniform import UniformDiffusion
-from diffusion.rng import Draws, fold
-from diffusion.types import Batch, Denoise, Denoiser, LossMask, Metrics, Params, Symbols, Times, Tokens
+from diffusion.rng import Draws
+from diffusion.types import Batch, Denoise, Denoiser, LossMask, Params, Times, Tokens
 
 
 def integrand_nats(
@@ -38,16 +39,9 @@ class UniformNelbo:
     process: UniformDiffusion
     minimum_time: float = 1e-3
 
-    def __call__(
-        self, params: Params, batch: Batch, draws: Draws, train: bool = True
-    ) -> tuple[Float[Array, ""], Metrics]:
+    def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
         time = sample_times(draws.uniform, self.minimum_time)
-        keys = fold(draws.keys, "dropout") if train else None
-
-        def denoise(noisy: Symbols, time: Times):
-            return self.denoiser(params, noisy, time, batch.get("label"), keys=keys)
-
+        denoise = of_batch(self.denoiser, params, batch, draws, train)
         level, slope = jax.jvp(self.process.schedule.masked, (time,), (jnp.ones_like(time),))
         nats = slope * integrand_nats(self.process, denoise, batch["tokens"], batch["weights"], level, time, draws)
-        total, tokens = jnp.sum(nats), jnp.sum(batch["weights"])
-        return total, {"loss": (total, tokens)}
+        return summed(nats, batch["weights"])

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key
 from diffusion.likelihood.estimators import Estimate
 from diffusion.oracles.enumerable import Enumerable
 from diffusion.oracles.processes import Language, known_process
-from diffusion.oracles.tables import random_denoiser, uniform_denoiser
+from diffusion.oracles.tables import random_denoiser
 from diffusion.rng import draws, named
 from diffusion.types import Denoise, MaskedProcess, Process, Tokens
 
@@ -137,21 +137,20 @@ def check_estimator(
         probs = np.full(len(tokens), 1 / len(tokens))
     surprise = -np.where(probs > 0, language.log_prob(tokens), 0)
 
-    def randomized(table_key):
-        table = random_denoiser(table_key, language.vocabulary, causal=causal, subtokens=process.subtokens)
-        return known.of_states(table, process)
-
     run = repeated(estimate, process, tokens, each)
-    uniform = known.of_states(uniform_denoiser(language.vocabulary, process.subtokens), process)
     draw_key = named(key, "draws")
-    # One compilation for all random tables: their key is an argument.
-    random_run = jax.jit(lambda table_key, key: run(randomized(table_key), key))
-    results = {
-        "exact": jax.jit(lambda key: run(exact, key))(draw_key),
-        "uniform": jax.jit(lambda key: run(uniform, key))(draw_key),
-    }
+
+    @jax.jit
+    def wrong(table_key: Key[Array, ""], scale: Float[Array, ""], key: Key[Array, ""]) -> Float[Array, "R B"]:
+        table = random_denoiser(table_key, language.vocabulary, scale, causal=causal, subtokens=process.subtokens)
+        return run(known.of_states(table, process), key)
+
+    results = {"exact": jax.jit(lambda key: run(exact, key))(draw_key)}
+    # One compilation for all wrong denoisers: at scale 0 random logits are uniform.
+    results["uniform"] = wrong(named(key, "tables"), jnp.float32(0.0), draw_key)
     for index in range(tables):
-        results[f"random {index + 1}"] = random_run(jax.random.fold_in(named(key, "tables"), index), draw_key)
+        table_key = jax.random.fold_in(named(key, "tables"), index)
+        results[f"random {index + 1}"] = wrong(table_key, jnp.float32(0.7), draw_key)
 
     checks = []
     for name, result in results.items():

@@ -9,10 +9,11 @@ from math import comb
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
+from scipy.special import entr
 
 from diffusion.categorical import EXCLUDED, target_log_probs
-from diffusion.types import Denoise, Logits, Times, Tokens
+from diffusion.types import Denoise, Logits, Symbols, Times, Tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +52,7 @@ class Enumerable:
 
     def entropy(self) -> float:
         """The entropy -sum_x p(x) log p(x), in nats per sequence."""
-        positive = self.table[self.table > 0]
-        return float(-np.sum(positive * np.log(positive)))
+        return float(entr(self.table).sum())
 
     def denoise(self, noisy: Tokens, time: Times) -> Logits:
         """Compute log p(x^i | unmasked tokens) exactly, [B, L, K + 1], as a sum over the consistent sequences.
@@ -60,14 +60,16 @@ class Enumerable:
         Time is ignored. If no sequence is consistent with a state, the logits of its masked positions are uniform.
         """
         del time
-        masked = noisy == self.vocabulary
-        sequences = jnp.asarray(self.sequences)
-        agrees = jnp.all(masked[:, None, :] | (noisy[:, None, :] == sequences[None]), axis=-1)
+        return posterior_logits(self.posterior(noisy, jnp.asarray(self.sequences), self.vocabulary), noisy)
+
+    def posterior(self, noisy: Symbols, codes: Int[Array, "X N"], mask_id: int) -> Float[Array, "B L V"]:
+        """Sum p(x) 1[x^i = k] over the sequences x whose code agrees with all unmasked symbols of a state."""
+        agrees = jnp.all((noisy == mask_id)[:, None, :] | (noisy[:, None, :] == codes[None]), axis=-1)
         joint = jnp.where(agrees, jnp.asarray(self.table, jnp.float32)[None], 0)
-        onehot = jax.nn.one_hot(sequences, self.vocabulary).reshape(len(sequences), -1)
+        onehot = jax.nn.one_hot(self.sequences, self.vocabulary).reshape(len(codes), -1)
         # The oracle would be inexact with a product of reduced precision.
         sums = jnp.matmul(joint, onehot, precision=jax.lax.Precision.HIGHEST)
-        return posterior_logits(sums.reshape(*noisy.shape, self.vocabulary), noisy)
+        return sums.reshape(len(noisy), self.length, self.vocabulary)
 
     def next_token(self, inputs: Tokens, time: Times) -> Logits:
         """Compute log p(x^i | x^{<i}) exactly, [B, L, K + 1], for inputs shifted right by one start symbol."""
@@ -116,12 +118,16 @@ class Enumerable:
 def posterior_logits(weights: Float[Array, "B L V"], noisy: Tokens) -> Logits:
     """Convert unnormalized posteriors to logits: one-hot at unmasked positions, and no mass on the mask V."""
     vocabulary = weights.shape[-1]
-    total = weights.sum(axis=-1, keepdims=True)
-    positive = jnp.where(weights > 0, weights, 1)
-    logits = jnp.where(total > 0, jnp.where(weights > 0, jnp.log(positive), EXCLUDED), 0.0)
     visible = jnp.where(jax.nn.one_hot(noisy, vocabulary) > 0, 0.0, EXCLUDED)
-    logits = jnp.where((noisy == vocabulary)[..., None], logits, visible)
+    logits = jnp.where((noisy == vocabulary)[..., None], finite_logs(weights), visible)
     return jnp.pad(logits, ((0, 0), (0, 0), (0, 1)), constant_values=EXCLUDED)
+
+
+def finite_logs(weights: Float[Array, "B L V"]) -> Logits:
+    """Compute log weights; no mass where a weight is 0, and 0 for all tokens of a position where all of them are."""
+    positive = weights > 0
+    logs = jnp.where(positive, jnp.log(jnp.where(positive, weights, 1)), EXCLUDED)
+    return jnp.where(jnp.any(positive, axis=-1, keepdims=True), logs, 0.0)
 
 
 def random_language(seed: int, vocabulary: int, length: int, scale: float = 1.5) -> Enumerable:

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise, product
+from itertools import accumulate, product
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
+from scipy.special import entr
 
 from diffusion.oracles.enumerable import Enumerable, posterior_logits
 from diffusion.types import Logits, Times, Tokens
@@ -40,10 +41,8 @@ class Markov:
     @cached_property
     def powers(self) -> np.ndarray:
         """transition^d for d = 0 .. L, [L + 1, K, K], in float64."""
-        powers = [np.eye(self.vocabulary)]
-        for _ in range(self.length):
-            powers.append(powers[-1] @ self.transition)
-        return np.stack(powers)
+        factors = [self.transition] * self.length
+        return np.stack(list(accumulate(factors, np.matmul, initial=np.eye(self.vocabulary))))
 
     @cached_property
     def marginals(self) -> np.ndarray:
@@ -59,8 +58,7 @@ class Markov:
 
     def entropy(self) -> float:
         """The entropy H(x^1) + sum_i H(x^{i+1} | x^i), in nats per sequence."""
-        rows = -np.sum(_xlogx(self.transition), axis=1)
-        return float(-np.sum(_xlogx(self.initial)) + np.sum(self.marginals[:-1] @ rows))
+        return float(entr(self.initial).sum() + np.sum(self.marginals[:-1] @ entr(self.transition).sum(axis=1)))
 
     def denoise(self, noisy: Tokens, time: Times) -> Logits:
         """Compute log p(x^i | unmasked tokens) exactly, [B, L, K + 1]; time is ignored.
@@ -126,11 +124,8 @@ class Markov:
 
     def enumerate(self) -> Enumerable:
         """Convert to an enumerable language; for short chains."""
-        table = [
-            self.initial[row[0]] * np.prod([self.transition[pair] for pair in pairwise(row)])
-            for row in product(range(self.vocabulary), repeat=self.length)
-        ]
-        return Enumerable(np.array(table), self.vocabulary, self.length)
+        sequences = np.array(list(product(range(self.vocabulary), repeat=self.length)))
+        return Enumerable(np.exp(self.log_prob(sequences)), self.vocabulary, self.length)
 
 
 def random_chain(seed: int, vocabulary: int, length: int, scale: float = 1.5) -> Markov:
@@ -139,7 +134,3 @@ def random_chain(seed: int, vocabulary: int, length: int, scale: float = 1.5) ->
     transition = weights / weights.sum(axis=1, keepdims=True)
     stationary = np.linalg.matrix_power(transition, 2048)[0]
     return Markov(stationary / stationary.sum(), transition, length)
-
-
-def _xlogx(probs: np.ndarray) -> np.ndarray:
-    return np.where(probs > 0, probs * np.log(np.where(probs > 0, probs, 1)), 0)

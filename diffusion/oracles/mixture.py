@@ -32,19 +32,6 @@ class Linear(NamedTuple):
         return jnp.matmul(x, self.slope, precision=HIGHEST) + self.offset
 
 
-class Quadratic(NamedTuple):
-    """The reward r(x) = -||x - center||^2 / (2 width^2)."""
-
-    center: Float[Array, " D"]
-    width: float
-
-    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, " B"]:
-        return -jnp.sum((x - self.center[None]) ** 2, axis=-1) / (2 * self.width**2)
-
-
-Reward = Linear | Quadratic
-
-
 def mixture(weights, means, variances) -> Mixture:
     """Create a mixture from weights [K], which are normalized, means [K] or [K, D], and variances [K]."""
     weights, means, variances = (jnp.asarray(value, jnp.result_type(float)) for value in (weights, means, variances))
@@ -76,31 +63,18 @@ def clean(mixture: Mixture, x: Float[Array, "B D"], alpha: Number, sigma: Number
     return mean + jnp.sum(probs * (alpha * mixture.variances / variance)[None], axis=1, keepdims=True) * x
 
 
-def score(mixture: Mixture, x: Float[Array, "B D"], alpha: Number, sigma: Number) -> Float[Array, "B D"]:
-    """Compute the score, the gradient of log p_t: (alpha E[x_0 | x_t = x] - x) / sigma^2."""
-    return (alpha * clean(mixture, x, alpha, sigma) - x) / sigma**2
-
-
-def tilted(mixture: Mixture, reward: Reward, strength: float) -> tuple[Mixture, Array]:
+def tilted(mixture: Mixture, reward: Linear, strength: float) -> tuple[Mixture, Array]:
     """Compute the distribution p(x) exp(strength r(x)) / Z, again a mixture, and log Z = log E_p[exp(strength r)]."""
     variances, means = mixture.variances, mixture.means
-    if isinstance(reward, Linear):
-        new_means = means + strength * variances[:, None] * reward.slope[None]
-        gain = strength * reward(means) + strength**2 * jnp.sum(reward.slope**2) * variances / 2
-    else:
-        precision = strength / reward.width**2
-        ratio = 1 + precision * variances
-        new_means = (means + (precision * variances)[:, None] * reward.center[None]) / ratio[:, None]
-        distance = jnp.sum((means - reward.center[None]) ** 2, axis=1)
-        gain = -means.shape[1] / 2 * jnp.log(ratio) - precision * distance / (2 * ratio)
-        variances = variances / ratio
+    new_means = means + strength * variances[:, None] * reward.slope[None]
+    gain = strength * reward(means) + strength**2 * jnp.sum(reward.slope**2) * variances / 2
     log_weights = mixture.log_weights + gain
     constant = jax.nn.logsumexp(log_weights)
     return Mixture(log_weights - constant, new_means, variances), constant - jax.nn.logsumexp(mixture.log_weights)
 
 
 def future_reward(
-    mixture: Mixture, reward: Reward, strength: float, x: Float[Array, "B D"], alpha: Number, sigma: Number
+    mixture: Mixture, reward: Linear, strength: float, x: Float[Array, "B D"], alpha: Number, sigma: Number
 ) -> Float[Array, " B"]:
     """Compute log E[exp(strength r(x_0)) | x_t = x] = log p_t^r(x) - log p_t(x) + log Z.
 

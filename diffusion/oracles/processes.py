@@ -3,10 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isqrt
-from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
-from jaxtyping import Array, Key
+from typing import Any
 
 from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.likelihood import blocks, estimators, uniform
@@ -21,27 +18,10 @@ from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.processes.uniform import UniformDiffusion
 from diffusion.schedules.masking import LogLinear
-from diffusion.types import Denoise, Logits, Times, Tokens
+from diffusion.types import Denoise
 
-
-@runtime_checkable
-class Language(Protocol):
-    """A distribution of token sequences with a known entropy and known conditional probabilities."""
-
-    length: int
-
-    @property
-    def vocabulary(self) -> int: ...
-
-    def entropy(self) -> float: ...
-
-    def log_prob(self, tokens: Tokens) -> np.ndarray: ...
-
-    def sample(self, key: Key[Array, ""], size: int) -> Tokens: ...
-
-    def denoise(self, noisy: Tokens, time: Times) -> Logits: ...
-
-    def next_token(self, inputs: Tokens, time: Times) -> Logits: ...
+# The distributions of token sequences with a known entropy and known conditional probabilities.
+Language = Enumerable | Markov
 
 
 @dataclass(frozen=True)
@@ -82,11 +62,6 @@ def masked_denoiser(language: Language, process: MaskedDiffusion | PartialMasked
     return subtoken_denoiser(language, process.codec)
 
 
-def leave_one_out(language: Enumerable | Markov, process: UniformDiffusion) -> Denoise:
-    """The posterior given all other positions."""
-    return uniform_posterior(language, process)
-
-
 PROCESSES = {
     "masked": KnownProcess(
         (MaskedDiffusion, PartialMaskedDiffusion), masked_process, estimators.estimator, masked_denoiser, digits=True
@@ -103,7 +78,7 @@ PROCESSES = {
         (UniformDiffusion,),
         lambda vocabulary, length, digits: UniformDiffusion(vocabulary, LogLinear()),
         uniform.estimator,
-        leave_one_out,
+        uniform_posterior,
     ),
 }
 

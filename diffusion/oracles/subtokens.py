@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffusion.categorical import EXCLUDED
 from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.objectives.elbo import Target, masked_nll
-from diffusion.oracles.enumerable import Enumerable
+from diffusion.oracles.enumerable import Enumerable, finite_logs
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.types import Denoise, Logits, Symbols, Times
 
@@ -22,18 +21,11 @@ def subtoken_denoiser(language: Enumerable, codec: SubtokenCodec) -> Denoise:
     It ignores time. Tokens that no such sequence has at a position have no mass; if no sequence agrees, the logits are
     uniform.
     """
-    onehot = np.eye(codec.vocabulary, dtype=np.float32)[language.sequences].reshape(len(language.table), -1)
 
     def denoise(noisy: Symbols, time: Times) -> Logits:
         del time
         codes = codec.encode(jnp.asarray(language.sequences)).reshape(len(language.table), -1)
-        masked = noisy == codec.mask_id
-        agree = jnp.all(masked[:, None, :] | (noisy[:, None, :] == codes[None]), axis=-1)
-        joint = jnp.where(agree, jnp.asarray(language.table, jnp.float32)[None], 0)
-        sums = jnp.matmul(joint, jnp.asarray(onehot), precision=jax.lax.Precision.HIGHEST)
-        sums = sums.reshape(len(noisy), language.length, codec.vocabulary)
-        known = jnp.sum(sums, axis=-1, keepdims=True) > 0
-        return jnp.where(known, jnp.where(sums > 0, jnp.log(jnp.where(sums > 0, sums, 1)), EXCLUDED), 0)
+        return finite_logs(language.posterior(noisy, codes, codec.mask_id))
 
     return denoise
 

@@ -4,21 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt32
 
-from diffusion.types import Denoise, Logits, Symbols, Times
-
-
-def uniform_denoiser(vocabulary: int, subtokens: int = 1) -> Denoise:
-    """The denoiser with equal logits for all tokens; a token has `subtokens` positions in the noisy sequence."""
-
-    def denoise(noisy: Symbols, time: Times) -> Logits:
-        del time
-        return jnp.zeros((len(noisy), noisy.shape[1] // subtokens, vocabulary + 1))
-
-    return denoise
+from diffusion.types import Denoise, Logits, Number, Symbols, Times
 
 
 def random_denoiser(
-    key: Key[Array, ""], vocabulary: int, scale: float = 0.7, *, causal: bool = False, subtokens: int = 1
+    key: Key[Array, ""], vocabulary: int, scale: Number = 0.7, *, causal: bool = False, subtokens: int = 1
 ) -> Denoise:
     """A denoiser with random normal logits, seeded by a hash of its inputs, and a smooth dependence on time.
 
@@ -32,15 +22,12 @@ def random_denoiser(
 
     def denoise(noisy: Symbols, time: Times) -> Logits:
         length = noisy.shape[1]
-        prefixes = jnp.cumsum((noisy.astype(jnp.uint32) + 1) * _multipliers(length)[None], axis=1)
+        # A polynomial hash, whose coefficients are the powers of an odd number modulo 2^32.
+        multipliers = jnp.cumprod(jnp.full(length, 2654435761, jnp.uint32))
+        prefixes = jnp.cumsum((noisy.astype(jnp.uint32) + 1) * multipliers[None], axis=1)
         if causal:
             return scale * jax.vmap(jax.vmap(lambda number: table(number, ())))(prefixes)
         logits = jax.vmap(lambda number: table(number, (2, length // subtokens)))(prefixes[:, -1])
         return scale * (logits[:, 0] + jnp.sin(2 * jnp.pi * time)[:, None, None] * logits[:, 1])
 
     return denoise
-
-
-def _multipliers(length: int) -> UInt32[Array, " L"]:
-    """Powers of an odd number modulo 2^32, the coefficients of a polynomial hash."""
-    return jnp.cumprod(jnp.full(length, 2654435761, jnp.uint32))

@@ -1,0 +1,25 @@
+"""What the objectives share: the denoiser of a batch, and the loss as a sum and a number of tokens or examples."""
+
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffusion.rng import Draws, fold
+from diffusion.types import Batch, Denoise, Denoiser, Metrics, Params
+
+# The number whose gradient is taken, a sum over the batch, and the metrics.
+Loss = tuple[Float[Array, ""], Metrics]
+
+
+def of_batch(denoiser: Denoiser, params: Params, batch: Batch, draws: Draws, train: bool) -> Denoise:
+    """Bind parameters, labels and, in training, the keys of dropout."""
+    keys = fold(draws.keys, "dropout") if train else None
+    return partial(denoiser, params, cond=batch.get("label"), keys=keys)
+
+
+def summed(nats: Float[Array, "..."], weights: Float[Array | np.ndarray, "..."]) -> Loss:
+    """Return the sum of `nats`, and its metric per token (or example) of weight 1."""
+    total = jnp.sum(nats)
+    return total, {"loss": (total, jnp.sum(weights))}

@@ -5,26 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.categorical import log_probs
+from diffusion.categorical import log_probs, target_log_probs
 from diffusion.objectives.autoregressive import shift_right
-from diffusion.oracles.enumerable import Enumerable, random_language
+from diffusion.oracles.enumerable import Enumerable
 from diffusion.oracles.markov import Markov, random_chain
 from diffusion.oracles.tables import random_denoiser
-from tests.languages import product_of_marginals
 
 CHAIN = random_chain(3, vocabulary=3, length=5)
 TABLE = CHAIN.enumerate()
 
 
-def states(count: int = 200) -> np.ndarray:
-    """Samples of the chain with random masks; one has no masks, and one only masks."""
-    random = np.random.default_rng(0)
-    tokens = np.asarray(CHAIN.sample(jax.random.key(1), count))
-    level = np.concatenate([[0.0, 1.0], random.uniform(size=count - 2)])
-    return np.where(random.uniform(size=tokens.shape) < level[:, None], 3, tokens)
+def probabilities(language, noisy, vocabulary=3):
+    run = jax.jit(lambda noisy: jnp.exp(log_probs(language.denoise(noisy, jnp.zeros(len(noisy))), vocabulary)))
+    return np.asarray(run(noisy))
 
 
-def brute_force(noisy: np.ndarray) -> np.ndarray:
+def brute_force(noisy):
     """p(x^i = k | unmasked tokens), by a loop over sequences."""
     posterior = np.zeros((*noisy.shape, 3))
     for state, row in zip(noisy, posterior, strict=True):
@@ -36,20 +32,23 @@ def brute_force(noisy: np.ndarray) -> np.ndarray:
 
 
 def test_posteriors_match_brute_force():
-    noisy = states()
-    time = jnp.zeros(len(noisy))
+    """For samples with random masks, of which one has no masks and one has only masks."""
+    random = np.random.default_rng(0)
+    tokens = np.asarray(CHAIN.sample(jax.random.key(1), 200))
+    level = np.concatenate([[0.0, 1.0], random.uniform(size=198)])
+    noisy = np.where(random.uniform(size=tokens.shape) < level[:, None], 3, tokens)
     for language in (CHAIN, TABLE):
-        probs = np.exp(log_probs(jax.jit(language.denoise)(jnp.asarray(noisy), time), 3))
+        probs = probabilities(language, noisy)
         np.testing.assert_allclose(probs[..., :3], brute_force(noisy), atol=1e-5)
         assert np.all(probs[..., 3] == 0)
 
 
 def test_next_token_probabilities_satisfy_the_chain_rule():
-    inputs = shift_right(jnp.asarray(TABLE.sequences), 3)
+    tokens = TABLE.sequences
     for language in (CHAIN, TABLE):
-        log_p = np.asarray(log_probs(language.next_token(inputs, jnp.zeros(len(inputs))), 3))
-        total = np.take_along_axis(log_p, TABLE.sequences[..., None], axis=2).sum(axis=(1, 2))
-        np.testing.assert_allclose(total, np.log(TABLE.table), atol=1e-4)
+        run = jax.jit(lambda inputs, read=language.next_token: read(inputs, jnp.zeros(len(inputs))))
+        log_p = target_log_probs(run(shift_right(jnp.asarray(tokens), 3)), tokens, 3)
+        np.testing.assert_allclose(np.asarray(log_p).sum(axis=1), np.log(TABLE.table), atol=1e-4)
 
 
 def test_entropies_agree():
@@ -60,10 +59,9 @@ def test_entropies_agree():
 
 def test_zero_probabilities_have_finite_logits():
     language = Enumerable(np.array([0.5, 0, 0, 0.5]), 2, 2)
-    noisy = jnp.array([[2, 2], [0, 2], [2, 1], [0, 1]])
-    probs = np.exp(log_probs(language.denoise(noisy, jnp.zeros(4)), 2))[..., :2]
-    np.testing.assert_allclose(probs[:3], [[[0.5, 0.5]] * 2, [[1, 0], [1, 0]], [[0, 1], [0, 1]]], atol=1e-6)
     assert language.entropy() == pytest.approx(np.log(2))
+    probs = probabilities(language, np.array([[2, 2], [0, 2], [2, 1], [0, 1]]), 2)[..., :2]
+    np.testing.assert_allclose(probs[:3], [[[0.5, 0.5]] * 2, [[1, 0], [1, 0]], [[0, 1], [0, 1]]], atol=1e-6)
 
 
 @pytest.mark.parametrize("language", [CHAIN, TABLE], ids=["chain", "table"])
@@ -88,25 +86,25 @@ def test_ngrams_of_a_chain_that_is_not_stationary():
 
 
 def test_random_denoiser_depends_on_its_inputs():
-    tokens = jnp.array([[0, 1, 2, 0], [0, 1, 2, 1], [0, 1, 1, 1]])
-    time = jnp.full(3, 0.3)
-    causal = random_denoiser(jax.random.key(0), 3, causal=True)(tokens, time)
+    tokens, time = jnp.array([[0, 1, 2, 0], [0, 1, 2, 1], [0, 1, 2, 1]]), jnp.array([0.3, 0.3, 0.5])
+    causal, full = (
+        np.asarray(jax.jit(random_denoiser(jax.random.key(0), 3, causal=causal))(tokens, time))
+        for causal in (True, False)
+    )
     np.testing.assert_array_equal(causal[0, :3], causal[1, :3])
+    np.testing.assert_array_equal(causal[1], causal[2])
     assert not np.allclose(causal[0, 3], causal[1, 3])
-    full = random_denoiser(jax.random.key(0), 3)
-    assert not np.allclose(full(tokens, time)[0, 0], full(tokens, time)[1, 0])
-    assert not np.allclose(full(tokens, time), full(tokens, time + 0.2))
+    assert not np.allclose(full[0, 0], full[1, 0]) and not np.allclose(full[1], full[2])
 
 
-def test_invalid_tables_are_rejected():
-    with pytest.raises(ValueError, match="must have 9 entries"):
-        Enumerable(np.ones(4) / 4, 3, 2)
-    with pytest.raises(ValueError, match="sum to 1"):
-        Enumerable(np.ones(9), 3, 2)
-    with pytest.raises(ValueError, match="probabilities"):
-        Markov(np.array([0.5, 0.5]), np.ones((2, 2)), 4)
-
-
-def test_random_language_has_correlated_tokens():
-    language = random_language(0, 3, 3)
-    assert product_of_marginals(language).entropy() - language.entropy() > 0.3
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Enumerable(np.ones(4) / 4, 3, 2), "must have 9 entries"),
+        (lambda: Enumerable(np.ones(9), 3, 2), "sum to 1"),
+        (lambda: Markov(np.array([0.5, 0.5]), np.ones((2, 2)), 4), "probabilities"),
+    ],
+)
+def test_invalid_tables_are_rejected(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -11,16 +11,14 @@ import numpy as np
 import pytest
 
 from diffusion.codecs.subtokens import SubtokenCodec, shuffled_codec
-from diffusion.likelihood.any_order import nll_any_order
 from diffusion.likelihood.estimators import BoundSteps, bound_grouped, bound_marginal, joint_ce
 from diffusion.oracles.check import estimate_nats
 from diffusion.oracles.enumerable import Enumerable
 from diffusion.oracles.subtokens import expected_nats, expected_steps_nats, subtoken_denoiser
 from diffusion.processes.subtokens import PartialMaskedDiffusion
-from diffusion.rng import draws
 from diffusion.schedules import masking as schedules
 from tests.checks import deviation
-from tests.languages import constant
+from tests.languages import constant, lookup
 
 SCHEDULE = schedules.LogLinear()
 CODEC = SubtokenCodec(5, 2)
@@ -74,30 +72,17 @@ def kraft(nats):
     return np.exp(-nats.reshape(COUNT, 5)).sum(axis=1)
 
 
-@pytest.fixture(scope="module")
-def marginal():
-    return expected_nats(PRIME, tables, TOKENS, "marginal")
-
-
-def test_the_bound_satisfies_krafts_inequality_for_every_network_and_the_joint_loss_does_not(marginal):
-    assert kraft(marginal).max() < 1 + 1e-5
-    assert kraft(expected_nats(FREE, tables, TOKENS, "marginal")).max() < 1 + 1e-5
+def test_the_bound_satisfies_krafts_inequality_for_every_network_and_the_joint_loss_does_not():
+    for process in (PRIME, FREE):
+        assert kraft(expected_nats(process, tables, TOKENS, "marginal")).max() < 1 + 1e-5
     joint = kraft(expected_nats(PRIME, tables, TOKENS, "joint"))
     assert joint.max() > 1.05 and np.mean(joint > 1 + 1e-5) > 0.01
-
-
-def test_the_bound_is_above_the_exact_value_for_every_network(marginal):
-    """p(v) is the mean over orders of the product of filtered marginals, and sums to one."""
-    noise = draws(jax.random.key(0), "test", 0, len(TOKENS))
-    exact = jax.jit(lambda: nll_any_order(tables, PRIME, jnp.asarray(TOKENS), jnp.ones(TOKENS.shape), noise))()
-    exact = np.asarray(exact, np.float64)
-    np.testing.assert_allclose(kraft(exact), 1, atol=1e-5)
-    assert np.all(marginal > exact - 1e-5) and np.mean(marginal > exact + 1e-2) > 0.5
 
 
 # Exact posteriors.
 
 COPIES = np.eye(8)[[0, 7]].sum(axis=0) / 2
+# The joint loss of two sub-tokens lacks half their mutual information: for p in base 3 that is 0.195626 / 2.
 ONE_TOKEN = [
     ("p, base 3", P, SubtokenCodec(5, 2), 1.544480, 1.446667),
     ("uniform, base 3", np.full(5, 0.2), SubtokenCodec(5, 2), 1.609438, 1.550191),
@@ -126,16 +111,6 @@ def test_one_token_under_the_exact_posterior(table, codec, entropy, joint):
     assert mean_nats(language, codec, "joint") == pytest.approx(joint, abs=3e-6)
 
 
-def test_the_joint_loss_of_two_subtokens_lacks_half_their_mutual_information():
-    grid = np.zeros((3, 3))
-    grid.flat[:5] = P
-    independent = grid.sum(axis=1, keepdims=True) * grid.sum(axis=0, keepdims=True)
-    information = np.sum(grid[grid > 0] * np.log(grid[grid > 0] / independent[grid > 0]))
-    assert information == pytest.approx(0.195626, abs=1e-6)
-    language = Enumerable(P, 5, 1)
-    assert language.entropy() - mean_nats(language, CODEC, "joint") == pytest.approx(information / 2, abs=3e-6)
-
-
 @pytest.mark.parametrize(
     ("codec", "joint"), [(SubtokenCodec(5, 2), 2.762687), (SubtokenCodec(5, 3), 2.641075)], ids=["base 3", "base 2"]
 )
@@ -143,10 +118,6 @@ def test_two_correlated_tokens_under_the_exact_posterior(codec, joint):
     assert PAIRS.entropy() == pytest.approx(2.935039, abs=1e-6)
     assert mean_nats(PAIRS, codec, "marginal") == pytest.approx(2.935039, abs=5e-6)
     assert mean_nats(PAIRS, codec, "joint") == pytest.approx(joint, abs=5e-6)
-
-
-def test_whole_tokens_have_the_same_bound():
-    assert PAIRS.table @ PAIRS.expected_bound(PAIRS.denoise) == pytest.approx(2.935039, abs=5e-6)
 
 
 def test_the_bound_under_the_exact_posterior_does_not_depend_on_the_code():
@@ -159,53 +130,32 @@ def test_the_bound_under_the_exact_posterior_does_not_depend_on_the_code():
 
 # Draws of the estimators.
 
-MONTE_CARLO = [
-    ("marginal, base 3", bound_marginal, SubtokenCodec(5, 2), 2.935039),
-    ("marginal, base 2", bound_marginal, SubtokenCodec(5, 3), 2.935039),
-    ("joint, base 3", joint_ce, SubtokenCodec(5, 2), 2.762687),
-    ("joint, base 2", joint_ce, SubtokenCodec(5, 3), 2.641075),
-    ("grouped", bound_grouped, SubtokenCodec(5, 2), 2.935039),
-]
-
 
 @pytest.mark.parametrize(
-    ("estimate", "codec", "expected"), [row[1:] for row in MONTE_CARLO], ids=[r[0] for r in MONTE_CARLO]
+    ("estimate", "codec", "expected"),
+    [
+        (bound_marginal, SubtokenCodec(5, 3), 2.935039),
+        (joint_ce, SubtokenCodec(5, 2), 2.762687),
+        (bound_grouped, SubtokenCodec(5, 2), 2.935039),
+    ],
+    ids=["marginal, base 2", "joint, base 3", "grouped"],
 )
 def test_the_mean_of_draws_is_the_exact_value(estimate, codec, expected):
     """With 1e5 stratified draws under the exact posterior of two correlated tokens."""
     process = PartialMaskedDiffusion(codec, SCHEDULE)
     nats = estimate_nats(estimate, subtoken_denoiser(PAIRS, codec), process, PAIRS.sequences, 4096, jax.random.key(10))
-    means = nats @ PAIRS.table
-    error = means.std(ddof=1) / np.sqrt(len(means))
-    assert error < 0.01
-    assert abs(means.mean() - expected) < 3 * error
+    means = (nats @ PAIRS.table)[:, None]
+    assert means.std() < 0.01 * np.sqrt(len(means)) and deviation(means, np.array([expected])) < 3
 
 
 # T steps of the whole-token sampler.
 
 
-def wrong_steps_nats(denoise, token, steps):
-    """The discretized joint loss sum_k (1 / k) E_{t = k / T}[-log p(token | state)], which is not a bound either."""
-    tokens = jnp.array([[token]])
-    clean = PRIME.encode(tokens)
-    total = 0.0
-    for hidden in ([0, 1], [1, 0], [1, 1]):
-        noisy = jnp.where(jnp.array([hidden]) == 1, CODEC.mask_id, clean)
-        nats = -float(PRIME.token_log_prob(denoise(noisy, jnp.zeros(1)), noisy, clean)[0, 0])
-        level = np.arange(1, steps + 1) / steps
-        size = sum(hidden)
-        total += nats * np.sum(level**size * (1 - level) ** (2 - size) / np.arange(1, steps + 1))
-    return total
-
-
-@pytest.mark.parametrize(
-    ("steps", "wrong"), [(1, 0.451914), (2, 0.429398), (4, 0.418140), (8, 0.412511), (1000, 0.406927)]
-)
-def test_the_step_bound_of_a_context_free_network_does_not_depend_on_the_number_of_steps(steps, wrong):
-    """It is -log softmax, as revealed sub-tokens of a token are drawn jointly; the wrong formula is lower."""
+@pytest.mark.parametrize("steps", [1, 2, 1000])
+def test_the_step_bound_of_a_context_free_network_does_not_depend_on_the_number_of_steps(steps):
+    """It is -log softmax, as revealed sub-tokens of a token are drawn jointly."""
     levels = np.arange(1, steps + 1) / steps
     assert expected_steps_nats(PRIME, SLOPE, np.array([[4]]), levels)[0] == pytest.approx(0.451914, abs=2e-6)
-    assert wrong_steps_nats(SLOPE, 4, steps) == pytest.approx(wrong, abs=2e-6)
 
 
 def test_the_step_bound_converges_to_the_continuous_bound():
@@ -224,12 +174,7 @@ def test_the_step_bound_converges_to_the_continuous_bound():
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_mean_of_draws_is_the_step_bound(steps):
     """For every sequence, under an arbitrary network; its Kraft sum is at most 1."""
-    table = jnp.asarray(np.random.default_rng(1).normal(size=(256, 2, 5)), jnp.float32)
-    powers = jnp.asarray(4 ** np.arange(4))
-
-    def denoise(noisy, time):
-        return table[noisy @ powers]
-
+    denoise = lookup(4, 4, (2, 5), timed=False)
     exact = expected_steps_nats(PRIME, denoise, PAIRS.sequences, np.arange(1, steps + 1) / steps)
     nats = estimate_nats(BoundSteps(steps), denoise, PRIME, PAIRS.sequences, 4096, jax.random.key(2))
     assert deviation(nats, exact) < 4.5
@@ -243,7 +188,7 @@ def test_the_posterior_given_partially_masked_tokens_is_the_conditional_probabil
     """A worked example, given the first sub-token of x^1 and the second of x^2; states of no sequence are uniform."""
     denoise = subtoken_denoiser(PAIRS, CODEC)
     m = CODEC.mask_id
-    logits = denoise(jnp.array([[0, m, m, 1], [m, m, m, m], [2, m, m, m]]), jnp.zeros(3))
+    logits = jax.jit(denoise)(jnp.array([[0, m, m, 1], [m, m, m, m], [2, m, m, m]]), jnp.zeros(3))
     joint = PAIRS.table.reshape(5, 5)[:3][:, [1, 4]]
     first, second = np.zeros(5), np.zeros(5)
     first[:3], second[[1, 4]] = joint.sum(axis=1) / joint.sum(), joint.sum(axis=0) / joint.sum()

@@ -1,5 +1,7 @@
 """The denoising objective and the reward model's: targets, times, prompt dropout, and the pixel codec."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,116 +13,101 @@ from diffusion.objectives.supervised import ScoreRegression
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import draws
 from diffusion.schedules.gaussian import CosineSignal, ScaledLinear
+from tests.checks import refused
 
-SHAPE = (2, 2, 3)
+SHAPE, SIZE = (2, 2, 3), 1000
 CODEC = PixelCodec(256, image=SHAPE)
 NULL_ID = 9
+rng = np.random.default_rng(0)
+BATCH = {
+    "tokens": rng.integers(0, 256, (SIZE, 12)).astype(np.int32),
+    "weights": np.ones((SIZE, 12), np.float32),
+    "prompt": rng.integers(0, 5, (SIZE, 3)).astype(np.int32),
+    "score": rng.random(SIZE).astype(np.float32),
+}
+NOISE = draws(jax.random.key(0), "train", 0, SIZE)
 
 
-def batch(size, seed=0):
-    rng = np.random.default_rng(seed)
-    return {
-        "tokens": jnp.asarray(rng.integers(0, 256, (size, 12)), jnp.int32),
-        "weights": jnp.ones((size, 12)),
-        "prompt": jnp.asarray(rng.integers(0, 5, (size, 3)), jnp.int32),
-        "score": jnp.asarray(rng.random(size), jnp.float32),
-    }
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def run(kind, network, train, params, batch, noise):
+    """Loss, metrics, and the inputs (data, time, prompt) of the network."""
+    calls = []
+
+    def denoiser(params, noisy, time, prompt, *, keys=None):
+        calls.append((noisy, time, prompt))
+        return network(params, noisy, time)
+
+    return *kind(denoiser)(params, batch, noise, train), calls[0]
+
+
+def zero(params, noisy, time):
+    return jnp.zeros_like(noisy)
 
 
 def test_pixel_codec_round_trip():
-    tokens = batch(5)["tokens"]
+    tokens = BATCH["tokens"][:5]
     values = CODEC.encode(tokens)
     assert values.shape == (5, *SHAPE)
     np.testing.assert_array_equal(CODEC.decode(values), tokens)
     # In channel-major rows the first value of the second channel is the fifth token.
     np.testing.assert_allclose(values[:, 0, 0, 1], tokens[:, 4] / 127.5 - 1, atol=1e-6)
     line = PixelCodec(11, -5.0, 5.0)
-    np.testing.assert_allclose(line.encode(jnp.array([[0], [5], [10]]))[:, 0], [-5, 0, 5])
+    np.testing.assert_allclose(line.encode(np.array([[0], [5], [10]]))[:, 0], [-5, 0, 5])
     np.testing.assert_array_equal(line.decode(jnp.array([[-9.0], [0.4], [99.0]]))[:, 0], [0, 5, 10])
     np.testing.assert_allclose(line.rounded(jnp.array([[0.4]])), 0.0)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "clean", "velocity"])
 def test_the_loss_of_the_exact_target_is_zero(kind):
-    """The network computes the target from the clean data."""
-    process, data = GaussianDiffusion(CosineSignal(), kind), batch(6)
-    clean = CODEC.encode(data["tokens"])
+    """The network computes the target from the clean data; examples of weight 0 do not count."""
+    process, clean = GaussianDiffusion(CosineSignal(), kind), CODEC.encode(BATCH["tokens"])
 
-    def exact(params, noisy, time, prompt, *, keys=None):
+    def exact(params, noisy, time):
         alpha, sigma = (level(time)[:, None, None, None] for level in (process.schedule.alpha, process.schedule.sigma))
         noise = (noisy - alpha * clean) / sigma
-        return {"epsilon": noise, "clean": clean, "velocity": alpha * noise - sigma * clean}[kind] + params
+        target = {"epsilon": noise, "clean": clean, "velocity": alpha * noise - sigma * clean}[kind]
+        return target + params[:, None, None, None]
 
-    objective = Denoising(exact, process, CODEC, null_id=NULL_ID, minimum_time=0.1)
-    noise = draws(jax.random.key(0), "train", 0, 6)
-    total, metrics = objective(0.0, data, noise)
-    assert float(total) == pytest.approx(0, abs=1e-6)
-    total, metrics = objective(0.5, data, noise)
-    assert float(total / metrics["loss"][1]) == pytest.approx(0.25, rel=1e-4)
-    assert float(metrics["loss"][1]) == 6
-
-
-def test_examples_of_weight_zero_do_not_count():
-    data = batch(4) | {"weights": jnp.ones((4, 12)).at[2:].set(0)}
-
-    def wrong(params, noisy, time, prompt, *, keys=None):
-        return jnp.zeros_like(noisy).at[2:].set(1e3)
-
-    objective = Denoising(wrong, GaussianDiffusion(CosineSignal()), CODEC, null_id=NULL_ID)
-    total, metrics = objective(0.0, data, draws(jax.random.key(0), "train", 0, 4))
-    assert float(metrics["loss"][1]) == 2
-    assert float(total) < 10
+    batch = BATCH | {"weights": np.where(np.arange(SIZE) < 900, 1.0, 0)[:, None] * BATCH["weights"]}
+    denoising = partial(Denoising, process=process, codec=CODEC, null_id=NULL_ID, minimum_time=0.1)
+    for offset, expected in ((0.0, 0.0), (0.5, 0.25)):
+        offsets = jnp.where(jnp.arange(SIZE) < 900, offset, 1e3)
+        total, metrics, _ = run(denoising, exact, True, offsets, batch, NOISE)
+        assert metrics["loss"][1] == 900 and float(total / 900) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_prompts_are_dropped_in_training_only():
-    prompts = []
-
-    def recording(params, noisy, time, prompt, *, keys=None):
-        prompts.append(np.asarray(prompt))
-        return jnp.zeros_like(noisy)
-
-    data, noise = batch(2000), draws(jax.random.key(0), "train", 0, 2000)
-    objective = Denoising(recording, GaussianDiffusion(CosineSignal()), CODEC, prompt_dropout=0.1, null_id=NULL_ID)
-    objective(0.0, data, noise)
-    dropped = np.all(prompts[0] == NULL_ID, axis=1)
-    assert 0.07 < dropped.mean() < 0.13
-    np.testing.assert_array_equal(prompts[0][~dropped], data["prompt"][~dropped])
-    objective(0.0, data, noise, train=False)
-    np.testing.assert_array_equal(prompts[1], data["prompt"])
-
-
-def never(params, noisy, time, cond=None, memory=None, *, keys=None):
-    """A denoiser that must not be called."""
-    raise AssertionError
+    denoising = partial(Denoising, process=GaussianDiffusion(CosineSignal()), codec=CODEC, null_id=NULL_ID)
+    prompt, plain = (np.asarray(run(denoising, zero, train, 0.0, BATCH, NOISE)[2][2]) for train in (True, False))
+    dropped = np.all(prompt == NULL_ID, axis=1)
+    assert 0.06 < dropped.mean() < 0.14  # the default probability is 0.1
+    np.testing.assert_array_equal(prompt[~dropped], BATCH["prompt"][~dropped])
+    np.testing.assert_array_equal(plain, BATCH["prompt"])
 
 
 def test_times_are_steps_of_a_chain_or_uniform_in_the_interval():
-    noise = draws(jax.random.key(0), "train", 0, 1000)
-    chain = Denoising(never, GaussianDiffusion(ScaledLinear()), CODEC).times(noise.uniform)
-    np.testing.assert_allclose(np.sort(np.asarray(chain * 1000)), np.arange(1, 1001), atol=1e-3)
-    line = Denoising(never, GaussianDiffusion(CosineSignal()), CODEC, minimum_time=0.2).times(noise.uniform)
-    assert 0.2 <= float(line.min()) < 0.21 and 0.99 < float(line.max()) < 1
+    chain, line = (
+        np.sort(Denoising(zero, GaussianDiffusion(schedule), CODEC, minimum_time=0.2).times(NOISE.uniform))
+        for schedule in (ScaledLinear(), CosineSignal())
+    )
+    np.testing.assert_allclose(chain * 1000, np.arange(1, 1001), atol=1e-3)
+    assert 0.2 <= line[0] < 0.21 and 0.99 < line[-1] < 1
 
 
 def test_scores_are_regressed_on_noisy_images():
-    noises = []
-
-    def reward(params, image, time, prompt, *, keys=None):
-        noises.append(image - CODEC.encode(data["tokens"]))
+    def constant(params, image, time):
         return jnp.full(len(image), params)
 
-    data, noise = batch(500), draws(jax.random.key(0), "train", 0, 500)
-    objective = ScoreRegression(reward, CODEC, noise=0.4)
-    total, _ = objective(0.3, data, noise)
-    assert float(total) == pytest.approx(float(jnp.sum((0.3 - data["score"]) ** 2)), rel=1e-5)
-    deviation = np.asarray(noises[0]).reshape(500, -1).std(axis=1)
+    regression = partial(ScoreRegression, codec=CODEC, noise=0.4)
+    clean = CODEC.encode(BATCH["tokens"])
+    total, _, (image, *_) = run(regression, constant, True, 0.3, BATCH, NOISE)
+    assert float(total) == pytest.approx(np.sum((0.3 - BATCH["score"]) ** 2), rel=1e-5)
+    deviation = np.asarray(image - clean).reshape(SIZE, -1).std(axis=1)
     # Uniform on [0, 0.4]: the mean is 0.2.
     assert 0.17 < deviation.mean() < 0.22 and deviation.min() < 0.05 and deviation.max() < 0.7
-    objective(0.3, data, noise, train=False)
-    assert float(jnp.max(jnp.abs(noises[1]))) == 0
+    np.testing.assert_allclose(run(regression, constant, False, 0.3, BATCH, NOISE)[2][0], clean, atol=1e-6)
 
 
 def test_data_without_scores_are_rejected():
-    data = {name: array for name, array in batch(2).items() if name != "score"}
-    with pytest.raises(ValueError, match=r"objective.name: reward needs a source with scores"):
-        ScoreRegression(never, CODEC)(0.0, data, draws(jax.random.key(0), "train", 0, 2))
+    with refused(r"objective.name: reward needs a source with scores"):
+        ScoreRegression(zero, CODEC)(0.0, {name: BATCH[name] for name in ("tokens", "weights")}, NOISE)

@@ -39,15 +39,6 @@ def test_rows_of_a_prediction():
     assert np.sum(same, axis=1).tolist() == pytest.approx([1, 1, 0, 0])
 
 
-def test_rows_do_not_depend_on_predictions_at_positions_that_are_not_masked():
-    logits = jax.random.normal(jax.random.key(0), (1, 4, 4))
-    changed = logits + jax.random.normal(jax.random.key(1), (1, 4, 4))
-    self_conditioning = ONE_HOT()
-    difference = self_conditioning(None, changed, BEFORE, AFTER) - self_conditioning(None, logits, BEFORE, AFTER)
-    change = np.abs(difference).max(axis=-1)[0]
-    assert (change > 1e-3).tolist() == [True, False, False, False]
-
-
 def test_rows_of_partially_masked_tokens():
     """A token counts as masked, or as masked again, if any of its sub-tokens does.
 
@@ -65,7 +56,7 @@ def test_rows_of_partially_masked_tokens():
 
 
 def test_a_soft_embedding_is_the_mean_of_the_rows_of_the_table():
-    """It is exactly a row for a certain prediction, and linear in c."""
+    """It is exactly a row for a certain prediction."""
     table = jax.random.normal(jax.random.key(0), (MASK, 6))
     self_conditioning = SoftEmbedding(PROCESS, lambda params: params, 6)
     certain = jnp.array([[[0.0, 200, 0, 0], [200, 0, 200, 9]]])
@@ -73,8 +64,3 @@ def test_a_soft_embedding_is_the_mean_of_the_rows_of_the_table():
     previous = self_conditioning(table, certain, state, state)[0]
     np.testing.assert_array_equal(previous[0], table[1])
     np.testing.assert_allclose(previous[1], (table[0] + table[2]) / 2, rtol=1e-6)
-    logits, adapter = jax.random.normal(jax.random.key(1), (1, 2, 4)), jax.random.normal(jax.random.key(2), (6, 6))
-    c = ONE_HOT()(None, logits, state, state)
-    np.testing.assert_allclose(
-        self_conditioning(table, logits, state, state) @ adapter, c @ (table @ adapter), atol=1e-6
-    )

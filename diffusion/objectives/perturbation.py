@@ -78,31 +78,27 @@ class Perturbation:
         return jnp.broadcast_to(jnp.where(perturbed, gap, 0.0), time.shape)
 
     def state(self, keys: Keys, process: GaussianDiffusion, current: NoisyState, later: TokenTimes) -> Latents:
-        """Draw z_t' given z_t; where t' = t it is z_t exactly."""
+        """Draw z_t' given z_t; where t' = t it is z_t exactly.
+
+        z_t' is alpha' z_0 + sigma' F e' with new noise e' (independent) or that of z_t (shared), or a draw from
+        N(rho z_t, (sigma'^2 - rho^2 sigma^2) F^2) (markov). F is the factor of the noise.
+        """
         if self.gap == "off":
             return current.noisy
-        later_noisy = draw_later(self.couple, fold(keys, "ahead"), process, current, later)
+        keys, clean, schedule = fold(keys, "ahead"), current.clean, process.schedule
+        if self.couple == "markov":
+            ratio, deviation = transition(process, current.time, later)
+            noise = process.factor * normal(keys, clean.shape[1:])
+            later_noisy = expand_level(ratio, clean) * current.noisy + expand_level(deviation, clean) * noise
+        elif self.couple == "independent":
+            later_noisy = process.corrupt(keys, clean, later)[0]
+        else:
+            signal = expand_level(schedule.alpha(later), clean) * clean
+            later_noisy = signal + expand_level(schedule.sigma(later), clean) * current.noise
         return jnp.where((later > current.time)[..., None], later_noisy, current.noisy)
 
 
 STANDARD = Perturbation()
-
-
-def draw_later(couple: str, keys: Keys, process: GaussianDiffusion, current: NoisyState, later: TokenTimes) -> Latents:
-    """Draw z_t' given z_t.
-
-    z_t' is alpha' z_0 + sigma' F e' with new noise e' (independent) or that of z_t (shared), or a draw from
-    N(rho z_t, (sigma'^2 - rho^2 sigma^2) F^2) (markov). F is the factor of the noise.
-    """
-    schedule, clean = process.schedule, current.clean
-    if couple == "markov":
-        ratio, deviation = transition(process, current.time, later)
-        noise = process.factor * normal(keys, clean.shape[1:])
-        return expand_level(ratio, clean) * current.noisy + expand_level(deviation, clean) * noise
-    if couple == "independent":
-        return process.corrupt(keys, clean, later)[0]
-    signal = expand_level(schedule.alpha(later), clean) * clean
-    return signal + expand_level(schedule.sigma(later), clean) * current.noise
 
 
 def transition(process: GaussianDiffusion, time: TokenTimes, later: TokenTimes) -> tuple[TokenTimes, TokenTimes]:

@@ -70,7 +70,7 @@ def randomly_self_conditioned(denoiser: Denoiser, self_conditioning: SelfConditi
     def denoise(params, noisy, time, cond=None, memory=None, *, keys=None):
         del memory
         first = denoiser(jax.lax.stop_gradient(params), noisy, time, cond)
-        previous = self_conditioning(params, jax.lax.stop_gradient(first), noisy, noisy)
+        previous = self_conditioning(params, first, noisy, noisy)
         if rate < 1 and keys is not None:
             coins = bernoulli(fold(keys, "memory"), rate)
             previous = jnp.where(coins[:, None, None], previous, 0.0)

@@ -15,7 +15,7 @@ under the exact denoiser (tight), 3 a bound above it, 1 not a bound, 2 invalid i
 """
 
 import sys
-from importlib import import_module
+from pkgutil import resolve_name
 from traceback import extract_tb
 from typing import cast
 
@@ -78,11 +78,10 @@ def load_estimator(name: str | None) -> Estimate:
     """
     if not name:
         raise ValueError("--estimator: is required; for example --estimator=bound_continuous")
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         return PROCESSES[FLAGS.process].estimator(name)
     try:
-        function = getattr(import_module(module), attribute)
+        function = resolve_name(name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"--estimator: cannot load {name!r} ({error}); run from the module's folder") from None
     if not callable(function):

@@ -15,6 +15,7 @@ from diffusion.oracles.enumerable import random_language
 from diffusion.oracles.markov import random_chain
 from diffusion.oracles.uniform import uniform_posterior
 from diffusion.processes.uniform import UniformDiffusion
+from diffusion.rng import draws
 from diffusion.schedules.masking import Cosine, Geometric, LogLinear, Polynomial, inverse
 from tests.checks import deviation
 from tests.languages import lookup
@@ -154,3 +155,12 @@ def test_an_estimator_of_another_process_is_refused():
     for name, look_up in (("bound_continuous", estimator), ("bound_uniform_steps_8", estimators.estimator)):
         with pytest.raises(ValueError, match=f"unknown name '{name}' for process.name="):
             look_up(name)
+
+
+@pytest.mark.parametrize("estimate", [bound_uniform, BoundUniformSteps(4)], ids=["continuous", "steps"])
+def test_positions_of_weight_zero_do_not_count(estimate):
+    """With the same draws the two positions add up to the bound."""
+    tokens, noise = jnp.asarray(LANGUAGE.sequences), draws(jax.random.key(0), "test", 0, 9)
+    run = jax.jit(lambda weights: estimate(WRONG, PROCESS, tokens, jnp.broadcast_to(weights, (9, 2)), noise))
+    whole, first, last = (np.asarray(run(np.float32(weights))) for weights in ((1, 1), (1, 0), (0, 1)))
+    np.testing.assert_allclose(first + last, whole, rtol=1e-5)

@@ -32,7 +32,7 @@ FIELDS: dict[str, Any] = dict(
         symbols27=False,
         document=choice("file", "paragraph", "line"),
         detokenize=True,
-        validation_documents=not_negative(100_000),
+        validation_documents=count(100_000),
         validation_images=not_negative(
             5000
         ),  # mnist, cifar10: last training images; 0: none, validation is the test split
@@ -40,7 +40,7 @@ FIELDS: dict[str, Any] = dict(
         cache_dir="",  # empty: the work directory's cache
         # Pairs of a source and a target, with tokenizer words, bpe (of both sides), bytes or file; `length` is
         # that of the target.
-        source_length=count(16),  # tokens of a source including its end; training omits longer sources
+        source_length=at_least(2, 16),  # tokens of a source including its end; training omits longer sources
         reverse=False,  # swap source and target
         lower=False,  # lower-case both sides
         seed=0,  # of the synthetic sources: dialects, dialects_reversed, number_words

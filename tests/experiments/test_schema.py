@@ -17,8 +17,8 @@ from tests.checks import refused
 UNBOUNDED = {"seed", "data.seed", "mesh.data", "mesh.fsdp", "mesh.model"}
 # Names that the library checks too.
 KNOWN = {
-    "data.packing": settings.PACKINGS,
-    "data.document": settings.DOCUMENTS,
+    "data.packing": settings.CHOICES["packing"],
+    "data.document": settings.CHOICES["document"],
     "codec.merge": subtoken_embedding.MERGES,
     "predictor.kind": ("none", *error_predictor.KINDS),
     "predictor.labels": error_prediction.LABELS,

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffusion.likelihood.blocks import estimator
-from diffusion.nets.attention_masks import BlockCausal, NoisyAndClean
+from diffusion.nets.block_masks import BlockCausal, NoisyAndClean
 from diffusion.nets.dit import DiT
 from diffusion.objectives.blocks import BlockNelbo
 from diffusion.processes.blocks import BlockDiffusion
-from diffusion.sampling.masked.blocks import sample_blocks
+from diffusion.sampling.masked.block_sampler import sample_blocks
 from experiments.families import masked, masked_sampling
 from experiments.families.base import Call, System, estimator_names, keys_like, lookup, rows_like
 from experiments.families.networks import network_of

@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.sampling.masked import policies, remasking
-from diffusion.sampling.masked.blocks import check_stride, semi_autoregressive
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import Grid, Window, grid, p2_mask_counts, warp_times
 from diffusion.sampling.masked.sampler import MaskedSampler, Samples
 from diffusion.sampling.masked.subtokens import SubtokenDraw, rate_corrector, sample_tokens
+from diffusion.sampling.masked.windows import check_stride, semi_autoregressive
 from diffusion.schedules.masking import Loop
 from diffusion.types import MaskedProcess, Schedule
 from experiments.families.base import System, lookup

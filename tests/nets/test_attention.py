@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from diffusion.nets.attention import attend, choose, splash
-from diffusion.nets.attention_masks import BlockCausal, Causal, Full, NoisyAndClean
+from diffusion.nets.attention_masks import Causal, Full
+from diffusion.nets.block_masks import BlockCausal, NoisyAndClean
 from tests.checks import refused
 
 LENGTH = 12

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.nets.attention_masks import BlockCausal, NoisyAndClean
+from diffusion.nets.block_masks import BlockCausal, NoisyAndClean
 from diffusion.nets.dit import DiT
 from tests.weights import randomized
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.rng import fold
-from diffusion.sampling.masked.blocks import sample_blocks
+from diffusion.sampling.masked.block_sampler import sample_blocks
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import grid
 from diffusion.sampling.masked.policies import Policy, ancestral_step

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from diffusion.codecs.embedding import EmbeddingCodec
 from diffusion.codecs.subtokens import PixelCodec
 from diffusion.processes.gaussian import GaussianDiffusion
-from diffusion.processes.uniform import UniformDiffusion
 from diffusion.types import Denoiser, MaskedProcess, Params, Process, SelfConditioning
 
 T = TypeVar("T")
@@ -66,12 +65,6 @@ class System:
     def masking(self) -> MaskedProcess:
         """The process of a model of masked tokens."""
         assert isinstance(self.process, MaskedProcess)
-        return self.process
-
-    @property
-    def replacing(self) -> UniformDiffusion:
-        """The process of a model of uniformly replaced tokens."""
-        assert isinstance(self.process, UniformDiffusion)
         return self.process
 
     @property

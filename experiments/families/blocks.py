@@ -26,17 +26,17 @@ def clipped(config: ConfigDict, system: System) -> Callable:
     low, high = config.objective.levels
     if not 0 <= low < high <= 1:
         raise ValueError(f"objective.levels: needs 0 <= low < high <= 1, not ({low}, {high})")
-    return BlockNelbo(system.denoiser, blocks_of(system), (max(low, config.objective.minimum_time), high))
+    return BlockNelbo(system.denoiser, process_of(system), (max(low, config.objective.minimum_time), high))
 
 
 OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
     "nelbo": clipped,
-    "nelbo_reveal": lambda config, system: BlockNelbo(system.denoiser, blocks_of(system)),
+    "nelbo_reveal": lambda config, system: BlockNelbo(system.denoiser, process_of(system)),
 }
 batch = masked.batch
 
 
-def blocks_of(system: System) -> BlockDiffusion:
+def process_of(system: System) -> BlockDiffusion:
     """The process of a model of this family."""
     assert isinstance(system.process, BlockDiffusion)
     return system.process
@@ -101,7 +101,7 @@ def sampler(config: ConfigDict, system: System) -> Callable:
 
     `sample.steps` are those of one block. Texts longer than data.length attend to the last data.length positions.
     """
-    options, process = config.sample, blocks_of(system)
+    options, process = config.sample, process_of(system)
     for name in ("suffix", "infill"):
         if options[name]:
             raise ValueError(f"sample.{name}: block diffusion cannot read what follows; leave it out")

@@ -17,7 +17,9 @@ from experiments.families.networks import network_of
 TRAINED, CAUSAL, REWARDED, MEASURED_BY = True, False, False, "likelihood"
 DOMAINS = masked.DOMAINS
 OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
-    "nelbo": lambda config, system: UniformNelbo(system.denoiser, system.replacing, config.objective.minimum_time),
+    "nelbo": lambda config, system: UniformNelbo(
+        system.denoiser, uniform_sampling.process_of(system), config.objective.minimum_time
+    ),
 }
 batch = masked.batch
 sampler = uniform_sampling.sampler

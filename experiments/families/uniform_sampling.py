@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from diffusion.metrics.molecules import label_pairs
+from diffusion.processes.uniform import UniformDiffusion
 from diffusion.sampling.ancestral import AncestralSampler, Steps, equal_steps
 from diffusion.sampling.gaussian.steering import Steering
 from diffusion.sampling.uniform_lidar import KERNELS, Lookahead, lookahead_guide
@@ -18,6 +19,12 @@ METHODS = ("plain", "best_of", "steering", "lidar")
 # Options of masked samplers that have no meaning without masks, with the values that leave them out.
 UNUSED = dict(policy="ancestral", nucleus=1.0, precision="exact", corrector=(), warp=())
 LABELS = 16  # number of kinds of labels that `calls` assumes without reading data
+
+
+def process_of(system: System) -> UniformDiffusion:
+    """The process of a model of this family."""
+    assert isinstance(system.process, UniformDiffusion)
+    return system.process
 
 
 def check(config: ConfigDict) -> None:
@@ -44,7 +51,7 @@ def check(config: ConfigDict) -> None:
 def steps_of(config: ConfigDict, system: System, steps: int) -> Steps:
     """The grid of `steps` equal steps, and one more to clean data."""
     options = config.sample
-    return equal_steps(system.replacing.schedule, steps, end=options.end, temperature=options.temperature)
+    return equal_steps(process_of(system).schedule, steps, end=options.end, temperature=options.temperature)
 
 
 def steering(config: ConfigDict, labels: Float[Array, "K G"]) -> Steering:
@@ -69,10 +76,10 @@ def sampler(config: ConfigDict, system: System) -> Callable:
         guide = resample = None
         if own.method == "lidar":
             ahead = own.lookahead
-            guide = lookahead_guide(system.replacing, given, ahead.strength, ahead.scale, ahead.kernel)
+            guide = lookahead_guide(process_of(system), given, ahead.strength, ahead.scale, ahead.kernel)
         if own.method == "steering":
             resample = steering(config, given)
-        made = AncestralSampler(system.denoiser, system.replacing, config.sample.final, guide, resample)
+        made = AncestralSampler(system.denoiser, process_of(system), config.sample.final, guide, resample)
         return made(params, keys, prompt, rows, label)
 
     return sample
@@ -81,7 +88,7 @@ def sampler(config: ConfigDict, system: System) -> Callable:
 def lookahead_sampler(config: ConfigDict, system: System) -> Callable:
     """The plain sampler in `sample.uniform.lookahead.steps` steps."""
     rows = steps_of(config, system, config.sample.uniform.lookahead.steps)
-    made = AncestralSampler(system.denoiser, system.replacing, config.sample.final)
+    made = AncestralSampler(system.denoiser, process_of(system), config.sample.final)
     return lambda params, keys, prompt, label=None: made(params, keys, prompt, rows, label)
 
 

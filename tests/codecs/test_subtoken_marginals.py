@@ -115,7 +115,7 @@ def test_values_and_gradients_agree_with_log_sum_exp(example, gradient_of):
     plain = jax.jit(jax.value_and_grad(lambda logits: loss(reference(logits, BIG, *example[1:])), has_aux=True))
     (_, expected), expected_gradient = plain(example[0])
     np.testing.assert_allclose(masses, expected, atol=2e-6)
-    np.testing.assert_allclose(gradient, expected_gradient, atol=2e-6)
+    np.testing.assert_allclose(gradient, expected_gradient, atol=4e-6)
     assert np.abs(gradient).max() > 0.1
 
     @jax.checkpoint

@@ -24,7 +24,7 @@ from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import draws
 from diffusion.schedules.gaussian import SigmaIsTime
 from diffusion.types import SequenceCondition
-from tests.checks import refused
+from tests.checks import OPTIMIZED, refused
 from tests.small_translator import CODEC, VOCAB, batch_of, denoise, encode, weights
 
 PROCESS = GaussianDiffusion(SigmaIsTime(), "clean", 3.0)
@@ -39,7 +39,8 @@ NOISE = draws(jax.random.key(5), "train", 0, len(BATCH["tokens"]))
 def outcome(**fields):
     """Compute loss, metrics and gradients at fixed weights and draws, without dropout."""
     objective = replace(BASE, **fields)
-    run = jax.jit(jax.value_and_grad(lambda params: objective(params, BATCH, NOISE, False), has_aux=True))
+    loss = jax.value_and_grad(lambda params: objective(params, BATCH, NOISE, False), has_aux=True)
+    run = jax.jit(loss, compiler_options=OPTIMIZED)
     (total, metrics), gradients = run(weights())
     return total, metrics, gradients
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from diffusion.rng import fold
-from diffusion.sampling.masked.blocks import summed
 from diffusion.sampling.masked.sampler import Samples
+from diffusion.sampling.masked.windows import summed
 from diffusion.types import Keys, Tokens
 
 

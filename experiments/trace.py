@@ -46,7 +46,7 @@ def check(config: ConfigDict) -> None:
 
 def write(run: Run) -> Path:
     """Draw the first samples again, with their states, and write the page beside them."""
-    page = token_page(run) if run.family is masked else picture_page(run)
+    page = token_page(run) if run.family is masked else image_page(run)
     if jax.process_index() == 0:
         atomic_write(run.folder / PAGE, page)
     return run.folder / PAGE
@@ -131,7 +131,7 @@ def name_of(tokenizer: Tokenizer, token: int, code: Int[np.ndarray, " l"], mask:
     return tokenizer.decode_text(np.array([token]))
 
 
-def picture_page(run: Run) -> str:
+def image_page(run: Run) -> str:
     """The page of Gaussian diffusion of images from prompts."""
     config, options = run.config, run.config.sample.gaussian
     slots = prompt_slots(run.config)
@@ -155,7 +155,7 @@ def picture_page(run: Run) -> str:
     facts = {"method": options.method, "steps": len(acting), "solver": options.solver, "path": options.path}
     facts |= {"guidance": f"{options.guidance:g}"} if run.family is not exact else {}
     curves = {"sigma, the noise level of the state": path.sigma, "alpha, its level of signal": path.alpha}
-    return pages.picture_page(
+    return pages.image_page(
         heading(run, facts),
         [f"{slots[slot].prompt}" for slot in chosen],
         clean,

@@ -11,7 +11,7 @@ GAP = 2  # pixels between images
 MIN_HEIGHT = 64  # images are enlarged by an integer factor to about this height in pixels
 
 
-def pictures(
+def as_bytes(
     tokens: Int[np.ndarray, "N L"], shape: tuple[int, int, int], values: int = 256
 ) -> UInt8[np.ndarray, "N H W C"]:
     """Return images in bytes for channel-major tokens 0 .. values - 1.
@@ -34,7 +34,7 @@ def image_grid(
 
     Raises: ValueError if a token does not lie in 0 .. values - 1.
     """
-    images = pictures(tokens, shape, values)
+    images = as_bytes(tokens, shape, values)
     zoom = max(1, round(MIN_HEIGHT / shape[0]))
     canvas = tiled(images.repeat(zoom, axis=1).repeat(zoom, axis=2), min(columns, len(images)), GAP)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages that play the states of a denoising run: symbols with masks, or pictures."""
+"""Self-contained HTML pages that play the states of a denoising run: symbols with masks, or images."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 TEMPLATE = Path(__file__).with_suffix(".html")
-MAX_SIZE = 128  # pixels; larger pictures are shown at a fraction of their size
+MAX_SIZE = 128  # pixels; larger images are shown at a fraction of their size
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def token_page(
     return page(heading, data)
 
 
-def picture_page(
+def image_page(
     heading: Heading,
     captions: Sequence[str],
     clean: UInt8[np.ndarray, "S n N H W C"],
@@ -96,9 +96,9 @@ def picture_page(
     guides: bool = False,
     replaces: bool = False,
 ) -> str:
-    """Return the page of n prompts with N pictures each: the states, and the clean estimates at them.
+    """Return the page of n prompts with N images each: the states, and the clean estimates at them.
 
-    The last state is the finished pictures. `curves` are numbers for every state, `kept` is which pictures are samples,
+    The last state is the finished images. `curves` are numbers for every state, `kept` is which images are samples,
     `guides` whether guides act in the steps that are `guided`, and `replaces` whether particles are resampled.
     """
     count = clean.shape[2]
@@ -146,7 +146,7 @@ def rounded(values: Sequence[float] | Float[np.ndarray, " N"], digits: int) -> l
 
 
 def png(image: UInt8[np.ndarray, "H W C"]) -> str:
-    """Return a picture of one or three colors as a data URI."""
+    """Return an image of one or three colors as a data URI."""
     step = -(-max(image.shape[:2]) // MAX_SIZE)
     small = image[::step, ::step]
     colors = np.repeat(small, 3, axis=2) if small.shape[2] == 1 else small

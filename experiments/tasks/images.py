@@ -18,7 +18,7 @@ from diffusion.metrics.frechet import (
     inception_features,
     moments,
 )
-from diffusion.report.images import image_grid, pictures
+from diffusion.report.images import as_bytes, image_grid
 from experiments.families.base import System
 from experiments.run_context import Run, in_batches
 from experiments.tasks import token_sampling
@@ -90,12 +90,12 @@ def measure(run: Run, sets: list[SampleSet], cost: dict[str, float]) -> list[dic
     features = inception_features(options.checkpoint, options.batch)
 
     def to_images(rows):
-        return pictures(*as_pixels(source, rows), values).transpose(0, 3, 1, 2)
+        return as_bytes(*as_pixels(source, rows), values).transpose(0, 3, 1, 2)
 
     starts = range(0, len(split), 4096)
     parts = (split.rows(range(start, min(start + 4096, len(split))))["tokens"] for start in starts)
     reference = moments(np.concatenate([features(to_images(part)) for part in parts]))
-    generated = [features(pictures(*pair, values).transpose(0, 3, 1, 2)) for pair in pairs]
+    generated = [features(as_bytes(*pair, values).transpose(0, 3, 1, 2)) for pair in pairs]
     return [
         count | {"fid": frechet_distance(moments(part), reference)}
         for count, part in zip(counts, generated, strict=True)

@@ -14,8 +14,7 @@ from diffusion.glyphs.prompts import parse, prompts
 from diffusion.metrics.geneval import TASKS, scores
 from diffusion.metrics.prompted_images import bootstrap_over_prompts, diversity
 from diffusion.metrics.statistics import mean_over_sets
-from diffusion.report.images import image_grid, labeled_grid
-from diffusion.report.images import pictures as as_bytes
+from diffusion.report.images import as_bytes, image_grid, labeled_grid
 from diffusion.train.mesh import check_batch
 from experiments import families
 from experiments.families.base import System

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from diffusion.report.images import GAP, image_grid, labeled_grid, pictures
+from diffusion.report.images import GAP, as_bytes, image_grid, labeled_grid
 
 
 def test_tokens_are_channel_major_bytes():
     tokens = np.arange(24).reshape(2, 12)  # two images of (c, h, w) = (3, 2, 2)
-    shown = pictures(tokens, (2, 2, 3))
+    shown = as_bytes(tokens, (2, 2, 3))
     assert shown.shape == (2, 2, 2, 3) and shown.dtype == np.uint8
     assert shown[0, 0, 1].tolist() == [1, 5, 9] and shown[1, 1, 0].tolist() == [14, 18, 22]
-    assert pictures(np.array([[0, 7, 15, 1]]), (2, 2, 1), values=16)[0, :, :, 0].tolist() == [[0, 119], [255, 17]]
+    assert as_bytes(np.array([[0, 7, 15, 1]]), (2, 2, 1), values=16)[0, :, :, 0].tolist() == [[0, 119], [255, 17]]
 
 
 @pytest.mark.parametrize("value", [256, -1])
@@ -30,7 +30,7 @@ def test_grid_has_all_images_enlarged_in_row_major_order(tmp_path, colors):
     read = np.round(matplotlib.image.imread(tmp_path / "new" / "grid.png")[..., :3] * 255).astype(int)
     down, right = 64 + GAP, 32 + GAP
     assert read.shape == (2 * down - GAP, 3 * right - GAP, 3)
-    for number, image in enumerate(pictures(tokens, (32, 16, colors))):
+    for number, image in enumerate(as_bytes(tokens, (32, 16, colors))):
         top, left = number // 3 * down, number % 3 * right
         cell = read[top : top + 64, left : left + 32]
         np.testing.assert_array_equal(cell[::2, ::2], np.broadcast_to(image, (32, 16, 3)))

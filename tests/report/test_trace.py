@@ -9,7 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from diffusion.report.trace import MAX_SIZE, Heading, Symbols, picture_page, png, token_page
+from diffusion.report.trace import MAX_SIZE, Heading, Symbols, image_page, png, token_page
 
 HEADING = Heading("a row", {"seed": "0"}, ("samples.txt",))
 NAMES = ("a", "\n", "</script><b>", "")
@@ -36,7 +36,7 @@ def tokens():
 @pytest.fixture(scope="module")
 def pictures():
     curves = {"sigma": [1.0, 0.5, 0.0]}
-    return picture_page(
+    return image_page(
         HEADING, ["a ring", "a disk"], SHOTS, 255 - SHOTS, TIMES[:3, 0], curves, GUIDED[:2], np.eye(2, dtype=bool)
     )
 

@@ -49,9 +49,9 @@ class Steering:
 
     def __post_init__(self):
         if self.potential not in POTENTIALS:
-            raise ValueError(f"sample.guide.potential: unknown {self.potential!r}; known: {', '.join(POTENTIALS)}")
+            raise ValueError(f"steering.potential: unknown {self.potential!r}; known: {', '.join(POTENTIALS)}")
         if self.particles < 1:
-            raise ValueError(f"sample.guide.particles: must be at least 1, not {self.particles}")
+            raise ValueError(f"steering.particles: must be at least 1, not {self.particles}")
 
     def init(self, size: int) -> ParticleWeights:
         """Return the weights before the first step.
@@ -60,7 +60,7 @@ class Steering:
           ValueError: if the number of particles does not divide `size`.
         """
         if size % self.particles:
-            raise ValueError(f"sample.guide.particles: {self.particles} do not divide the batch of {size}")
+            raise ValueError(f"steering.particles: {self.particles} do not divide the batch of {size}")
         return ParticleWeights(jnp.zeros(size), jnp.ones(size))
 
     def __call__(

@@ -116,9 +116,9 @@ def test_the_best_of_each_prompt_come_in_order():
 
 
 def test_invalid_settings_raise():
-    with refused(r"sample.guide.potential: unknown 'min'"):
+    with refused(r"steering.potential: unknown 'min'"):
         Steering(first_value, 2, potential="min")
-    with refused(r"sample.guide.particles: must be at least 1, not 0"):
+    with refused(r"steering.particles: must be at least 1, not 0"):
         Steering(first_value, 0)
-    with refused(r"sample.guide.particles: 4 do not divide the batch of 6"):
+    with refused(r"steering.particles: 4 do not divide the batch of 6"):
         Steering(first_value, 4).init(6)

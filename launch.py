@@ -27,7 +27,7 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
               python launch.py convert --from=gpt2 --checkpoint=model.safetensors --workdir=weights/gpt2
 
 `sample --trace` also writes trace.html to the job's folder: a page that plays the steps of the first samples. It is for
-masked diffusion and for images from prompts. A job that is done is not run again for it.
+masked and uniform-state diffusion, and for images from prompts. A job that is done is not run again for it.
 
 Exit status: 0 done; 1 a training diverged or a job failed; 2 bad input, named in one line; 143 stopped by a signal.
 """

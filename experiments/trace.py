@@ -12,8 +12,8 @@ from diffusion.data.arrays import SHAPES
 from diffusion.data.tokenizers import Tokenizer
 from diffusion.report import trace as pages
 from diffusion.report.trace import Heading, Symbols
-from diffusion.types import MaskedProcess
-from experiments.families import draws_images, exact, family_of, masked
+from diffusion.types import MaskedProcess, Process
+from experiments.families import draws_images, exact, family_of, masked, uniform
 from experiments.families.guidance import active_steps, method, path_of
 from experiments.plan import atomic_write
 from experiments.run_context import Run
@@ -26,6 +26,7 @@ PAGE = "trace.html"
 MOST = 4  # samples, or prompts of images
 WRITTEN = ("samples.txt", "samples.png", "result.json", "config.json")
 OPTIONS = ("temperature", "nucleus", "final")
+TOKENS = (masked, uniform)  # families of which the states of token sequences are shown
 
 
 def check(config: ConfigDict) -> None:
@@ -35,18 +36,20 @@ def check(config: ConfigDict) -> None:
         raise ValueError("--trace: held-out data have no denoising steps; choose a row that samples a network")
     if family.CAUSAL:
         raise ValueError("--trace: an autoregressive model has no denoising steps; choose a row of a diffusion model")
-    if family is not masked and not draws_images(config):
+    if family not in TOKENS and not draws_images(config):
         raise ValueError(
-            "--trace: shows masked diffusion, and Gaussian diffusion of images from prompts, not "
+            "--trace: shows masked and uniform-state diffusion, and Gaussian diffusion of images from prompts, not "
             f"model.net={config.model.net} with process.name={config.process.name}"
         )
+    if family is uniform and options.uniform.method != "plain":
+        raise ValueError("--trace: shows uniform-state diffusion without a reward; set sample.uniform.method=plain")
     if family is masked and (options.length or config.data.length) != config.data.length:
         raise ValueError("--trace: shows one window; leave --config.sample.length at 0, which is data.length")
 
 
 def write(run: Run) -> Path:
     """Draw the first samples again, with their states, and write the page beside them."""
-    page = token_page(run) if run.family is masked else image_page(run)
+    page = token_page(run) if run.family in TOKENS else image_page(run)
     if jax.process_index() == 0:
         atomic_write(run.folder / PAGE, page)
     return run.folder / PAGE
@@ -63,10 +66,11 @@ def heading(run: Run, facts: dict[str, Any]) -> Heading:
 
 
 def token_page(run: Run) -> str:
-    """The page of masked diffusion of text, images or other symbols."""
+    """The page of masked or uniform-state diffusion of text, images or other symbols."""
     task = task_of(run.dataset)
     found = token_sampling.traced(run, task.TASK, MOST)  # pyright: ignore[reportAttributeAccessIssue]
-    options, process, tokenizer = run.config.sample, run.system.masking, run.dataset.tokenizer
+    options, process, tokenizer = run.config.sample, run.system.process, run.dataset.tokenizer
+    assert isinstance(process, MaskedProcess | Process)
     shape = SHAPES.get(run.config.data.source)
     numbers = shape is None and tokenizer.name == "values"
     states, symbols = symbols_of(process, tokenizer, np.asarray(found.states), shape, numbers)
@@ -76,8 +80,8 @@ def token_page(run: Run) -> str:
     label = token_sampling.labels(run)
     captions = [f"sample {index}" + ("" if label is None else f", class {label[index]}") for index in range(count)]
     # Their digits are those of no token somewhere, so that they are not among the samples.
-    broken = np.any(np.asarray(process.decode(found.states[-1])) >= process.vocabulary, axis=1).tolist()
-    if process.subtokens > 1:
+    if isinstance(process, MaskedProcess) and process.subtokens > 1:
+        broken = np.any(np.asarray(process.decode(found.states[-1])) >= process.vocabulary, axis=1).tolist()
         captions = [text + ", left out" * bad for text, bad in zip(captions, broken, strict=True)]
     levels = np.asarray(process.schedule.masked(times.astype(np.float64)))
     errors = None if errors is None else errors[..., :: process.subtokens]
@@ -95,7 +99,7 @@ def policy(options: ConfigDict) -> str:
 
 
 def symbols_of(
-    process: MaskedProcess,
+    process: MaskedProcess | Process,
     tokenizer: Tokenizer,
     states: Int[np.ndarray, "S n N"],
     shape: tuple[int, int, int] | None = None,
@@ -104,8 +108,10 @@ def symbols_of(
     """One number for every token of the states, whole, masked or in part, and what these numbers stand for."""
     digits = process.subtokens
     codes, numbers = np.unique(states.reshape(-1, digits), axis=0, return_inverse=True)
-    tokens = np.asarray(process.decode(codes.reshape(1, -1).astype(np.int32))).reshape(-1)
-    masks = codes == process.mask_id
+    tokens, masks = codes[:, 0], np.zeros(codes.shape, bool)
+    if isinstance(process, MaskedProcess):
+        tokens = np.asarray(process.decode(codes.reshape(1, -1).astype(np.int32))).reshape(-1)
+        masks = codes == process.mask_id
     known = np.where(tokens < tokenizer.vocab_size, tokens, 0)
     values = None
     if shape is not None:

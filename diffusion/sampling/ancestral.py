@@ -12,7 +12,7 @@ from diffusion.categorical import draw_two_stage
 from diffusion.rng import fold
 from diffusion.sampling.gaussian.solvers import steering_mask
 from diffusion.sampling.gaussian.steering import Steering
-from diffusion.sampling.masked.sampler import Samples
+from diffusion.sampling.masked.sampler import Samples, Trace
 from diffusion.sampling.uniform_lidar import Guide
 from diffusion.types import Denoiser, Keys, Logits, Params, Process, Schedule, Symbols
 
@@ -67,7 +67,8 @@ class AncestralSampler:
     For uniform-state diffusion (UDLM, arXiv 2412.10193) every position may change in every step. `final="argmax"` takes
     the most probable value in the last step instead of a draw. A `guide` changes the law of every step. With
     `resample`, particles are resampled by the reward of clean estimates, which are draws from p(x | z_t) at the state
-    before the step, and of the samples themselves after the last step.
+    before the step, and of the samples themselves after the last step. The states of the first `trace` examples are
+    returned too.
     """
 
     denoiser: Denoiser
@@ -75,6 +76,7 @@ class AncestralSampler:
     final: Literal["draw", "argmax"] = "draw"
     guide: Guide | None = None
     resample: Steering | None = None
+    trace: int = 0
 
     def __call__(self, params: Params, keys: Keys, prompt: Symbols, rows: Steps, cond: Any = None) -> Samples:
         """Sample the positions of `prompt` [B, N] that hold no token (C or above); the others never change.
@@ -87,7 +89,7 @@ class AncestralSampler:
         def posterior(logits: Logits, tokens: Symbols, level: Array, next_level: Array) -> Float[Array, "B N S"]:
             return self.process.posterior(logits, tokens, jnp.full(size, level), jnp.full(size, next_level))
 
-        def step(carry: tuple[Symbols, Array, Any], row: Steps) -> tuple[tuple[Symbols, Array, Any], None]:
+        def step(carry: tuple[Symbols, Array, Any], row: Steps) -> tuple[Any, Int[Array, "n N"] | None]:
             tokens, idle, weights = carry
             step_keys = fold(keys, row.index)
             logits = self.denoiser(params, tokens, jnp.full(size, row.time), cond).astype(jnp.float32)
@@ -105,10 +107,15 @@ class AncestralSampler:
                 estimate = jnp.where(fixed, tokens, draw_two_stage(fold(step_keys, "estimate"), clean))
                 estimate = jnp.where(row.last, after, estimate)
                 after, _, _, weights = self.resample(step_keys, after, estimate, None, weights, row)
-            return (after, idle, weights), None
+            return (after, idle, weights), after[: self.trace] if self.trace else None
 
         zeros = jnp.zeros(size, jnp.int32)
         start = jnp.where(fixed, prompt, self.process.prior(keys, length // self.process.subtokens))
         weights = None if self.resample is None else self.resample.init(size)
-        (tokens, idle, _), _ = jax.lax.scan(step, (start, zeros, weights), rows)
-        return Samples(tokens, jnp.full(size, len(rows.index)), idle, zeros, zeros)
+        (tokens, idle, _), shown = jax.lax.scan(step, (start, zeros, weights), rows)
+        trace = None
+        if shown is not None:
+            times = jnp.broadcast_to(jnp.append(rows.time, 0.0)[:, None], (len(rows.time) + 1, self.trace))
+            states = jnp.concatenate([start[None, : self.trace], shown])
+            trace = Trace(states, times, jnp.zeros_like(rows.last), None)
+        return Samples(tokens, jnp.full(size, len(rows.index)), idle, zeros, zeros, trace)

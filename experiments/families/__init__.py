@@ -145,7 +145,8 @@ def attention(config: ConfigDict) -> str:
     name, _, platform = config.model.attention.partition(":")
     if name != "auto" or NETWORKS.get(config.model.net) is not NETWORKS["dit"]:
         return config.model.attention
-    return choose(platform, config.model.dtype, config.data.length)
+    passes = 2 if family_of(config) is blocks else 1  # block diffusion reads noisy and clean tokens together
+    return choose(platform, config.model.dtype, passes * config.data.length)
 
 
 def system(config: ConfigDict, vocabulary: int) -> System:

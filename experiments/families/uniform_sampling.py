@@ -64,10 +64,11 @@ def steering(config: ConfigDict, labels: Float[Array, "K G"]) -> Steering:
     return Steering(reward, options.particles, options.strength, options.potential, options.adaptive)
 
 
-def sampler(config: ConfigDict, system: System) -> Callable:
+def sampler(config: ConfigDict, system: System, trace: int = 0) -> Callable:
     """`sample(params, keys, prompt, label=None, given=None)` for prompts [B, data.length]; masks are what is free.
 
-    `given` is what the method reads besides: `Lookahead` for lidar, the labels [K, G] of tokens for steering.
+    `given` is what the method reads besides: `Lookahead` for lidar, the labels [K, G] of tokens for steering. The
+    states of the first `trace` examples are returned too.
     """
     check(config)
     rows, own = steps_of(config, system, config.sample.steps), config.sample.uniform
@@ -79,7 +80,7 @@ def sampler(config: ConfigDict, system: System) -> Callable:
             guide = lookahead_guide(process_of(system), given, ahead.strength, ahead.scale, ahead.kernel)
         if own.method == "steering":
             resample = steering(config, given)
-        made = AncestralSampler(system.denoiser, process_of(system), config.sample.final, guide, resample)
+        made = AncestralSampler(system.denoiser, process_of(system), config.sample.final, guide, resample, trace)
         return made(params, keys, prompt, rows, label)
 
     return sample

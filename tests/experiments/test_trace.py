@@ -55,7 +55,25 @@ def test_the_first_samples_of_a_job_that_is_done(succeed, tmp_path, overrides, m
     assert len(set(symbols.values())) == len(symbols)
 
 
-def test_pictures_are_those_of_the_job(succeed):
+def test_states_of_uniform_diffusion_end_in_the_samples(succeed, tmp_path, overrides):
+    words = ("--row=UDLM, 2 steps", *overrides, "--config.sample.batch=4", "--config.sample.prompt=the ", "--trace")
+    succeed("sample", "--config=configs/udlm.py:debug", *words)
+    folder = next((tmp_path / "runs" / "jobs").glob("sample-*"))
+    data = data_of((folder / "trace.html").read_text())
+    assert data["count"] == 4 and not any(data["hidden"]), "the prior, two steps and the one to clean data; no masks"
+    texts = (folder / "samples.txt").read_text()[:-1].split(SEPARATOR)
+    for sample, text in zip(data["samples"], texts, strict=False):
+        state = list(sample["start"])
+        assert [data["names"][symbol] for symbol in state[:4]] == list("the ")
+        for flat in sample["changes"]:
+            assert all(position > 3 for position in flat[::2]), "a prompt does not change"
+            for position, symbol in zip(flat[::2], flat[1::2], strict=True):
+                state[position] = symbol
+        shown = "".join(data["names"][symbol] for symbol in state).replace("⟨end⟩", "<|endoftext|>")
+        assert [each for each in shown if "!" <= each <= "~"] == [each for each in text if "!" <= each <= "~"]
+
+
+def test_images_are_those_of_the_job(succeed):
     words = ("--row=exact: best of 2", "--config.sample.batch=2", "--config.sample.steps=3", "--trace")
     out, error = succeed("sample", SHAPES, *words, "--config.sample.gaussian.per_task=1")
     assert "done" not in error
@@ -77,7 +95,7 @@ def test_pictures_are_those_of_the_job(succeed):
         (["sample", TEXT, "--row=AR"], "--trace: an autoregressive model has no denoising steps"),
         (["sample", TEXT, "--row=Held-out text"], "--trace: held-out data have no denoising steps"),
         (["sample", TEXT, ROW, "--config.sample.length=64"], "--trace: shows one window; leave --config.sample.len"),
-        (["sample", EMBEDDING, "--row=standard, 2 steps"], "--trace: shows masked diffusion, and Gaussian diff"),
+        (["sample", EMBEDDING, "--row=standard, 2 steps"], "--trace: shows masked and uniform-state diffusion, and Gaussian diff"),
     ],
     ids=["train", "causal", "data", "windows", "embedding"],
 )

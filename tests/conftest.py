@@ -14,8 +14,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is downloaded
 # Eight simulated devices let the sharding laws run anywhere. Tests are compile time, of which optimization is half and
 # the fusion emitters, which later versions always use, a quarter; numbers agree with those of usual programs to 3e-7.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""
+os.environ["XLA_FLAGS"] += "" if os.environ.get("OPTIMIZED") else " --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] += (
+    " --xla_cpu_use_fusion_emitters=false"
+    if version("jaxlib").startswith("0.10.") and not os.environ.get("OPTIMIZED")
+    else ""
+)
 
 # Equal programs are compiled once, also between workers, processes, runs and clones.
 os.environ.setdefault(

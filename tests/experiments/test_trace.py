@@ -95,7 +95,10 @@ def test_images_are_those_of_the_job(succeed):
         (["sample", TEXT, "--row=AR"], "--trace: an autoregressive model has no denoising steps"),
         (["sample", TEXT, "--row=Held-out text"], "--trace: held-out data have no denoising steps"),
         (["sample", TEXT, ROW, "--config.sample.length=64"], "--trace: shows one window; leave --config.sample.len"),
-        (["sample", EMBEDDING, "--row=standard, 2 steps"], "--trace: shows masked and uniform-state diffusion, and Gaussian diff"),
+        (
+            ["sample", EMBEDDING, "--row=standard, 2 steps"],
+            "--trace: shows masked and uniform-state diffusion, and Gaussian diff",
+        ),
     ],
     ids=["train", "causal", "data", "windows", "embedding"],
 )

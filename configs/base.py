@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.sampling import GAUSSIAN, TRANSLATION, UNIFORM
-from configs.schema import at_least, choice, count, default_values, fraction, not_negative, positive, share
+from configs.schema import at_least, below_one, choice, count, default_values, fraction, not_negative, positive, share
 
 VARIANTS = ("paper", "gpu", "local", "debug")
 FIELDS: dict[str, Any] = dict(
@@ -84,7 +84,7 @@ FIELDS: dict[str, Any] = dict(
         heads=count(12),
         cond_dim=count(128),
         mlp_ratio=count(4),
-        dropout=share(0.1),
+        dropout=below_one(0.1),
         causal=False,
         adaln=True,
         time_conditioning=False,
@@ -100,12 +100,12 @@ FIELDS: dict[str, Any] = dict(
         res_blocks=count(5),
         attention_factors=count((2,)),  # levels with attention, by their downsampling factor
         head_channels=count(64),
-        dropout=share(0.4),
+        dropout=below_one(0.4),
         groups=count(32),  # of group norms
         constant_init=not_negative(0.0),  # half-width of the initial scales and shifts of blocks; published: 19.6
         head_size=count(3),  # kernel of the last convolution
     ),
-    classifier=dict(channels=count((16, 32)), hidden=count(64), dropout=share(0.25)),
+    classifier=dict(channels=count((16, 32)), hidden=count(64), dropout=below_one(0.25)),
     captioned_unet=dict(
         channels=count((32, 64, 96)),  # per level; each level halves the resolution
         transformer_layers=not_negative((0, 1, 1)),  # per level; they attend to the prompt
@@ -125,7 +125,7 @@ FIELDS: dict[str, Any] = dict(
         decoder_blocks=count(2),
         heads=count(4),
         feed_forward=count(256),
-        dropout=share(0.0),
+        dropout=below_one(0.0),
         positions=count(64),  # largest number of tokens of a source or a target
         scale=choice("unit", "scaled"),  # embeddings of length sqrt(d), or sqrt(d) times the table
         table_std=positive(1.0),  # initial standard deviation of the table
@@ -197,7 +197,11 @@ FIELDS: dict[str, Any] = dict(
         floor=not_negative(0.0),
     )
     | dict(
-        beta1=share(0.9), beta2=share(0.999), epsilon=positive(1e-8), weight_decay=not_negative(0.0), clip=positive(1.0)
+        beta1=below_one(0.9),
+        beta2=below_one(0.999),
+        epsilon=positive(1e-8),
+        weight_decay=not_negative(0.0),
+        clip=positive(1.0),
     ),
     train=dict(steps=count(1_000_000), batch=count(512), accumulate=count(1), ema=share(0.9999), log_every=count(100))
     | dict(evaluate_every=count(10_000), evaluate_batches=count(32), checkpoint_every=count(10_000), keep=count(2)),
@@ -231,7 +235,7 @@ FIELDS: dict[str, Any] = dict(
         nucleus_rule=choice("off", "inclusive", "standard"),  # inclusive: MDLM; standard: top-p
         precision=choice("exact", "mdlm_float32"),
         noise=not_negative(0.0),  # confidence: scale of the Gumbel noise on the score
-        end=share(1e-5),  # last time of the grid
+        end=below_one(1e-5),  # last time of the grid
         final=choice("argmax", "draw", "none"),  # how remaining masks are filled
         digits_draw=choice("token", "marginal"),  # digits: those of one token, or each from its marginal
         temperature_ramp=(0.0, 1.0),  # (a, p): a step that begins at 1 - t = tau has temperature + a tau^p

@@ -8,22 +8,24 @@ from typing import Any, NamedTuple
 
 
 class Range(NamedTuple):
-    """Numbers from `low` to `high`, both included, but for `low` where `above`."""
+    """Numbers from `low` to `high`, both included, but for `low` where `above` and `high` where `below`."""
 
     low: float
     high: float = math.inf
     above: bool = False
+    below: bool = False
 
     def __contains__(self, value: object) -> bool:
         """Returns whether a value is a number in the range; NaN is in none."""
         if not isinstance(value, (int, float)):
             return False
-        return (self.low < value if self.above else self.low <= value) and value <= self.high
+        high_enough = self.low < value if self.above else self.low <= value
+        return high_enough and (value < self.high if self.below else value <= self.high)
 
     def __str__(self) -> str:
         """The range as an error states it."""
         if self.high < math.inf:
-            return f"lie in {'(' if self.above else '['}{self.low:g}, {self.high:g}]"
+            return f"lie in {'(' if self.above else '['}{self.low:g}, {self.high:g}{')' if self.below else ']'}"
         if self.low == 0:
             return "be positive" if self.above else "not be negative"
         return f"be at least {self.low:g}"
@@ -64,6 +66,11 @@ def share(default: Any) -> Field:
 def fraction(default: Any) -> Field:
     """A number above 0, up to 1."""
     return Field(default, Range(0, 1, above=True))
+
+
+def below_one(default: Any) -> Field:
+    """A number from 0, below 1."""
+    return Field(default, Range(0, 1, below=True))
 
 
 def choice(default: str, *others: str) -> Field:

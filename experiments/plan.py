@@ -166,6 +166,7 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
     judge others, are taken from `known` (default: `rows`). With a checkpoint a row is not trained, unless it starts
     from another row, which the checkpoint then replaces, or its verbs include train.
     """
+    check_seeds(config)
     contents.reread()
     jobs: dict[str, Job] = {}
     known = known or rows
@@ -186,6 +187,14 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
                 jobs[job.id] = job
     order = {"train": 0, "evaluate": 1, "sample": 2}
     return sorted(jobs.values(), key=lambda job: (order[job.verb], len(job.needs) if job.verb == "train" else 0))
+
+
+def check_seeds(config: ConfigDict) -> None:
+    """Raise ValueError for no seeds, or for the seed of a job, which the plan sets."""
+    if not config.seeds:
+        raise ValueError('seeds: empty; pass at least one, such as --config.seeds="(0,)"')
+    if config.seed:
+        raise ValueError(f'seed: the plan sets it, one job for each of seeds; pass --config.seeds="({config.seed},)"')
 
 
 def write_plan(jobs: list[Job]) -> str:

@@ -20,7 +20,7 @@ from experiments.checks import check_plan, check_training
 from experiments.families import family_of
 from experiments.identity import digest
 from experiments.layout import check_layout, write_layout
-from experiments.plan import Job, atomic_write, find_row, plan, resolve, trains, without
+from experiments.plan import Job, atomic_write, check_seeds, find_row, plan, resolve, trains, without
 from experiments.run_context import Run, build
 
 VERBS = {"train": train, "evaluate": evaluate, "sample": sample}
@@ -135,6 +135,7 @@ def run_row(
     A checkpoint is what `train` starts from, and what `evaluate` and `sample` use as it is. With `traced`, samples get
     a page that plays their steps.
     """
+    check_seeds(config)
     rows = list(module.rows(config))
     own = [row | {"overrides": without(row["overrides"], overrides)} for row in rows]
     row = find_row(own, name or first_row(own, config, verb))

@@ -38,6 +38,8 @@ UNKNOWN = {
 REFUSED = {
     ("quickstart", "train", "MDLM"): [
         ({"objective.name": "autoregressive"}, "objective.name: autoregressive goes with model.causal=True"),
+        ({"seeds": ()}, "seeds: empty; pass at least one"),
+        ({"seed": 7}, 'seed: the plan sets it, one job for each of seeds; pass --config.seeds="(7,)"'),
         ({"train.accumulate": 3}, "train.accumulate: 3 does not divide train.batch="),
         ({"checkpoint": "/no/weights"}, "checkpoint: /no/weights holds no weights"),
         ({"model.labels": 3}, "'text_files' has no labels"),

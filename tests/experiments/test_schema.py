@@ -4,7 +4,18 @@ import math
 from typing import get_args
 
 from configs.base import FIELDS
-from configs.schema import Field, Range, check_values, count, default_values, fraction, not_negative, positive, share
+from configs.schema import (
+    Field,
+    Range,
+    below_one,
+    check_values,
+    count,
+    default_values,
+    fraction,
+    not_negative,
+    positive,
+    share,
+)
 from diffusion.data import settings, splits
 from diffusion.nets import encoder_decoder_io, error_predictor, subtoken_embedding
 from diffusion.objectives import embedding, error_prediction, noise_scaling, perturbation
@@ -89,6 +100,7 @@ def test_ranges():
         (positive(1), "be positive", (1e-9,), (0, -1)),
         (share(0.5), "lie in [0, 1]", (0, 0.5, 1), (-1e-9, 1.01)),
         (fraction(0.5), "lie in (0, 1]", (1e-9, 1), (0, 1.01)),
+        (below_one(0.5), "lie in [0, 1)", (0, 0.999), (-1e-9, 1)),
     ):
         assert str(field.allowed) == text
         assert all(value in field.allowed for value in inside)

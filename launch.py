@@ -102,13 +102,23 @@ def split_cpu(count: int) -> None:
 
 
 def start_processes() -> None:
-    """Join the other processes of a cluster, or those named on the command line, before any device is touched."""
+    """Join the other processes of a cluster, or those named on the command line, before any device is touched.
+
+    Raises:
+      ValueError: where JAX_PLATFORMS names devices that are not here.
+    """
     import jax
 
     if COORDINATOR.value:
         jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     elif DISTRIBUTED.value or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         jax.distributed.initialize()
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), "JAX is not installed for it")
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        raise ValueError(f"JAX_PLATFORMS: no device of {platforms or 'any platform'} ({reason}); unset it") from None
 
 
 def load_table(name: str) -> ModuleType:

@@ -70,6 +70,18 @@ def test_errors_are_one_line(cli, words, expected):
     one_line(cli(*words), "launch.py: ", *expected)
 
 
+@pytest.mark.parametrize("error", [AssertionError(), RuntimeError("no CUDA driver\nin two lines")])
+def test_a_platform_without_devices_is_one_line(cli, monkeypatch, error):
+    """JAX 0.10 raises an AssertionError without a message where the plugin of the platform is not installed."""
+
+    def devices():
+        raise error
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", devices)
+    one_line(cli("plan", DEBUG), "launch.py: JAX_PLATFORMS: no device of cuda (", "unset it")
+
+
 def launch_process(*words):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     options = dict(cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

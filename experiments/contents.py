@@ -16,6 +16,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from diffusion.data.readers import files_below
 from diffusion.data.settings import DataSettings
 
 REMEMBERED = 2**20  # bytes from which the hash of a file is kept; smaller files are read again
@@ -35,8 +36,8 @@ def content_hash(path: str) -> str:
     if not path or not root.exists():
         return ""
     folder = root if root.is_dir() else root.parent
-    found = root.rglob("*") if root.is_dir() else [root]
-    names = sorted(each.relative_to(folder) for each in found if each.is_file())
+    found = files_below(path) if root.is_dir() else [root]
+    names = sorted(each.relative_to(folder) for each in found)
     visible = [name for name in names if root.is_file() or not any(part.startswith(".") for part in name.parts)]
     try:
         hashes = file_hashes([folder / name for name in visible])

@@ -3,11 +3,13 @@
 import bz2
 import contextlib
 import csv
+import fnmatch
 import gzip
 import hashlib
 import io
 import json
 import lzma
+import os
 import sys
 import tarfile
 import zipfile
@@ -77,9 +79,18 @@ def find(folder: str | Path, names: Sequence[str]) -> Path | None:
 
 
 def files_below(path: str, pattern: str = "*") -> list[Path]:
-    """Files of a folder at any depth, sorted; none when there is no such folder, or the path is empty."""
-    folder = Path(path).expanduser()
-    return sorted(file for file in folder.rglob(pattern) if file.is_file()) if path and folder.is_dir() else []
+    """Files of a folder at any depth, sorted; none when there is no such folder, or the path is empty.
+
+    Links to folders are followed, each folder once, so that a link to a folder above ends.
+    """
+    root = Path(path).expanduser()
+    found, visited = [], {os.path.realpath(root)}
+    for place, folders, names in os.walk(root if path else "", followlinks=True):
+        targets = {os.path.realpath(os.path.join(place, name)): name for name in sorted(folders, reverse=True)}
+        folders[:] = [name for target, name in targets.items() if target not in visited]
+        visited |= targets.keys()
+        found += [Path(place, name) for name in names if fnmatch.fnmatchcase(name, pattern)]
+    return sorted(file for file in found if file.is_file())
 
 
 def json_rows(path: Path) -> Iterator[Row]:

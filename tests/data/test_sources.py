@@ -53,6 +53,18 @@ def test_text_files_of_a_folder_are_split_by_file(tmp_path):
     assert sorted(itertools.chain(*texts.values())) == sorted([text.lstrip("\ufeff") for text in files.values()])
 
 
+def test_links_to_folders_are_followed_once(tmp_path):
+    """Also a link to a folder above, and two links to one folder."""
+    write(tmp_path, dict.fromkeys(("real/a.txt", "data/deep/b.txt", "data/c.md"), "text"))
+    for link in ("data/first", "data/second"):
+        (tmp_path / link).symlink_to(tmp_path / "real")
+    (tmp_path / "data/deep/above").symlink_to(tmp_path / "data")
+    found = [path.relative_to(tmp_path).as_posix() for path in readers.files_below(str(tmp_path / "data"))]
+    assert found == ["data/c.md", "data/deep/b.txt", "data/first/a.txt"]
+    assert [path.name for path in readers.files_below(str(tmp_path / "data"), "*.md")] == ["c.md"]
+    assert readers.files_below("") == readers.files_below(str(tmp_path / "none")) == []
+
+
 def test_one_text_file_is_cut_in_order_at_blank_lines(tmp_path):
     text = "".join(f"paragraph {i}\nsecond line\n\n" for i in range(400))
     texts = texts_of(opened("text_files", write(tmp_path, {"book.txt": text}) / "book.txt"))

@@ -73,18 +73,20 @@ def rows(config):
         yield pairs.row(at("standard", FACTOR, 5), "standard", 5, FACTOR)
         return
     # The path is that of Tatoeba; the synthetic task needs none.
-    own = {"data.path": ""} if config.data.source == "dialects" else {}
+    no_path = {"data.path": ""} if config.data.source == "dialects" else {}
     for method in pairs.SEVEN:
         for factor in FACTORS:
             for steps in STEPS:
-                yield pairs.row(at(method, factor, steps), method, steps, factor, shared=own)
+                yield pairs.row(at(method, factor, steps), method, steps, factor, shared=no_path)
     for method in ("standard", "MANS"):
         loud: dict[str, Any] = {"sample.translation.factor": FACTOR}
-        yield pairs.row(f"{method}, decoding from noise of {FACTOR:g}, 5 steps", method, 5, FACTOR, shared=own, **loud)
+        yield pairs.row(
+            f"{method}, decoding from noise of {FACTOR:g}, 5 steps", method, 5, FACTOR, shared=no_path, **loud
+        )
     for name, choice in CHOICES.items():
         for steps in STEPS:
-            yield pairs.row(f"{name}, {steps} steps", "standard", steps, FACTOR, shared=own, **choice)
-    if own and config.data.path:
+            yield pairs.row(f"{name}, {steps} steps", "standard", steps, FACTOR, shared=no_path, **choice)
+    if no_path and config.data.path:
         shared = TATOEBA | {"train.steps": 2000}
         for method, factors in TATOEBA_FACTORS.items():
             for factor in factors:

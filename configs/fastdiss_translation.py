@@ -129,15 +129,15 @@ def base_rows():
 def dialect_rows(config, factors):
     """The synthetic task: every method by number of steps, the base with many; controls and other models with few."""
     # The path is that of Tatoeba; the synthetic task needs none.
-    own = {"data.path": ""}
-    yield from pairs.method_rows(pairs.SEVEN, FEW, factors, "dialects", shared=own)
-    yield from pairs.method_rows(("standard", "MANS and SCP"), (100,), factors, "dialects", shared=own)
-    yield from pairs.method_rows(("standard",), (1000,), factors, "dialects", shared=own)
-    yield from pairs.method_rows(("SCP, Markov noise",), (5, 20), factors, "dialects", shared=own)
-    yield from pairs.memory_rows(("standard", "MANS and SCP"), factors, shared=own)
-    yield from pairs.best_rows("MANS and SCP", 5, factors, 3, 3, shared=own)
-    yield pairs.causal_row("dialects", shared=own)
-    for each in pairs.joint_rows(config, (20, 100), factors["standard"], "dialects", shared=own):
+    no_path = {"data.path": ""}
+    yield from pairs.method_rows(pairs.SEVEN, FEW, factors, "dialects", shared=no_path)
+    yield from pairs.method_rows(("standard", "MANS and SCP"), (100,), factors, "dialects", shared=no_path)
+    yield from pairs.method_rows(("standard",), (1000,), factors, "dialects", shared=no_path)
+    yield from pairs.method_rows(("SCP, Markov noise",), (5, 20), factors, "dialects", shared=no_path)
+    yield from pairs.memory_rows(("standard", "MANS and SCP"), factors, shared=no_path)
+    yield from pairs.best_rows("MANS and SCP", 5, factors, 3, 3, shared=no_path)
+    yield pairs.causal_row("dialects", shared=no_path)
+    for each in pairs.joint_rows(config, (20, 100), factors["standard"], "dialects", shared=no_path):
         yield each | {"seeds": 1}
 
 

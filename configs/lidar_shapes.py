@@ -58,9 +58,9 @@ def exact_rows(config):
     debug = config.variant == "debug"
 
     def row(name, kind="plain", curve=None, **fields):
-        made = method(name, kind, {"exact": curve or name}, "exact: ", steps=0 if debug else 100, **fields)
-        made["overrides"] |= {"model.net": "picture_oracle", "judge.name": "none"}
-        return made | {"pictured": debug}
+        row = method(name, kind, {"exact": curve or name}, "exact: ", steps=0 if debug else 100, **fields)
+        row["overrides"] |= {"model.net": "picture_oracle", "judge.name": "none"}
+        return row | {"pictured": debug}
 
     yield row("base")
     for count in (2,) if debug else (2, 4):
@@ -82,8 +82,8 @@ def trained(config, name: str, kind="plain", curve=None, steps: int = 0, **field
     steps = 0 if steps == config.sample.steps else steps
     other = (f"{steps} steps",) if steps else ()
     line = (curve or name, *other)
-    made = method(", ".join((name, *other)), kind, {"time": line, "evaluations": line}, steps=steps, **fields)
-    return made | {"pictured": not other}
+    row = method(", ".join((name, *other)), kind, {"time": line, "evaluations": line}, steps=steps, **fields)
+    return row | {"pictured": not other}
 
 
 def trained_rows(config):

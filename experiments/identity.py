@@ -62,8 +62,8 @@ def training_fields(fields: dict) -> dict:
     Sub-tokens have no settings where tokens are whole, nor has self-conditioning without an adapter, or an error
     predictor that is not there. Networks and objectives have sections of their name that no other one reads.
     """
-    own = (fields["model"]["net"], fields["objective"]["name"])
-    parts = {name: fields[name] for name in (*SECTIONS, *own, "predictor") if name in fields}
+    named = (fields["model"]["net"], fields["objective"]["name"])
+    parts = {name: fields[name] for name in (*SECTIONS, *named, "predictor") if name in fields}
     for section, names in HOUSEKEEPING.items():
         parts[section] = {key: value for key, value in parts[section].items() if key not in names}
     unused = {

@@ -28,8 +28,8 @@ def read(table: str) -> list[dict]:
 def add(table: str, machine: str, rows: list[dict]) -> None:
     """Add the rows of a machine, and replace earlier ones of the same name."""
     others = [row for row in read(table) if row["machine"] != machine]
-    own = [{"machine": machine} | {name: row[name] for name in FIELDS if name in row} for row in rows]
-    write_rows(FOLDER / f"{table}.jsonl", others + own)
+    new = [{"machine": machine} | {name: row[name] for name in FIELDS if name in row} for row in rows]
+    write_rows(FOLDER / f"{table}.jsonl", others + new)
 
 
 def differences(row: str, key: str, machines: Sequence[dict], committed: Sequence[dict]) -> list[float]:
@@ -40,9 +40,9 @@ def differences(row: str, key: str, machines: Sequence[dict], committed: Sequenc
 
     known, found = seeds(committed), []
     for machine in dict.fromkeys(each["machine"] for each in machines):
-        own = seeds([each for each in machines if each["machine"] == machine])
-        if common := own.keys() & known.keys():
-            found.append(statistics.fmean(own[seed] - known[seed] for seed in common))
+        values = seeds([each for each in machines if each["machine"] == machine])
+        if common := values.keys() & known.keys():
+            found.append(statistics.fmean(values[seed] - known[seed] for seed in common))
     return found
 
 

@@ -86,11 +86,11 @@ def run_jobs(jobs: list[Job], workdir: Path, again: list[str] | None = None) -> 
     """
     check_hosts(jobs)
     check_layout(workdir)
-    chosen = redo.select(jobs, again or [])
-    wanted = [job for job in jobs if job in chosen or not job.done(workdir)]
+    repeated = redo.select(jobs, again or [])
+    wanted = [job for job in jobs if job in repeated or not job.done(workdir)]
     check_plan(wanted, jobs)
     runs = {job.id: prepare(job, workdir) for job in wanted}
-    redo.move_aside(chosen, workdir)
+    redo.move_aside(repeated, workdir)
     if jax.process_index() == 0:
         write_layout(workdir)
     rows, here = [], commit()
@@ -137,9 +137,9 @@ def run_row(
     """
     check_seeds(config)
     rows = list(module.rows(config))
-    own = [row | {"overrides": without(row["overrides"], overrides)} for row in rows]
-    row = find_row(own, name or first_row(own, config, verb))
-    check_verb(own, config, verb, row)
+    overridden = [row | {"overrides": without(row["overrides"], overrides)} for row in rows]
+    row = find_row(overridden, name or first_row(overridden, config, verb))
+    check_verb(overridden, config, verb, row)
     settings = row["overrides"]
     if config.checkpoint and verb != "train":
         settings["start"] = ""

@@ -14,7 +14,7 @@ from diffusion.report import trace as pages
 from diffusion.report.trace import Heading, Symbols
 from diffusion.types import MaskedProcess, Process
 from experiments.families import draws_images, exact, family_of, masked, uniform
-from experiments.families.guidance import active_steps, method, path_of
+from experiments.families.guidance import active_steps, guided_sampler, time_grid_of
 from experiments.plan import atomic_write
 from experiments.run_context import Run
 from experiments.tasks import task_of, token_sampling
@@ -141,32 +141,32 @@ def image_page(run: Run) -> str:
     """The page of Gaussian diffusion of images from prompts."""
     config, options = run.config, run.config.sample.gaussian
     slots = prompt_slots(run.config)
-    chosen = np.array(shown_slots(slots)[: min(MOST, config.sample.batch)])
+    indices = np.array(shown_slots(slots)[: min(MOST, config.sample.batch)])
     model, codec = opened(run, slots), run.system.pixels
     draws = options.images * (options.best_of if options.method == "best_of" else 1)
 
     def summary(x: Array, clean: Array, carry: Any, row: Any) -> tuple[Array, Array]:
-        return clean[: len(chosen) * draws], x[: len(chosen) * draws]
+        return clean[: len(indices) * draws], x[: len(indices) * draws]
 
-    made = method(config, run.system, model.reward, summary)
-    images, (last, (clean, noisy)) = Drawing(run, model, slots, made).traced(chosen)
-    path = path_of(config, run.system, options.path, config.sample.steps)
-    acting, _ = active_steps(config, path)
-    images, groups = images[: len(chosen)], (len(chosen), draws, *images.shape[2:])
-    last = last[: len(chosen) * draws]
+    sampler = guided_sampler(config, run.system, model.reward, summary)
+    images, (last, (clean, noisy)) = Drawing(run, model, slots, sampler).traced(indices)
+    times = time_grid_of(config, run.system, options.path, config.sample.steps)
+    acting, _ = active_steps(config, times)
+    images, groups = images[: len(indices)], (len(indices), draws, *images.shape[2:])
+    last = last[: len(indices) * draws]
     clean, noisy = (as_bytes(codec, np.concatenate([each, last[None]]).reshape(-1, *groups)) for each in (clean, noisy))
     # Of several images those are kept that are among the samples.
     drawn = last.reshape(groups)
     kept = (drawn[:, :, None] == images[:, None]).all(axis=(-3, -2, -1)).any(axis=2)
     facts = {"method": options.method, "steps": len(acting), "solver": options.solver, "path": options.path}
     facts |= {"guidance": f"{options.guidance:g}"} if run.family is not exact else {}
-    curves = {"sigma, the noise level of the state": path.sigma, "alpha, its level of signal": path.alpha}
+    curves = {"sigma, the noise level of the state": times.sigma, "alpha, its level of signal": times.alpha}
     return pages.image_page(
         heading(run, facts),
-        [f"{slots[slot].prompt}" for slot in chosen],
+        [f"{slots[slot].prompt}" for slot in indices],
         clean,
         noisy,
-        path.time,
+        times.time,
         {name: np.asarray(values, np.float64).tolist() for name, values in curves.items()},
         np.asarray(acting, bool),
         kept,

@@ -250,13 +250,13 @@ def dataset_rows(
 
 def plots(measure: str, label: str, **titles: str) -> tuple[dict, ...]:
     """A measure against steps and against seconds, for each data set by its plot's name."""
-    made = []
+    plots = []
     for name, title in titles.items():
         axes = dict(y=measure, ylabel=label)
-        made.append(dict(name=name, x="steps", title=f"{title}: {label} against steps", xlabel="steps", **axes))
+        plots.append(dict(name=name, x="steps", title=f"{title}: {label} against steps", xlabel="steps", **axes))
         seconds = dict(name=f"{name}_seconds", x="seconds_per_sentence", xlabel="seconds per sentence")
-        made.append(dict(**seconds, title=f"{title}: {label} against time", **axes))
-    return tuple(made)
+        plots.append(dict(**seconds, title=f"{title}: {label} against time", **axes))
+    return tuple(plots)
 
 
 def courses(name: str, title: str, methods, steps: int = 20, prefix: str = "") -> tuple[dict, ...]:

@@ -49,8 +49,8 @@ def check(config: ConfigDict) -> None:
         raise ValueError(f"process.block: must divide data.length = {length}, not {block}")
     if config.model.net != "dit":
         raise ValueError(f"model.net: {config.model.net} has no masks of attention; process.name=blocks goes with dit")
-    given = config.codec.digits, config.memory.adapter, config.predictor.kind, config.model.labels
-    if given != (1, "none", "none", 0):
+    settings = config.codec.digits, config.memory.adapter, config.predictor.kind, config.model.labels
+    if settings != (1, "none", "none", 0):
         raise ValueError(
             "process.name: blocks goes with codec.digits=1, memory.adapter=none, predictor.kind=none and model.labels=0"
         )

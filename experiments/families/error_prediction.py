@@ -37,8 +37,8 @@ def extended(config: ConfigDict, base: System, judge: System | None) -> System:
         return parts | ({"judge": judged} if judge else {})
 
     def init(key):
-        own, trained, judging = jax.random.split(key, 3)
-        return extend(own, base.init(trained), judge.init(judging) if judge else None)
+        predictor_key, denoiser_key, judge_key = jax.random.split(key, 3)
+        return extend(predictor_key, base.init(denoiser_key), judge.init(judge_key) if judge else None)
 
     def denoiser(params, *inputs, **options):
         return base.denoiser(params["denoiser"], *inputs, **options)

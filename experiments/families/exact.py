@@ -81,5 +81,5 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
         rows_like(size, options.pool, dtype=jnp.float32),
         rows_like(size, dtype=jnp.int32),
     )
-    made = guidance.method(config, system, nearest_worth)
-    return guidance.calls(config, made, system.init, system.init, conditioning)
+    guided = guidance.guided_sampler(config, system, nearest_worth)
+    return guidance.calls(config, guided, system.init, system.init, conditioning)

@@ -40,7 +40,7 @@ class Cost(NamedTuple):
     rewards: int
 
 
-class Method(NamedTuple):
+class GuidedSampler(NamedTuple):
     """A sampler of P prompts with `images` samples each, [P, images, ...].
 
     `draw(params, reward_params, keys, conditioning, ahead, strengths)` reads keys [P, draws], lookahead samples (None
@@ -90,27 +90,29 @@ def check_guided(config: ConfigDict, system: System) -> None:
         )
 
 
-def path_of(config: ConfigDict, system: System, name: str, steps: int) -> solvers.TimeGrid:
-    """The points in time of a sampler; raises ValueError for a path that the schedule does not have."""
+def time_grid_of(config: ConfigDict, system: System, name: str, steps: int) -> solvers.TimeGrid:
+    """The points in time of a sampler; raises ValueError for a grid that the schedule does not have."""
     schedule = system.diffusing.schedule
-    make = lookup(solvers.PATHS, name, "sample.gaussian.path")
+    make = lookup(solvers.TIME_GRIDS, name, "sample.gaussian.path")
     if name != "uniform" and not isinstance(schedule, BetaChain):
         raise ValueError(f"sample.gaussian.path: {name} is for schedules that are chains; set it to uniform")
     return make(schedule, steps)
 
 
-def active_steps(config: ConfigDict, path: solvers.TimeGrid) -> tuple[np.ndarray, np.ndarray]:
+def active_steps(config: ConfigDict, times: solvers.TimeGrid) -> tuple[np.ndarray, np.ndarray]:
     """Steps in which guides act, and steps after which particles are resampled."""
-    options, steps = config.sample.gaussian, len(path.time) - 1
+    options, steps = config.sample.gaussian, len(times.time) - 1
     acting = {
         "gradient": lambda: solvers.every(steps, options.gradient.period),
         "condition": lambda: solvers.every(steps, options.condition.period),
-    }.get(options.method, lambda: solvers.mask_until(path, options.lookahead.stop + 1 / 1000))()
+    }.get(options.method, lambda: solvers.mask_until(times, options.lookahead.stop + 1 / 1000))()
     weighed = solvers.steering_mask(steps) if "steering" in options.method else np.zeros(steps, bool)
     return acting, weighed
 
 
-def method(config: ConfigDict, system: System, reward: Reward, summary: Callable[..., Any] | None = None) -> Method:
+def guided_sampler(
+    config: ConfigDict, system: System, reward: Reward, summary: Callable[..., Any] | None = None
+) -> GuidedSampler:
     """The sampler of a config for a batch of prompts.
 
     With `summary`, see `sample_gaussian`, `draw` also returns the last states, of which the best of several samples are
@@ -122,9 +124,9 @@ def method(config: ConfigDict, system: System, reward: Reward, summary: Callable
     check_guided(config, system)
     options, ahead_options = config.sample.gaussian, config.sample.gaussian.lookahead
     solver = lookup(SOLVERS, options.solver, "sample.gaussian.solver")(options.eta)
-    path = path_of(config, system, options.path, config.sample.steps)
-    acting, weighed = active_steps(config, path)
-    grid = solvers.gaussian_grid(path, solver, acting, weighed)
+    times = time_grid_of(config, system, options.path, config.sample.steps)
+    acting, weighed = active_steps(config, times)
+    grid = solvers.gaussian_grid(times, solver, acting, weighed)
     draws = options.images * (options.best_of if options.method == "best_of" else 1)
     uses_lookahead = options.method.startswith("lidar")
     shape = system.pixels.image
@@ -167,7 +169,7 @@ def method(config: ConfigDict, system: System, reward: Reward, summary: Callable
     per = evaluations_per_prediction(config, system)
     particles = ahead_options.particles if uses_lookahead else 0
     taken = float(np.mean(weighed if "steering" in options.method else acting))
-    return Method(draw, strengths, draws, ahead_sampler, particles, cost(config, grid, per), taken)
+    return GuidedSampler(draw, strengths, draws, ahead_sampler, particles, cost(config, grid, per), taken)
 
 
 def chain(
@@ -186,8 +188,8 @@ def chain(
 def lookahead_sampler(config: ConfigDict, system: System, shape: tuple[int, ...]) -> Callable[..., Array]:
     """The cheap sampler of LiDAR's first phase (specification of LiDAR, section 3)."""
     options = config.sample.gaussian.lookahead
-    path = path_of(config, system, options.path, options.steps)
-    grid = solvers.gaussian_grid(path, lookup(SOLVERS, options.solver, "sample.gaussian.lookahead.solver")(0.0))
+    times = time_grid_of(config, system, options.path, options.steps)
+    grid = solvers.gaussian_grid(times, lookup(SOLVERS, options.solver, "sample.gaussian.lookahead.solver")(0.0))
 
     def draw(params: Params, keys: Slots, conditioning: Conditioning) -> Array:
         predict, carry = conditional_prediction(config, system, params, conditioning, keys.shape[1])
@@ -220,35 +222,35 @@ def cost(config: ConfigDict, grid: solvers.GaussianGrid, per: int) -> Cost:
     return Cost(plain, 0, rewards)
 
 
-def calls(config: ConfigDict, made: Method, init: Any, reward_init: Any, conditioning: Any) -> list[Call]:
+def calls(config: ConfigDict, sampler: GuidedSampler, init: Any, reward_init: Any, conditioning: Any) -> list[Call]:
     """The sampler of a batch of prompts by shapes, and before it the lookahead sampler where the method has one."""
     size, length, options = config.sample.batch, config.data.length, config.sample.gaussian
     programs, ahead = [], None
-    if made.lookahead:
+    if sampler.lookahead:
         ahead = Lookahead._make(
             [
-                rows_like(size, made.particles, length, dtype=jnp.float32),
-                rows_like(size, made.particles, dtype=jnp.float32),
+                rows_like(size, sampler.particles, length, dtype=jnp.float32),
+                rows_like(size, sampler.particles, dtype=jnp.float32),
             ]
         )
         ahead_call = Call(
-            name=f"lookahead, {made.particles} x {options.lookahead.steps} steps",
-            function=made.lookahead,
+            name=f"lookahead, {sampler.particles} x {options.lookahead.steps} steps",
+            function=sampler.lookahead,
             params=(init,),
-            rows=(keys_like(size, made.particles), conditioning),
+            rows=(keys_like(size, sampler.particles), conditioning),
             turns=options.lookahead.steps,
             rows_out=True,
         )
         programs.append(ahead_call)
-    strengths = {name: jnp.float32(value) for name, value in made.strengths.items()}
+    strengths = {name: jnp.float32(value) for name, value in sampler.strengths.items()}
     call = Call(
         name=f"sampler by {options.method}, {config.sample.steps} steps",
-        function=made.draw,
+        function=sampler.draw,
         params=(init, reward_init),
-        rows=(keys_like(size, made.draws), conditioning, ahead),
+        rows=(keys_like(size, sampler.draws), conditioning, ahead),
         scalars=(strengths,),
         turns=config.sample.steps,
-        taken=made.taken,
+        taken=sampler.taken,
         rows_out=True,
     )
     return [*programs, call]

@@ -95,8 +95,8 @@ def masked_sampler(config: ConfigDict, system: System, trace: int = 0) -> Callab
     if not isinstance(process, PartialMaskedDiffusion):
         # P2's confidence is that of the noised logits.
         draw = Draw(process.mask_id, options.precision, options.nucleus_rule, noised=options.policy == "p2")
-        made = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, errors, trace)
-        return conditional(made, table)
+        sampler = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, errors, trace)
+        return conditional(sampler, table)
     if options.precision != "exact":
         raise ValueError("sample.precision: mdlm_float32 is a rule for whole tokens; digits are drawn exact")
     token = Draw(process.codec.vocabulary, options.precision, options.nucleus_rule)

@@ -113,7 +113,7 @@ def batch(config: ConfigDict) -> dict:
 
 
 def sampler(config: ConfigDict, system: System) -> Callable:
-    """Images are drawn by a guided method (see `guidance.method`): raises ValueError."""
+    """Images are drawn by a guided method (see `guidance.guided_sampler`): raises ValueError."""
     raise ValueError("model.net: images from prompts are drawn by sample.gaussian.method, with a reward beside it")
 
 
@@ -121,5 +121,5 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
     """The sampler of a batch of prompts, and before it the lookahead sampler where the method has one."""
     assert reward is not None
     prompts = rows_like(config.sample.batch, PROMPT_LENGTH, dtype=jnp.int32)
-    made = guidance.method(config, system, scorer.reward(reward))
-    return guidance.calls(config, made, system.init, reward.init, prompts)
+    guided = guidance.guided_sampler(config, system, scorer.reward(reward))
+    return guidance.calls(config, guided, system.init, reward.init, prompts)

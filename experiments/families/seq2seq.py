@@ -153,16 +153,16 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
             turns=turns,
         )
         return [call]
-    made, read = translation.translator(config, system), config.data.source_length
+    model, read = translation.translator(config, system), config.data.source_length
     call = Call(
-        name=f"sampler, {made.evaluations} evaluations, {made.candidates} candidates",
-        function=made.translate,
+        name=f"sampler, {model.evaluations} evaluations, {model.candidates} candidates",
+        function=model.translate,
         params=(system.init,),
         rows=(
             keys_like(size),
             rows_like(size, read, dtype=jnp.int32),
             rows_like(size, read, dtype=jnp.bool_),
         ),
-        turns=made.evaluations,
+        turns=model.evaluations,
     )
     return [call]

@@ -18,7 +18,7 @@ from diffusion.sampling.gaussian.solvers import GaussianGrid
 from diffusion.sampling.masked.sampler import Samples
 from diffusion.sampling.sequences import lengths
 from diffusion.sampling.sequences.beam import BeamSearch
-from diffusion.sampling.sequences.embedding import PATHS, EmbeddingSampler, StepStatistics, scale_noise
+from diffusion.sampling.sequences.embedding import TIME_GRIDS, EmbeddingSampler, StepStatistics, scale_noise
 from diffusion.schedules.gaussian import BetaChain
 from diffusion.types import Keys, Params, SequenceCondition, Tokens
 from experiments.families.base import System, lookup
@@ -96,11 +96,13 @@ def embedding_sampler(config: ConfigDict, system: System, diagnose: bool) -> Tra
 
     def translate(params, keys, source, mask):
         encoded = encode(params, source, mask)
-        chosen = jnp.full((len(source), 1), length) if filled else lengths.around(encoded, options.length_beam, length)
-        many, condition = lengths.candidates(keys, encoded, chosen, options.seeds, length)
-        made = sampler(params, many, condition, grid, options.factor)
+        target_lengths = (
+            jnp.full((len(source), 1), length) if filled else lengths.around(encoded, options.length_beam, length)
+        )
+        many, condition = lengths.candidates(keys, encoded, target_lengths, options.seeds, length)
+        translations = sampler(params, many, condition, grid, options.factor)
         shape = (len(source), -1, length)
-        return Candidates(made.tokens.reshape(shape), condition.target.reshape(shape), made.steps)
+        return Candidates(translations.tokens.reshape(shape), condition.target.reshape(shape), translations.steps)
 
     evaluations = evaluations_per_candidate(config)
     return Translator(translate, options.seeds * options.length_beam, evaluations)
@@ -109,13 +111,13 @@ def embedding_sampler(config: ConfigDict, system: System, diagnose: bool) -> Tra
 def steps_of(config: ConfigDict, system: System) -> tuple[EmbeddingSampler, GaussianGrid]:
     """The sampler of one candidate, and its grid; raises ValueError for names that do not fit."""
     options, schedule = config.sample.translation, system.diffusing.schedule
-    path = lookup(PATHS, options.path, "sample.translation.path")
+    times = lookup(TIME_GRIDS, options.path, "sample.translation.path")
     if options.path == "spaced" and not isinstance(schedule, BetaChain):
         raise ValueError("sample.translation.path: spaced is for schedules that are chains; set it to even")
     solver = lookup(SOLVERS, options.solver, "sample.translation.solver")(options.factor)
     pad_id = system.embedding.vocabulary + 1
     sampler = EmbeddingSampler(system.denoiser, system.embedding, pad_id, options.memory, options.clamp)
-    return sampler, solvers.gaussian_grid(path(schedule, config.sample.steps), solver)
+    return sampler, solvers.gaussian_grid(times(schedule, config.sample.steps), solver)
 
 
 def evaluations_per_candidate(config: ConfigDict) -> int:
@@ -131,7 +133,7 @@ def text_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
     Raises:
       ValueError: for names that do not fit, and for windows of another length than data.length.
     """
-    options, nothing = config.sample, system.embedding.vocabulary
+    options, null_id = config.sample, system.embedding.vocabulary
     if options.policy != "embedding":
         raise ValueError(
             f"sample.policy: {options.policy} is for masked tokens; encoder_decoder samples with policy=embedding"
@@ -142,14 +144,14 @@ def text_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
     encode = network_call(system, "encode")
 
     def sample(params, keys, prompt, label=None):
-        given, size = prompt != nothing, len(prompt)
-        known = system.embedding.encode(params, jnp.where(given, prompt, 0))
-        condition = SequenceCondition(encode(params, *null_source(size, nothing)), jnp.ones(prompt.shape, bool))
-        keeping = replace(sampler, guides=(keep(known, given[..., None]),))
-        made = keeping(params, keys, condition, grid, options.translation.factor)
+        fixed, size = prompt != null_id, len(prompt)
+        known = system.embedding.encode(params, jnp.where(fixed, prompt, 0))
+        condition = SequenceCondition(encode(params, *null_source(size, null_id)), jnp.ones(prompt.shape, bool))
+        keeping = replace(sampler, guides=(keep(known, fixed[..., None]),))
+        texts = keeping(params, keys, condition, grid, options.translation.factor)
         none = jnp.zeros(size, jnp.int32)
         return Samples(
-            jnp.where(given, prompt, made.tokens), jnp.full(size, evaluations_per_candidate(config)), none, none, none
+            jnp.where(fixed, prompt, texts.tokens), jnp.full(size, evaluations_per_candidate(config)), none, none, none
         )
 
     return sample

@@ -30,8 +30,8 @@ def check(config: ConfigDict) -> None:
     """Raise ValueError for what is there for masks alone."""
     if config.model.net != "dit":
         raise ValueError(f"model.net: {config.model.net} reads masked tokens; process.name=uniform goes with dit")
-    given = config.codec.digits, config.memory.adapter, config.predictor.kind, config.data.packing == "padded"
-    if given != (1, "none", "none", False):
+    settings = config.codec.digits, config.memory.adapter, config.predictor.kind, config.data.packing == "padded"
+    if settings != (1, "none", "none", False):
         raise ValueError(
             "process.name: uniform goes with codec.digits=1, memory.adapter=none, predictor.kind=none and unpadded data"
         )

@@ -29,21 +29,22 @@ def process_of(system: System) -> UniformDiffusion:
 
 def check(config: ConfigDict) -> None:
     """Raise ValueError for an option of masked samplers, and a name or number that no method can work with."""
-    options, own = config.sample, config.sample.uniform
+    options, uniform = config.sample, config.sample.uniform
     for name, value in UNUSED.items():
-        given = tuple(options[name]) if isinstance(value, tuple) else options[name]
-        if given != value:
-            raise ValueError(f"sample.{name}: must be {value!r} for process.name=uniform, not {given!r}")
+        setting = tuple(options[name]) if isinstance(value, tuple) else options[name]
+        if setting != value:
+            raise ValueError(f"sample.{name}: must be {value!r} for process.name=uniform, not {setting!r}")
     if (options.length or config.data.length) != config.data.length:
         raise ValueError(f"sample.length: process.name=uniform writes data.length = {config.data.length} tokens")
     lookup(dict.fromkeys(("draw", "argmax")), options.final, "sample.final")
-    lookup(dict.fromkeys(METHODS), own.method, "sample.uniform.method")
-    lookup(dict.fromkeys(KERNELS), own.lookahead.kernel, "sample.uniform.lookahead.kernel")
-    if own.method == "steering" and options.batch % own.steering.particles:
+    lookup(dict.fromkeys(METHODS), uniform.method, "sample.uniform.method")
+    lookup(dict.fromkeys(KERNELS), uniform.lookahead.kernel, "sample.uniform.lookahead.kernel")
+    if uniform.method == "steering" and options.batch % uniform.steering.particles:
         raise ValueError(
-            f"sample.uniform.steering.particles: {own.steering.particles} do not divide sample.batch={options.batch}"
+            f"sample.uniform.steering.particles: {uniform.steering.particles} do not divide "
+            f"sample.batch={options.batch}"
         )
-    if own.method == "lidar" and config.model.labels:
+    if uniform.method == "lidar" and config.model.labels:
         raise ValueError("sample.uniform.method: lidar shares lookahead samples over classes; set model.labels to 0")
     steering(config, jnp.zeros((1, 1)))
 
@@ -71,17 +72,17 @@ def sampler(config: ConfigDict, system: System, trace: int = 0) -> Callable:
     states of the first `trace` examples are returned too.
     """
     check(config)
-    rows, own = steps_of(config, system, config.sample.steps), config.sample.uniform
+    rows, uniform = steps_of(config, system, config.sample.steps), config.sample.uniform
 
     def sample(params, keys: Keys, prompt: Symbols, label=None, given: Any = None):
         guide = resample = None
-        if own.method == "lidar":
-            ahead = own.lookahead
+        if uniform.method == "lidar":
+            ahead = uniform.lookahead
             guide = lookahead_guide(process_of(system), given, ahead.strength, ahead.scale, ahead.kernel)
-        if own.method == "steering":
+        if uniform.method == "steering":
             resample = steering(config, given)
-        made = AncestralSampler(system.denoiser, process_of(system), config.sample.final, guide, resample, trace)
-        return made(params, keys, prompt, rows, label)
+        draw = AncestralSampler(system.denoiser, process_of(system), config.sample.final, guide, resample, trace)
+        return draw(params, keys, prompt, rows, label)
 
     return sample
 
@@ -89,13 +90,13 @@ def sampler(config: ConfigDict, system: System, trace: int = 0) -> Callable:
 def lookahead_sampler(config: ConfigDict, system: System) -> Callable:
     """The plain sampler in `sample.uniform.lookahead.steps` steps."""
     rows = steps_of(config, system, config.sample.uniform.lookahead.steps)
-    made = AncestralSampler(system.denoiser, process_of(system), config.sample.final)
-    return lambda params, keys, prompt, label=None: made(params, keys, prompt, rows, label)
+    draw = AncestralSampler(system.denoiser, process_of(system), config.sample.final)
+    return lambda params, keys, prompt, label=None: draw(params, keys, prompt, rows, label)
 
 
 def calls(config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
     """The sampler of one batch, with all its steps and the last one to clean data, and lookahead samples before it."""
-    own, classes = config.sample.uniform, system.classes
+    uniform, classes = config.sample.uniform, system.classes
     size, length, extra = config.sample.batch, config.data.length, config.sample.end > 0
     label = rows_like(size, dtype=jnp.int32) if config.model.labels else None
     rows = keys_like(size), rows_like(size, length, dtype=jnp.int32), label
@@ -111,12 +112,12 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
             turns=turns,
         )
 
-    if own.method == "lidar":
-        particles = own.lookahead.particles
+    if uniform.method == "lidar":
+        particles = uniform.lookahead.particles
         ahead = Lookahead(jnp.zeros((particles, length), jnp.int32), jnp.zeros(particles))
         return [
-            call("lookahead", lookahead_sampler(config, system), own.lookahead.steps),
+            call("lookahead", lookahead_sampler(config, system), uniform.lookahead.steps),
             call("sampler", sampler(config, system), config.sample.steps, ahead),
         ]
-    labels = (jnp.zeros((classes, LABELS)),) if own.method == "steering" else ()
+    labels = (jnp.zeros((classes, LABELS)),) if uniform.method == "steering" else ()
     return [call("sampler", sampler(config, system), config.sample.steps, *labels)]

@@ -16,7 +16,7 @@ from diffusion.sampling.gaussian.lidar import Lookahead, lookahead_guide
 from diffusion.sampling.gaussian.sampler import Predict, guided, sample_gaussian
 from experiments.families.base import System, lookup
 from experiments.families.exact_models import exact_prediction, reference_mixture
-from experiments.families.guidance import SOLVERS, path_of
+from experiments.families.guidance import SOLVERS, time_grid_of
 from experiments.run_context import Run
 
 REWARD = oracle.Linear(jnp.ones(1))
@@ -31,7 +31,7 @@ def check_config(config: ConfigDict, system: System, domain: str) -> None:
     options = config.sample
     lookup(dict.fromkeys(METHODS), options.gaussian.method, "sample.gaussian.method")
     lookup(SOLVERS, options.gaussian.solver, "sample.gaussian.solver")
-    path_of(config, system, options.gaussian.path, options.steps)
+    time_grid_of(config, system, options.gaussian.path, options.steps)
 
 
 def check(run: Run) -> None:
@@ -47,10 +47,10 @@ def sample(run: Run) -> dict:
     config, options = run.config, run.config.sample
     ahead_options, base = options.gaussian.lookahead, reference_mixture()
     tilted, _ = oracle.tilted(base, REWARD, ahead_options.strength)
-    path = path_of(config, run.system, options.gaussian.path, options.steps)
-    acting = solvers.mask_until(path, ahead_options.stop)
+    times = time_grid_of(config, run.system, options.gaussian.path, options.steps)
+    acting = solvers.mask_until(times, ahead_options.stop)
     solver = lookup(SOLVERS, options.gaussian.solver, "sample.gaussian.solver")(options.gaussian.eta)
-    grid = solvers.gaussian_grid(path, solver, acting)
+    grid = solvers.gaussian_grid(times, solver, acting)
 
     def predict(samples) -> Predict:
         if options.gaussian.method == "exact":

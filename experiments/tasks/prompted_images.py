@@ -18,7 +18,7 @@ from diffusion.report.images import as_bytes, image_grid, labeled_grid
 from diffusion.train.mesh import check_batch
 from experiments import families
 from experiments.families.base import System
-from experiments.families.guidance import method
+from experiments.families.guidance import guided_sampler
 from experiments.flops import sampling_flops
 from experiments.run_context import Run
 from experiments.tasks.prompted_models import Model, Slot, nearest_worth, opened
@@ -31,7 +31,7 @@ MONTAGE = "methods.png"
 
 def check_config(config: ConfigDict, system: System, domain: str) -> None:
     """Raise ValueError for unsuitable methods, counts, prompts and rewards."""
-    method(config, system, nearest_worth)
+    guided_sampler(config, system, nearest_worth)
     prompt_slots(config)
     if families.family_of(config).REWARDED and config.judge.name != "row":
         raise ValueError("judge.name: images of prompts are rewarded by a row of the table; set it to row")
@@ -56,13 +56,13 @@ def prompt_slots(config: ConfigDict) -> list[Slot]:
         parse(options.prompt)
         return [Slot(options.prompt, 0)]
     wanted = options.gaussian.per_task
-    chosen = []
+    slots = []
     for task in TASKS:
         known = prompts(task, options.gaussian.split)
         # Spread over what there is, which is sorted.
         order = np.random.default_rng(0).permutation(len(known))
-        chosen += [Slot(known[order[index % len(known)]], index // len(known)) for index in range(wanted)]
-    return chosen
+        slots += [Slot(known[order[index % len(known)]], index // len(known)) for index in range(wanted)]
+    return slots
 
 
 def sample(run: Run) -> dict:
@@ -73,8 +73,8 @@ def sample(run: Run) -> dict:
     """
     slots = prompt_slots(run.config)
     model = opened(run, slots)
-    made = method(run.config, run.system, model.reward)
-    draw, measures, by_prompt = Drawing(run, model, slots, made), [], []
+    sampler = guided_sampler(run.config, run.system, model.reward)
+    draw, measures, by_prompt = Drawing(run, model, slots, sampler), [], []
     for number in range(run.config.sample.repeats):
         images, seconds = draw(number)
         metrics, found = measure(run, model, slots, images)
@@ -82,7 +82,7 @@ def sample(run: Run) -> dict:
         by_prompt.append(found)
         if number == 0 and jax.process_index() == 0:
             draw_grid(run, slots, images)
-    count, cost = run.config.sample.gaussian.images, made.cost
+    count, cost = run.config.sample.gaussian.images, sampler.cost
     work = sum(sampling_flops(run.config, run.dataset.tokenizer.vocab_size, model.scorer))
     costs = {
         "evaluations": cost.evaluations / count,

@@ -17,7 +17,7 @@ from diffusion.rng import example_keys, named
 from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.sampling.gaussian.sampler import take_rows
 from diffusion.train.mesh import batch_sharding, shards
-from experiments.families.guidance import Method
+from experiments.families.guidance import GuidedSampler
 from experiments.identity import digest, to_json
 from experiments.run_context import Run
 from experiments.tasks.prompted_models import Model, Slot
@@ -33,37 +33,37 @@ class Drawing:
     run: Run
     model: Model
     slots: list[Slot]
-    made: Method
+    sampler: GuidedSampler
     programs: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, number: int) -> tuple[Float[np.ndarray, "P N H W C"], dict[str, float]]:
         """Set `number`, with the seconds of all phases and of looking ahead alone."""
-        ahead, before = self.load_lookahead(number) if self.made.lookahead is not None else (None, 0.0)
+        ahead, before = self.load_lookahead(number) if self.sampler.lookahead is not None else (None, 0.0)
         images, seconds = [], 0.0
-        for chosen, share in self.batches("sampling"):
-            made, spent = self.timed("draw", self.made.draw, self.inputs(number, chosen, ahead))
-            images.append(np.asarray(made))
+        for slots, share in self.batches("sampling"):
+            drawn, spent = self.timed("draw", self.sampler.draw, self.inputs(number, slots, ahead))
+            images.append(np.asarray(drawn))
             seconds += spent * share
         images = np.concatenate(images)[: len(self.slots)]
         return images, {"seconds_per_prompt": seconds + before, "lookahead_seconds_per_prompt": before}
 
-    def inputs(self, number: int, chosen: Int[np.ndarray, " P"], ahead: Lookahead | None) -> tuple:
-        """What `Method.draw` reads for some slots of a set, on all devices."""
+    def inputs(self, number: int, slots: Int[np.ndarray, " P"], ahead: Lookahead | None) -> tuple:
+        """What `GuidedSampler.draw` reads for some slots of a set, on all devices."""
         rows = batch_sharding(self.run.mesh)
-        drawn = jax.device_put(self.keys("target", number, chosen, self.made.draws), rows)
-        conditioning, given = (
-            jax.device_put(take_rows(tree, chosen), rows) for tree in (self.model.conditioning, ahead)
+        keys = jax.device_put(self.keys("target", number, slots, self.sampler.draws), rows)
+        conditioning, lookahead = (
+            jax.device_put(take_rows(tree, slots), rows) for tree in (self.model.conditioning, ahead)
         )
-        strengths = {name: jnp.float32(value) for name, value in self.made.strengths.items()}
-        return self.model.params, self.model.reward_params, drawn, conditioning, given, strengths
+        strengths = {name: jnp.float32(value) for name, value in self.sampler.strengths.items()}
+        return self.model.params, self.model.reward_params, keys, conditioning, lookahead, strengths
 
-    def traced(self, chosen: Int[np.ndarray, " P"]) -> tuple[Any, Any]:
-        """Pictures of some slots of the first set, drawn again in one batch, with what the method says of all steps."""
-        ahead = self.load_lookahead(0)[0] if self.made.lookahead is not None else None
+    def traced(self, slots: Int[np.ndarray, " P"]) -> tuple[Any, Any]:
+        """Images of some slots of the first set, drawn again in one batch, with what the method says of all steps."""
+        ahead = self.load_lookahead(0)[0] if self.sampler.lookahead is not None else None
         size, _ = next(self.batches("tracing"))
-        inputs = self.inputs(0, np.resize(chosen, len(size)), ahead)
+        inputs = self.inputs(0, np.resize(slots, len(size)), ahead)
         with jax.set_mesh(self.run.mesh):
-            return jax.device_get(jax.jit(self.made.draw)(*inputs))
+            return jax.device_get(jax.jit(self.sampler.draw)(*inputs))
 
     def batches(self, what: str) -> Iterator[tuple[Int[np.ndarray, " P"], float]]:
         """The slots of every batch, the last one filled up, and the share of it that is wanted."""
@@ -73,10 +73,10 @@ class Drawing:
         for start in tqdm(range(0, count, size), desc=what, disable=not sys.stderr.isatty(), leave=False):
             yield np.minimum(np.arange(start, start + size), count - 1), min(size, count - start) / size
 
-    def keys(self, purpose: str, number: int, chosen: Int[np.ndarray, " P"], draws: int) -> Array:
+    def keys(self, purpose: str, number: int, slots: Int[np.ndarray, " P"], draws: int) -> Array:
         """One key for each sample of each slot: equal slots of equal sets start from equal noise in every method."""
         root = jax.random.fold_in(named(self.run.root, purpose), number)
-        slot_keys = example_keys(root, jnp.asarray(chosen))
+        slot_keys = example_keys(root, jnp.asarray(slots))
         return jax.vmap(lambda key: example_keys(key, jnp.arange(draws)))(slot_keys)
 
     def timed(self, name: str, function: Any, inputs: tuple) -> tuple[Array, float]:
@@ -87,8 +87,8 @@ class Drawing:
                 self.programs[name] = jax.jit(function, out_shardings=rows).lower(*inputs).compile()
             jax.block_until_ready(self.programs[name](*inputs))
         clock = time.perf_counter()
-        made = jax.block_until_ready(self.programs[name](*inputs))
-        return made, time.perf_counter() - clock
+        result = jax.block_until_ready(self.programs[name](*inputs))
+        return result, time.perf_counter() - clock
 
     def judged(self, images: Array, conditioning: Any) -> tuple[Float[np.ndarray, "P n"], float]:
         """The rewards of images, and how long they took once the judge was warm."""
@@ -120,16 +120,16 @@ class Drawing:
                 raise ValueError(f"sample: {file} holds lookahead samples of other prompts; delete it and run again")
             samples, rewards, seconds = stored["samples"], stored["rewards"], float(stored["seconds"])
         # The public code's "top" is a random subset, the same ranks for every prompt.
-        kept = np.random.default_rng(42).permutation(self.made.particles)[: options.lookahead.top or None]
-        return Lookahead(samples[:, kept].reshape(len(self.slots), len(kept), -1), rewards[:, kept]), seconds
+        ranks = np.random.default_rng(42).permutation(self.sampler.particles)[: options.lookahead.top or None]
+        return Lookahead(samples[:, ranks].reshape(len(self.slots), len(ranks), -1), rewards[:, ranks]), seconds
 
     def write_lookahead(self, number: int, file: Path) -> None:
         """Draw and judge the lookahead samples of all slots, and write them whole or not at all."""
         samples, rewards, seconds = [], [], 0.0
-        for chosen, share in self.batches("looking ahead"):
-            conditioning = jax.tree.map(jnp.asarray, take_rows(self.model.conditioning, chosen))
-            inputs = (self.model.params, self.keys("lookahead", number, chosen, self.made.particles), conditioning)
-            x, spent = self.timed("look", self.made.lookahead, inputs)
+        for slots, share in self.batches("looking ahead"):
+            conditioning = jax.tree.map(jnp.asarray, take_rows(self.model.conditioning, slots))
+            inputs = (self.model.params, self.keys("lookahead", number, slots, self.sampler.particles), conditioning)
+            x, spent = self.timed("look", self.sampler.lookahead, inputs)
             worth, judging = self.judged(x, conditioning)
             rewards.append(worth)
             seconds += (spent + judging) * share

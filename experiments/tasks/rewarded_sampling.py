@@ -79,9 +79,9 @@ def guided(run: Run, reward: Reward, prompt: Int[np.ndarray, "N L"]) -> tuple[Co
     rewards = reward(run, ahead["tokens"])
     rewarding = time.perf_counter() - clock
     parts = [np.split(each, options.repeats) for each in (ahead["tokens"], rewards)]
-    given = [(Lookahead(*part),) for part in zip(*parts, strict=True)]
+    inputs = [(Lookahead(*part),) for part in zip(*parts, strict=True)]
     sample = families.sampler(run.config, run.system)
-    columns, seconds = token_batches.draw_batches(run, sample, prompt, None, given)
+    columns, seconds = token_batches.draw_batches(run, sample, prompt, None, inputs)
     shared = particles / options.count
     columns["evaluations"] = columns["evaluations"] + shared * ahead["evaluations"].mean()
     seconds += shared * ahead_seconds + rewarding / len(prompt)

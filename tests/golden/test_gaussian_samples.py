@@ -17,11 +17,11 @@ from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
 from diffusion.processes.gaussian import PREDICTIONS
 from diffusion.rng import example_keys
 from diffusion.sampling.gaussian.lidar import Lookahead
-from diffusion.sampling.gaussian.solvers import PATHS
+from diffusion.sampling.gaussian.solvers import TIME_GRIDS
 from diffusion.sampling.gaussian.steering import POTENTIALS
 from diffusion.train.mesh import make_mesh
 from experiments import families
-from experiments.families.guidance import METHODS, SOLVERS, method
+from experiments.families.guidance import METHODS, SOLVERS, guided_sampler
 from experiments.families.prompted_diffusion import SCHEDULES
 from experiments.families.scorer import reward as learned_reward
 from experiments.identity import to_json
@@ -56,7 +56,7 @@ SAMPLERS = {
     **{f"exact, ddim of eta {eta:g}": EXACT | options("plain", eta=eta) for eta in (0.0, 0.5)},
     **{
         f"exact, {path}": EXACT | options("plain", solver="dpm_solver", path=path)
-        for path in PATHS
+        for path in TIME_GRIDS
         if path != "leading"
     },
     **{
@@ -100,7 +100,7 @@ def test_samples_of_images(golden, name):
     system = families.system(config, config.data.vocab_size)
     exact = config.model.net == "picture_oracle"
     params, reward_params, conditioning, reward = exact_model() if exact else trained_model(system)
-    sampler = method(config, system, reward)
+    sampler = guided_sampler(config, system, reward)
 
     def sample(params, reward_params, conditioning, root):
         def many(count):
@@ -134,7 +134,7 @@ def test_every_solver_path_and_method_is_recorded(golden):
     configs = [config_of(name) for name in SAMPLERS]
     assert {config.sample.gaussian.method for config in configs} == set(METHODS)
     assert {config.sample.gaussian.solver for config in configs} == set(SOLVERS)
-    assert {config.sample.gaussian.path for config in configs} == set(PATHS)
+    assert {config.sample.gaussian.path for config in configs} == set(TIME_GRIDS)
     assert {config.sample.gaussian.steering.potential for config in configs} == set(POTENTIALS)
     assert {config.process.schedule for config in configs} == set(SCHEDULES)
     assert {config.process.prediction for config in configs} == set(PREDICTIONS)

@@ -7,7 +7,7 @@ import pytest
 
 from configs import fastdiss_text, fastdiss_translation
 from experiments import families
-from experiments.families.translation import PATHS, SOLVERS, translator
+from experiments.families.translation import SOLVERS, TIME_GRIDS, translator
 from tests.golden.programs import computed, debug, keys, letters, sensitive_params, summary
 
 SIZE, VOCABULARY = 8, 24
@@ -79,5 +79,5 @@ def test_texts(golden, name):
 def test_every_choice_is_recorded(golden):
     golden.complete([*SAMPLERS, *TEXTS])
     configs = [config_of(name).sample.translation for name in SAMPLERS]
-    assert {config.path for config in configs} == set(PATHS)
+    assert {config.path for config in configs} == set(TIME_GRIDS)
     assert {config.solver for config in configs} == set(SOLVERS)

@@ -127,8 +127,8 @@ def printed_as(text, value):
     return float(text) == float(f"{value:.{decimals}f}")
 
 
-PATHS = [EXPERIMENTS / "README.md", *sorted((EXPERIMENTS / "findings").glob("*.md"))]
-TEXTS = {str(path.relative_to(EXPERIMENTS).with_suffix("")): path.read_text() for path in PATHS}
+TIME_GRIDS = [EXPERIMENTS / "README.md", *sorted((EXPERIMENTS / "findings").glob("*.md"))]
+TEXTS = {str(path.relative_to(EXPERIMENTS).with_suffix("")): path.read_text() for path in TIME_GRIDS}
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -105,7 +105,7 @@ def uniform(schedule: GaussianSchedule, steps: int, first: float = 1.0, last: fl
     return TimeGrid(times, schedule.alpha(times), schedule.sigma(times))
 
 
-PATHS = {"leading": leading, "linspace": linspace, "karras": karras, "uniform": uniform}
+TIME_GRIDS = {"leading": leading, "linspace": linspace, "karras": karras, "uniform": uniform}
 
 
 def check_steps(steps: int, most: int) -> None:
@@ -127,8 +127,8 @@ def ddim(eta: float = 0.0) -> Solver:
     if not 0 <= eta <= 1:
         raise ValueError(f"sample.eta: must lie in [0, 1], not {eta}")
 
-    def table(path: TimeGrid) -> Table:
-        (alpha, next_alpha), (sigma, next_sigma) = ends(path.alpha), ends(path.sigma)
+    def table(times: TimeGrid) -> Table:
+        (alpha, next_alpha), (sigma, next_sigma) = ends(times.alpha), ends(times.sigma)
         variance = eta**2 * (next_sigma / sigma) ** 2 * (1 - (alpha / next_alpha) ** 2)
         state = np.sqrt(np.maximum(next_sigma**2 - variance, 0)) / sigma
         return Table(state, next_alpha - state * alpha, np.zeros_like(state), np.sqrt(variance))
@@ -136,13 +136,13 @@ def ddim(eta: float = 0.0) -> Solver:
     return table
 
 
-def dpm_solver(path: TimeGrid) -> Table:
+def dpm_solver(times: TimeGrid) -> Table:
     """Return DPM-Solver++(2M) with the midpoint rule (arXiv 2211.01095), of first order in the first and last step.
 
     x' = (sigma' / sigma) x + alpha' (1 - e^-h) [x_0 + (h / 2 h_previous) (x_0 - previous x_0)] with the step h in
     log(alpha / sigma).
     """
-    (alpha, next_alpha), (sigma, next_sigma) = ends(path.alpha), ends(path.sigma)
+    (alpha, next_alpha), (sigma, next_sigma) = ends(times.alpha), ends(times.sigma)
     shrink = (next_sigma / next_alpha) / (sigma / alpha)
     with np.errstate(divide="ignore"):
         width = -np.log(shrink)
@@ -152,15 +152,15 @@ def dpm_solver(path: TimeGrid) -> Table:
     return Table(next_sigma / sigma, clean, slope, np.zeros_like(clean))
 
 
-def consistency(path: TimeGrid) -> Table:
+def consistency(times: TimeGrid) -> Table:
     """Return the sampler of a consistency model, x' = alpha' d + sigma' z, and x' = d in the last step (LCM).
 
     d = c_out x_0 + c_skip x with c_skip = 0.25 / (s^2 + 0.25), c_out = s / sqrt(s^2 + 0.25), and s ten times the index
     among 1,000 (arXiv 2310.04378).
     """
-    scaled = 10 * (path.time[:-1] * 1000 - 1)
+    scaled = 10 * (times.time[:-1] * 1000 - 1)
     skip, out = 0.25 / (scaled**2 + 0.25), scaled / np.sqrt(scaled**2 + 0.25)
-    next_alpha, noise = path.alpha[1:].copy(), path.sigma[1:].copy()
+    next_alpha, noise = times.alpha[1:].copy(), times.sigma[1:].copy()
     next_alpha[-1], noise[-1] = 1.0, 0.0
     return Table(next_alpha * skip, next_alpha * out, np.zeros_like(skip), noise)
 
@@ -171,23 +171,23 @@ def ends(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gaussian_grid(
-    path: TimeGrid, solver: Solver, guided: np.ndarray | None = None, resampled: np.ndarray | None = None
+    times: TimeGrid, solver: Solver, guided: np.ndarray | None = None, resampled: np.ndarray | None = None
 ) -> GaussianGrid:
     """Return the rows of the scan; by default guides act in every step, and particles are not resampled."""
-    steps = len(path.time) - 1
+    steps = len(times.time) - 1
     guided = np.ones(steps, bool) if guided is None else guided
     resampled = np.zeros(steps, bool) if resampled is None else resampled
-    table = solver(path)
-    levels = (np.asarray(column[:-1], np.float32) for column in path)
+    table = solver(times)
+    levels = (np.asarray(column[:-1], np.float32) for column in times)
     numbers = (np.asarray(column, np.float32) for column in table)
     index = np.arange(steps, dtype=np.int32)
     columns = (index, *levels, *numbers, guided, resampled, index == steps - 1)
     return GaussianGrid(*(jnp.asarray(column) for column in columns))
 
 
-def mask_until(path: TimeGrid, stop: float) -> Bool[np.ndarray, " N"]:
+def mask_until(times: TimeGrid, stop: float) -> Bool[np.ndarray, " N"]:
     """Return the mask of steps that begin at a time above `stop`; LiDAR's index t > 200 of 1000 is time > 0.201."""
-    return path.time[:-1] > stop
+    return times.time[:-1] > stop
 
 
 def every(steps: int, period: int) -> Bool[np.ndarray, " N"]:

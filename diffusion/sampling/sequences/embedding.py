@@ -157,7 +157,7 @@ def cedi(schedule: GaussianSchedule, steps: int) -> TimeGrid:
     return to_the_end(path._replace(time=np.linspace(1.0, 0.99, steps + 1)))
 
 
-PATHS = {"even": even, "spaced": spaced, "cedi": cedi}
+TIME_GRIDS = {"even": even, "spaced": spaced, "cedi": cedi}
 
 
 def scale_noise(solver: Solver, factor: float) -> Solver:

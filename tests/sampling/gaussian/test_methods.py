@@ -13,7 +13,7 @@ from diffusion.rng import example_keys
 from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.schedules.gaussian import ScaledLinear
 from experiments.families.base import System
-from experiments.families.guidance import Cost, method
+from experiments.families.guidance import Cost, guided_sampler
 from tests.weights import randomized
 
 WORDS, IMAGE, PROMPTS, IMAGES = 5, (2, 2, 3), 3, 4
@@ -71,7 +71,7 @@ def method_of(kind, **fields):
     for key, value in fields.items():
         section, _, name = key.rpartition("__")
         (config.sample.gaussian[section] if section else config.sample.gaussian)[name] = value
-    return method(config, SYSTEM, reward)
+    return guided_sampler(config, SYSTEM, reward)
 
 
 def keys_of(purpose, draws):
@@ -80,13 +80,13 @@ def keys_of(purpose, draws):
 
 
 def draw_images(kind, **fields):
-    made, ahead = method_of(kind, **fields), None
-    if made.lookahead:
-        samples = jax.jit(made.lookahead)(PARAMS, keys_of(1, made.particles), PROMPT_IDS)
+    sampler, ahead = method_of(kind, **fields), None
+    if sampler.lookahead:
+        samples = jax.jit(sampler.lookahead)(PARAMS, keys_of(1, sampler.particles), PROMPT_IDS)
         worth = np.asarray(samples).mean(axis=(2, 3, 4))
         ahead = Lookahead(samples.reshape(*samples.shape[:2], -1), worth)
-    forces = {name: jnp.float32(value) for name, value in made.strengths.items()}
-    return np.asarray(jax.jit(made.draw)(PARAMS, {}, keys_of(0, made.draws), PROMPT_IDS, ahead, forces))
+    strengths = {name: jnp.float32(value) for name, value in sampler.strengths.items()}
+    return np.asarray(jax.jit(sampler.draw)(PARAMS, {}, keys_of(0, sampler.draws), PROMPT_IDS, ahead, strengths))
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +119,11 @@ def test_sweep_over_strengths_compiles_once():
     for scale in (1.0, 12.5):
         lidar = method_of("lidar", lookahead__scale=scale, lookahead__strength=scale * 100)
         ahead = Lookahead(jnp.zeros((PROMPTS, 8, 12)), jnp.zeros((PROMPTS, 8)))
-        forces = {name: jnp.float32(value) for name, value in lidar.strengths.items()}
-        assert forces["scale"] == scale
-        texts.add(jax.jit(lidar.draw).lower(PARAMS, {}, keys_of(0, lidar.draws), PROMPT_IDS, ahead, forces).as_text())
+        strengths = {name: jnp.float32(value) for name, value in lidar.strengths.items()}
+        assert strengths["scale"] == scale
+        texts.add(
+            jax.jit(lidar.draw).lower(PARAMS, {}, keys_of(0, lidar.draws), PROMPT_IDS, ahead, strengths).as_text()
+        )
     assert len(texts) == 1
 
 

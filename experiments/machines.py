@@ -63,7 +63,7 @@ def note(columns: list[Column], rows: list[str], machines: Sequence[dict], commi
             parts.append(f"{column.title} {format(largest[row], column.format)} ({row})")
     if not parts:
         return ""
-    names = ", ".join(dict.fromkeys(each["machine"] for each in machines))
+    names = "; ".join(dict.fromkeys(each["machine"] for each in machines))
     return f"The same seed on other machines ({names}) differs by at most: {'; '.join(parts)}."
 
 

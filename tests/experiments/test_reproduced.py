@@ -35,7 +35,7 @@ def test_the_spread_of_machines_widens_the_interval():
     compared = compare(COLUMN, "MDLM", [2.3], [1.9, 2.0, 2.1], machines.deviation(found))
     assert compared.deviations == pytest.approx(0.3 / math.sqrt(0.01 * 4 / 3 + 0.1))
     sentence = machines.note([COLUMN], ["MDLM"], others, committed)
-    assert sentence == "The same seed on other machines (A, B) differs by at most: nats per token 0.40 (MDLM)."
+    assert sentence == "The same seed on other machines (A; B) differs by at most: nats per token 0.40 (MDLM)."
     assert machines.note([COLUMN], ["MDLM"], [], committed) == ""
 
 

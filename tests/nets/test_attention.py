@@ -54,7 +54,7 @@ def test_backends_follow_the_formula(mask):
         np.testing.assert_allclose(result, exact[:, rows], atol=1e-5)
 
 
-@pytest.mark.parametrize("mask", [Full(), Causal(), NoisyAndClean(64, 16)], ids=str)
+@pytest.mark.parametrize("mask", [Full(), Causal(), BlockCausal(16), NoisyAndClean(64, 16)], ids=str)
 def test_splash_kernel_interpreted_gives_the_same_numbers(mask):
     inputs = heads(128, batch=1, head_dim=64)
     # The interpreter of kernels uses keys and broadcasting in ways that the checks of tests reject.

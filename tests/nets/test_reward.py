@@ -33,6 +33,15 @@ def test_reward_of_an_example_reads_its_image_and_the_order_of_its_words():
     np.testing.assert_allclose(apply(PARAMS, IMAGE[order], PROMPT[order]), first[order], atol=1e-5)
 
 
+def test_gradient_with_respect_to_the_image():
+    gradient = jax.jit(jax.grad(lambda image: NET.apply(PARAMS, image, PROMPT).sum()))(IMAGE)
+    assert np.isfinite(gradient).all() and (np.abs(gradient).max((1, 2, 3)) > 1e-3).all()
+    direction = jnp.asarray(np.random.default_rng(1).normal(size=IMAGE.shape), jnp.float32)
+    above, below = (apply(PARAMS, IMAGE + sign * 1e-3 * direction, PROMPT) for sign in (1, -1))
+    slopes = jnp.sum(gradient * direction, axis=(1, 2, 3))
+    np.testing.assert_allclose((above - below) / 2e-3, slopes, rtol=0.05, atol=0.05)
+
+
 def test_coordinates_show_the_positions_of_objects():
     """The object is twice as far from the borders as the receptive field."""
     net = NET.clone(blocks=1)

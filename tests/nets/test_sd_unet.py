@@ -93,6 +93,19 @@ def test_examples_do_not_mix():
         assert moved[0] > 1e-2 and moved[1] < 1e-4
 
 
+def test_gradients_reach_image_time_and_context():
+    x, time, context, _ = inputs(SMALL)
+    weight = jnp.asarray(np.random.default_rng(3).normal(size=x.shape), jnp.float32)
+
+    def loss(x, time, context):
+        return jnp.sum(weight * SMALL.apply(small_params(), x, time, context))
+
+    gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(x, time, context)
+    for gradient, at in zip(gradients, (x, time, context), strict=True):
+        assert np.isfinite(gradient).all() and (np.abs(gradient).reshape(len(at), -1).max(1) > 1e-3).all()
+    assert (np.abs(gradients[2]).max(-1) > 1e-4).all()
+
+
 def test_low_precision_is_close_to_float32():
     net = SMALL.clone(channels=(8,), transformer_layers=(1,), heads=(2,))
     params = randomized(lambda key: net.init(key, *inputs(net)))

@@ -63,7 +63,7 @@ def on_one_device(objective, params, optimizer):
     return two_steps(objective, params, optimizer, make_mesh(1, 1, 1, jax.devices()[:1]))
 
 
-@pytest.mark.parametrize("axes", [(8, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize("axes", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
 def test_the_step_is_the_same_on_every_mesh(objective, params, optimizer, on_one_device, axes):
     result = two_steps(objective, params, optimizer, make_mesh(*axes))
     chex.assert_trees_all_close(result, on_one_device, rtol=1e-4, atol=2e-5)

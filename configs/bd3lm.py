@@ -6,8 +6,8 @@ million parameters on the bytes of the standard library's sources, with the base
 """
 
 from configs.base import defaults
-from configs.recipes.columns import JUDGED, TEXT, columns, quality
 from configs.recipes.small import short_bytes
+from configs.recipes.table import JUDGED, TEXT, columns, quality
 from configs.recipes.text import at_scale, baselines, in_steps
 
 TABLE = dict(

@@ -5,10 +5,9 @@ token are sampled ancestrally, by ReMDM, by star-shaped steps without and with a
 parts and the trainings are those of their own tables.
 """
 
-from configs.recipes.columns import TEXT, columns, frontier, quality
 from configs.recipes.gstar import BASE, GUIDED, NOTES, PLAIN, equal_steps, predictor, predictor_cost
-from configs.recipes.rows import evaluated, sampled
 from configs.recipes.scmdm import FULL, TEXT_STEPS, networks
+from configs.recipes.table import TEXT, columns, evaluated, frontier, quality, sampled
 from configs.recipes.text import judged, references
 
 BUDGETS = {"paper": (128, 512), "gpu": (32, 128), "local": (64,), "debug": (4,)}

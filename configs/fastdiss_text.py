@@ -5,10 +5,9 @@ the quickstart, whose AR and MDLM rows `local` and `debug` share. No paper repor
 """
 
 from configs.base import defaults
-from configs.recipes.columns import JUDGED, columns, quality
 from configs.recipes.pairs import row
-from configs.recipes.rows import held_out, sampled
 from configs.recipes.small import left_to_right
+from configs.recipes.table import JUDGED, columns, held_out, quality, sampled
 from configs.recipes.text import python_source
 
 METHODS = ("standard", "MANS", "MANS and SCP", "random shift")

@@ -7,10 +7,9 @@ published setting are known. All samplers of a table spend the same number of ev
 """
 
 from configs.base import defaults
-from configs.recipes.columns import TEXT, columns, frontier, plot, quality
 from configs.recipes.gstar import BASE, GUIDED, NOTES, PLAIN, PREDICTOR_COLUMNS, equal_steps, predictor, predictor_cost
-from configs.recipes.rows import evaluated, sampled
 from configs.recipes.small import python_bytes
+from configs.recipes.table import TEXT, columns, evaluated, frontier, plot, quality, sampled
 from configs.recipes.text import python_source, references
 
 BUDGETS = {"paper": (64,), "gpu": (16, 32, 64, 128, 256), "local": (16, 32, 64, 128), "debug": (8,)}

@@ -7,10 +7,9 @@ is English Wikipedia of 2018, `local` the standard library's sources in tokens o
 quickstart.
 """
 
-from configs.recipes.columns import TEXT, columns, frontier, quality
 from configs.recipes.gstar import BASE, GUIDED, LATE, NOTES, PLAIN, PREDICTOR_COLUMNS, predictor
-from configs.recipes.rows import evaluated, sampled
 from configs.recipes.small import small
+from configs.recipes.table import TEXT, columns, evaluated, frontier, quality, sampled
 from configs.recipes.text import judged, references
 
 STEPS = {"paper": (32, 64, 128, 256, 512, 1024), "gpu": (16, 64, 256), "local": (64,), "debug": (2, 4)}

@@ -6,7 +6,7 @@ LiDAR's guide by its error against the exact gradient by number of lookahead sam
 """
 
 from configs.base import defaults
-from configs.recipes.rows import sampled
+from configs.recipes.table import sampled
 
 PARTICLES = (4, 16, 64, 256, 1024)
 

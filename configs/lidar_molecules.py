@@ -6,9 +6,8 @@ draws its molecules.
 """
 
 from configs.base import defaults
-from configs.recipes.columns import columns
 from configs.recipes.molecules import qm9
-from configs.recipes.rows import evaluated, held_out, sampled
+from configs.recipes.table import columns, evaluated, held_out, sampled
 
 PARTICLES = {"paper": (16, 1024, 4096), "gpu": (16, 1024, 4096), "local": (16, 256, 1024), "debug": (4, 8)}
 COUNTS = sorted({count for counts in PARTICLES.values() for count in counts})

@@ -7,9 +7,8 @@ of 2018. `local` is the same comparison at a million parameters on the standard 
 """
 
 from configs.base import defaults
-from configs.recipes.columns import columns
-from configs.recipes.rows import evaluated
 from configs.recipes.small import left_to_right
+from configs.recipes.table import columns, evaluated
 from configs.recipes.text import at_scale
 from configs.recipes.zero_shot import AR, COLUMNS, MDLM, TOLERANCE, figures, score_zero_shot
 

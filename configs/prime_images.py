@@ -7,9 +7,8 @@ the features of a classifier that the table trains, which is not FID.
 """
 
 from configs.base import defaults
-from configs.recipes.columns import columns, image_quality
 from configs.recipes.images import blobs, cifar10, classifier_row, mnist
-from configs.recipes.rows import evaluated, held_out, sampled
+from configs.recipes.table import columns, evaluated, held_out, image_quality, sampled
 
 CIFAR, IMAGENET = "CIFAR-10", "ImageNet-32"
 PAIRS = "2/3"  # sub-tokens per color: the three bytes of a pixel as two symbols, each a token of plain masking

@@ -5,8 +5,8 @@ samples of such a model; this table has the exact likelihood, the bound and the 
 """
 
 from configs.base import defaults
-from configs.recipes.rows import evaluated
 from configs.recipes.small import tiny
+from configs.recipes.table import evaluated
 
 # Of the density, in nats per coordinate: half the entropy of a point.
 ENTROPY = 5.786279

@@ -6,9 +6,8 @@ the comparison at a million parameters on the standard library's sources, where 
 """
 
 from configs.base import defaults
-from configs.recipes.columns import columns
-from configs.recipes.rows import evaluated
 from configs.recipes.small import left_to_right
+from configs.recipes.table import columns, evaluated
 from configs.recipes.text import at_scale
 
 V2 = "Prime-v2 (binary, shuffled)"

@@ -7,7 +7,7 @@ scales a missing set is an empty column.
 
 from configs.base import defaults
 from configs.recipes.prime import DIGITS, FIGURES, at_prime_scale, baseline, models
-from configs.recipes.rows import evaluated
+from configs.recipes.table import evaluated
 from configs.recipes.zero_shot import AR, COLUMNS, MDLM, TOLERANCE, figures, score_zero_shot
 
 TABLE = dict(

@@ -4,9 +4,8 @@ No paper reports these numbers; the table runs every verb on any computer.
 """
 
 from configs.base import defaults
-from configs.recipes.columns import JUDGED, TEXT, columns, quality
-from configs.recipes.rows import evaluated, held_out, sampled
 from configs.recipes.small import left_to_right
+from configs.recipes.table import JUDGED, TEXT, columns, evaluated, held_out, quality, sampled
 from configs.recipes.text import python_source
 
 TABLE = dict(

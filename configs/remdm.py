@@ -5,9 +5,8 @@ row, in windows of 1,024 tokens; it needs --config.data.path and --config.data.t
 base of `configs/gstar_code.py`, whose samplers are compared with the best row of this table.
 """
 
-from configs.recipes.columns import TEXT, columns, frontier
 from configs.recipes.gstar import BASE, LATE, LOOP, PLAIN, remdm
-from configs.recipes.rows import evaluated, sampled
+from configs.recipes.table import TEXT, columns, evaluated, frontier, sampled
 from configs.recipes.text import judged, references
 
 STEPS = {"paper": (128, 256, 512, 1024, 2048, 4096), "gpu": (32, 128), "local": (64,), "debug": (4,)}

@@ -8,9 +8,9 @@ sequences.
 """
 
 from configs.base import defaults
-from configs.recipes.columns import columns, plot
 from configs.recipes.scmdm import BOUNDS, NOTES, domain_rows, networks
 from configs.recipes.small import small, tiny
+from configs.recipes.table import columns, plot
 
 STEPS = {"paper": (128,), "gpu": (16, 64, 128), "local": (16, 64), "debug": (2, 4)}
 POST_TRAINING = {"paper": 600, "gpu": 400, "local": 200, "debug": 4}

@@ -7,9 +7,9 @@ not FID. `debug` draws its images.
 """
 
 from configs.base import defaults
-from configs.recipes.columns import columns, image_quality
 from configs.recipes.images import blobs, cifar10, classifier_row, mnist
 from configs.recipes.scmdm import BASE, BOUNDS, FULL, NOTES, domain_rows, networks
+from configs.recipes.table import columns, image_quality
 
 STEPS = {"paper": (128,), "gpu": (16, 64, 256), "local": (16, 64), "debug": (2, 4)}
 POST_TRAINING = {"paper": 6000, "gpu": 600, "local": 250, "debug": 4}

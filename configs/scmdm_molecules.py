@@ -6,9 +6,9 @@ the same data at smaller sizes; `debug` draws its molecules.
 """
 
 from configs.base import defaults
-from configs.recipes.columns import columns, plot
 from configs.recipes.molecules import qm9
 from configs.recipes.scmdm import BASE, BOUNDS, FULL, NOTES, domain_rows, networks
+from configs.recipes.table import columns, plot
 
 STEPS = {"paper": (8, 16, 32), "gpu": (8, 16, 32), "local": (8, 16, 32), "debug": (2, 4)}
 POST_TRAINING = {"paper": 1000, "gpu": 400, "local": 200, "debug": 4}

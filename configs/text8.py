@@ -6,8 +6,8 @@ lie inside the official training part: its numbers compare rows of this table on
 """
 
 from configs.base import defaults
-from configs.recipes.rows import evaluated
 from configs.recipes.small import left_to_right
+from configs.recipes.table import evaluated
 from configs.recipes.text import text8
 
 TABLE = dict(

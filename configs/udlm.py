@@ -5,8 +5,8 @@ comparison at a million parameters on the bytes of the standard library's source
 """
 
 from configs.base import defaults
-from configs.recipes.columns import JUDGED, TEXT, columns, quality
 from configs.recipes.small import short_bytes
+from configs.recipes.table import JUDGED, TEXT, columns, quality
 from configs.recipes.text import baselines, in_steps, text8
 
 TABLE = dict(

@@ -1,7 +1,7 @@
 """Images from prompts: data, networks, training and sampling of each scale, and rows by method."""
 
 from configs.base import GAUSSIAN, defaults
-from configs.recipes.rows import evaluated, sampled
+from configs.recipes.table import evaluated, sampled
 
 REWARD, BASE = "Reward model", "base"
 COLUMNS = (

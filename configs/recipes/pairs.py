@@ -3,7 +3,7 @@
 from typing import Any
 
 from configs.base import defaults
-from configs.recipes.rows import sampled
+from configs.recipes.table import sampled
 
 AR = "AR"
 # The networks of the two base methods in their public code for IWSLT14; larger data sets change the widths.

@@ -1,8 +1,7 @@
 """MDM-Prime on text: models by number of sub-tokens and objective, with their rows, columns, plots and notes."""
 
-from configs.recipes.columns import JUDGED, TEXT, columns, plot, quality
-from configs.recipes.rows import evaluated, held_out, sampled
 from configs.recipes.small import left_to_right, small
+from configs.recipes.table import JUDGED, TEXT, columns, evaluated, held_out, plot, quality, sampled
 from configs.recipes.text import at_scale
 
 FIGURES = (

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from configs.recipes.columns import TEXT, columns, frontier, quality
-from configs.recipes.rows import evaluated, held_out, sampled
+from configs.recipes.table import TEXT, columns, evaluated, frontier, held_out, quality, sampled
 from configs.recipes.text import references
 
 ADAPTER = {"memory.adapter": "linear"}

@@ -1,4 +1,4 @@
-"""Columns and plots that several tables share, with the label of each metric."""
+"""Rows, columns and plots that several tables share, with the label of each metric."""
 
 # Metric: column label, format, and axis label where the metric is an axis of a plot.
 METRICS = {
@@ -62,3 +62,19 @@ def image_quality() -> dict:
     """The distance from real images in the features of a classifier, against evaluations."""
     title = "Distance from real images against cost"
     return plot("quality", "evaluations", "classifier_frechet", title, log_y=True)
+
+
+def evaluated(name: str, overrides: dict | None = None, **fields) -> dict:
+    """A row whose model is evaluated; `fields` are further fields of the row, such as `seeds`."""
+    return dict(name=name, overrides=overrides or {}, verbs=("evaluate",), **fields)
+
+
+def sampled(name: str, overrides: dict, steps: int = 0, **fields) -> dict:
+    """A row of samples, in `steps` steps unless 0."""
+    settings = overrides | {"sample.steps": steps} if steps else overrides
+    return dict(name=name, overrides=settings, verbs=("sample",), **fields)
+
+
+def held_out(name: str = "Held-out text", **fields) -> dict:
+    """The row of held-out data, measured like samples."""
+    return sampled(name, {"sample.policy": "data"}, **fields)

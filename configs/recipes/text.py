@@ -1,8 +1,8 @@
 """Text at every scale, the autoregressive judge of its samples, and rows of references."""
 
 from configs.base import defaults
-from configs.recipes.rows import evaluated, held_out, sampled
 from configs.recipes.small import left_to_right, python_bytes, small, tiny
+from configs.recipes.table import evaluated, held_out, sampled
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
 

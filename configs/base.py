@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.sampling import GAUSSIAN, TRANSLATION, UNIFORM
-from configs.schema import at_least, below_one, choice, count, default_values, fraction, not_negative, positive, share
+from configs.schema import at_least, below_one, choice, count, default_values, not_negative, positive, share, up_to_one
 
 VARIANTS = ("paper", "gpu", "local", "debug")
 FIELDS: dict[str, Any] = dict(
@@ -231,7 +231,7 @@ FIELDS: dict[str, Any] = dict(
         length=not_negative(0),  # 0: data.length; longer texts are made window by window
         stride=not_negative(0),  # window by window: how far each window advances; 0: half a window
         temperature=not_negative(1.0),
-        nucleus=fraction(1.0),
+        nucleus=up_to_one(1.0),
         nucleus_rule=choice("off", "inclusive", "standard"),  # inclusive: MDLM; standard: top-p
         precision=choice("exact", "mdlm_float32"),
         noise=not_negative(0.0),  # confidence: scale of the Gumbel noise on the score

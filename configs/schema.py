@@ -63,7 +63,7 @@ def share(default: Any) -> Field:
     return Field(default, Range(0, 1))
 
 
-def fraction(default: Any) -> Field:
+def up_to_one(default: Any) -> Field:
     """A number above 0, up to 1."""
     return Field(default, Range(0, 1, above=True))
 

@@ -36,10 +36,10 @@ def content_hash(path: str) -> str:
     if not path or not root.exists():
         return ""
     folder = root if root.is_dir() else root.parent
-    found = files_below(path) if root.is_dir() else [root]
-    names = sorted(each.relative_to(folder) for each in found)
-    visible = [name for name in names if root.is_file() or not any(part.startswith(".") for part in name.parts)]
     try:
+        found = files_below(path) if root.is_dir() else [root]
+        names = sorted(each.relative_to(folder) for each in found)
+        visible = [name for name in names if root.is_file() or not any(part.startswith(".") for part in name.parts)]
         hashes = file_hashes([folder / name for name in visible])
     except OSError as error:
         raise ValueError(f"data: {error.filename} cannot be read ({error.strerror}); allow it, or move it") from None

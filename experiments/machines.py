@@ -26,23 +26,28 @@ def read(table: str) -> list[dict]:
 
 
 def add(table: str, machine: str, rows: list[dict]) -> None:
-    """Add the rows of a machine, and replace earlier ones of the same name."""
+    """Add the rows of a machine, and replace earlier ones of the same name; raises ValueError without rows."""
+    if not rows:
+        raise ValueError(f"machines: no rows of {table}; pass the rows.jsonl of a table that `launch.py run` wrote")
     others = [row for row in read(table) if row["machine"] != machine]
     new = [{"machine": machine} | {name: row[name] for name in FIELDS if name in row} for row in rows]
     write_rows(FOLDER / f"{table}.jsonl", others + new)
 
 
 def differences(row: str, key: str, machines: Sequence[dict], committed: Sequence[dict]) -> list[float]:
-    """For each machine, the mean difference of a metric from the committed rows of the same seeds."""
+    """For each machine, the mean difference of a metric from the committed rows of the same jobs.
 
-    def seeds(rows: Sequence[dict]) -> dict[int, float]:
-        return {each["seed"]: each["metrics"][key] for each in rows if each["row"] == row and key in each["metrics"]}
+    Ids of jobs stand for config, seed and data, so that rows of another config are not compared.
+    """
 
-    known, found = seeds(committed), []
+    def by_job(rows: Sequence[dict]) -> dict[str, float]:
+        return {each["job"]: each["metrics"][key] for each in rows if each["row"] == row and key in each["metrics"]}
+
+    known, found = by_job(committed), []
     for machine in dict.fromkeys(each["machine"] for each in machines):
-        values = seeds([each for each in machines if each["machine"] == machine])
+        values = by_job([each for each in machines if each["machine"] == machine])
         if common := values.keys() & known.keys():
-            found.append(statistics.fmean(values[seed] - known[seed] for seed in common))
+            found.append(statistics.fmean(values[job] - known[job] for job in common))
     return found
 
 
@@ -70,4 +75,8 @@ def note(columns: list[Column], rows: list[str], machines: Sequence[dict], commi
 if __name__ == "__main__":
     if len(sys.argv) != 4:
         raise SystemExit(__doc__)
-    add(sys.argv[1], sys.argv[2], read_rows(Path(sys.argv[3])))
+    try:
+        add(sys.argv[1], sys.argv[2], read_rows(Path(sys.argv[3])))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None

@@ -74,8 +74,8 @@ def strict_promotion(request):
 
 
 def pytest_addoption(parser):
-    """`--update-golden` records the numbers of `tests/golden` anew."""
-    parser.addoption("--update-golden", action="store_true", help="record the numbers of tests/golden anew")
+    """`--update-golden` records the numbers of `tests/golden` again."""
+    parser.addoption("--update-golden", action="store_true", help="record the numbers of tests/golden again")
 
 
 def pytest_configure(config):

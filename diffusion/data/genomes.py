@@ -114,6 +114,12 @@ def frame(sequences: list[str], length: int, tokenizer: Tokenizer, file: Path) -
     return tokens
 
 
+def is_of_species(file: Path, name: str) -> bool:
+    """Whether a FASTA file has the name of a species, such as "A.thaliana.fa.gz", or the accession of its assembly."""
+    stem = Path(file.stem).stem if file.suffix in readers.COMPRESSED else file.stem
+    return stem == name or (name in ACCESSIONS and file.name.startswith(ACCESSIONS[name]))
+
+
 def genomes_small(settings: DataSettings) -> ArraySource:
     """Windows of `data.length` nucleotides of small samples of three genomes and of the whole genome of E. coli.
 
@@ -121,8 +127,7 @@ def genomes_small(settings: DataSettings) -> ArraySource:
     of 8,192 nucleotides of a sequence is validation or test with probability 5 % each, by md5; see `sequences.windows`.
     """
     files = fasta_files(settings.path)
-    beginnings = [(f"{name}.fa", f"{name}.fna", ACCESSIONS.get(name, f"{name}.fa")) for name in SMALL_SPECIES]
-    species_files = [[file for file in files if file.name.startswith(names)] for names in beginnings]
+    species_files = [[file for file in files if is_of_species(file, name)] for name in SMALL_SPECIES]
     if not all(species_files):
         expected = "FASTA files A.thaliana, C.elegans, D.melanogaster and E.coli (.fa or .fna, plain or compressed)"
         raise missing_data("genomes_small", expected, settings.path, "https://github.com/iankorf/MCB185, folder data")

@@ -78,14 +78,20 @@ def find(folder: str | Path, names: Sequence[str]) -> Path | None:
     return next((file for file in candidates if file.is_file()), None) if folder else None
 
 
+def fail(error: OSError) -> None:
+    """Raise the error."""
+    raise error
+
+
 def files_below(path: str, pattern: str = "*") -> list[Path]:
     """Files of a folder at any depth, sorted; none when there is no such folder, or the path is empty.
 
-    Links to folders are followed, each folder once, so that a link to a folder above ends.
+    Links to folders are followed, each folder once, so that a link to a folder above ends. A folder that cannot be read
+    raises its OSError: data would be left out silently.
     """
     root = Path(path).expanduser()
     found, visited = [], {os.path.realpath(root)}
-    for place, folders, names in os.walk(root if path else "", followlinks=True):
+    for place, folders, names in os.walk(root, onerror=fail, followlinks=True) if path and root.is_dir() else ():
         targets = {os.path.realpath(os.path.join(place, name)): name for name in sorted(folders, reverse=True)}
         folders[:] = [name for target, name in targets.items() if target not in visited]
         visited |= targets.keys()

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from diffusion.categorical import exclude, target_log_probs
 from diffusion.objectives.embedding import Encode, cross_entropy, source_of
-from diffusion.objectives.loss import Loss, of_batch, summed
+from diffusion.objectives.loss import Loss, bind_batch, summed
 from diffusion.rng import Draws, fold
 from diffusion.types import Batch, Denoiser, Logits, Params, Tokens
 
@@ -30,7 +30,7 @@ class NextToken:
 
     def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
         tokens, weights = batch["tokens"], batch["weights"]
-        denoise = of_batch(self.denoiser, params, batch, draws, train)
+        denoise = bind_batch(self.denoiser, params, batch, draws, train)
         logits = denoise(shift_right(tokens, self.mask_id), jnp.zeros(len(tokens)))
         return summed(-target_log_probs(logits, tokens, self.mask_id) * weights, weights)
 

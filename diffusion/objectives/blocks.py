@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from diffusion.objectives.loss import Loss, of_batch, summed
+from diffusion.objectives.loss import Loss, bind_batch, summed
 from diffusion.processes.blocks import BlockDiffusion
 from diffusion.rng import Draws
 from diffusion.types import Batch, Denoise, Denoiser, LossMask, Params, Tokens
@@ -72,7 +72,7 @@ class BlockNelbo:
     levels: tuple[float, float] | None = None
 
     def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
-        denoise = of_batch(self.denoiser, params, batch, draws, train)
+        denoise = bind_batch(self.denoiser, params, batch, draws, train)
         inputs = denoise, self.process, batch["tokens"], batch["weights"], draws
         nats = reveal_block_bound(*inputs) if self.levels is None else clipped_block_loss(*inputs, *self.levels)
         return summed(nats, batch["weights"])

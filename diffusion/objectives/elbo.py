@@ -6,7 +6,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from diffusion.objectives.loss import Loss, of_batch, summed
+from diffusion.objectives.loss import Loss, bind_batch, summed
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import Draws
 from diffusion.schedules.masking import rate
@@ -87,6 +87,6 @@ class Nelbo:
 
     def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
         tokens, weights, time = batch["tokens"], batch["weights"], sample_times(draws.uniform, self.minimum_time)
-        denoise = of_batch(self.denoiser, params, batch, draws, train)
+        denoise = bind_batch(self.denoiser, params, batch, draws, train)
         nats = weighted_cross_entropy(self.process, denoise, tokens, weights, time, draws, self.target)
         return summed(nats, weights)

@@ -13,13 +13,13 @@ from diffusion.types import Batch, Denoise, Denoiser, Metrics, Params
 Loss = tuple[Float[Array, ""], Metrics]
 
 
-def of_batch(denoiser: Denoiser, params: Params, batch: Batch, draws: Draws, train: bool) -> Denoise:
+def bind_batch(denoiser: Denoiser, params: Params, batch: Batch, draws: Draws, train: bool) -> Denoise:
     """Bind parameters, labels and, in training, the keys of dropout."""
     keys = fold(draws.keys, "dropout") if train else None
     return partial(denoiser, params, cond=batch.get("label"), keys=keys)
 
 
-def summed(nats: Float[Array, "..."], weights: Float[Array | np.ndarray, "..."]) -> Loss:
-    """Return the sum of `nats`, and its metric per token (or example) of weight 1."""
-    total = jnp.sum(nats)
+def summed(losses: Float[Array, "..."], weights: Float[Array | np.ndarray, "..."]) -> Loss:
+    """Return the sum of weighted losses, in their unit, and the metric "loss", its mean per token (or example)."""
+    total = jnp.sum(losses)
     return total, {"loss": (total, jnp.sum(weights))}

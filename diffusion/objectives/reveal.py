@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from diffusion.objectives.elbo import Target, masked_nll, masked_together
-from diffusion.objectives.loss import Loss, of_batch, summed
+from diffusion.objectives.loss import Loss, bind_batch, summed
 from diffusion.rng import Draws
 from diffusion.schedules.masking import inverse
 from diffusion.types import Batch, Denoise, Denoiser, LossMask, MaskedProcess, Params, Schedule, Times, Tokens
@@ -78,6 +78,6 @@ class RevealNelbo:
     target: Target = "marginal"
 
     def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
-        denoise = of_batch(self.denoiser, params, batch, draws, train)
+        denoise = bind_batch(self.denoiser, params, batch, draws, train)
         nats = reveal_bound(denoise, self.process, batch["tokens"], batch["weights"], draws, self.target)
         return summed(nats, batch["weights"])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.objectives.elbo import sample_times
-from diffusion.objectives.loss import Loss, of_batch, summed
+from diffusion.objectives.loss import Loss, bind_batch, summed
 from diffusion.processes.uniform import UniformDiffusion
 from diffusion.rng import Draws
 from diffusion.types import Batch, Denoise, Denoiser, LossMask, Params, Times, Tokens
@@ -41,7 +41,7 @@ class UniformNelbo:
 
     def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
         time = sample_times(draws.uniform, self.minimum_time)
-        denoise = of_batch(self.denoiser, params, batch, draws, train)
+        denoise = bind_batch(self.denoiser, params, batch, draws, train)
         level, slope = jax.jvp(self.process.schedule.masked, (time,), (jnp.ones_like(time),))
         nats = slope * integrand_nats(self.process, denoise, batch["tokens"], batch["weights"], level, time, draws)
         return summed(nats, batch["weights"])

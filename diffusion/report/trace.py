@@ -112,7 +112,7 @@ def image_page(
         for index, caption in enumerate(captions)
     ]
     data = {
-        "kind": "pictures",
+        "kind": "images",
         "count": len(clean),
         "times": rounded(times, 6),
         "curves": [[name, rounded(values, 6)] for name, values in curves.items()],

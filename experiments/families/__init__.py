@@ -10,7 +10,19 @@ from ml_collections import ConfigDict
 
 from diffusion.likelihood.estimators import Estimate
 from diffusion.nets.attention import choose
-from experiments.families import blocks, causal, classifier, exact, masked, prompted_diffusion, scorer, seq2seq, uniform
+from experiments.families import (
+    blocks,
+    causal,
+    classifier,
+    exact,
+    masked,
+    masked_sampling,
+    prompted_diffusion,
+    scorer,
+    seq2seq,
+    uniform,
+    uniform_sampling,
+)
 from experiments.families.base import Call, System, lookup
 from experiments.families.networks import NETWORKS
 from experiments.families.training import optimizer, settings
@@ -32,6 +44,7 @@ __all__ = [
     "sampler",
     "settings",
     "system",
+    "traced_sampler",
 ]
 
 
@@ -178,6 +191,12 @@ def estimators(config: ConfigDict) -> list[str]:
 def estimate(config: ConfigDict, system: System, name: str) -> Estimate:
     """The estimator of one of those names."""
     return family_of(config).estimate(config, system, name)
+
+
+def traced_sampler(config: ConfigDict, system: System, trace: int) -> Callable[..., Any]:
+    """The sampler of one window of tokens that also returns the states of the first `trace` examples."""
+    make = uniform_sampling.sampler if family_of(config) is uniform else masked_sampling.masked_sampler
+    return make(config, system, trace)
 
 
 def sampler(config: ConfigDict, system: System) -> Callable[..., Any]:

@@ -116,7 +116,7 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
 
 
 def estimators(config: ConfigDict) -> list[str]:
-    """Raises ValueError: there is no likelihood."""
+    """A sequence-to-sequence model has no likelihood: raises ValueError."""
     raise ValueError("evaluate: sequence-to-sequence models are measured by what they write; use sample")
 
 

@@ -124,7 +124,7 @@ def measure(
         "graded": float(shares.mean()),
         "reward": float(rewards.mean()),
         "diversity": diversity(images),
-        "pictures": hits.size,
+        "pictures": hits.size,  # number of images; the key is that of committed rows
     }
     by_prompt = [
         {"prompt": slot.prompt, "tag": tag, "correct": float(row.mean()), "reward": float(reward.mean())}

@@ -14,11 +14,8 @@ from diffusion.metrics.statistics import mean_over_sets
 from diffusion.rng import example_keys, named
 from diffusion.sampling.masked.sampler import Trace
 from diffusion.train.mesh import batch_sharding, check_batch, replicated
-from diffusion.types import MaskedProcess
 from experiments import families
-from experiments.families import uniform_sampling
 from experiments.families.base import System
-from experiments.families.masked_sampling import masked_sampler
 from experiments.flops import sampling_flops
 from experiments.run_context import Run
 from experiments.tasks import token_batches
@@ -181,8 +178,7 @@ def traced(run: Run, task: TokenTask, most: int) -> Trace:
     """The states of the first samples of `generate`, at most `most` of them: its first batch is drawn again."""
     options = run.config.sample
     count = options.count * options.repeats
-    make = masked_sampler if isinstance(run.system.process, MaskedProcess) else uniform_sampling.sampler
-    sample = make(run.config, run.system, min(most, count, options.batch))
+    sample = families.traced_sampler(run.config, run.system, min(most, count, options.batch))
     indices = np.arange(options.batch)
     filled = np.minimum(indices, count - 1)
     prompt, label = initial_states(run, task), labels(run)

@@ -5,9 +5,10 @@ import zipfile
 
 import pytest
 
-from diffusion.data import datasets, local_text, readers, sources
+from diffusion.data import datasets, load_dataset, local_text, readers, sources
 from diffusion.data.settings import DataSettings
 from diffusion.data.sources import open_source
+from experiments.contents import content_hash
 from tests.checks import refused
 from tests.data.files import documents, json_lines, split_of, write, write_table, write_tfds
 
@@ -63,6 +64,23 @@ def test_links_to_folders_are_followed_once(tmp_path):
     assert found == ["data/c.md", "data/deep/b.txt", "data/first/a.txt"]
     assert [path.name for path in readers.files_below(str(tmp_path / "data"), "*.md")] == ["c.md"]
     assert readers.files_below("") == readers.files_below(str(tmp_path / "none")) == []
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    """The tests may run as a user who can read everything."""
+    write(tmp_path, {"a.txt": "text", "closed/b.txt": "text"})
+    scan = readers.os.scandir
+
+    def scandir(place):
+        if "closed" in str(place):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(readers.os, "scandir", scandir)
+    with refused(r"data\.path: no permission to read '.*closed'"):
+        load_dataset(DataSettings(source="text_files", path=str(tmp_path), cache_dir=str(tmp_path / "cache")))
+    with refused("data: .*closed cannot be read"):
+        content_hash(str(tmp_path))
 
 
 def test_one_text_file_is_cut_in_order_at_blank_lines(tmp_path):

@@ -7,12 +7,14 @@ import pytest
 from diffusion.report.tables import Column
 from experiments import machines
 from experiments.reproduced import compare, comparisons, report
+from tests.checks import refused
 
 COLUMN = Column("nats", "nats per token", ".2f")
 
 
 def rows(name, values, key="nats"):
-    return [{"row": name, "seed": seed, "metrics": {key: value}} for seed, value in enumerate(values)]
+    numbered = enumerate(values)
+    return [{"job": f"job {seed}", "row": name, "seed": seed, "metrics": {key: value}} for seed, value in numbered]
 
 
 def test_the_difference_is_in_units_of_the_prediction_interval():
@@ -27,7 +29,7 @@ def test_the_spread_of_machines_widens_the_interval():
     """u^2 = mean(d^2) / 2 for differences 0.2 and -0.4 of the same seeds, so that 2 u^2 = 0.1."""
     committed = rows("MDLM", [1.9, 2.0, 2.1])
     others = [
-        {"machine": name, "row": "MDLM", "seed": seed, "metrics": {"nats": value}}
+        {"machine": name, "job": f"job {seed}", "row": "MDLM", "seed": seed, "metrics": {"nats": value}}
         for name, seed, value in (("A", 0, 2.1), ("B", 1, 1.6), ("B", 7, 9.0))
     ]
     found = machines.differences("MDLM", "nats", others, committed)
@@ -41,6 +43,8 @@ def test_the_spread_of_machines_widens_the_interval():
 
 def test_rows_of_a_machine_are_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(machines, "FOLDER", tmp_path)
+    with refused("machines: no rows of quickstart.local"):
+        machines.add("quickstart.local", "AVX2", [])
     for value in (1.0, 2.0):
         machines.add("quickstart.local", "AVX2", [{"row": "AR", "seed": 0, "metrics": {"nats": value}, "history": []}])
     assert machines.read("quickstart.local") == [{"machine": "AVX2", "row": "AR", "seed": 0, "metrics": {"nats": 2.0}}]

@@ -11,10 +11,10 @@ from configs.schema import (
     check_values,
     count,
     default_values,
-    fraction,
     not_negative,
     positive,
     share,
+    up_to_one,
 )
 from diffusion.data import settings, splits
 from diffusion.nets import encoder_decoder_io, error_predictor, subtoken_embedding
@@ -99,7 +99,7 @@ def test_ranges():
         (not_negative(0), "not be negative", (0, 2.5), (-1e-9,)),
         (positive(1), "be positive", (1e-9,), (0, -1)),
         (share(0.5), "lie in [0, 1]", (0, 0.5, 1), (-1e-9, 1.01)),
-        (fraction(0.5), "lie in (0, 1]", (1e-9, 1), (0, 1.01)),
+        (up_to_one(0.5), "lie in (0, 1]", (1e-9, 1), (0, 1.01)),
         (below_one(0.5), "lie in [0, 1)", (0, 0.999), (-1e-9, 1)),
     ):
         assert str(field.allowed) == text

@@ -34,7 +34,7 @@ def tokens():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     curves = {"sigma": [1.0, 0.5, 0.0]}
     return image_page(
         HEADING, ["a ring", "a disk"], SHOTS, 255 - SHOTS, TIMES[:3, 0], curves, GUIDED[:2], np.eye(2, dtype=bool)
@@ -60,8 +60,8 @@ def test_tokens_are_the_first_state_and_what_changes(tokens):
         np.testing.assert_allclose(sample["errors"][1], ERRORS[1, index], rtol=0.05)
 
 
-def test_pictures_are_pngs_of_every_state(pictures):
-    data = data_of(pictures)
+def test_images_are_pngs_of_every_state(images):
+    data = data_of(images)
     assert data["count"] == 3 and data["curves"] == [["sigma", [1, 0.5, 0]]] and data["guided"] == [False, True]
     for index, sample in enumerate(data["samples"]):
         assert sample["kept"] == [index == 0, index == 1]
@@ -83,8 +83,8 @@ def test_gray_pictures_have_three_equal_colors_and_large_ones_are_small():
     assert decoded(png(np.zeros((4 * MAX_SIZE, 2 * MAX_SIZE, 3), np.uint8))).shape == (MAX_SIZE, MAX_SIZE // 2, 3)
 
 
-def test_pages_need_nothing_but_themselves(tokens, pictures):
-    for page in (tokens, pictures):
+def test_pages_need_nothing_but_themselves(tokens, images):
+    for page in (tokens, images):
         assert "http:" not in page and "https:" not in page and "__DATA__" not in page
         assert not re.search(r"<link|@import|url\(|src=", page)
         assert "default-src 'none'" in page, "the policy of the page forbids loading anything"

@@ -38,7 +38,9 @@ def detect(image: Shaped[np.ndarray, "..."]) -> list[Detection]:
     |pixel - background| > 0.45 |color - background|. The score of a patch is its largest intersection over union with a
     glyph's mask, shifted by up to one pixel from the patch's corner; its color is the most frequent color of its
     pixels, and its box the bounding box. Values are bytes, or real numbers, which are clipped to [0, 1].
-    Raises: ValueError for an image of another shape, or with a value that is not finite.
+
+    Raises:
+      ValueError: for an image of another shape, or with a value that is not finite.
     """
     image = np.asarray(image)
     if image.shape != (SIDE, SIDE, 3):

@@ -31,7 +31,8 @@ SALT = 8083
 def parse(prompt: str) -> dict[str, Any]:
     """GenEval's metadata of a prompt, which is independent of case and spaces.
 
-    Raises: ValueError for a prompt outside the grammar, with the grammar.
+    Raises:
+      ValueError: for a prompt outside the grammar, with the grammar.
     """
     words = prompt.lower().split()
     include: list[dict[str, Any]] = []
@@ -77,7 +78,9 @@ def meanings(task: str) -> list[tuple[str, ...]]:
     """All meanings of a task in a fixed order, each as the one or two prompts that express it.
 
     "a ring and a plus" is "a plus and a ring", and "a ring above a plus" is "a plus below a ring".
-    Raises: ValueError for an unknown task.
+
+    Raises:
+      ValueError: for an unknown task.
     """
     match task:
         case "single_object":
@@ -112,7 +115,9 @@ def prompts(task: str, split: str | None = None) -> tuple[str, ...]:
     Meanings are split, not prompts, in the order of their hash, so that no meaning of validation or test occurs in
     another split in other words. single_object and counting have too few meanings (4 and 12) and are whole in all three
     splits.
-    Raises: ValueError for an unknown task or split.
+
+    Raises:
+      ValueError: for an unknown task or split.
     """
     if split is not None and split not in SPLITS:
         raise ValueError(f"split: unknown {split!r}; use one of {', '.join(SPLITS)}")
@@ -128,7 +133,8 @@ def prompts(task: str, split: str | None = None) -> tuple[str, ...]:
 def encode(prompt: str) -> Int[np.ndarray, "8"]:
     """Ids of the words of a prompt, padded with 0.
 
-    Raises: ValueError for a prompt outside the grammar.
+    Raises:
+      ValueError: for a prompt outside the grammar.
     """
     ids = [WORDS.index(word) for word in parse(prompt)["prompt"].split()]
     return np.array(ids + [0] * (PROMPT_LENGTH - len(ids)), np.int32)

@@ -63,7 +63,8 @@ class Scene(NamedTuple):
 def render(scene: Scene) -> Float[np.ndarray, "16 16 3"]:
     """Image [row, column, red-green-blue] of a scene, with values in [0, 1].
 
-    Raises: ValueError for an unknown glyph or color, or a thing that exceeds the image.
+    Raises:
+      ValueError: for an unknown glyph or color, or a thing that exceeds the image.
     """
     image = np.full((SIDE, SIDE, 3), scene.background)
     for thing in scene.things:
@@ -110,7 +111,8 @@ def pair_places(relation: str | None) -> Int[np.ndarray, "P 2 2"]:
 def draw_places(rng: np.random.Generator, count: int, relation: str | None = None) -> Int[np.ndarray, "N 2"]:
     """Random separated places (row, column); three or more are in different 8 x 8 cells.
 
-    Raises: ValueError for more things than cells.
+    Raises:
+      ValueError: for more things than cells.
     """
     if count > MAX_THINGS:
         raise ValueError(f"scene.things: {count} exceed the cells; draw at most {MAX_THINGS}")
@@ -196,7 +198,8 @@ class Pool(NamedTuple):
 def pool(seed: int, metadata: Metadata, size: int = 192, correct: float = 0.35) -> Pool:
     """Images for a prompt, of which round(size * correct) fulfill it and the others are near misses.
 
-    Raises: ValueError for a share outside [0, 1] or no image.
+    Raises:
+      ValueError: for a share outside [0, 1] or no image.
     """
     if size < 1 or not 0 <= correct <= 1:
         raise ValueError(f"pool: size {size} with a correct share of {correct}; use at least 1 and a share in [0, 1]")
@@ -239,7 +242,9 @@ def examples(seed: int, count: int, split: str = "train") -> Examples:
     """Correct scenes with their prompts, uniform over tasks, for training text-to-image models.
 
     The first examples do not depend on `count`.
-    Raises: ValueError for an unknown split.
+
+    Raises:
+      ValueError: for an unknown split.
     """
     rng, data = np.random.default_rng(seed), _empty(count)
     for index in range(count):
@@ -253,7 +258,9 @@ def reward_examples(seed: int, count: int, split: str = "train") -> RewardExampl
     """45 % correct scenes, 45 % near misses and 10 % scenes of another prompt, for training reward models.
 
     The first examples do not depend on `count`.
-    Raises: ValueError for an unknown split.
+
+    Raises:
+      ValueError: for an unknown split.
     """
     rng = np.random.default_rng((seed, 1))
     data = RewardExamples(*_empty(count), np.zeros(count, np.float32))

@@ -15,7 +15,8 @@ Moments = tuple[Float[np.ndarray, " D"], Float[np.ndarray, "D D"]]
 def moments(features: Float[np.ndarray, "N D"]) -> Moments:
     """Mean and unbiased covariance (over N - 1) in float64.
 
-    Raises: ValueError for fewer than two rows, or numbers that are not finite.
+    Raises:
+      ValueError: for fewer than two rows, or numbers that are not finite.
     """
     features = np.asarray(features, np.float64)
     if features.ndim != 2 or len(features) < 2:
@@ -33,7 +34,9 @@ def frechet_distance(first: Moments, second: tuple[Float[np.ndarray, " E"], Floa
     With Inception's features this is FID (Heusel et al., arXiv 1706.08500, equation 6, which has the similar product
     C1 C2); the trace of the root of the symmetric product is the sum of the roots of its eigenvalues, and is real for
     any rank. The estimate from N samples has a positive bias of order 1/N: compare equal counts alone.
-    Raises: ValueError when the features differ in number.
+
+    Raises:
+      ValueError: when the features differ in number.
     """
     (mean1, cov1), (mean2, cov2) = first, second
     if mean1.shape != mean2.shape:
@@ -62,7 +65,8 @@ def classifier_statistics(logits: Float[np.ndarray, "N K"]) -> dict[str, float]:
 def check_inception(weights: str) -> None:
     """Checks that the weights and torch-fidelity are available.
 
-    Raises: ValueError when the weights or the library are missing.
+    Raises:
+      ValueError: when the weights or the library are missing.
     """
     if not weights or not Path(weights).expanduser().is_file():
         raise ValueError(
@@ -80,7 +84,8 @@ def inception_features(
 ) -> Callable[[UInt8[np.ndarray, "N C H W"]], Float[np.ndarray, "N 2048"]]:
     """Function from images of one or three colors, values 0 .. 255, to their 2,048 pooled features.
 
-    Raises: ValueError when the weights or the library are missing.
+    Raises:
+      ValueError: when the weights or the library are missing.
     """
     check_inception(weights)
     import torch  # pyright: ignore[reportMissingImports]

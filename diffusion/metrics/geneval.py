@@ -114,7 +114,8 @@ class Scores(NamedTuple):
 def scores(tags: Sequence[str], correct: Sequence[bool]) -> Scores:
     """Mean verdict of each task over its images, and the unweighted mean over tasks.
 
-    Raises: ValueError without images, for an unknown tag, or when verdicts and tags differ in number.
+    Raises:
+      ValueError: without images, for an unknown tag, or when verdicts and tags differ in number.
     """
     if not len(tags) or len(tags) != len(correct):
         raise ValueError(f"correct: {len(correct)} verdicts for {len(tags)} tags; pass one per image, and at least one")

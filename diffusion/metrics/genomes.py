@@ -85,7 +85,8 @@ def kmer_distance(generated: Sequence[str], reference: Sequence[str], k: int) ->
 def species_distances(generated: Groups, reference: Groups, k: int) -> tuple[float, dict[str, float]]:
     """Mean over species of the spectrum distance, weighted by counts in the reference, and the distance of each.
 
-    Raises: ValueError when a generated species has no reference.
+    Raises:
+      ValueError: when a generated species has no reference.
     """
     missing = [name for name in generated if not reference.get(name)]
     if missing or not generated:
@@ -153,7 +154,8 @@ def kmer_frequencies(sequences: Sequence[str], k: int) -> Float[np.ndarray, "N K
 def auroc(scores: Float[np.ndarray, " N"] | Integer[np.ndarray, " N"], positive: Bool[np.ndarray, " N"]) -> float:
     """Area under the ROC curve, P(positive above negative) + P(equal) / 2, from ranks (Mann-Whitney).
 
-    Raises: ValueError without a positive or without a negative.
+    Raises:
+      ValueError: without a positive or without a negative.
     """
     positive = np.asarray(positive, bool)
     count, others = int(positive.sum()), int((~positive).sum())
@@ -168,7 +170,9 @@ def kmer_auroc(reference: Sequence[str], generated: Sequence[str], k: int = 6, s
     The mean over two halves of both sets, each tested with the other for training: 0.5 for indistinguishable sets. The
     published AUROC has a HyenaDNA network as its discriminator, which also sees the positions of words; a Markov chain
     with the contexts of k - 1 letters of the data is not detected here.
-    Raises: ValueError for fewer than 4 sequences per set.
+
+    Raises:
+      ValueError: for fewer than 4 sequences per set.
     """
     count = min(len(reference), len(generated)) // 2 * 2
     if count < 4:

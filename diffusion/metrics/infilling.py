@@ -8,7 +8,9 @@ def spans(count: int, length: int, width: int, seed: int) -> Int[np.ndarray, " N
     """Start of the hidden span of `width` tokens in each of `count` windows of `length` tokens.
 
     Uniform over the starts that leave at least one token on both sides; a function of (seed, index of the window).
-    Raises: ValueError when the width leaves no context, or no token to fill in.
+
+    Raises:
+      ValueError: when the width leaves no context, or no token to fill in.
     """
     if not 1 <= width <= length - 2:
         raise ValueError(
@@ -24,7 +26,8 @@ def masked(
 ) -> Integer[np.ndarray, "N L"]:
     """Windows with their span of `width` tokens replaced by masks.
 
-    Raises: ValueError when a span leaves no context on one side, or the numbers of windows differ.
+    Raises:
+      ValueError: when a span leaves no context on one side, or the numbers of windows differ.
     """
     tokens = np.asarray(tokens)
     dtype = np.result_type(tokens, np.min_scalar_type(mask_id))  # the mask may exceed the dtype of the tokens
@@ -38,7 +41,9 @@ def score(
 
     `infill_exact`: share of windows whose whole span is reproduced; `infill_accuracy`: share of tokens over all spans
     that are reproduced. A span can have other good infillings: compare methods at equal width.
-    Raises: ValueError as `masked` does, or when there is no window.
+
+    Raises:
+      ValueError: as `masked` does, or when there is no window.
     """
     tokens, truth = np.asarray(tokens), np.asarray(truth)
     if tokens.shape != truth.shape:

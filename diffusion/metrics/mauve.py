@@ -22,8 +22,8 @@ def mauve(
 ) -> float:
     """Score in [0, 1] of samples against references, 1 for equal histograms; use equal counts, on which it depends.
 
-    Raises: ValueError for fewer than 2 rows per set, different widths, features that are not finite, or too many
-    clusters.
+    Raises:
+      ValueError: for fewer than 2 rows per set, different widths, features that are not finite, or too many clusters.
     """
     references, samples = np.asarray(references, np.float64), np.asarray(samples, np.float64)
     if min(len(references), len(samples)) < 2 or references.shape[1:] != samples.shape[1:]:

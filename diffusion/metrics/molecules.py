@@ -19,7 +19,8 @@ from diffusion.types import Symbols
 def chemistry() -> ModuleType:
     """RDKit's `Chem`, imported on demand.
 
-    Raises: ValueError when RDKit, or a system library that it needs for drawing, is missing.
+    Raises:
+      ValueError: when RDKit, or a system library that it needs for drawing, is missing.
     """
     try:
         from rdkit import Chem
@@ -89,7 +90,9 @@ def molecule_scores(
 
     `qed`, `rings` (see `ring_counts`) and `logp` (Crippen) are means over the novel molecules, and `valid_rings` is the
     mean number of rings over valid samples; they are absent when there are none.
-    Raises: ValueError when there is no sample.
+
+    Raises:
+      ValueError: when there is no sample.
     """
     if not samples:
         raise ValueError("sample.count: no molecule to measure")

@@ -27,7 +27,8 @@ class ParseRate(NamedTuple):
 def parse_rate(texts: Iterable[str]) -> ParseRate:
     """Measures the three rates of `ParseRate`.
 
-    Raises: ValueError when there is no text.
+    Raises:
+      ValueError: when there is no text.
     """
     texts = list(texts)
     if not texts:

@@ -40,7 +40,9 @@ def student(numbers: Sequence[float] | Float[np.ndarray, " N"]) -> Interval:
 
     Valid for independent, approximately normal numbers, such as a metric over seeds. Half the interval is t times the
     standard error that tables print, and t is 4.30 for 3 seeds and 2.78 for 5.
-    Raises: ValueError for fewer than two numbers, or one that is not finite.
+
+    Raises:
+      ValueError: for fewer than two numbers, or one that is not finite.
     """
     numbers = [float(number) for number in numbers]
     if len(numbers) < 2 or not np.isfinite(numbers).all():
@@ -73,7 +75,8 @@ def mean_over_sets(sets: Sequence[Mapping[str, float | str]]) -> dict[str, float
 def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Interval:
     """Student's interval of first - second by seed, in which effects common to rows of a seed cancel.
 
-    Raises: ValueError when the seeds differ, or as `student` does.
+    Raises:
+      ValueError: when the seeds differ, or as `student` does.
     """
     if first.keys() != second.keys():
         raise ValueError(f"seeds: rows of seeds {sorted(first)} and {sorted(second)} cannot be paired")
@@ -83,7 +86,8 @@ def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Interval:
 def by_seed(rows: Iterable[dict], name: str, key: str) -> dict[int, float]:
     """Metric `key` of the row `name`, by seed, for `paired`.
 
-    Raises: ValueError when a seed occurs twice.
+    Raises:
+      ValueError: when a seed occurs twice.
     """
     values: dict[int, float] = {}
     for row in rows:

@@ -40,7 +40,9 @@ def measure(
     `retokenize`); `eos` is the judge's end of text, None when it has none. The measures come with the settings they
     must be reported with: the time grid's `steps` and the denoiser's `evaluations` per sample, both 0 for held-out
     text, the `precision` of the token draws, and the `evaluator`, which is the judge.
-    Raises: ValueError when tokens, judge tokens and texts differ in number, or the perplexity is not finite.
+
+    Raises:
+      ValueError: when tokens, judge tokens and texts differ in number, or the perplexity is not finite.
     """
     if not len(tokens) == len(judge_tokens) == len(texts):
         raise ValueError(
@@ -94,7 +96,9 @@ def generative_perplexity(
     """exp(total NLL of the scored targets / their number), pooled over samples, and its standard error over samples.
 
     All samples count: the last batch is filled and the fill ignored, where the public code drops the remainder.
-    Raises: ValueError when no target is scored.
+
+    Raises:
+      ValueError: when no target is scored.
     """
     scored = scored_targets(tokens, eos, widths)
     if not scored.any():

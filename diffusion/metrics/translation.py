@@ -25,7 +25,8 @@ class Scores(NamedTuple):
 def check_measures(tokenize: str, rouge: bool, bertscore: str = "") -> None:
     """Checks that the tokenizer, the packages and the model of the measures are available.
 
-    Raises: ValueError for a tokenizer that sacreBLEU lacks, or a measure whose package or model is missing.
+    Raises:
+      ValueError: for a tokenizer that sacreBLEU lacks, or a measure whose package or model is missing.
     """
     if tokenize not in BLEU.TOKENIZERS:
         known = ", ".join(sorted(BLEU.TOKENIZERS))

@@ -16,7 +16,8 @@ def as_bytes(
 ) -> UInt8[np.ndarray, "N H W C"]:
     """Return images in bytes for channel-major tokens 0 .. values - 1.
 
-    Raises: ValueError if a token lies outside of this range.
+    Raises:
+      ValueError: if a token lies outside of this range.
     """
     height, width, colors = shape
     tokens = np.asarray(tokens)
@@ -32,7 +33,8 @@ def image_grid(
 ) -> None:
     """Write a PNG of all images, in row-major order on a white background.
 
-    Raises: ValueError if a token does not lie in 0 .. values - 1.
+    Raises:
+      ValueError: if a token does not lie in 0 .. values - 1.
     """
     images = as_bytes(tokens, shape, values)
     zoom = max(1, round(MIN_HEIGHT / shape[0]))

@@ -50,7 +50,8 @@ def report(rows: list[dict], prefix: str = "", metric: str = "bleu", few: int = 
 def by_steps(rows: list[dict], prefix: str) -> dict[str, Steps]:
     """Names of the rows of each method by their steps, without rows whose names continue after the steps.
 
-    Raises: ValueError if the method or its base has no row.
+    Raises:
+      ValueError: if the method or its base has no row.
     """
     methods: dict[str, Steps] = {}
     for name in dict.fromkeys(row["row"] for row in rows if row["verb"] == "sample"):

@@ -6,7 +6,8 @@ from diffusion.metrics.statistics import by_seed, paired
 def report(rows: list[dict], first: str, second: str, metric: str = "nats_per_token") -> list[str]:
     """Line with mean, standard error and 95 % interval (Student's) of first - second over seeds.
 
-    Raises: ValueError if a row lacks the metric, or the seeds of both differ.
+    Raises:
+      ValueError: if a row lacks the metric, or the seeds of both differ.
     """
     result = paired(numbers(rows, first, metric), numbers(rows, second, metric))
     interval = f"[{result.low:+.3f}, {result.high:+.3f}]"

@@ -2,8 +2,8 @@
 
 Modules and parameters have the names of Hugging Face's checkpoints, with layers stacked along a leading axis:
 `encoder.layers.3.mlp.fc1.weight` is slice 3 of encoder/layers/mlp/fc1/kernel. Products run in `dtype`; norms, softmax
-and the residual stream are float32. `attention` is a backend of `attention.attend`; sequences are so short that plain
-products are the fastest.
+and the residual stream are float32. `attention` is a backend of `attention.attend`, by default plain products, because
+sequences are shorter than `layers.KERNEL_TOKENS`.
 """
 
 from typing import NamedTuple
@@ -24,20 +24,21 @@ Features = Float[Array, "B P"]
 class EncodedText(NamedTuple):
     """The output of the final norm, the output of the last layer but one without a norm, and one vector per text."""
 
-    hidden: Float[Array, "B S W"]
-    penultimate: Float[Array, "B S W"]
+    hidden: Float[Array, "B S D"]
+    penultimate: Float[Array, "B S D"]
     pooled: Float[Array, "B P"]
 
 
 class Table(nn.Module):
-    """Vectors [rows, width] by their number, in float32."""
+    """Rows of a table [rows, width] by their numbers, in float32."""
 
     rows: int
     width: int
 
     @nn.compact
-    def __call__(self) -> Float[Array, "N W"]:
-        return self.param("embedding", nn.initializers.normal(0.02), (self.rows, self.width), jnp.float32)
+    def __call__(self, numbers: Int[Array, "*shape"]) -> Float[Array, "*shape D"]:
+        table = self.param("embedding", nn.initializers.normal(0.02), (self.rows, self.width), jnp.float32)
+        return jnp.take(table, numbers, axis=0).astype(jnp.float32)
 
 
 class TextEmbeddings(nn.Module):
@@ -48,10 +49,10 @@ class TextEmbeddings(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, ids: Ids) -> Float[Array, "B S W"]:
-        tokens = Table(self.vocab_size, self.width, name="token_embedding")()
-        positions = Table(self.length, self.width, name="position_embedding")()[None, : ids.shape[1]]
-        return jnp.take(tokens, ids, axis=0).astype(jnp.float32) + positions.astype(jnp.float32)
+    def __call__(self, ids: Ids) -> Float[Array, "B S D"]:
+        tokens = Table(self.vocab_size, self.width, name="token_embedding")(ids)
+        positions = Table(self.length, self.width, name="position_embedding")(jnp.arange(ids.shape[1]))
+        return tokens + positions[None]
 
 
 class CLIPText(nn.Module):
@@ -101,7 +102,7 @@ class PatchEmbedding(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, pixels: Images) -> Float[Array, "B N W"]:
+    def __call__(self, pixels: Images) -> Float[Array, "B N D"]:
         batch, height, width, channels = pixels.shape
         window = (self.patch, self.patch, channels)
         kernel = self.param("kernel", nn.initializers.normal(0.02), (*window, self.width), jnp.float32)
@@ -118,12 +119,12 @@ class ImageEmbeddings(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, pixels: Images) -> Float[Array, "B S W"]:
+    def __call__(self, pixels: Images) -> Float[Array, "B S D"]:
         patches = PatchEmbedding(self.patch, self.width, self.dtype, name="patch_embedding")(pixels)
         token = self.param("class_embedding", nn.initializers.normal(0.02), (self.width,), jnp.float32)
         tokens = jnp.broadcast_to(token[None, None], (len(pixels), 1, self.width))
         x = jnp.concatenate([tokens.astype(jnp.float32), patches.astype(jnp.float32)], axis=1)
-        return x + Table(x.shape[1], self.width, name="position_embedding")()[None].astype(jnp.float32)
+        return x + Table(x.shape[1], self.width, name="position_embedding")(jnp.arange(x.shape[1]))[None]
 
 
 class CLIPVision(nn.Module):

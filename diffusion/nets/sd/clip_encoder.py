@@ -14,7 +14,7 @@ from diffusion.nets.layers import LayerNorm, Linear, shard_batch, stacked
 from diffusion.nets.sd.layers import gelu
 
 Activation = Literal["quick_gelu", "gelu"]
-Hidden = Float[Array, "B S W"]
+Hidden = Float[Array, "B S D"]
 
 
 def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:

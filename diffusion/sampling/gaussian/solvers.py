@@ -7,6 +7,7 @@ float64.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -19,12 +20,14 @@ from diffusion.schedules.gaussian import BetaChain, GaussianSchedule
 class TimeGrid(NamedTuple):
     """The N + 1 points of a sampler in order from noise to data.
 
-    `time` at the first N points is the input of the network; alpha and sigma are the levels of the points.
+    `time` at the first N points is the input of the network; alpha and sigma are the levels of the points. `start` is
+    the standard deviation of the noise that the sampler begins with, the `scale` of `sample_gaussian`.
     """
 
     time: Float[np.ndarray, " points"]
     alpha: Float[np.ndarray, " points"]
     sigma: Float[np.ndarray, " points"]
+    start: float = 1.0
 
 
 class Table(NamedTuple):
@@ -53,6 +56,7 @@ class GaussianGrid(NamedTuple):
 
 
 Solver = Callable[[TimeGrid], Table]
+CLEAN = (1.0, 0.0)  # alpha and sigma of clean data
 
 
 def at_indices(schedule: BetaChain, indices: np.ndarray, last: tuple[float, float]) -> TimeGrid:
@@ -78,7 +82,48 @@ def leading(schedule: BetaChain, steps: int) -> TimeGrid:
 def linspace(schedule: BetaChain, steps: int) -> TimeGrid:
     """Return indices round(linspace(0, n - 1, steps + 1)) without the first in decreasing order, then clean data."""
     check_steps(steps, schedule.steps - 1)
-    return at_indices(schedule, np.linspace(0, schedule.steps - 1, steps + 1).round()[:0:-1], (1.0, 0.0))
+    return at_indices(schedule, np.linspace(0, schedule.steps - 1, steps + 1).round()[:0:-1], CLEAN)
+
+
+def trailing(schedule: BetaChain, steps: int) -> TimeGrid:
+    """Return indices round(n - k n / steps) - 1 for k = 0 .. steps - 1, then clean data (arXiv 2305.08891, Table 2).
+
+    With Euler's method (`ddim(0.0)`) this is the sampler of SDXL-Lightning (arXiv 2402.13929). It starts from sigma z,
+    with the sigma of the first point, because Euler's method for x / alpha starts from (sigma / alpha) z.
+    """
+    check_steps(steps, schedule.steps)
+    at = (schedule.steps - np.arange(steps) * (schedule.steps / steps)).round() - 1
+    times = at_indices(schedule, at, CLEAN)
+    return times._replace(start=float(times.sigma[0]))
+
+
+def lcm(schedule: BetaChain, steps: int, origin: int = 50) -> TimeGrid:
+    """Return `steps` of the `origin` indices of the distillation in decreasing order, then clean data (LCM).
+
+    Those of the distillation are i (n // origin) - 1 for i = 1 .. origin, and the position of the k-th among them, in
+    decreasing order, is floor(k origin / steps), as in the public sampler of LCM (arXiv 2310.04378).
+    """
+    check_steps(origin, schedule.steps)
+    check_steps(steps, origin)
+    positions = np.linspace(0, origin, steps, endpoint=False).astype(int)
+    return at_indices(schedule, (origin - positions) * (schedule.steps // origin) - 1, CLEAN)
+
+
+def indices(schedule: BetaChain, steps: int, at: tuple[int, ...]) -> TimeGrid:
+    """Return the points of the indices `at`, in decreasing order, then clean data.
+
+    DMD2 (arXiv 2405.14867) has (999, 749, 499, 249) or (399,), and the one-step model of Hyper-SD (arXiv 2404.13686)
+    has (800,).
+
+    Raises:
+      ValueError: if there are not `steps` indices, or they do not decrease within the chain.
+    """
+    if steps != len(at):
+        raise ValueError(f"sample.steps: is {steps}, but {len(at)} indices are given; set it to {len(at)}")
+    edges = (schedule.steps, *at, -1)
+    if not at or any(after >= before for before, after in pairwise(edges)):
+        raise ValueError(f"indices: must decrease within {schedule.steps - 1} .. 0, not {at}; sort and check them")
+    return at_indices(schedule, np.array(at), CLEAN)
 
 
 def karras(schedule: BetaChain, steps: int, power: float = 7.0) -> TimeGrid:
@@ -105,7 +150,14 @@ def uniform(schedule: GaussianSchedule, steps: int, first: float = 1.0, last: fl
     return TimeGrid(times, schedule.alpha(times), schedule.sigma(times))
 
 
-TIME_GRIDS = {"leading": leading, "linspace": linspace, "karras": karras, "uniform": uniform}
+TIME_GRIDS = {
+    "leading": leading,
+    "linspace": linspace,
+    "trailing": trailing,
+    "lcm": lcm,
+    "karras": karras,
+    "uniform": uniform,
+}
 
 
 def check_steps(steps: int, most: int) -> None:
@@ -178,7 +230,7 @@ def gaussian_grid(
     guided = np.ones(steps, bool) if guided is None else guided
     resampled = np.zeros(steps, bool) if resampled is None else resampled
     table = solver(times)
-    levels = (np.asarray(column[:-1], np.float32) for column in times)
+    levels = (np.asarray(column[:-1], np.float32) for column in (times.time, times.alpha, times.sigma))
     numbers = (np.asarray(column, np.float32) for column in table)
     index = np.arange(steps, dtype=np.int32)
     columns = (index, *levels, *numbers, guided, resampled, index == steps - 1)

@@ -4,12 +4,15 @@ The metadata of a prompt is GenEval's JSON: {"tag", "include": [{"class", "count
 "prompt"}. A position is [relation, index of the reference in "include"].
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 Metadata = Mapping[str, Any]
@@ -46,14 +49,21 @@ def best_detections(detections: Iterable[Detection], threshold: float, limit: in
     """The `limit` best detections of each class with a score above the threshold, in descending order of scores.
 
     The later of two equal scores comes first. Overlapping boxes are not suppressed, as in the published code (whose
-    limit on the overlap is 1).
+    limit on the overlap is 1). Scores and threshold are compared in float32, the type of the published detector's.
     """
     ordered = sorted(reversed(list(detections)), key=lambda detection: -detection.score)
     groups: dict[str, list[Detection]] = {}
     for detection in ordered:
-        if detection.score > threshold:
+        if np.float32(detection.score) > np.float32(threshold):
             groups.setdefault(detection.name, []).append(detection)
     return {name: group[:limit] for name, group in groups.items()}
+
+
+def best_of(
+    metadata: Metadata, detections: Iterable[Detection], threshold: float = 0.3, counting_threshold: float = 0.9
+) -> dict[str, list[Detection]]:
+    """`best_detections` above the threshold of the prompt's task: that for counting, or that for all others."""
+    return best_detections(detections, counting_threshold if metadata["tag"] == "counting" else threshold)
 
 
 def clauses(
@@ -66,7 +76,7 @@ def clauses(
     reference) for which the relation holds, 0 unless both are detected in full. For each exclusion: 0 from `count`
     detections on. Objects that the prompt does not name are ignored. Counting prompts use `counting_threshold`.
     """
-    groups = best_detections(detections, counting_threshold if metadata["tag"] == "counting" else threshold)
+    groups = best_of(metadata, detections, threshold, counting_threshold)
     include = metadata.get("include", [])
     detected = [groups.get(each["class"], [])[: each["count"]] for each in include]
     results = []
@@ -101,6 +111,62 @@ def reward(
 ) -> float:
     """Mean of the clauses, in [0, 1]; 1 if and only if `correct` is true."""
     return float(np.mean(clauses(metadata, detections, threshold, counting_threshold)))
+
+
+class Verdict(NamedTuple):
+    """Whether an image is correct, and one line for each requirement that it misses."""
+
+    correct: bool
+    reason: str
+
+
+def verdict(
+    metadata: Metadata, detections: Iterable[Detection], threshold: float = 0.3, counting_threshold: float = 0.9
+) -> Verdict:
+    """The verdict of `correct` with its reasons in the words of the published code.
+
+    An object that misses its count, color or position is no target for others.
+    """
+    groups = best_of(metadata, detections, threshold, counting_threshold)
+    include = metadata.get("include", [])
+    detected = [groups.get(each["class"], [])[: each["count"]] for each in include]
+    # The objects that are there in full, from which those are removed that miss a later test.
+    targets = {index: group for index, group in enumerate(detected) if len(group) == include[index]["count"]}
+    reasons = []
+    for index, (each, group) in enumerate(zip(include, detected, strict=True)):
+        reason = missed(each, group, targets)
+        if reason:
+            targets.pop(index, None)
+            reasons.append(reason)
+    for each in metadata.get("exclude", []):
+        found = len(groups.get(each["class"], []))
+        if found >= each["count"]:
+            reasons.append(f"expected {each['class']}<{each['count']}, found {found}")
+    return Verdict(not reasons, "\n".join(reasons))
+
+
+def missed(wanted: Mapping[str, Any], group: list[Detection], targets: Mapping[int, list[Detection]]) -> str:
+    """The first requirement of an entry of "include" that its best detections miss; empty if there is none."""
+    name, count = wanted["class"], wanted["count"]
+    if len(group) < count:
+        return f"expected {name}>={count}, found {len(group)}"
+    if "color" in wanted:
+        found = Counter(detection.color for detection in group if detection.color)
+        if found[wanted["color"]] < count:
+            order = [color for color in COLORS if color in found] + sorted(found.keys() - set(COLORS))
+            listed = ", ".join(f"{found[color]} {color}" for color in order)
+            right = f"{found[wanted['color']]} {wanted['color']}"
+            return f"expected {wanted['color']} {name}>={count}, found {right}; and {listed}"
+    if "position" in wanted:
+        relation, reference = wanted["position"]
+        if reference not in targets:
+            return f"no target for {name} to be {relation}"
+        for a, b in product(group, targets[reference]):
+            holding = relations(a.box, b.box)
+            if relation not in holding:
+                names = " and ".join(each for each in OPPOSITES if each in holding) or "no relation to"
+                return f"expected {name} {relation} target, found {names} target"
+    return ""
 
 
 class Scores(NamedTuple):

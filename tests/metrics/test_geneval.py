@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from diffusion.metrics.geneval import TASKS, Detection, best_detections, clauses, correct, relations, reward, scores
+from diffusion.metrics.geneval import (
+    TASKS,
+    Detection,
+    best_detections,
+    clauses,
+    correct,
+    relations,
+    reward,
+    scores,
+    verdict,
+)
 from tests.checks import refused
 
 AT = {"west": (0, 10, 10, 20), "east": (40, 10, 50, 20), "north": (20, 0, 30, 10), "south": (20, 40, 30, 50)}
@@ -66,9 +76,55 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_known_detections(name):
-    metadata, detections, verdict, share = CASES[name]
-    assert correct(metadata, detections) is verdict
+    metadata, detections, answer, share = CASES[name]
+    assert correct(metadata, detections) is answer
     assert reward(metadata, detections) == pytest.approx(share)
+    assert verdict(metadata, detections).correct is answer and bool(verdict(metadata, detections).reason) is not answer
+
+
+@pytest.mark.parametrize(
+    ("metadata", "detections", "reason"),
+    [
+        (DOG, DOGS, ""),
+        (TWO_DOGS, DOGS[:1], "expected dog>=2, found 1"),
+        (TWO_DOGS, [*DOGS, seen("dog", "north", 0.91)], "expected dog<3, found 3"),
+        (PAIR, [], "expected dog>=1, found 0\nexpected cat>=1, found 0"),
+        (RED_DOG, [seen("dog", color="blue")], "expected red dog>=1, found 0 red; and 1 blue"),
+        (
+            asks("colors", ("dog", 3, {"color": "red"})),
+            [seen("dog", color=color) for color in ("white", "red", "orange")],
+            "expected red dog>=3, found 1 red; and 1 red, 1 orange, 1 white",
+        ),
+        (CAT_LEFT, [seen("cat", "east"), seen("dog")], "expected cat left of target, found right of target"),
+        (CAT_LEFT, [seen("cat"), seen("dog")], "expected cat left of target, found no relation to target"),
+        (
+            asks("position", ("dog", 1, {}), ("cat", 1, {"position": ["right of", 0]})),
+            DIAGONAL,
+            "expected cat right of target, found left of and above target",
+        ),
+        (CAT_LEFT, [seen("cat", "west")], "expected dog>=1, found 0\nno target for cat to be left of"),
+        # A dog of the wrong color is no target either.
+        (
+            asks("position", ("dog", 1, {"color": "blue"}), ("cat", 1, {"position": ["left of", 0]})),
+            [seen("cat", "west"), seen("dog", "east")],
+            "expected blue dog>=1, found 0 blue; and 1 red\nno target for cat to be left of",
+        ),
+    ],
+)
+def test_known_reasons(metadata, detections, reason):
+    found = verdict(metadata, detections)
+    assert found.correct == (not reason)
+    assert found.reason == reason
+
+
+def test_scores_and_thresholds_are_compared_in_float32():
+    """In float64 the score that float32 has for .3 exceeds .3, and that for .9 is below .9."""
+    assert not correct(DOG, [seen("dog", score=float(np.float32(0.3)))])
+    assert correct(DOG, [seen("dog", score=float(np.nextafter(np.float32(0.3), np.float32(1))))])
+    assert not correct(DOG, [seen("dog", score=0.3 + 1e-9)])
+    one = asks("counting", ("dog", 1, {}))
+    assert not correct(one, [seen("dog", score=float(np.float32(0.9)))])
+    assert correct(one, [seen("dog", score=float(np.nextafter(np.float32(0.9), np.float32(1))))])
 
 
 def test_known_relations():
@@ -95,7 +151,7 @@ def by_the_book(metadata, detections, threshold, counting_threshold):
         of_class = [detection for detection in detections if detection.name == name]
         order = np.argsort([detection.score for detection in of_class], kind="stable")[::-1]
         groups[name] = [of_class[index] for index in order if of_class[index].score > least][:16]
-    verdict, matched = True, []
+    answer, matched = True, []
     for each in metadata["include"]:
         group = groups[each["class"]][: each["count"]]
         good = len(group) == each["count"]
@@ -105,9 +161,9 @@ def by_the_book(metadata, detections, threshold, counting_threshold):
             relation, target = each["position"]
             reference = matched[target]
             good = reference is not None and all(relation in relations(a.box, b.box) for a in group for b in reference)
-        verdict = verdict and good
+        answer = answer and good
         matched.append(group if good else None)
-    return verdict and all(len(groups[each["class"]]) < each["count"] for each in metadata.get("exclude", []))
+    return answer and all(len(groups[each["class"]]) < each["count"] for each in metadata.get("exclude", []))
 
 
 def test_the_verdict_equals_that_of_the_procedure():
@@ -130,6 +186,8 @@ def test_the_verdict_equals_that_of_the_procedure():
         verdicts.append(by_the_book(metadata, detections, *thresholds))
         assert correct(metadata, detections, *thresholds) == verdicts[-1]
         assert (reward(metadata, detections, *thresholds) == 1) == verdicts[-1]
+        found = verdict(metadata, detections, *thresholds)
+        assert found.correct == verdicts[-1] == (not found.reason)
         assert all(0 <= clause <= 1 for clause in clauses(metadata, detections, *thresholds))
     assert 0.05 < np.mean(verdicts) < 0.5
 

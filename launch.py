@@ -25,6 +25,8 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
               python launch.py compile --config=configs/mdlm_owt.py:paper --topology=v5e:4x4
   convert   weights of a public PyTorch checkpoint (MDLM or GPT-2) into a folder for --config.checkpoint
               python launch.py convert --from=gpt2 --checkpoint=model.safetensors --workdir=weights/gpt2
+  geneval   GenEval's scores of a folder of images, with a detector in PyTorch and CLIP; --baseline adds a difference
+              python launch.py geneval --images=FOLDER --detector=mask2former --clip=clip --baseline=OTHER
 
 `sample --trace` also writes trace.html to the job's folder: a page that plays the steps of the first samples. It is for
 masked and uniform-state diffusion, and for images from prompts. A job that is done is not run again for it.
@@ -40,7 +42,7 @@ from types import ModuleType
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-VERBS = ("run", "train", "evaluate", "sample", "table", "plan", "compile", "convert")
+VERBS = ("run", "train", "evaluate", "sample", "table", "plan", "compile", "convert", "geneval")
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file and variant, FILE[:VARIANT].")
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for jobs, caches and tables.")
@@ -55,6 +57,11 @@ RESULTS = flags.DEFINE_boolean("results", False, "Use the committed rows of expe
 TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice such as v5e:4x4; empty: the devices here (compile).")
 FROM = flags.DEFINE_enum("from", None, ["mdlm", "gpt2"], "Layout of the checkpoint (convert).")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "", "File of PyTorch weights, .safetensors or .pt/.ckpt/.bin (convert).")
+IMAGES = flags.DEFINE_string("images", "", "Folder of images with 00000/samples/0000.png (geneval).")
+PROMPTS = flags.DEFINE_string("prompts", "", "File of GenEval's prompts that the images must be of (geneval).")
+DETECTOR = flags.DEFINE_string("detector", "", "Folder of Mask2Former for COCO's instances, or random (geneval).")
+CLIP = flags.DEFINE_string("clip", "", "Folder of CLIP ViT-L/14, which names colors, or random (geneval).")
+BASELINE = flags.DEFINE_string("baseline", "", "Another folder of images, or its results.jsonl (geneval).")
 DISTRIBUTED = flags.DEFINE_boolean("distributed", False, "Join the other hosts of this Cloud TPU pod or cluster.")
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0, for several processes without a cluster.")
 PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes, with --coordinator.")
@@ -160,6 +167,10 @@ def dispatch(verb: str) -> None:
         from experiments import convert
 
         return convert.run(FROM.value, CHECKPOINT.value, workdir)
+    if verb == "geneval":
+        from experiments.geneval import command
+
+        return command.run(IMAGES.value, PROMPTS.value, DETECTOR.value, CLIP.value, BASELINE.value)
     if MIGRATE.value:
         from experiments import migrate
 

@@ -69,6 +69,8 @@ def cli(capsys, monkeypatch, tmp_path):
             delattr(flags.FLAGS, name)
         for name in ("config", "row", "jobs", "index", "topology", "publish", "results", "trace", "redo", "migrate"):
             flags.FLAGS[name].unparse()
+        for name in ("images", "prompts", "detector", "clip", "baseline"):
+            flags.FLAGS[name].unparse()
         status, argv = 0, ["launch.py", *words, f"--workdir={tmp_path / 'runs'}"]
         monkeypatch.setattr(sys, "argv", argv)  # config overrides are read from there
         try:

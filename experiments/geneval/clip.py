@@ -31,7 +31,7 @@ def pixels(image: UInt8[np.ndarray, "H W 3"], size: int) -> Float[np.ndarray, "s
     left, top = round((wide - size) / 2), round((high - size) / 2)
     larger = Image.fromarray(image).resize((wide, high), Image.Resampling.BICUBIC)
     square = np.asarray(larger.crop((left, top, left + size, top + size)), np.float32) / 255
-    return (square - np.float32(MEAN)) / np.float32(STANDARD_DEVIATION)
+    return (square - np.array(MEAN, np.float32)) / np.array(STANDARD_DEVIATION, np.float32)
 
 
 def load_clip(folder: str) -> tuple[ImageFeatures, TextFeatures]:
@@ -72,7 +72,8 @@ def random_params(seed: int = 0) -> dict:
     """Return parameters of the tiny CLIP."""
     text, vision = TINY_CLIP.text_model, TINY_CLIP.vision_model
     images, ids = jnp.zeros((1, vision.image, vision.image, 3)), jnp.zeros((1, text.length), jnp.int32)
-    return TINY_CLIP.init(jax.random.key(seed), images, ids)
+    shapes, rng = jax.eval_shape(TINY_CLIP.init, jax.random.key(0), images, ids), np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0.0, 0.3, leaf.shape), leaf.dtype), shapes)
 
 
 def random_ids(texts: list[str]) -> Int32[np.ndarray, "N S"]:

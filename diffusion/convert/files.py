@@ -1,100 +1,137 @@
 """Named tensors of safetensors and PyTorch files, with checks that each is used exactly once."""
 
-import pickle
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 
+from diffusion.convert.torch_files import StoredTensor, first_line, is_zip, read_legacy, read_zip
+
 Tensors = dict[str, np.ndarray]
+TORCH = (".pt", ".pth", ".ckpt", ".bin")
+# The names of weights in the folder of a model, those of diffusers before those of transformers.
+SAFETENSORS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+BINARIES = ("diffusion_pytorch_model.bin", "pytorch_model.bin")
+# Where a folder has no weights in full precision, those of this name are read.
+HALF = "fp16"
 
 
-def read_tensors(path: str | Path) -> Tensors:
-    """Return the tensors of a .safetensors, .pt, .pth, .ckpt or .bin file, or of a folder with one, as float32.
+class LazyTensors(Mapping):
+    """Named tensors that are read from their files when they are asked for, in the type that they are stored in."""
 
-    From a Lightning checkpoint the exponential moving average is read if it is present.
+    def __init__(self, readers: Mapping[str, Callable[[], np.ndarray]]):
+        self.readers = readers
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.readers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.readers)
+
+    def __len__(self) -> int:
+        return len(self.readers)
+
+
+def open_tensors(path: str | Path, variant: str = "") -> LazyTensors:
+    """Return the tensors of a .safetensors, .pt, .pth, .ckpt or .bin file, or of the folder of a model, by name.
+
+    They are read when they are asked for, in the type that they are stored in. In a folder safetensors come before
+    PyTorch files, also if they are split into several files with an index, and full precision before a "fp16" variant;
+    with `variant`, such as "fp16", only the files of this variant are read. From a Lightning checkpoint the exponential
+    moving average is read if it is present.
 
     Raises:
-      FileNotFoundError: if there is no such file.
+      FileNotFoundError: if there is no such file, or no weights in the folder.
       ValueError: if the file is not readable.
     """
     path = Path(path)
-    if path.is_dir():
-        names = ("model.safetensors", "pytorch_model.bin")
-        files = [path / name for name in names if (path / name).is_file()]
-        if not files:
-            raise FileNotFoundError(f"checkpoint: '{path}' holds neither {' nor '.join(names)}; name the file itself")
-        path = files[0]
+    path = weights_of_folder(path, variant) if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint: '{path}' does not exist; pass --checkpoint=FILE")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
-        return _state(_read_torch(path), path)
-    raise ValueError(f"checkpoint: '{path}' has an unknown ending; use .safetensors, .pt, .pth, .ckpt or .bin")
+    if path.suffix == ".json":
+        return LazyTensors(_of_index(path))
+    if path.suffix != ".safetensors" and path.suffix not in TORCH:
+        raise ValueError(f"checkpoint: '{path}' has an unknown ending; use .safetensors, .pt, .pth, .ckpt or .bin")
+    return LazyTensors(_of_file(path))
 
 
-def _read_safetensors(path: Path) -> Tensors:
-    import ml_dtypes  # noqa: F401  (lets numpy hold bfloat16)
+def read_tensors(path: str | Path, variant: str = "") -> Tensors:
+    """Return the tensors of `open_tensors` as float32.
+
+    Raises:
+      FileNotFoundError: if there is no such file, or no weights in the folder.
+      ValueError: if the file is not readable.
+    """
+    return {name: np.asarray(value, np.float32) for name, value in open_tensors(path, variant).items()}
+
+
+def weights_of_folder(folder: Path, variant: str = "") -> Path:
+    """Return the file with the weights in the folder of a model, or the index of several files.
+
+    Raises:
+      FileNotFoundError: if there is none.
+    """
+    for suffix in (variant,) if variant else ("", HALF):
+        infix = f".{suffix}" if suffix else ""
+        for names in (SAFETENSORS, BINARIES):
+            for name in names:
+                stem, ending = name.rsplit(".", 1)
+                for file in (f"{stem}{infix}.{ending}", f"{name}.index{infix}.json"):
+                    if (folder / file).is_file():
+                        return folder / file
+    wanted = f" of the variant '{variant}'" if variant else ""
+    names = " nor ".join(name for group in (SAFETENSORS, BINARIES) for name in group)
+    raise FileNotFoundError(f"checkpoint: '{folder}' holds neither {names}{wanted}; name the file itself")
+
+
+def _of_index(path: Path) -> dict[str, Callable[[], np.ndarray]]:
+    try:
+        places = json.loads(path.read_text())["weight_map"]
+        if any(Path(file).name != file for file in places.values()):
+            raise ValueError("a file outside of the folder")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"checkpoint: '{path}' is not a readable index of weights ({first_line(error)})") from None
+    files = {}
+    for file in sorted(set(places.values())):
+        if not (path.parent / file).is_file():
+            raise FileNotFoundError(f"checkpoint: '{path}' names '{file}', which does not exist; copy all of its files")
+        files[file] = _of_file(path.parent / file)
+    for name, file in places.items():
+        if name not in files[file]:
+            raise ValueError(f"checkpoint: '{file}' has no tensor '{name}' of the index '{path}'; copy its files again")
+    return {name: files[file][name] for name, file in places.items()}
+
+
+def _of_file(path: Path) -> dict[str, Callable[[], np.ndarray]]:
+    return _of_safetensors(path) if path.suffix == ".safetensors" else _of_torch(path)
+
+
+def _of_safetensors(path: Path) -> dict[str, Callable[[], np.ndarray]]:
     import safetensors
-    import safetensors.numpy
 
     try:
-        tensors = safetensors.numpy.load_file(path)
+        file = safetensors.safe_open(path, framework="numpy")
+        return {name: lambda name=name: file.get_tensor(name) for name in file.keys()}
     except safetensors.SafetensorError as error:
-        raise ValueError(f"checkpoint: '{path}' is not a readable safetensors file ({error})") from None
-    return {name: np.asarray(value, np.float32) for name, value in tensors.items()}
+        raise ValueError(f"checkpoint: '{path}' is not a readable safetensors file ({first_line(error)})") from None
 
 
-def _read_torch(path: Path) -> Any:
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise ValueError(
-            f"checkpoint: reading '{path}' needs PyTorch; pip install torch, or give a .safetensors file"
-        ) from None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # a damaged pickle, or one of other objects than tensors, may raise any exception
-        pass
-    try:
-        # Training checkpoints also contain configuration objects, which are read as inert placeholders.
-        module = SimpleNamespace(Unpickler=_TensorUnpickler, __name__="pickle")
-        module.load = lambda file, **options: _TensorUnpickler(file, **options).load()
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise ValueError(f"checkpoint: '{path}' is not a readable PyTorch file ({reason})") from None
+def _of_torch(path: Path) -> dict[str, Callable[[], np.ndarray]]:
+    state = _state(read_zip(path) if is_zip(path) else read_legacy(path), path)
+    readers = {}
+    for name, value in state.items():
+        if isinstance(value, StoredTensor):
+            readers[name] = value.read
+        elif isinstance(value, np.ndarray):
+            readers[name] = lambda value=value: value
+    return readers
 
 
-class _Inert:
-    """A placeholder for an object of a class that is not loaded, which ignores its arguments, items and state."""
-
-    def __init__(self, *args, **kwargs):
-        pass
-
-    __setstate__ = __setitem__ = append = extend = __init__
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Reads tensors and plain containers only, so that a checkpoint cannot run code."""
-
-    allowed = frozenset(
-        {("collections", "OrderedDict"), ("torch", "Size"), ("torch.nn.parameter", "Parameter")}
-        | {("torch._utils", name) for name in ("_rebuild_tensor_v2", "_rebuild_parameter")}
-        | {("torch", name) for name in ("float32", "float16", "bfloat16", "float64", "int64", "int32", "bool")}
-        | {("builtins", name) for name in ("dict", "list", "set", "tuple", "int", "float", "str", "bool")}
-    )
-
-    def find_class(self, module, name):
-        return super().find_class(module, name) if (module, name) in self.allowed else _Inert
-
-
-def _state(loaded: Any, path: Path) -> Tensors:
+def _state(loaded: Any, path: Path) -> dict[str, Any]:
     if not isinstance(loaded, Mapping):
         raise ValueError(f"checkpoint: '{path}' is not a mapping of names to tensors; save a state_dict")
     state = dict(loaded.get("state_dict", loaded))
@@ -107,7 +144,7 @@ def _state(loaded: Any, path: Path) -> Tensors:
                 f"checkpoint: the {len(shadow)} averaged tensors of '{path}' do not match its {len(names)} parameters"
             )
         state = dict(zip(names, shadow, strict=True))
-    return {name: value.detach().float().numpy() for name, value in state.items() if hasattr(value, "detach")}
+    return state
 
 
 def is_buffer(name: str) -> bool:

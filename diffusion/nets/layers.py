@@ -69,6 +69,17 @@ class LayerNorm(nn.Module):
         return y
 
 
+def rematerialized(block: type[nn.Module], remat: str, *, prevent_cse: bool = True) -> Any:
+    """Return a module class whose activations are computed again in the backward pass by the policy `remat`.
+
+    Raises:
+      ValueError: if the policy is not known.
+    """
+    if remat not in ("none", *REMAT_POLICIES):
+        raise ValueError(f"net.remat: unknown policy '{remat}'; use one of none, dots, full")
+    return block if remat == "none" else nn.remat(block, policy=REMAT_POLICIES[remat], prevent_cse=prevent_cse)
+
+
 def stacked(block: type[nn.Module], blocks: int, *, in_axes: Any = 0, unroll: int = 1, remat: str = "none") -> Any:
     """Return a module that runs `blocks` equal blocks in a loop, with parameters stacked along a leading axis.
 
@@ -78,10 +89,7 @@ def stacked(block: type[nn.Module], blocks: int, *, in_axes: Any = 0, unroll: in
     Raises:
       ValueError: if the policy is not known.
     """
-    if remat not in ("none", *REMAT_POLICIES):
-        raise ValueError(f"net.remat: unknown policy '{remat}'; use one of none, dots, full")
-    if remat != "none":
-        block = nn.remat(block, policy=REMAT_POLICIES[remat], prevent_cse=unroll > 1)
+    block = rematerialized(block, remat, prevent_cse=unroll > 1)
     return nn.scan(
         block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=in_axes, length=blocks, unroll=unroll
     )

@@ -3,6 +3,7 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -25,11 +26,14 @@ class Reference:
     def __init__(self, torch, params):
         self.torch, self.f, self.params = torch, torch.nn.functional, params
 
-    def get(self, path):
-        leaf = self.params
+    def node(self, path):
+        node = self.params
         for name in path.split("/"):
-            leaf = leaf[name]
-        return self.torch.tensor(np.array(leaf))
+            node = node[name]
+        return node
+
+    def get(self, path):
+        return self.torch.tensor(np.array(self.node(path)))
 
     def has(self, path):
         leaf = self.params
@@ -75,17 +79,23 @@ class Reference:
         value, gate = self.linear(path + "net_0/proj", x).chunk(2, dim=-1)
         return self.linear(path + "net_2", value * self.f.gelu(gate))
 
+    def transformer_block(self, path, h, context, heads):
+        norm = self.layer_norm(path + "norm1", h)
+        h = h + self.attention(path + "attn1/", norm, norm, heads)
+        h = h + self.attention(path + "attn2/", self.layer_norm(path + "norm2", h), context, heads)
+        return h + self.feed_forward(path + "ff/", self.layer_norm(path + "norm3", h))
+
     def transformer(self, path, x, context, heads, groups):
         batch, channels, height, width = x.shape
         h = self.group_norm(path + "norm", x, groups, 1e-6).permute(0, 2, 3, 1).reshape(batch, -1, channels)
-        h, layer = self.linear(path + "proj_in", h), 0
-        while self.has(f"{path}transformer_blocks_{layer}"):
-            block = f"{path}transformer_blocks_{layer}/"
-            norm = self.layer_norm(block + "norm1", h)
-            h = h + self.attention(block + "attn1/", norm, norm, heads)
-            h = h + self.attention(block + "attn2/", self.layer_norm(block + "norm2", h), context, heads)
-            h = h + self.feed_forward(block + "ff/", self.layer_norm(block + "norm3", h))
-            layer += 1
+        h = self.linear(path + "proj_in", h)
+        if self.has(path + "transformer_blocks_0"):
+            h = self.transformer_block(path + "transformer_blocks_0/", h, context, heads)
+        else:  # several blocks, stacked along a leading axis
+            node = self.node(path + "transformer_blocks")
+            for layer in range(len(node["norm1"]["scale"])):
+                block = Reference(self.torch, jax.tree.map(lambda leaf, layer=layer: leaf[layer], node))
+                h = block.transformer_block("", h, context, heads)
         h = self.linear(path + "proj_out", h)
         return x + h.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
@@ -156,6 +166,7 @@ def test_blocks_agree_with_their_formulas(torch):
     channels_first = torch.tensor(np.moveaxis(x, 3, 1) * 1.0)
 
     def both(block, call, *args):
+        args = [jnp.asarray(each) for each in args]
         variables = randomized(lambda key: block.init(key, *args), 0.4)
         result = jax.jit(block.apply)(variables, *args)
         with torch.no_grad():

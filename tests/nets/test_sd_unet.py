@@ -33,8 +33,10 @@ def shapes(net):
     ],
 )
 def test_parameter_counts_are_the_published_ones(net, parameters, tensors):
-    sizes = [math.prod(shape) for shape in shapes(net).values()]
-    assert (sum(sizes), len(sizes)) == (parameters, tensors)
+    """Several transformer blocks are stacked, so that one leaf holds a tensor for each."""
+    found = shapes(net)
+    stacks = [shape[0] if "/transformer_blocks/" in name else 1 for name, shape in found.items()]
+    assert (sum(map(math.prod, found.values())), sum(stacks)) == (parameters, tensors)
 
 
 def test_names_and_shapes_are_those_of_the_checkpoints():
@@ -59,9 +61,9 @@ def test_names_and_shapes_are_those_of_the_checkpoints():
         assert result[name] == shape, name
     assert not any(name.startswith(("down_blocks_3/a", "up_blocks_0/a", "up_blocks_3/u", "add_")) for name in result)
     result = shapes(SDXL)
-    assert result["down_blocks_2/attentions_1/transformer_blocks_9/attn2/to_k/kernel"] == (2048, 1280)
-    assert result["mid_block/attentions_0/transformer_blocks_9/attn1/to_k/kernel"] == (1280, 1280)
-    assert result["up_blocks_1/attentions_2/transformer_blocks_1/attn1/to_k/kernel"] == (640, 640)
+    assert result["down_blocks_2/attentions_1/transformer_blocks/attn2/to_k/kernel"] == (10, 2048, 1280)
+    assert result["mid_block/attentions_0/transformer_blocks/attn1/to_k/kernel"] == (10, 1280, 1280)
+    assert result["up_blocks_1/attentions_2/transformer_blocks/attn1/to_k/kernel"] == (2, 640, 640)
     assert result["add_embedding/linear_1/kernel"] == (2816, 1280)
     assert result["mid_block/attentions_0/proj_in/kernel"] == (1280, 1280)
     joined = [result[f"up_blocks_{level}/resnets_{block}/norm1/scale"][0] for level in range(3) for block in range(3)]
@@ -104,6 +106,22 @@ def test_gradients_reach_image_time_and_context():
     for gradient, at in zip(gradients, (x, time, context), strict=True):
         assert np.isfinite(gradient).all() and (np.abs(gradient).reshape(len(at), -1).max(1) > 1e-3).all()
     assert (np.abs(gradients[2]).max(-1) > 1e-4).all()
+
+
+def test_rematerialization_is_of_every_block():
+    fields = dict(channels=(8,), heads=(2,), transformer_layers=(2,), middle_layers=1, layers=1, groups=4)
+    net = TINY_SDXL.clone(**fields, context_width=5, time_width=6, addition=None)
+    args = inputs(net, 2, 4, batch=1)[:3]
+    params = jax.eval_shape(net.init, jax.random.key(0), *args)
+
+    def loss(params, remat):
+        return jnp.sum(net.clone(remat=remat).apply(params, *args) ** 2)
+
+    # Five residual blocks, the transformer block of the middle, and three loops over two transformer blocks.
+    traces = [str(jax.make_jaxpr(lambda params, r=r: jax.grad(loss)(params, r))(params)) for r in ("none", "full")]
+    assert [trace.count("prevent_cse=") for trace in traces] == [0, 9]
+    with refused(r"net\.remat: unknown policy 'some'"):
+        jax.eval_shape(net.clone(remat="some").init, jax.random.key(0), *args)
 
 
 def test_low_precision_is_close_to_float32():

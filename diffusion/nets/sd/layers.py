@@ -1,9 +1,10 @@
 """Blocks of the U-Net of Stable Diffusion: residual block, spatial transformer, down- and up-sampling.
 
 Modules and parameters have the names of the `diffusers` checkpoints, with "_" for a dot before a number and "/" for
-other dots: `down_blocks.0.resnets.1.conv1.weight` is down_blocks_0/resnets_1/conv1/kernel. Parameters are float32 with
-the initialization of PyTorch, U(-1/sqrt(fan in), 1/sqrt(fan in)) for kernels and biases, 1 and 0 for norms. Products
-run in `dtype`; norms, softmax, the inputs of norms and the residual stream are float32.
+other dots: `down_blocks.0.resnets.1.conv1.weight` is down_blocks_0/resnets_1/conv1/kernel. Several transformer blocks
+run in a loop under the name transformer_blocks, with parameters stacked along a leading axis. Parameters are float32
+with the initialization of PyTorch, U(-1/sqrt(fan in), 1/sqrt(fan in)) for kernels and biases, 1 and 0 for norms.
+Products run in `dtype`; norms, softmax, the inputs of norms and the residual stream are float32.
 """
 
 import math
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.nets.attention import attend, plain
-from diffusion.nets.layers import LayerNorm, Linear, shard_batch, uniform_fan_in
+from diffusion.nets.layers import LayerNorm, Linear, rematerialized, shard_batch, stacked, uniform_fan_in
 
 # Attention kernels are faster for long sequences only; others, and wide heads (160 in SD 1.5), use plain products.
 KERNEL_TOKENS = 1024
@@ -117,7 +118,7 @@ class GroupNorm(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """x + conv2(silu(norm2(conv1(silu(norm1(x))) + W silu(time)))).
+    """x + conv2(silu(norm2(conv1(silu(norm1(x))) + W silu(time)))), in an autoencoder without the time.
 
     If the number of channels changes, the first x passes a 1 x 1 convolution.
     """
@@ -128,10 +129,11 @@ class ResnetBlock(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W I"], time: Float[Array, "B T"]) -> Float[Array, "B H W O"]:
+    def __call__(self, x: Float[Array, "B H W I"], time: Float[Array, "B T"] | None = None) -> Float[Array, "B H W O"]:
         h = nn.silu(GroupNorm(self.groups, self.epsilon, name="norm1")(x))
         h = Conv(self.features, dtype=self.dtype, name="conv1")(h)
-        h = h + Linear(self.features, dtype=self.dtype, name="time_emb_proj")(nn.silu(time))[:, None, None]
+        if time is not None:
+            h = h + Linear(self.features, dtype=self.dtype, name="time_emb_proj")(nn.silu(time))[:, None, None]
         h = nn.silu(GroupNorm(self.groups, self.epsilon, name="norm2")(h))
         h = Conv(self.features, dtype=self.dtype, name="conv2")(h)
         if x.shape[-1] != self.features:
@@ -199,20 +201,20 @@ class TransformerBlock(nn.Module):
     attention: str
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], context: Float[Array, "B S E"]) -> Float[Array, "B L D"]:
+    def __call__(self, x: Float[Array, "B L D"], context: Float[Array, "B S E"]) -> tuple[Float[Array, "B L D"], None]:
         h = LayerNorm(bias=True, name="norm1")(x)
         x = x + Attention(self.heads, self.dtype, self.attention, name="attn1")(h)
         h = LayerNorm(bias=True, name="norm2")(x)
         x = x + Attention(self.heads, self.dtype, self.attention, name="attn2")(h, context)
         h = LayerNorm(bias=True, name="norm3")(x)
-        return shard_batch(x + FeedForward(self.dtype, name="ff")(h))
+        return shard_batch(x + FeedForward(self.dtype, name="ff")(h)), None
 
 
 class SpatialTransformer(nn.Module):
     """x + proj_out(blocks(proj_in(norm(x)))), with pixels as tokens in row-major order.
 
     Projections are 1 x 1 convolutions in Stable Diffusion 1.5 and linear maps in SDXL; only the shapes of their kernels
-    differ.
+    differ. Blocks are computed again in the backward pass by the policy `remat`.
     """
 
     heads: int
@@ -221,6 +223,7 @@ class SpatialTransformer(nn.Module):
     linear_projection: bool
     dtype: str
     attention: str
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W D"], context: Float[Array, "B S E"]) -> Float[Array, "B H W D"]:
@@ -233,20 +236,28 @@ class SpatialTransformer(nn.Module):
 
         h = project(GroupNorm(self.groups, 1e-6, name="norm")(x), "proj_in")
         h = h.reshape(batch, height * width, channels).astype(jnp.float32)
-        for layer in range(self.layers):
-            block = TransformerBlock(self.heads, self.dtype, self.attention, name=f"transformer_blocks_{layer}")
-            h = block(h, context)
+        if self.layers == 1:
+            block, name = rematerialized(TransformerBlock, self.remat), "transformer_blocks_0"
+        else:
+            block = stacked(TransformerBlock, self.layers, in_axes=nn.broadcast, remat=self.remat)
+            name = "transformer_blocks"
+        h, _ = block(self.heads, self.dtype, self.attention, name=name)(h, context)
         return shard_batch(x + project(h.reshape(x.shape), "proj_out"))
 
 
 class Downsample(nn.Module):
-    """A 3 x 3 convolution with stride 2 and one zero on every border."""
+    """A 3 x 3 convolution with stride 2 and one zero on every border, or only on the right and below."""
 
     dtype: str
+    right_and_below: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-        return Conv(x.shape[-1], stride=2, dtype=self.dtype, name="conv")(x).astype(jnp.float32)
+        conv = Conv(x.shape[-1], stride=2, dtype=self.dtype, name="conv")
+        if self.right_and_below:
+            # One more zero on the left and above moves all windows by one pixel, and adds a first one that is left out.
+            return conv(jnp.pad(x, ((0, 0), (1, 0), (1, 0), (0, 0))))[:, 1:, 1:].astype(jnp.float32)
+        return conv(x).astype(jnp.float32)
 
 
 class Upsample(nn.Module):

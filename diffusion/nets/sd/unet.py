@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.nets.layers import Linear, shard_batch, sinusoids
+from diffusion.nets.layers import Linear, rematerialized, shard_batch, sinusoids
 from diffusion.nets.sd.layers import Conv, Downsample, GroupNorm, ResnetBlock, SpatialTransformer, Upsample
 
 TIME_IDS = 6  # original height and width, top and left of the crop, and target height and width of SDXL
@@ -43,6 +43,7 @@ class Level(nn.Module):
     down: bool
     up: bool
     dtype: str
+    remat: str
 
     @nn.compact
     def __call__(
@@ -52,10 +53,10 @@ class Level(nn.Module):
         context: Float[Array, "B S E"],
         skips: list[Float[Array, "B H W J"]] | None = None,
     ) -> tuple[Float[Array, "B h w O"], list[Float[Array, "..."]]]:
-        stored = []
+        stored, resnet = [], rematerialized(ResnetBlock, self.remat)
         for layer in range(self.layers):
             x = x if skips is None else jnp.concatenate([x, skips.pop()], axis=-1)
-            x = ResnetBlock(self.features, self.groups, self.dtype, name=f"resnets_{layer}")(x, time)
+            x = resnet(self.features, self.groups, self.dtype, name=f"resnets_{layer}")(x, time)
             if self.transformer:
                 x = SpatialTransformer(*self.transformer, name=f"attentions_{layer}")(x, context)
             stored.append(x)
@@ -74,14 +75,16 @@ class Middle(nn.Module):
     groups: int
     transformer: tuple
     dtype: str
+    remat: str
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B H W D"], time: Float[Array, "B T"], context: Float[Array, "B S E"]
     ) -> Float[Array, "B H W D"]:
-        x = ResnetBlock(self.features, self.groups, self.dtype, name="resnets_0")(x, time)
+        resnet = rematerialized(ResnetBlock, self.remat)
+        x = resnet(self.features, self.groups, self.dtype, name="resnets_0")(x, time)
         x = SpatialTransformer(*self.transformer, name="attentions_0")(x, context)
-        return ResnetBlock(self.features, self.groups, self.dtype, name="resnets_1")(x, time)
+        return resnet(self.features, self.groups, self.dtype, name="resnets_1")(x, time)
 
 
 class UNet(nn.Module):
@@ -93,7 +96,9 @@ class UNet(nn.Module):
     "attention_head_dim".) The sinusoids of the time have the width of the first level, and its embedding `time_width`.
     With `addition` = (width, pooled width) the network has an `AddedConditioning`, with sinusoids of that width for
     each of its time_ids. There is no dropout. Parameters are initialized in float32, and products run in `dtype`.
-    `attention` is the backend of self-attention over long sequences. The output is the prediction of noise or velocity.
+    `attention` is the backend of self-attention over long sequences. In the backward pass, residual and transformer
+    blocks are computed again by the policy `remat` (none, dots or full). The output is the prediction of noise or
+    velocity.
 
     Raises:
       ValueError: with the name of the field, if sizes do not divide, or if `addition` and the input do not agree.
@@ -113,6 +118,7 @@ class UNet(nn.Module):
     addition: tuple[int, int] | None = None
     attention: str = "auto"
     dtype: str = "float32"
+    remat: str = "none"
 
     def _check(self, x: Array, context: Array, added: AddedConditioning | None) -> None:
         levels, factor = len(self.channels), 2 ** (len(self.channels) - 1)
@@ -155,19 +161,20 @@ class UNet(nn.Module):
 
         def transformer(level, layers):
             fields = (self.heads[level], layers, self.groups, self.linear_projection, self.dtype, self.attention)
-            return fields if layers else ()
+            return (*fields, self.remat) if layers else ()
 
+        shared = (self.dtype, self.remat)
         levels, last = list(zip(self.channels, self.transformer_layers, strict=True)), len(self.channels) - 1
         x = shard_batch(Conv(self.channels[0], dtype=self.dtype, name="conv_in")(x).astype(jnp.float32))
         skips = [x]
         for level, (width, blocks) in enumerate(levels):
-            fields = (width, self.layers, self.groups, transformer(level, blocks), level < last, False, self.dtype)
+            fields = (width, self.layers, self.groups, transformer(level, blocks), level < last, False, *shared)
             x, stored = Level(*fields, name=f"down_blocks_{level}")(x, embedding, context)
             skips += stored
-        fields = (self.channels[last], self.groups, transformer(last, self.middle_layers), self.dtype)
+        fields = (self.channels[last], self.groups, transformer(last, self.middle_layers), *shared)
         x = Middle(*fields, name="mid_block")(x, embedding, context)
         for level, (width, blocks) in reversed(list(enumerate(levels))):
-            fields = (width, self.layers + 1, self.groups, transformer(level, blocks), False, level > 0, self.dtype)
+            fields = (width, self.layers + 1, self.groups, transformer(level, blocks), False, level > 0, *shared)
             level_skips, skips = skips[-self.layers - 1 :], skips[: -self.layers - 1]
             x, _ = Level(*fields, name=f"up_blocks_{last - level}")(x, embedding, context, level_skips)
         x = nn.silu(GroupNorm(self.groups, 1e-5, name="conv_norm_out")(x))

@@ -107,12 +107,13 @@ def test_a_query_may_stand_for_two_classes_and_scores_include_the_mask():
 
 
 def test_masks_are_where_logits_are_positive_in_the_image_without_padding():
-    """An image of 30 x 20 is 1200 x 800 and is padded to 1216; the mask ends at half of the image, not of the input."""
-    mask = np.full((1, 200, 304), -3.0, np.float32)
-    mask[0, 50:150, :150] = 3
-    (found,) = segments(logits_of(dog=0.9), mask, (20, 30), least=0.5)
-    assert found.detection.box == tight_box(found.mask) == (0, 5, 15, 15)
-    assert found.mask.shape == (20, 30) and found.mask[5:15, :15].all() and found.mask.sum() == 150
+    """An image of 60 x 300 is 267 x 1333 at the input and padded to 288 x 1344, a quarter of which is 72 x 336."""
+    mask = np.full((1, 72, 336), -3.0, np.float32)
+    mask[0, 15:60, :168] = 3
+    (found,) = segments(logits_of(dog=0.9), mask, (60, 300), least=0.5)
+    # Row 240 of 267 is at 53.9 of 60, column 672 of 1333 at 151.2 of 300.
+    assert found.detection.box == tight_box(found.mask) == (0, 13, 151, 54)
+    assert found.mask.shape == (60, 300) and found.mask.sum() == 151 * 41
     assert 0.8 * 0.9 < found.detection.score < 0.9 / (1 + np.exp(-3))
 
 

@@ -39,7 +39,11 @@ class ModelConfig:
         return value
 
     def number(self, field: str, default: int) -> int:
-        """Return a positive integer, which may be given once for each level if it is always the same."""
+        """Return a positive integer, which may be given once for each level if it is always the same.
+
+        Raises:
+          ValueError: if the value is another one.
+        """
         value = self.fields.get(field, default)
         value = value[0] if isinstance(value, list) and value and all(each == value[0] for each in value) else value
         if type(value) is not int or value < 1:
@@ -47,7 +51,11 @@ class ModelConfig:
         return value
 
     def numbers(self, field: str, default: int | list[int], levels: int | None = None) -> tuple[int, ...]:
-        """Return a positive integer for each level, where a single one stands for all of them."""
+        """Return a positive integer for each level, where a single one stands for all of them.
+
+        Raises:
+          ValueError: if the value is another one.
+        """
         value = self.fields.get(field, default)
         value = [value] * levels if type(value) is int and levels else value
         if (
@@ -59,7 +67,11 @@ class ModelConfig:
         return tuple(value)
 
     def real(self, field: str, default: float) -> float:
-        """Return a positive number."""
+        """Return a positive number.
+
+        Raises:
+          ValueError: if the value is another one.
+        """
         value = self.fields.get(field, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
             raise self.refused(field, "use a positive number")

@@ -3,6 +3,7 @@
 import math
 from functools import cache
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from diffusion.nets.attention import plain
 from diffusion.nets.sd import vae
+from diffusion.nets.sd.layers import GroupNorm
 from diffusion.nets.sd.vae import SD_VAE, SDXL_VAE, TINY_VAE, AutoencoderKL, attend_in_blocks, decode_in_chunks
 from tests.checkpoints import named_tensors, relative
 from tests.checks import refused
@@ -24,8 +26,8 @@ IMAGES, LATENTS = normal(2, 12, 8, 3, scale=0.5), normal(3, 4, 6, 4, seed=1)
 
 
 @cache
-def params():
-    return randomized(lambda key: TINY_VAE.init(key, IMAGES))
+def params(scale=0.2):
+    return randomized(lambda key: TINY_VAE.init(key, IMAGES), scale)
 
 
 encode, decode = (jax.jit(lambda *args, m=method: TINY_VAE.apply(*args, method=m)) for method in ("encode", "decode"))
@@ -55,7 +57,9 @@ def test_parameters_are_the_published_ones():
     assert (SD_VAE.scale, SDXL_VAE.scale, SDXL_VAE.dtype) == (0.18215, 0.13025, "float32")
 
 
-def test_encoder_and_decoder_agree_with_diffusers():
+@pytest.mark.parametrize("scale", [0.2, 0.02])
+def test_encoder_and_decoder_agree_with_diffusers(scale):
+    """With small weights the epsilon of every norm counts, with large ones attention is not uniform."""
     torch = pytest.importorskip("torch")
     diffusers = pytest.importorskip("diffusers")
     model = diffusers.AutoencoderKL(
@@ -64,7 +68,9 @@ def test_encoder_and_decoder_agree_with_diffusers():
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
     ).eval()
-    model.load_state_dict({name: torch.from_numpy(value) for name, value in named_tensors(params()).items()})
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in named_tensors(params(scale)).items()})
+
+    assert {each.eps for each in model.modules() if isinstance(each, torch.nn.GroupNorm)} == {1e-6}
 
     def channels_first(x):
         return torch.tensor(np.moveaxis(np.array(x), 3, 1))
@@ -75,10 +81,24 @@ def test_encoder_and_decoder_agree_with_diffusers():
     with torch.no_grad():
         posterior = model.encode(channels_first(IMAGES)).latent_dist
         images = model.decode(channels_first(LATENTS) / TINY_VAE.scale).sample
-    mean, log_variance = encode(params(), IMAGES)
+    mean, log_variance = encode(params(scale), IMAGES)
     assert relative(mean, channels_last(posterior.mean)) < 1e-5
     assert relative(log_variance, channels_last(posterior.logvar)) < 1e-5
-    assert relative(decode(params(), LATENTS), channels_last(images)) < 1e-5
+    assert relative(decode(params(scale), LATENTS), channels_last(images)) < 1e-5
+
+
+def test_epsilon_of_all_norms():
+    """That of the attention's norm changes its outputs too little for the comparison above."""
+    found, weights = [], params()
+
+    def record(call, args, kwargs, context):
+        if isinstance(context.module, GroupNorm):
+            found.append(context.module.epsilon)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        jax.eval_shape(TINY_VAE.apply, weights, IMAGES)
+    assert (len(found), set(found)) == (32, {1e-6})
 
 
 # Outputs of diffusers 0.42.1 on these parameters and inputs, from the test above.

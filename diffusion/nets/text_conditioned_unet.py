@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffusion.nets.sd.unet import UNet
+from diffusion.nets.sd.unet import TextConditioning, UNet
 
 
 class PromptTable(nn.Module):
@@ -60,8 +60,8 @@ class TextConditionedUNet(nn.Module):
         self,
         x: Float[Array, "B H W C"],
         time: Float[Array, " B"],
-        cond: Int[Array, "B S"] | Float[Array, "B S E"],
+        cond: Int[Array, "B S"] | TextConditioning,
     ) -> Float[Array, "B H W C"]:
-        """Return the prediction of the U-Net, conditioned on prompts (integers) or on a context."""
-        context = self.embed(cond) if jnp.issubdtype(cond.dtype, jnp.integer) else cond
+        """Return the prediction of the U-Net, conditioned on prompts or on their embeddings."""
+        context = cond.context if isinstance(cond, TextConditioning) else self.embed(cond)
         return self.unet(x, time, context)

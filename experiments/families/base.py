@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from diffusion.codecs.embedding import EmbeddingCodec
 from diffusion.codecs.subtokens import PixelCodec
+from diffusion.nets.sd.unet import TextConditioning
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.types import Denoiser, MaskedProcess, Params, Process, SelfConditioning
 
@@ -47,7 +48,8 @@ class System:
 
     `init(key)` makes parameters, `length` is the number of tokens of an example and `classes` the network's vocabulary.
     `codec` maps tokens to the values of Gaussian noise, `self_conditioning` a prediction to the network's
-    self-conditioning input, and `end` is the token that ends targets of pairs.
+    self-conditioning input, and `end` is the token that ends targets of pairs. `condition(params, prompts)` gives the
+    conditioning of P prompts and the null conditioning of one. `latent` is the shape of a latent image.
     """
 
     net: nn.Module
@@ -60,6 +62,15 @@ class System:
     self_conditioning: SelfConditioning | None = None
     errors: "ErrorHead | None" = None
     end: int = 0
+    condition: Callable[[Params, Any], tuple[TextConditioning, TextConditioning]] | None = None
+    latent: tuple[int, int, int] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a sample of Gaussian diffusion: a latent image, or an image of pixels."""
+        shape = self.latent or self.pixels.image
+        assert shape is not None
+        return shape
 
     @property
     def masking(self) -> MaskedProcess:

@@ -19,6 +19,13 @@ class AddedConditioning(NamedTuple):
     time_ids: Float[Array, "B 6"]
 
 
+class TextConditioning(NamedTuple):
+    """What a U-Net reads of its prompts: the context, and in SDXL the added conditioning."""
+
+    context: Float[Array, "B S E"]
+    added: AddedConditioning | None = None
+
+
 class Embedding(nn.Module):
     """linear_2(silu(linear_1(x))) in float32, for the sinusoids of the time or for the added conditioning."""
 

@@ -59,18 +59,20 @@ def reward_gradient(reward: Reward, scale: Number) -> Guide:
 
 
 def condition_ascent(reward: Reward, rate: Number) -> Guide:
-    """Return gradient ascent on the conditioning, e <- e + rate g / ||g|| with g = d r(x_0(x, e)) / de (DATE).
+    """Return gradient ascent on the context, e <- e + rate g / ||g|| with g = d r(x_0(x, e)) / de (DATE).
 
-    Each guided step of the grid takes one step of ascent per example, and then predicts with the new conditioning. The
-    carry is the conditioning, as embeddings, and keeps its value between steps. The rule is that of a baseline of LiDAR
-    (arXiv 2602.03211).
+    Each guided step of the grid takes one step of ascent per example, and then predicts with the new context. The carry
+    is a named tuple, of which `context`, the embeddings of the prompt, alone changes; it keeps its value between steps.
+    The rule is that of a baseline of LiDAR (arXiv 2602.03211).
     """
 
     @guide
     def rule(predict: Predict, x, row, carry):
         def ascend():
-            gradients = jax.grad(lambda cond: jnp.sum(reward(predict(x, row, cond)[0])))(carry)
-            return jax.tree.map(lambda cond, gradient: cond + rate * normalize(gradient), carry, gradients)
+            def value(context):
+                return jnp.sum(reward(predict(x, row, carry._replace(context=context))[0]))
+
+            return carry._replace(context=carry.context + rate * normalize(jax.grad(value)(carry.context)))
 
         carry = jax.lax.cond(row.guided, ascend, lambda: carry)
         return predict(x, row, carry)

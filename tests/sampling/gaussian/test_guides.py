@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion.nets.sd.unet import AddedConditioning, TextConditioning
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.sampling.gaussian import guides, solvers
 from diffusion.sampling.gaussian.sampler import guided, network
@@ -42,14 +43,19 @@ def test_reward_gradient_passes_through_the_network():
 
 
 def test_conditioning_ascends_by_unit_steps_and_keeps_its_value():
-    """Without a gradient, as for the second example, it does not change."""
-    slopes = jnp.array([[3.0, 4.0], [0.0, 0.0]])
-    predict = jax.jit(guides.condition_ascent(lambda clean: jnp.sum(clean * slopes, axis=1), 0.1)(linear))
-    cond = ZERO
+    """Without a gradient, as for the second example, the context does not change, and other parts never do."""
+    slopes, added = jnp.array([[3.0, 4.0], [0.0, 0.0]]), AddedConditioning(ZERO + 2, jnp.full((2, 6), 1024.0))
+
+    def with_added(x, row, cond):
+        return 0.5 * x + cond.context + cond.added.pooled, cond
+
+    predict = jax.jit(guides.condition_ascent(lambda clean: jnp.sum(clean * slopes, axis=1), 0.1)(with_added))
+    cond = TextConditioning(ZERO, added)
     for row, expected in zip(ROWS, [(0.06, 0.08), (0.06, 0.08), (0.12, 0.16)], strict=True):
         clean, cond = predict(X, row, cond)
-        np.testing.assert_allclose(cond, [expected, (0, 0)], rtol=1e-5)
-        np.testing.assert_allclose(clean, 0.5 * X + cond, rtol=1e-6)
+        np.testing.assert_allclose(cond.context, [expected, (0, 0)], rtol=1e-5)
+        np.testing.assert_allclose(clean, 0.5 * X + cond.context + 2, rtol=1e-6)
+        jax.tree.map(np.testing.assert_array_equal, cond.added, added)
 
 
 def test_clamping_acts_in_guided_steps_and_known_data_are_kept_in_all():

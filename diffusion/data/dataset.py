@@ -87,7 +87,7 @@ class Dataset:
     image: tuple[int, int, int] | None = None  # height, width, colors of rows that are channel-major images
     labels: int = 0  # number of classes; 0: no labels
     flip: bool = False  # mirror half of the training images
-    domain: str = "text"  # text, pairs, image, prompted, molecules, genomes, mixture or values
+    domain: str = "text"  # text, pairs, image, prompted, captions, molecules, genomes, mixture or values
     label_names: tuple[str, ...] = ()  # in the order of the labels, where the classes have names
     start: int | None = None  # first token of every example, and of every sample
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from diffusion.data import arrays, builder, pairs, readers, subword
+from diffusion.data import arrays, builder, captions, pairs, readers, subword
 from diffusion.data.dataset import Dataset, Split
 from diffusion.data.packing import Block, Statistics, encode_documents, padded, wrapped
 from diffusion.data.settings import READY_MADE, DataSettings, read_settings
@@ -26,7 +26,8 @@ def load_dataset(data: Any, tokenizer: Tokenizer | None = None) -> Dataset:
     Raises: ValueError in one line that names the field and the remedy.
     """
     settings = read_settings(data)
-    load = load_arrays if settings.source in arrays.SOURCES else load_texts
+    kinds = dict.fromkeys(arrays.SOURCES, load_arrays) | dict.fromkeys(captions.SOURCES, captions.load)
+    load = kinds.get(settings.source, load_texts)
     with readers.readable(settings.path):
         return load(settings, tokenizer)
 

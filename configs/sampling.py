@@ -2,21 +2,24 @@
 
 from typing import Any
 
-from configs.schema import choice, count, not_negative, positive, share
+from configs.schema import at_least, choice, count, not_negative, positive, share
 
 # Sampling of Gaussian diffusion: `sample.gaussian`.
 GAUSSIAN: dict[str, Any] = dict(
-    # plain, best_of, gradient (universal guidance), condition (DATE), steering (FK), lidar, lidar_steering; on the
-    # mixture: plain, exact, gradient, lidar
+    # plain, best_of, gradient (universal guidance), condition (DATE), steering (FK), lidar and their combinations
+    # steering_best_of, lidar_best_of, lidar_steering, lidar_steering_best_of; from the worst lookahead samples:
+    # safe_denoiser, repellency; on the mixture: plain, exact, gradient, lidar
     method="plain",
     solver="ddim",  # ddim, ddpm, euler, dpm_solver, consistency
-    path="leading",  # time grid: leading, linspace, karras (chains), uniform
+    path="leading",  # time grid: leading, linspace, karras, lcm, trailing (chains), uniform
     eta=share(1.0),  # ddim: 0 deterministic, 1 ancestral
     guidance=not_negative(3.0),  # scale of classifier-free guidance; 1: none
     images=count(4),  # per prompt
     split=choice("test", "train", "validation"),  # of the prompts
     per_task=count(6),  # prompts per task, of which there are six
+    prompts=not_negative(0),  # text_to_image: prompts to draw, spread evenly over those of the data; 0: all
     best_of=count(4),  # images drawn per image kept
+    chunk=not_negative(0),  # samples of a prompt that are drawn at a time, where they do not interact; 0: all
     gradient=dict(scale=not_negative(1.0), period=count(1)),  # strength; applied at every `period`-th step
     condition=dict(rate=not_negative(0.1), period=count(2)),  # step size; applied at every `period`-th step
     steering=dict(
@@ -28,11 +31,21 @@ GAUSSIAN: dict[str, Any] = dict(
         particles=count(50),  # lookahead samples per prompt
         steps=count(5),
         solver="dpm_solver",
-        path="linspace",
+        path="linspace",  # that of the sampler, or indices
+        indices=not_negative(()),  # path indices: the steps of the chain at which the network is read, such as (399,)
+        guidance=at_least(-1, -1.0),  # scale of classifier-free guidance; 1: none; -1: that of the sampler
+        weights="",  # text_to_image: another U-Net, a file or folder below `weights`; empty: that of the sampler
+        lora="",  # text_to_image: a LoRA on the U-Net, a file below `weights`
+        lora_scale=not_negative(1.0),
         strength=not_negative(5000.0),  # of the reward (lambda)
         scale=not_negative(12.5),  # of the guide (s)
         stop=share(0.2),  # the guide acts at later times only
         top=not_negative(0),  # number of randomly chosen particles that are used; 0: all
+    ),
+    negatives=dict(
+        count=count(15),  # safe_denoiser, repellency: lookahead samples of the lowest rewards
+        scale=not_negative(1.0),
+        reach=not_negative(0.05),  # safe_denoiser: beta; repellency: rho, the distance at which it begins
     ),
     pool=count(192),  # picture_oracle: number of images in the finite model of a prompt
     pool_correct=share(0.35),  # picture_oracle: share of these images that fulfill the prompt

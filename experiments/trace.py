@@ -14,7 +14,8 @@ from diffusion.report import trace as pages
 from diffusion.report.trace import Heading, Symbols
 from diffusion.types import MaskedProcess, Process
 from experiments.families import draws_images, exact, family_of, masked, uniform
-from experiments.families.guidance import active_steps, guided_sampler, time_grid_of
+from experiments.families.guidance import guided_sampler, time_grid_of
+from experiments.families.guided_methods import active_steps
 from experiments.plan import atomic_write
 from experiments.run_context import Run
 from experiments.tasks import task_of, token_sampling
@@ -150,7 +151,7 @@ def image_page(run: Run) -> str:
 
     sampler = guided_sampler(config, run.system, model.reward, summary)
     images, (last, (clean, noisy)) = Drawing(run, model, slots, sampler).traced(indices)
-    times = time_grid_of(config, run.system, options.path, config.sample.steps)
+    times = time_grid_of(run.system, options.path, config.sample.steps)
     acting, _ = active_steps(config, times)
     images, groups = images[: len(indices)], (len(indices), draws, *images.shape[2:])
     last = last[: len(indices) * draws]

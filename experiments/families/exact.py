@@ -82,4 +82,4 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
         rows_like(size, dtype=jnp.int32),
     )
     guided = guidance.guided_sampler(config, system, nearest_worth)
-    return guidance.calls(config, guided, system.init, system.init, conditioning)
+    return guidance.calls(config, guided, system, system.init, conditioning)

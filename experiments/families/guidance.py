@@ -1,8 +1,9 @@
-"""Sampling from prompts under a reward: the methods of a config, and what each of them costs."""
+"""Sampling from prompts under a reward: the sampler of a config, and the cheap sampler that looks ahead."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
@@ -10,14 +11,15 @@ from ml_collections import ConfigDict
 
 from diffusion.sampling.gaussian import guides, solvers
 from diffusion.sampling.gaussian.lidar import Lookahead, lookahead_guide
+from diffusion.sampling.gaussian.negatives import safe_denoiser, sparse_repellency, worst
 from diffusion.sampling.gaussian.sampler import Guide, Predict, guided, network, sample_gaussian
 from diffusion.sampling.gaussian.steering import Steering, best
 from diffusion.schedules.gaussian import BetaChain
 from diffusion.types import Params
 from experiments.families.base import Call, System, keys_like, lookup, rows_like
 from experiments.families.exact_models import ExactModel, exact_images
+from experiments.families.guided_methods import Cost, active_steps, cost, draws_of, method_of
 
-METHODS = ("plain", "best_of", "gradient", "condition", "steering", "lidar", "lidar_steering")
 SOLVERS: dict[str, Callable[[float], solvers.Solver]] = {
     "ddim": solvers.ddim,
     "ddpm": lambda eta: solvers.ddim(1.0),
@@ -25,19 +27,11 @@ SOLVERS: dict[str, Callable[[float], solvers.Solver]] = {
     "dpm_solver": lambda eta: solvers.dpm_solver,
     "consistency": lambda eta: solvers.consistency,
 }
-# What a model reads of P prompts, [P, ...]: ids of words, or the images of which an exact model consists.
+# What a model reads of P prompts, [P, ...]: ids of words, embeddings, or the images of which an exact model consists.
 Conditioning = Any
 Slots = Key[Array, "P N"]  # one key for each sample of each prompt
 # reward(parameters, clean data [P N, ...], conditioning): one number per sample; consecutive samples share a prompt.
 Reward = Callable[[Params, Array, Conditioning], Float[Array, " B"]]
-
-
-class Cost(NamedTuple):
-    """What one prompt's samples take: evaluations of the network, backward passes through it, rewards."""
-
-    evaluations: int
-    backward: int
-    rewards: int
 
 
 class GuidedSampler(NamedTuple):
@@ -45,8 +39,9 @@ class GuidedSampler(NamedTuple):
 
     `draw(params, reward_params, keys, conditioning, ahead, strengths)` reads keys [P, draws], lookahead samples (None
     without), and the strengths of its guides, which are inputs so that a sweep over them compiles the program once.
-    `lookahead(params, keys, conditioning)` gives cheap samples [P, particles, ...] for `ahead`; None for other methods.
-    In the share `taken` of the steps a gradient guides or particles are resampled.
+    `lookahead(params, keys, conditioning)` gives cheap samples [P, particles, ...] for `ahead`, of a model that may
+    have parameters of its own; None for other methods. In the share `taken` of the steps a gradient guides or particles
+    are resampled.
     """
 
     draw: Callable[..., Any]
@@ -59,55 +54,53 @@ class GuidedSampler(NamedTuple):
 
 
 def conditional_prediction(
-    config: ConfigDict, system: System, params: Params, conditioning: Conditioning, count: int
+    config: ConfigDict, system: System, params: Params, conditioning: Conditioning, count: int, scale: float
 ) -> tuple[Predict, Any]:
     """The prediction for P prompts with `count` samples each, under classifier-free guidance, and its carry."""
     if isinstance(system.net, ExactModel):
         return exact_images(conditioning[0], config.sample.gaussian.deviation), None
-    net, scale = system.net, config.sample.gaussian.guidance
-    context: Any = net.apply({"params": params}, conditioning, method="embed")
-    null: Any = net.apply({"params": params}, jnp.full_like(conditioning[:1], net.null_id), method="embed")
+    assert system.condition is not None
+    text, null = system.condition(params, conditioning)
     predict = network(system.denoiser, system.diffusing, params)
     if scale != 1:
         # A separate call for the null conditioning pays only where the conditional one alone has a gradient.
-        predict = guides.classifier_free(null[0], scale, apart=config.sample.gaussian.method == "condition")(predict)
-    return predict, jnp.repeat(context, count, axis=0)
+        apart = config.sample.gaussian.method == "condition"
+        predict = guides.classifier_free(null, scale, apart=apart)(predict)
+    return predict, jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), text)
 
 
-def evaluations_per_prediction(config: ConfigDict, system: System) -> int:
+def lookahead_scale(config: ConfigDict) -> float:
+    """The scale of classifier-free guidance of lookahead samples."""
+    options = config.sample.gaussian
+    return options.guidance if options.lookahead.guidance < 0 else options.lookahead.guidance
+
+
+def evaluations_per_prediction(system: System, scale: float) -> int:
     """Evaluations of the network for one prediction: two under classifier-free guidance."""
-    return 1 if isinstance(system.net, ExactModel) or config.sample.gaussian.guidance == 1 else 2
+    return 1 if isinstance(system.net, ExactModel) or scale == 1 else 2
 
 
 def check_guided(config: ConfigDict, system: System) -> None:
     """Raise ValueError for an unknown method, or one that the model cannot have."""
-    options = config.sample.gaussian
-    lookup(dict.fromkeys(METHODS), options.method, "sample.gaussian.method")
-    if isinstance(system.net, ExactModel) and options.method in ("gradient", "condition"):
+    method = method_of(config)
+    if isinstance(system.net, ExactModel) and method.gradient:
         raise ValueError(
-            f"sample.gaussian.method: {options.method} needs a reward with a gradient, and a network; the image "
-            "oracle has the rules themselves"
+            f"sample.gaussian.method: {config.sample.gaussian.method} needs a reward with a gradient, and a network; "
+            "the image oracle has the rules themselves"
         )
 
 
-def time_grid_of(config: ConfigDict, system: System, name: str, steps: int) -> solvers.TimeGrid:
-    """The points in time of a sampler; raises ValueError for a grid that the schedule does not have."""
+def time_grid_of(system: System, name: str, steps: int, at: tuple[int, ...] = ()) -> solvers.TimeGrid:
+    """The points in time of a sampler; raises ValueError for a grid that the schedule does not have.
+
+    `at` are the indices of a chain that the grid "indices" consists of.
+    """
     schedule = system.diffusing.schedule
-    make = lookup(solvers.TIME_GRIDS, name, "sample.gaussian.path")
     if name != "uniform" and not isinstance(schedule, BetaChain):
         raise ValueError(f"sample.gaussian.path: {name} is for schedules that are chains; set it to uniform")
-    return make(schedule, steps)
-
-
-def active_steps(config: ConfigDict, times: solvers.TimeGrid) -> tuple[np.ndarray, np.ndarray]:
-    """Steps in which guides act, and steps after which particles are resampled."""
-    options, steps = config.sample.gaussian, len(times.time) - 1
-    acting = {
-        "gradient": lambda: solvers.every(steps, options.gradient.period),
-        "condition": lambda: solvers.every(steps, options.condition.period),
-    }.get(options.method, lambda: solvers.mask_until(times, options.lookahead.stop + 1 / 1000))()
-    weighed = solvers.steering_mask(steps) if "steering" in options.method else np.zeros(steps, bool)
-    return acting, weighed
+    if name == "indices":
+        return solvers.indices(schedule, steps, tuple(at))  # pyright: ignore[reportArgumentType]
+    return lookup(solvers.TIME_GRIDS, name, "sample.gaussian.path")(schedule, steps)
 
 
 def guided_sampler(
@@ -122,15 +115,14 @@ def guided_sampler(
       ValueError: see `check_guided`.
     """
     check_guided(config, system)
-    options, ahead_options = config.sample.gaussian, config.sample.gaussian.lookahead
+    options, method = config.sample.gaussian, method_of(config)
     solver = lookup(SOLVERS, options.solver, "sample.gaussian.solver")(options.eta)
-    times = time_grid_of(config, system, options.path, config.sample.steps)
+    times = time_grid_of(system, options.path, config.sample.steps)
     acting, weighed = active_steps(config, times)
     grid = solvers.gaussian_grid(times, solver, acting, weighed)
-    draws = options.images * (options.best_of if options.method == "best_of" else 1)
-    uses_lookahead = options.method.startswith("lidar")
-    shape = system.pixels.image
-    assert shape is not None
+    shape, draws = system.shape, draws_of(config)
+    # Particles of one prompt are resampled together.
+    chunk = 0 if method.steered or summary else options.chunk
 
     def draw(
         params: Params,
@@ -140,91 +132,101 @@ def guided_sampler(
         ahead: Lookahead | None,
         strengths: dict[str, Array],
     ) -> Any:
-        count = keys.shape[1]
-        predict, carry = conditional_prediction(config, system, params, conditioning, count)
-
         def value(clean: Array, carry: Any = None) -> Array:
             return reward(reward_params, clean, conditioning)
 
-        steering = options.steering
-        resample = None
-        if "steering" in options.method:
-            resample = Steering(value, count, strengths["steering"], steering.potential, steering.adaptive)
-        predict = guided(predict, chain(options.method, value, ahead, strengths))
-        x, shown = sample_gaussian(predict, keys.reshape(-1), shape, grid, carry, resample, summary)
-        last = x
-        if options.method == "best_of":
-            x = best(x, value(x), len(keys), options.images)
-        images = x.reshape(len(keys), -1, *shape)
-        return (images, (last, shown)) if summary else images
+        def draw_some(keys: Slots) -> Any:
+            count, steering, resample = keys.shape[1], options.steering, None
+            predict, carry = conditional_prediction(config, system, params, conditioning, count, options.guidance)
+            if method.steered:
+                resample = Steering(value, count, strengths["steering"], steering.potential, steering.adaptive)
+            predict = guided(predict, chain(config, value, ahead, strengths))
+            x, shown = sample_gaussian(predict, keys.reshape(-1), shape, grid, carry, resample, summary, times.start)
+            return (x, shown) if summary else x.reshape(*keys.shape, *shape)
 
-    ahead_sampler = lookahead_sampler(config, system, shape) if uses_lookahead else None
+        if summary:
+            last, shown = draw_some(keys)
+            return images_of(last, value, len(keys)), (last, shown)
+        return images_of(in_chunks(draw_some, keys, chunk).reshape(-1, *shape), value, len(keys))
+
+    def images_of(x: Array, value: Callable[[Array], Array], prompts: int) -> Array:
+        if method.chosen:
+            x = best(x, value(x), prompts, options.images)
+        return x.reshape(prompts, -1, *shape)
+
+    ahead_sampler = lookahead_sampler(config, system) if method.ahead else None
     strengths = {
         "gradient": options.gradient.scale,
         "rate": options.condition.rate,
         "steering": options.steering.strength,
-        "strength": ahead_options.strength,
-        "scale": ahead_options.scale,
+        "strength": options.lookahead.strength,
+        "scale": options.lookahead.scale,
     }
-    per = evaluations_per_prediction(config, system)
-    particles = ahead_options.particles if uses_lookahead else 0
-    taken = float(np.mean(weighed if "steering" in options.method else acting))
-    return GuidedSampler(draw, strengths, draws, ahead_sampler, particles, cost(config, grid, per), taken)
+    if options.method in ("safe_denoiser", "repellency"):
+        strengths |= {"negative": options.negatives.scale, "reach": options.negatives.reach}
+    per = evaluations_per_prediction(system, options.guidance)
+    spent = cost(config, grid, per, evaluations_per_prediction(system, lookahead_scale(config)))
+    particles = options.lookahead.particles if method.ahead else 0
+    taken = float(np.mean(weighed if method.steered else acting))
+    return GuidedSampler(draw, strengths, draws, ahead_sampler, particles, spent, taken)
+
+
+def in_chunks(function: Callable[[Slots], Array], keys: Slots, size: int) -> Array:
+    """Apply `function` to at most `size` keys of each prompt at a time, one chunk after another; 0 for all at once.
+
+    The last chunk is filled up with keys of the first, whose results are dropped.
+    """
+    count = keys.shape[1]
+    if not size or size >= count:
+        return function(keys)
+    chunks = -(-count // size)
+    size = -(-count // chunks)
+    columns = jnp.asarray(np.arange(chunks * size) % count).reshape(chunks, size)
+    results = jax.lax.map(lambda columns: function(keys[:, columns]), columns)
+    return jnp.moveaxis(results, 0, 1).reshape(len(keys), -1, *results.shape[3:])[:, :count]
 
 
 def chain(
-    name: str, value: Callable[[Array], Array], ahead: Lookahead | None, strengths: dict[str, Array]
+    config: ConfigDict, value: Callable[[Array], Array], ahead: Lookahead | None, strengths: dict[str, Array]
 ) -> tuple[Guide, ...]:
     """The guides of a method, in x_0-space, after classifier-free guidance."""
+    name = method_of(config).guide
     if name == "gradient":
         return (guides.reward_gradient(value, strengths["gradient"]),)
     if name == "condition":
         return (guides.condition_ascent(value, strengths["rate"]),)
-    if ahead is not None:
+    if ahead is None:
+        return ()
+    if name == "lidar":
         return (lookahead_guide(ahead, strengths["strength"], strengths["scale"]),)
-    return ()
+    negatives = worst(ahead, config.sample.gaussian.negatives.count)
+    make = {"safe_denoiser": safe_denoiser, "repellency": sparse_repellency}[name]
+    return (make(negatives, strengths["negative"], strengths["reach"]),)
 
 
-def lookahead_sampler(config: ConfigDict, system: System, shape: tuple[int, ...]) -> Callable[..., Array]:
-    """The cheap sampler of LiDAR's first phase (specification of LiDAR, section 3)."""
+def lookahead_sampler(config: ConfigDict, system: System) -> Callable[..., Array]:
+    """The cheap sampler of LiDAR's first phase (arXiv 2602.03211, Algorithm 1), with its own grid and guidance."""
     options = config.sample.gaussian.lookahead
-    times = time_grid_of(config, system, options.path, options.steps)
+    times = time_grid_of(system, options.path, options.steps, options.indices)
     grid = solvers.gaussian_grid(times, lookup(SOLVERS, options.solver, "sample.gaussian.lookahead.solver")(0.0))
 
     def draw(params: Params, keys: Slots, conditioning: Conditioning) -> Array:
-        predict, carry = conditional_prediction(config, system, params, conditioning, keys.shape[1])
-        x, _ = sample_gaussian(predict, keys.reshape(-1), shape, grid, carry)
-        return x.reshape(*keys.shape, *shape)
+        def draw_some(keys: Slots) -> Array:
+            scale = lookahead_scale(config)
+            predict, carry = conditional_prediction(config, system, params, conditioning, keys.shape[1], scale)
+            x, _ = sample_gaussian(predict, keys.reshape(-1), system.shape, grid, carry, scale=times.start)
+            return x.reshape(*keys.shape, *system.shape)
+
+        return in_chunks(draw_some, keys, config.sample.gaussian.chunk)
 
     return draw
 
 
-def cost(config: ConfigDict, grid: solvers.GaussianGrid, per: int) -> Cost:
-    """Evaluations, backward passes and rewards of one prompt, with `per` evaluations per prediction.
-
-    The gradient by the conditioning, in contrast to that by the state, has one backward pass. Rewards that rank samples
-    (best of several, lookahead samples) count; those that measure them do not.
-    """
-    options = config.sample.gaussian
-    steps, images = len(grid.index), options.images
-    plain = steps * per * images
-    if options.method == "best_of":
-        return Cost(plain * options.best_of, 0, images * options.best_of)
-    acting, weighed = int(grid.guided.sum()), int(grid.resampled.sum())
-    if options.method == "gradient":
-        return Cost(plain, acting * per * images, acting * images)
-    if options.method == "condition":
-        return Cost(plain + acting * per * images, acting * images, acting * images)
-    rewards = weighed * images
-    if options.method.startswith("lidar"):
-        ahead = options.lookahead
-        return Cost(plain + ahead.particles * ahead.steps * per, 0, ahead.particles + rewards)
-    return Cost(plain, 0, rewards)
-
-
-def calls(config: ConfigDict, sampler: GuidedSampler, init: Any, reward_init: Any, conditioning: Any) -> list[Call]:
+def calls(
+    config: ConfigDict, sampler: GuidedSampler, system: System, reward_init: Any, conditioning: Any
+) -> list[Call]:
     """The sampler of a batch of prompts by shapes, and before it the lookahead sampler where the method has one."""
-    size, length, options = config.sample.batch, config.data.length, config.sample.gaussian
+    size, length, options = config.sample.batch, int(np.prod(system.shape)), config.sample.gaussian
     programs, ahead = [], None
     if sampler.lookahead:
         ahead = Lookahead._make(
@@ -236,7 +238,7 @@ def calls(config: ConfigDict, sampler: GuidedSampler, init: Any, reward_init: An
         ahead_call = Call(
             name=f"lookahead, {sampler.particles} x {options.lookahead.steps} steps",
             function=sampler.lookahead,
-            params=(init,),
+            params=(system.init,),
             rows=(keys_like(size, sampler.particles), conditioning),
             turns=options.lookahead.steps,
             rows_out=True,
@@ -246,7 +248,7 @@ def calls(config: ConfigDict, sampler: GuidedSampler, init: Any, reward_init: An
     call = Call(
         name=f"sampler by {options.method}, {config.sample.steps} steps",
         function=sampler.draw,
-        params=(init, reward_init),
+        params=(system.init, reward_init),
         rows=(keys_like(size, sampler.draws), conditioning, ahead),
         scalars=(strengths,),
         turns=config.sample.steps,

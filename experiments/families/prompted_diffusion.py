@@ -10,7 +10,7 @@ from diffusion.data.arrays import image_shape
 from diffusion.glyphs.prompts import PROMPT_LENGTH, WORDS
 from diffusion.likelihood.estimators import Estimate
 from diffusion.likelihood.gaussian import PixelBound
-from diffusion.nets.sd.unet import UNet
+from diffusion.nets.sd.unet import TextConditioning, UNet
 from diffusion.nets.text_conditioned_unet import TextConditionedUNet
 from diffusion.objectives.gaussian import Denoising
 from diffusion.processes.gaussian import GaussianDiffusion
@@ -67,6 +67,11 @@ def system(config: ConfigDict, vocabulary: int) -> System:
         # The network reads indices of a chain of a thousand steps, whatever the schedule.
         return net.apply({"params": params}, noisy, 1000 * time - 1, cond)
 
+    def condition(params, prompts):
+        null = jnp.full_like(prompts[:1], net.null_id)
+        embed = [net.apply({"params": params}, each, method="embed") for each in (prompts, null)]
+        return TextConditioning(embed[0]), TextConditioning(embed[1][0])  # pyright: ignore[reportArgumentType]
+
     def init(key):
         prompt = jnp.zeros((1, PROMPT_LENGTH), jnp.int32)
         return net.init(key, jnp.zeros((1, *image)), jnp.zeros(1), prompt)["params"]
@@ -78,6 +83,7 @@ def system(config: ConfigDict, vocabulary: int) -> System:
         init=init,
         length=config.data.length,
         codec=PixelCodec(vocabulary, image=image),
+        condition=condition,
     )
 
 
@@ -122,4 +128,4 @@ def calls(config: ConfigDict, system: System, reward: System | None = None) -> l
     assert reward is not None
     prompts = rows_like(config.sample.batch, PROMPT_LENGTH, dtype=jnp.int32)
     guided = guidance.guided_sampler(config, system, scorer.reward(reward))
-    return guidance.calls(config, guided, system.init, reward.init, prompts)
+    return guidance.calls(config, guided, system, reward.init, prompts)

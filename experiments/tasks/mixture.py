@@ -31,7 +31,7 @@ def check_config(config: ConfigDict, system: System, domain: str) -> None:
     options = config.sample
     lookup(dict.fromkeys(METHODS), options.gaussian.method, "sample.gaussian.method")
     lookup(SOLVERS, options.gaussian.solver, "sample.gaussian.solver")
-    time_grid_of(config, system, options.gaussian.path, options.steps)
+    time_grid_of(system, options.gaussian.path, options.steps)
 
 
 def check(run: Run) -> None:
@@ -44,10 +44,10 @@ def sample(run: Run) -> dict:
 
     The reward is r(x) = x; each set has separate lookahead samples, which are drawn from the mixture.
     """
-    config, options = run.config, run.config.sample
+    options = run.config.sample
     ahead_options, base = options.gaussian.lookahead, reference_mixture()
     tilted, _ = oracle.tilted(base, REWARD, ahead_options.strength)
-    times = time_grid_of(config, run.system, options.gaussian.path, options.steps)
+    times = time_grid_of(run.system, options.gaussian.path, options.steps)
     acting = solvers.mask_until(times, ahead_options.stop)
     solver = lookup(SOLVERS, options.gaussian.solver, "sample.gaussian.solver")(options.gaussian.eta)
     grid = solvers.gaussian_grid(times, solver, acting)

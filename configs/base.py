@@ -16,6 +16,7 @@ FIELDS: dict[str, Any] = dict(
     seeds=(0,),  # each row is trained and sampled once per seed
     seed=0,  # of one job; set by the plan
     start="",  # row of the same table whose weights initialize training
+    weights="",  # text_to_image: folder of published weights, below which its files and folders are
     checkpoint="",  # folder of converted or trained weights that train starts from, and evaluate and sample use
     data=dict(
         source="python_stdlib",  # see configs/README.md
@@ -76,8 +77,8 @@ FIELDS: dict[str, Any] = dict(
     ),
     model=dict(
         # dit, mlp (few positions); unet and classifier (images) have sizes of their own below. Gaussian noise:
-        # captioned_unet, reward; picture_oracle and mixture_oracle are exact and need no training. Pairs:
-        # encoder_decoder
+        # captioned_unet, reward, text_to_image (Stable Diffusion with published weights); picture_oracle and
+        # mixture_oracle are exact and need no training. Pairs: encoder_decoder
         net="dit",
         hidden=count(768),
         blocks=count(12),
@@ -115,6 +116,26 @@ FIELDS: dict[str, Any] = dict(
         groups=count(8),  # of group norms
         context_width=count(64),
         time_width=count(96),
+    ),
+    text_to_image=dict(
+        backbone=choice("sd15", "sdxl", "tiny", "tiny_xl"),  # sizes; tiny: for tests, of the kinds of sd15 and sdxl
+        random=False,  # random weights, for tests and timings: their images show nothing
+        pipeline="stable-diffusion-v1-5",  # folder of U-Net, VAE, text encoders and tokenizers
+        unet="",  # another U-Net, a file or folder; empty: that of the pipeline
+        rewards=("image_reward",),  # of guides and lookahead samples: image_reward, clip, hps, aesthetic
+        # weights of the rewards; those of lookahead samples are z-scores over the samples of a prompt if several count
+        mix=(1.0,),
+        measures=("image_reward", "clip", "hps"),  # of finished images
+        images=count(8),  # images that are decoded and scored at a time
+        image_reward="ImageReward/ImageReward.pt",
+        bert="bert-base-uncased",  # folder of vocab.txt, for image_reward
+        clip="clip-vit-large-patch14",
+        hps="HPSv2/HPS_v2.1_compressed.pt",
+        aesthetic="sac+logos+ava1-l14-linearMSE.pth",
+    ),
+    geneval=dict(
+        detector="none",  # folder of a Mask2Former below `weights`, random (for tests), or none
+        clip="clip-vit-large-patch14",  # of colors: folder below `weights`
     ),
     encoder_decoder=dict(
         # decoder: the denoiser; joint: one sequence of source and target (DiffuSeq); causal: autoregressive

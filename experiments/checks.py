@@ -24,6 +24,9 @@ DOMAINS = {
     "density2d": "values",
     "shapes": "prompted",
     "shapes_rewards": "prompted",
+    "geneval": "captions",
+    "captions": "captions",
+    "geneval_examples": "captions",
     "gaussian_mixture": "mixture",
     "qm9": "molecules",
     "simple_molecules": "molecules",
@@ -102,7 +105,7 @@ def check_data(config: ConfigDict) -> str:
     families.check_domain(config, domain)
     if domain != "pairs":
         settings = read_settings(config.data)
-        if settings.source not in ARRAYS:
+        if settings.source not in ARRAYS and domain != "captions":
             lookup(dict.fromkeys(TOKENIZERS), settings.tokenizer, "data.tokenizer")
     return domain
 

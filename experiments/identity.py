@@ -21,10 +21,19 @@ from experiments import contents
 IDENTITY = 2  # increment where equal configs get other ids, and teach it to `experiments/migrate.py`
 # These sections decide the result of a training; logging, meshes and folders do not.
 SECTIONS = ("data", "codec", "model", "memory", "process", "objective", "optimizer", "train", "seed", "checkpoint")
-HOUSEKEEPING = {"train": ("log_every", "checkpoint_every", "keep"), "data": ("cache_dir",)}
+HOUSEKEEPING = {
+    "train": ("log_every", "checkpoint_every", "keep"),
+    "data": ("cache_dir",),
+    "text_to_image": ("images",),
+}
 # Fields that name a file or a folder of the user, beside those of `evaluate.zero_shot`.
 FILES = ("data.path", "data.tokenizer_path", "checkpoint", "judge.checkpoint", "judge.tokenizer_path")
 FILES += ("sample.source", "sample.translation.bertscore")
+# Those below the folder of `weights`.
+WEIGHTS = tuple(
+    f"text_to_image.{name}" for name in ("pipeline", "unet", "image_reward", "bert", "clip", "hps", "aesthetic")
+)
+WEIGHTS += ("sample.gaussian.lookahead.weights", "sample.gaussian.lookahead.lora", "geneval.detector", "geneval.clip")
 
 
 def digest(value: object) -> str:
@@ -65,6 +74,8 @@ def training_fields(fields: dict) -> dict:
     named = (fields["model"]["net"], fields["objective"]["name"])
     parts = {name: fields[name] for name in (*SECTIONS, *named, "predictor") if name in fields}
     for section, names in HOUSEKEEPING.items():
+        if section not in parts:
+            continue
         parts[section] = {key: value for key, value in parts[section].items() if key not in names}
     unused = {
         "codec": fields["codec"]["digits"] == 1,
@@ -81,8 +92,10 @@ def train_identity(config: ConfigDict) -> dict:
 
 def job_fields(fields: dict, verb: str) -> dict:
     """The fields of a config that decide the result of a job, with their defaults."""
-    names = {"train": (), "evaluate": ("evaluate",), "sample": ("sample", "judge", "quality")}[verb]
-    return training_fields(fields) | {name: fields[name] for name in names}
+    if verb == "geneval":
+        return {name: fields[name] for name in ("geneval", "weights")}
+    names = {"train": (), "evaluate": ("evaluate",), "sample": ("sample", "judge", "quality", "weights")}[verb]
+    return training_fields(fields) | {name: fields[name] for name in names if name in fields}
 
 
 def files(fields: dict) -> Iterator[tuple[dict, str, str]]:
@@ -92,6 +105,11 @@ def files(fields: dict) -> Iterator[tuple[dict, str, str]]:
         section = functools.reduce(lambda part, each: part.get(each, {}), sections, fields)
         if section.get(key):
             yield section, key, path_read(section, key)
+    for name in WEIGHTS if fields.get("weights") else ():
+        *sections, key = name.split(".")
+        section = functools.reduce(lambda part, each: part.get(each, {}), sections, fields)
+        if section.get(key):
+            yield section, key, f"{fields['weights']}/{section[key]}"
     for section in fields.get("evaluate", {}).get("zero_shot", {}).values():
         yield from ((section, key, section[key]) for key in ("path", "tokenizer_path") if section.get(key))
 
@@ -109,11 +127,22 @@ def contents_of(fields: dict, verb: str) -> dict[str, str]:
     return {path: each for path, each in hashes.items() if each}
 
 
+def contents_below(fields: dict, verb: str) -> list[tuple[str, str]]:
+    """Paths below the folder of weights that a job reads, with the hashes of their content."""
+    return sorted(
+        (path, each) for path, each in contents_of(fields, verb).items() if path.startswith(fields["weights"])
+    )
+
+
 def identity(fields: dict, verb: str, needs: dict[str, str]) -> dict:
     """What decides the result of the job of a config, whose `needs` are ids of other jobs, by role."""
     changed = differences(job_fields(fields, verb), default_fields())
+    # Files below the folder of weights count although their usual names are defaults.
+    weights = changed.pop("weights", "")
     for section, key, path in files(changed):
         section[key] = contents.content_hash(path) or section[key]
+    if weights:
+        changed["weights"] = {path.removeprefix(f"{weights}/"): each for path, each in contents_below(fields, verb)}
     return {"identity": IDENTITY, "fields": changed, "needs": needs}
 
 

@@ -21,7 +21,8 @@ class Job:
     """One unit of work.
 
     `needs` holds the ids of the jobs to run before, by role: weights that training starts from (`start`), weights to
-    evaluate or sample with (`weights`), scorer of samples (`scorer`), and model whose likelihoods are labels (`judge`).
+    evaluate or sample with (`weights`), scorer of samples (`scorer`), model whose likelihoods are labels (`judge`), and
+    samples to measure (`images`).
     `contents` holds the hashes of the user's files that entered the id, by path.
     """
 
@@ -161,10 +162,10 @@ def judge_jobs(rows: list[dict], config: ConfigDict, judge: ConfigDict | None = 
 def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) -> list[Job]:
     """All jobs of the rows of a table, in an order in which each job follows the jobs that it needs.
 
-    A row is a dict of its `name`, its `overrides` of config fields, and the `verbs` (train, evaluate, sample) to run;
-    with `seeds` it uses only this number of the table's seeds, from the first. Rows that others start from, or that
-    judge others, are taken from `known` (default: `rows`). With a checkpoint a row is not trained, unless it starts
-    from another row, which the checkpoint then replaces, or its verbs include train.
+    A row is a dict of its `name`, its `overrides` of config fields, and the `verbs` (train, evaluate, sample, geneval)
+    to run; with `seeds` it uses only this number of the table's seeds, from the first. Rows that others start from, or
+    that judge others, are taken from `known` (default: `rows`). With a checkpoint a row is not trained, unless it
+    starts from another row, which the checkpoint then replaces, or its verbs include train.
     """
     check_seeds(config)
     contents.reread()
@@ -180,12 +181,15 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
                 needs["weights"] = trainings[-1].id
             for verb in (verb for verb in row["verbs"] if verb != "train"):
                 needed = dict(needs)
+                if verb == "geneval":
+                    drawn = (job for job in jobs.values() if job.row == row["name"] and job.seed == seed)
+                    needed = {"images": next(job.id for job in drawn if job.verb == "sample")}
                 if verb == "sample" and (judges := judge_jobs(known, config, resolved.judge)):
                     jobs |= {job.id: job for job in judges if job.id not in jobs}
                     needed["scorer"] = judges[-1].id
                 job = described(verb, row["name"], row["name"], resolved, needed)
                 jobs[job.id] = job
-    order = {"train": 0, "evaluate": 1, "sample": 2}
+    order = {"train": 0, "evaluate": 1, "sample": 2, "geneval": 3}
     return sorted(jobs.values(), key=lambda job: (order[job.verb], len(job.needs) if job.verb == "train" else 0))
 
 

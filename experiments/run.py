@@ -18,12 +18,13 @@ from diffusion.train.weights import check_weights
 from experiments import evaluate, machines, redo, reproduced, sample, table, trace, train
 from experiments.checks import check_plan, check_training
 from experiments.families import family_of
+from experiments.geneval import job as geneval
 from experiments.identity import digest
 from experiments.layout import check_layout, write_layout
 from experiments.plan import Job, atomic_write, check_seeds, find_row, plan, resolve, trains, without
 from experiments.run_context import Run, build
 
-VERBS = {"train": train, "evaluate": evaluate, "sample": sample}
+VERBS = {"train": train, "evaluate": evaluate, "sample": sample, "geneval": geneval}
 
 
 def prepare(job: Job, workdir: Path) -> Run:

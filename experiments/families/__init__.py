@@ -20,6 +20,7 @@ from experiments.families import (
     prompted_diffusion,
     scorer,
     seq2seq,
+    text_to_image,
     uniform,
     uniform_sampling,
 )
@@ -114,6 +115,7 @@ FAMILIES: dict[str, Family] = {
     "classifier": classifier,
     "captioned_unet": prompted_diffusion,
     "reward": scorer,
+    "text_to_image": text_to_image,
     "encoder_decoder": seq2seq,
     "picture_oracle": exact,
     "mixture_oracle": exact,

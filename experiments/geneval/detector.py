@@ -5,6 +5,7 @@ trained by the same recipe, but are others: compare with the published scores be
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,17 +28,22 @@ class Detector(NamedTuple):
     find: Callable[[UInt8[np.ndarray, "H W 3"]], list[Segment]]
 
 
+def check_detector() -> None:
+    """Raise ValueError if torch or transformers are missing."""
+    if not (find_spec("torch") and find_spec("transformers")):
+        raise ValueError(MISSING)
+
+
 def load_detector(folder: str) -> Detector:
     """Return the detector of a folder with config.json and weights, or for "random" a tiny one with random weights.
 
     Raises:
       ValueError: if torch or transformers are missing, or if the folder holds no whole detector of COCO's 80 classes.
     """
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-        import transformers  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise ValueError(MISSING) from None
+    check_detector()
+    import torch  # pyright: ignore[reportMissingImports]
+    import transformers  # pyright: ignore[reportMissingImports]
+
     model = random_network() if folder == RANDOM else _load(folder, transformers)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.to(device).eval()

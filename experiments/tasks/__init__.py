@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from diffusion.data import Dataset
 from experiments.families.base import System
 from experiments.run_context import Run
-from experiments.tasks import genomes, images, mixture, molecules, prompted_images, text, translation
+from experiments.tasks import genomes, images, mixture, molecules, prompted_images, text, text_to_image, translation
 
 
 @runtime_checkable
@@ -48,6 +48,7 @@ TASKS: dict[str, Task] = {
     "genomes": genomes,
     "pairs": translation,
     "prompted": prompted_images,
+    "captions": text_to_image,
     "mixture": mixture,
 }
 

@@ -1,0 +1,111 @@
+"""Images from text by published networks: settings of each backbone and scale, and rows by method."""
+
+from configs.base import GAUSSIAN, defaults
+from configs.recipes.table import sampled
+
+COLUMNS = (
+    ("image_reward", "ImageReward", ".3f"),
+    ("clip_score", "CLIP score", ".4f"),
+    ("hps", "HPS v2.1", ".4f"),
+    ("overall", "GenEval", ".3f"),
+    ("overall_low", "from", ".3f"),
+    ("overall_high", "to", ".3f"),
+    ("task_single_object", "single object", ".2f"),
+    ("task_two_object", "two objects", ".2f"),
+    ("task_counting", "counting", ".2f"),
+    ("task_colors", "colors", ".2f"),
+    ("task_position", "position", ".2f"),
+    ("task_color_attr", "attribution", ".2f"),
+    ("clip_diversity", "CLIP diversity", ".3f"),
+    ("evaluations", "NFE per image", ".0f"),
+    ("backward_evaluations", "backward", ".0f"),
+    ("reward_evaluations", "rewards", ".1f"),
+    ("seconds_per_prompt", "s per prompt", ".2f"),
+    ("lookahead_seconds_per_prompt", "lookahead s", ".2f"),
+    ("annotation_seconds_per_prompt", "annotation s", ".2f"),
+    ("sampling_seconds_per_prompt", "sampling s", ".2f"),
+    ("memory_gib", "GiB", ".2f"),
+    ("prompts", "prompts", ".0f"),
+)
+NOTES = (
+    "Published figures are those of arXiv 2602.03211, on one A100: seconds are for the four images of a prompt. "
+    "GenEval is the unweighted mean of its six tasks, by transformers' Mask2Former, whose weights are not those of the "
+    "published detector, and colors by CLIP ViT-L/14; from, to: its 95 % bootstrap interval over prompts. CLIP score "
+    "and HPS v2.1 are cosines. NFE counts both halves of classifier-free guidance, and a prompt's lookahead samples "
+    "are divided among its images; a backward pass comes on top of the forward pass that it needs. CLIP diversity is "
+    "the mean squared distance of two images of one prompt in unit features. FLUX.1-dev is not run: its transformer, "
+    "T5 and Hyper-FLUX are not part of this code, and its target sampler is unpublished."
+)
+# Fields of `sample.gaussian` and `text_to_image` of each published backbone.
+BACKBONES = {
+    "sd15": {
+        "text_to_image.backbone": "sd15",
+        "text_to_image.pipeline": "stable-diffusion-v1-5",
+        "sample.gaussian.lookahead.scale": 12.5,
+        "sample.gaussian.gradient.scale": 15.0,
+        "sample.gaussian.condition.rate": 0.1,
+        "sample.gaussian.chunk": 25,
+    },
+    "sdxl": {
+        "text_to_image.backbone": "sdxl",
+        "text_to_image.pipeline": "stable-diffusion-xl-base-1.0",
+        "sample.gaussian.lookahead.scale": 8.0,
+        "sample.gaussian.lookahead.path": "karras",
+        "sample.gaussian.lookahead.steps": 8,
+        "sample.gaussian.gradient.scale": 3.0,
+        "sample.gaussian.condition.rate": 2.0,
+        "sample.gaussian.chunk": 5,
+    },
+}
+TINY = {"sd15": "tiny", "sdxl": "tiny_xl"}
+SAMPLERS = {"DDPM": 1.0, "DDIM": 0.0}  # eta
+
+
+def text_to_image(table: str, variant: str):
+    """The config at one scale: `paper` is GenEval's 553 prompts, `gpu` 60 of them on one accelerator.
+
+    `local` and `debug` run networks of a few thousand parameters with random weights through the same code.
+    """
+    config = defaults(table, variant)
+    config.data.update(source="geneval", tokenizer="values", length=1)
+    config.model.update(net="text_to_image", dtype="bfloat16")
+    config.process.schedule = "scaled_linear"
+    config.sample.update(batch=1, steps=100)
+    config.sample.gaussian.update(guidance=7.5, images=4)
+    config.geneval.detector = "mask2former-swin-small-coco-instance"
+    if variant == "gpu":
+        config.sample.gaussian.prompts = 60
+    if variant in ("local", "debug"):
+        config.data.source = "geneval_examples"
+        config.model.dtype = "float32"
+        config.text_to_image.random = True
+        config.geneval.update(detector="none", clip="random")
+        config.sample.update(steps=20 if variant == "local" else 4)
+        config.sample.gaussian.update(images=4 if variant == "local" else 2, prompts=0 if variant == "local" else 2)
+    return config
+
+
+def method(
+    config, backbone: str, sampler: str, name: str, kind: str = "plain", steps: int = 0, prefix: str = "", **fields
+) -> dict:
+    """A row of one backbone and sampler by one method, in the usual number of steps if `steps` is 0.
+
+    `fields` are those of `sample.gaussian`, with a__b for field b of section a, and text_to_image__b for those.
+    """
+    small = config.variant in ("local", "debug")
+    usual = {"DDPM": 100, "DDIM": 50}[sampler]
+    overrides = BACKBONES[backbone] | {"sample.gaussian.method": kind, "sample.gaussian.eta": SAMPLERS[sampler]}
+    overrides["sample.steps"] = config.sample.steps if small else steps or usual
+    for key, value in fields.items():
+        section, _, field = key.rpartition("__")
+        if section == "text_to_image":
+            overrides[f"text_to_image.{field}"] = value
+            continue
+        if field not in (GAUSSIAN[section] if section else GAUSSIAN):
+            raise ValueError(f"{name}: {key} is not a field of sample.gaussian")
+        overrides[f"sample.gaussian.{key.replace('__', '.')}"] = value
+    if small:
+        overrides |= {"text_to_image.backbone": TINY[backbone], "text_to_image.unet": ""}
+        overrides |= {"sample.gaussian.lookahead.weights": "", "sample.gaussian.lookahead.lora": ""}
+    row = sampled(f"{prefix}{name}", overrides)
+    return row | {"verbs": ("sample", "geneval") if config.geneval.detector != "none" else ("sample",)}

@@ -53,6 +53,7 @@ TABLE = dict(
     columns=COLUMNS,
     published=PUBLISHED,
     comparable=("paper",),
+    published_variants=("paper", "gpu"),
     plots=(
         dict(
             name="samples",

@@ -9,6 +9,7 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
+from configs.base import VARIANTS
 from diffusion.report.rows import PACKAGES, read_rows, write_rows
 from diffusion.report.tables import Column, assemble, markdown, terminal, values
 from experiments import machines
@@ -114,7 +115,9 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
     # Where a variant is not compared with the paper, columns without measurements are omitted.
     measured = [column for column in columns if comparable or any(values(rows, name, column.key) for name in names)]
     omitted = [column.title for column in columns if column not in measured]
-    headings, body = assemble(names, measured, rows, table["published"], comparable, table.get("tolerance"), figures)
+    # Figures of published networks say nothing beside those of small ones with random weights.
+    published = table["published"] if config.variant in table.get("published_variants", VARIANTS) else {}
+    headings, body = assemble(names, measured, rows, published, comparable, table.get("tolerance"), figures)
     seeds = sorted({row["seed"] for row in rows})
     command = f"python launch.py run --config=configs/{config.table}.py:{config.variant}"
     command += "" if seeds == [0] else f' --config.seeds="{tuple(seeds)}"'

@@ -33,7 +33,8 @@ NOTES = (
     "published detector, and colors by CLIP ViT-L/14; from, to: its 95 % bootstrap interval over prompts. CLIP score "
     "and HPS v2.1 are cosines. NFE counts both halves of classifier-free guidance, and a prompt's lookahead samples "
     "are divided among its images; a backward pass comes on top of the forward pass that it needs. CLIP diversity is "
-    "the mean squared distance of two images of one prompt in unit features. FLUX.1-dev is not run: its transformer, "
+    "the mean squared distance of two images of one prompt in unit features. GiB are those of the largest program by "
+    "the compiler, with its weights. FLUX.1-dev is not run: its transformer, "
     "T5 and Hyper-FLUX are not part of this code, and its target sampler is unpublished."
 )
 # Fields of `sample.gaussian` and `text_to_image` of each published backbone.

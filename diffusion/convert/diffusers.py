@@ -176,7 +176,8 @@ def scheduler_facts(path: str | Path) -> SchedulerFacts:
       ValueError: if a field has a value that is not supported.
     """
     config = read_config(path, (), "scheduler", "scheduler_config.json")
-    config.get("clip_sample", True, (False,))  # clean data of latents are not in [-1, 1]
+    # Clean latents are not in [-1, 1]. Schedulers that never clip leave the field out, as ours may.
+    config.get("clip_sample", False, (False,))
     for field in ("thresholding", "rescale_betas_zero_snr", "trained_betas"):
         config.get(field, None, (None, False))
     return SchedulerFacts(

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from diffusion.rng import example_keys, named
 from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.sampling.gaussian.sampler import take_rows
-from diffusion.train.hardware import memory_in_use
 from diffusion.train.mesh import batch_sharding
 from diffusion.types import Params
 from experiments.families import text_to_image
@@ -44,6 +43,7 @@ class Drawing:
     sampler: GuidedSampler
     root: Path
     programs: dict[str, Any] = field(default_factory=dict)
+    memory: int = 0  # bytes of the largest program on one device, by the compiler
 
     def draw_all(self) -> None:
         """Draw, score and write all prompts, a batch at a time; each is written as soon as it is there."""
@@ -57,19 +57,18 @@ class Drawing:
             inputs = (self.pipeline.params, self.pipeline.rewards, self.keys("target", rows, self.sampler.draws))
             strengths = {name: jnp.float32(value) for name, value in self.sampler.strengths.items()}
             latents, sampling = self.timed("draw", self.sampler.draw, *inputs, prompted, ahead, strengths)
-            (images, rewards, diversity), scoring = self.timed(
-                "score", self.score, self.pipeline.rewards, latents, prompted
-            )
-            images, rewards = np.asarray(images), self.finite(rewards, wanted)
-            seconds = spent | {"sampling": sampling / len(wanted), "decoding": scoring / len(wanted)}
+            images, decoding = self.timed("decode", self.decode, self.pipeline.rewards, latents)
+            (saved, rewards, diversity), _ = self.timed("score", self.score, self.pipeline.rewards, images, prompted)
+            saved, rewards = np.asarray(saved), self.finite(rewards, wanted)
+            seconds = spent | {"sampling": sampling / len(wanted), "decoding": decoding / len(wanted)}
             for row, index in enumerate(wanted):
                 scores: dict[str, Any] = {
                     "rewards": {name: each[row].tolist() for name, each in rewards.items()},
                     "seconds": {name: each[row] if isinstance(each, list) else each for name, each in seconds.items()},
-                    "memory": memory_in_use(),
+                    "memory": self.memory,
                 }
                 scores |= {"diversity": float(diversity[row])} if diversity is not None else {}
-                write_prompt(self.root, self.numbers[index], self.metadata[index], images[row], scores)
+                write_prompt(self.root, self.numbers[index], self.metadata[index], saved[row], scores)
 
     def placed(self, rows: Any) -> Any:
         """Arrays [P, ...] on the devices of this process."""
@@ -87,41 +86,51 @@ class Drawing:
             with jax.set_mesh(self.pipeline.mesh):
                 rows = batch_sharding(self.pipeline.mesh)
                 self.programs[name] = jax.jit(function, out_shardings=rows).lower(*inputs).compile()
+            needs = self.programs[name].memory_analysis()
+            assert needs is not None  # CPU, GPU and TPU compilers provide it
+            sizes = (needs.argument_size_in_bytes, needs.output_size_in_bytes, needs.temp_size_in_bytes)
+            self.memory = max(self.memory, sum(sizes) - needs.alias_size_in_bytes)
             jax.block_until_ready(self.programs[name](*inputs))
         clock = time.perf_counter()
         result = jax.block_until_ready(self.programs[name](*inputs))
         return result, time.perf_counter() - clock
 
+    def decode(self, params: Params, latents: Float[Array, "P n h w c"]) -> Float[Array, "P n H W 3"]:
+        """Images in [0, 1]."""
+        images = text_to_image.decoder(self.run.config)(params["vae"], latents.reshape(-1, *latents.shape[2:]))
+        return images.reshape(*latents.shape[:2], *images.shape[1:])
+
     def score(
-        self, params: Params, latents: Float[Array, "P n h w c"], prompted: Prompted
+        self, params: Params, images: Float[Array, "P n H W 3"], prompted: Prompted
     ) -> tuple[UInt8[Array, "P n H W 3"], dict[str, Float[Array, "P n"]], Float[Array, " P"] | None]:
         """Images as bytes, all their rewards, and the diversity of the images of each prompt in CLIP's features."""
-        images = text_to_image.decoder(self.run.config)(params["vae"], latents.reshape(-1, *latents.shape[2:]))
-        as_bytes = jnp.round(images * 255).astype(jnp.uint8).reshape(*latents.shape[:2], *images.shape[1:])
-        rewards = self.rewards(tuple(self.pipeline.scorers), params, images, latents.shape[:2], prompted)
+        count, flat = images.shape[1], images.reshape(-1, *images.shape[2:])
+        rewards = self.rewards(tuple(self.pipeline.scorers), params, images, prompted)
         clip, diversity = self.pipeline.scorers.get("clip"), None
-        if clip is not None and clip.features is not None and latents.shape[1] > 1:
-            features = clip.features(params["clip"], images, True).reshape(*latents.shape[:2], -1)
+        if clip is not None and clip.features is not None and count > 1:
+            features = clip.features(params["clip"], flat, True).reshape(len(images), count, -1)
             # The mean squared distance of two of n points is 2 n / (n - 1) times their mean variance.
             variance = jnp.square(features - features.mean(axis=1, keepdims=True)).sum(axis=-1).mean(axis=1)
-            diversity = 2 * latents.shape[1] / (latents.shape[1] - 1) * variance
-        return as_bytes, rewards, diversity
+            diversity = 2 * count / (count - 1) * variance
+        return jnp.round(images * 255).astype(jnp.uint8), rewards, diversity
 
-    def rewards(self, names: tuple, params: Params, images: Array, shape: tuple, prompted: Prompted) -> dict:
-        """Some rewards [P, n] of images as files hold them."""
-        found = {}
+    def rewards(
+        self, names: tuple, params: Params, images: Float[Array, "P n H W 3"], prompted: Prompted
+    ) -> dict[str, Float[Array, "P n"]]:
+        """Some rewards of images as files hold them."""
+        found, flat = {}, images.reshape(-1, *images.shape[2:])
         for name in names:
-            text = jax.tree.map(lambda leaf: jnp.repeat(leaf, shape[1], axis=0), prompted.rewards[name])
-            found[name] = self.pipeline.scorers[name].score(params[name], images, text, True).reshape(shape)
+            text = jax.tree.map(lambda leaf: jnp.repeat(leaf, images.shape[1], axis=0), prompted.rewards[name])
+            rewards = self.pipeline.scorers[name].score(params[name], flat, text, True)
+            found[name] = rewards.reshape(images.shape[:2])
         return found
 
     def annotate(
         self, params: Params, latents: Float[Array, "P n h w c"], prompted: Prompted
     ) -> dict[str, Float[Array, "P n"]]:
         """The rewards that guide, of lookahead samples."""
-        images = text_to_image.decoder(self.run.config)(params["vae"], latents.reshape(-1, *latents.shape[2:]))
         names = tuple(self.run.config.text_to_image.rewards)
-        return self.rewards(names, params, images, latents.shape[:2], prompted)
+        return self.rewards(names, params, self.decode(params, latents), prompted)
 
     def look_ahead(
         self, rows: Int[np.ndarray, " P"], wanted: Int[np.ndarray, " p"], prompted: Prompted

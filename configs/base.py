@@ -126,7 +126,7 @@ FIELDS: dict[str, Any] = dict(
         # weights of the rewards; those of lookahead samples are z-scores over the samples of a prompt if several count
         mix=(1.0,),
         measures=("image_reward", "clip", "hps"),  # of finished images
-        images=count(8),  # images that are decoded and scored at a time
+        images=count(8),  # images that are decoded at a time
         image_reward="ImageReward/ImageReward.pt",
         bert="bert-base-uncased",  # folder of vocab.txt, for image_reward
         clip="clip-vit-large-patch14",

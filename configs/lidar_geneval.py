@@ -113,10 +113,18 @@ def get_config(variant: str = "local"):
 
 def lidar(config, backbone, sampler, prefix, name, count, **fields):
     """A row of LiDAR with `count` lookahead samples of a cheap sampler."""
-    small = {"local": 6, "debug": 3}.get(config.variant)
-    fields["lookahead__particles"] = min(count, small) if small else count
-    curve = {"curve": f"{prefix}LiDAR, {name}"}
-    return method(config, backbone, sampler, f"LiDAR, {name}, {count}", "lidar", prefix=prefix, **fields) | curve
+    count = min(count, {"local": 6, "debug": 3}.get(config.variant, count))
+    row = method(
+        config,
+        backbone,
+        sampler,
+        f"LiDAR, {name}, {count}",
+        "lidar",
+        prefix=prefix,
+        lookahead__particles=count,
+        **fields,
+    )
+    return row | {"curve": f"{prefix}LiDAR, {name}"}
 
 
 def baselines(config, backbone, sampler, prefix, more_steps):
@@ -130,6 +138,14 @@ def baselines(config, backbone, sampler, prefix, more_steps):
 
 
 def rows(config):
+    """All rows; the images of those of Table 2 with the sampler DDPM are shown."""
+    for row in all_rows(config):
+        others = ("DPO", "steps") if config.variant == "debug" else ("DPO", "steps", ", 3", ", 9")
+        shown = row["name"].startswith((SD, XL)) and not any(other in row["name"] for other in others)
+        yield row | {"pictured": shown}
+
+
+def all_rows(config):
     small = config.variant in ("local", "debug")
     yield from baselines(config, "sd15", "DDPM", SD, 250)
     for steps, count in ((3, 3), (5, 3), (5, 9), (5, 50)):

@@ -99,4 +99,4 @@ def rows(config):
         for name, kind in METHODS.items():
             chosen = kind.endswith("best_of")
             fields: dict[str, Any] = dict(images=1, best_of=count) if chosen else dict(images=count)
-            yield row(f"{name}, {count}", kind, **fields)
+            yield row(f"{name}, {count}", kind, **fields) | {"pictured": False}

@@ -1,5 +1,6 @@
 """PNG files with grids of sampled images."""
 
+import textwrap
 from pathlib import Path
 
 import matplotlib.image
@@ -57,7 +58,7 @@ def tiled(images: UInt8[np.ndarray, "N H W C"], columns: int, gap: int) -> UInt8
 def labeled_grid(path: Path, columns: dict[str, UInt8[np.ndarray, "R N H W C"]], rows: list[str], title: str) -> None:
     """Write a PNG with one column per label and one row per text; each cell shows N images side by side."""
     count = next(iter(columns.values())).shape[1]
-    width, height = 0.75 * count * len(columns) + 2.2, 0.78 * len(rows) + 0.9
+    width, height = 0.75 * count * len(columns) + 2.2, 0.78 * len(rows) + 1.1
     figure = Figure(figsize=(width, height), dpi=130)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for column, (label, groups) in enumerate(columns.items()):
@@ -67,7 +68,7 @@ def labeled_grid(path: Path, columns: dict[str, UInt8[np.ndarray, "R N H W C"]],
             cell.set(xticks=[], yticks=[])
             cell.spines[:].set_visible(False)
             if not row:
-                cell.set_title(label, fontsize=8)
+                cell.set_title(textwrap.fill(label, 9 * count), fontsize=8)
             if not column:
                 cell.set_ylabel(rows[row].replace(" and ", "\nand "), rotation=0, ha="right", va="center", fontsize=8)
     figure.suptitle(title, fontsize=10)

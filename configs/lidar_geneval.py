@@ -113,7 +113,8 @@ def get_config(variant: str = "local"):
 
 def lidar(config, backbone, sampler, prefix, name, count, **fields):
     """A row of LiDAR with `count` lookahead samples of a cheap sampler."""
-    count = min(count, {"local": 6, "debug": 3}.get(config.variant, count))
+    most: dict[str, int] = {"local": 6, "debug": 3}
+    count = min(count, most.get(config.variant, 1000))
     row = method(
         config,
         backbone,
@@ -174,4 +175,5 @@ def all_rows(config):
         for count in counts:
             yield lidar(config, "sdxl", "DDIM", XL_DDIM, name, count, **fields)
     for name in (name for name in PUBLISHED if name.startswith("FLUX")):
-        yield dict(name=name, overrides={}, verbs=())
+        row: dict[str, Any] = dict(name=name, overrides={}, verbs=())
+        yield row

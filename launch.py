@@ -164,9 +164,9 @@ def dispatch(verb: str) -> None:
     jax.config.update("jax_compilation_cache_dir", str((workdir / "cache" / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     if verb == "convert":
-        from experiments import convert
+        from experiments.convert import command
 
-        return convert.run(FROM.value, CHECKPOINT.value, workdir)
+        return command.run(FROM.value, CHECKPOINT.value, workdir)
     if verb == "geneval":
         from experiments.geneval import command
 

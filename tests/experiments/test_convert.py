@@ -9,7 +9,8 @@ from configs.base import defaults
 from diffusion.nets.gpt2 import GPT2
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights
-from experiments import convert, families
+from experiments import families
+from experiments.convert import command as convert
 from experiments.plan import resolve
 from tests.checks import refused
 from tests.experiments.weight_files import BLOCKS, HIDDEN, VOCAB, gpt2_file, mdlm_file

@@ -14,7 +14,8 @@ from diffusion.metrics.text import sample_entropy
 from diffusion.nets.gpt2 import GPT2
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights, save_weights
-from experiments import convert, run
+from experiments import run
+from experiments.convert import command as convert
 from experiments.identity import to_json
 from experiments.plan import Job, plan, resolve
 from experiments.run_context import build

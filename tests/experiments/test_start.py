@@ -10,7 +10,8 @@ import pytest
 from configs import scmdm_text
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights, save_weights
-from experiments import convert, families, run
+from experiments import families, run
+from experiments.convert import command as convert
 from experiments.plan import plan, resolve
 from tests.checks import refused
 from tests.experiments.conftest import results_of, words_of

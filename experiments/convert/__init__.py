@@ -1,0 +1,1 @@
+"""Public checkpoints as folders of weights: language models, pipelines of Stable Diffusion, and rewards of images."""

@@ -23,8 +23,9 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
               python launch.py plan --migrate=runs                      # new ids for jobs of an earlier version
   compile   compile the training step and the sampler ahead of time, for a TPU slice or for the devices here
               python launch.py compile --config=configs/mdlm_owt.py:paper --topology=v5e:4x4
-  convert   weights of a public PyTorch checkpoint (MDLM or GPT-2) into a folder for --config.checkpoint
+  convert   public PyTorch weights (language models, pipelines of diffusers, rewards of images) into a folder
               python launch.py convert --from=gpt2 --checkpoint=model.safetensors --workdir=weights/gpt2
+              python launch.py convert --from=diffusers --checkpoint=FOLDER --lora=FILE --workdir=weights/with_lora
   geneval   GenEval's scores of a folder of images, with a detector in PyTorch and CLIP; --baseline adds a difference
               python launch.py geneval --images=FOLDER --detector=mask2former --clip=clip --baseline=OTHER
 
@@ -55,8 +56,15 @@ MIGRATE = flags.DEFINE_string("migrate", "", "Work directory of an earlier versi
 PUBLISH = flags.DEFINE_boolean("publish", False, "Also write rows and tables to experiments/ (run, table).")
 RESULTS = flags.DEFINE_boolean("results", False, "Use the committed rows of experiments/results (table).")
 TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice such as v5e:4x4; empty: the devices here (compile).")
-FROM = flags.DEFINE_enum("from", None, ["mdlm", "gpt2"], "Layout of the checkpoint (convert).")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "", "File of PyTorch weights, .safetensors or .pt/.ckpt/.bin (convert).")
+FROM = flags.DEFINE_enum(
+    "from", None, ["mdlm", "gpt2", "diffusers", "clip", "image_reward"], "Layout of the checkpoint (convert)."
+)
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "", "File of PyTorch weights, .safetensors or .pt/.ckpt/.bin, or a folder (convert)."
+)
+LORA = flags.DEFINE_string("lora", "", "File of a LoRA that is added to the U-Net (convert --from=diffusers).")
+LORA_SCALE = flags.DEFINE_float("lora_scale", 1.0, "Factor of the LoRA (convert).")
+UNET = flags.DEFINE_string("unet", "", "File or folder of another U-Net (convert --from=diffusers).")
 IMAGES = flags.DEFINE_string("images", "", "Folder of images with 00000/samples/0000.png (geneval).")
 PROMPTS = flags.DEFINE_string("prompts", "", "File of GenEval's prompts that the images must be of (geneval).")
 DETECTOR = flags.DEFINE_string("detector", "", "Folder of Mask2Former for COCO's instances, or random (geneval).")
@@ -159,14 +167,14 @@ def dispatch(verb: str) -> None:
     from experiments.benchmarks.allocator import keep_freed_memory
 
     keep_freed_memory()
+    if verb == "convert":  # before the work directory, which it writes, holds compiled programs
+        from experiments.convert import command
+
+        return command.run(FROM.value, CHECKPOINT.value, workdir, LORA.value, LORA_SCALE.value, UNET.value)
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str((workdir / "cache" / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    if verb == "convert":
-        from experiments.convert import command
-
-        return command.run(FROM.value, CHECKPOINT.value, workdir)
     if verb == "geneval":
         from experiments.geneval import command
 

@@ -3,16 +3,16 @@
 import jax
 import numpy as np
 
-LEAVES = {"kernel": "weight", "scale": "weight"}
+LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 LOOPS = ("transformer_blocks",)
 
 
-def named_tensors(params):
+def named_tensors(params, loops=LOOPS):
     """Return tensors with the names and the layout of diffusers, by name; blocks of a loop are tensors of their own."""
     tensors = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params["params"]):
         *modules, last = (each.key for each in path)
-        loop = next((module for module in modules if module in LOOPS), None)
+        loop = next((module for module in modules if module in loops), None)
         for index, value in enumerate(np.asarray(leaf) if loop else [np.asarray(leaf)]):
             parts = []
             for module in modules:

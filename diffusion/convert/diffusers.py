@@ -205,13 +205,20 @@ def load_unet(
       ValueError: if a file is not readable, a tensor does not fit, or a LoRA is for another model.
     """
     source, tensors = _open(path, "unet", variant)
+    return unet_params(net, tensors, source, loras)
+
+
+def unet_params(
+    net: UNet, tensors: Mapping[str, np.ndarray], source: str, loras: Sequence[tuple[str | Path, float]] = ()
+) -> Params:
+    """Return {"params": ...} of a U-Net as `load_unet` does, from named tensors; `source` names them in errors."""
     for file, scale in loras:
         tensors = with_lora(tensors, open_tensors(file), scale, source=str(file))
     size = 2 ** (len(net.channels) - 1)
     added = None if net.addition is None else AddedConditioning(_like(1, net.addition[1]), _like(1, TIME_IDS))
     inputs = _like(1, size, size, net.in_channels), _like(1), _like(1, 1, net.context_width), added
     template = jax.eval_shape(net.init, jax.random.key(0), *inputs)["params"]
-    return {"params": fill(template, tensors, partial(dotted, loops=("transformer_blocks",)), source)}
+    return {"params": fill(template, tensors, name_in_unet, source)}
 
 
 def load_vae(path: str | Path, net: AutoencoderKL, *, variant: str = "") -> Params:
@@ -222,11 +229,21 @@ def load_vae(path: str | Path, net: AutoencoderKL, *, variant: str = "") -> Para
       ValueError: if a file is not readable, or a tensor does not fit.
     """
     source, tensors = _open(path, "vae", variant)
+    return vae_params(net, tensors, source)
+
+
+def vae_params(net: AutoencoderKL, tensors: Mapping[str, np.ndarray], source: str) -> Params:
+    """Return {"params": ...} of an autoencoder as `load_vae` does, from named tensors; `source` is for errors."""
     names = {OLD_ATTENTION.sub(lambda found: f"{found[1]}.{OLD_NAMES[found[2]]}.", name): name for name in tensors}
     renamed = LazyTensors({new: partial(tensors.__getitem__, old) for new, old in names.items()})
     size = 2 ** (len(net.channels) - 1)
     template = jax.eval_shape(net.init, jax.random.key(0), _like(1, size, size, 3))["params"]
     return {"params": fill(template, renamed, dotted, source)}
+
+
+def name_in_unet(keys: tuple[str, ...]) -> str:
+    """Return the name of a leaf's tensor in a file of a U-Net, with "{}" for the number of a transformer block."""
+    return dotted(keys, loops=("transformer_blocks",))
 
 
 def _open(path: str | Path, name: str, variant: str) -> tuple[str, Mapping[str, np.ndarray]]:

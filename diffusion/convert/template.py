@@ -73,3 +73,20 @@ def fill(template: Params, tensors: Mapping[str, np.ndarray], name_of: NameOf, s
             "this kind of model?"
         )
     return params
+
+
+def named(params: Params, name_of: NameOf) -> dict[str, np.ndarray]:
+    """Return the tensors that `fill` makes these parameters of, by name and in the layout of PyTorch.
+
+    A linear map that stood for a 1 x 1 convolution, or the reverse, has the shape of the parameter.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for path, value in jax.tree_util.tree_leaves_with_path(params):
+        keys = tuple(each.key for each in path)
+        name, layers = name_of(keys), np.asarray(value)
+        looped = "{}" in name
+        for number, each in enumerate(layers if looped else [layers]):
+            if keys[-1] == "kernel":
+                each = each.transpose(3, 2, 0, 1) if each.ndim == 4 else each.T
+            tensors[name.format(number) if looped else name] = each
+    return tensors

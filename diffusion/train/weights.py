@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
@@ -48,6 +49,19 @@ def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> P
     initial = jax.jit(lambda key: {name: init(key)[name] for name in new}, out_shardings=shardings)
     parts = params | initial(jax.random.key(0))
     return {name: parts[name] for name in expected}
+
+
+def read_weights(folder: Path) -> Params:
+    """Return the parameters of a folder as arrays on the host, each in the type that it is stored in.
+
+    Raises:
+      ValueError: if the folder does not contain weights.
+    """
+    check_weights(folder)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        saved = checkpointer.metadata(folder.absolute()).item_metadata
+        wanted = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), getattr(saved, "tree", saved))
+        return checkpointer.restore(folder.absolute(), args=ocp.args.PyTreeRestore(restore_args=wanted))
 
 
 def check_weights(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The verb `convert`: conversion of a public PyTorch checkpoint to a folder of weights for `evaluate` and `sample`."""
+"""Public checkpoints of language models, MDLM and GPT-2, as weights for `evaluate` and `sample`."""
 
 import json
 from pathlib import Path
@@ -15,18 +15,12 @@ from experiments.plan import atomic_write
 LOADERS = {"mdlm": load_mdlm, "gpt2": load_gpt2}
 
 
-def run(layout: str | None, checkpoint: str, workdir: Path) -> None:
-    """Read `checkpoint`, write `workdir`/weights and `workdir`/config.json, and print a command that uses them.
-
-    No file is written unless every tensor of the checkpoint is used and every parameter has a value.
+def convert(layout: str, checkpoint: str, workdir: Path) -> None:
+    """Write `workdir`/weights and `workdir`/config.json, and print a command that uses them.
 
     Raises:
-      ValueError, FileNotFoundError: for a missing or unreadable file, another kind of file, or an unknown layout.
+      ValueError, FileNotFoundError: for a missing or unreadable file, or another kind of file.
     """
-    if layout not in LOADERS:
-        raise ValueError(f"--from: {layout!r} is not a layout; pass --from={' or --from='.join(sorted(LOADERS))}")
-    if not checkpoint:
-        raise ValueError("--checkpoint: missing; pass --checkpoint=FILE, .safetensors or .pt, .ckpt, .bin")
     sizes, variables = LOADERS[layout](checkpoint)
     params = jax.tree.map(jax.numpy.asarray, variables["params"])
     overrides = model_overrides(sizes) if layout == "mdlm" else {}

@@ -25,6 +25,7 @@ from diffusion.nets.sd.clip import CLIP, CLIP_H, CLIP_L, TINY_CLIP
 from diffusion.nets.sd.preprocessing import preprocess
 from diffusion.types import Params
 from experiments.families.base import lookup, rows_like
+from experiments.published import open_weights
 
 TEXT_TOKENS = 35  # of a prompt, for ImageReward
 Text = Any  # what is kept of P prompts, arrays [P, ...]
@@ -69,7 +70,7 @@ def clip_scorer(net: CLIP, file: str, vocabulary: str) -> Scorer:
 
     return Scorer(
         init,
-        lambda weights: load_clip(net, open_tensors(weights / file), file)["params"],
+        lambda weights: load_clip(net, open_weights(weights / file, "clip"), file)["params"],
         lambda weights: load_clip_tokenizer(weights / vocabulary, "zero", length) if weights else hashed,
         encode,
         lambda params: {"vision_model": params["vision_model"]},
@@ -96,7 +97,7 @@ def image_reward_scorer(net: ImageReward, file: str, vocabulary: str) -> Scorer:
 
     return Scorer(
         init,
-        lambda weights: load_image_reward(open_tensors(weights / file), file, net)["params"],
+        lambda weights: load_image_reward(open_weights(weights / file, "image_reward"), file, net)["params"],
         lambda weights: load_bert_tokenizer(weights / vocabulary, length) if weights else hashed,
         lambda params, tokens: tokens,
         lambda params: params,

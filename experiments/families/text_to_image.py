@@ -156,7 +156,7 @@ def latent_reward(config: ConfigDict) -> guidance.Reward:
     `reward_params` are those of the decoder, "vae", and of every reward, by name.
     """
     decode, options = decoder(config), config.text_to_image
-    scorers = image_rewards.scorers(config, options.rewards)
+    scorers = image_rewards.scorers(config, tuple(options.rewards))
 
     def score(reward_params, clean, prompted):
         images = decode(reward_params["vae"], clean)

@@ -10,12 +10,12 @@ from jaxtyping import Float, Int32, UInt8
 from PIL import Image
 
 from diffusion.convert.clip import load_clip as load_params
-from diffusion.convert.files import read_tensors
 from diffusion.data.prompt_tokenizers import load_clip_tokenizer
 from diffusion.nets.sd.clip import CLIP_L, TINY_CLIP
 from diffusion.nets.sd.preprocessing import MEAN, STANDARD_DEVIATION
 from experiments.geneval.colors import ImageFeatures, TextFeatures
 from experiments.geneval.detector import RANDOM
+from experiments.published import open_floats
 
 BATCH = 4  # images of a call; prompts ask for no more colors
 
@@ -37,7 +37,7 @@ def pixels(image: UInt8[np.ndarray, "H W 3"], size: int) -> Float[np.ndarray, "s
 def load_clip(folder: str) -> tuple[ImageFeatures, TextFeatures]:
     """Return the features of images and of texts by the CLIP of a folder, or for "random" by a tiny random one.
 
-    The folder holds vocab.json, merges.txt, and weights as model.safetensors or pytorch_model.bin.
+    The folder holds vocab.json, merges.txt, and weights as model.safetensors or pytorch_model.bin, or is a conversion.
 
     Raises:
       ValueError: if a file is missing or damaged, or holds another model.
@@ -48,7 +48,7 @@ def load_clip(folder: str) -> tuple[ImageFeatures, TextFeatures]:
         if not Path(folder).is_dir():
             raise ValueError(f"--clip: '{folder}' is not a folder; pass one with clip-vit-large-patch14")
         net, tokenize = CLIP_L, load_clip_tokenizer(folder)
-        params = jax.tree.map(jnp.asarray, load_params(net, read_tensors(folder), folder))
+        params = jax.tree.map(jnp.asarray, load_params(net, open_floats(folder, "clip"), folder))
     of_images = jax.jit(lambda params, x: net.apply(params, x, method="image_features"))
     of_texts = jax.jit(lambda params, ids: net.apply(params, ids, method="text_features"))
     size = net.vision_model.image

@@ -13,8 +13,7 @@ from ml_collections import ConfigDict
 
 from diffusion.convert import diffusers
 from diffusion.convert.clip import load_clip_text
-from diffusion.convert.files import open_tensors
-from diffusion.data.prompt_tokenizers import load_clip_tokenizer
+from diffusion.data.prompt_tokenizers import CLIPTokenizer, load_clip_tokenizer
 from diffusion.sampling.gaussian.sampler import take_rows
 from diffusion.schedules.gaussian import ScaledLinear
 from diffusion.train.mesh import make_mesh, state_shardings
@@ -23,8 +22,10 @@ from experiments.families import image_rewards, text_to_image
 from experiments.families.image_rewards import Scorer
 from experiments.families.random_weights import random_weights, zeros
 from experiments.families.text_to_image import TOKENS, Backbone, Prompted
+from experiments.published import TEXT_ENCODERS, open_weights, pipeline_sizes, sizes_of
 from experiments.run_context import Run, in_batches
 
+TOKENIZERS = ("tokenizer", "tokenizer_2")
 ENCODED = 16  # prompts that the text encoders read at a time
 
 
@@ -74,19 +75,25 @@ def check_weights(config: ConfigDict) -> None:
 
 def check_pipeline(folder: Path, backbone: Backbone) -> None:
     """Raise ValueError for a pipeline of another kind, or with networks or a schedule of other sizes."""
-    facts, schedule = diffusers.pipeline_facts(folder), diffusers.scheduler_facts(folder)
-    if facts.xl != (len(backbone.encoders) > 1):
-        kind = "SDXL" if facts.xl else "Stable Diffusion 1.5"
+    found, known = pipeline_sizes(folder), ScaledLinear()
+    if found["xl"] != (len(backbone.encoders) > 1):
+        kind = "SDXL" if found["xl"] else "Stable Diffusion 1.5"
         raise ValueError(f"text_to_image.pipeline: {folder} is a pipeline of {kind}; set text_to_image.backbone to it")
-    for name, found, wanted in (
-        ("unet", diffusers.unet_of(folder), backbone.unet),
-        ("vae", diffusers.vae_of(folder), backbone.vae),
+    encoders = [sizes_of(each) for each in backbone.encoders]
+    for name, sizes, wanted in (
+        ("unet", found["unet"], sizes_of(backbone.unet)),
+        ("vae", found["vae"], sizes_of(backbone.vae)),
+        *zip(TEXT_ENCODERS, found["text_encoders"], encoders, strict=False),
     ):
-        if found != wanted:
-            raise ValueError(f"text_to_image.pipeline: {folder / name} has other sizes than text_to_image.backbone")
-    known = ScaledLinear()
-    if (schedule.prediction_type, schedule.train_steps) != ("epsilon", known.steps) or not np.allclose(
-        (schedule.beta_start, schedule.beta_end), (known.first, known.last)
+        for field, size in sizes.items():
+            if size != wanted[field]:
+                raise ValueError(
+                    f"text_to_image.pipeline: {folder / name} has {field} {size} where text_to_image.backbone has "
+                    f"{wanted[field]}; use the published pipeline"
+                )
+    schedule = found["schedule"]
+    if (schedule["prediction_type"], schedule["train_steps"]) != ("epsilon", known.steps) or not np.allclose(
+        (schedule["beta_start"], schedule["beta_end"]), (known.first, known.last)
     ):
         raise ValueError(f"text_to_image.pipeline: {folder / 'scheduler'} is not the schedule of Stable Diffusion 1.5")
 
@@ -141,25 +148,29 @@ def file_source(config: ConfigDict, backbone: Backbone, weights: Path) -> Callab
     options, folder = config.text_to_image, weights / config.text_to_image.pipeline
     ahead = config.sample.gaussian.lookahead
 
+    def unet(path: str, loras: list[tuple[Path, float]]) -> Any:
+        source = weights / path if path else folder
+        return diffusers.unet_params(backbone.unet, open_weights(source, "unet"), str(source), loras)["params"]
+
     def part(name: str) -> Any:
         if name == "unet":
-            path = weights / options.unet if options.unet else folder / "unet"
-            return diffusers.load_unet(path, backbone.unet)["params"]
+            return unet(options.unet, [])
         if name == "lookahead":
-            path = ahead.weights or options.unet
-            loras = [(weights / ahead.lora, ahead.lora_scale)] if ahead.lora else []
-            path = weights / path if path else folder / "unet"
-            return diffusers.load_unet(path, backbone.unet, loras=loras)["params"]
+            return unet(ahead.weights or options.unet, [(weights / ahead.lora, ahead.lora_scale)] if ahead.lora else [])
         if name == "vae":
-            return diffusers.load_vae(folder / "vae", backbone.vae)["params"]
+            return diffusers.vae_params(backbone.vae, open_weights(folder, name), str(folder / name))["params"]
         number = int(name[-1])
-        suffix = f"_{number + 1}" if number else ""
         if name.startswith("tokenizer"):
-            return load_clip_tokenizer(folder / f"tokenizer{suffix}", "zero" if number else "end", TOKENS)
-        path = folder / f"text_encoder{suffix}"
-        return load_clip_text(backbone.encoders[number], open_tensors(path), str(path))["params"]
+            return pipeline_tokenizer(folder, number)
+        name = TEXT_ENCODERS[number]
+        return load_clip_text(backbone.encoders[number], open_weights(folder, name), str(folder / name))["params"]
 
     return part
+
+
+def pipeline_tokenizer(folder: Path, number: int) -> CLIPTokenizer:
+    """The tokenizer of a text encoder; its padding is not in the files."""
+    return load_clip_tokenizer(folder / TOKENIZERS[number], "zero" if number else "end", TOKENS)
 
 
 def encoded(backbone: Backbone, source: Callable[[str], Any], prompts: list[str]) -> tuple[Any, Any]:

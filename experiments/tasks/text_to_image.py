@@ -33,7 +33,8 @@ def check_config(config: ConfigDict, system: System, domain: str) -> None:
     options = config.text_to_image
     guided_sampler(config, system, text_to_image.latent_reward(config))
     image_rewards.scorers(config, image_rewards.names(config))
-    if len(options.rewards) != len(options.mix) or not any(options.mix):
+    unguided = config.sample.gaussian.method == "plain" and not options.rewards
+    if len(options.rewards) != len(options.mix) or not (any(options.mix) or unguided):
         raise ValueError(
             f"text_to_image.mix: {len(options.mix)} weights for {len(options.rewards)} rewards; give one for each, not "
             "all of them zero"

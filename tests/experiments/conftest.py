@@ -71,6 +71,8 @@ def cli(capsys, monkeypatch, tmp_path):
             flags.FLAGS[name].unparse()
         for name in ("images", "prompts", "detector", "clip", "baseline"):
             flags.FLAGS[name].unparse()
+        for name in ("from", "checkpoint", "lora", "lora_scale", "unet"):
+            flags.FLAGS[name].unparse()
         status, argv = 0, ["launch.py", *words, f"--workdir={tmp_path / 'runs'}"]
         monkeypatch.setattr(sys, "argv", argv)  # config overrides are read from there
         try:

@@ -59,7 +59,7 @@ def test_invalid_input_raises_and_writes_no_file(tmp_path):
         assert not (tmp_path / "out").exists()
 
     mdlm_file(tmp_path / "model.safetensors")
-    assert_error("--from=gpt2 or --from=mdlm", None, tmp_path / "model.safetensors")
+    assert_error("--from: None is not a layout; pass one of mdlm, gpt2", None, tmp_path / "model.safetensors")
     assert_error("--checkpoint=FILE", "mdlm", "")
     assert_error("does not exist", "mdlm", tmp_path / "none.safetensors")
     assert_error("'wte.weight' is missing", "gpt2", tmp_path / "model.safetensors")

@@ -53,7 +53,7 @@ def unet_tensors(kind, seed=0):
     )
 
 
-def write_pipeline(folder, kind, dtype=np.float32):
+def write_pipeline(folder, kind, dtype):
     """A pipeline of the kind `tiny` or `tiny_xl`, U-Net and text encoders in a type of their own."""
     backbone, xl = BACKBONES[kind], kind == "tiny_xl"
     write_json(folder / "model_index.json", {"_class_name": f"StableDiffusion{'XL' * xl}Pipeline"})

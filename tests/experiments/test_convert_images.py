@@ -21,6 +21,7 @@ from diffusion.nets.sd.clip import CLIP_H, CLIP_L, TINY_CLIP
 from experiments.convert import rewards
 from experiments.convert.command import run
 from experiments.families import image_rewards, text_to_image
+from experiments.geneval import clip as geneval_clip
 from experiments.published import open_weights
 from experiments.tasks.pipelines import check_weights, file_source
 from tests.checks import refused
@@ -162,6 +163,11 @@ def test_rewards_are_those_of_the_original(monkeypatch, tmp_path, capsys):
     same(scorers["clip"].read(tmp_path), load_clip(TINY_CLIP, open_tensors(clip), "clip")["params"])
     wanted = load_image_reward(open_tensors(reward), "reward", TINY_IMAGE_REWARD)["params"]
     same(scorers["image_reward"].read(tmp_path), wanted)
+    # The classifier of colors reads either, too.
+    monkeypatch.setattr(geneval_clip, "CLIP_L", TINY_CLIP)
+    crop = np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)
+    features = [geneval_clip.load_clip(str(folder))[0]([crop]) for folder in (clip, tmp_path / "new_clip")]
+    np.testing.assert_array_equal(*features)
     config.text_to_image.update(clip="new_reward")
     with refused("converted by --from=image_reward and has no clip"):
         image_rewards.scorers(config, ("clip",))["clip"].read(tmp_path)

@@ -21,7 +21,8 @@ from diffusion.sampling.gaussian.solvers import TIME_GRIDS
 from diffusion.sampling.gaussian.steering import POTENTIALS
 from diffusion.train.mesh import make_mesh
 from experiments import families
-from experiments.families.guidance import METHODS, SOLVERS, guided_sampler
+from experiments.families.guidance import SOLVERS, guided_sampler
+from experiments.families.guided_methods import METHODS
 from experiments.families.prompted_diffusion import SCHEDULES
 from experiments.families.scorer import reward as learned_reward
 from experiments.identity import to_json
@@ -72,6 +73,11 @@ SAMPLERS = {
     "exact, LiDAR": EXACT | options("lidar", lookahead__strength=3.0),
     "exact, LiDAR to the end": EXACT | options("lidar", lookahead__strength=3.0, lookahead__stop=0.0),
     "exact, LiDAR and FK": EXACT | options("lidar_steering", lookahead__scale=1.0),
+    "exact, FK, best of 2": EXACT | options("steering_best_of", best_of=2, steering__strength=1.0),
+    "exact, LiDAR, best of 2": EXACT | options("lidar_best_of", best_of=2, lookahead__strength=3.0),
+    "exact, LiDAR and FK, best of 2": EXACT | options("lidar_steering_best_of", best_of=2, lookahead__scale=1.0),
+    "exact, safe denoiser": EXACT | options("safe_denoiser", negatives__count=3, negatives__reach=0.5),
+    "exact, repellency": EXACT | options("repellency", negatives__count=3, negatives__reach=20.0),
 }
 MIXTURE = {f"mixture, {name}": name for name in mixture.METHODS}
 

@@ -1,8 +1,8 @@
 """LiDAR on GenEval with Stable Diffusion 1.5 and SDXL, against its baselines (arXiv 2602.03211, Tables 2, 5, 9, 10).
 
-`paper` and `gpu` (SD 1.5, 60 prompts) need the published weights, --config.weights=FOLDER, and GenEval's prompts,
---config.data.path=FILE; experiments/findings/lidar.md lists the files. `local` and `debug` run tiny networks with
-random weights through the same code, whose images show nothing.
+`paper` and `gpu` (SD 1.5, 60 prompts) need --config.weights=FOLDER with the published weights and GenEval's prompts;
+experiments/findings/lidar.md lists the files. `local` and `debug` run tiny networks with random weights through the
+same code, whose images show nothing.
 """
 
 from typing import Any

@@ -121,7 +121,11 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
     seeds = sorted({row["seed"] for row in rows})
     command = f"python launch.py run --config=configs/{config.table}.py:{config.variant}"
     command += "" if seeds == [0] else f' --config.seeds="{tuple(seeds)}"'
-    command += " --config.data.path=FOLDER" if any(row["config"]["data"]["path"] for row in rows) else ""
+    weighted = any(row["config"].get("weights") for row in rows)
+    command += " --config.weights=FOLDER" if weighted else ""
+    command += (
+        " --config.data.path=FOLDER" if not weighted and any(row["config"]["data"]["path"] for row in rows) else ""
+    )
     first, versions = rows[0], rows[0]["versions"]
     # Keys of committed rows are sorted by name, so the order is set here.
     packages = ", ".join(f"{name} {versions[name]}" for name in ("python", *PACKAGES) if name in versions)

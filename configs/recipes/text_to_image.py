@@ -69,6 +69,8 @@ def text_to_image(table: str, variant: str):
     """
     config = defaults(table, variant)
     config.data.update(source="geneval", tokenizer="values", length=1)
+    # GenEval's prompts are beside the weights, unless another path is given.
+    config.data.path = config.get_ref("weights") + "/evaluation_metadata.jsonl"
     config.model.update(net="text_to_image", dtype="bfloat16")
     config.process.schedule = "scaled_linear"
     config.sample.update(batch=1, steps=100)
@@ -77,7 +79,7 @@ def text_to_image(table: str, variant: str):
     if variant == "gpu":
         config.sample.gaussian.prompts = 60
     if variant in ("local", "debug"):
-        config.data.source = "geneval_examples"
+        config.data.update(source="geneval_examples", path="")
         config.model.dtype = "float32"
         config.text_to_image.random = True
         config.geneval.update(detector="none", clip="random")

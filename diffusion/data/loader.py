@@ -54,6 +54,8 @@ def load_texts(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset:
     else:
         bos_eos = settings.bos_eos and not is_padded
         recipe |= {"packing": settings.packing, "bos_eos": bos_eos, "detokenize": settings.detokenize}
+        # Examples of an earlier version were cut without their EOS.
+        recipe |= {"cut": "EOS"} if is_padded else {}
     builds = {split: functools.partial(build, source, split, paired, tokenizer, settings) for split in source.documents}
     examples, statistics, fingerprint = stored(settings, recipe, builds, source.in_memory)
     splits = {split: Split(each) for split, each in examples.items()}

@@ -102,7 +102,8 @@ def padded(
 ) -> Iterator[Block]:
     """BOS + document + EOS, one document per example, cut to `length` or filled with padding of weight 0.
 
-    A tokenizer without BOS and EOS yields the document alone. Empty documents are omitted.
+    A document that is cut keeps its EOS, as with the truncation of Hugging Face's tokenizers in the MDLM code. A
+    tokenizer without BOS and EOS yields the document alone. Empty documents are omitted.
     """
     for group in _groups(encoded):
         tokens = np.full((len(group), length), tokenizer.pad_id, token_dtype(tokenizer.pad_id))
@@ -116,6 +117,8 @@ def padded(
                 begin, end = [[tokenizer.bos_id], [0], [0]], [[tokenizer.eos_id], [0], [0]]
                 columns = np.concatenate([begin, columns, end], axis=1)
             prefix = columns[:, :length]
+            if tokenizer.eos_id is not None and columns.shape[1] > length:
+                prefix = np.concatenate([columns[:, : length - 1], columns[:, -1:]], axis=1)
             statistics.dropped_tokens += columns.shape[1] - prefix.shape[1]
             _count(statistics, prefix.shape[1], prefix)
             tokens[row, : prefix.shape[1]] = prefix[0]

@@ -109,6 +109,24 @@ class Tokenizer:
             text += self.decode_text(part) if len(part) else ""
         return text
 
+    def pieces(self, ids: Ids) -> list[str | None]:
+        """Texts of one sequence in order, with None for each EOS and BOS between them; masks and padding are left out.
+
+        Raises: ValueError naming an id outside the vocabulary.
+        """
+        ids = np.asarray(ids).reshape(-1)
+        self.check(ids)
+        if self.filler_id is not None:
+            ids = one_document(ids, self.eos_id, self.bos_id, self.filler_id)
+        ends = [token for token in (self.eos_id, self.bos_id) if token is not None]
+        found: list[str | None] = []
+        # Each part but the first begins with an end.
+        for part in np.split(ids, np.flatnonzero(np.isin(ids, ends))):
+            found += [None] if len(part) and part[0] in ends else []
+            text = part[~np.isin(part, [*ends, self.mask_id, self.pad_id])]
+            found += [self.decode_text(text)] if len(text) else []
+        return found
+
     def documents(self, ids: Ids) -> list[str]:
         """Texts of the non-empty documents of one sequence, separated by EOS and BOS; at most one with `filler_id`."""
         ids = np.asarray(ids).reshape(-1)

@@ -1,11 +1,13 @@
 """Packing: layouts computed manually, exact counts, and the text after decoding."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from diffusion.data import packing
 from diffusion.data.packing import Statistics, encode_documents, padded, wrapped
-from diffusion.data.tokenizers import bytes_tokenizer, characters_tokenizer
+from diffusion.data.tokenizers import EncodedText, bytes_tokenizer, characters_tokenizer
 
 TOKENIZER = bytes_tokenizer()
 EOS, PAD = TOKENIZER.eos_id, TOKENIZER.pad_id
@@ -69,9 +71,17 @@ def test_padded_truncates_fills_and_weights():
     statistics = Statistics()
     encoded = encode_documents(["ab", "abcdef"], TOKENIZER, statistics)
     (block,) = padded(encoded, TOKENIZER, 5, statistics)
-    assert block["tokens"].tolist() == [[EOS, 97, 98, EOS, PAD], [EOS, *b"abcd"]]
+    assert block["tokens"].tolist() == [[EOS, 97, 98, EOS, PAD], [EOS, *b"abc", EOS]]
     assert block["weights"].tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
-    assert (statistics.tokens, statistics.characters, statistics.dropped_tokens) == (9, 6, 3)
+    assert (statistics.tokens, statistics.characters, statistics.dropped_tokens) == (9, 5, 3)
+
+
+def test_a_document_that_is_cut_keeps_its_end():
+    """The worked example has BOS = EOS = 30 and eight tokens."""
+    tokenizer = dataclasses.replace(TOKENIZER, eos_id=30, bos_id=30)
+    encoded = [EncodedText(*np.tile(np.arange(7, dtype=np.int32), (3, 1)))]
+    (block,) = padded(encoded, tokenizer, 8, Statistics())
+    assert block["tokens"].tolist() == [[30, 0, 1, 2, 3, 4, 5, 30]] and block["weights"].all()
 
 
 def test_an_alphabet_without_eos_cannot_have_bos_eos():

@@ -93,8 +93,13 @@ def masked_sampler(config: ConfigDict, system: System, trace: int = 0) -> Callab
         policy = replace(policy, correct=rate_corrector(process.schedule, times, scale, power, process.mask_id))
     errors = error_predictor(config, system)
     if not isinstance(process, PartialMaskedDiffusion):
-        # P2's confidence is that of the noised logits.
-        draw = Draw(process.mask_id, options.precision, options.nucleus_rule, noised=options.policy == "p2")
+        draw = Draw(
+            process.mask_id,
+            options.precision,
+            options.nucleus_rule,
+            noised=options.policy == "p2",
+            renormalized=options.policy in ("remdm_conf", "confidence_star"),
+        )
         sampler = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, errors, trace)
         return conditional(sampler, table)
     if options.precision != "exact":

@@ -23,18 +23,20 @@ class Draw:
     MDLM code, argmax p / (1e-10 - log(u + 1e-10)) with u uniform in float32. Its truncated tail removes rare tokens,
     which lowers the entropy and the generative perplexity of samples (arXiv 2409.02908). `noised` adds Gumbel noise to
     the logits of all classes, and takes the largest and its log-probability under the noised logits, so that confidence
-    is random (P2, arXiv 2502.03540). `nucleus` is the rule of `nucleus_set`.
+    is random (P2, arXiv 2502.03540); at temperature 0 it is that of the raw logits. `nucleus` is the rule of
+    `nucleus_set`. `renormalized` takes log p after the nucleus, as ReMDM (arXiv 2503.00307) stores its confidence.
     """
 
     vocabulary: int
     precision: Precision = "exact"
     nucleus: NucleusRule = "off"
     noised: bool = False
+    renormalized: bool = False
 
     def __call__(
         self, keys: Keys, logits: Logits, noisy: Tokens | None, temperature: Float[Array, ""], nucleus: Float[Array, ""]
     ) -> Proposal:
-        """Propose one token per position, with log p in nats before temperature and nucleus; `noisy` is not read."""
+        """Propose one token per position, with log p in nats; `noisy` is not read."""
         del noisy
         tokens, logits, race = self.tokens(keys, logits, temperature, nucleus)
         token_logits = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
@@ -48,17 +50,23 @@ class Draw:
     def tokens(
         self, keys: Keys, logits: Logits, temperature: Float[Array, ""], nucleus: Float[Array, ""]
     ) -> tuple[Tokens, Logits, Float[Array, "B L"]]:
-        """Return tokens, float32 logits before temperature and nucleus (or with noise), and the largest p / E.
+        """Return tokens, the float32 logits of their confidence, and the largest p / E.
+
+        The logits are those before temperature and nucleus, or after the nucleus, or with noise (see the class).
 
         The last is 0 unless the precision is "mdlm_float32".
         """
         logits = exclude(logits, self.vocabulary)
         tempered = logits / jnp.maximum(temperature, 1e-6)
         if self.nucleus != "off":
-            tempered = jnp.where(nucleus_set(tempered, nucleus, self.nucleus), tempered, EXCLUDED)
+            kept = nucleus_set(tempered, nucleus, self.nucleus)
+            tempered = jnp.where(kept, tempered, EXCLUDED)
+            logits = jnp.where(kept, logits, EXCLUDED) if self.renormalized else logits
         if self.noised:
             noise = gumbel(keys, tempered.shape[1:])
-            logits = jnp.where(tempered > EXCLUDED / 2, tempered + noise, EXCLUDED)
+            noisy_logits = jnp.where(tempered > EXCLUDED / 2, tempered + noise, EXCLUDED)
+            # Without noise the score is log p of the raw logits; divided by almost 0 they would all score 0.
+            logits = jnp.where(temperature > 0, noisy_logits, logits)
             tokens, race = jnp.argmax(logits, axis=-1), jnp.zeros(logits.shape[:-1])
         elif self.precision == "exact":
             tokens = draw_two_stage(keys, tempered)

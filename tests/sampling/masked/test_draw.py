@@ -54,6 +54,22 @@ def test_nucleus_draws_only_from_the_set_and_reports_the_network_probability():
     np.testing.assert_allclose(proposal.log_prob[proposal.tokens == 1], np.log(0.3), rtol=1e-5)
 
 
+def test_renormalized_confidence_is_that_of_the_nucleus():
+    """.434 and not .387: with probabilities .387, .3, .205, .108 the nucleus of .9 holds the first three."""
+    logits = jnp.broadcast_to(jnp.log(jnp.array([0.387, 0.3, 0.205, 0.108])), (2, 200, 4))
+    for renormalized, expected in ((True, 0.387 / 0.892), (False, 0.387)):
+        proposal = draw_of(keys_of(2), logits, 0.9, nucleus="inclusive", renormalized=renormalized)
+        np.testing.assert_allclose(np.exp(proposal.log_prob[proposal.tokens == 0]), expected, rtol=1e-4)
+    assert abs(0.387 / 0.892 - 0.434) < 1e-3
+
+
+def test_noised_confidence_without_temperature_is_that_of_the_raw_logits():
+    logits = jax.random.normal(jax.random.key(5), (2, 7, 4))
+    proposal = jax.jit(Draw(4, noised=True))(keys_of(2), logits, None, jnp.zeros(()), ONE)
+    np.testing.assert_array_equal(proposal.tokens, logits.argmax(-1))
+    np.testing.assert_allclose(proposal.log_prob, jax.nn.log_softmax(logits).max(-1), rtol=1e-5)
+
+
 def test_low_precision_rule_is_the_formula_of_the_public_code():
     logits = jax.random.normal(jax.random.key(5), (2, 7, 4))
     proposal = draw_of(keys_of(2, 1), logits, precision="mdlm_float32")

@@ -109,15 +109,19 @@ def generative_perplexity(
 
 
 def retokenize(
-    texts: Sequence[str], encode: Callable[[str], Ids], *, length: int, eos: int, batch_size: int
+    samples: Sequence[Sequence[str | None]], encode: Callable[[str], Ids], *, length: int, eos: int, batch_size: int
 ) -> tuple[Int[np.ndarray, "N L"], Int[np.ndarray, " N"]]:
-    """Tokens of texts for the judge: cut to `length`, padded on the right with EOS, without start symbol.
+    """Tokens of samples for the judge: cut to `length`, padded on the right with EOS, without start symbol.
+
+    A sample is its texts in order, with None where a document begins or ends, which becomes the judge's EOS: the public
+    MDLM code tokenizes "<|endoftext|>" as this one token, by which the judge knows documents apart.
 
     Also returns the width of each row in the public MDLM code, which is that of the longest text of its batch: the
     first padding of a shorter text without EOS is scored there as its first EOS. Columns beyond the width are padding
     to a fixed shape.
     """
-    rows = [list(encode(text))[:length] for text in texts]
+    rows = [[token for piece in each for token in ([eos] if piece is None else encode(piece))] for each in samples]
+    rows = [row[:length] for row in rows]
     tokens = np.full((len(rows), length), eos, np.int32)
     for row, ids in zip(tokens, rows, strict=True):
         row[: len(ids)] = ids

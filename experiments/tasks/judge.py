@@ -26,13 +26,13 @@ from experiments.run_context import Run
 
 @dataclass(frozen=True)
 class Judge:
-    """Functions of a judge: `log_probs(tokens)` [B, L] in nats, `features(tokens)` [B, L, D], and tokens of texts."""
+    """Functions of a judge: `log_probs(tokens)` [B, L] in nats, `features(tokens)` [B, L, D], and tokens of samples."""
 
     name: str
     eos: int | None
     log_probs: Callable[[Integer[np.ndarray, "B L"]], Float[Array, "B L"]]
     features: Callable[[Integer[np.ndarray, "B L"]], Float[Array, "B L D"]]
-    tokens: Callable[[Int[np.ndarray, "N L"], list[str]], tuple[Int[np.ndarray, "N M"], Int[np.ndarray, " N"] | None]]
+    tokens: Callable[[Int[np.ndarray, "N L"]], tuple[Int[np.ndarray, "N M"], Int[np.ndarray, " N"] | None]]
 
 
 def check_judge_name(options: ConfigDict) -> None:
@@ -68,7 +68,7 @@ def make_judge(run: Run) -> Judge | None:
     check_judge(options)
     if options.name == "none":
         return None
-    return trained_judge(run) if options.name == "row" else gpt2_judge(options, run.config)
+    return trained_judge(run) if options.name == "row" else gpt2_judge(options, run.config, run.dataset.tokenizer)
 
 
 def trained_judge(run: Run) -> Judge:
@@ -91,12 +91,12 @@ def trained_judge(run: Run) -> Judge:
         eos=run.dataset.tokenizer.eos_id,
         log_probs=lambda tokens: log_probs(params, tokens),
         features=lambda tokens: features(params, tokens),
-        tokens=lambda tokens, texts: (tokens, None),
+        tokens=lambda tokens: (tokens, None),
     )
 
 
-def gpt2_judge(options: ConfigDict, config: ConfigDict) -> Judge:
-    """GPT-2, for which samples are decoded and tokenized again, as in the public MDLM code.
+def gpt2_judge(options: ConfigDict, config: ConfigDict, written: Tokenizer) -> Judge:
+    """GPT-2, for which samples of the tokenizer `written` are tokenized again, as in the public MDLM code.
 
     Raises:
       ValueError: for missing files, or a tokenizer and weights of different models.
@@ -133,7 +133,7 @@ def gpt2_judge(options: ConfigDict, config: ConfigDict) -> Judge:
         eos=tokenizer.eos_id,
         log_probs=lambda tokens: log_probs(params, tokens),
         features=lambda tokens: features(params, tokens),
-        tokens=lambda tokens, texts: retokenize(
-            texts, tokenizer.encode, length=length, eos=eos, batch_size=options.batch
+        tokens=lambda tokens: retokenize(
+            [written.pieces(row) for row in tokens], tokenizer.encode, length=length, eos=eos, batch_size=options.batch
         ),
     )

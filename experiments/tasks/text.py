@@ -99,7 +99,7 @@ def quality(run: Run, tokens: Int[np.ndarray, "N L"], evaluations: float) -> dic
     judge = make_judge(run)
     if judge is None:
         return metrics
-    judged, widths = judge.tokens(tokens, texts)
+    judged, widths = judge.tokens(tokens)
     return metrics | text.measure(
         tokens,
         judged,
@@ -125,8 +125,7 @@ def mauve_score(
 ) -> float:
     """MAUVE against the same number of held-out windows, from features of the judge at the last token."""
     references = held_out_windows(run, len(tokens))
-    texts = ["\n".join(run.dataset.tokenizer.documents(row)) for row in references]
-    reference_tokens, reference_widths = judge.tokens(references, texts)
+    reference_tokens, reference_widths = judge.tokens(references)
     sides = ((reference_tokens, reference_widths), (judged, widths))
     reference_features, features = (
         text.last_features(

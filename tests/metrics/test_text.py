@@ -56,13 +56,25 @@ def test_perplexity_error_matches_repeated_sampling():
 
 def test_retokenized_texts_are_as_wide_as_the_longest_of_their_batch():
     tokens, widths = retokenize(
-        ["ab", "abcd", "abcdefgh", "a", ""], lambda text: [ord(c) - 97 for c in text], length=6, eos=EOS, batch_size=2
+        [["ab"], ["abcd"], ["abcdefgh"], ["a"], []],
+        lambda text: [ord(c) - 97 for c in text],
+        length=6,
+        eos=EOS,
+        batch_size=2,
     )
     np.testing.assert_array_equal(widths, [4, 4, 6, 6, 0])
     np.testing.assert_array_equal(tokens[:2], [[0, 1, EOS, EOS, EOS, EOS], [0, 1, 2, 3, EOS, EOS]])
     scored = scored_targets(tokens, EOS, widths)
     # The first padding of a text shorter than its batch is scored as its first EOS; the longest text has none.
     np.testing.assert_array_equal(scored.sum(axis=1), [2, 3, 5, 1, 0])
+
+
+def test_ends_of_documents_are_the_end_token_of_the_judge():
+    """Joined by a newline, [1, 2, 7, 3], documents would read as one text."""
+    samples = [[None, "bc", None, "d", None], ["b", None, None, "c"]]
+    tokens, widths = retokenize(samples, lambda text: [ord(c) - 97 for c in text], length=5, eos=EOS, batch_size=2)
+    np.testing.assert_array_equal(tokens, [[EOS, 1, 2, EOS, 3], [1, EOS, EOS, 2, EOS]])
+    np.testing.assert_array_equal(widths, [5, 5])
 
 
 def test_entropy_of_a_sample():

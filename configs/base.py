@@ -87,6 +87,9 @@ FIELDS: dict[str, Any] = dict(
         mlp_ratio=count(4),
         dropout=below_one(0.1),
         causal=False,
+        # causal: the first input is the mask, and all tokens are predicted; window: it is the first token of a window,
+        # such as BOS, which is given (the public autoregressive checkpoints of MDLM and Prime)
+        start=choice("mask", "window"),
         adaln=True,
         time_conditioning=False,
         dtype=choice("float32", "bfloat16"),  # of matrix products; parameters, softmax and loss stay float32

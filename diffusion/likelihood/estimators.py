@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.categorical import target_log_probs
 from diffusion.likelihood.any_order import nll_any_order
-from diffusion.objectives.autoregressive import shift_right
+from diffusion.objectives.autoregressive import next_log_probs
 from diffusion.objectives.elbo import masked_nll
 from diffusion.objectives.reveal import draw_levels, final_level, mean_over_hidden, reveal_bound
 from diffusion.processes.subtokens import PartialMaskedDiffusion
@@ -111,15 +110,19 @@ class BoundSteps:
 
 
 def nll_autoregressive(
-    denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: LossMask, draws: Draws
+    denoise: Denoise,
+    process: MaskedProcess,
+    tokens: Tokens,
+    weights: LossMask,
+    draws: Draws,
+    given_first: bool = False,
 ) -> Nats:
     """Compute -sum_i log p(x^i | x^{<i}) of a causal network with the mask as start symbol, in nats per sequence.
 
-    The value is exact.
+    The value is exact. With `given_first` the first token is the start, and is not scored.
     """
     del draws
-    logits = denoise(shift_right(tokens, process.mask_id), jnp.zeros(len(tokens)))
-    return jnp.sum(-target_log_probs(logits, tokens, process.mask_id) * weights, axis=1)
+    return jnp.sum(-next_log_probs(denoise, tokens, process.mask_id, given_first) * weights, axis=1)
 
 
 def masked_ce(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: LossMask, draws: Draws) -> Nats:

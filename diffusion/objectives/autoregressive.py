@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from diffusion.categorical import exclude, target_log_probs
 from diffusion.objectives.embedding import Encode, cross_entropy, source_of
 from diffusion.objectives.loss import Loss, bind_batch, summed
 from diffusion.rng import Draws, fold
-from diffusion.types import Batch, Denoiser, Logits, Params, Tokens
+from diffusion.types import Batch, Denoise, Denoiser, Logits, Params, Tokens
 
 
 def shift_right(tokens: Tokens, start: int) -> Tokens:
@@ -17,22 +18,36 @@ def shift_right(tokens: Tokens, start: int) -> Tokens:
     return jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=start)
 
 
+def next_log_probs(denoise: Denoise, tokens: Tokens, mask_id: int, given_first: bool = False) -> Float[Array, "B L"]:
+    """Compute log p(x^i | x^{<i}) of every token, in nats.
+
+    The mask is the start symbol of the network. With `given_first` it reads the first token of a window in its place,
+    as the autoregressive baselines of the public MDLM and Prime checkpoints do, and the value of this token is 0.
+    """
+    time = jnp.zeros(len(tokens))
+    if not given_first:
+        return target_log_probs(denoise(shift_right(tokens, mask_id), time), tokens, mask_id)
+    logits = denoise(tokens, time)
+    return jnp.pad(target_log_probs(logits[:, :-1], tokens[:, 1:], mask_id), ((0, 0), (1, 0)))
+
+
 @dataclass(frozen=True)
 class NextToken:
     """Mean over tokens of -log p(x^i | x^{<i}), in nats per token: an exact likelihood.
 
     The mask is the start symbol, so that every token of a window is predicted, and autoregressive and diffusion models
-    are evaluated on the same positions.
+    are evaluated on the same positions; with `given_first` the first token is not predicted (see `next_log_probs`).
     """
 
     denoiser: Denoiser
     mask_id: int
+    given_first: bool = False
 
     def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
         tokens, weights = batch["tokens"], batch["weights"]
         denoise = bind_batch(self.denoiser, params, batch, draws, train)
-        logits = denoise(shift_right(tokens, self.mask_id), jnp.zeros(len(tokens)))
-        return summed(-target_log_probs(logits, tokens, self.mask_id) * weights, weights)
+        weights = jnp.asarray(weights).at[:, 0].set(0.0) if self.given_first else weights
+        return summed(-next_log_probs(denoise, tokens, self.mask_id, self.given_first) * weights, weights)
 
 
 @dataclass(frozen=True)

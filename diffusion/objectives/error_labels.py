@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from diffusion.categorical import select_lowest, target_log_probs
-from diffusion.objectives.autoregressive import shift_right
+from diffusion.categorical import select_lowest
+from diffusion.objectives.autoregressive import next_log_probs
 from diffusion.rng import fold, integers, uniform
 from diffusion.types import Denoise, Keys, Logits, MaskedProcess, Propose, Symbols, Times, TokenMask, Tokens
 
@@ -64,7 +64,6 @@ def unlikely_tokens(judge: Denoise, tokens: Tokens, vocabulary: int, threshold: 
     The start symbol of the network is the one after the tokens. The first token is never unlikely, and sub-tokens that
     encode no token always are.
     """
-    logits = judge(shift_right(tokens, vocabulary), jnp.zeros(len(tokens)))
-    nats = -target_log_probs(logits, tokens, vocabulary)
+    nats = -next_log_probs(judge, tokens, vocabulary)
     first = jnp.arange(tokens.shape[1])[None] == 0
     return ((nats > threshold) | (tokens >= vocabulary)) & ~first

@@ -14,6 +14,9 @@ from diffusion.nets.subtoken_embedding import SubtokenEmbedding, check_embedding
 from diffusion.types import MaskedProcess, Process
 from experiments.families.base import fields_of, lookup
 
+# Fields of `model` that are not those of a network.
+NOT_FIELDS = ("net", "time_conditioning", "causal", "start")
+
 
 class Network(NamedTuple):
     """What a config may ask of a network.
@@ -29,7 +32,7 @@ class Network(NamedTuple):
 
 def transformer(config: ConfigDict, classes: int, process: Process | MaskedProcess) -> DiT:
     """The DiT, behind an embedding of sub-tokens where tokens have several."""
-    fields = {name: value for name, value in config.model.items() if name not in ("net", "time_conditioning", "causal")}
+    fields = {name: value for name, value in config.model.items() if name not in NOT_FIELDS}
     fields |= {"memory": config.memory.adapter != "none", "mask": Causal() if config.model.causal else Full()}
     embedder = None
     if isinstance(process, MaskedProcess) and process.subtokens > 1:

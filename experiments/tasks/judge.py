@@ -17,7 +17,7 @@ from diffusion.data import Tokenizer
 from diffusion.data.subword import gpt2
 from diffusion.metrics.text import retokenize
 from diffusion.nets.gpt2 import GPT2
-from diffusion.objectives.autoregressive import shift_right
+from diffusion.objectives.autoregressive import next_log_probs
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights
 from diffusion.types import Params
@@ -73,13 +73,15 @@ def make_judge(run: Run) -> Judge | None:
 
 def trained_judge(run: Run) -> Judge:
     """Causal row of the same table, which reads the tokens of the samples without conversion."""
-    _, system, params = run.load("scorer")
-    mask_id = system.masking.mask_id
+    config, system, params = run.load("scorer")
+    mask_id, given_first = system.masking.mask_id, config.model.start == "window"
 
     @jax.jit
     def log_probs(params, tokens):
-        logits = system.denoiser(params, shift_right(tokens, mask_id), jnp.zeros(len(tokens)))
-        return target_log_probs(logits, tokens, mask_id)
+        def denoise(tokens, time):
+            return system.denoiser(params, tokens, time)
+
+        return next_log_probs(denoise, tokens, mask_id, given_first)
 
     @jax.jit
     def features(params, tokens):

@@ -1,6 +1,7 @@
 """Likelihood of a held-out split by each estimator of a config."""
 
 import jax
+import numpy as np
 
 from diffusion.data import Dataset, evaluation_batches
 from diffusion.likelihood.estimators import split_passes
@@ -32,11 +33,13 @@ def measure(run: Run) -> dict:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        batches = (put_batch(batch, run.mesh) for batch in data)
+        given = run.config.model.causal and run.config.model.start == "window"
+        batches = (put_batch(without_first(batch) if given else batch, run.mesh) for batch in data)
         scores = evaluate_likelihood(evaluator, params, batches, named(run.root, "evaluate"))
         # A scored part of the split is assumed to have the bytes per token of the whole split.
         text = dataset.statistics[split]
-        share = scores.tokens.sum() / text.tokens
+        # The first token of a window, which may be given, has the bytes of BOS: none.
+        share = (scores.tokens.sum() + given * len(scores.tokens)) / text.tokens
         return summarize(
             name,
             scores.nats,
@@ -53,6 +56,13 @@ def measure(run: Run) -> dict:
             others |= score(run.dataset, options.split, name)
     short = short_names(metrics) if is_likelihood(names[0]) else {}
     return {"metrics": metrics | short | others, "estimator": names[0], "also": names[1:], "draws": options.draws}
+
+
+def without_first(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A batch in which the first token of every window is not scored."""
+    weights = batch["weights"].copy()
+    weights[:, 0] = 0
+    return batch | {"weights": weights}
 
 
 def short_names(metrics: dict[str, float]) -> dict[str, float]:

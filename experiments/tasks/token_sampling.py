@@ -105,13 +105,20 @@ def is_rewarded(config: ConfigDict) -> bool:
 def prompts(run: Run, length: int) -> np.ndarray:
     """One prompt [L]: masks, with the tokens of sample.prompt at the start and of sample.suffix at the end.
 
-    Where every example of the data begins with one token, so does the prompt.
+    Where every example of the data begins with one token, so does the prompt; it follows BOS where examples have one,
+    and where the network starts from the first token of a window.
 
     Raises:
       ValueError: when they leave nothing to write, or a causal model is given a suffix.
     """
     tokenizer, options = run.dataset.tokenizer, run.config.sample
     start, end = tokenizer.encode(options.prompt), tokenizer.encode(options.suffix)
+    window = run.config.model.causal and run.config.model.start == "window"
+    follows = run.config.data.packing == "padded" or run.config.data.bos_eos
+    if window or (follows and len(start) and tokenizer.bos_id is not None):
+        if tokenizer.bos_id is None:
+            raise ValueError(f"model.start: window needs BOS, which tokenizer {tokenizer.name!r} has not; use mask")
+        start = np.append(np.int32(tokenizer.bos_id), start)
     if run.dataset.start is not None:
         start = np.append(np.int32(run.dataset.start), start)
     check_room(len(start), len(end), length)

@@ -82,6 +82,16 @@ def test_worked_examples():
     np.testing.assert_array_equal(shift_right(CLEAN, MASK), [[MASK, 1, 2, 3]])
 
 
+def test_a_given_first_token_is_the_input_and_not_scored():
+    """The output at position i is for token i + 1, and a window of L tokens has L - 1."""
+    log_p = np.asarray(jax.nn.log_softmax(LOGITS[0, :, :MASK]))
+    expected = -np.mean([log_p[index, CLEAN[0, index + 1]] for index in range(LENGTH - 1)])
+    objective = NextToken(table, MASK, given_first=True)
+    total, metrics = run(objective, LOGITS, batch_of(CLEAN), NOISE)
+    assert metrics["loss"][1] == LENGTH - 1
+    assert float(total) / (LENGTH - 1) == pytest.approx(expected, rel=1e-5)
+
+
 def test_gradient_is_zero_at_unmasked_positions():
     grads, _ = jax.jit(jax.grad(NELBO, has_aux=True))(LOGITS, batch_of(CLEAN), NOISE)
     # At masked positions it is the weight 2 times softmax minus one-hot; the mask's class has no gradient.

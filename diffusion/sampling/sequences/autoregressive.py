@@ -18,17 +18,18 @@ class AutoregressiveSampler:
     """A sampler of x^i ~ p(x^i | x^{<i}) that keeps the tokens of a prompt.
 
     `init_cache(size)` and `decode(params, token [B], position, cache) -> (logits [B, K], cache)` are those of a causal
-    network. The mask symbol is the first input.
+    network. The mask symbol is the first input or, with `given_first`, the first token of the prompt, which is known.
     """
 
     init_cache: Callable[[int], Any]
     decode: Callable[[Params, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
     draw: Draw
     mask_id: int
+    given_first: bool = False
 
     def __call__(self, params: Params, keys: Keys, prompt: Tokens, temperature=1.0, nucleus=1.0) -> Samples:
         """Draw tokens at the masks of `prompt` [B, L]; example i depends on keys[i] and its prompt only."""
-        size, length = prompt.shape
+        size = len(prompt)
         temperature, nucleus = jnp.asarray(temperature, jnp.float32), jnp.asarray(nucleus, jnp.float32)
 
         def step(carry, column):
@@ -39,7 +40,10 @@ class AutoregressiveSampler:
             token = jnp.where(prompt_token == self.mask_id, drawn, prompt_token)
             return (token, cache), token
 
-        start = (jnp.full(size, self.mask_id, prompt.dtype), self.init_cache(size))
-        _, tokens = jax.lax.scan(step, start, (jnp.arange(length), prompt.T))
+        first = prompt[:, :1] if self.given_first else jnp.full((size, 1), self.mask_id, prompt.dtype)
+        columns = prompt[:, 1:] if self.given_first else prompt
+        count = columns.shape[1]
+        _, tokens = jax.lax.scan(step, (first[:, 0], self.init_cache(size)), (jnp.arange(count), columns.T))
+        tokens = jnp.concatenate([first, tokens.T], axis=1) if self.given_first else tokens.T
         zeros = jnp.zeros(size, jnp.int32)
-        return Samples(tokens.T, jnp.full(size, length), zeros, zeros, zeros)
+        return Samples(tokens, jnp.full(size, count), zeros, zeros, zeros)

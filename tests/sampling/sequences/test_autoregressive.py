@@ -1,5 +1,7 @@
 """Left-to-right sampling with a cache, compared with full forward passes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,3 +75,16 @@ def test_sample_does_not_depend_on_other_examples():
     together, order = sample().tokens, np.array([2, 0, 3, 1])
     np.testing.assert_array_equal(sample(keys=keys_of(order)).tokens, together[order])
     np.testing.assert_array_equal(sample(BLANK[:1], keys_of([2])).tokens, together[2:3])
+
+
+def test_a_network_that_starts_from_the_first_token_writes_the_others_after_it():
+    """Greedy tokens are those of full forward passes over the tokens themselves, without a start symbol."""
+    sampler = jax.jit(dataclasses.replace(SAMPLER, given_first=True))
+    prompt = BLANK.at[:, 0].set(jnp.arange(SIZE))
+    samples = sampler(PARAMS, keys_of(SIZE), prompt, jnp.float32(0), jnp.float32(1))
+    expected = prompt
+    for position in range(1, LENGTH):
+        logits = NET.apply({"params": PARAMS}, expected)[:, position - 1, :MASK]
+        expected = expected.at[:, position].set(jnp.argmax(logits, axis=-1))
+    np.testing.assert_array_equal(samples.tokens, expected)
+    assert (samples.evaluations == LENGTH - 1).all()

@@ -99,7 +99,7 @@ FIELDS: dict[str, Any] = dict(
         unroll=count(1),  # blocks per iteration of the loop over blocks
     ),
     unet=dict(
-        channels=count(96),  # of the embedding of one color; a level has this many times its multiplier
+        channels=count(96),  # a level has this many times its multiplier
         multipliers=count((3, 4, 4)),
         res_blocks=count(5),
         attention_factors=count((2,)),  # levels with attention, by their downsampling factor
@@ -108,6 +108,7 @@ FIELDS: dict[str, Any] = dict(
         groups=count(32),  # of group norms
         constant_init=not_negative(0.0),  # half-width of the initial scales and shifts of blocks; published: 19.6
         head_size=count(3),  # kernel of the last convolution
+        embedding_channels=not_negative(0),  # of the embedding of one color; 0: channels
     ),
     classifier=dict(channels=count((16, 32)), hidden=count(64), dropout=below_one(0.25)),
     captioned_unet=dict(

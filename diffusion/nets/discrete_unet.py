@@ -108,8 +108,9 @@ class RunBlock(nn.Module):
 class UNet(nn.Module):
     """A U-Net with logits over `classes` values for every pixel of an image of `shape` (height, width, colors).
 
-    One table of (base + 1) x (channels / l) embeds the sub-tokens of all colors. Sub-token j of color c fills the
-    feature planes [(c l + j) channels / l, (c l + j + 1) channels / l); see `SubtokenEmbedding` for its options.
+    One table of (base + 1) x (D / l) embeds the sub-tokens of all colors, with D = `embedding_channels`, or `channels`
+    where that is 0. Sub-token j of color c fills the feature planes [(c l + j) D / l, (c l + j + 1) D / l); see
+    `SubtokenEmbedding` for its options. Published networks whose pixels are two symbols have D = 144.
 
     The defaults are the published network for CIFAR-10 and ImageNet-32, except for `constant_init`. The official code
     draws the scale and shift of every block from U(-sqrt(384), sqrt(384)), probably by mistake, since they dominate the
@@ -139,6 +140,7 @@ class UNet(nn.Module):
     groups: int = 32
     constant_init: float = 0.0
     head_size: int = 3
+    embedding_channels: int = 0
     dtype: str = "float32"
     remat: str = "none"
     unroll: int = 1
@@ -148,9 +150,14 @@ class UNet(nn.Module):
     memory: bool = False
 
     def setup(self):
-        self.embedding = SubtokenEmbedding(self.base, self.digits, self.channels, self.merge, self.shared)
+        self.embedding = SubtokenEmbedding(self.base, self.digits, self.width, self.merge, self.shared)
         if self.memory:
-            self.adapter = SelfConditioningAdapter(self.channels, self.dtype)
+            self.adapter = SelfConditioningAdapter(self.width, self.dtype)
+
+    @property
+    def width(self) -> int:
+        """The width of the embedding of one color."""
+        return self.embedding_channels or self.channels
 
     def token_table(self, codes: Int[Array, "1 N"]) -> Float[Array, "K D"]:
         """Return the embeddings of all values."""
@@ -171,7 +178,7 @@ class UNet(nn.Module):
             )
         if self.remat not in ("none", "full"):
             raise ValueError(f"model.remat: unknown {self.remat!r} for a U-Net; known: none, full")
-        parts = layout(colors * self.channels, self.channels, self.multipliers, self.res_blocks, self.attention_factors)
+        parts = layout(colors * self.width, self.channels, self.multipliers, self.res_blocks, self.attention_factors)
         for part in parts:
             if part.inputs % self.groups or part.outputs % self.groups:
                 raise ValueError(f"unet.groups: {self.groups} do not divide {part.inputs} and {part.outputs} channels")
@@ -199,8 +206,8 @@ class UNet(nn.Module):
         x = self.embedding(state)
         if self.memory:
             x = self.adapter(x, memory)
-        x = jnp.moveaxis(x.reshape(-1, colors, height, width, self.channels), 1, 3)
-        x = shard_batch(x.reshape(-1, height, width, colors * self.channels))
+        x = jnp.moveaxis(x.reshape(-1, colors, height, width, self.width), 1, 3)
+        x = shard_batch(x.reshape(-1, height, width, colors * self.width))
         stored, number = [x], 0
         for run in runs(parts):
             part, turns, maps = run[0], len(run), ()

@@ -88,7 +88,7 @@ def image_classifier(config: ConfigDict, classes: int, process: MaskedProcess) -
 
 NETWORKS = {
     "dit": Network(transformer, lambda config: config.model.hidden, labels=True),
-    "unet": Network(discrete_image_unet, lambda config: config.unet.channels),
+    "unet": Network(discrete_image_unet, lambda config: config.unet.embedding_channels or config.unet.channels),
     "mlp": Network(perceptron),
     "classifier": Network(image_classifier),
 }

@@ -72,6 +72,14 @@ def test_parameter_count_of_the_published_network():
     assert blocks == [5, 1, 4, 5, 1, 1, 6, 5, 1, 1, 5]
 
 
+@pytest.mark.parametrize(("width", "count"), [(144, 133_810_450), (96, 133_143_682)])
+def test_parameter_count_of_the_published_network_of_two_symbols(width, count):
+    """The embedding of a symbol has 144 channels, so that the first map has 288; the other count is that with 192."""
+    net = UNet((32, 32, 2), 4097, 4096, channels=96, embedding_channels=width)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2048), jnp.int32))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

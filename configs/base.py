@@ -220,6 +220,8 @@ FIELDS: dict[str, Any] = dict(
         warmup=not_negative(2500),
         decay=choice("constant", "cosine", "inverse_sqrt"),
         floor=not_negative(0.0),
+        warmup_first=share(1.0),  # rate of the first step over peak / warmup; 0 in public codes
+        decayed=choice("matrices", "all"),  # what weight decay acts on; all: biases and scales too
     )
     | dict(
         beta1=below_one(0.9),

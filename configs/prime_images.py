@@ -167,6 +167,7 @@ def get_config(variant: str = "local"):
     elif variant == "paper":
         cifar10(config)
         config.train.update(steps=steps_of(CIFAR, 2), ema=0.999)
+        config.optimizer.decayed = "all"
         config.codec.carry_over = False
     else:
         mnist(config)

@@ -42,7 +42,7 @@ def get_config(variant: str = "local"):
     at_prime_scale(config)
     config.judge.update(name="row", row="AR")
     config.evaluate.also = ALSO
-    config.sample.final = "draw"
+    config.sample.final = "argmax" if variant == "paper" else "draw"
     return config
 
 

@@ -40,9 +40,9 @@ def example_keys(key: Key[Array, ""], indices: Int[Array, " B"]) -> Keys:
 def draws(root: Key[Array, ""], purpose: str, step: int | Int[Array, ""], size: int) -> Draws:
     """Derive the randomness of the `size` examples of a step.
 
-    The uniform numbers are u_j = (u + j / n) mod 1 with one shared u, the low-discrepancy times of MDLM
-    (arXiv 2406.07524). Each is uniform on [0, 1), and together they cover the interval evenly, which lowers the
-    variance of a batch's loss.
+    The uniform numbers are u_j = (u + j / n) mod 1 with one shared u, the low-discrepancy times of VDM (arXiv
+    2107.00630). Each is uniform on [0, 1), and together they cover the interval evenly, which lowers the variance of a
+    batch's loss. (MDLM's code draws one number in each of n strata.)
     """
     key = jax.random.fold_in(named(root, purpose), step)
     offset = jax.random.uniform(named(key, "stratum"))

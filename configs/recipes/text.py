@@ -13,6 +13,7 @@ def openwebtext(config) -> None:
     config.data.update(packing="wrapped", bos_eos=True)
     # Micro-batches and recomputation fit a chip of 16 GiB; they do not change a gradient.
     config.model.update(dtype="bfloat16", remat="dots")
+    config.optimizer.warmup_first = 0.0
     config.train.update(accumulate=4, evaluate_batches=8)
     config.evaluate.update(split="validation", batch=64)
     config.sample.update(steps=1000, count=1024, batch=64)

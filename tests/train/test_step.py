@@ -102,6 +102,12 @@ def test_learning_rates(decay, steps, expected):
     np.testing.assert_allclose(jax.jit(jax.vmap(rate))(jnp.array(steps)), expected, rtol=1e-6)
 
 
+def test_a_warm_up_may_begin_at_zero_and_may_be_absent():
+    rate = functools.partial(learning_rate, peak=2.0, steps=12.0, floor=0.1, decay="constant", warmup_first=0.0)
+    np.testing.assert_allclose([rate(jnp.int32(step), warmup=4.0) for step in (0, 1, 4)], [0.0, 0.5, 2.0])
+    assert rate(jnp.int32(0), warmup=0.0) == 2.0
+
+
 def test_decay_of_the_moving_average():
     np.testing.assert_allclose(ema_decay(0.9999, jnp.array([0, 90, 10**6])), [0.1, 0.91, 0.9999], rtol=1e-6)
 
@@ -114,6 +120,12 @@ def test_weight_decay_touches_kernels_and_tables_only(params):
         name = jax.tree_util.keystr(path)
         decay = 0.5 if "kernel" in name or "embedding" in name else 0.0
         np.testing.assert_allclose(update, -decay * leaf, atol=1e-6)
+
+
+def test_weight_decay_of_all_touches_biases_and_scales_too(params):
+    optimizer = adamw(peak=1.0, warmup=1, steps=10, weight_decay=0.5, decayed="all")
+    updates, _ = jax.jit(optimizer.update)(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    chex.assert_trees_all_close(updates, jax.tree.map(lambda leaf: -0.5 * leaf, params), atol=1e-6)
 
 
 @pytest.mark.parametrize("axes", [(3, 1, 1), (0, 1, 1), (-1, -1, 1), (5, -1, 1)])

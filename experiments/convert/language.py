@@ -36,7 +36,8 @@ def convert(layout: str, checkpoint: str, workdir: Path) -> None:
 def model_overrides(sizes: dict) -> dict:
     """Config fields of this network that differ from the defaults."""
     model, causal = defaults("mdlm_owt", "paper").model, not sizes["adaln"]
-    fields = sizes | {"causal": causal}
+    # The baseline reads the first token of a window, BOS, where ours begin with the mask.
+    fields = sizes | {"causal": causal, "start": "window" if causal else "mask"}
     changed = {name: value for name, value in fields.items() if name in model and model[name] != value}
     overrides = {f"model.{name}": value for name, value in changed.items()}
     return overrides | ({"objective.name": "autoregressive"} if causal else {})
@@ -57,4 +58,4 @@ def advice(layout: str, workdir: Path, overrides: dict) -> str:
     return " ".join(["python launch.py", *words])
 
 
-AR_ROW = ("model.causal", "model.adaln", "objective.name")
+AR_ROW = ("model.causal", "model.adaln", "objective.name")  # fields that the row AR has already

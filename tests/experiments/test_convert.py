@@ -31,6 +31,7 @@ def test_mdlm_weights_are_loaded_into_the_network_of_the_config(adaln, tmp_path,
     printed = capsys.readouterr().out
     config = converted(tmp_path / "out")
     assert config.model.causal is not adaln
+    assert config.model.start == ("mask" if adaln else "window")
     families.objective(config, system := families.system(config, VOCAB - 1))
     params = load_weights(tmp_path / "out" / "weights", system.init, make_mesh())
     np.testing.assert_array_equal(params["embedding"], tensors["backbone.vocab_embed.embedding"])

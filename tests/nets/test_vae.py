@@ -13,6 +13,7 @@ from diffusion.nets.attention import plain
 from diffusion.nets.sd import vae
 from diffusion.nets.sd.layers import GroupNorm
 from diffusion.nets.sd.vae import SD_VAE, SDXL_VAE, TINY_VAE, AutoencoderKL, attend_in_blocks, decode_in_chunks
+from diffusion.train.flops import count
 from tests.checkpoints import named_tensors, relative
 from tests.checks import refused
 from tests.weights import randomized
@@ -161,6 +162,9 @@ def test_decoding_in_chunks_has_the_memory_of_one():
     many = jax.ShapeDtypeStruct((64, 4, 6, 4), jnp.float32)
     one, two = (largest(lambda x, c=c: decode_in_chunks(TINY_VAE, params(), x, c), many) for c in (8, 16))
     assert two == 2 * one
+    few = jax.ShapeDtypeStruct((4, 4, 6, 4), jnp.float32)
+    whole, parts = (count(lambda x, c=c: decode_in_chunks(TINY_VAE, params(), x, c), few) for c in (8, 2))
+    assert whole == parts, "no more images are decoded than there are"
     with refused("0 images at a time"):
         decode_in_chunks(TINY_VAE, params(), LATENTS, 0)
 

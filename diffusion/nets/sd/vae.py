@@ -185,7 +185,7 @@ class AutoencoderKL(nn.Module):
 def decode_in_chunks(
     net: AutoencoderKL, params: Params, latents: Float[Array, "B h w C"], chunk: int
 ) -> Float[Array, "B H W 3"]:
-    """Return `net.decode` of scaled latents, `chunk` images at a time, with the memory of one chunk.
+    """Return `net.decode` of scaled latents, at most `chunk` images at a time, with the memory of one chunk.
 
     Raises:
       ValueError: if the chunk is empty.
@@ -193,6 +193,7 @@ def decode_in_chunks(
     if chunk < 1:
         raise ValueError(f"vae.chunk: {chunk} images at a time; use 1 or more")
     batch = len(latents)
+    chunk = min(chunk, batch)
     chunks = -(-batch // chunk)
     latents = jnp.pad(latents, ((0, chunks * chunk - batch), (0, 0), (0, 0), (0, 0)))
     # A chunk takes every `chunks`-th image, so that it is spread over the devices like the batch.

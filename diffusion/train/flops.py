@@ -40,7 +40,8 @@ def _program(jaxpr: Any, taken: float) -> float:
     return sum(_operation(equation, taken) for equation in jaxpr.eqns)
 
 
-def _operation(equation: Any, taken: float) -> float:
+def product_flops(equation: Any) -> float | None:
+    """Return the operations of an equation of a jaxpr that is a product or a convolution, or None for others."""
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         shape, contracted = equation.invars[0].aval.shape, params["dimension_numbers"][0][0]
@@ -50,9 +51,17 @@ def _operation(equation: Any, taken: float) -> float:
         taps = kernel.size // kernel.shape[outputs]
         # Zeros between the values of a dilated input, as in the gradient of a strided convolution, are no work.
         return 2.0 * equation.outvars[0].aval.size * taps / math.prod(params["lhs_dilation"])
+    return None
+
+
+def _operation(equation: Any, taken: float) -> float:
+    name, params = equation.primitive.name, equation.params
+    work = product_flops(equation)
+    if work is not None:
+        return work
     if name in OPAQUE:
         raise ValueError(f"flops: {name} cannot be counted; trace the program with attention=plain")
-    inner = [_program(each, taken) for each in _programs(params)]
+    inner = [_program(each, taken) for each in programs(params)]
     if not any(inner):
         return 0.0
     if name == "scan":
@@ -66,7 +75,8 @@ def _operation(equation: Any, taken: float) -> float:
     return sum(inner)
 
 
-def _programs(params: dict[str, Any]) -> Iterator[Any]:
+def programs(params: dict[str, Any]) -> Iterator[Any]:
+    """Yield the programs inside an equation of a jaxpr, from its parameters."""
     for value in params.values():
         for each in value if isinstance(value, tuple) else (value,):
             if hasattr(each, "eqns"):

@@ -48,11 +48,14 @@ def run(
         # The network would query the host's backend, which does not run this program.
         config.model.attention = f"auto:{devices[0].platform}"
     system = families.system(config, config.data.vocab_size)
-    check_batch(config.train.batch, mesh, config.train.accumulate)
+    trained = families.family_of(config).TRAINED
+    if trained:
+        check_batch(config.train.batch, mesh, config.train.accumulate)
     check_batch(config.sample.batch, mesh, field="sample.batch")
     limit = peak(devices[0].device_kind)
     reward = reward_system(rows, table, config)
     shapes = jax.eval_shape(system.init, jax.random.key(0))
+    steps = f"{config.train.batch} x {config.data.length} tokens in {config.train.accumulate} micro-batches; "
     facts = {
         "table": f"{config.table}, {config.variant}",
         "row": selected["name"],
@@ -62,8 +65,7 @@ def run(
         "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(shapes)):,}",
         "attention": families.attention(config),
         "remat": config.model.remat,
-        "batch": f"{config.train.batch} x {config.data.length} tokens in {config.train.accumulate} micro-batches; "
-        f"sampler {config.sample.batch}",
+        "batch": (steps if trained else "") + f"sampler {config.sample.batch}",
     }
     print(tabulate(facts.items(), disable_numparse=True, tablefmt="plain"), flush=True)
     programs = []
@@ -107,7 +109,9 @@ def slice_devices(topology: str) -> list:
         raise ValueError('topology: libtpu is not installed; pip install "jax[tpu]" (libtpu alone is enough on a CPU)')
     chip = CHIPS.get(topology.partition(":")[0])
     try:
-        options = {"chip_config_name": chip} if chip else {}
+        options: dict = {"chip_config_name": chip} if chip else {}
+        if set(topology.partition(":")[2].split("x")) == {"1"}:
+            options["chips_per_host_bounds"] = (1, 1, 1)  # one chip, which is less than a whole host
         return list(get_topology_desc(platform="tpu", topology_name=topology, **options).devices)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]

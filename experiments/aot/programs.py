@@ -68,7 +68,10 @@ def sampling(config: ConfigDict, call: Call, flops: float, mesh: Mesh) -> Progra
     rows, scalars = with_sharding(call.rows, batch_sharding(mesh)), with_sharding(call.scalars, replicated(mesh))
     function = jax.jit(call.function, out_shardings=batch_sharding(mesh) if call.rows_out else None)
     compiled, seconds = compile_for(mesh, function, *params, *rows, *scalars)
-    return Program(call.name, compiled, seconds, flops, flops, call.turns, bytes_of(params))
+    # Arguments that the program does not read, such as rewards that do not guide, are no arguments of it.
+    memory = compiled.memory_analysis()
+    weights = min(bytes_of(params), memory.argument_size_in_bytes if memory else float("inf"))
+    return Program(call.name, compiled, seconds, flops, flops, call.turns, weights)
 
 
 def bytes_of(tree) -> int:

@@ -22,7 +22,7 @@ from diffusion.report.tables import markdown
 from diffusion.train.hardware import PEAKS
 from diffusion.train.traffic import Roofline, flops, roofline
 from experiments.benchmarks.lidar_compiled import compiled_table, gathered
-from experiments.benchmarks.lidar_programs import KINDS, Cost, methods_parts, row_config
+from experiments.benchmarks.lidar_programs import KINDS, Cost, method_cost, row_config
 from experiments.plan import atomic_write
 
 FLAGS = flags.FLAGS
@@ -100,7 +100,7 @@ def measured(scores: bool = False, only: tuple[str, ...] = ()) -> dict[str, Row]
     for name, row, overrides, published_date, published in variants():
         if only and name not in only:
             continue
-        cost = methods_parts(row_config(lidar_geneval, table, row, overrides), published_date, scores)
+        cost = method_cost(row_config(lidar_geneval, table, row, overrides), published_date, scores)
         found[name] = Row(name, cost, {chip: seconds_of(cost, chip) for chip in CHIPS}, published)
     return found
 

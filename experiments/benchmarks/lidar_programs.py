@@ -55,7 +55,7 @@ def chunked(count: int, size: int) -> tuple[int, int]:
 
 
 class Shapes(NamedTuple):
-    """The fields of a config that decide the programs; they key the cache of traces."""
+    """The fields of a config that decide the programs, and so the key of the cache of traces."""
 
     backbone: str
     dtype: str
@@ -64,11 +64,14 @@ class Shapes(NamedTuple):
     scores: bool
 
 
-def methods_parts(config: ConfigDict, published_date: bool = False, scores: bool = False) -> Cost:
+def method_cost(config: ConfigDict, published_date: bool = False, scores: bool = False) -> Cost:
     """The parts of a config's method for the images of one prompt, with their decoding at the end.
 
-    With `published_date`, DATE evaluates the unconditional branch once in a step, as in its published code; ours does so
-    twice, before and after the ascent. With `scores`, attention writes and reads its scores.
+    With `published_date`, DATE evaluates the unconditional branch once in a step, as in its published code; ours does
+    so twice, before and after the ascent. With `scores`, attention writes and reads its scores.
+
+    Raises:
+      ValueError: for other methods than those of the published tables, and without classifier-free guidance.
     """
     options, method, per = config.sample.gaussian, method_of(config), 2
     rewards = tuple(config.text_to_image.rewards)

@@ -99,6 +99,11 @@ def pipeline_sizes(folder: Path) -> dict[str, Any]:
     if found := conversion(folder, "unet"):
         return found["sizes"]
     facts = diffusers.pipeline_facts(folder)
+    if facts.xl and not facts.zeros_for_empty_prompt:
+        raise ValueError(
+            f"text_to_image.pipeline: {folder / 'model_index.json'} has force_zeros_for_empty_prompt = False; use a "
+            "pipeline with True, as SDXL is published"
+        )
     encoders = []
     for name in TEXT_ENCODERS[: 1 + facts.xl]:
         config = read_config(folder / name, (), name)

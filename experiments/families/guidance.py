@@ -99,7 +99,7 @@ def time_grid_of(system: System, name: str, steps: int, at: tuple[int, ...] = ()
     if name != "uniform" and not isinstance(schedule, BetaChain):
         raise ValueError(f"sample.gaussian.path: {name} is for schedules that are chains; set it to uniform")
     if name == "indices":
-        return solvers.indices(schedule, steps, tuple(at))  # pyright: ignore[reportArgumentType]
+        return solvers.indices(schedule, steps, at)  # pyright: ignore[reportArgumentType]
     return lookup(solvers.TIME_GRIDS, name, "sample.gaussian.path")(schedule, steps)
 
 
@@ -207,7 +207,7 @@ def chain(
 def lookahead_sampler(config: ConfigDict, system: System) -> Callable[..., Array]:
     """The cheap sampler of LiDAR's first phase (arXiv 2602.03211, Algorithm 1), with its own grid and guidance."""
     options = config.sample.gaussian.lookahead
-    times = time_grid_of(system, options.path, options.steps, options.indices)
+    times = time_grid_of(system, options.path, options.steps, tuple(options.indices))
     grid = solvers.gaussian_grid(times, lookup(SOLVERS, options.solver, "sample.gaussian.lookahead.solver")(0.0))
 
     def draw(params: Params, keys: Slots, conditioning: Conditioning) -> Array:

@@ -149,7 +149,8 @@ def scorers(config: ConfigDict, wanted: tuple[str, ...]) -> dict[str, Scorer]:
         "hps": clip_scorer(hps, options.hps, options.clip),
         "aesthetic": aesthetic_scorer(clip, of_clip, options.aesthetic),
     }
-    return {name: lookup(known, name, "text_to_image.rewards") for name in wanted}
+    fields = {name: "rewards" if name in options.rewards else "measures" for name in wanted}
+    return {name: lookup(known, name, f"text_to_image.{field}") for name, field in fields.items()}
 
 
 def hashed_tokenizer(vocabulary: int, length: int) -> Callable[[list[str]], np.ndarray]:

@@ -1,6 +1,6 @@
 """Pipelines of text-to-image models for a job: networks with their weights, and the conditioning of all prompts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,9 @@ from ml_collections import ConfigDict
 
 from diffusion.convert import diffusers
 from diffusion.convert.clip import load_clip_text
+from diffusion.convert.files import open_tensors
+from diffusion.convert.lora import with_lora
+from diffusion.convert.model_config import component
 from diffusion.data.prompt_tokenizers import CLIPTokenizer, load_clip_tokenizer
 from diffusion.sampling.gaussian.sampler import take_rows
 from diffusion.schedules.gaussian import ScaledLinear
@@ -22,7 +25,7 @@ from experiments.families import image_rewards, text_to_image
 from experiments.families.image_rewards import Scorer
 from experiments.families.random_weights import random_weights, zeros
 from experiments.families.text_to_image import TOKENS, Backbone, Prompted
-from experiments.published import TEXT_ENCODERS, open_weights, pipeline_sizes, sizes_of
+from experiments.published import TEXT_ENCODERS, conversion, open_weights, pipeline_sizes, sizes_of
 from experiments.run_context import Run, in_batches
 
 TOKENIZERS = ("tokenizer", "tokenizer_2")
@@ -71,6 +74,7 @@ def check_weights(config: ConfigDict) -> None:
                 f"{field}: {name!r} is not in the folder of weights, {config.weights!r}; download it there"
             )
     check_pipeline(Path(config.weights).expanduser() / options.pipeline, text_to_image.backbone_of(config))
+    check_files(config, Path(config.weights).expanduser())
 
 
 def check_pipeline(folder: Path, backbone: Backbone) -> None:
@@ -96,6 +100,31 @@ def check_pipeline(folder: Path, backbone: Backbone) -> None:
         (schedule["beta_start"], schedule["beta_end"]), (known.first, known.last)
     ):
         raise ValueError(f"text_to_image.pipeline: {folder / 'scheduler'} is not the schedule of Stable Diffusion 1.5")
+
+
+def check_files(config: ConfigDict, weights: Path) -> None:
+    """Raise ValueError for files that cannot be read, tokenizers, and LoRAs of another model; reads no tensors."""
+    backbone, options = text_to_image.backbone_of(config), config.text_to_image
+    folder, ahead = weights / options.pipeline, config.sample.gaussian.lookahead
+
+    def opened(path: Path, part: str) -> Mapping[str, np.ndarray] | None:
+        """The tensors of a file or a folder; None for a converted one, whose parts were all checked."""
+        return None if conversion(path, part) else open_weights(path, part)
+
+    for number, name in enumerate(TEXT_ENCODERS[: len(backbone.encoders)]):
+        component(folder, TOKENIZERS[number])
+        pipeline_tokenizer(folder, number)
+        opened(folder, name)
+    opened(folder, "vae")
+    unet = opened(weights / options.unet if options.unet else folder, "unet")
+    unet = opened(weights / ahead.weights, "unet") if ahead.weights else unet
+    if ahead.lora:
+        lora = open_tensors(weights / ahead.lora)
+        if unet is not None:
+            with_lora(unet, lora, ahead.lora_scale, source=str(weights / ahead.lora))
+    for name in image_rewards.names(config):
+        opened(weights / options[name], {"hps": "clip"}.get(name, name))
+        image_rewards.scorers(config, (name,))[name].tokenizer(weights)
 
 
 def opened(run: Run, prompts: list[str]) -> Pipeline:

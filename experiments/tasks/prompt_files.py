@@ -6,6 +6,7 @@ A prompt is done when its scores are there, which are written last; an interrupt
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -42,7 +43,7 @@ def read_pool(file: Path, prompt: str) -> Pool:
             found = str(stored["prompt"])
             rewards = {name[7:]: stored[name] for name in stored.files if name.startswith("reward_")}
             pool = Pool(stored["samples"], rewards, tuple(stored["seconds"].tolist()))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ValueError(f"sample: {file} is damaged ({error}); delete it and run again") from None
     if found != prompt:
         raise ValueError(f"sample: {file} holds lookahead samples of {found!r}, not {prompt!r}; delete it")

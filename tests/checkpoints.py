@@ -25,6 +25,18 @@ def named_tensors(params, loops=LOOPS):
     return tensors
 
 
+def tensors_by(name_of, tree):
+    """Return the tensors of a checkpoint by the names of `name_of`, the inverse of `template.fill`."""
+    tensors = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        keys = tuple(each.key for each in path)
+        for number, value in enumerate(np.asarray(leaf) if "{}" in name_of(keys) else [np.asarray(leaf)]):
+            if keys[-1] == "kernel":
+                value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+            tensors[name_of(keys).format(number)] = np.array(value, order="C")
+    return tensors
+
+
 def relative(result, expected):
     """Return the largest difference, in units of the largest expected value."""
     expected = np.asarray(expected)

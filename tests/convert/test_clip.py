@@ -11,6 +11,7 @@ import pytest
 from diffusion.convert import clip as convert
 from diffusion.nets.sd.aesthetic import Aesthetic
 from diffusion.nets.sd.clip import TINY_CLIP, TINY_TEXT, TINY_VISION
+from tests.checkpoints import tensors_by
 from tests.checks import refused
 from tests.weights import randomized
 
@@ -26,26 +27,10 @@ def params():
     return randomized(lambda key: TINY_CLIP.init(key, *INPUTS))["params"]
 
 
-def named_tensors(tree, name_of):
-    """The tensors of a checkpoint with these parameters, by their names: the inverse of `template.fill`."""
-    tensors = {}
-
-    def take(path, leaf):
-        keys, value = tuple(each.key for each in path), np.asarray(leaf)
-        layers = list(value) if "{}" in name_of(keys) else [value]
-        for number, each in enumerate(layers):
-            if keys[-1] == "kernel":
-                each = each.transpose(3, 2, 0, 1) if each.ndim == 4 else each.T
-            tensors[name_of(keys).format(number)] = np.ascontiguousarray(each)
-
-    jax.tree_util.tree_map_with_path(take, tree)
-    return tensors
-
-
 @functools.cache
 def hugging_face():
     """A file of both encoders in Hugging Face's layout."""
-    return named_tensors(params(), convert.name_of)
+    return tensors_by(convert.name_of, params())
 
 
 def open_clip_layout():

@@ -65,7 +65,7 @@ def times(number: float, each: Roofline) -> Roofline:
 
 def seconds_of(cost: Cost, chip: str) -> dict[str, Roofline]:
     """The rooflines of a method on a chip by kind of part."""
-    found = dict.fromkeys(KINDS, Roofline())
+    found: dict[str, Roofline] = {kind: Roofline() for kind in KINDS}
     for part in cost.parts:
         whole = roofline(part.program, PEAKS[chip], CHIPS[chip])
         before = times(-1, roofline(part.without, PEAKS[chip], CHIPS[chip])) if part.without else Roofline()
@@ -76,6 +76,7 @@ def seconds_of(cost: Cost, chip: str) -> dict[str, Roofline]:
 def variants() -> Iterator[tuple[str, str, dict, bool, float | None]]:
     """Name, row of the config, more overrides, whether DATE has its published passes, and published seconds."""
     for each in lidar_geneval.rows(lidar_geneval.get_config("paper")):
+        each: dict = each
         name = each["name"]
         if not each["overrides"]:
             continue
@@ -172,6 +173,7 @@ def explained(rows: dict[str, Row]) -> str:
     """Where the published ratio comes from, in words."""
     date, lidar, universal = rows[DATE_POINT], rows[LIDAR_POINT], rows[f"{XL}UG"]
     small = rows[SD_DATE], rows[SD_LIDAR]
+    assert lidar.published
     bound = ratio(date, lidar, A100)
     return (
         f"Published: DATE with an update in every step takes {date.published:.2f} s on SDXL, and LiDAR reaches its "

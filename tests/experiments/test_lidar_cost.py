@@ -35,8 +35,8 @@ def test_parts_have_the_operations_of_whole_samplers():
 @pytest.mark.parametrize(
     "name", [f"{prefix}, DDPM: {each}" for prefix in ("SD 1.5", "SDXL") for each in ("UG", "DATE")]
 )
-def test_parts_of_methods_with_gradients_have_the_operations_of_whole_samplers(name):
-    agrees(name)
+def test_parts_of_methods_with_gradients_have_the_operations_of_whole_samplers(backbone, method):
+    agrees(f"{backbone}, DDPM: {method}")
 
 
 def test_published_passes_of_date_are_fewer_than_ours():

@@ -162,6 +162,8 @@ def compiled(name, folder):
 def test_exact_model_has_no_training_step(tmp_path):
     config, (lookahead, sampler) = compiled("exact: LiDAR 8", tmp_path)
     assert sampler["program"] == "sampler by lidar, 10 steps"
+    (path,) = (tmp_path / "compile").iterdir()
+    assert json.loads(path.read_text())["batch"] == f"sampler {config.sample.batch}", "no batch of a training"
     pools = config.sample.batch * config.sample.gaussian.pool * config.data.length
     assert pools * 4 < lookahead["arguments"] * jax.device_count() < sampler["arguments"] * jax.device_count()
     # The exact denoiser compares every state with all images of its pool, and averages them; guidance adds to it.

@@ -106,7 +106,7 @@ def pipeline_sizes(folder: Path) -> dict[str, Any]:
         )
     encoders = []
     for name in TEXT_ENCODERS[: 1 + facts.xl]:
-        config = read_config(folder / name, (), name)
+        config = read_config(folder, (), name)
         encoders.append({field: config.get(*known) for field, known in TEXT_FIELDS.items()})
     sizes = {"xl": facts.xl, "unet": sizes_of(diffusers.unet_of(folder)), "vae": sizes_of(diffusers.vae_of(folder))}
     return sizes | {"text_encoders": encoders, "schedule": diffusers.scheduler_facts(folder)._asdict()}

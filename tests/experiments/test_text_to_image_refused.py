@@ -117,11 +117,19 @@ def test_components_of_pipelines_are_asked_for(part, sample, weights):
         ("scheduler/scheduler_config.json", dict(clip_sample=True), "clip_sample = True; use False"),
         ("scheduler/scheduler_config.json", dict(prediction_type="v_prediction"), "is not the schedule of"),
         ("scheduler/scheduler_config.json", dict(beta_end=0.02), "is not the schedule of Stable Diffusion 1.5"),
-        ("unet/config.json", dict(cross_attention_dim=24), "unet has other sizes than text_to_image.backbone"),
-        ("vae/config.json", dict(scaling_factor=0.13025), "vae has other sizes than text_to_image.backbone"),
+        (
+            "unet/config.json",
+            dict(cross_attention_dim=24),
+            "unet has context_width 24 where text_to_image.backbone has 16",
+        ),
+        (
+            "vae/config.json",
+            dict(scaling_factor=0.13025),
+            "vae has scale 0.13025 where text_to_image.backbone has 0.18215",
+        ),
         ("unet/config.json", dict(class_embed_type="timestep"), "class_embed_type = 'timestep'"),
         ("model_index.json", dict(_class_name="FluxPipeline"), "_class_name = 'FluxPipeline'"),
-        ("model_index.json", dict(_class_name="StableDiffusionXLPipeline"), "is a pipeline of SDXL"),
+        ("model_index.json", dict(_class_name="StableDiffusionXLPipeline"), "has no folder 'text_encoder_2'"),
     ],
 )
 def test_other_pipelines_are_refused(file, fields, message, sample, weights):
@@ -184,8 +192,8 @@ def test_random_weights_and_files_exclude_each_other(sample, weights):
         (dict(text_to_image__backbone="sd3"), "text_to_image.backbone"),
         (dict(sample__steps=0), "sample.steps"),
         (dict(sample__gaussian__images=0), "sample.gaussian.images"),
-        (dict(data__source="geneval"), "data.path: geneval expects its prompts"),
-        (dict(data__source="captions"), "data.path: captions expects a text file"),
+        (dict(data__source="geneval"), "evaluation_metadata.jsonl' is not a file"),
+        (dict(data__source="captions", data__path=""), "data.path: captions expects a text file"),
         (dict(data__source="geneval", data__path="/nowhere/prompts.jsonl"), "prompts: '/nowhere/prompts.jsonl' is not"),
     ],
 )

@@ -39,7 +39,7 @@ def write_pool(file: Path, prompt: str, pool: Pool) -> None:
 def read_pool(file: Path, prompt: str) -> Pool:
     """The lookahead samples of a prompt; raises ValueError for a damaged file, or one of another prompt."""
     try:
-        with np.load(file) as stored:
+        with file.open("rb") as stream, np.load(stream) as stored:
             found = str(stored["prompt"])
             rewards = {name[7:]: stored[name] for name in stored.files if name.startswith("reward_")}
             pool = Pool(stored["samples"], rewards, tuple(stored["seconds"].tolist()))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs import quickstart
+from diffusion.data import captions
 from diffusion.data.arrays import SOURCES as ARRAYS
 from diffusion.data.settings import DataSettings
 from diffusion.data.sources import PAIRS, TEXTS
@@ -64,7 +65,7 @@ def test_a_mistake_is_named_with_its_field_and_row(place, fields, message):
 
 
 def test_every_source_has_a_kind():
-    assert {domain_of(source) for source in (*TEXTS, *ARRAYS, *PAIRS)} == set(TASKS)
+    assert {domain_of(source) for source in (*TEXTS, *ARRAYS, *PAIRS, *captions.SOURCES)} == set(TASKS)
     for source in ("blobs", "simple_introns", "simple_molecules", "gaussian_mixture"):
         settings = DataSettings(source=source, vocab_size=8, length=142)
         assert ARRAYS[source](settings).domain == domain_of(source)

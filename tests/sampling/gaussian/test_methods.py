@@ -8,6 +8,7 @@ import pytest
 
 from configs.recipes.glyphs import prompted
 from diffusion.codecs.subtokens import PixelCodec
+from diffusion.nets.sd.unet import TextConditioning
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.rng import example_keys
 from diffusion.sampling.gaussian.lidar import Lookahead
@@ -34,7 +35,7 @@ class Small(nn.Module):
         return self.table(prompt)
 
     def __call__(self, x, time, cond):
-        context = self.embed(cond) if jnp.issubdtype(cond.dtype, jnp.integer) else cond
+        context = cond.context if isinstance(cond, TextConditioning) else self.embed(cond)
         return jnp.tanh(self.mix(x) + context.mean(axis=1)[:, None, None])
 
 
@@ -49,6 +50,12 @@ def denoiser(params, x, time, cond=None, memory=None, *, keys=None):
     return NET.apply({"params": params}, x, time, cond)
 
 
+def condition(params, prompts):
+    null = jnp.full_like(prompts[:1], NET.null_id)
+    text, null = (NET.apply({"params": params}, each, method="embed") for each in (prompts, null))
+    return TextConditioning(text), TextConditioning(null[0])
+
+
 SYSTEM = System(
     net=NET,
     process=GaussianDiffusion(ScaledLinear()),
@@ -56,6 +63,7 @@ SYSTEM = System(
     init=lambda key: PARAMS,
     length=12,
     codec=PixelCodec(256, image=IMAGE),
+    condition=condition,
 )
 
 

@@ -195,9 +195,9 @@ def explained(rows: dict[str, Row]) -> str:
         f"roofline for DATE, {slower(universal):.1f} times for UG, whose decoder and reward have the same passes, and "
         f"{slower(lidar):.1f} times for LiDAR. With UG's efficiency DATE would take "
         f"{slower(universal) * date.total(A100).seconds:.0f} s, and the ratio would be "
-        f"{slower(universal) * date.total(A100).seconds / lidar.published:.1f}. On SD 1.5 the published pipeline "
-        f"decodes in half precision, for which the roofline is {fast[0].total(A100).seconds:.2f} s for DATE and "
-        f"{fast[1].total(A100).seconds:.2f} s for LiDAR, a ratio of {ratio(*fast, A100):.1f} against "
+        f"{slower(universal) * date.total(A100).seconds / lidar.published:.1f}. On SD 1.5 the public code runs "
+        "in half precision, decoder included, for which the roofline is "
+        f"{fast[0].total(A100).seconds:.2f} s for DATE and {fast[1].total(A100).seconds:.2f} s for LiDAR, a ratio of {ratio(*fast, A100):.1f} against "
         f"{published_ratio(*small):.1f} published: {slower(fast[0]):.1f} and {slower(fast[1]):.1f} times the roofline."
     )
 
@@ -219,8 +219,8 @@ RULES = (
     "operations; *whole* is the slower of all FLOPs and all bytes. Each operation reads its operands and writes its "
     "result once; all else, norms among it, is taken as fused, and the scores of attention as kept on chip. The U-Net "
     "has bfloat16 products; VAE and reward have float32 ones, at half that rate on GPUs (TF32) and at the full rate on "
-    "TPUs (one bfloat16 pass); the published code has float32 in SDXL's VAE, and half precision in that of SD 1.5. "
-    "Products of LiDAR's guidance, solver updates and text encoders are left out; the images "
+    "TPUs (one bfloat16 pass); the published code is taken to decode in float32 for SDXL, and in half precision for SD "
+    "1.5. Products of LiDAR's guidance, solver updates and text encoders are left out; the images "
     "are decoded once at the end. NFE counts both branches of classifier-free guidance for all images of the prompt. "
     "Lookahead samples run in chunks of equal size, so that 9 in chunks of at most 5 cost as much as 10. DATE has the "
     "passes of its published code in an update step, unconditional, conditional with a gradient, and conditional "

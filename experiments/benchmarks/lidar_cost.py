@@ -197,7 +197,8 @@ def explained(rows: dict[str, Row]) -> str:
         f"{slower(universal) * date.total(A100).seconds:.0f} s, and the ratio would be "
         f"{slower(universal) * date.total(A100).seconds / lidar.published:.1f}. On SD 1.5 the public code runs "
         "in half precision, decoder included, for which the roofline is "
-        f"{fast[0].total(A100).seconds:.2f} s for DATE and {fast[1].total(A100).seconds:.2f} s for LiDAR, a ratio of {ratio(*fast, A100):.1f} against "
+        f"{fast[0].total(A100).seconds:.2f} s for DATE and "
+        f"{fast[1].total(A100).seconds:.2f} s for LiDAR, a ratio of {ratio(*fast, A100):.1f} against "
         f"{published_ratio(*small):.1f} published: {slower(fast[0]):.1f} and {slower(fast[1]):.1f} times the roofline."
     )
 

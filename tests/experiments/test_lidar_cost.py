@@ -32,9 +32,8 @@ def test_parts_have_the_operations_of_whole_samplers():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [f"{prefix}, DDPM: {each}" for prefix in ("SD 1.5", "SDXL") for each in ("UG", "DATE")]
-)
+@pytest.mark.parametrize("backbone", ["SD 1.5", "SDXL"])
+@pytest.mark.parametrize("method", ["UG", "DATE"])
 def test_parts_of_methods_with_gradients_have_the_operations_of_whole_samplers(backbone, method):
     agrees(f"{backbone}, DDPM: {method}")
 

@@ -178,6 +178,7 @@ class Drawing:
             "text_to_image": {name: each for name, each in fields["text_to_image"].items() if name not in KEPT},
             "files": files,
             "seed": config.seed,
+            "prompt": config.sample.prompt,  # the one of the command line has number 0
         }
         return self.run.workdir / "cache" / "lookahead" / digest(decides)
 

@@ -33,6 +33,7 @@ def measure(
     batch_size: int,
     widths: Int[np.ndarray, " N"] | None = None,
     mauve: float | None = None,
+    pad: int | None = None,
 ) -> dict[str, float | int | str]:
     """Scores samples: entropy of their tokens, diversity and repetition of their texts, perplexity by the judge.
 
@@ -54,7 +55,7 @@ def measure(
     return {
         "generative_perplexity": perplexity,
         "generative_perplexity_sem": error,
-        "entropy": float(sample_entropy(tokens).mean()),  # nats, mean over samples
+        "entropy": float(sample_entropy(tokens, pad).mean()),  # nats, mean over samples
         "diversity": diversity(texts),
         "repetition": repetition(texts),
         "samples": len(tokens),
@@ -153,9 +154,21 @@ def in_batches(
     return np.concatenate(parts)
 
 
-def sample_entropy(tokens: Integer[np.ndarray, "N L"]) -> Float[np.ndarray, " N"]:
-    """Entropy -sum_v f_v ln f_v of the token frequencies of each sample, in nats (ReMDM, arXiv 2503.00307)."""
-    counts = [np.unique(row, return_counts=True)[1] for row in np.asarray(tokens)]
+def ended(tokens: Int[np.ndarray, "N L"], end: int, pad: int) -> Int[np.ndarray, "N L"]:
+    """Samples of one document each, with padding behind their end: the first `end` but the one that may begin them."""
+    tokens = np.array(tokens)
+    ends = tokens[:, 1:] == end
+    behind = np.cumsum(ends, axis=1) - ends > 0
+    tokens[:, 1:][behind] = pad
+    return tokens
+
+
+def sample_entropy(tokens: Integer[np.ndarray, "N L"], pad: int | None = None) -> Float[np.ndarray, " N"]:
+    """Entropy -sum_v f_v ln f_v of the token frequencies of each sample, in nats (ReMDM, arXiv 2503.00307).
+
+    The symbol `pad` is no token.
+    """
+    counts = [np.unique(row[row != pad], return_counts=True)[1] for row in np.asarray(tokens)]
     return np.array([entr(count / count.sum()).sum() for count in counts])
 
 

@@ -74,6 +74,7 @@ def make_judge(run: Run) -> Judge | None:
 def trained_judge(run: Run) -> Judge:
     """Causal row of the same table, which reads the tokens of the samples without conversion."""
     config, system, params = run.load("scorer")
+    pad_id = run.dataset.tokenizer.pad_id
     mask_id, given_first = system.masking.mask_id, config.model.start == "window"
 
     @jax.jit
@@ -93,7 +94,7 @@ def trained_judge(run: Run) -> Judge:
         eos=run.dataset.tokenizer.eos_id,
         log_probs=lambda tokens: log_probs(params, tokens),
         features=lambda tokens: features(params, tokens),
-        tokens=lambda tokens: (tokens, None),
+        tokens=lambda tokens: (tokens, (tokens != pad_id).sum(axis=1) if run.dataset.padded else None),
     )
 
 

@@ -69,7 +69,14 @@ def measure_gaps(run: Run, tokens: Int[np.ndarray, "N L"]) -> dict[str, float]:
 
 
 def measure(run: Run, sets: list[SampleSet], cost: dict[str, float]) -> list[dict]:
-    """Write samples.txt and return the metrics of each set: infilling metrics with gaps, otherwise metrics of texts."""
+    """Write samples.txt and return the metrics of each set: infilling metrics with gaps, otherwise metrics of texts.
+
+    Where examples are padded, a sample is one document, and what stands behind its end is padding.
+    """
+    tokenizer = run.dataset.tokenizer
+    if run.dataset.padded and tokenizer.eos_id is not None:
+        pad, end = tokenizer.pad_id, tokenizer.eos_id
+        sets = [each._replace(tokens=text.ended(each.tokens, end, pad)) for each in sets]
     if run.config.sample.infill:
         return [measure_gaps(run, each.tokens) for each in sets]
     scores = [quality(run, each.tokens, cost["evaluations"]) for each in sets]
@@ -89,7 +96,7 @@ def quality(run: Run, tokens: Int[np.ndarray, "N L"], evaluations: float) -> dic
     """Entropy and parse rate; with a judge also perplexity, diversity and MAUVE."""
     config, tokenizer = run.config, run.dataset.tokenizer
     texts = ["\n".join(tokenizer.documents(row)) for row in tokens]
-    entropy = float(text.sample_entropy(tokens).mean())
+    entropy = float(text.sample_entropy(tokens, tokenizer.pad_id).mean())
     metrics: dict[str, float | str] = {"samples": len(tokens), "entropy": entropy}
     if config.quality.parse:
         rates = parse_rate(texts)
@@ -112,6 +119,7 @@ def quality(run: Run, tokens: Int[np.ndarray, "N L"], evaluations: float) -> dic
         eos=judge.eos,
         batch_size=config.judge.batch,
         widths=widths,
+        pad=tokenizer.pad_id,
         mauve=mauve_score(run, judge, tokens, judged, widths) if config.quality.mauve else None,
     )
 

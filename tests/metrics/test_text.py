@@ -5,6 +5,7 @@ import pytest
 
 from diffusion.metrics.text import (
     diversity,
+    ended,
     generative_perplexity,
     in_batches,
     last_features,
@@ -75,6 +76,13 @@ def test_ends_of_documents_are_the_end_token_of_the_judge():
     tokens, widths = retokenize(samples, lambda text: [ord(c) - 97 for c in text], length=5, eos=EOS, batch_size=2)
     np.testing.assert_array_equal(tokens, [[EOS, 1, 2, EOS, 3], [1, EOS, EOS, 2, EOS]])
     np.testing.assert_array_equal(widths, [5, 5])
+
+
+def test_what_stands_behind_the_end_of_a_document_is_padding():
+    tokens = np.array([[EOS, 1, EOS, 2, EOS], [1, 2, EOS, 3, 3], [EOS, EOS, 1, 2, 3], [1, 2, 3, 4, 5]])
+    expected = [[EOS, 1, EOS, -1, -1], [1, 2, EOS, -1, -1], [EOS, EOS, -1, -1, -1], [1, 2, 3, 4, 5]]
+    np.testing.assert_array_equal(ended(tokens, EOS, -1), expected)
+    np.testing.assert_allclose(sample_entropy(ended(tokens, EOS, -1), -1)[2], 0, atol=1e-12)
 
 
 def test_entropy_of_a_sample():

@@ -196,9 +196,9 @@ class TensorSource:
             )
 
 
-def check_params(net: nn.Module, params: Any) -> None:
-    """Raise ValueError unless the parameters have the names and shapes of the network's."""
-    expected = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 1), np.int32))
+def check_params(net: nn.Module, params: Any, positions: int = 1) -> None:
+    """Raise ValueError unless the parameters have the names and shapes of a network that reads `positions` ids."""
+    expected = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, positions), np.int32))
     found, wanted = (
         {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (params, expected)

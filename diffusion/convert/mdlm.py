@@ -1,28 +1,37 @@
-"""Conversion of public MDLM checkpoints (kuleshov-group/mdlm-owt, or Lightning files) to parameters of `DiT`."""
+"""Conversion of public checkpoints of MDLM, its autoregressive baseline, and MDM-Prime to parameters of `DiT`."""
 
 from pathlib import Path
 from typing import Any
 
 from diffusion.convert.files import TensorSource, check_params, read_tensors
 from diffusion.nets.dit import DiT
+from diffusion.nets.subtoken_embedding import SubtokenEmbedding
 from diffusion.types import Params
 
 
 def load_mdlm(path: str | Path, heads: int | None = None) -> tuple[dict[str, Any], Params]:
-    """Return (arguments of `DiT`, {"params": ...}) for a checkpoint of MDLM or of its autoregressive baseline.
+    """Return (sizes, {"params": ...}) for a checkpoint of MDLM, its autoregressive baseline, or MDM-Prime on text.
 
-    Sizes are those of the tensors. Shapes do not determine `heads`, whose default is hidden / 64. The baseline, without
-    tensors of adaLN, has causal=True.
+    Sizes are those of the tensors, and arguments of `DiT` but for `digits`, the number l of sub-tokens of MDM-Prime,
+    whose table of b + 1 rows has the width hidden / l; there is no `digits` for whole tokens. Shapes do not determine
+    `heads`, whose default is hidden / 64. The baseline, without tensors of adaLN, is causal.
 
     Raises:
       FileNotFoundError: if there is no such file.
       ValueError: if a tensor is missing, not used, or has another shape than the network.
     """
     source = TensorSource(read_tensors(path), prefix="backbone.")
-    vocab_size, hidden = source.shape("vocab_embed.embedding")
+    rows, width = source.shape("vocab_embed.embedding")
     blocks = source.count("blocks.{}.attn_qkv.weight")
     if not blocks:
         raise ValueError("checkpoint: no tensor 'blocks.0.attn_qkv.weight'; is this an MDLM checkpoint?")
+    vocab_size, hidden = source.shape("output_layer.linear.weight")[0], source.shape("blocks.0.attn_qkv.weight")[1]
+    digits, other = divmod(hidden, width)
+    if other or (digits == 1 and rows != vocab_size):
+        raise ValueError(
+            f"checkpoint: an embedding of {rows} x {width} does not fit {vocab_size} outputs of width {hidden}; is "
+            "this the right kind of checkpoint?"
+        )
     adaln = "blocks.0.adaLN_modulation.weight" in source.tensors
     sizes: dict[str, Any] = dict(
         vocab_size=vocab_size,
@@ -45,9 +54,10 @@ def load_mdlm(path: str | Path, heads: int | None = None) -> tuple[dict[str, Any
         kernel = {"kernel": source.stack(f"{pattern}.weight", blocks, transpose=True)}
         return kernel | ({"bias": source.stack(f"{pattern}.bias", blocks)} if bias else {})
 
+    table = source.take("vocab_embed.embedding")
     # The columns of attn_qkv have the order of DiT, (three, heads, head width).
     params = {
-        "embedding": source.take("vocab_embed.embedding"),
+        **({"embedding": table} if digits == 1 else {"embedder": {"table": table}}),
         "blocks": {
             "norm1": {"scale": source.stack("blocks.{}.norm1.weight", blocks)},
             "qkv": stacked("attn_qkv", bias=False),
@@ -66,5 +76,6 @@ def load_mdlm(path: str | Path, heads: int | None = None) -> tuple[dict[str, Any
         params["head"]["modulation"] = linear("output_layer.adaLN_modulation")
         params["time_embedder"] = {"first": linear("sigma_map.mlp.0"), "second": linear("sigma_map.mlp.2")}
     source.finish()
-    check_params(DiT(**sizes), {"params": params})
-    return sizes, {"params": params}
+    embedder = SubtokenEmbedding(rows - 1, digits, hidden) if digits > 1 else None
+    check_params(DiT(**sizes, embedder=embedder), {"params": params}, positions=digits)
+    return sizes | ({"digits": digits} if digits > 1 else {}), {"params": params}

@@ -29,6 +29,8 @@ def convert(layout: str, checkpoint: str, workdir: Path) -> None:
     atomic_write(workdir / "config.json", json.dumps(description, indent=1) + "\n")
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     print(tabulate([*sizes.items(), ("parameters", f"{count:,}")], tablefmt="plain", disable_numparse=True))
+    if "codec.digits" in overrides:
+        print("\nWithout the carry-over filter in training, pass --config.codec.carry_over=False as well.")
     print(f"\nwrote {workdir / 'weights'} and {workdir / 'config.json'}; use them by")
     print(f"  {advice(layout, workdir, overrides)}")
 
@@ -40,6 +42,8 @@ def model_overrides(sizes: dict) -> dict:
     fields = sizes | {"causal": causal, "start": "window" if causal else "mask"}
     changed = {name: value for name, value in fields.items() if name in model and model[name] != value}
     overrides = {f"model.{name}": value for name, value in changed.items()}
+    # Whether the published network was trained with the carry-over filter, its name says and not its file.
+    overrides |= {"codec.digits": sizes["digits"]} if "digits" in sizes else {}
     return overrides | ({"objective.name": "autoregressive"} if causal else {})
 
 

@@ -43,6 +43,27 @@ def test_mdlm_weights_are_loaded_into_the_network_of_the_config(adaln, tmp_path,
     assert f"--row={'MDLM' if adaln else 'AR'}" in printed
 
 
+@pytest.mark.parametrize("digits", [2, 4])
+def test_weights_of_sub_tokens_are_loaded_into_the_network_of_the_config(digits, tmp_path, capsys):
+    """22 tokens have the bases 5 and 3; the table has one row more, for the mask."""
+    tensors = mdlm_file(
+        tmp_path / "prime.safetensors", vocabulary=22, table=({2: 5, 4: 3}[digits] + 1, HIDDEN // digits)
+    )
+    convert.run("mdlm", str(tmp_path / "prime.safetensors"), tmp_path / "out")
+    config = converted(tmp_path / "out")
+    assert config.codec.digits == digits and "carry_over=False" in capsys.readouterr().out
+    system = families.system(config, 22)
+    params = load_weights(tmp_path / "out" / "weights", system.init, make_mesh())
+    np.testing.assert_array_equal(params["embedder"]["table"], tensors["backbone.vocab_embed.embedding"])
+
+
+def test_an_embedding_of_another_width_is_refused(tmp_path):
+    mdlm_file(tmp_path / "odd.safetensors", table=(6, HIDDEN // 3))
+    with refused("an embedding of 6 x 21 does not fit 23 outputs of width 64"):
+        convert.run("mdlm", str(tmp_path / "odd.safetensors"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_gpt2_folder_has_the_weights_of_the_judge(tmp_path, capsys):
     tensors = gpt2_file(tmp_path / "model.safetensors")
     convert.run("gpt2", str(tmp_path), tmp_path / "gpt2")

@@ -14,10 +14,10 @@ def write(path, shapes, scale=1.0):
     return tensors
 
 
-def mdlm_file(path, adaln=True, vocabulary=VOCAB, scale=1.0):
-    """Write a file like that of the public MDLM, or of its autoregressive baseline."""
+def mdlm_file(path, adaln=True, vocabulary=VOCAB, scale=1.0, table=None):
+    """Write a file like that of the public MDLM, its autoregressive baseline, or MDM-Prime (with its `table`)."""
     shapes = {
-        "vocab_embed.embedding": (vocabulary, HIDDEN),
+        "vocab_embed.embedding": table or (vocabulary, HIDDEN),
         "output_layer.norm_final.weight": (HIDDEN,),
         "output_layer.linear.weight": (vocabulary, HIDDEN),
         "output_layer.linear.bias": (vocabulary,),

@@ -56,6 +56,8 @@ def load_texts(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset:
         recipe |= {"packing": settings.packing, "bos_eos": bos_eos, "detokenize": settings.detokenize}
         # Examples of an earlier version were cut without their EOS.
         recipe |= {"cut": "EOS"} if is_padded else {}
+        # Statistics of an earlier version do not say whether tokens give the text back.
+        recipe |= {"lossy": "counted"} if tokenizer.token_bytes is None else {}
     builds = {split: functools.partial(build, source, split, paired, tokenizer, settings) for split in source.documents}
     examples, statistics, fingerprint = stored(settings, recipe, builds, source.in_memory)
     splits = {split: Split(each) for split, each in examples.items()}

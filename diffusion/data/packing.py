@@ -34,6 +34,7 @@ class Statistics:
     left_out: int = 0  # training pairs that exceed a length
     cut: int = 0  # validation and test pairs that exceed a length
     empty: int = 0  # pairs without a source or a target, which are omitted
+    lossy: int = 0  # of the first documents, those whose tokens do not give their text back
 
 
 def token_dtype(largest_id: int) -> type[np.integer]:
@@ -43,16 +44,24 @@ def token_dtype(largest_id: int) -> type[np.integer]:
 
 def encode_documents(documents: Iterable[str], tokenizer: Tokenizer, statistics: Statistics) -> Iterator[EncodedText]:
     """Encodes documents in batches, which is several times faster than one at a time."""
+
+    def encoded(batch: list[str]) -> list[EncodedText]:
+        spans = tokenizer.encode_spans(batch)
+        # The first batch tells a tokenizer that drops text; those with bytes by token keep all of it.
+        if not statistics.documents and tokenizer.token_bytes is None:
+            pairs = zip(batch, spans, strict=True)
+            statistics.lossy = sum(tokenizer.decode_text(each.ids) != text for text, each in pairs)
+        statistics.documents += len(batch)
+        return spans
+
     batch, size = [], 0
     for text in documents:
         batch.append(text)
         size += len(text)
         if len(batch) == DOCUMENTS_AT_ONCE or size >= CHARACTERS_AT_ONCE:
-            statistics.documents += len(batch)
-            yield from tokenizer.encode_spans(batch)
+            yield from encoded(batch)
             batch, size = [], 0
-    statistics.documents += len(batch)
-    yield from tokenizer.encode_spans(batch)
+    yield from encoded(batch)
 
 
 def wrapped(

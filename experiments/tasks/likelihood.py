@@ -1,5 +1,7 @@
 """Likelihood of a held-out split by each estimator of a config."""
 
+import sys
+
 import jax
 import numpy as np
 
@@ -40,12 +42,19 @@ def measure(run: Run) -> dict:
         text = dataset.statistics[split]
         # The first token of a window, which may be given, has the bytes of BOS: none.
         share = (scores.tokens.sum() + given * len(scores.tokens)) / text.tokens
+        covered = {"characters": text.characters * share, "bytes": text.bytes * share}
+        if text.lossy:
+            covered = {}
+            print(
+                f"evaluate: no bits per byte, since tokens of {dataset.tokenizer.name!r} do not give back the text of "
+                f"{text.lossy} of the first documents",
+                file=sys.stderr,
+            )
         return summarize(
             name,
             scores.nats,
             scores.tokens,
-            characters=text.characters * share,
-            bytes=text.bytes * share,
+            **covered,
             perplexity=is_likelihood(name),
         )
 

@@ -89,3 +89,14 @@ def test_an_alphabet_without_eos_cannot_have_bos_eos():
     with pytest.raises(ValueError, match=r"data\.bos_eos.*pass --config\.data\.bos_eos=False"):
         pack(["abab"], 4, tokenizer=tokenizer)
     assert pack(["abab"], 2, False, False, tokenizer)[0].tolist() == [[0, 1], [0, 1]]
+
+
+def test_documents_that_tokens_do_not_give_back_are_counted():
+    """Only tokenizers that may drop text are asked; here one has lower-case letters alone."""
+    lower = dataclasses.replace(
+        TOKENIZER, token_bytes=None, token_characters=None, decode_text=lambda ids: TOKENIZER.decode_text(ids).lower()
+    )
+    for tokenizer, expected in ((lower, 2), (TOKENIZER, 0)):
+        statistics = Statistics()
+        assert len(list(encode_documents(["Ab", "cd", "eF"], tokenizer, statistics))) == 3
+        assert statistics.lossy == expected

@@ -54,6 +54,10 @@ def sampler_identity(config, depth):
     network = {name: parts[name] for name in parts if name not in ("objective", "optimizer", "train", "embedding")}
     policy = [options.policy, options.gaussian.method, options.uniform.method]
     policy += [translation.memory, translation.seeds, translation.path]
+    if config.model.net == "text_to_image":
+        # Networks of published size take long to trace, and methods are traced at debug scale.
+        network = config.text_to_image.backbone
+        policy = policy if config.variant == "debug" else []
     return digest([network, policy if depth == "whole" else []])
 
 

@@ -10,7 +10,7 @@ import pytest
 from configs.base import defaults
 from configs.recipes.small import tiny
 from diffusion.data.subword import byte_alphabet, gpt2
-from diffusion.metrics.text import sample_entropy
+from diffusion.metrics.text import sample_entropy, scored_targets
 from diffusion.nets.gpt2 import GPT2
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights, save_weights
@@ -132,13 +132,19 @@ def perplexity_of_gpt2(config, workdir, dataset, tokens):
     params = load_weights(
         workdir / "gpt2" / "weights", lambda key: net.init(key, jnp.zeros((1, 2), jnp.int32))["params"], make_mesh()
     )
-    rows = [tokenizer.encode("\n".join(dataset.tokenizer.documents(row)))[:CONTEXT] for row in tokens]
+
+    def encode(row):
+        """Encode documents one by one; their ends are the end token of GPT-2."""
+        pieces = dataset.tokenizer.pieces(row)
+        return [token for text in pieces for token in ([tokenizer.eos_id] if text is None else tokenizer.encode(text))]
+
+    rows = [encode(row)[:CONTEXT] for row in tokens]
     # Every text is longer than the context of the judge, so there is no padding.
     ids = np.stack(rows)
     assert (ids > 255).any() and ids.shape == (len(tokens), CONTEXT)
     log_p = jax.nn.log_softmax(jax.jit(net.apply)({"params": params}, ids)[:, :-1])
     token_log_p = np.take_along_axis(np.asarray(log_p, np.float64), ids[:, 1:, None], axis=-1)
-    return np.exp(-token_log_p.mean())
+    return np.exp(-token_log_p[..., 0][scored_targets(ids, tokenizer.eos_id)].mean())
 
 
 def test_generated_text_is_judged(judged, workdir):

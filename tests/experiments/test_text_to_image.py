@@ -14,7 +14,7 @@ from experiments.tasks import text_to_image as task
 from tests.experiments.conftest import results_of, words_of
 
 TABLE = "--config=configs/lidar_geneval.py:debug"
-ROW = "SD 1.5, DDPM: LiDAR, DPM-5, 50"
+ROW = "SD 1.5, DDPM: LiDAR, DPM-5, 3"
 PROMPTS, IMAGES = 2, 2
 FIELDS = {"sample.steps": 2, "sample.gaussian.lookahead.steps": 2, "sample.gaussian.guidance": 3.0}
 

@@ -15,7 +15,7 @@ from tests.experiments.conftest import one_line, words_of
 from tests.small_pipelines import FOLDERS, lora_tensors, patch_sizes, write_json, write_pipeline, write_rewards
 
 TABLE = "--config=configs/lidar_geneval.py:gpu"
-VANILLA, LIDAR = "--row=SD 1.5, DDPM: vanilla", "--row=SD 1.5, DDPM: LiDAR, DPM-5, 50"
+VANILLA, LIDAR = "--row=SD 1.5, DDPM: vanilla", "--row=SD 1.5, DDPM: LiDAR, DPM-5, 3"
 PIPELINE = FOLDERS["sd15"]
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion.nets.sd.unet import TextConditioning
 from diffusion.nets.text_conditioned_unet import PromptTable, TextConditionedUNet
 from tests.checks import refused
 from tests.small_unets import SMALL
@@ -26,7 +27,7 @@ def test_context_is_word_plus_position_and_replaces_its_prompt():
     assert tables["word"].shape == (WORDS + 1, 6) and tables["position"].shape == (LENGTH, 6)
     np.testing.assert_array_equal(CONTEXT, tables["word"][PROMPT] + tables["position"][None])
     result = apply(PARAMS, IMAGE, TIME, PROMPT)
-    np.testing.assert_allclose(apply(PARAMS, IMAGE, TIME, CONTEXT), result, atol=1e-5)
+    np.testing.assert_allclose(apply(PARAMS, IMAGE, TIME, TextConditioning(CONTEXT)), result, atol=1e-5)
     alone = jax.eval_shape(UNET.init, jax.random.key(0), IMAGE, TIME, CONTEXT)["params"]
     assert jax.tree.map(jnp.shape, PARAMS["params"]["unet"]) == jax.tree.map(jnp.shape, alone)
 

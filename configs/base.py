@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.sampling import GAUSSIAN, TRANSLATION, UNIFORM
+from configs.sampling import GAUSSIAN, GENEVAL, TEXT_TO_IMAGE, TRANSLATION, UNIFORM
 from configs.schema import at_least, below_one, choice, count, default_values, not_negative, positive, share, up_to_one
 
 VARIANTS = ("paper", "gpu", "local", "debug")
@@ -34,9 +34,8 @@ FIELDS: dict[str, Any] = dict(
         document=choice("file", "paragraph", "line"),
         detokenize=True,
         validation_documents=count(100_000),
-        validation_images=not_negative(
-            5000
-        ),  # mnist, cifar10: last training images; 0: none, validation is the test split
+        # mnist, cifar10: last training images; 0: none, validation is the test split
+        validation_images=not_negative(5000),
         flip=False,  # images: mirror half of the training examples horizontally
         cache_dir="",  # empty: the work directory's cache
         # Pairs of a source and a target, with tokenizer words, bpe (of both sides), bytes or file; `length` is
@@ -121,26 +120,8 @@ FIELDS: dict[str, Any] = dict(
         context_width=count(64),
         time_width=count(96),
     ),
-    text_to_image=dict(
-        backbone=choice("sd15", "sdxl", "tiny", "tiny_xl"),  # sizes; tiny: for tests, of the kinds of sd15 and sdxl
-        random=False,  # random weights, for tests and timings: their images show nothing
-        pipeline="stable-diffusion-v1-5",  # folder of U-Net, VAE, text encoders and tokenizers
-        unet="",  # another U-Net, a file or folder; empty: that of the pipeline
-        rewards=("image_reward",),  # of guides and lookahead samples: image_reward, clip, hps, aesthetic
-        # weights of the rewards; those of lookahead samples are z-scores over the samples of a prompt if several count
-        mix=(1.0,),
-        measures=("image_reward", "clip", "hps"),  # of finished images
-        images=count(8),  # images that are decoded at a time
-        image_reward="ImageReward/ImageReward.pt",
-        bert="bert-base-uncased",  # folder of vocab.txt, for image_reward
-        clip="clip-vit-large-patch14",
-        hps="HPSv2/HPS_v2.1_compressed.pt",
-        aesthetic="sac+logos+ava1-l14-linearMSE.pth",
-    ),
-    geneval=dict(
-        detector="none",  # folder of a Mask2Former below `weights`, random (for tests), or none
-        clip="clip-vit-large-patch14",  # of colors: folder below `weights`
-    ),
+    text_to_image=TEXT_TO_IMAGE,
+    geneval=GENEVAL,
     encoder_decoder=dict(
         # decoder: the denoiser; joint: one sequence of source and target (DiffuSeq); causal: autoregressive
         kind="decoder",
@@ -280,9 +261,8 @@ FIELDS: dict[str, Any] = dict(
             planner=False,  # p2: the error predictor scores known positions
         ),
         memory=choice("reuse", "null"),  # for a network with memory.adapter
-        label=at_least(
-            -2, -1
-        ),  # with model.labels: class of every sample; -1: frequencies of the training data; -2: in turn
+        # with model.labels: class of every sample; -1: frequencies of the training data; -2: in turn
+        label=at_least(-2, -1),
         prompt="",  # text at the start
         suffix="",  # text at the end; the text between is filled in
         infill=not_negative(0),  # fill in a span of this many tokens in each held-out window; 0: none

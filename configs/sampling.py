@@ -1,4 +1,4 @@
-"""Fields of `sample.gaussian`, `sample.uniform` and `sample.translation` with their defaults, for `configs.base`."""
+"""Fields of sections of `sample`, and of images from text, with their defaults, for `configs.base`."""
 
 from typing import Any
 
@@ -92,4 +92,28 @@ TRANSLATION = dict(
     bertscore_layer=count(40),  # of its embeddings; published for microsoft/deberta-xlarge-mnli
     # record each step of the first batch: confidence, changed tokens, error of the self-conditioning input, BLEU
     diagnose=False,
+)
+
+# Published networks of images from text: `text_to_image`; names are of files and folders below `weights`.
+TEXT_TO_IMAGE: dict[str, Any] = dict(
+    backbone=choice("sd15", "sdxl", "tiny", "tiny_xl"),  # sizes; tiny: for tests, of the kinds of sd15 and sdxl
+    random=False,  # random weights, for tests and timings: their images show nothing
+    pipeline="stable-diffusion-v1-5",  # folder of U-Net, VAE, text encoders and tokenizers
+    unet="",  # another U-Net, a file or folder; empty: that of the pipeline
+    rewards=("image_reward",),  # of guides and lookahead samples: image_reward, clip, hps, aesthetic
+    # weights of the rewards; those of lookahead samples are z-scores over the samples of a prompt if several count
+    mix=(1.0,),
+    measures=("image_reward", "clip", "hps"),  # of finished images
+    images=count(8),  # images that are decoded at a time
+    image_reward="ImageReward/ImageReward.pt",
+    bert="bert-base-uncased",  # folder of vocab.txt, for image_reward
+    clip="clip-vit-large-patch14",
+    hps="HPSv2/HPS_v2.1_compressed.pt",
+    aesthetic="sac+logos+ava1-l14-linearMSE.pth",
+)
+
+# GenEval's scores of sampled images: `geneval`.
+GENEVAL: dict[str, Any] = dict(
+    detector="none",  # folder of a Mask2Former below `weights`, random (for tests), or none
+    clip="clip-vit-large-patch14",  # of colors: folder below `weights`
 )

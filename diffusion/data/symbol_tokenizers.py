@@ -10,7 +10,11 @@ from jaxtyping import Int, Integer, UInt8
 from diffusion.data.tokenizers import EncodedText, Tokenizer, digest, one_document
 
 SMILES = r"\[[^\]]+\]|Br|Cl|B|C|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|/|:|~|@|\?|>|\*|\$|%[0-9]{2}|[0-9]"
-"""Tokens of a SMILES string: atoms (in brackets or not), bonds, branches, ring closures (arXiv 1811.02633)."""
+SMILES += r"|%\([0-9]{3,5}\)"
+"""Tokens of a SMILES string: atoms (in brackets or not), bonds, branches, ring closures (arXiv 1811.02633).
+
+Ring closures from 100 on, such as %(100), are those of OpenSMILES.
+"""
 
 NUCLEOTIDES = "ACGTN"
 AMBIGUOUS = "URYSWKMBDHVX.-"

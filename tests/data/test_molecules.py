@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion.data import batches, load_dataset
-from diffusion.data.symbol_tokenizers import smiles_vocabulary
+from diffusion.data.symbol_tokenizers import smiles, smiles_vocabulary
 from tests.checks import refused
 from tests.data.files import fields, rows, sizes, split_of, write, write_table, write_tfds
 
@@ -126,3 +126,10 @@ def test_omitted_molecules_are_counted(tmp_path, dataset):
     ]
     assert sum(sizes(read).values()) == len(MOLECULES) + 1
     assert read.tokenizer.fingerprint == dataset.tokenizer.fingerprint
+
+
+def test_ring_closures_from_100_on_are_tokens():
+    symbols = smiles_vocabulary(["C%(100)CC%(100)", "C%12CC%12(F)"])
+    assert symbols == ["%(100)", "%12", "(", ")", "C", "F"]
+    tokenizer = smiles(symbols)
+    assert tokenizer.decode_text(tokenizer.encode("C%(100)CC%(100)")) == "C%(100)CC%(100)"

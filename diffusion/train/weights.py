@@ -31,6 +31,7 @@ def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> P
       ValueError: if the folder does not contain weights, or contains those of another model.
     """
     check_weights(folder)
+    folder = within(folder)
     expected = abstract(jax.eval_shape(init, jax.random.key(0)), mesh)
     with ocp.StandardCheckpointer() as checkpointer:
         saved = checkpointer.metadata(folder.absolute()).item_metadata
@@ -58,13 +59,19 @@ def read_weights(folder: Path) -> Params:
       ValueError: if the folder does not contain weights.
     """
     check_weights(folder)
+    folder = within(folder)
     with ocp.PyTreeCheckpointer() as checkpointer:
         saved = checkpointer.metadata(folder.absolute()).item_metadata
         wanted = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), getattr(saved, "tree", saved))
         return checkpointer.restore(folder.absolute(), args=ocp.args.PyTreeRestore(restore_args=wanted))
 
 
+def within(folder: Path) -> Path:
+    """Return the folder of the weights, which is `weights` in that of a job or of a conversion."""
+    return folder / "weights" if (folder / "weights" / "_METADATA").exists() else folder
+
+
 def check_weights(folder: Path) -> None:
-    """Raise ValueError unless the folder contains complete weights."""
-    if not (folder / "_METADATA").exists():
+    """Raise ValueError unless the folder, or `weights` in it, contains complete weights."""
+    if not (within(folder) / "_METADATA").exists():
         raise ValueError(f"checkpoint: {folder} holds no weights; write them with `launch.py train` or `convert`")

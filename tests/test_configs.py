@@ -55,9 +55,8 @@ def sampler_identity(config, depth):
     policy = [options.policy, options.gaussian.method, options.uniform.method]
     policy += [translation.memory, translation.seeds, translation.path]
     if config.model.net == "text_to_image":
-        # Networks of published size take long to trace, and methods are traced at debug scale.
-        network = config.text_to_image.backbone
-        policy = policy if config.variant == "debug" else []
+        # Networks take long to trace, and tests/experiments/test_text_to_image.py runs every method in the slow lane.
+        network, policy = config.text_to_image.backbone, []
     return digest([network, policy if depth == "whole" else []])
 
 

@@ -97,6 +97,7 @@ def test_a_job_writes_genevals_tree_with_scores(sample, tmp_path):
     assert len(pools) == 2 and np.load(pools[0])["samples"].shape == (3, 8, 8, 4)
 
 
+@pytest.mark.slow
 def test_images_depend_on_neither_batches_nor_the_order_of_prompts(sample, monkeypatch, tmp_path):
     """Three prompts two at a time leave a batch that is not full."""
     fields, drawn = {"sample__gaussian__prompts": 3, "seeds": "(3,)"}, {}
@@ -147,6 +148,7 @@ def test_an_interrupted_run_goes_on(sample, cli, monkeypatch, tmp_path):
     same(again, tmp_path / "earlier" / root.relative_to(tmp_path / "runs"))
 
 
+@pytest.mark.slow
 def test_lookahead_samples_are_shared_by_rows_that_guide_differently(sample, cli, tmp_path):
     cache = tmp_path / "runs" / "cache" / "lookahead"
     first = contents(sample()[1])[0]

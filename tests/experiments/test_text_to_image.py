@@ -200,7 +200,7 @@ def test_the_debug_table_runs_completely(succeed, tmp_path):
     assert metrics["SD 1.5, DDPM: vanilla"]["evaluations"] == 4 * 2
     assert metrics["SD 1.5, DDPM: UG"]["backward_evaluations"] == 4 * 2
     assert metrics["SDXL, DDPM: DATE"]["evaluations"] == 4 * 2 + 2 * 2
-    assert metrics["SDXL, DDPM: LiDAR, DMD-1, 100"]["evaluations"] == 4 * 2 + 3 / 2
+    assert metrics["SDXL, DDPM: LiDAR, DMD-1, 3"]["evaluations"] == 4 * 2 + 3 / 2
     assert all(np.isfinite(list(each.values())).all() for each in metrics.values())
     assert results_of(tmp_path / "runs").keys() == {("sample", name) for name in metrics}
     assert "running" not in succeed("run", TABLE, "--config.sample.steps=4")[1]

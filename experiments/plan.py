@@ -89,7 +89,8 @@ def train_jobs(
     likelihoods of a row needs the training of that row too. `dependents` are the rows that start from this one.
 
     Raises:
-      ValueError: for rows that start from each other, or a judge that is not autoregressive.
+      ValueError: for rows that start from each other, or a judge that is not autoregressive or whose network does
+        not start from the mask.
     """
     preceding: list[Job] = []
     needs = {}
@@ -107,6 +108,9 @@ def train_jobs(
         resolved = resolve(table, judge["overrides"] | {"checkpoint": ""}, config.seeds[0])
         if judge["name"] in (*dependents, row) or not family_of(resolved).CAUSAL:
             raise ValueError(f"predictor.judge: row {judge['name']!r} is not autoregressive; name one that is")
+        if resolved.model.start != "mask":
+            # Labels read the likelihood of every token but the first, from a network that starts from the mask.
+            raise ValueError(f"model.start: row {judge['name']!r} judges tokens after a mask; set it to mask")
         preceding += train_jobs(rows, table, judge["name"], resolved, (*dependents, row))
         needs["judge"] = preceding[-1].id
     # The model names the job, because rows with the same network share it.

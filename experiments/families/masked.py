@@ -110,8 +110,10 @@ def judge_system(config: ConfigDict, vocabulary: int) -> System | None:
 
 
 def check_conditioning(config: ConfigDict) -> None:
-    """Raise ValueError where a network has no place for a self-conditioning input or for labels."""
+    """Raise ValueError where a network has no place for a self-conditioning input, labels or a given first token."""
     network = network_of(config)
+    if config.model.start != "mask" and not config.model.causal:
+        raise ValueError("model.start: window goes with model.causal=True; set it to mask")
     if config.memory.adapter != "none" and (config.model.causal or network.width is None):
         raise ValueError("memory.adapter: goes with model.net=dit or unet and model.causal=False; set it to none")
     if config.model.labels and not network.labels:

@@ -40,8 +40,9 @@ def measure(run: Run) -> dict:
         scores = evaluate_likelihood(evaluator, params, batches, named(run.root, "evaluate"))
         # A scored part of the split is assumed to have the bytes per token of the whole split.
         text = dataset.statistics[split]
-        # The first token of a window, which may be given, has the bytes of BOS: none.
-        share = (scores.tokens.sum() + given * len(scores.tokens)) / text.tokens
+        # A first token that is given and is BOS has no bytes, so a window has those of its other tokens.
+        bos = run.config.data.bos_eos or run.config.data.packing == "padded"
+        share = (scores.tokens.sum() + (given and bos) * len(scores.tokens)) / text.tokens
         covered = {"characters": text.characters * share, "bytes": text.bytes * share}
         if text.lossy:
             covered = {}

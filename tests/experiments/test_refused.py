@@ -90,7 +90,10 @@ REFUSED = {
         ({"data.length": 128}, "data.length: 128 is too short; pass --config.data.length=142, or more"),
         ({"data.source": "splice_sites"}, "data.path: splice_sites expects eie.at.txt"),
     ],
-    ("gstar_code", "train", BASE): [({"objective.name": "errors"}, "objective.name: ")],
+    ("gstar_code", "train", BASE): [
+        ({"objective.name": "errors"}, "objective.name: "),
+        ({"model.start": "window"}, "model.start: window goes with model.causal=True"),
+    ],
     PREDICTOR: [
         ({"start": "", "predictor.kind": "tail"}, "predictor.kind: unknown 'tail'"),
         ({"predictor.kind": "full"}, f"'full' applies to every row, and '{BASE}' does not train a predictor; omit it"),
@@ -98,6 +101,10 @@ REFUSED = {
         ({"model.net": "mlp"}, "predictor.kind: "),
         ({"objective.name": "nelbo"}, "predictor.kind: "),
         ({"start": ""}, "start: "),
+        (
+            {"predictor.labels": "likelihood", "predictor.judge": "AR", "model.start": "window"},
+            "model.start: row 'AR' judges tokens after a mask",
+        ),
         (LIKELIHOOD, "predictor.judge: "),
         (LIKELIHOOD | {"predictor.judge": BASE}, f"predictor.judge: row '{BASE}' is not autoregressive"),
     ],

@@ -36,9 +36,9 @@ class Scorer(NamedTuple):
     """One reward: its parameters, what it keeps of prompts, and its score.
 
     `init(key)` makes random parameters, and `read(folder)` those of the files below the folder of weights, as
-    `tokenizer(folder)` its vocabulary (None: a stand-in for random weights). `encode(
-    params, tokens)` computes what is kept of prompts, of the shapes `text_like(prompts)`. `kept(params)` are the
-    parameters of `score(params, images, text, eight_bit)`.
+    `tokenizer(folder)` its vocabulary (None: a stand-in for random weights). What is kept of prompts is
+    `encode(params, tokens)`, of the shapes `text_like(prompts)`. `kept(params)` are the parameters of
+    `score(params, images, text, eight_bit)`.
     """
 
     init: Callable[[jax.Array], Params]

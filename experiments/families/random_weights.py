@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffusion.types import Params
@@ -29,8 +28,3 @@ def random_weights(init: Callable[..., Any], *inputs: Any, seed: int = 0, name: 
         return (rng.standard_normal(like.shape, np.float32) * np.float32(scale)).astype(like.dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, shapes)
-
-
-def zeros(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
-    """The shape of an input of a network."""
-    return jax.ShapeDtypeStruct(shape, dtype)

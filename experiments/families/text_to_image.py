@@ -24,6 +24,7 @@ TRAINED, CAUSAL, REWARDED, MEASURED_BY = False, False, False, "samples"
 DOMAINS = ("captions",)
 OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {}
 TOKENS = 77  # of a prompt, for CLIP
+NO_LIKELIHOOD = "model.net: text_to_image has no likelihood of images; run `sample`, which measures it"
 
 
 class Backbone(NamedTuple):
@@ -190,13 +191,13 @@ def reward_init(config: ConfigDict) -> Callable[[jax.Array], Params]:
 
 
 def estimators(config: ConfigDict) -> list[str]:
-    """Images from text are measured by their samples: raises ValueError."""
-    raise ValueError("model.net: text_to_image is measured by `sample`; there is no likelihood of its images")
+    """Raises ValueError: a latent diffusion model has no likelihood of images."""
+    raise ValueError(NO_LIKELIHOOD)
 
 
 def estimate(config: ConfigDict, system: System, name: str) -> Estimate:
     """As `estimators`."""
-    raise ValueError("model.net: text_to_image is measured by `sample`; there is no likelihood of its images")
+    raise ValueError(NO_LIKELIHOOD)
 
 
 def batch(config: ConfigDict) -> dict:

@@ -22,8 +22,9 @@ from diffusion.schedules.gaussian import ScaledLinear
 from diffusion.train.mesh import make_mesh, state_shardings
 from diffusion.types import Params
 from experiments.families import image_rewards, text_to_image
+from experiments.families.base import rows_like
 from experiments.families.image_rewards import Scorer
-from experiments.families.random_weights import random_weights, zeros
+from experiments.families.random_weights import random_weights
 from experiments.families.text_to_image import TOKENS, Backbone, Prompted
 from experiments.published import TEXT_ENCODERS, conversion, open_weights, pipeline_sizes, sizes_of
 from experiments.run_context import Run, in_batches
@@ -163,11 +164,12 @@ def random_source(run: Run, backbone: Backbone) -> Callable[[str], Any]:
         if name == "unet":
             return weights(run.system.init)
         if name == "vae":
-            return weights(backbone.vae.init, zeros(1, backbone.pixels, backbone.pixels, 3))["params"]
+            image = rows_like(1, backbone.pixels, backbone.pixels, 3, dtype=jnp.float32)
+            return weights(backbone.vae.init, image)["params"]
         number = int(name[-1])
         if name.startswith("tokenizer"):
             return image_rewards.hashed_tokenizer(backbone.encoders[number].vocab_size, TOKENS)
-        return weights(backbone.encoders[number].init, zeros(1, TOKENS, dtype=jnp.int32))["params"]
+        return weights(backbone.encoders[number].init, rows_like(1, TOKENS, dtype=jnp.int32))["params"]
 
     return part
 

@@ -55,7 +55,7 @@ def chosen_prompts(config: ConfigDict) -> dict[int, dict[str, Any]]:
     """The metadata of the prompts to draw by their numbers, spread evenly over all where not all are wanted.
 
     Raises:
-      ValueError: for a prompt on the command line that is empty, or a file that cannot be read.
+      ValueError: for a file of prompts that cannot be read.
     """
     if config.sample.prompt:
         return {0: {"tag": "", "prompt": config.sample.prompt}}

@@ -7,6 +7,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from diffusion.data.geneval import PromptImages, read_prompts, read_tree
+from experiments.contents import content_hash
 from experiments.geneval.colors import Colors, color_classifier
 from experiments.geneval.detector import RANDOM, RANDOM_LABEL, load_detector
 from experiments.geneval.score import RESULTS, colored_classes, score_images
@@ -37,14 +38,20 @@ def run(images: str, prompts: str, detector: str, clip: str, baseline: str) -> N
         others = read_results(baseline)
     for root, tree in trees.items():
         check_tree(root, tree, clip)
-    found, colors = load_detector(detector), load_colors(clip)
-    label = RANDOM_LABEL if clip == RANDOM else Path(clip).resolve().name if clip else ""
+    found, colors, label = load_detector(detector)._replace(label=label_of(detector)), load_colors(clip), label_of(clip)
     results = {root: score_images(root, tree, found, colors, label) for root, tree in trees.items()}
     if baseline and others is None:
         others = results[Path(baseline)]
     ours = results[Path(images)]
     print("\n".join(report(found.label, label, ours, others)))
     print(f"\nwrote {Path(images) / RESULTS}")
+
+
+def label_of(folder: str) -> str:
+    """What results say of a network: the name of its folder, and the start of the hash of its content."""
+    if folder == RANDOM:
+        return RANDOM_LABEL
+    return f"{Path(folder).resolve().name} {content_hash(folder)[:8]}".strip() if folder else ""
 
 
 def check_tree(root: Path, tree: list[PromptImages], clip: str) -> None:

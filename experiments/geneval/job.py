@@ -7,8 +7,8 @@ import jax
 
 from diffusion.data.geneval import read_tree
 from diffusion.report.rows import provenance
-from experiments.geneval.command import check_tree, load_colors
-from experiments.geneval.detector import RANDOM, RANDOM_LABEL, check_detector, load_detector
+from experiments.geneval.command import check_tree, label_of, load_colors
+from experiments.geneval.detector import RANDOM, check_detector, load_detector
 from experiments.geneval.score import score_images
 from experiments.geneval.summary import summarize
 from experiments.run_context import Run
@@ -38,10 +38,9 @@ def execute(run: Run) -> dict:
     if jax.process_index():
         return {}
     tree = read_tree(root)
-    clip = folder_of(run, run.config.geneval.clip)
+    clip, folder = (folder_of(run, run.config.geneval[field]) for field in ("clip", "detector"))
     check_tree(root, tree, clip)
-    detector = load_detector(folder_of(run, run.config.geneval.detector))
-    label = RANDOM_LABEL if clip == RANDOM else Path(clip).name
+    detector, label = load_detector(folder)._replace(label=label_of(folder)), label_of(clip)
     summary = summarize(score_images(root, tree, detector, load_colors(clip), label))
     overall = summary.intervals["overall"]
     metrics = {f"task_{task}": value for task, value in summary.scores.tasks.items()}

@@ -1,7 +1,7 @@
 """Verdicts on a folder of images, in results.jsonl: one line an image, with the fields of the published scripts.
 
-Beside those, each line has the names of detector and CLIP, and the start of the file's hash, so that an interrupted
-run goes on, images that were made again are scored again, and results of two detectors are not mixed.
+Beside those, each line names detector and CLIP by folder and content, and has the start of the file's hash, so that an
+interrupted run goes on, images that were made again are scored again, and results of two detectors are not mixed.
 """
 
 import hashlib

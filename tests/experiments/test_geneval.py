@@ -1,12 +1,14 @@
 """GenEval on saved images: colors of objects, results that go on, scores with intervals, and the command."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from diffusion.data.geneval import image_folder, read_image, read_tree, sample_file, write_image, write_metadata
 from diffusion.metrics.geneval import Detection
+from experiments import contents
 from experiments.geneval import command
 from experiments.geneval.detector import RANDOM_LABEL, Detector
 from experiments.geneval.score import RESULTS, judge, score_images
@@ -265,6 +267,22 @@ def test_wrong_words_are_one_line(cli, fake, images, tmp_path):
     write_metadata(image_folder(images, 0), {"tag": "", "prompt": "a dog"})
     one_line(cli("geneval", *good), "images: prompt 0 of", "has no tag of GenEval")
     assert not fake
+
+
+@pytest.mark.parametrize("field", ["detector", "clip"])
+def test_results_of_other_weights_under_the_same_name_are_not_mixed(field, cli, succeed, fake, images, tmp_path):
+    folder = tmp_path / "network"
+    folder.mkdir()
+    words = ("geneval", f"--images={images}", "--detector=fake", "--clip=fake", f"--{field}={folder}")
+    labels = []
+    for number in range(2):
+        (folder / "model.safetensors").write_bytes(bytes([number]))
+        contents.reread()
+        labels.append(command.label_of(str(folder)))
+        if not number:
+            succeed(*words)
+    assert labels[0] != labels[1] and all(re.fullmatch("network [0-9a-f]{8}", label) for label in labels)
+    one_line(cli(*words), f"--{field}: ", f"has results of '{labels[0]}', not of '{labels[1]}'; move the file away")
 
 
 def test_random_weights_are_named(cli, monkeypatch, images):

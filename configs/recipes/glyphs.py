@@ -1,19 +1,11 @@
 """Images from prompts: data, networks, training and sampling of each scale, and rows by method."""
 
-from configs.base import GAUSSIAN, defaults
-from configs.recipes.table import evaluated, sampled
+from configs.base import defaults
+from configs.recipes.table import evaluated, gaussian_fields, geneval_columns, sampled
 
 REWARD, BASE = "Reward model", "base"
 COLUMNS = (
-    ("overall", "overall", ".3f"),
-    ("overall_low", "from", ".3f"),
-    ("overall_high", "to", ".3f"),
-    ("task_single_object", "single object", ".2f"),
-    ("task_two_object", "two objects", ".2f"),
-    ("task_counting", "counting", ".2f"),
-    ("task_colors", "colors", ".2f"),
-    ("task_position", "position", ".2f"),
-    ("task_color_attr", "attribution", ".2f"),
+    *geneval_columns("overall"),
     ("graded", "clauses fulfilled", ".3f"),
     ("reward", "reward", ".3f"),
     ("diversity", "diversity", ".3f"),
@@ -98,11 +90,7 @@ def method(
 ) -> dict:
     """A row of samples by one method; `fields` are those of `sample.gaussian`, with a__b for field b of section a."""
     overrides = {"sample.gaussian.method": kind} | ({"sample.steps": steps} if steps else {})
-    for key, value in fields.items():
-        section, _, field = key.rpartition("__")
-        if field not in (GAUSSIAN[section] if section else GAUSSIAN):
-            raise ValueError(f"{name}: {key} is not a field of sample.gaussian")
-        overrides[f"sample.gaussian.{key.replace('__', '.')}"] = value
+    overrides |= gaussian_fields(name, fields)
     row = sampled(prefix + name, overrides)
     if isinstance(curve, dict):
         return row | {"curves": curve}

@@ -1,5 +1,7 @@
 """Rows, columns and plots that several tables share, with the label of each metric."""
 
+from configs.base import GAUSSIAN
+
 # Metric: column label, format, and axis label where the metric is an axis of a plot.
 METRICS = {
     "bits_per_byte": ("bits/byte", ".3f", ""),
@@ -31,6 +33,15 @@ METRICS = {
 }
 
 
+# Tasks of GenEval, with their labels.
+GENEVAL_TASKS = {
+    "single_object": "single object",
+    "two_object": "two objects",
+    "counting": "counting",
+    "colors": "colors",
+    "position": "position",
+    "color_attr": "attribution",
+}
 # Measures of sampled text.
 TEXT = ("generative_perplexity", "entropy", "diversity")
 # Generative perplexity where the judge is always the row AR.
@@ -40,6 +51,25 @@ JUDGED = ("generative_perplexity", "gen. perplexity (AR judge)", ".1f")
 def columns(*metrics: str | tuple[str, str, str]) -> tuple[tuple[str, str, str], ...]:
     """Columns of a table: metrics by name, or (metric, label, format) where a table has its own."""
     return tuple((each, *METRICS[each][:2]) if isinstance(each, str) else each for each in metrics)
+
+
+def geneval_columns(overall: str) -> tuple[tuple[str, str, str], ...]:
+    """GenEval's overall score, labelled `overall`, with its interval, and the scores of its six tasks."""
+    interval = (("overall", overall, ".3f"), ("overall_low", "from", ".3f"), ("overall_high", "to", ".3f"))
+    return *interval, *((f"task_{task}", label, ".2f") for task, label in GENEVAL_TASKS.items())
+
+
+def gaussian_fields(name: str, fields: dict) -> dict:
+    """Overrides of `sample.gaussian` for the row `name`, with a__b for field b of section a.
+
+    Raises:
+      ValueError: for a key that is not a field.
+    """
+    for key in fields:
+        section, _, field = key.rpartition("__")
+        if field not in (GAUSSIAN[section] if section else GAUSSIAN):
+            raise ValueError(f"{name}: {key} is not a field of sample.gaussian")
+    return {f"sample.gaussian.{key.replace('__', '.')}": value for key, value in fields.items()}
 
 
 def plot(name: str, x: str, y: str, title: str, **fields) -> dict:

@@ -1,21 +1,13 @@
 """Images from text by published networks: settings of each backbone and scale, and rows by method."""
 
-from configs.base import GAUSSIAN, defaults
-from configs.recipes.table import sampled
+from configs.base import defaults
+from configs.recipes.table import gaussian_fields, geneval_columns, sampled
 
 COLUMNS = (
     ("image_reward", "ImageReward", ".3f"),
     ("clip_score", "CLIP score", ".4f"),
     ("hps", "HPS v2.1", ".4f"),
-    ("overall", "GenEval", ".3f"),
-    ("overall_low", "from", ".3f"),
-    ("overall_high", "to", ".3f"),
-    ("task_single_object", "single object", ".2f"),
-    ("task_two_object", "two objects", ".2f"),
-    ("task_counting", "counting", ".2f"),
-    ("task_colors", "colors", ".2f"),
-    ("task_position", "position", ".2f"),
-    ("task_color_attr", "attribution", ".2f"),
+    *geneval_columns("GenEval"),
     ("clip_diversity", "CLIP diversity", ".3f"),
     ("evaluations", "NFE per image", ".0f"),
     ("backward_evaluations", "backward", ".0f"),
@@ -99,14 +91,9 @@ def method(
     usual = {"DDPM": 100, "DDIM": 50}[sampler]
     overrides = BACKBONES[backbone] | {"sample.gaussian.method": kind, "sample.gaussian.eta": SAMPLERS[sampler]}
     overrides["sample.steps"] = config.sample.steps if small else steps or usual
-    for key, value in fields.items():
-        section, _, field = key.rpartition("__")
-        if section == "text_to_image":
-            overrides[f"text_to_image.{field}"] = value
-            continue
-        if field not in (GAUSSIAN[section] if section else GAUSSIAN):
-            raise ValueError(f"{name}: {key} is not a field of sample.gaussian")
-        overrides[f"sample.gaussian.{key.replace('__', '.')}"] = value
+    of_model = {key: value for key, value in fields.items() if key.startswith("text_to_image__")}
+    overrides |= {key.replace("__", "."): value for key, value in of_model.items()}
+    overrides |= gaussian_fields(name, {key: value for key, value in fields.items() if key not in of_model})
     if small:
         overrides |= {"text_to_image.backbone": TINY[backbone], "text_to_image.unet": ""}
         overrides |= {"sample.gaussian.lookahead.weights": "", "sample.gaussian.lookahead.lora": ""}

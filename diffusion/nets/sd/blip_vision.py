@@ -13,27 +13,10 @@ from jaxtyping import Array, Float
 from diffusion.nets.attention import plain
 from diffusion.nets.layers import LayerNorm, Linear, shard_batch, stacked
 from diffusion.nets.sd.layers import gelu
+from diffusion.nets.sd.patches import PatchProjection
 
 Norm = partial(LayerNorm, bias=True, epsilon=1e-6)
 NORMAL = nn.initializers.normal(0.02)
-
-
-class PatchProjection(nn.Module):
-    """A linear map of patches without overlap, in row-major order; the kernel is that of a convolution."""
-
-    features: int
-    size: int
-    dtype: str
-
-    @nn.compact
-    def __call__(self, pixels: Float[Array, "B H W C"]) -> Float[Array, "B L D"]:
-        batch, height, width, channels = pixels.shape
-        size, inputs = self.size, self.size**2 * channels
-        kernel = self.param("kernel", NORMAL, (size, size, channels, self.features), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        patches = pixels.reshape(batch, height // size, size, width // size, size, channels).swapaxes(2, 3)
-        flat = patches.reshape(-1, inputs).astype(self.dtype) @ kernel.reshape(inputs, -1).astype(self.dtype)
-        return (flat + bias[None].astype(self.dtype)).reshape(batch, -1, self.features)
 
 
 class PatchEmbedding(nn.Module):
@@ -45,7 +28,7 @@ class PatchEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, pixels: Float[Array, "B H W C"]) -> Float[Array, "B L D"]:
-        return PatchProjection(self.features, self.size, self.dtype, name="proj")(pixels)
+        return PatchProjection(self.features, self.size, True, self.dtype, name="proj")(pixels)
 
 
 class VisionAttention(nn.Module):

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from diffusion.nets.attention_masks import Causal, Full
 from diffusion.nets.layers import LayerNorm, Linear
 from diffusion.nets.sd.clip_encoder import Activation, Encoder
+from diffusion.nets.sd.patches import PatchProjection
 
 Images = Float[Array, "B H W 3"]  # after `preprocessing.preprocess`
 Ids = Int[Array, "B S"]
@@ -94,23 +95,6 @@ class CLIPText(nn.Module):
         return EncodedText(hidden, penultimate, pooled.astype(jnp.float32))
 
 
-class PatchEmbedding(nn.Module):
-    """A linear map of the square patches of an image, in row-major order."""
-
-    patch: int
-    width: int
-    dtype: str
-
-    @nn.compact
-    def __call__(self, pixels: Images) -> Float[Array, "B N D"]:
-        batch, height, width, channels = pixels.shape
-        window = (self.patch, self.patch, channels)
-        kernel = self.param("kernel", nn.initializers.normal(0.02), (*window, self.width), jnp.float32)
-        x = pixels.reshape(batch, height // self.patch, self.patch, width // self.patch, self.patch, channels)
-        x = x.swapaxes(2, 3).reshape(-1, self.patch**2 * channels).astype(self.dtype)
-        return (x @ kernel.reshape(-1, self.width).astype(self.dtype)).reshape(batch, -1, self.width)
-
-
 class ImageEmbeddings(nn.Module):
     """The class token and the embedded patches, each plus the embedding of its position."""
 
@@ -120,7 +104,7 @@ class ImageEmbeddings(nn.Module):
 
     @nn.compact
     def __call__(self, pixels: Images) -> Float[Array, "B S D"]:
-        patches = PatchEmbedding(self.patch, self.width, self.dtype, name="patch_embedding")(pixels)
+        patches = PatchProjection(self.width, self.patch, False, self.dtype, name="patch_embedding")(pixels)
         token = self.param("class_embedding", nn.initializers.normal(0.02), (self.width,), jnp.float32)
         tokens = jnp.broadcast_to(token[None, None], (len(pixels), 1, self.width))
         x = jnp.concatenate([tokens.astype(jnp.float32), patches.astype(jnp.float32)], axis=1)

@@ -259,6 +259,8 @@ FIELDS: dict[str, Any] = dict(
             temperature=not_negative(1.0),  # gstar, confidence_star: of the choice of positions
             adaptive=False,  # gstar: mask every position predicted to be an error, not a scheduled number
             planner=False,  # p2: the error predictor scores known positions
+            # mask levels, times and rules as in the public code of ReMDM, with more steps for discrete_flow
+            public=False,
         ),
         memory=choice("reuse", "null"),  # for a network with memory.adapter
         # with model.labels: class of every sample; -1: frequencies of the training data; -2: in turn

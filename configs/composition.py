@@ -69,7 +69,7 @@ def rows(config):
     for name, overrides in denoisers.items():
         yield evaluated(name, overrides)
     for name, overrides in denoisers.items():
-        methods = ("ancestral", "ReMDM-loop, eta 0.05", "Star-loop", "P2")
+        methods = ("ancestral", "ReMDM-loop exact, eta 0.05", "Star-loop", "P2")
         samplers = {method: overrides | PLAIN[method] for method in methods}
         guide = predictor(config, "block", base=name)
         samplers["G-Star-loop"] = overrides | guide | GUIDED["G-Star-loop"]

@@ -15,7 +15,17 @@ from configs.recipes.text import judged, references
 STEPS = {"paper": (32, 64, 128, 256, 512, 1024), "gpu": (16, 64, 256), "local": (64,), "debug": (2, 4)}
 # Steps at which windows, temperatures, predictors and labels are varied.
 ABLATED = {"paper": 128, "gpu": 64, "local": 64, "debug": 4}
-SAMPLERS = ("ancestral", "ReMDM-cap", "ReMDM-cap, eta 0.04", "ReMDM-rescale", "ReMDM-loop", "P2", "Star+", "Star-loop")
+SAMPLERS = (
+    "ancestral",
+    "ReMDM-cap",
+    "ReMDM-cap, eta 0.04",
+    "ReMDM-rescale",
+    "ReMDM-loop",
+    "ReMDM-loop exact",
+    "P2",
+    "Star+",
+    "Star-loop",
+)
 WINDOWS = {
     "paper": (0.1, 0.2, 0.4, 0.55),
     "gpu": (0.1, 0.2, 0.4, 0.55),

@@ -27,7 +27,7 @@ RECALLED = {
 TUNED = {
     **{f"ReMDM-cap, eta {eta:g}": remdm("cap", eta) for eta in (0.02, 0.08)},
     **{f"ReMDM-rescale, eta {eta:g}": remdm("rescale", eta) for eta in (0.05, 0.1)},
-    **{f"ReMDM-loop, eta {eta:g}": remdm("cap", eta) | LOOP for eta in (0.1,)},
+    **{f"ReMDM-loop exact, eta {eta:g}": remdm("cap", eta) | LOOP for eta in (0.1,)},
     "Star+, from 0.2": {"sample.policy": "star"} | LATE | {"sample.remask.on": 0.2},
     "Star-loop, level 0.2": {"sample.policy": "star"} | LOOP | {"sample.remask.level": 0.2},
     "P2, eta 0.5": {"sample.policy": "p2", "sample.remask.eta": 0.5},
@@ -50,9 +50,9 @@ TABLE = dict(
     notes=(
         "All rows sample one denoiser, with one evaluation per step and one that fills what is left. Published figures "
         "are those of the ReMDM paper at 1,024 tokens, nucleus 0.9 and 5,000 samples, as recalled, not checked: the "
-        "best of its variants, cap below 1,024 steps and loop from there on. The posterior uses the process's own "
-        "survival probability, where the public code has 1 - t. A plateau is entered at its own level, where the "
-        "public loop overshoots it by a step. On bytes confidence decoding and P2 collapse to a few symbols; they are "
+        "best of its variants, cap below 1,024 steps and loop from there on. ReMDM-loop, forward-backward and the DFM "
+        "corrector are those of the public code, with survival probability 1 - t, a loop whose steps continue their phase, "
+        "and more steps than asked for; their exact forms have the mask levels of the process at both ends of a step. On bytes confidence decoding and P2 collapse to a few symbols; they are "
         "left out of the plot."
     ),
 )

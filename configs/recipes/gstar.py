@@ -14,12 +14,17 @@ LOOP = {
 LATE = {"sample.remask.on": 0.3}
 
 
+# Mask levels and steps as in the public code of ReMDM.
+PUBLIC = {"sample.remask.public": True}
+
+
 def remdm(rule: str, eta: float = 0.0) -> dict:
     """ReMDM under one of its rules."""
     return {"sample.policy": "remdm", "sample.remask.rule": rule, "sample.remask.eta": eta}
 
 
-# Samplers that need the denoiser alone, with the published settings.
+# Samplers that need the denoiser alone, with the published settings. "exact" ones follow the equations of the paper
+# where the public code, whose rows have the published names, leaves them.
 PLAIN = {
     "ancestral": {},
     "confidence": {"sample.policy": "confidence", "sample.noise": 1.0},
@@ -28,10 +33,13 @@ PLAIN = {
     "ReMDM-rescale": remdm("rescale", 0.015),
     "ReMDM-switch": remdm("cap", 0.04) | LATE,
     "ReMDM-conf": {"sample.policy": "remdm_conf"},
-    "ReMDM-loop": remdm("cap", 0.02) | LOOP,
-    "ReMDM-loop, eta 0.05": remdm("cap", 0.05) | LOOP,
-    "forward-backward": remdm("forward_backward"),
-    "DFM corrector": remdm("discrete_flow"),
+    "ReMDM-loop": remdm("cap", 0.02) | LOOP | PUBLIC,
+    "ReMDM-loop exact": remdm("cap", 0.02) | LOOP,
+    "ReMDM-loop exact, eta 0.05": remdm("cap", 0.05) | LOOP,
+    "forward-backward": remdm("forward_backward") | PUBLIC,
+    "forward-backward exact": remdm("forward_backward"),
+    "DFM corrector": remdm("discrete_flow") | PUBLIC,
+    "DFM corrector exact": remdm("discrete_flow"),
     "P2": {"sample.policy": "p2", "sample.remask.eta": 1.0},
     "Star": {"sample.policy": "star"},
     "Star+": {"sample.policy": "star"} | LATE,

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion.processes.subtokens import PartialMaskedDiffusion
-from diffusion.sampling.masked import policies, remasking
+from diffusion.sampling.masked import policies, public_grids, remasking
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.grid import Grid, Window, grid, p2_mask_counts, warp_times
 from diffusion.sampling.masked.sampler import MaskedSampler, Samples
@@ -43,6 +43,9 @@ RULES: dict[str, Callable[[float], remasking.Rule]] = {
     "forward_backward": lambda eta: remasking.forward_backward,
     "discrete_flow": lambda eta: remasking.discrete_flow,
 }
+# Rules of the public code of ReMDM (sample.remask.public).
+PUBLIC_RULES = {name: RULES[name] for name in ("cap", "rescale", "discrete_flow")}
+PUBLIC_RULES["forward_backward"] = lambda eta: public_grids.forward_backward
 
 
 def ancestral(config: ConfigDict, process: MaskedProcess) -> Callable:
@@ -86,8 +89,11 @@ def masked_sampler(config: ConfigDict, system: System, trace: int = 0) -> Callab
     table = sampling_grid(config, process, steps, end)
     if options.corrector:
         # First hitting knows when each position is revealed, once: what is masked again would stay so.
-        if len(options.corrector) != 2 or options.policy == "first_hitting":
-            raise ValueError("sample.corrector: must be (scale, power), with any sample.policy but first_hitting")
+        if len(options.corrector) != 2 or options.policy == "first_hitting" or options.remask.public:
+            raise ValueError(
+                "sample.corrector: must be (scale, power), with any sample.policy but first_hitting, and "
+                "sample.remask.public=False"
+            )
         times = warp_times(np.linspace(1.0, end, steps + 1), options.warp)
         scale, power = options.corrector
         policy = replace(policy, correct=rate_corrector(process.schedule, times, scale, power, process.mask_id))
@@ -116,9 +122,29 @@ def conditional(sample: Callable[..., Samples], table: Grid) -> Callable[..., Sa
 
 
 def sampling_steps(config: ConfigDict) -> int:
-    """Steps of one window: sample.steps, or one per position for a policy that goes event by event."""
-    positions = config.data.length * config.codec.digits
-    return positions if config.sample.policy == "first_hitting" else config.sample.steps
+    """Steps of one window: sample.steps, one per position for first hitting, or those of the public DFM corrector."""
+    if config.sample.policy == "first_hitting":
+        return config.data.length * config.codec.digits
+    times = public_times(config.sample)
+    return config.sample.steps if times is None else len(times) - 1
+
+
+def public_times(config: ConfigDict) -> np.ndarray | None:
+    """Times of the public DFM corrector, where they are not equal steps; None elsewhere."""
+    if config.remask.public and config.policy == "remdm" and config.remask.rule == "discrete_flow":
+        return public_grids.discrete_flow_times(config.steps, config.end)
+    return None
+
+
+def public_levels(config: ConfigDict, schedule: Schedule) -> public_grids.StepLevels | None:
+    """Mask levels of the public code of ReMDM, where the config asks for them; raises ValueError for other policies."""
+    if not config.remask.public:
+        return None
+    if config.policy not in ("ancestral", "remdm", "remdm_conf"):
+        raise ValueError(
+            "sample.remask.public: only for sample.policy ancestral, remdm and remdm_conf; set it to False"
+        )
+    return public_grids.loop_levels(schedule) if isinstance(schedule, Loop) else public_grids.raw_levels
 
 
 def network_evaluations(config: ConfigDict) -> int:
@@ -165,7 +191,8 @@ def rule(config: ConfigDict) -> remasking.Rule:
         return remasking.none
     if not 0 <= config.remask.eta <= 1:
         raise ValueError(f"sample.remask.eta: must lie in [0, 1], not {config.remask.eta}")
-    return lookup(RULES, config.remask.rule, "sample.remask.rule")(config.remask.eta)
+    rules = PUBLIC_RULES if config.remask.public else RULES
+    return lookup(rules, config.remask.rule, "sample.remask.rule")(config.remask.eta)
 
 
 def sampling_schedule(config: ConfigDict, process: MaskedProcess) -> Schedule:
@@ -183,8 +210,9 @@ def sampling_schedule(config: ConfigDict, process: MaskedProcess) -> Schedule:
 def sampling_grid(config: ConfigDict, process: MaskedProcess, steps: int, end: float) -> Grid:
     """The time grid of a config."""
     options, length = config.sample, config.data.length * process.subtokens
+    schedule = sampling_schedule(options, process)
     table = grid(
-        sampling_schedule(options, process),
+        schedule,
         steps,
         length,
         end=end,
@@ -195,5 +223,7 @@ def sampling_grid(config: ConfigDict, process: MaskedProcess, steps: int, end: f
         process=process.schedule,
         window=Window(options.remask.off, options.remask.on),
         rule=rule(options),
+        times=public_times(options),
+        levels=public_levels(options, schedule),
     )
     return table._replace(masks=jnp.asarray(p2_mask_counts(steps, length))) if options.policy == "p2" else table

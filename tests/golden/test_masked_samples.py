@@ -24,7 +24,7 @@ DIGITS = {"codec.digits": 3, "codec.shuffle": 1} | MLP
 NUCLEUS = {"sample.nucleus": 0.6, "sample.nucleus_rule": "inclusive"}
 TIMED = {"model.time_conditioning": True} | MLP
 # PLAIN has two settings of each of these policies, which differ in one number only.
-TWICE = ("ReMDM-cap", "ReMDM-loop, eta 0.05")
+TWICE = ("ReMDM-cap", "ReMDM-loop exact, eta 0.05")
 
 SAMPLERS = {
     **{name: MLP | overrides for name, overrides in PLAIN.items() if name not in TWICE},
@@ -64,7 +64,7 @@ SAMPLERS = {
     | {"codec.digits": 2, "codec.carry_over": False, "sample.digits_draw": "marginal", "sample.steps": 2},
     "digits, nucleus": DIGITS | NUCLEUS,
     "digits, corrector": DIGITS | {"sample.corrector": (2.0, 0.5)},
-    "digits, ReMDM-loop": DIGITS | PLAIN["ReMDM-loop"],
+    "digits, ReMDM-loop": DIGITS | PLAIN["ReMDM-loop exact"],
     "digits, Star+": DIGITS | PLAIN["Star+"],
     "digits, P2": DIGITS | PLAIN["P2"],
     "digits, windows": DIGITS | {"sample.length": 16},

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.sampling.masked import remasking
+from diffusion.sampling.masked.public_grids import StepLevels
 from diffusion.sampling.masked.remasking import Rule
 from diffusion.schedules.masking import inverse
 from diffusion.types import Schedule
@@ -64,6 +65,8 @@ def grid(
     process: Schedule | None = None,
     window: Window = ALWAYS,
     rule: Rule = remasking.none,
+    times: Float[np.ndarray, " T"] | None = None,
+    levels: StepLevels | None = None,
 ) -> Grid:
     """Return the grid of `steps` steps from t = 1 to `end`, for `length` positions.
 
@@ -71,7 +74,8 @@ def grid(
     `warp_times`). The temperature of a step that begins at tau = 1 - t is temperature + a tau^p with `ramp` = (a, p)
     (MDM-Prime, image sampler). `rule` gives the probability that a known position is masked again while t lies in
     `window`. If `schedule` is not that of the process, the network reads the time at which `process` has the same mask
-    level.
+    level. `times` replace the equal steps, and `levels` the mask levels of `schedule`; the network then reads the times
+    as they are (see `public_grids`).
 
     Raises:
       ValueError: if the number of steps is below 1, if `end` does not lie in [0, 1), if a temperature is negative, if
@@ -90,24 +94,26 @@ def grid(
         raise ValueError(f"sample.temperature_ramp: {tuple(ramp)} has a negative power, infinite at the first step")
     if not 0 <= window.off <= window.on <= 1:
         raise ValueError(f"sample.remask: 0 <= off <= on <= 1 must hold, not off={window.off} and on={window.on}")
-    times = warp_times(np.linspace(1.0, end, steps + 1), warp)
+    times = warp_times(np.linspace(1.0, end, steps + 1) if times is None else times, warp)
     temperatures = temperature + ramp[0] * (1 - times[:-1]) ** ramp[1]
     if np.min(temperatures) < 0:
         raise ValueError(f"sample.temperature_ramp: {tuple(ramp)} makes the temperature negative")
     level = np.asarray(schedule.masked(times))
+    begin, finish = levels(times) if levels else (level[:-1], level[1:])
     guided = (window.off <= times[:-1]) & (times[:-1] <= window.on)
-    rates = rule(remasking.StepAlphas(1 - level[:-1], 1 - level[1:], guided))
-    network_times = times if process in (None, schedule) else np.asarray(inverse(process, jnp.asarray(1 - level)))
+    rates = rule(remasking.StepAlphas(1 - begin, 1 - finish, guided))
+    own = levels is not None or process in (None, schedule)
+    network_times = times if own else np.asarray(inverse(process, jnp.asarray(1 - level)))
     return Grid(
-        index=jnp.arange(steps),
+        index=jnp.arange(len(begin)),
         time=jnp.asarray(network_times[:-1], jnp.float32),
         next_time=jnp.asarray(network_times[1:], jnp.float32),
         keep_mask_prob=jnp.asarray(rates.keep_mask_prob, jnp.float32),
         remask_prob=jnp.asarray(rates.remask_prob, jnp.float32),
         guided=jnp.asarray(guided),
-        masks=jnp.asarray(exact_masks(level[1:], length)),
+        masks=jnp.asarray(exact_masks(finish, length)),
         temperature=jnp.asarray(temperatures, jnp.float32),
-        nucleus=jnp.full(steps, nucleus, jnp.float32),
+        nucleus=jnp.full(len(begin), nucleus, jnp.float32),
     )
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.sampling.masked import remasking
+from diffusion.sampling.masked import public_grids, remasking
 from diffusion.sampling.masked.grid import Window, grid
 from diffusion.sampling.masked.policies import StepInputs, ancestral_step
 from diffusion.sampling.masked.remasking import StepAlphas
@@ -87,6 +87,46 @@ def test_network_time_of_a_loop_is_that_of_its_level():
     levels = Loop().masked(np.linspace(1, 1e-5, 21))
     for times, expected in ((rows.time, levels[:-1]), (rows.next_time, levels[1:])):
         np.testing.assert_allclose(Cosine().masked(np.asarray(times, np.float64)), expected, atol=1e-4)
+
+
+def public(steps, rule, **options):
+    rows = grid(LogLinear(), steps, 8, rule=rule, **({"levels": public_grids.raw_levels} | options))
+    return np.asarray(rows.keep_mask_prob), np.asarray(rows.remask_prob), rows
+
+
+def test_public_forward_backward():
+    """sigma = 1 at t = 1 and in the next step, then 1 / 2, 1 / 3, ...; the last one is larger than sigma_max."""
+    keep, remask, _ = public(4, public_grids.forward_backward)
+    np.testing.assert_allclose(remask, [1, 1, 1 / 2, 1 / 3], atol=1e-4)
+    np.testing.assert_allclose(keep, [3 / 4, 1 / 3, 0, 0], atol=1e-4)
+    exact = np.asarray(grid(LogLinear(), 4, 8, rule=remasking.forward_backward).remask_prob)
+    np.testing.assert_allclose(exact, [1, 0.996, 0.4995, 4e-5], atol=1e-3)
+
+
+def test_public_loop_continues_the_phase_in_which_a_step_begins():
+    """Of 128 steps, the one onto the plateau ends at a level of 0.0938 for 0.1, and the one that leaves it at 0.1."""
+    loop = Loop()
+    keep, remask, rows = public(
+        128, remasking.cap(0.02), levels=public_grids.loop_levels(loop), window=Window(0.05, 0.55)
+    )
+    entry, out = np.flatnonzero(remask)[0] - 1, np.flatnonzero(remask)[-1]
+    begin, end = public_grids.loop_levels(loop)(np.linspace(1, 1e-5, 129))
+    assert end[entry] == pytest.approx(0.0938, abs=1e-4) and (begin[out], end[out]) == pytest.approx((0.1, 0.1))
+    assert keep[entry] == pytest.approx(end[entry] / begin[entry], rel=1e-5)
+    np.testing.assert_allclose((keep[out], remask[out]), (0.82, 0.02), rtol=1e-5)
+    assert begin[out + 1] == pytest.approx(2 * 6 / 128, abs=1e-4), "the step after it takes its level from the time"
+    np.testing.assert_allclose(rows.time, np.linspace(1, 1e-5, 129)[:-1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("steps", "count"), [(16, 38), (64, 72), (128, 133), (512, 514)])
+def test_public_corrector_of_discrete_flow_takes_more_steps(steps, count):
+    """Its steps are shortened where their two probabilities would sum to more than 1."""
+    times = public_grids.discrete_flow_times(steps, 1e-5)
+    keep, remask, rows = public(steps, remasking.discrete_flow, times=times)
+    assert len(rows.index) == count == len(times) - 1 and times[-1] <= 1 / steps < times[-2]
+    assert np.all(1 - keep + remask < 1 + 1e-5) and (keep[0], remask[0]) == pytest.approx((1 - 1 / steps, 0))
+    shortened = -np.diff(times) < 1 / steps - 1e-9
+    np.testing.assert_allclose((1 - keep + remask)[shortened], 1, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["cap", "rescale", "forward_backward"])

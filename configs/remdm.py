@@ -51,8 +51,9 @@ TABLE = dict(
         "All rows sample one denoiser, with one evaluation per step and one that fills what is left. Published figures "
         "are those of the ReMDM paper at 1,024 tokens, nucleus 0.9 and 5,000 samples, as recalled, not checked: the "
         "best of its variants, cap below 1,024 steps and loop from there on. ReMDM-loop, forward-backward and the DFM "
-        "corrector are those of the public code, with survival probability 1 - t, a loop whose steps continue their phase, "
-        "and more steps than asked for; their exact forms have the mask levels of the process at both ends of a step. On bytes confidence decoding and P2 collapse to a few symbols; they are "
+        "corrector are those of the public code, with survival probability 1 - t, a loop whose steps continue their "
+        "phase, and more steps than asked for; their exact forms have the mask levels of the process at both ends of "
+        "a step. On bytes confidence decoding and P2 collapse to a few symbols; they are "
         "left out of the plot."
     ),
 )

@@ -268,6 +268,7 @@ FIELDS: dict[str, Any] = dict(
         prompt="",  # text at the start
         suffix="",  # text at the end; the text between is filled in
         infill=not_negative(0),  # fill in a span of this many tokens in each held-out window; 0: none
+        prefix=not_negative(0),  # continue this many first tokens of held-out windows; 0: none
         gaussian=GAUSSIAN,
         uniform=UNIFORM,
         source="",  # pairs: a file of sources, one per line, to translate instead of the split
@@ -285,6 +286,7 @@ FIELDS: dict[str, Any] = dict(
     quality=dict(
         parse=False,  # share of samples that ast.parse accepts (Python text)
         mauve=False,
+        self_bleu=False,
     ),
 )
 

@@ -8,7 +8,18 @@ marginal bound, rather than on the joint cross-entropy, close Prime's gap to MDL
 """
 
 from configs.base import defaults
-from configs.recipes.prime import ALSO, COLUMNS, DIGITS, EXTRAS, FIGURES, NOTES, at_prime_scale, comparison, plots
+from configs.recipes.prime import (
+    ALSO,
+    COLUMNS,
+    DIGITS,
+    EXTRAS,
+    FIGURES,
+    NOTES,
+    at_prime_scale,
+    comparison,
+    continuations,
+    plots,
+)
 
 TABLE = dict(
     title="MDM-Prime on text: published, corrected and ours",
@@ -37,6 +48,10 @@ TABLE = dict(
 )
 
 
+# Tokens of held-out text that are continued, and the steps.
+PREFIX = {"paper": (35, 512), "debug": (8, 4)}
+
+
 def get_config(variant: str = "local"):
     config = defaults("prime_text", variant)
     at_prime_scale(config)
@@ -48,3 +63,5 @@ def get_config(variant: str = "local"):
 
 def rows(config):
     yield from comparison(config, DIGITS[config.variant], extras=config.variant == "local")
+    if config.variant in PREFIX:
+        yield from continuations(DIGITS[config.variant], *PREFIX[config.variant])

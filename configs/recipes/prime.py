@@ -36,7 +36,16 @@ COLUMNS = columns(
     ("nats_per_token", "valid bound (nats/token)", ".3f"),
     "bound_grouped/nats_per_token",
     ("bound_steps_32/nats_per_token", "32-step bound (nats/token)", ".3f"),
-    *("joint_ce/nats_per_token", "evaluations", "idle_share", JUDGED, *TEXT[1:], "parse_rate", "seconds_per_sample"),
+    *(
+        "joint_ce/nats_per_token",
+        "evaluations",
+        "idle_share",
+        JUDGED,
+        *TEXT[1:],
+        "self_bleu",
+        "parse_rate",
+        "seconds_per_sample",
+    ),
 )
 ALSO = ("joint_ce", "bound_grouped", "bound_steps_32")
 DIGITS = {"paper": (2, 3, 4, 6, 8), "gpu": (2, 4), "local": (2, 4), "debug": (2,)}
@@ -141,3 +150,10 @@ def comparison(config, digits: tuple[int, ...], extras: bool = False):
     for name, curve, overrides, fields in models(digits, extras):
         for count in SAMPLING_STEPS[config.variant]:
             yield sampled(f"{name}, {count} steps", overrides, count, curve=curve, **fields)
+
+
+def continuations(digits: tuple[int, ...], prefix: int, steps: int):
+    """Samples that continue the first `prefix` tokens of held-out windows, with their self-BLEU."""
+    overrides = {"sample.prefix": prefix, "sample.steps": steps, "quality.self_bleu": True}
+    for name, _, model, fields in models(digits):
+        yield sampled(f"{name}, {steps} steps, from {prefix} tokens", model | overrides, curves={}, **fields)

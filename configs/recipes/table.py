@@ -15,6 +15,7 @@ METRICS = {
     "mauve": ("MAUVE", ".3f", ""),
     "parse_rate": ("parses", ".3f", "share of samples that parse"),
     "defined_rate": ("names defined", ".3f", ""),
+    "self_bleu": ("self-BLEU", ".3f", ""),
     "infill_exact": ("gaps exact", ".3f", ""),
     "infill_accuracy": ("gaps' tokens", ".3f", ""),
     "idle_share": ("idle steps", ".2%", ""),

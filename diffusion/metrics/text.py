@@ -3,8 +3,9 @@
 Generative perplexity alone rewards repetition and low temperature, so that `measure` gives the others beside it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from math import isfinite
+from math import isfinite, log
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
@@ -188,6 +189,42 @@ def diversity(texts: Iterable[Text], orders: Sequence[int] = (2, 3, 4)) -> float
         grams = [gram for text in texts for gram in ngrams(text, order)]
         product *= len(set(grams)) / max(len(grams), 1)
     return product
+
+
+def self_bleu(texts: Sequence[Text], order: int = 4) -> float:
+    """Mean over texts of BLEU with all other texts as references (Texygen, arXiv 1802.01886), in [0, 1].
+
+    BLEU of text i is min(1, exp(1 - r / c)) (prod_n p_n)^(1/4), with its length c, the closest length r of another
+    text, and p_n the share of its n-grams that another text has, counted at most as often as the text that has it most
+    often. A p_n without matches has 0.1 of a match. Higher is less diverse.
+
+    Raises:
+      ValueError: for fewer than two texts.
+    """
+    if len(texts) < 2:
+        raise ValueError(f"self_bleu: needs two texts or more, not {len(texts)}")
+    logs = np.zeros(len(texts))
+    for size in range(1, order + 1):
+        counts = [Counter(ngrams(each, size)) for each in texts]
+        first, second = Counter[tuple](), Counter[tuple]()  # the two largest counts of an n-gram over the texts
+        for each in counts:
+            for gram, number in each.items():
+                second[gram] = max(second[gram], min(first[gram], number))
+                first[gram] = max(first[gram], number)
+        for index, each in enumerate(counts):
+            # The largest count elsewhere is the second one where this text has the first.
+            limits = (second[gram] if number == first[gram] else first[gram] for gram, number in each.items())
+            matches = sum(map(min, each.values(), limits))
+            logs[index] += log(max(matches, 0.1) / max(each.total(), 1)) / order
+    lengths = np.array([len(ngrams(each, 1)) for each in texts])
+    closest = np.array([closest_length(lengths, index) for index in range(len(texts))])
+    return float(np.mean(np.exp(np.minimum(0, 1 - closest / np.maximum(lengths, 1)) + logs)))
+
+
+def closest_length(lengths: Int[np.ndarray, " N"], index: int) -> int:
+    """The length of another text that is closest to that of text `index`, the smaller one of two."""
+    others = np.delete(lengths, index)
+    return int(others[np.lexsort((others, np.abs(others - lengths[index])))[0]])
 
 
 def repetition(texts: Iterable[Text], order: int = 4) -> float:

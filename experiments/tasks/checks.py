@@ -8,11 +8,11 @@ from experiments.families import family_of
 TOKENS = {"bytes": lambda text: len(text.encode()), "characters": len}
 
 
-def check_room(start: int, end: int, length: int) -> None:
+def check_room(start: int, end: int, length: int, field: str = "sample.prompt") -> None:
     """Raise ValueError where a prompt and a suffix of `start` and `end` tokens leave nothing to write."""
     if start + end >= length:
         raise ValueError(
-            f"sample.prompt: {start} + {end} tokens leave nothing of {length} to write; shorten prompt or suffix, or "
+            f"{field}: {start} + {end} tokens leave nothing of {length} to write; shorten prompt or suffix, or "
             "raise --config.sample.length"
         )
 
@@ -32,5 +32,10 @@ def check_prompt(config: ConfigDict, domain: str) -> None:
     if config.data.tokenizer in TOKENS:
         tokens = TOKENS[config.data.tokenizer]
         check_room(tokens(options.prompt), tokens(options.suffix), length)
-    if options.infill and (options.prompt or options.suffix or length != config.data.length):
-        raise ValueError("sample.infill: goes without sample.prompt, suffix and length")
+    for name in ("infill", "prefix"):
+        if options[name] and (options.prompt or options.suffix or length != config.data.length):
+            raise ValueError(f"sample.{name}: goes without sample.prompt, suffix and length")
+    if options.infill and options.prefix:
+        raise ValueError("sample.prefix: goes without sample.infill")
+    if options.prefix:
+        check_room(options.prefix, 0, length, "sample.prefix")

@@ -42,21 +42,31 @@ class Gaps(NamedTuple):
     starts: Int[np.ndarray, " N"]
 
 
+def completed_windows(run: Run) -> Int[np.ndarray, "N L"]:
+    """Held-out windows of which samples complete a part; raises ValueError for too few of them."""
+    count = run.config.sample.count
+    truth = held_out_windows(run, count)
+    if len(truth) < count:
+        raise ValueError(f"sample.count: {count} exceeds the {len(truth)} held-out windows to fill in")
+    return truth
+
+
 def gaps(run: Run) -> Gaps:
     """Infilling task of a config, equal for all models and seeds.
 
     Raises:
       ValueError: for a gap without context, or too few held-out windows.
     """
-    options = run.config.sample
-    truth = held_out_windows(run, options.count)
-    if len(truth) < options.count:
-        raise ValueError(f"sample.count: {options.count} exceeds the {len(truth)} held-out windows to fill in")
-    return Gaps(truth, infilling.spans(len(truth), truth.shape[1], options.infill, seed=0))
+    truth = completed_windows(run)
+    return Gaps(truth, infilling.spans(len(truth), truth.shape[1], run.config.sample.infill, seed=0))
 
 
 def masked_gaps(run: Run) -> Int[np.ndarray, "N L"]:
-    """Held-out windows with masks in their gaps."""
+    """Held-out windows with masks in their gaps, or behind their first `sample.prefix` tokens."""
+    if run.config.sample.prefix:
+        truth = np.array(completed_windows(run), np.int32)
+        truth[:, run.config.sample.prefix :] = run.dataset.tokenizer.mask_id
+        return truth
     windows = gaps(run)
     return infilling.masked(windows.truth, windows.starts, run.config.sample.infill, run.dataset.tokenizer.mask_id)
 
@@ -103,6 +113,8 @@ def quality(run: Run, tokens: Int[np.ndarray, "N L"], evaluations: float) -> dic
         metrics |= {"parse_rate": rates.lines, "parse_whole": rates.whole, "parse_blocks": rates.blocks}
         defined = defined_rate(texts)
         metrics |= {"names": defined.names} | ({} if defined.rate is None else {"defined_rate": defined.rate})
+    if config.quality.self_bleu:
+        metrics["self_bleu"] = text.self_bleu(texts)
     judge = make_judge(run)
     if judge is None:
         return metrics

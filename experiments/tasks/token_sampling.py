@@ -35,7 +35,8 @@ class TokenTask:
     """What a kind of data that is a sequence of tokens says of its samples.
 
     `held_out(run, count)` gives held-out examples with their labels, `measure(run, sets, cost)` writes samples and
-    returns the metrics of each set, and `masked_gaps(run)` gives the prompts of infilling (`sample.infill`).
+    returns the metrics of each set, and `masked_gaps(run)` gives held-out windows with masks to fill (`sample.infill`,
+    `sample.prefix`).
     `rewarded(run, task)` draws in place of `generate` where a reward takes part in sampling (`sample.uniform.method`).
     """
 
@@ -53,8 +54,9 @@ def check_config(config: ConfigDict, system: System, domain: str, task: TokenTas
         raise ValueError(f"sample.source: {domain} has no sources to translate; leave it empty")
     if options.repeats > 1 and not task.many_sets:
         raise ValueError(f"sample.repeats: {domain} is measured as one set; set it to 1, or raise sample.count")
-    if options.infill and task.masked_gaps is None:
-        raise ValueError(f"sample.infill: gaps are filled in text, not in {domain}; set it to 0")
+    for name in ("infill", "prefix"):
+        if options[name] and task.masked_gaps is None:
+            raise ValueError(f"sample.{name}: held-out windows are completed in text, not in {domain}; set it to 0")
     if is_rewarded(config) and (task.rewarded is None or config.process.name != "uniform"):
         raise ValueError(
             f"sample.uniform.method: {options.uniform.method} is for molecules under process.name=uniform; set it to "
@@ -130,20 +132,17 @@ def prompts(run: Run, length: int) -> np.ndarray:
 
 
 def initial_states(run: Run, task: TokenTask) -> np.ndarray:
-    """The tokens [N, L] from which every sample starts: the prompt, or held-out windows with one gap each (infilling).
+    """The tokens [N, L] from which every sample starts: the prompt, or held-out windows with masks.
 
     Raises:
-      ValueError: for a prompt or another length beside gaps.
+      ValueError: for too few held-out windows, or a prompt that leaves nothing to write.
     """
-    options, default = run.config.sample, run.config.data.length
-    length, count = options.length or default, options.count * options.repeats
-    prompt = np.broadcast_to(prompts(run, length)[None], (count, length))
-    if options.infill:
-        if options.prompt or options.suffix or length != default:
-            raise ValueError("sample.infill: goes without sample.prompt, suffix and length")
+    options = run.config.sample
+    length, count = options.length or run.config.data.length, options.count * options.repeats
+    if options.infill or options.prefix:
         assert task.masked_gaps is not None
         return task.masked_gaps(run)
-    return prompt
+    return np.broadcast_to(prompts(run, length)[None], (count, length))
 
 
 def generate(run: Run, task: TokenTask) -> tuple[list[SampleSet], dict[str, float]]:

@@ -42,8 +42,10 @@ def check_config(config: ConfigDict, system: System, domain: str) -> None:
     options = config.sample
     if options.repeats != 1:
         raise ValueError("sample.repeats: translations are measured as one set; set it to 1, or pass more seeds")
-    if options.prompt or options.suffix or options.infill:
-        raise ValueError("sample.prompt, suffix and infill: pairs have sources; pass --config.sample.source=FILE")
+    if options.prompt or options.suffix or options.infill or options.prefix:
+        raise ValueError(
+            "sample.prompt, suffix, infill and prefix: pairs have sources; pass --config.sample.source=FILE"
+        )
     if longest(config) > config.encoder_decoder.positions:
         raise ValueError(
             f"encoder_decoder.positions: {longest(config)} tokens of a target exceed "

@@ -13,6 +13,7 @@ from configs import gstar_code
 from configs.recipes.gstar import BASE, GUIDED, PLAIN, predictor
 from configs.recipes.small import left_to_right
 from diffusion.data import prefetch
+from diffusion.metrics.text import self_bleu
 from diffusion.train.loop import Interrupted
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights
@@ -25,7 +26,7 @@ from tests.checks import refused
 
 DEBUG = "--config=configs/gstar_code.py:debug"
 HEAD, BLOCK = "predictor, head", "predictor, block"
-STEPS, GAP = 8, 6
+STEPS, GAP, PREFIX = 8, 6, 5
 LOOP = GUIDED["G-Star-loop"] | {"sample.steps": STEPS}
 
 
@@ -70,6 +71,10 @@ def table(config):
         "block's": (networks["block"] | LOOP, "sample"),
         "ancestral, gaps": ({"sample.infill": GAP, "sample.steps": STEPS}, "sample"),
         "guided, gaps": (networks["head"] | LOOP | {"sample.infill": GAP}, "sample"),
+        "ancestral, continued": (
+            {"sample.prefix": PREFIX, "sample.steps": STEPS, "quality.self_bleu": True, "judge.name": "none"},
+            "sample",
+        ),
         "judged": (predictor(config, "head", labels="likelihood", judge="AR"), "train"),
     }
     for name, network in (("SCMDM", self_conditioning), ("Prime", digits)):
@@ -184,6 +189,17 @@ def test_gaps_are_filled_and_their_context_is_unchanged(results, workdir, drawn)
     # All samplers have the same gaps.
     np.testing.assert_array_equal(*inputs)
     assert [by_row[name]["metrics"]["predictor_evaluations"] for name in names] == [0, 4]
+
+
+def test_samples_continue_the_first_tokens_of_held_out_windows(results, workdir, drawn):
+    name = "ancestral, continued"
+    result, tokens = results(name)[name], drawn[name]
+    job = build(Job("continued", "sample", name, 0, {}, result["config"]), workdir)
+    truth = text.completed_windows(job)
+    assert whole(tokens) and (tokens != truth)[:, PREFIX:].any(axis=1).all()
+    np.testing.assert_array_equal(tokens[:, :PREFIX], truth[:, :PREFIX])
+    texts = ["\n".join(job.dataset.tokenizer.documents(row)) for row in tokens]
+    assert result["metrics"]["self_bleu"] == self_bleu(texts)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sacrebleu.metrics.bleu import BLEU
 
 from diffusion.metrics.text import (
     diversity,
@@ -14,6 +15,7 @@ from diffusion.metrics.text import (
     retokenize,
     sample_entropy,
     scored_targets,
+    self_bleu,
 )
 from tests.checks import refused
 
@@ -53,6 +55,20 @@ def test_perplexity_error_matches_repeated_sampling():
     pairs = [generative_perplexity(lambda _, one=one: -one, tokens, eos=None, batch_size=64) for one in nats]
     values, errors = zip(*pairs, strict=True)
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.15)
+
+
+def test_self_bleu_is_that_of_sacrebleu():
+    """Each text against all others, with 0.1 of a match where an order has none."""
+    random = np.random.default_rng(0)
+    texts = [" ".join(random.choice(list("abcde"), random.integers(5, 12))) for _ in range(12)]
+    bleu = BLEU(smooth_method="floor", smooth_value=0.1, tokenize="none", force=True)
+    others = [texts[:index] + texts[index + 1 :] for index in range(len(texts))]
+    scores = [bleu.corpus_score([each], [[one] for one in rest]) for each, rest in zip(texts, others, strict=True)]
+    expected = np.mean([each.score for each in scores])
+    assert self_bleu(texts) == pytest.approx(expected / 100, rel=1e-6)
+    assert self_bleu(["a b c d e"] * 3) == pytest.approx(1)
+    with refused("self_bleu: needs two texts"):
+        self_bleu(["a b"])
 
 
 def test_retokenized_texts_are_as_wide_as_the_longest_of_their_batch():

@@ -90,15 +90,16 @@ def with_lora(
     float32, and stored in the type of W. A missing alpha is r. `source` names the file in errors.
 
     Raises:
-      ValueError: naming the key, if one is not known, matches no weight, or has no pair; when a weight is asked for, if
-        its shape does not fit.
+      ValueError: naming the key, if one is not known, matches no weight, has no pair, or stands for the same factor as
+        another one; when a weight is asked for, if its shape does not fit.
     """
     # The "_" of kohya's names may be a "." or a "_", and are resolved by the names of the network.
     flat = {name.removesuffix(".weight").replace(".", "_"): name for name in tensors if name.endswith(".weight")}
     layers: dict[str, dict[str, str]] = {}
     for key in sorted(lora):
         name, factor = _weight(key, flat, tensors, source)
-        layers.setdefault(name, {})[factor] = key
+        if (other := layers.setdefault(name, {}).setdefault(factor, key)) != key:
+            raise ValueError(f"lora: '{other}' and '{key}' of '{source}' are the same factor; remove one of them")
     for name, factors in layers.items():
         if "down" not in factors or "up" not in factors:
             key = next(iter(factors.values()))

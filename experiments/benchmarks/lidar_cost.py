@@ -86,6 +86,7 @@ def variants() -> Iterator[tuple[str, str, dict, bool, float | None]]:
             yield f"{name}, {OURS}", name, {}, False, None
         else:
             yield name, name, {}, False, seconds
+    # Published seconds of DATE with an update at every step (arXiv 2602.03211, appendix B.2).
     every = {"sample.gaussian.condition.period": 1}
     yield SD_DATE, f"{SD}DATE", every, True, 58.80
     yield DATE_POINT, f"{XL}DATE", every, True, 498.96

@@ -110,6 +110,7 @@ def test_files_of_other_models_are_refused():
         ({f"{stem}.dora_scale": normal(6)}, "dora_scale' of 'a.safetensors' is of a kind"),
         ({f"{stem}.hada_w1_a": normal(6)}, "of a kind that is not supported"),
         ({f"{stem}.lora_up.weight": None}, "has no pair"),
+        ({f"{BLOCK}.to_q.lora_A.weight": normal(2, 5)}, "are the same factor; remove one of them"),
     ):
         changed = {name: value for name, value in (lora | change).items() if value is not None}
         with refused(message):

@@ -66,7 +66,7 @@ def test_other_methods_raise():
 def test_records_of_compilations_replace_those_of_the_same_row(tmp_path):
     program = dict.fromkeys((*lidar_compiled.KEPT, "compile_seconds"), 2**30)
     program |= {"program": "sampler", "seconds": {"compute": 1.0, "memory": 2.5}}
-    record = {"row": "SD", "topology": "v6e:1x1", "devices": "1", "attention": "plain", "commit": "abc"}
+    record = {"row": "SD", "topology": "v6e:1x1", "devices": "1", "attention": "plain", "effort": "-1", "commit": "abc"}
     record |= {"versions": {"jax": "0.10"}, "programs": [program], "table": "left out"}
     (tmp_path / "lidar_geneval.paper.sd.json").write_text(json.dumps(record))
     other = record | {"topology": "v5p:1x1x1"}

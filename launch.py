@@ -37,12 +37,15 @@ Exit status: 0 done; 1 a training diverged or a job failed; 2 bad input, named i
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+WITH_PLACE = warnings.formatwarning
 VERBS = ("run", "train", "evaluate", "sample", "table", "plan", "compile", "convert", "geneval")
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file and variant, FILE[:VARIANT].")
@@ -220,9 +223,15 @@ def dispatch(verb: str) -> None:
         run.run_row(module, config, verb, ROW.value, overrides, workdir, TRACE.value)
 
 
+def one_line(message: Warning | str, category: type[Warning], *place: Any) -> str:
+    """What is said of the user's files and fields, as one line; other warnings keep their place in the code."""
+    return f"warning: {message}\n" if category is UserWarning else WITH_PLACE(message, category, *place)
+
+
 def main(argv: list[str]) -> None:
     """Run a verb; bad input ends in one line and status 2."""
     logging.set_verbosity(logging.WARNING)
+    warnings.formatwarning = one_line
     try:
         dispatch(argv[1])
     except (ValueError, FileNotFoundError) as error:

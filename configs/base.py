@@ -21,21 +21,19 @@ FIELDS: dict[str, Any] = dict(
     data=dict(
         source="python_stdlib",  # see configs/README.md
         path="",  # file or folder of the source; python_stdlib needs none
-        # bytes, characters, bpe (trained on the source), gpt2, wordpiece, file; values for images, smiles for
-        # qm9, nucleotides for splice_sites, genomes_small and ten_species
+        # bytes, characters, bpe (trained on the source), gpt2, wordpiece, file; not text: values, smiles, nucleotides
         tokenizer="bpe",
         tokenizer_path="",  # vocabulary file or folder
         vocab_size=count(1024),  # of a trained bpe, and what `compile` assumes without reading data
         alphabet="",
         length=count(128),  # tokens per example
         packing=choice("wrapped", "padded"),
-        bos_eos=False,  # wrapped: put BOS and EOS around every example, as MDLM does
+        bos_eos=False,  # wrapped: put BOS and EOS around every example, as MDLM does; fasta: around every record
         symbols27=False,
         document=choice("file", "paragraph", "line"),
         detokenize=True,
         validation_documents=count(100_000),
-        # mnist, cifar10: last training images; 0: none, validation is the test split
-        validation_images=not_negative(5000),
+        validation_images=not_negative(5000),  # mnist, cifar10: last training images; 0: validation is the test split
         flip=False,  # images: mirror half of the training examples horizontally
         cache_dir="",  # empty: the work directory's cache
         # Pairs of a source and a target, with tokenizer words, bpe (of both sides), bytes or file; `length` is
@@ -44,6 +42,8 @@ FIELDS: dict[str, Any] = dict(
         reverse=False,  # swap source and target
         lower=False,  # lower-case both sides
         seed=0,  # of the synthetic sources: dialects, dialects_reversed, number_words
+        labels=choice("none", "file", "folder", "header"),  # fasta: what labels a sequence
+        field="",  # fasta: name or number (from 1) of the header's field; smiles: column of tables
     ),
     codec=dict(
         digits=count(1),  # sub-tokens per token, the unit of masking; 1: MDLM, more: MDM-Prime

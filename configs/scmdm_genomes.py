@@ -4,8 +4,11 @@
 nucleotides; the published backbone is DiMamba, here it is the transformer at the same width. `gpu` and `local` are
 splice sites of three species (--config.data.path=FOLDER with eie.at.txt and its siblings). Windows of four small
 genomes need --config.data.source=genomes_small --config.data.vocab_size=7 --config.model.labels=4. `debug` draws its
-sequences.
+sequences. Your own sequences need --config.data.source=fasta, and for species --config.data.labels=file and
+--config.model.labels with their number; without data.labels no network has classes.
 """
+
+import warnings
 
 from configs.base import defaults
 from configs.recipes.scmdm import BOUNDS, NOTES, domain_rows, networks
@@ -92,4 +95,12 @@ def get_config(variant: str = "local"):
 
 def rows(config):
     models = networks(config, POST_TRAINING[config.variant], warmup=60)
-    yield from domain_rows(models, STEPS[config.variant], "Held-out sequences")
+    unlabeled = config.data.source == "fasta" and config.data.labels == "none"
+    if unlabeled and config.model.labels:
+        warnings.warn(
+            "data.labels: none, so that no network has classes (model.labels=0), and no metric is by species; pass "
+            "file, folder or header for labels",
+            stacklevel=2,
+        )
+    for row in domain_rows(models, STEPS[config.variant], "Held-out sequences"):
+        yield row | ({"overrides": row["overrides"] | {"model.labels": 0}} if unlabeled else {})

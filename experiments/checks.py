@@ -34,6 +34,8 @@ DOMAINS = {
     "simple_introns": "genomes",
     "genomes_small": "genomes",
     "ten_species": "genomes",
+    "smiles": "molecules",
+    "fasta": "genomes",
 }
 # What the row `judge.row` must be where it scores samples of a kind of data.
 SCORERS: dict[str, tuple[str, Callable[[ConfigDict], bool]]] = {

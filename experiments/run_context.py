@@ -95,7 +95,18 @@ def build(job: Job, workdir: Path) -> Run:
     config = ConfigDict(job.config)
     dataset = read_data(config, workdir)
     families.check_domain(config, dataset.domain)
+    check_labels(config, dataset)
     system = families.system(config, dataset.tokenizer.vocab_size)
     if has_sources(config):
         system = replace(system, end=dataset.tokenizer.eos_id)
     return Run(job, config, workdir, dataset, system, make_mesh(**config.mesh))
+
+
+def check_labels(config: ConfigDict, dataset: Dataset) -> None:
+    """Raise ValueError where the classes of a network are not those that are found in the data (`data.labels`)."""
+    if config.data.labels != "none" and config.model.labels not in (0, dataset.labels):
+        names = ", ".join(dataset.label_names[:5]) + (", ..." if dataset.labels > 5 else "")
+        raise ValueError(
+            f"model.labels: data.labels={config.data.labels} finds {dataset.labels} ({names}); pass "
+            f"--config.model.labels={dataset.labels}, or 0 for a network without classes"
+        )

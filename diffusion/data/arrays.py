@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Bool, Integer
 
-from diffusion.data import genomes, glyphs, images, molecules, synthetic
+from diffusion.data import fasta, genomes, glyphs, images, molecules, synthetic
 from diffusion.data.packing import Block, Statistics
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import EncodedText, Tokenizer, digest
@@ -28,7 +28,11 @@ SOURCES: dict[str, Callable[[DataSettings], ArraySource]] = {
     "splice_sites": genomes.splice_sites,
     "genomes_small": genomes.genomes_small,
     "ten_species": genomes.ten_species,
+    "fasta": fasta.own_fasta,
+    "smiles": molecules.own_smiles,
 }
+# Sources whose vocabulary and labels are found in the user's files.
+OWN = ("fasta", "smiles")
 
 # Networks are built from these without reading data.
 SHAPES = {
@@ -50,6 +54,7 @@ LABELS = {
     "splice_sites": 3,
     "genomes_small": 4,
     "ten_species": 10,
+    "fasta": 0,  # without data.labels
 }
 
 
@@ -64,7 +69,7 @@ def image_shape(source: str) -> tuple[int, int, int]:
 
 
 def label_count(source: str) -> int:
-    """Number of classes of a source's labels.
+    """Number of classes of a source's labels; 0 for own sequences, whose labels are found in their files.
 
     Raises: ValueError for a source without labels.
     """
@@ -101,7 +106,8 @@ def open_arrays(settings: DataSettings) -> ArraySource:
     """
     source = SOURCES[settings.source](settings)
     tokenizer = source.tokenizer.name if source.tokenizer else "values"
-    required = {"length": source.length, "vocab_size": source.vocab_size, "tokenizer": tokenizer, "packing": "wrapped"}
+    required = {"length": source.length, "tokenizer": tokenizer, "packing": "wrapped"}
+    required |= {} if settings.source in OWN else {"vocab_size": source.vocab_size}
     for field, value in required.items():
         if (setting := getattr(settings, field)) != value:
             remedy = f"pass --config.data.{field}={value}"

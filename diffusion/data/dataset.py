@@ -99,7 +99,7 @@ class Dataset:
         if name not in self.splits:
             raise ValueError(
                 f"data.source: {self.source} has no {name!r} examples of length {self.length} (it has: "
-                f"{', '.join(self.splits)}); pass more text or a smaller --config.data.length"
+                f"{', '.join(self.splits)}); pass more data or another --config.data.length"
             )
         return self.splits[name]
 

@@ -6,11 +6,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
 
 from diffusion.data import readers, splits, symbol_tokenizers, tables
 from diffusion.data.packing import Block
-from diffusion.data.sequences import LabeledSequence, fasta, fasta_files, parquet, tokens_of, windows
+from diffusion.data.sequences import LabeledSequence, examples, fasta, fasta_files, frame, parquet, tokens_of
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import Tokenizer
 from diffusion.data.types import ArraySource, missing_data
@@ -68,7 +67,8 @@ def splice_site_source(
                 selected[splits.split_of(gene)].append(site)
         for split, framed in selected.items():
             if framed:
-                tokens = frame(framed, settings.length, tokenizer, file)
+                rows = [tokens_of([site], lambda _, file=file: file) for site in framed]
+                tokens = frame(rows, settings.length, tokenizer)
                 parts[split].append({"tokens": tokens, "label": np.full(len(framed), label, np.int32)})
     if omitted:
         warnings.warn(
@@ -102,18 +102,6 @@ def splice_records(file: Path) -> tuple[list[str], list[str]]:
     return sites, genes
 
 
-def frame(sequences: list[str], length: int, tokenizer: Tokenizer, file: Path) -> UInt8[np.ndarray, "N L"]:
-    """Rows <bos>, nucleotides (at most `length` - 2), <eos>, <pad> ... of the sequences."""
-    flat = tokens_of("".join(sequences), file)
-    assert tokenizer.bos_id is not None and tokenizer.eos_id is not None and tokenizer.filler_id is not None
-    lengths = np.array([len(sequence) for sequence in sequences])
-    tokens = np.full((len(sequences), length), tokenizer.filler_id, np.uint8)
-    tokens[:, 0] = tokenizer.bos_id
-    tokens[:, 1:][np.arange(length - 1)[None] < lengths[:, None]] = flat
-    tokens[np.arange(len(tokens)), lengths + 1] = tokenizer.eos_id
-    return tokens
-
-
 def is_of_species(file: Path, name: str) -> bool:
     """Whether a FASTA file has the name of a species, such as "A.thaliana.fa.gz", or the accession of its assembly."""
     stem = Path(file.stem).stem if file.suffix in readers.COMPRESSED else file.stem
@@ -124,7 +112,8 @@ def genomes_small(settings: DataSettings) -> ArraySource:
     """Windows of `data.length` nucleotides of small samples of three genomes and of the whole genome of E. coli.
 
     `data.path` holds one FASTA file per species (A.thaliana.fa.gz, ...; E. coli's may be GCF_000005845.2*). Each block
-    of 8,192 nucleotides of a sequence is validation or test with probability 5 % each, by md5; see `sequences.windows`.
+    of 8,192 nucleotides of a sequence is validation or test with probability 5 % each, by md5; see
+    `sequences.examples`.
     """
     files = fasta_files(settings.path)
     species_files = [[file for file in files if is_of_species(file, name)] for name in SMALL_SPECIES]
@@ -136,7 +125,7 @@ def genomes_small(settings: DataSettings) -> ArraySource:
         for species, (file, *_) in enumerate(species_files):
             yield from fasta(file, species)
 
-    return window_source("genomes_small", read, settings, SMALL_SPECIES)
+    return sequence_source("genomes_small", read, settings, SMALL_SPECIES)
 
 
 def ten_species(settings: DataSettings) -> ArraySource:
@@ -145,7 +134,7 @@ def ten_species(settings: DataSettings) -> ArraySource:
     `data.path` holds FASTA files of every species (Homo_sapiens*.fa.gz, ...), or Parquet files with columns "sequence"
     and "species_label" (0 .. 9 in the order of `TEN_SPECIES`, or names). Names of files or folders determine the
     splits; without a validation split the test split replaces it. Where no name does, 5 % each are validation and test
-    by md5 (published: 5 % of the windows at random); see `sequences.windows`. Packed once.
+    by md5 (published: 5 % of the windows at random); see `sequences.examples`. Packed once.
     """
     root = Path(settings.path).expanduser()
     parquet_files = readers.files_below(settings.path, "*.parquet")
@@ -169,7 +158,7 @@ def ten_species(settings: DataSettings) -> ArraySource:
                 yield from fasta(file, label, split)
 
     content = f"{readers.content_hash(list(zip(names, files, strict=True)))}-{settings.length}"
-    return window_source("ten_species", read, settings, TEN_SPECIES, set(split_names), content)
+    return sequence_source("ten_species", read, settings, TEN_SPECIES, set(split_names), content)
 
 
 def species_label(name: object) -> int | None:
@@ -180,26 +169,32 @@ def species_label(name: object) -> int | None:
     return name if isinstance(name, int) and 0 <= name < len(TEN_SPECIES) else None
 
 
-def window_source(
+def sequence_source(
     name: str,
     read: Callable[[], Iterator[LabeledSequence]],
     settings: DataSettings,
     species: tuple[str, ...],
     file_split_names: Collection[str] = ("",),
     content_hash: str = "",
+    tokenizer: Tokenizer | None = None,
+    split_of: Callable[[str], str] = splits.split_of,
 ) -> ArraySource:
-    """Source of windows of sequences, whose files name the splits `file_split_names` ("": split by md5)."""
-    tokenizer = symbol_tokenizers.nucleotides()
+    """Source of windows of sequences, whose files name the splits `file_split_names` ("": split by md5).
+
+    With a `tokenizer` that has <bos>, of whole sequences; see `sequences.examples`.
+    """
+    tokenizer = tokenizer or symbol_tokenizers.nucleotides()
+    frame_by = None if tokenizer.bos_id is None else tokenizer
     origins = {split: split for split in splits.NAMES if split in file_split_names or "" in file_split_names}
     if "validation" not in origins:
         origins["validation"] = "test"
 
-    def read_windows(split: str) -> Iterator[Block]:
-        return windows(read(), name, split, settings.length)
+    def read_split(split: str) -> Iterator[Block]:
+        return examples(read(), name, split, settings.length, frame_by, split_of)
 
     return ArraySource(
         name,
-        {split: functools.partial(read_windows, origin) for split, origin in origins.items()},
+        {split: functools.partial(read_split, origin) for split, origin in origins.items()},
         settings.length,
         tokenizer.vocab_size,
         labels=len(species),
@@ -208,4 +203,5 @@ def window_source(
         label_names=species,
         tokenizer=tokenizer,
         shuffled=True,
+        start=tokenizer.bos_id,
     )

@@ -12,6 +12,7 @@ import lzma
 import os
 import sys
 import tarfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,17 +59,30 @@ def read_text(path: Path) -> str:
         return stream.read()
 
 
+def whole_lines(path: Path) -> Iterator[str]:
+    """Yields the lines of a UTF-8 file with their line end; see `open_text`.
+
+    Raises: ValueError naming the line that is not UTF-8.
+    """
+    with open_bytes(path) as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                found = f"line {number} of {path} is not UTF-8 text ({error.reason})"
+                raise ValueError(f"data.path: {found}; convert the file") from None
+
+
 def lines(*paths: Path) -> Iterator[str]:
     """Yields the lines of all files without their line end, a newline or a carriage return and a newline."""
     for path in paths:
-        with open_text(path) as stream:
-            for line in stream:
-                yield line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
+        for line in whole_lines(path):
+            yield line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
 
 
 def kind(path: Path) -> str:
-    """Suffix of the file without that of its compression (".jsonl" for "a.jsonl.xz")."""
-    return Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
+    """Suffix of the file in lower case, without that of its compression (".jsonl" for "a.jsonl.xz")."""
+    return (Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix).lower()
 
 
 def find(folder: str | Path, names: Sequence[str]) -> Path | None:
@@ -76,6 +90,32 @@ def find(folder: str | Path, names: Sequence[str]) -> Path | None:
     place = Path(folder).expanduser()
     candidates = (place / (name + suffix) for name in names for suffix in ("", *COMPRESSED))
     return next((file for file in candidates if file.is_file()), None) if folder else None
+
+
+def own_files(path: str, kinds: Sequence[str]) -> list[tuple[str, Path]]:
+    """A file whatever its name, or the files of some kinds below a folder, with their names relative to it.
+
+    Hidden files are no data; files of other kinds are counted in a warning.
+    Raises: ValueError for a path that does not exist, or holds no such file.
+    """
+    root = Path(path).expanduser()
+    if not path or not root.exists():
+        reason = f"{path!r} does not exist" if path else "it is empty"
+        raise ValueError(f"data.path: {reason}; pass --config.data.path=FILE_OR_FOLDER")
+    if root.is_file():
+        return [(root.name, root)]
+    named = [(file.relative_to(root).as_posix(), file) for file in files_below(path)]
+    shown = [(name, file) for name, file in named if not any(part.startswith(".") for part in name.split("/"))]
+    found = [(name, file) for name, file in shown if kind(file) in kinds]
+    if not found:
+        raise ValueError(f"data.path: {path!r} holds no file of {', '.join(kinds)} (plain or compressed); pass one")
+    if others := [name for name, file in shown if kind(file) not in kinds]:
+        more = " and others" if len(others) > 3 else ""
+        warnings.warn(
+            f"data.path: {len(others)} files of other kinds in {path!r} are left out ({', '.join(others[:3])}{more})",
+            stacklevel=3,
+        )
+    return found
 
 
 def fail(error: OSError) -> None:
@@ -135,13 +175,12 @@ def cells(path: Path, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
 def quoted_cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yields the number of the line and the cells of each row, with the quotes of CSV."""
     csv.field_size_limit(sys.maxsize)
-    with open_text(path) as stream:
-        reader = csv.reader(stream, delimiter=delimiter, strict=True)
-        try:
-            for row in reader:
-                yield reader.line_num, row
-        except csv.Error as error:
-            raise ValueError(f"data.path: line {reader.line_num} of {path} is damaged ({error})") from None
+    reader = csv.reader(whole_lines(path), delimiter=delimiter, strict=True)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise ValueError(f"data.path: line {reader.line_num} of {path} is damaged ({error})") from None
 
 
 def is_quoted(path: Path) -> bool:
@@ -153,8 +192,6 @@ def is_quoted(path: Path) -> bool:
         table = (row for _, row in quoted_cells(path, "\t") if row)
         width = len(next(table, []))
         return all(len(row) == width and "\t" not in "".join(row) for row in table)
-    except UnicodeDecodeError:
-        raise
     except ValueError:
         return False
 

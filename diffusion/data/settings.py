@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 CHOICES = {"packing": ("wrapped", "padded"), "document": ("file", "paragraph", "line")}
+CHOICES |= {"labels": ("none", "file", "folder", "header")}
 READY_MADE = ("values", "smiles", "nucleotides")  # tokenizers of sources whose examples are ready-made
 
 
@@ -24,7 +25,7 @@ class DataSettings:
     length: int = 128  # tokens per example; of pairs: of a target, EOS included
     source_length: int = 128  # pairs: tokens of a source, EOS included
     packing: str = "wrapped"  # wrapped | padded
-    bos_eos: bool = True  # wrapped: every example is BOS + (length - 2) tokens + EOS
+    bos_eos: bool = True  # wrapped: every example is BOS + (length - 2) tokens + EOS; fasta: one record between them
     symbols27: bool = False  # enwiki2018: the 27-symbol form (a-z and space)
     document: str = "file"  # text_files: file | paragraph | line
     detokenize: bool = True  # undo the word tokenization of wikitext, ptb, lm1b, lambada, scientific papers
@@ -34,6 +35,8 @@ class DataSettings:
     reverse: bool = False  # pairs: swap source and target
     lower: bool = False  # pairs: convert both sides to lower case
     seed: int = 0  # of generated pairs
+    labels: str = "none"  # fasta: none | file | folder | header, which labels a sequence
+    field: str = ""  # fasta: name or number of the header's field; smiles: column of tables, empty: the usual names
     cache_dir: str = ""  # empty: $XDG_CACHE_HOME/diffusion or ~/.cache/diffusion
 
     @property
@@ -65,6 +68,12 @@ def read_settings(data: Any) -> DataSettings:
     for field, known in CHOICES.items():
         if getattr(settings, field) not in known:
             raise ValueError(f"data.{field}: unknown {getattr(settings, field)!r}; known: {', '.join(known)}")
+    if settings.labels != "none" and settings.source != "fasta":
+        raise ValueError(f"data.labels: {settings.labels!r} is for fasta, not for {settings.source}; pass none")
+    if settings.field and settings.source != "smiles" and settings.labels != "header":
+        raise ValueError("data.field: goes with data.source=smiles, or with data.labels=header; leave it empty")
+    if settings.labels == "header" and not settings.field:
+        raise ValueError("data.field: empty; data.labels=header needs the name or the number of a field of the header")
     ends = settings.packing == "wrapped" and settings.bos_eos and settings.tokenizer not in READY_MADE
     least = {"length": 3 if ends else 1, "source_length": 2, "validation_documents": 1, "validation_images": 0}
     for field, number in least.items():

@@ -16,9 +16,11 @@ SMILES += r"|%\([0-9]{3,5}\)"
 Ring closures from 100 on, such as %(100), are those of OpenSMILES.
 """
 
-NUCLEOTIDES = "ACGTN"
-AMBIGUOUS = "URYSWKMBDHVX.-"
-"""Ambiguous letters of the IUPAC code, and gaps; all become N."""
+NUCLEOTIDES, RNA = "ACGTN", "ACGUN"
+AMBIGUOUS = "RYSWKMBDHVX"
+"""Ambiguous letters of the IUPAC code, which become N."""
+GAPS = ".-"
+"""Gaps of alignments, which become N."""
 N = NUCLEOTIDES.index("N")
 
 
@@ -105,31 +107,42 @@ def smiles_ids(symbols: Sequence[str]) -> Callable[[Sequence[str]], list[Int[np.
 
 
 def nucleotide_table() -> UInt8[np.ndarray, "256"]:
-    """Token of each byte: A C G T N in either case, N for ambiguous letters, 255 for other characters."""
+    """Token of each byte: A C G T N in either case, U as T, N for ambiguous letters, 255 for other characters."""
     table = np.full(256, 255, np.uint8)
-    for letter in AMBIGUOUS + NUCLEOTIDES:
-        table[[ord(letter), ord(letter.lower())]] = NUCLEOTIDES.index(letter) if letter in NUCLEOTIDES else N
+    ids = dict.fromkeys(AMBIGUOUS + GAPS, N) | {
+        letter: index for letters in (NUCLEOTIDES, RNA) for index, letter in enumerate(letters)
+    }
+    for letter, index in ids.items():
+        table[[ord(letter), ord(letter.lower())]] = index
     return table
 
 
 NUCLEOTIDE_IDS = nucleotide_table()
 
 
+class NotANucleotide(ValueError):
+    """Error for the character of a text at a position."""
+
+    def __init__(self, text: str, position: int):
+        super().__init__(f"{text[position]!r} is not a nucleotide")
+        self.position = position
+
+
 def nucleotide_ids(text: str) -> UInt8[np.ndarray, " N"]:
     """Tokens of a sequence.
 
-    Raises: ValueError naming the first character that is not a nucleotide.
+    Raises: NotANucleotide for the first character that is not one.
     """
-    letters = np.frombuffer(text.encode("ascii", "replace"), np.uint8)
-    ids = NUCLEOTIDE_IDS[letters]
+    ids = NUCLEOTIDE_IDS[np.frombuffer(text.encode("ascii", "replace"), np.uint8)]
     if (ids == 255).any():
-        raise ValueError(f"{text[int(np.argmax(ids == 255))]!r} is not a nucleotide")
+        raise NotANucleotide(text, int(np.argmax(ids == 255)))
     return ids
 
 
-def nucleotides(begin: bool = False) -> Tokenizer:
+def nucleotides(begin: bool = False, rna: bool = False) -> Tokenizer:
     """Tokenizer of A, C, G, T, N (0 .. 4), then <bos> (if `begin`), <eos> and <pad>; ambiguous letters become N.
 
+    T and U are one token, which is the text U of `rna` and else T.
     Raises: ValueError on encoding a character that is not a nucleotide.
     """
 
@@ -139,4 +152,4 @@ def nucleotides(begin: bool = False) -> Tokenizer:
         except ValueError as error:
             raise ValueError(f"data.tokenizer: {error}; 'nucleotides' reads A, C, G, T and N") from None
 
-    return document_tokenizer("nucleotides", NUCLEOTIDES, encode_ids, begin)
+    return document_tokenizer("nucleotides", RNA if rna else NUCLEOTIDES, encode_ids, begin)

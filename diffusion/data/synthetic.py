@@ -110,7 +110,7 @@ def simple_molecules(settings: DataSettings) -> ArraySource:
             texts += [f"{first}{second}{end}", f"{first}1{second}{end}1"]
             # An oxygen in a chain has no free bond.
             texts += [f"{first}{second}(C){end}"] if second != "O" else []
-    return molecules.molecule_source("simple_molecules", texts, settings)
+    return molecules.molecule_source("simple_molecules", molecules.by_hash(texts), settings)
 
 
 def simple_introns(settings: DataSettings) -> ArraySource:

@@ -24,9 +24,9 @@ Groups = Mapping[str, Sequence[str]]
 
 
 def windows(sequences: Sequence[str], k: int) -> tuple[Int[np.ndarray, " W"], Int[np.ndarray, " W"]]:
-    """Index of the sequence and number in base 4 (A 0, C 1, G 2, T 3) of each window of k letters A, C, G, T."""
+    """Index of the sequence and number in base 4 (A 0, C 1, G 2, T or U 3) of each window of k letters."""
     table = np.full(256, -1, np.int8)
-    table[np.frombuffer((LETTERS + LETTERS.lower()).encode(), np.uint8)] = [0, 1, 2, 3, 0, 1, 2, 3]
+    table[np.frombuffer((LETTERS + LETTERS.lower() + "Uu").encode(), np.uint8)] = [0, 1, 2, 3, 0, 1, 2, 3, 3, 3]
     # Line ends separate the windows of different sequences.
     letters = np.frombuffer("\n".join(sequences).encode("ascii", "replace"), np.uint8)
     digits, owners = table[letters], np.cumsum(letters == ord("\n"))

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -56,7 +57,8 @@ def canonical(smiles: Iterable[str]) -> list[str | None]:
 def canonical_set(smiles: Iterable[str], folder: Path | None = None) -> frozenset[str]:
     """Canonical SMILES of a training set, cached as a text file under `folder` by content and RDKit's version.
 
-    The 120,000 molecules of QM9 take 8 to 20 s without and 0.2 s with the cache. Invalid strings are omitted.
+    The 120,000 molecules of QM9 take 8 to 20 s without and 0.2 s with the cache. Invalid strings are omitted, and a
+    warning has their number when they are not read from the cache.
     """
     chemistry()
     import rdkit
@@ -66,7 +68,14 @@ def canonical_set(smiles: Iterable[str], folder: Path | None = None) -> frozense
     path = None if folder is None else folder / f"canonical-{content[:16]}.txt"
     if path is not None and path.exists():
         return frozenset(path.read_text().split())
-    known = frozenset(text for text in canonical(smiles) if text is not None)
+    names = canonical(smiles)
+    if invalid := names.count(None):
+        warnings.warn(
+            f"data.path: RDKit cannot parse {invalid} of {len(names)} different training molecules, such as "
+            f"{smiles[names.index(None)]!r}; they are trained on, but no molecules for `novel`",
+            stacklevel=2,
+        )
+    known = frozenset(text for text in names if text is not None)
     if folder is not None and path is not None:
         folder.mkdir(parents=True, exist_ok=True)
         # A unique name: several processes may write the same set at once.
@@ -136,8 +145,9 @@ def ring_counts(smiles: Sequence[str]) -> Float[np.ndarray, " N"]:
 
 
 def ring_labels(symbols: Sequence[str]) -> Float[np.ndarray, "K G"]:
-    """Which of the G ring labels (1, 2, ..., %10, ...) of a SMILES vocabulary each of its K symbols is, if any."""
-    numbers = [int(symbol.lstrip("%")) if re.fullmatch(r"[0-9]|%[0-9]{2}", symbol) else None for symbol in symbols]
+    """Which of the G ring labels (1, %10, %(100), ...) of a SMILES vocabulary each of its K symbols is, if any."""
+    label = re.compile(r"[0-9]|%[0-9]{2}|%\([0-9]{3,5}\)")
+    numbers = [int(symbol.strip("%()")) if label.fullmatch(symbol) else None for symbol in symbols]
     known = sorted({number for number in numbers if number is not None})
     return np.array([[number == label for label in known] for number in numbers], np.float32).reshape(-1, len(known))
 

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from diffusion.metrics.molecules import (
     canonical_set,
-    chemistry,
     molecule_grid,
     molecule_scores,
     ring_counts,
@@ -36,16 +35,21 @@ def measure(run: Run, sets: Sequence[SequenceSet], cost: dict) -> list[dict[str,
 
 def measure_molecules(run: Run, sets: list[list[str]]) -> list[dict[str, float]]:
     """Validity, uniqueness, novelty relative to the training split, and properties of novel molecules, for each set."""
-    split = run.dataset.split("train")
-    training = as_texts(run.dataset.tokenizer, split.rows(range(len(split)))["tokens"])
-    cache = Path(run.config.data.cache_dir or run.workdir / "cache").expanduser() / "molecules"
-    known = canonical_set(training, cache)
+    known, training = training_molecules(run)
     strings = known | set(training)
     scores = [molecule_scores(texts, known, strings) for texts in sets]
     if jax.process_index() == 0:
         atomic_write(run.folder / "samples.txt", "".join(f"{text}\n" for texts in sets for text in texts))
         draw(run.folder / "samples.png", sets[0], scores[0])
     return scores
+
+
+def training_molecules(run: Run) -> tuple[frozenset[str], list[str]]:
+    """Canonical SMILES of the training split, and its strings as they are written."""
+    split = run.dataset.split("train")
+    texts = as_texts(run.dataset.tokenizer, split.rows(range(len(split)))["tokens"])
+    cache = Path(run.config.data.cache_dir or run.workdir / "cache").expanduser() / "molecules"
+    return canonical_set(texts, cache), texts
 
 
 def draw(path: Path, texts: list[str], scores: dict[str, float]) -> None:
@@ -87,11 +91,14 @@ def check_config(config: ConfigDict, system: System, domain: str) -> None:
 
 
 def check(run: Run) -> None:
-    """Raise ValueError as `check_config`, and for a missing split or a missing package."""
+    """Raise ValueError as `check_config`, and for a missing split or a missing package.
+
+    Training molecules that RDKit cannot parse are counted here, before anything is trained.
+    """
     token_sampling.check(run, TASK)
     rewarded_sampling.check(run)
     sequences.check_reference(run)
-    chemistry()
+    training_molecules(run)
 
 
 def sample(run: Run) -> dict:

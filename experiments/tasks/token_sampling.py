@@ -117,11 +117,12 @@ def prompts(run: Run, length: int) -> np.ndarray:
     start, end = tokenizer.encode(options.prompt), tokenizer.encode(options.suffix)
     window = run.config.model.causal and run.config.model.start == "window"
     follows = run.config.data.packing == "padded" or run.config.data.bos_eos
-    if window or (follows and len(start) and tokenizer.bos_id is not None):
+    begins = run.dataset.start is not None
+    if not begins and (window or (follows and len(start) and tokenizer.bos_id is not None)):
         if tokenizer.bos_id is None:
             raise ValueError(f"model.start: window needs BOS, which tokenizer {tokenizer.name!r} has not; use mask")
         start = np.append(np.int32(tokenizer.bos_id), start)
-    if run.dataset.start is not None:
+    if begins:
         start = np.append(np.int32(run.dataset.start), start)
     check_room(len(start), len(end), length)
     check_suffix(run.config)

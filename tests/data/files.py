@@ -31,9 +31,11 @@ SIZES = {
     "splice_sites": (16, 8),
     "genomes_small": (16, 7),
     "ten_species": (16, 7),
+    "fasta": (16, 1),
+    "smiles": (16, 1),
 }
-TOKENIZERS = {"simple_molecules": "smiles", "qm9": "smiles"}
-TOKENIZERS |= dict.fromkeys(("simple_introns", "splice_sites", "genomes_small", "ten_species"), "nucleotides")
+TOKENIZERS = dict.fromkeys(("simple_molecules", "qm9", "smiles"), "smiles")
+TOKENIZERS |= dict.fromkeys(("simple_introns", "splice_sites", "genomes_small", "ten_species", "fasta"), "nucleotides")
 
 
 def fields(source, path="", /, **changes):

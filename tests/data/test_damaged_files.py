@@ -24,13 +24,13 @@ CONALA = {"conala-train.json": json.dumps([PAIR]), "conala-test.json": json.dump
 
 CASES = [
     ("splice_sites", {"eie.dm.txt": "A G T 3 g\nA G T g\n"}, r"line 2 of .*eie\.dm\.txt has 4 fields"),
-    ("splice_sites", {"eie.dm.txt": "A 12 T 3 gene\n"}, "is not a file of nucleotides .*'1' is not a nucleotide"),
+    ("splice_sites", {"eie.dm.txt": "A 12 T 3 gene\n"}, r"eie\.dm\.txt: '1' is not a nucleotide; correct"),
     ("genomes_small", {"C.elegans.fa": "ACGT\n"}, r"C\.elegans\.fa is not FASTA: it begins with 'ACGT', not with '>'"),
     ("genomes_small", {"C.elegans.fa": "\n"}, "is not FASTA: it is empty"),
-    ("genomes_small", {"C.elegans.fa": b"\xff\xfe\x00"}, "a file in .* is not UTF-8 text"),
+    ("genomes_small", {"C.elegans.fa": b"\xff\xfe\x00"}, r"line 1 of .*C\.elegans\.fa is not UTF-8 text .*convert"),
     ("genomes_small", {"C.elegans.fa": None}, r"genomes_small expects FASTA files A\.thaliana, "),
     ("qm9", {"qm9.txt": "\n\n"}, "holds no molecule"),
-    ("qm9", {"qm9.txt": "CCO\nHello world\n"}, "holds 'Hello world', which is not SMILES"),
+    ("qm9", {"qm9.txt": "CCO\nHello world\n"}, r"line 2 of .*qm9\.txt holds 'Hello', which is not SMILES"),
     ("qm9", {"qm9.txt": "C%12CCC%12\nC%(1)CC%(1)\n"}, r"holds 'C%\(1\)CC%\(1\)', which is not SMILES"),
     ("mnist", {"t10k-labels-idx1-ubyte": b"\0\0\x08"}, "is not an idx file of bytes"),
     ("mnist", {"t10k-labels-idx1-ubyte": idx(np.zeros(3))[:-1]}, "holds 2 of 3 bytes"),
@@ -72,7 +72,7 @@ def test_damaged_files_are_named(source, files, message, tmp_path):
         ({"sequence": "ACGT" * 4, "species_label": 10}, "row 0 of .* names the unknown species 10"),
         ({"sequence": "ACGT" * 4, "species_label": "Homo erectus"}, "names the unknown species 'Homo erectus'"),
         ({"sequence": None, "species_label": 1}, "row 0 of .* has no text field; expected sequence or seq"),
-        ({"sequence": "hello world", "species_label": 1}, "is not a file of nucleotides .*'e' is not a nucleotide"),
+        ({"sequence": "hello world", "species_label": 1}, r"row 0 of .*: 'e' is not a nucleotide \(is it a protein"),
     ],
 )
 def test_damaged_tables_of_sequences_are_named(row, message, tmp_path):

@@ -121,7 +121,8 @@ def test_omitted_molecules_are_counted(tmp_path, dataset):
     with warnings.catch_warnings(record=True, action="always") as caught:
         read = load_dataset(qm9(tmp_path, length=17))
     assert [str(warning.message) for warning in caught if "left out" in str(warning.message)] == [
-        f"data.length: 1 of {len(MOLECULES) + 3} molecules have more than 15 tokens and are left out",
+        f"data.length: 1 of {len(MOLECULES) + 3} molecules have more than 15 tokens and are left out; "
+        "--config.data.length=18 holds all",
         "data.path: 1 held-out molecules have tokens that no training molecule has and are left out",
     ]
     assert sum(sizes(read).values()) == len(MOLECULES) + 1

@@ -74,6 +74,13 @@ def test_content_counts_and_the_place_does_not(field, verbs, folder, tmp_path):
     assert ids(**{field: str(moved)}) != before, "names of files count"
 
 
+def test_a_place_is_written_in_several_ways(folder, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    for path in (f"{folder}/", "texts", "./texts/", "link"):
+        assert ids(data__path=path) == ids(data__path=str(folder))
+
+
 def test_a_path_that_is_not_here_stands_for_itself(tmp_path):
     absent, other = ids(data__path=str(tmp_path / "no")), ids(data__path=str(tmp_path / "nor"))
     assert absent != other and absent != ids()

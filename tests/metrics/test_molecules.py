@@ -96,7 +96,8 @@ def test_rings_of_samples():
 
 
 def test_training_sets_are_cached_by_content(tmp_path, monkeypatch):
-    known = canonical_set(["OCC", "CCO", "C1CC", "C1=CC=CC=C1"], tmp_path / "cache")
+    with pytest.warns(UserWarning, match=r"RDKit cannot parse 1 of 4 different training molecules, such as 'C1CC'"):
+        known = canonical_set(["OCC", "CCO", "C1CC", "C1=CC=CC=C1"], tmp_path / "cache")
     assert known == {"CCO", "c1ccccc1"} == canonical_set(["OCC", "c1ccccc1"])
     (file,) = (tmp_path / "cache").iterdir()
     assert file.read_text() == "CCO\nc1ccccc1\n"

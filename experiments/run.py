@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from diffusion.report.rows import commit, read_rows
 from diffusion.report.tables import Column
 from diffusion.train.weights import check_weights
-from experiments import evaluate, machines, redo, reproduced, sample, table, trace, train
+from experiments import evaluate, machines, redo, reproduced, sample, table, trace, train, vocabulary
 from experiments.checks import check_plan, check_training
 from experiments.families import family_of
 from experiments.geneval import job as geneval
@@ -38,6 +38,7 @@ def prepare(job: Job, workdir: Path) -> Run:
     VERBS[job.verb].check(run)
     if run.config.checkpoint:
         check_weights(Path(run.config.checkpoint))
+        vocabulary.check(Path(run.config.checkpoint), run.dataset.tokenizer)
     return run
 
 

@@ -17,7 +17,7 @@ from diffusion.train.mesh import check_batch, put_batch, state_shardings
 from diffusion.train.weights import load_weights, save_weights
 from diffusion.train.writers import read_metrics
 from diffusion.types import Params
-from experiments import families
+from experiments import families, vocabulary
 from experiments.flops import training_flops
 from experiments.run_context import Run
 
@@ -55,6 +55,8 @@ def execute(run: Run) -> dict:
         config=config.to_dict(),
     )
     save_weights(run.folder / "weights", state.ema)
+    if jax.process_index() == 0:
+        vocabulary.record(run.folder / "weights", run.dataset.tokenizer)
     text, trained = run.dataset.statistics, state.params["errors"] if system.errors else state.params
     return {
         "metrics": {

@@ -1,0 +1,63 @@
+"""A user's own sequences: classes of networks, and weights that meet another vocabulary."""
+
+import pytest
+
+from configs import scmdm_genomes
+from diffusion.data import Dataset, symbol_tokenizers
+from experiments import vocabulary
+from experiments.checks import check_plan
+from experiments.plan import plan
+from experiments.run_context import check_labels
+from tests.checks import refused
+
+
+def config_of(**data):
+    config = scmdm_genomes.get_config("debug")
+    config.data.update(source="fasta", path="nowhere", **data)
+    return config
+
+
+def jobs_of(config):
+    return plan([row for row in scmdm_genomes.rows(config) if row["name"] == "MDLM, 2 steps"], config)
+
+
+def test_networks_have_classes_where_labels_are_named():
+    with pytest.warns(UserWarning, match=r"data\.labels: none, so that no network has classes"):
+        unlabeled = jobs_of(config_of())
+    assert {job.config["model"]["labels"] for job in unlabeled} == {0}
+    labeled = config_of(labels="file")
+    assert {job.config["model"]["labels"] for job in jobs_of(labeled)} == {3}
+    tokenizer = symbol_tokenizers.nucleotides()
+    dataset = Dataset({}, tokenizer, 16, False, "", {}, "fasta", labels=7, label_names=tuple("abcdefg"))
+    with refused(r"model\.labels: data\.labels=file finds 7 \(a, b, c, d, e, \.\.\.\); pass --config\.model\.labels=7"):
+        check_labels(labeled, dataset)
+    for labeled.model.labels in (7, 0):
+        check_labels(labeled, dataset)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": "header"}, r"data\.field: empty; data\.labels=header needs"),
+        ({"labels": "names"}, r"data\.labels: "),
+        ({"labels": "file", "source": "splice_sites"}, r"data\.labels: 'file' is for fasta, not for splice_sites"),
+    ],
+)
+def test_labels_that_no_file_can_have_are_refused_without_data(changes, message):
+    config = config_of(labels="file")
+    config.data.update(changes)
+    with refused(message):
+        check_plan(jobs_of(config))
+
+
+def test_weights_are_refused_for_another_vocabulary(tmp_path):
+    weights = tmp_path / "job" / "weights"
+    vocabulary.check(weights, symbol_tokenizers.nucleotides())
+    vocabulary.record(weights, symbol_tokenizers.nucleotides())
+    (weights / "_METADATA").write_text("")
+    for folder in (weights, weights.parent):
+        vocabulary.check(folder, symbol_tokenizers.nucleotides())
+        with refused(
+            r"checkpoint: .* was trained with another vocabulary \(nucleotides, 7 tokens\) than that of the dat"
+        ):
+            vocabulary.check(folder, symbol_tokenizers.nucleotides(rna=True))

@@ -1,5 +1,6 @@
 """Array sources: examples of values 0 .. C-1 instead of text, with labels where the source has them."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -9,7 +10,7 @@ from diffusion.data import fasta, genomes, glyphs, images, molecules, synthetic
 from diffusion.data.packing import Block, Statistics
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import EncodedText, Tokenizer, digest
-from diffusion.data.types import ArraySource
+from diffusion.data.types import ArraySource, MissingData
 
 SOURCES: dict[str, Callable[[DataSettings], ArraySource]] = {
     "mnist": images.mnist,
@@ -101,10 +102,16 @@ def values_tokenizer(size: int) -> Tokenizer:
 def open_arrays(settings: DataSettings) -> ArraySource:
     """Opens `data.source` and checks that the fields of `data` agree with its content.
 
-    Networks are built from these fields without reading data, so a field that disagrees is an error.
+    Networks are built from these fields without reading data, so a field that disagrees is an error. A source of images
+    without `data.path` has no splits.
     Raises: ValueError naming the field and its correct value, or the file that is damaged or missing and its origin.
     """
-    source = SOURCES[settings.source](settings)
+    try:
+        source = SOURCES[settings.source](settings)
+    except MissingData as error:
+        if settings.path or settings.source not in SHAPES:
+            raise
+        source = without_images(settings.source, str(error))
     tokenizer = source.tokenizer.name if source.tokenizer else "values"
     required = {"length": source.length, "tokenizer": tokenizer, "packing": "wrapped"}
     required |= {} if settings.source in OWN else {"vocab_size": source.vocab_size}
@@ -115,6 +122,13 @@ def open_arrays(settings: DataSettings) -> ArraySource:
     if settings.flip and source.image is None:
         raise ValueError(f"data.flip: {settings.source} holds no images; pass --config.data.flip=False")
     return source
+
+
+def without_images(name: str, missing: str) -> ArraySource:
+    """The source of images of that name, without its images, which are `missing`."""
+    shape, values = SHAPES[name], 4096 if name.endswith("_pairs") else 256
+    labels = LABELS.get(name, 0)
+    return ArraySource(name, {}, math.prod(shape), values, shape, labels, domain="image", missing=missing)
 
 
 def counted(start: Callable[[], Iterator[Block]], source: ArraySource, statistics: Statistics) -> Iterator[Block]:

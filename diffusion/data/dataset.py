@@ -90,12 +90,15 @@ class Dataset:
     domain: str = "text"  # text, pairs, image, prompted, captions, molecules, genomes, mixture or values
     label_names: tuple[str, ...] = ()  # in the order of the labels, where the classes have names
     start: int | None = None  # first token of every example, and of every sample
+    missing: str = ""  # why there are no splits, where the files are not given
 
     def split(self, name: str) -> Split:
         """Split of this name.
 
-        Raises: ValueError naming the splits that have examples.
+        Raises: ValueError naming the splits that have examples, or the files that are missing.
         """
+        if self.missing:
+            raise ValueError(self.missing)
         if name not in self.splits:
             raise ValueError(
                 f"data.source: {self.source} has no {name!r} examples of length {self.length} (it has: "

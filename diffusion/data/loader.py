@@ -12,8 +12,10 @@ from diffusion.data.packing import Block, Statistics, encode_documents, padded, 
 from diffusion.data.settings import READY_MADE, DataSettings, read_settings
 from diffusion.data.sources import PAIRS, open_source
 from diffusion.data.tokenizers import Tokenizer, bytes_tokenizer, characters_tokenizer, digest, words_tokenizer
-from diffusion.data.types import Source
+from diffusion.data.types import MissingData, Source
 
+# Tokenizers that learn nothing from the data.
+SAVED = {"gpt2": subword.gpt2, "wordpiece": subword.wordpiece, "file": subword.from_file}
 FORMAT = 2  # increment when packing, detokenizers or sources change the examples of a recipe
 TOKENIZERS = ("bytes", "characters", "bpe", "gpt2", "wordpiece", "file")
 PAIR_TOKENIZERS = ("words", "bpe", "bytes", "file")
@@ -21,6 +23,9 @@ PAIR_TOKENIZERS = ("words", "bpe", "bytes", "file")
 
 def load_dataset(data: Any, tokenizer: Tokenizer | None = None) -> Dataset:
     """Loads the data set that `data` describes (see DataSettings), and prepares it in the cache the first time.
+
+    Without a path to its files, a set of images, or of text whose tokenizer is not learned, has no splits; what it says
+    of its tokens is enough to sample. Asking for a split is an error that names the files.
 
     Pass the `tokenizer` of another data set to encode this one with it (zero-shot evaluation).
     Raises: ValueError in one line that names the field and the remedy.
@@ -39,7 +44,13 @@ def load_texts(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset:
             f"data.tokenizer: {settings.tokenizer!r} is for ready-made arrays ({', '.join(arrays.SOURCES)}), and "
             f"{settings.source!r} is text; known: {', '.join(TOKENIZERS)}"
         )
-    source, paired = open_source(settings), settings.source in PAIRS
+    paired = settings.source in PAIRS
+    try:
+        source = open_source(settings)
+    except MissingData as error:
+        if settings.path or paired or not (tokenizer or settings.tokenizer in ("bytes", *SAVED)):
+            raise
+        source = Source(settings.source, {}, "", missing=str(error))
     tokenizer = tokenizer or load_tokenizer(settings, source)
     is_padded = paired or settings.packing == "padded"
     recipe = {
@@ -76,6 +87,7 @@ def load_texts(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset:
         source=source.name,
         paper_split=source.paper_split,
         domain="pairs" if paired else "text",
+        missing=source.missing,
     )
 
 
@@ -101,15 +113,14 @@ def load_tokenizer(settings: DataSettings, source: Source) -> Tokenizer:
         raise ValueError(f"data.tokenizer: unknown {name!r}; known{kind}: {', '.join(known)}")
     if name == "bytes":
         return bytes_tokenizer()
-    saved = {"gpt2": subword.gpt2, "wordpiece": subword.wordpiece, "file": subword.from_file}
-    if name in saved:
-        return saved[name](settings.tokenizer_path)
+    if name in SAVED:
+        return SAVED[name](settings.tokenizer_path)
     if name == "characters" and settings.alphabet:
         return characters_tokenizer(settings.alphabet, end=source.separated)
     if "train" not in source.documents:
         raise ValueError(
             f"data.tokenizer: {name!r} learns from a training split, which {source.name} lacks here; pass "
-            f"{', '.join(other for other in known if other in ('bytes', *saved))}, or the training data's tokenizer"
+            f"{', '.join(other for other in known if other in ('bytes', *SAVED))}, or the training data's tokenizer"
         )
 
     def texts() -> Iterator[str]:
@@ -163,6 +174,7 @@ def load_arrays(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset:
         domain=source.domain,
         label_names=source.label_names,
         start=source.start,
+        missing=source.missing,
     )
 
 
@@ -178,6 +190,8 @@ def stored(
     Returns them with their statistics and the fingerprint of the recipe and, in memory, of the examples.
     """
     recipe = {"format": FORMAT} | recipe
+    if not builds:
+        return {}, {}, digest(json.dumps(recipe, sort_keys=True))
     if in_memory:
         blocks, statistics = builder.in_memory(recipe, builds, shuffled)
         content = [json.dumps(recipe, sort_keys=True)]

@@ -26,6 +26,7 @@ class Source:
     separated: bool = True  # False: one continuous text, without EOS between its pieces
     paper_split: str = "validation"  # the split on which the MDLM code evaluates zero-shot perplexity
     in_memory: bool = False  # True: small, so that its examples are not written to the cache
+    missing: str = ""  # why there are no splits, where the files are not given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +45,16 @@ class ArraySource:
     tokenizer: Tokenizer | None = None  # None: tokens are plain numbers
     start: int | None = None  # first token of every example, and of every sample
     shuffled: bool = False  # whether to permute examples in a fixed order, so that any first ones are a fair sample
+    missing: str = ""  # why there are no splits, where the files are not given
 
 
-def missing_data(name: str, expected: str, path: str, where: str) -> ValueError:
+class MissingData(ValueError):
+    """Files of a source that are not there."""
+
+
+def missing_data(name: str, expected: str, path: str, where: str) -> MissingData:
     """Error for missing data, which names the field and the origin of the data."""
     place = f"in {path!r}" if path else "(data.path is empty)"
-    return ValueError(
+    return MissingData(
         f"data.path: {name} expects {expected} {place}; pass --config.data.path=FOLDER. To get it: {where}"
     )

@@ -106,4 +106,12 @@ def test_missing_files_are_named_with_their_origin(source):
     for path, place in (("", r"\(data\.path is empty\)"), ("/nowhere", "in '/nowhere'")):
         message = rf"data\.path: {source} expects .* {place}; pass --config\.data\.path=FOLDER\. To get it: https"
         with refused(message):
-            load_dataset(fields(source, path))
+            load_dataset(fields(source, path)).split("train")
+
+
+@pytest.mark.parametrize("source", ["imagenet32", "cifar10_pairs"])
+def test_a_set_of_images_without_files_has_all_but_its_examples(source):
+    values, colors = (4096, 2) if source.endswith("_pairs") else (256, 3)
+    dataset = load_dataset(fields(source))
+    assert (dataset.tokenizer.vocab_size, dataset.image, dataset.domain) == (values, (32, 32, colors), "image")
+    assert not dataset.splits

@@ -49,6 +49,7 @@ FIELDS: dict[str, Any] = dict(
         digits=count(1),  # sub-tokens per token, the unit of masking; 1: MDLM, more: MDM-Prime
         shuffle=not_negative(0),  # seed of a random permutation of token ids before encoding; 0: none
         shuffle_codes=False,  # permute all base^digits codes, not only those of tokens
+        permutation="",  # .npy, .json or .pt file of a permutation of token ids or of all codes, instead of shuffle
         carry_over=True,  # give tokens that contradict a known sub-token probability 0
         chunk_point=share(1.0),  # training noise: for t above it the sub-tokens of a token share one draw; 1: never
         merge=choice("concat", "sum"),  # of the embedded sub-tokens
@@ -86,8 +87,7 @@ FIELDS: dict[str, Any] = dict(
         mlp_ratio=count(4),
         dropout=below_one(0.1),
         causal=False,
-        # causal: the first input is the mask, and all tokens are predicted; window: it is the first token of a window,
-        # such as BOS, which is given (the public autoregressive checkpoints of MDLM and Prime)
+        # causal: the first input is the mask, or the first token of a window, which is given (public checkpoints)
         start=choice("mask", "window"),
         adaln=True,
         time_conditioning=False,
@@ -108,6 +108,7 @@ FIELDS: dict[str, Any] = dict(
         constant_init=not_negative(0.0),  # half-width of the initial scales and shifts of blocks; published: 19.6
         head_size=count(3),  # kernel of the last convolution
         embedding_channels=not_negative(0),  # of the embedding of one color; 0: channels
+        norm_epsilon=positive(1e-6),  # of group norms; public checkpoints: 1e-5
     ),
     classifier=dict(channels=count((16, 32)), hidden=count(64), dropout=below_one(0.25)),
     captioned_unet=dict(
@@ -232,8 +233,7 @@ FIELDS: dict[str, Any] = dict(
         policy="ancestral",
         steps=count(128),
         count=count(64),
-        # images, molecules and genomes: number of sets of `count` samples, each of which is measured by
-        # itself; the table has their means with 95 % intervals
+        # images, molecules, genomes: sets of `count` samples, each measured by itself; the table has mean and interval
         repeats=count(1),
         batch=count(32),
         length=not_negative(0),  # 0: data.length; longer texts are made window by window

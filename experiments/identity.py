@@ -27,7 +27,14 @@ HOUSEKEEPING = {
     "text_to_image": ("images",),
 }
 # Fields that name a file or a folder of the user, beside those of `evaluate.zero_shot`.
-FILES = ("data.path", "data.tokenizer_path", "checkpoint", "judge.checkpoint", "judge.tokenizer_path")
+FILES = (
+    "data.path",
+    "data.tokenizer_path",
+    "codec.permutation",
+    "checkpoint",
+    "judge.checkpoint",
+    "judge.tokenizer_path",
+)
 FILES += ("sample.source", "sample.translation.bertscore")
 # Those below the folder of `weights`.
 WEIGHTS = tuple(

@@ -1,12 +1,10 @@
-"""Named tensors of safetensors and PyTorch files, with checks that each is used exactly once."""
+"""Named tensors of safetensors and PyTorch files, and permutations of codes."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
-import jax
 import numpy as np
 
 from diffusion.convert.torch_files import StoredTensor, first_line, is_zip, read_legacy, read_zip
@@ -41,7 +39,7 @@ def open_tensors(path: str | Path, variant: str = "") -> LazyTensors:
 
     They are read when they are asked for, in the type that they are stored in. In a folder safetensors come before
     PyTorch files, also if they are split into several files with an index, and full precision before a "fp16" variant;
-    with `variant`, such as "fp16", only the files of this variant are read. From a Lightning checkpoint the exponential
+    with `variant`, such as "fp16", only the files of this variant are read. Of a training checkpoint the exponential
     moving average is read if it is present.
 
     Raises:
@@ -67,6 +65,32 @@ def read_tensors(path: str | Path, variant: str = "") -> Tensors:
       ValueError: if the file is not readable.
     """
     return {name: np.asarray(value, np.float32) for name, value in open_tensors(path, variant).items()}
+
+
+def read_permutation(path: str | Path) -> np.ndarray:
+    """Return the numbers of a .npy or .json file, or of a tensor that `torch.save` wrote (.pt, .pth), as int64.
+
+    Raises:
+      ValueError: if there is no such file, or it is not readable or has other content than one list of integers.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ValueError(f"codec.permutation: '{path}' does not exist; pass a .npy, .json or .pt file")
+    try:
+        if path.suffix == ".npy":
+            values = np.load(path, allow_pickle=False)
+        elif path.suffix == ".json":
+            values = np.array(json.loads(path.read_text()))
+        else:
+            loaded = read_zip(path) if is_zip(path) else read_legacy(path)
+            values = loaded.read() if isinstance(loaded, StoredTensor) else np.asarray(loaded)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"codec.permutation: '{path}' is not readable ({first_line(error)})") from None
+    if values.ndim != 1 or values.dtype.kind not in "iu":
+        raise ValueError(
+            f"codec.permutation: '{path}' holds {values.dtype} of shape {values.shape}; pass one list of integers"
+        )
+    return values.astype(np.int64)
 
 
 def weights_of_folder(folder: Path, variant: str = "") -> Path:
@@ -134,75 +158,35 @@ def _of_torch(path: Path) -> dict[str, Callable[[], np.ndarray]]:
 def _state(loaded: Any, path: Path) -> dict[str, Any]:
     if not isinstance(loaded, Mapping):
         raise ValueError(f"checkpoint: '{path}' is not a mapping of names to tensors; save a state_dict")
-    state = dict(loaded.get("state_dict", loaded))
-    shadow = loaded["ema"]["shadow_params"] if "state_dict" in loaded and loaded.get("ema") else None
-    if shadow is not None:
-        # The average is a list in the order of the module's parameters; buffers have no entry in it.
-        names = [name for name in state if not is_buffer(name)]
-        if [tuple(state[name].shape) for name in names] != [tuple(value.shape) for value in shadow]:
-            raise ValueError(
-                f"checkpoint: the {len(shadow)} averaged tensors of '{path}' do not match its {len(names)} parameters"
-            )
-        state = dict(zip(names, shadow, strict=True))
+    state = loaded.get("state_dict", loaded.get("model", loaded))
+    state = dict(state if isinstance(state, Mapping) else loaded)
+    if "state_dict" in loaded and loaded.get("ema"):
+        return averaged(state, loaded["ema"]["shadow_params"], path)
+    # A module that wraps the network has the average among its own tensors.
+    count = sum(name.startswith("shadow_params.") for name in state)
+    if count:
+        shadow = [state[f"shadow_params.{number}"] for number in range(count)]
+        network = {name.removeprefix("model."): each for name, each in state.items() if name.startswith("model.")}
+        return averaged(network, shadow, path)
     return state
+
+
+def averaged(state: dict[str, Any], shadow: Sequence[Any], path: Path) -> dict[str, Any]:
+    """Return a state with the average, a list in the order of the module's parameters, in place of the parameters.
+
+    Raises:
+      ValueError: if the average is not one of these parameters.
+    """
+    # Buffers have no entry in the list.
+    names = [name for name in state if not is_buffer(name)]
+    if [tuple(state[name].shape) for name in names] != [tuple(value.shape) for value in shadow]:
+        raise ValueError(
+            f"checkpoint: the {len(shadow)} averaged tensors of '{path}' do not match its {len(names)} parameters"
+        )
+    return state | dict(zip(names, shadow, strict=True))
 
 
 def is_buffer(name: str) -> bool:
     """Whether a public checkpoint's entry is a constant that the network recomputes."""
-    return name.endswith(("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"))
-
-
-class TensorSource:
-    """Named tensors, each taken exactly once, without buffers and without `prefix` in their names.
-
-    Its methods raise ValueError for a tensor that is missing.
-    """
-
-    def __init__(self, tensors: Tensors, prefix: str):
-        self.tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if not is_buffer(name)}
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor, which is not taken."""
-        if name not in self.tensors:
-            raise ValueError(f"checkpoint: tensor '{name}' is missing; is this the right kind of checkpoint?")
-        return self.tensors[name].shape
-
-    def take(self, name: str, *, transpose: bool = False) -> np.ndarray:
-        """Remove and return a tensor."""
-        self.shape(name)
-        value = self.tensors.pop(name)
-        return value.T if transpose else value
-
-    def count(self, pattern: str) -> int:
-        """Return the number of consecutive tensors pattern.format(0), pattern.format(1), ..."""
-        number = 0
-        while pattern.format(number) in self.tensors:
-            number += 1
-        return number
-
-    def stack(self, pattern: str, number: int, *, transpose: bool = False) -> np.ndarray:
-        """Take the tensors pattern.format(0 .. number - 1), and stack them along a new leading axis."""
-        values = [self.take(pattern.format(index), transpose=transpose) for index in range(number)]
-        if len({value.shape for value in values}) != 1:
-            raise ValueError(f"checkpoint: the tensors '{pattern}' differ in shape: {[v.shape for v in values]}")
-        return np.stack(values)
-
-    def finish(self) -> None:
-        """Raise ValueError if tensors remain."""
-        if self.tensors:
-            examples = ", ".join(sorted(self.tensors)[:3])
-            raise ValueError(
-                f"checkpoint: {len(self.tensors)} tensors were not used ({examples}); is this the right kind?"
-            )
-
-
-def check_params(net: nn.Module, params: Any, positions: int = 1) -> None:
-    """Raise ValueError unless the parameters have the names and shapes of a network that reads `positions` ids."""
-    expected = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, positions), np.int32))
-    found, wanted = (
-        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-        for tree in (params, expected)
-    )
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
-            raise ValueError(f"checkpoint: {name} has shape {found.get(name)} where the network has {wanted.get(name)}")
+    codec = name.startswith("wrapped_encoder.")  # MDM-Prime's sub-tokens
+    return codec or name.endswith(("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"))

@@ -1,59 +1,63 @@
-"""Conversion of public GPT-2 checkpoints, with the names of Hugging Face, to parameters of `GPT2`."""
+"""Public GPT-2 checkpoints, with the names of Hugging Face, as parameters of `GPT2`."""
 
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from diffusion.convert.files import TensorSource, check_params, read_tensors
+from diffusion.convert.files import is_buffer, read_tensors
+from diffusion.convert.mdlm import beside
+from diffusion.convert.template import LEAVES, fill
 from diffusion.nets.gpt2 import GPT2
 from diffusion.types import Params
+
+# Modules and single leaves of `GPT2`, and their names in files.
+NAMES = {
+    "embedding": "wte.weight",
+    "positions": "wpe.weight",
+    "blocks/norm1": "h.{}.ln_1",
+    "blocks/qkv": "h.{}.attn.c_attn",
+    "blocks/attention_out": "h.{}.attn.c_proj",
+    "blocks/norm2": "h.{}.ln_2",
+    "blocks/mlp_in": "h.{}.mlp.c_fc",
+    "blocks/mlp_out": "h.{}.mlp.c_proj",
+    "norm_final": "ln_f",
+}
+
+
+def name_of(keys: tuple[str, ...]) -> str:
+    """Return the name of a tensor by its path in the parameters of `GPT2`."""
+    path, _, leaf = "/".join(keys).rpartition("/")
+    return f"{NAMES[path]}.{LEAVES.get(leaf, leaf)}" if path else NAMES[leaf]
 
 
 def load_gpt2(path: str | Path, heads: int | None = None) -> tuple[dict[str, Any], Params]:
     """Return (arguments of `GPT2`, {"params": ...}) for a checkpoint with or without the prefix "transformer.".
 
-    Sizes are those of the tensors. Shapes do not determine `heads`, whose default is hidden / 64.
+    Sizes are those of the tensors. Shapes do not determine `heads`, whose default is n_head of the config.json beside
+    the weights, or hidden / 64, as published.
 
     Raises:
       FileNotFoundError: if there is no such file.
       ValueError: if a tensor is missing, not used, or has another shape than the network.
     """
-    source = TensorSource(read_tensors(path), prefix="transformer.")
-    vocab_size, hidden = source.shape("wte.weight")
-    blocks = source.count("h.{}.attn.c_attn.weight")
-    if not blocks:
-        raise ValueError("checkpoint: no tensor 'h.0.attn.c_attn.weight'; is this a GPT-2 checkpoint?")
-    sizes: dict[str, Any] = dict(
-        vocab_size=vocab_size,
-        context=source.shape("wpe.weight")[0],
-        hidden=hidden,
-        blocks=blocks,
-        heads=heads if heads is not None else max(1, hidden // 64),
-    )
-    embedding = source.take("wte.weight")
-    # GPT-2 ties the output layer to the embedding, but some files contain both.
-    if "lm_head.weight" in source.tensors and not np.array_equal(source.take("lm_head.weight"), embedding):
-        raise ValueError("checkpoint: lm_head.weight differs from wte.weight; GPT-2 ties them")
-
-    # Hugging Face stores the weights of linear layers as [in, out], without a transposition.
-    def stacked(name: str, weight: str) -> dict:
-        tensors = {weight: f"h.{{}}.{name}.weight", "bias": f"h.{{}}.{name}.bias"}
-        return {part: source.stack(pattern, blocks) for part, pattern in tensors.items()}
-
-    params = {
-        "embedding": embedding,
-        "positions": source.take("wpe.weight"),
-        "blocks": {
-            "norm1": stacked("ln_1", "scale"),
-            "qkv": stacked("attn.c_attn", "kernel"),
-            "attention_out": stacked("attn.c_proj", "kernel"),
-            "norm2": stacked("ln_2", "scale"),
-            "mlp_in": stacked("mlp.c_fc", "kernel"),
-            "mlp_out": stacked("mlp.c_proj", "kernel"),
-        },
-        "norm_final": {"scale": source.take("ln_f.weight"), "bias": source.take("ln_f.bias")},
+    found = {
+        name.removeprefix("transformer."): each for name, each in read_tensors(path).items() if not is_buffer(name)
     }
-    source.finish()
-    check_params(GPT2(**sizes), {"params": params})
-    return sizes, {"params": params}
+    blocks = sum(name.endswith(".attn.c_attn.weight") for name in found)
+    for name in ("wte.weight", "wpe.weight", "h.0.attn.c_attn.weight"):
+        if name not in found:
+            raise ValueError(f"checkpoint: '{path}' has no tensor '{name}'; is this a GPT-2 checkpoint?")
+    (vocab_size, hidden), (context, _) = found["wte.weight"].shape, found["wpe.weight"].shape
+    heads = heads or beside(path).get("n_head", max(1, hidden // 64))
+    if hidden % heads:
+        raise ValueError(f"--heads: {heads} heads do not divide the width {hidden} of '{path}'; leave it out")
+    # GPT-2 ties the output layer to the embedding, but some files contain both.
+    if "lm_head.weight" in found and not np.array_equal(found.pop("lm_head.weight"), found["wte.weight"]):
+        raise ValueError("checkpoint: lm_head.weight differs from wte.weight; GPT-2 ties them")
+    # Hugging Face stores the weights of these linear layers as [in, out].
+    found = {name: each.T if ".c_" in name else each for name, each in found.items()}
+    sizes: dict[str, Any] = dict(vocab_size=vocab_size, context=context, hidden=hidden, blocks=blocks, heads=heads)
+    template = jax.eval_shape(GPT2(**sizes).init, jax.random.key(0), np.zeros((1, 1), np.int32))["params"]
+    return sizes, {"params": fill(template, found, name_of, str(path))}

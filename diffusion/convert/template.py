@@ -6,7 +6,7 @@ layers/mlp/fc1/kernel of a loop over layers holds "layers.0.mlp.fc1.weight", "la
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,8 +14,9 @@ import numpy as np
 
 from diffusion.types import Params
 
-# The name of a leaf's tensor, by the keys on the way to the leaf; "{}" stands for the number of a layer of a loop.
-NameOf = Callable[[tuple[str, ...]], str]
+# The name of a leaf's tensor, by the keys on the way to the leaf; "{}" stands for the number of a layer of a loop, and
+# several names are those of its layers.
+NameOf = Callable[[tuple[str, ...]], str | Sequence[str]]
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 NUMBERED = re.compile(r"(?<!^linear)_(\d+)$")
 
@@ -28,8 +29,15 @@ def dotted(keys: tuple[str, ...], loops: tuple[str, ...] = ()) -> str:
 
 
 def core(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of a kernel without the axes of a 1 x 1 window."""
-    return shape[2:] if len(shape) == 4 and shape[:2] == (1, 1) else shape
+    """Return a shape without leading axes of size 1, such as those of the window of a 1 x 1 convolution."""
+    return core(shape[1:]) if len(shape) > 1 and shape[0] == 1 else shape
+
+
+def layer_names(name: str | Sequence[str], layers: int) -> Sequence[str] | None:
+    """Return the names of the tensors of a leaf that holds all layers of a loop; None for a leaf of one tensor."""
+    if isinstance(name, str):
+        return [name.format(number) for number in range(layers)] if "{}" in name else None
+    return name
 
 
 def fill(template: Params, tensors: Mapping[str, np.ndarray], name_of: NameOf, source: str) -> Params:
@@ -61,9 +69,10 @@ def fill(template: Params, tensors: Mapping[str, np.ndarray], name_of: NameOf, s
     def leaf(path: Any, like: Any) -> np.ndarray:
         keys = tuple(each.key for each in path)
         name, kernel = name_of(keys), keys[-1] == "kernel"
-        if "{}" not in name:
-            return take(name, kernel, like.shape)
-        return np.stack([take(name.format(number), kernel, like.shape[1:]) for number in range(like.shape[0])])
+        layers = layer_names(name, like.shape[0] if like.shape else 0)
+        if layers is None:
+            return take(str(name), kernel, like.shape)
+        return np.stack([take(each, kernel, like.shape[1:]) for each in layers])
 
     params = jax.tree_util.tree_map_with_path(leaf, template)
     if unused:
@@ -83,10 +92,12 @@ def named(params: Params, name_of: NameOf) -> dict[str, np.ndarray]:
     tensors: dict[str, np.ndarray] = {}
     for path, value in jax.tree_util.tree_leaves_with_path(params):
         keys = tuple(each.key for each in path)
-        name, layers = name_of(keys), np.asarray(value)
-        looped = "{}" in name
-        for number, each in enumerate(layers if looped else [layers]):
+        name, leaf = name_of(keys), np.asarray(value)
+        layers = layer_names(name, len(leaf) if leaf.ndim else 0)
+        for each, part in zip(
+            [str(name)] if layers is None else layers, [leaf] if layers is None else leaf, strict=True
+        ):
             if keys[-1] == "kernel":
-                each = each.transpose(3, 2, 0, 1) if each.ndim == 4 else each.T
-            tensors[name.format(number) if looped else name] = each
+                part = part.transpose(3, 2, 0, 1) if part.ndim == 4 else part.T
+            tensors[each] = part
     return tensors

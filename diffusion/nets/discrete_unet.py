@@ -48,16 +48,17 @@ class ResBlock(nn.Module):
     groups: int
     constant_init: float
     dtype: str
+    epsilon: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W I"], seeds: UInt32[Array, "B 2"] | None) -> Float[Array, "B H W O"]:
         def uniform(key, shape, dtype=jnp.float32):
             return nn.initializers.uniform(2 * self.constant_init)(key, shape, dtype) - self.constant_init
 
-        h = nn.silu(nn.GroupNorm(self.groups, name="norm1")(x))
+        h = nn.silu(nn.GroupNorm(self.groups, epsilon=self.epsilon, name="norm1")(x))
         h = Conv(self.outputs, dtype=self.dtype, name="conv1")(h)
         scale, shift = jnp.split(self.param("constant", uniform, (2 * self.outputs,), jnp.float32), 2)
-        h = nn.GroupNorm(self.groups, name="norm2")(h.astype(jnp.float32))
+        h = nn.GroupNorm(self.groups, epsilon=self.epsilon, name="norm2")(h.astype(jnp.float32))
         h = nn.silu(h * (1 + scale)[None, None, None] + shift[None, None, None])
         if seeds is not None:
             h = dropout(h.reshape(len(h), -1, self.outputs), seeds, self.dropout).reshape(h.shape)
@@ -74,11 +75,12 @@ class SpatialAttention(nn.Module):
     groups: int
     dtype: str
     attention: str
+    epsilon: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W D"]) -> Float[Array, "B H W D"]:
         batch, height, width, channels = x.shape
-        h = nn.GroupNorm(self.groups, name="norm")(x).reshape(batch, height * width, channels)
+        h = nn.GroupNorm(self.groups, epsilon=self.epsilon, name="norm")(x).reshape(batch, height * width, channels)
         qkv = Linear(3 * channels, dtype=self.dtype, name="qkv")(h)
         query, key, value = (
             part.reshape(batch, height * width, -1, self.head_channels) for part in jnp.split(qkv, 3, axis=-1)
@@ -115,7 +117,8 @@ class UNet(nn.Module):
     The defaults are the published network for CIFAR-10 and ImageNet-32, except for `constant_init`. The official code
     draws the scale and shift of every block from U(-sqrt(384), sqrt(384)), probably by mistake, since they dominate the
     output of the block; the published start is constant_init=19.6, and 0 starts at plain normalization. `head_size` is
-    the kernel size of the last convolution, whose cost grows with `classes`.
+    the kernel size of the last convolution, whose cost grows with `classes`. Group norms of public checkpoints have the
+    epsilon 1e-5.
 
     Parameters are float32. Convolutions and attention run in `dtype`, norms and the residual stream in float32. `remat`
     ("none", "full") recomputes blocks in the backward pass. The parameters of block n are `block{n}` and
@@ -141,6 +144,7 @@ class UNet(nn.Module):
     constant_init: float = 0.0
     head_size: int = 3
     embedding_channels: int = 0
+    norm_epsilon: float = 1e-6
     dtype: str = "float32"
     remat: str = "none"
     unroll: int = 1
@@ -218,8 +222,9 @@ class UNet(nn.Module):
             else:
                 skips = [stored.pop() for _ in run] if part.joins else []
                 words = None if seeds is None else seeds[number : number + turns, :, 0]
-                residual = (part.outputs, self.dropout, self.groups, self.constant_init, self.dtype)
-                spatial = (self.head_channels, self.groups, self.dtype, self.attention) if part.attention else ()
+                residual = (part.outputs, self.dropout, self.groups, self.constant_init, self.dtype, self.norm_epsilon)
+                spatial = (self.head_channels, self.groups, self.dtype, self.attention, self.norm_epsilon)
+                spatial = spatial if part.attention else ()
                 if turns > 1:
                     loop = stacked(RunBlock, turns, unroll=min(self.unroll, turns), remat=self.remat)
                     loop = loop(residual, spatial, part.stores, name=f"blocks{number}")
@@ -232,7 +237,7 @@ class UNet(nn.Module):
                 number += turns
             if part.stores:
                 stored += list(maps) if turns > 1 else [x]
-        x = nn.silu(nn.GroupNorm(self.groups, name="norm")(x))
+        x = nn.silu(nn.GroupNorm(self.groups, epsilon=self.norm_epsilon, name="norm")(x))
         logits = Conv(colors * self.classes, self.head_size, zero=True, dtype=self.dtype, name="head")(x)
         logits = jnp.moveaxis(logits.reshape(-1, height, width, colors, self.classes), 3, 1)
         return logits.reshape(len(state), colors * height * width, self.classes)

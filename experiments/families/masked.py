@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffusion.codecs.subtokens import SubtokenCodec, shuffled_codec
+from diffusion.convert.files import read_permutation
 from diffusion.data.arrays import label_count
 from diffusion.likelihood.estimators import CAUSAL as CAUSAL_ESTIMATORS
 from diffusion.likelihood.estimators import Estimate, estimator, split_passes
@@ -45,7 +46,11 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
 
 
 def codec(config: ConfigDict, vocabulary: int) -> SubtokenCodec:
-    """The sub-tokens of tokens, in the vocabulary's order or shuffled; raises ValueError when they do not fit."""
+    """The sub-tokens of tokens, in the vocabulary's order or permuted; raises ValueError when they do not fit."""
+    if config.permutation:
+        if config.shuffle:
+            raise ValueError("codec.shuffle: goes without codec.permutation; set it to 0")
+        return SubtokenCodec(vocabulary, config.digits, read_permutation(config.permutation))
     if config.shuffle:
         return shuffled_codec(vocabulary, config.digits, config.shuffle, config.shuffle_codes)
     return SubtokenCodec(vocabulary, config.digits)
@@ -55,6 +60,8 @@ def process(config: ConfigDict, vocabulary: int) -> MaskedProcess:
     """Masking of tokens, or of their sub-tokens."""
     schedule = lookup(SCHEDULES, config.process.schedule, "process.schedule")(config.process)
     if config.codec.digits == 1:
+        if config.codec.permutation:
+            raise ValueError("codec.permutation: goes with more than one of codec.digits; leave it empty")
         return MaskedDiffusion(vocabulary, schedule)
     if config.model.causal or config.data.packing == "padded":
         raise ValueError("codec.digits: more than one goes with model.causal=False and data.packing=wrapped")

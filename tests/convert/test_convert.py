@@ -7,12 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion.convert import discrete_unet
 from diffusion.convert.files import read_tensors
 from diffusion.convert.gpt2 import load_gpt2
 from diffusion.convert.mdlm import load_mdlm
 from diffusion.nets.attention_masks import Causal, Full
+from diffusion.nets.discrete_unet import UNet
 from diffusion.nets.dit import DiT
+from diffusion.nets.error_predictor import ErrorPredictor
 from diffusion.nets.gpt2 import GPT2
+from diffusion.nets.subtoken_embedding import SubtokenEmbedding
 from tests.checks import refused
 
 torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency: pip install torch")
@@ -20,6 +24,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency: 
 import safetensors.torch  # noqa: E402
 
 from experiments.benchmarks import torch_reference as reference  # noqa: E402
+from tests.convert import unet_twin  # noqa: E402
 
 VOCAB, SIZES = 23, dict(hidden=16, blocks=2, heads=2)
 TOKENS = np.random.default_rng(0).integers(0, VOCAB, (2, 9))
@@ -59,9 +64,10 @@ def assert_same_logits(model, params, torch_model, *inputs):
 
 
 def check_mdlm(path, torch_model, causal=False):
-    sizes, params = load_mdlm(path, heads=2)
+    sizes, params, *_ = load_mdlm(path)
     assert sizes.items() >= (SIZES | {"vocab_size": VOCAB, "adaln": not causal}).items()
-    assert_same_logits(DiT(**sizes, mask=Causal() if causal else Full()), params, torch_model, TOKENS, SIGMA)
+    net = DiT(**sizes, mask=Causal() if causal else Full())
+    assert_same_logits(net, {"params": params}, torch_model, TOKENS, SIGMA)
 
 
 def test_mdlm_safetensors(mdlm, tmp_path):
@@ -70,14 +76,159 @@ def test_mdlm_safetensors(mdlm, tmp_path):
     save(tmp_path / "model.safetensors", state)
     check_mdlm(tmp_path, mdlm)
     half = {name: value.to(torch.bfloat16) for name, value in state.items()}
-    _, params = load_mdlm(save(tmp_path / "half.safetensors", half), heads=2)
+    params = load_mdlm(save(tmp_path / "half.safetensors", half)).params
     expected = half["backbone.vocab_embed.embedding"].float().numpy()
-    np.testing.assert_array_equal(params["params"]["embedding"], expected)
+    np.testing.assert_array_equal(params["embedding"], expected)
 
 
 def test_mdlm_autoregressive_baseline(tmp_path):
     model = torch_model(cond_dim=16, causal=True, adaln=False)
     check_mdlm(save(tmp_path / "ar.safetensors", backbone(model)), model, causal=True)
+
+
+class Subtokens(torch.nn.Module):
+    """MDM-Prime's l sub-tokens of a token, from one table or one for each place, side by side or summed."""
+
+    def __init__(self, base, digits, merge, shared):
+        super().__init__()
+        self.offsets = torch.zeros(digits, dtype=torch.long) if shared else (base + 1) * torch.arange(digits)
+        rows, width = (base + 1) * (1 if shared else digits), SIZES["hidden"] // (digits if merge == "concat" else 1)
+        self.embedding, self.merge = torch.nn.Parameter(torch.randn(rows, width)), merge
+
+    def forward(self, state):
+        parts = self.embedding[state.view(len(state), -1, len(self.offsets)) + self.offsets]
+        return parts.flatten(2) if self.merge == "concat" else parts.sum(2)
+
+
+# 23 tokens are two digits of base 5, or five of base 2.
+EMBEDDINGS = {
+    "prime": (dict(base=5, digits=2, merge="concat", shared=True), "vocab_embed.embedding"),
+    "v2": (dict(base=2, digits=5, merge="sum", shared=False), "vocab_embed.weight.weight"),
+}
+
+
+@pytest.mark.parametrize("kind", EMBEDDINGS)
+def test_sub_tokens_of_prime(kind, tmp_path):
+    options, name = EMBEDDINGS[kind]
+    model = torch_model(cond_dim=16)
+    model.vocab_embed, positions = Subtokens(**options), model.rotary_emb.forward
+    model.rotary_emb.forward = lambda length: positions(length // options["digits"])  # of tokens
+    state = backbone(model)
+    state[f"backbone.{name}"] = state.pop("backbone.vocab_embed.embedding")
+    permutation = torch.randperm(32)
+    if kind == "v2":  # the codec is part of the module, before the network
+        state = {"wrapped_encoder.lookup_table": torch.ones(32, 5), "wrapped_encoder.perm": permutation} | state
+    found = load_mdlm(save(tmp_path / "prime.ckpt", {"state_dict": state}))
+    assert found.sizes.items() >= (options | SIZES).items()
+    if kind == "v2":
+        np.testing.assert_array_equal(found.permutation, permutation.numpy())
+    embedder = SubtokenEmbedding(hidden=SIZES["hidden"], **options)
+    net = DiT(**{name: size for name, size in found.sizes.items() if name not in options}, embedder=embedder)
+    noisy = np.random.default_rng(0).integers(0, options["base"] + 1, (2, 4 * options["digits"]))
+    assert_same_logits(net, {"params": found.params}, model, noisy, SIGMA)
+
+
+class Predictor(reference.DiT):
+    """G-Star's predictor: MDLM's network with one output per position, at the noise level 0."""
+
+    def __init__(self, blocks):
+        super().__init__(vocab_size=VOCAB, **(SIZES | {"blocks": blocks}), cond_dim=16)
+        self.output_layer = reference.Head(SIZES["hidden"], 1, 16, True)
+
+
+def gstar_names(state):
+    """Return a state with G-Star's names of the embedding, whose last row is a tensor of its own, as in the head."""
+    parts = {"vocab_embed.embedding": ("vocab_embed.embeddings", "vocab_embed.new_embedding")}
+    if len(state["output_layer.linear.bias"]) > 1:
+        for kind in ("weight", "bias"):
+            parts[f"output_layer.linear.{kind}"] = tuple(
+                f"output_layer.{name}.{kind}" for name in ("linear", "linear_extra")
+            )
+    state = dict(state)
+    for name, (first, last) in parts.items():
+        value = state.pop(name)
+        state |= {first: value[:-1].clone(), last: value[-1:].clone()}
+    return state
+
+
+@pytest.mark.parametrize("kind", ["full", "block", "head"])
+def test_gstar_predictor(kind, mdlm, tmp_path):
+    model = torch_model(lambda **sizes: Predictor(1 if kind == "block" else SIZES["blocks"]))
+    reference.perturb(model, seed=1)
+    if kind == "head":
+        trunk = {name: each for name, each in mdlm.state_dict().items() if not name.startswith("output_layer")}
+        model.load_state_dict(model.state_dict() | trunk)
+    errors = gstar_names(model.state_dict())
+    state = {f"denoiser.backbone.{name}": each for name, each in gstar_names(mdlm.state_dict()).items()}
+    own = {f"net.{name}": each for name, each in errors.items() if name.startswith("output_layer")}
+    path = save(tmp_path / "last.ckpt", {"state_dict": state | own | {f"net.dit.{n}": v for n, v in errors.items()}})
+    found = load_mdlm(path)
+    assert found.kind == kind and found.sizes.items() >= SIZES.items()
+    predictor = ErrorPredictor(kind, DiT(**found.sizes))
+    logits = jax.jit(predictor)(found.params["denoiser"], found.params["errors"], jnp.asarray(TOKENS))
+    with torch.no_grad():
+        expected = model(torch.from_numpy(TOKENS), torch.zeros(2))[..., 0].numpy()
+    assert np.abs(expected).max() > 0.3
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    if kind == "full":  # beside another denoiser, such as the average of a public checkpoint
+        assert_same_logits(DiT(**found.sizes), {"params": found.params["denoiser"]}, mdlm, TOKENS, SIGMA)
+        other = save(tmp_path / "mdlm.safetensors", backbone(mdlm))
+        np.testing.assert_array_equal(
+            load_mdlm(path, denoiser=other).params["denoiser"]["embedding"], found.params["denoiser"]["embedding"]
+        )
+        # Where the table has another name than the code's, a file without its rows is refused, and not left random.
+        wrong = state | {
+            "denoiser.backbone.vocab_embed.embedding": state.pop("denoiser.backbone.vocab_embed.embeddings")
+        }
+        wrong = {name: each for name, each in wrong.items() if not name.endswith("vocab_embed.embeddings")}
+        with refused("not fit"):
+            load_mdlm(save(tmp_path / "wrong.ckpt", wrong | {f"net.dit.{n}": v for n, v in errors.items()}))
+
+
+IMAGES = {
+    "2 digits": dict(colors=3, digits=2, rows=17, width=4, classes=256),
+    "super-token": dict(colors=2, digits=1, rows=11, width=12, classes=11),
+}
+UNET = dict(widths=(12, 8), res_blocks=2, attends=(2,), head_channels=4, groups=4)
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_prime_on_images(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(discrete_unet, "HEAD_CHANNELS", 4)
+    monkeypatch.setattr(discrete_unet, "GROUPS", 4)
+    torch.manual_seed(0)
+    model = unet_twin.Twin(**IMAGES[kind], **UNET).eval()
+    state = {"model": model.state_dict(), "epoch": 3}
+    if kind == "2 digits":  # the network's own tensors are not those that were averaged
+        torch.manual_seed(1)
+        state["model"] = unet_twin.Averaged(unet_twin.Twin(**IMAGES[kind], **UNET), model).state_dict()
+    sizes, params = discrete_unet.load_unet(save(tmp_path / "checkpoint.pth", state))
+    assert sizes["digits"] == IMAGES[kind]["digits"] and sizes["classes"] == IMAGES[kind]["classes"]
+    net = UNet(**sizes | {"shape": (8, 8, IMAGES[kind]["colors"])})
+    noisy = np.random.default_rng(0).integers(0, sizes["base"] + 1, (2, 64 * net.shape[2] * net.digits))
+    actual = jax.jit(net.apply)({"params": params}, jnp.asarray(noisy))
+    with torch.no_grad():
+        expected = model(torch.from_numpy(noisy), 8).numpy()
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(actual, expected, atol=2e-4)
+
+
+# Digits, rows of the table, width, and the number of parameters.
+PUBLISHED = {"pairs": (1, 4097, 144, 133_810_450), "3": (3, 8, 32, None), "4": (4, 5, 24, None), "8": (8, 3, 12, None)}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sizes_of_published_image_networks(name):
+    digits, rows, width, count = PUBLISHED[name]
+    colors, classes = (2, rows) if name == "pairs" else (3, 256)
+    widths = dict(widths=(288, 384, 384), res_blocks=5, attends=(2,), head_channels=64, groups=32)
+    with torch.device("meta"):
+        model = unet_twin.Twin(colors, digits, rows, width, classes, **widths)
+    state = {name: np.broadcast_to(np.float32(0), each.shape) for name, each in model.state_dict().items()}
+    sizes = discrete_unet.sizes_of(state, name)
+    published = dict(channels=96, multipliers=(3, 4, 4), res_blocks=5, attention_factors=(2,), head_size=3)
+    assert sizes.items() >= (published | {"digits": digits, "embedding_channels": 144 if colors == 2 else 0}).items()
+    assert count in (None, sum(each.numel() for each in model.parameters()))
 
 
 class Configuration:
@@ -126,15 +277,30 @@ def test_errors_name_the_tensor(mdlm, tmp_path):
     def without(name):
         return {key: value for key, value in state.items() if key != f"backbone.blocks.1.{name}"}
 
+    frequencies = {"backbone.rotary_emb.inv_freq": torch.ones(4)}
     for message, changed, load in (
-        (r"1 tensors were not used \(more\)", state | {"backbone.more": torch.ones(2)}, load_mdlm),
-        ("missing", without("mlp.2.bias"), load_mdlm),
-        ("not used", without("attn_qkv.weight"), load_mdlm),
+        (
+            "1 tensors that the network does not use, such as 'more'",
+            state | {"backbone.more": torch.ones(2)},
+            load_mdlm,
+        ),
+        ("1 tensors that the network does not use, such as 'more'", state | {"more": torch.ones(2)}, load_mdlm),
+        ("has no tensor 'blocks.1.mlp.2.bias'", without("mlp.2.bias"), load_mdlm),
+        ("does not use", without("attn_qkv.weight"), load_mdlm),
         ("has shape", state | {"backbone.output_layer.linear.bias": torch.ones(VOCAB + 1)}, load_mdlm),
-        ("'wte.weight' is missing", state, load_gpt2),
+        ("inv_freq of '.*' is not", state | frequencies, load_mdlm),
+        ("has no tensor 'wte.weight'", state, load_gpt2),
+        ("has no tensor 'pixel_embedding", state, lambda path, heads: discrete_unet.load_unet(path)),
     ):
         with refused(message):
             load(save(tmp_path / "model.safetensors", changed), heads=2)
+    with refused("--heads: 4 heads do not fit '.*' of width 16; pass 2"):
+        load_mdlm(save(tmp_path / "model.safetensors", state), heads=4)
+    state.pop("backbone.rotary_emb.inv_freq")
+    with refused("--heads: '.*' does not say how many; pass --heads=1"):
+        load_mdlm(save(tmp_path / "model.safetensors", state))
+    (tmp_path / "config.json").write_text('{"n_heads": 2}')
+    assert load_mdlm(save(tmp_path / "model.safetensors", state)).sizes["heads"] == 2
 
 
 def test_unreadable_files_raise_one_line(tmp_path):

@@ -1,13 +1,14 @@
 """Weight files: PyTorch's format without PyTorch, safetensors, several files with an index, and variants."""
 
 import json
+import zipfile
 
 import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from diffusion.convert.files import open_tensors, read_tensors
+from diffusion.convert.files import open_tensors, read_permutation, read_tensors
 from tests.checks import refused
 from tests.torch_files import call, mapping, tensor, write, write_arrays
 
@@ -75,7 +76,8 @@ def test_lightning_files_have_the_average(tmp_path):
     average = b"](" + tensor("1", "FloatStorage", (3,), (1,)) + tensor("1", "FloatStorage", (3,), (1,), 3) + b"e"
     items = {"state_dict": mapping(state), "ema": mapping({"shadow_params": average})}
     file = write(tmp_path / "a.ckpt", items, {"0": VALUES, "1": VALUES + 1})
-    assert_equal(open_tensors(file), {"w": VALUES[:3] + 1, "v": VALUES[3:6] + 1})
+    average = {"w": VALUES[:3] + 1, "v": VALUES[3:6] + 1}
+    assert_equal(open_tensors(file), average | {"rotary_emb.inv_freq": VALUES[:3]})
     items["ema"] = mapping({"shadow_params": b"](" + tensor("1", "FloatStorage", (3,), (1,)) + b"e"})
     with refused("1 averaged tensors"):
         open_tensors(write(tmp_path / "a.ckpt", items, {"0": VALUES, "1": VALUES}))
@@ -186,3 +188,30 @@ def test_unreadable_files_are_named(tmp_path):
             open_tensors(tmp_path / name)
     with refused("does not exist", FileNotFoundError):
         open_tensors(tmp_path / "none.bin")
+
+
+ORDER = np.array([3, 1, 0, 2])
+
+
+def test_permutations_of_every_kind_of_file(tmp_path):
+    np.save(tmp_path / "a.npy", ORDER)
+    (tmp_path / "a.json").write_text(json.dumps(ORDER.tolist()))
+    pickled = b"\x80\x02" + tensor("0", "LongStorage", (4,), (1,)) + b"."
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:  # of one tensor, as `torch.save` writes it
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/data/0", ORDER.tobytes())
+    for name in ("a.npy", "a.json", "a.pt"):
+        found = read_permutation(tmp_path / name)
+        np.testing.assert_array_equal(found, ORDER)
+        assert found.dtype == np.int64
+    np.save(tmp_path / "half.npy", ORDER / 2)
+    (tmp_path / "list.json").write_text("[[1, 0]]")
+    (tmp_path / "text.json").write_text("{")
+    for name, message in (
+        ("none.npy", r"codec\.permutation: '.*' does not exist; pass a .npy, .json or .pt file"),
+        ("half.npy", "holds float64 of shape"),
+        ("list.json", r"of shape \(1, 2\); pass one list of integers"),
+        ("text.json", "is not readable"),
+    ):
+        with refused(message):
+            read_permutation(tmp_path / name)

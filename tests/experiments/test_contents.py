@@ -36,7 +36,7 @@ def folder(tmp_path):
 
 def ids(**fields):
     """Return the ids of a plan by verb, with these config fields (`__` for the dot)."""
-    overrides = {name.replace("__", "."): value for name, value in fields.items()}
+    overrides = {"codec.digits": 2} | {name.replace("__", "."): value for name, value in fields.items()}
     config = resolve(tiny(defaults("test", "debug")), overrides, 0)
     return {job.verb: job.id for job in plan(ROWS, config)}
 
@@ -54,6 +54,7 @@ ALL = {"train", "evaluate", "sample"}
     [
         ("data__path", ALL),
         ("data__tokenizer_path", ALL),
+        ("codec__permutation", ALL),
         ("checkpoint", {"evaluate", "sample"}),
         ("judge__checkpoint", {"sample"}),
         ("judge__tokenizer_path", {"sample"}),

@@ -64,6 +64,12 @@ REFUSED = {
         ({"sample.infill": 6}, "sample.infill: an autoregressive model"),
     ],
     ("prime_text", "train", PRIME): [
+        (
+            {"codec.permutation": "/none.npy"},
+            "codec.permutation: '/none.npy' does not exist; pass a .npy, .json or .pt",
+        ),
+        ({"codec.permutation": "x", "codec.shuffle": 1}, "codec.shuffle: goes without codec.permutation; set it to 0"),
+        ({"codec.permutation": "x", "codec.digits": 1}, "codec.permutation: goes with more than one of codec.digits"),
         ({"codec.digits": 40}, "needs at most 10"),
         ({"codec.digits": 3}, "codec.digits: 3 digits do not divide model.hidden=32; set codec.merge=sum"),
         ({"data.packing": "padded"}, "codec.digits: more than one goes with "),

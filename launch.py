@@ -23,8 +23,8 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
               python launch.py plan --migrate=runs                      # new ids for jobs of an earlier version
   compile   compile the training step and the sampler ahead of time, for a TPU slice or for the devices here
               python launch.py compile --config=configs/mdlm_owt.py:paper --topology=v5e:4x4
-  convert   public PyTorch weights (language models, pipelines of diffusers, rewards of images) into a folder
-              python launch.py convert --from=gpt2 --checkpoint=model.safetensors --workdir=weights/gpt2
+  convert   public PyTorch weights (MDLM, MDM-Prime, G-Star, GPT-2, pipelines of diffusers, rewards) into a folder
+              python launch.py convert --from=mdlm --checkpoint=mdlm-owt --tokenizer=gpt2 --workdir=weights/mdlm
               python launch.py convert --from=diffusers --checkpoint=FOLDER --lora=FILE --workdir=weights/with_lora
   geneval   GenEval's scores of a folder of images, with a detector in PyTorch and CLIP; --baseline adds a difference
               python launch.py geneval --images=FOLDER --detector=mask2former --clip=clip --baseline=OTHER
@@ -60,14 +60,21 @@ PUBLISH = flags.DEFINE_boolean("publish", False, "Also write rows and tables to 
 RESULTS = flags.DEFINE_boolean("results", False, "Use the committed rows of experiments/results (table).")
 TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice such as v5e:4x4; empty: the devices here (compile).")
 FROM = flags.DEFINE_enum(
-    "from", None, ["mdlm", "gpt2", "diffusers", "clip", "image_reward"], "Layout of the checkpoint (convert)."
+    "from",
+    None,
+    ["mdlm", "prime", "gstar", "gpt2", "diffusers", "clip", "image_reward"],
+    "Layout of the checkpoint (convert).",
 )
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "", "File of PyTorch weights, .safetensors or .pt/.ckpt/.bin, or a folder (convert)."
 )
 LORA = flags.DEFINE_string("lora", "", "File of a LoRA that is added to the U-Net (convert --from=diffusers).")
-LORA_SCALE = flags.DEFINE_float("lora_scale", 1.0, "Factor of the LoRA (convert).")
+LORA_SCALE = flags.DEFINE_float("lora_scale", None, "Factor of the LoRA, 1 by default (convert).")
 UNET = flags.DEFINE_string("unet", "", "File or folder of another U-Net (convert --from=diffusers).")
+HEADS = flags.DEFINE_integer("heads", None, "Number of heads, where a file of a transformer does not say (convert).")
+TOKENIZER = flags.DEFINE_string("tokenizer", "", "Folder of the tokenizer of a language model (convert).")
+DENOISER = flags.DEFINE_string("denoiser", "", "File of another denoiser for a predictor (convert --from=gstar).")
+CARRY_OVER = flags.DEFINE_boolean("carry_over", None, "Trained with the carry-over filter (convert --from=prime).")
 IMAGES = flags.DEFINE_string("images", "", "Folder of images with 00000/samples/0000.png (geneval).")
 PROMPTS = flags.DEFINE_string("prompts", "", "File of GenEval's prompts that the images must be of (geneval).")
 DETECTOR = flags.DEFINE_string("detector", "", "Folder of Mask2Former for COCO's instances, or random (geneval).")
@@ -173,7 +180,8 @@ def dispatch(verb: str) -> None:
     if verb == "convert":  # before the work directory, which it writes, holds compiled programs
         from experiments.convert import command
 
-        return command.run(FROM.value, CHECKPOINT.value, workdir, LORA.value, LORA_SCALE.value, UNET.value)
+        options = (LORA, LORA_SCALE, UNET, HEADS, TOKENIZER, DENOISER, CARRY_OVER)
+        return command.run(FROM.value, CHECKPOINT.value, workdir, **{each.name: each.value for each in options})
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str((workdir / "cache" / "compiled").absolute()))

@@ -1,6 +1,6 @@
-"""Published networks of images in either form: files of their authors, or folders that the verb `convert` wrote.
+"""Published networks in either form: files of their authors, or folders that the verb `convert` wrote.
 
-Both are read as tensors with the names of the authors' files, so that one loader checks and converts them.
+Those of images are read as tensors with the names of the authors' files, so that one loader checks and converts both.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.linen as nn
 import numpy as np
+from ml_collections import ConfigDict
 
 from diffusion.convert import diffusers, image_reward
 from diffusion.convert.clip import name_of, name_of_text
@@ -27,6 +28,8 @@ LAYOUTS: dict[str, dict[str, NameOf]] = {
     "clip": {"clip": name_of},
     "image_reward": {"image_reward": image_reward.name_of},
 }
+# Sections of a config that say what a converted network is, without a field that may be chosen for it.
+RECORDED, CHOSEN = ("model", "unet", "codec", "predictor"), ("codec.carry_over",)
 # How a network computes, and not what it is.
 COMPUTED = ("parent", "name", "dtype", "attention", "remat")
 # Sizes of a text encoder: the field of transformers, and its default there.
@@ -41,7 +44,7 @@ TEXT_FIELDS: dict[str, tuple[str, Any]] = {
 }
 
 
-def conversion(path: Path, part: str) -> dict[str, Any] | None:
+def conversion(path: Path, part: str = "") -> dict[str, Any] | None:
     """What `convert` wrote about a folder that has `part`; None for files and folders of other origin.
 
     Raises:
@@ -56,11 +59,29 @@ def conversion(path: Path, part: str) -> dict[str, Any] | None:
         return None  # its reader says what is wrong with it
     if not isinstance(found, dict) or "layout" not in found:
         return None
-    if part not in found.get("parts", ()):
+    if part and part not in found.get("parts", ()):
         raise ValueError(
             f"weights: '{path}' was converted by --from={found['layout']} and has no {part}; name another folder"
         )
     return found
+
+
+def check_recorded(config: ConfigDict) -> None:
+    """Raise ValueError for a network other than that of a converted `checkpoint`, which shapes need not show."""
+    folder = Path(config.checkpoint)
+    folder = folder.parent if folder.name == "weights" else folder
+    found = conversion(folder)
+    for name, value in found.get("overrides", {}).items() if found else ():
+        section, _, key = name.rpartition(".")
+        if section not in RECORDED or name in CHOSEN:
+            continue
+        actual = config[section][key]
+        if name == "codec.permutation":  # its name in the folder, where any file may stand for it
+            value, actual = (actual, actual) if actual else (str(folder / value), actual)
+        if json.dumps(actual) != json.dumps(value):
+            raise ValueError(
+                f"{name}: {actual!r}, where '{folder}' was converted with it; pass --config.{name}={value}"
+            )
 
 
 def open_weights(path: str | Path, part: str) -> Mapping[str, np.ndarray]:

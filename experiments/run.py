@@ -22,6 +22,7 @@ from experiments.geneval import job as geneval
 from experiments.identity import digest
 from experiments.layout import check_layout, write_layout
 from experiments.plan import Job, atomic_write, check_seeds, find_row, plan, resolve, trains, without
+from experiments.published import check_recorded
 from experiments.run_context import Run, build
 
 VERBS = {"train": train, "evaluate": evaluate, "sample": sample, "geneval": geneval}
@@ -39,6 +40,7 @@ def prepare(job: Job, workdir: Path) -> Run:
     if run.config.checkpoint:
         check_weights(Path(run.config.checkpoint))
         vocabulary.check(Path(run.config.checkpoint), run.dataset.tokenizer)
+        check_recorded(run.config)
     return run
 
 

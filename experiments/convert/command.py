@@ -1,23 +1,32 @@
 """The verb `convert`: conversion of public PyTorch checkpoints to folders of weights."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from experiments.convert import language
 from experiments.convert.folder import Conversion, check_target, write
+from experiments.convert.images import prime
+from experiments.convert.language import gpt2, mdlm
 from experiments.convert.pipelines import pipeline
 from experiments.convert.rewards import clip, reward
 
-REWARDS = {"clip": clip, "image_reward": reward}
-LAYOUTS = (*language.LOADERS, "diffusers", *REWARDS)
+# What each layout is read by, and the options that it takes.
+LAYOUTS: dict[str, tuple[Callable[..., Conversion], tuple[str, ...]]] = {
+    "mdlm": (mdlm, ("heads", "tokenizer")),
+    "prime": (prime, ("heads", "tokenizer", "carry_over")),
+    "gstar": (mdlm, ("heads", "tokenizer", "denoiser")),
+    "gpt2": (gpt2, ("heads", "tokenizer")),
+    "diffusers": (pipeline, ("lora", "lora_scale", "unet")),
+    "clip": (clip, ()),
+    "image_reward": (reward, ()),
+}
 
 
-def run(
-    layout: str | None, checkpoint: str, workdir: Path, lora: str = "", lora_scale: float = 1.0, unet: str = ""
-) -> None:
-    """Read `checkpoint`, write the folder `workdir`, and print a command that uses it.
+def run(layout: str | None, checkpoint: str, workdir: Path, **options: Any) -> None:
+    """Read `checkpoint`, write the folder `workdir`, and print commands that use it.
 
-    `lora`, with its scale, and `unet` are for pipelines: a LoRA that is added to the U-Net, and another U-Net. Nothing
-    is written unless every tensor of the checkpoint is used and every parameter has a value.
+    `options` are those of `LAYOUTS` by name, without a value where not given. Nothing is written unless every tensor of
+    the checkpoint is used and every parameter has a value.
 
     Raises:
       ValueError, FileNotFoundError: for a missing or unreadable file, another kind of file, or an unknown layout.
@@ -27,15 +36,11 @@ def run(
     if not checkpoint:
         what = "FOLDER, a pipeline of diffusers" if layout == "diffusers" else "FILE, .safetensors or .pt, .ckpt, .bin"
         raise ValueError(f"--checkpoint: missing; pass --checkpoint={what}")
-    for flag, value in (("lora", lora), ("unet", unet)):
-        if value and layout != "diffusers":
-            raise ValueError(f"--{flag}: goes with --from=diffusers, not with --from={layout}; leave it out")
-    if layout in language.LOADERS:
-        return language.convert(layout, checkpoint, workdir)
+    read, known = LAYOUTS[layout]
+    given = {name: value for name, value in options.items() if value not in ("", None)}
+    for name in given:
+        if name not in known:
+            fitting = " or ".join(f"--from={each}" for each, (_, names) in LAYOUTS.items() if name in names)
+            raise ValueError(f"--{name}: goes with {fitting}, not with --from={layout}; leave it out")
     check_target(workdir)
-    found: Conversion
-    if layout == "diffusers":
-        found = pipeline(Path(checkpoint), lora, lora_scale, unet)
-    else:
-        found = REWARDS[layout](Path(checkpoint))
-    print(write(found, layout, workdir))
+    print(write(read(Path(checkpoint), **given), layout, workdir))

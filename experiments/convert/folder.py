@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from tabulate import tabulate
 
 from diffusion.convert.files import weights_of_folder
@@ -18,20 +19,18 @@ from experiments.plan import atomic_write
 
 
 class Conversion(NamedTuple):
-    """What is to be written: parameters by part, copies of files by their place, and what config.json says.
+    """What is to be written: parameters by part, copies of files and arrays by their place, and what config.json says.
 
-    Parts are read one after the other, so that one is in memory at a time. `sources` are the files to sum, by name;
-    `row` and `fields`, where NAME stands for the folder, are for the command that uses it, and `beside` what else that
-    needs.
+    Parts are read one after the other, so that one is in memory at a time. `sources` are the files to sum, by name.
+    `uses(folder)` are commands that use the folder, and remarks.
     """
 
     parts: dict[str, Callable[[], Params]]
     copies: dict[str, Path]
     sources: dict[str, Path]
     description: dict[str, Any]
-    row: str
-    fields: dict[str, str]
-    beside: tuple[str, ...] = ()
+    uses: Callable[[Path], list[str]]
+    arrays: dict[str, np.ndarray] = {}  # noqa: RUF012, a NamedTuple
 
 
 def check_target(out: Path) -> None:
@@ -77,6 +76,8 @@ def write(found: Conversion, layout: str, out: Path) -> str:
         for place, file in found.copies.items():
             (partial / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, partial / place)
+        for place, array in found.arrays.items():
+            np.save(partial / place, array)
         sums = {name: sha256(file) for name, file in found.sources.items()}
         description = {"layout": layout, "parts": counts} | found.description | {"sha256": sums}
         atomic_write(partial / "config.json", json.dumps(description, indent=1) + "\n")
@@ -84,21 +85,21 @@ def write(found: Conversion, layout: str, out: Path) -> str:
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    missing = [name for name in found.beside if not (out.parent / name).exists()]
-    first = f" after you put {' and '.join(missing)} into {out.parent}" if missing else ""
     table = tabulate(lines, tablefmt="plain", disable_numparse=True)
-    return f"{table}\n\nwrote {out}; use it{first} by\n  {command(found, out)}"
+    return "\n  ".join([f"{table}\n\nwrote {out}; use it by", *found.uses(out)])
 
 
-def command(found: Conversion, out: Path) -> str:
-    """A command line that draws images of one prompt with a converted folder."""
-    fields = {
+def draws(row: str, fields: dict[str, str], beside: tuple[str, ...], out: Path) -> list[str]:
+    """The command that draws images of one prompt with a folder, NAME in `fields`, and with those `beside` it."""
+    changed = {
         "weights": str(out.parent),
         "data.source": "geneval_examples",
         "text_to_image.measures": "()",
-        **{field: value.replace("NAME", out.name) for field, value in found.fields.items()},
+        **{field: value.replace("NAME", out.name) for field, value in fields.items()},
         "sample.prompt": "a photo of a bench",
     }
-    words = ["sample", "--config=configs/lidar_geneval.py:paper", f"--row={found.row}"]
-    words += [f"--config.{field}={value}" for field, value in fields.items()]
-    return f"python launch.py {shlex.join(words)}"
+    words = ["sample", "--config=configs/lidar_geneval.py:paper", f"--row={row}"]
+    words += [f"--config.{field}={value}" for field, value in changed.items()]
+    missing = [name for name in beside if not (out.parent / name).exists()]
+    first = [f"(after you put {' and '.join(missing)} into {out.parent})"] if missing else []
+    return [*first, f"python launch.py {shlex.join(words)}"]

@@ -1,5 +1,6 @@
 """Whole pipelines of diffusers, with a LoRA or another U-Net, as one folder for `text_to_image.pipeline`."""
 
+from functools import partial
 from pathlib import Path
 
 from diffusion.convert.clip import load_clip_text
@@ -7,12 +8,13 @@ from diffusion.convert.diffusers import unet_params, vae_params
 from diffusion.convert.model_config import component
 from diffusion.data.prompt_tokenizers import OPENAI_FILE
 from diffusion.types import Params
-from experiments.convert.folder import Conversion, files_of
+from experiments.convert.folder import Conversion, draws, files_of
 from experiments.families import text_to_image
 from experiments.published import TEXT_ENCODERS, conversion, open_weights, pipeline_sizes
 from experiments.tasks.pipelines import TOKENIZERS, check_pipeline, pipeline_tokenizer
 
 ROWS = {"sd15": "SD 1.5, DDPM: vanilla", "sdxl": "SDXL, DDPM: vanilla"}
+PIPELINE = {"text_to_image.pipeline": "NAME"}
 VOCABULARY = ("vocab.json", "merges.txt", OPENAI_FILE)
 
 
@@ -60,7 +62,8 @@ def pipeline(folder: Path, lora: str = "", lora_scale: float = 1.0, unet: str = 
             "sizes": sizes,
             "fused": {"lora": Path(lora).name, "lora_scale": lora_scale, "unet": unet and of_unet.name},
         },
-        row=ROWS[kind],
         # The first images need the pipeline alone.
-        fields={"text_to_image.pipeline": "NAME", "text_to_image.rewards": "()", "text_to_image.mix": "()"},
+        uses=partial(
+            draws, ROWS[kind], dict.fromkeys(("text_to_image.rewards", "text_to_image.mix"), "()") | PIPELINE, ()
+        ),
     )

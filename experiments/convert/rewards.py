@@ -1,6 +1,7 @@
 """Public rewards of images as folders of weights: CLIP and HPS in two layouts, and ImageReward."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from diffusion.convert.clip import load_clip
 from diffusion.convert.image_reward import load_image_reward
 from diffusion.nets.sd.blip import IMAGE_REWARD
 from diffusion.nets.sd.clip import CLIP, CLIP_H, CLIP_L
-from experiments.convert.folder import Conversion, files_of
+from experiments.convert.folder import Conversion, draws, files_of
 from experiments.convert.pipelines import ROWS, VOCABULARY
 from experiments.published import open_weights, sizes_of
 
@@ -35,9 +36,12 @@ def clip(path: Path) -> Conversion:
         copies=copies if name == "clip" else {},
         sources=files_of(path, "clip") | (copies if name == "clip" else {}),
         description={"sizes": {part: sizes_of(getattr(net, part)) for part in ("text_model", "vision_model")}},
-        row=ROWS["sd15"],
-        fields={f"text_to_image.{name}": "NAME", "text_to_image.rewards": f"('{name}',)"},
-        beside=(PIPELINE,) if name == "clip" else (PIPELINE, "clip-vit-large-patch14"),
+        uses=partial(
+            draws,
+            ROWS["sd15"],
+            {f"text_to_image.{name}": "NAME", "text_to_image.rewards": f"('{name}',)"},
+            (PIPELINE,) if name == "clip" else (PIPELINE, "clip-vit-large-patch14"),
+        ),
     )
 
 
@@ -66,7 +70,5 @@ def reward(path: Path) -> Conversion:
         copies={},
         sources=files_of(path, "image_reward"),
         description={"sizes": sizes_of(IMAGE_REWARD)},
-        row=ROWS["sd15"],
-        fields={"text_to_image.image_reward": "NAME"},
-        beside=(PIPELINE, "bert-base-uncased"),
+        uses=partial(draws, ROWS["sd15"], {"text_to_image.image_reward": "NAME"}, (PIPELINE, "bert-base-uncased")),
     )

@@ -71,7 +71,17 @@ def cli(capsys, monkeypatch, tmp_path):
             flags.FLAGS[name].unparse()
         for name in ("images", "prompts", "detector", "clip", "baseline"):
             flags.FLAGS[name].unparse()
-        for name in ("from", "checkpoint", "lora", "lora_scale", "unet"):
+        for name in (
+            "from",
+            "checkpoint",
+            "lora",
+            "lora_scale",
+            "unet",
+            "heads",
+            "tokenizer",
+            "denoiser",
+            "carry_over",
+        ):
             flags.FLAGS[name].unparse()
         status, argv = 0, ["launch.py", *words, f"--workdir={tmp_path / 'runs'}"]
         monkeypatch.setattr(sys, "argv", argv)  # config overrides are read from there

@@ -12,8 +12,9 @@ from diffusion.train.weights import load_weights
 from experiments import families
 from experiments.convert import command as convert
 from experiments.plan import resolve
+from experiments.published import check_recorded
 from tests.checks import refused
-from tests.experiments.weight_files import BLOCKS, HIDDEN, VOCAB, gpt2_file, mdlm_file
+from tests.experiments.weight_files import BLOCKS, HIDDEN, VOCAB, gpt2_file, gpt2_vocabulary, mdlm_file
 
 
 def converted(folder):
@@ -30,7 +31,7 @@ def test_mdlm_weights_are_loaded_into_the_network_of_the_config(adaln, tmp_path,
         convert.run("mdlm", str(tmp_path / f"{name}.safetensors"), tmp_path / "out")
     printed = capsys.readouterr().out
     config = converted(tmp_path / "out")
-    assert config.model.causal is not adaln
+    assert config.model.causal is not adaln and config.model.heads == 4
     assert config.model.start == ("mask" if adaln else "window")
     families.objective(config, system := families.system(config, VOCAB - 1))
     params = load_weights(tmp_path / "out" / "weights", system.init, make_mesh())
@@ -38,7 +39,7 @@ def test_mdlm_weights_are_loaded_into_the_network_of_the_config(adaln, tmp_path,
     last = tensors[f"backbone.blocks.{BLOCKS - 1}.mlp.2.weight"].T
     np.testing.assert_array_equal(params["blocks"]["mlp_out"]["kernel"][-1], last)
     assert ("time_embedder" in params) == adaln
-    assert f"--config.checkpoint={tmp_path / 'out' / 'weights'}" in printed
+    assert f"--config.checkpoint={tmp_path / 'out'} " in printed
     assert f"--config.model.hidden={HIDDEN}" in printed
     assert f"--row={'MDLM' if adaln else 'AR'}" in printed
 
@@ -49,9 +50,15 @@ def test_weights_of_sub_tokens_are_loaded_into_the_network_of_the_config(digits,
     tensors = mdlm_file(
         tmp_path / "prime.safetensors", vocabulary=22, table=({2: 5, 4: 3}[digits] + 1, HIDDEN // digits)
     )
-    convert.run("mdlm", str(tmp_path / "prime.safetensors"), tmp_path / "out")
+    convert.run("prime", str(tmp_path / "prime.safetensors"), tmp_path / "out")
     config = converted(tmp_path / "out")
     assert config.codec.digits == digits and "carry_over=False" in capsys.readouterr().out
+    published = tmp_path / f"results_prime_l{digits}_co_owt"
+    published.mkdir()
+    (tmp_path / "prime.safetensors").rename(published / "prime.safetensors")
+    for given, kept in ({}, True), ({"carry_over": False}, False):
+        convert.run("prime", str(published / "prime.safetensors"), tmp_path / "other", **given)
+        assert converted(tmp_path / "other").codec.carry_over is kept
     system = families.system(config, 22)
     # The folder of the conversion stands for that of its weights.
     params = load_weights(tmp_path / "out", system.init, make_mesh())
@@ -61,7 +68,7 @@ def test_weights_of_sub_tokens_are_loaded_into_the_network_of_the_config(digits,
 def test_an_embedding_of_another_width_is_refused(tmp_path):
     mdlm_file(tmp_path / "odd.safetensors", table=(6, HIDDEN // 3))
     with refused("an embedding of 6 x 21 does not fit 23 outputs of width 64"):
-        convert.run("mdlm", str(tmp_path / "odd.safetensors"), tmp_path / "out")
+        convert.run("prime", str(tmp_path / "odd.safetensors"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -76,13 +83,43 @@ def test_gpt2_folder_has_the_weights_of_the_judge(tmp_path, capsys):
 
 
 def test_invalid_input_raises_and_writes_no_file(tmp_path):
-    def assert_error(match, layout, checkpoint):
+    def assert_error(match, layout, checkpoint, **options):
         with refused(match, (ValueError, FileNotFoundError)):
-            convert.run(layout, str(checkpoint), tmp_path / "out")
+            convert.run(layout, str(checkpoint), tmp_path / "out", **options)
         assert not (tmp_path / "out").exists()
 
     mdlm_file(tmp_path / "model.safetensors")
-    assert_error("--from: None is not a layout; pass one of mdlm, gpt2", None, tmp_path / "model.safetensors")
+    assert_error(
+        "--from: None is not a layout; pass one of mdlm, prime, gstar, gpt2", None, tmp_path / "model.safetensors"
+    )
     assert_error("--checkpoint=FILE", "mdlm", "")
     assert_error("does not exist", "mdlm", tmp_path / "none.safetensors")
-    assert_error("'wte.weight' is missing", "gpt2", tmp_path / "model.safetensors")
+    assert_error("has no tensor 'wte.weight'", "gpt2", tmp_path / "model.safetensors")
+    vocabulary = str(gpt2_vocabulary(tmp_path / "vocabulary"))
+    for message, options in (
+        ("--heads: 5 heads do not fit '.*' of width 64; pass 4", {"heads": 5}),
+        ("--tokenizer: '.*' has 257 tokens and the checkpoint 22", {"tokenizer": vocabulary}),
+        ("--tokenizer: '.*' has no vocab.json and merges.txt or", {"tokenizer": str(tmp_path)}),
+        ("--denoiser: goes with --from=gstar, not with --from=mdlm", {"denoiser": "x"}),
+        ("--carry_over: goes with --from=prime, not with --from=mdlm", {"carry_over": False}),
+    ):
+        assert_error(message, "mdlm", tmp_path / "model.safetensors", **options)
+    assert_error("has no error predictor", "gstar", tmp_path / "model.safetensors", denoiser="x")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with refused("holds other files, which would be lost"):
+        convert.run("mdlm", str(tmp_path / "model.safetensors"), tmp_path / "out")
+
+
+def test_a_job_of_another_network_than_the_converted_is_refused(tmp_path):
+    mdlm_file(tmp_path / "model.safetensors", adaln=False)
+    convert.run("mdlm", str(tmp_path / "model.safetensors"), tmp_path / "out")
+    for checkpoint in (tmp_path / "out", tmp_path / "out" / "weights"):
+        config = converted(tmp_path / "out")
+        config.checkpoint = str(checkpoint)
+        check_recorded(config)
+        for name, value in (("heads", 2), ("start", "mask")):
+            wrong = config.copy_and_resolve_references()
+            wrong.model[name] = value
+            with refused(rf"model\.{name}: .* was converted with it; pass --config\.model\.{name}=(4|window)"):
+                check_recorded(wrong)

@@ -1,16 +1,20 @@
 """Files of random weights with the names and shapes of public checkpoints."""
 
+import json
+
 import numpy as np
 import safetensors.numpy
+
+from diffusion.data.subword import byte_alphabet
 
 VOCAB, HIDDEN, BLOCKS, COND = 23, 64, 2, 16
 
 
-def write(path, shapes, scale=1.0):
-    """Write tensors from N(0, scale^2) as safetensors, and return them by name."""
+def write(path, shapes, scale=1.0, more=()):
+    """Write tensors from N(0, scale^2), and more by name, as safetensors, and return them by name."""
     random = np.random.default_rng(0)
     tensors = {name: (scale * random.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
-    safetensors.numpy.save_file(tensors, path)
+    safetensors.numpy.save_file(tensors := tensors | dict(more), path)
     return tensors
 
 
@@ -21,7 +25,6 @@ def mdlm_file(path, adaln=True, vocabulary=VOCAB, scale=1.0, table=None):
         "output_layer.norm_final.weight": (HIDDEN,),
         "output_layer.linear.weight": (vocabulary, HIDDEN),
         "output_layer.linear.bias": (vocabulary,),
-        "rotary_emb.inv_freq": (8,),
     }
     if adaln:
         shapes |= {
@@ -46,7 +49,8 @@ def mdlm_file(path, adaln=True, vocabulary=VOCAB, scale=1.0, table=None):
         if adaln:
             block |= {"adaLN_modulation.weight": (6 * HIDDEN, COND), "adaLN_modulation.bias": (6 * HIDDEN,)}
         shapes |= {f"blocks.{number}.{name}": shape for name, shape in block.items()}
-    return write(path, {f"backbone.{name}": shape for name, shape in shapes.items()}, scale)
+    frequencies = {"backbone.rotary_emb.inv_freq": (10_000.0 ** -(np.arange(8) / 8)).astype(np.float32)}
+    return write(path, {f"backbone.{name}": shape for name, shape in shapes.items()}, scale, frequencies)
 
 
 def gpt2_file(path, vocabulary=VOCAB, context=9):
@@ -58,3 +62,12 @@ def gpt2_file(path, vocabulary=VOCAB, context=9):
     for name in ("ln_f", "h.0.ln_1", "h.0.ln_2"):
         shapes |= {f"{name}.weight": (HIDDEN,), f"{name}.bias": (HIDDEN,)}
     return write(path, shapes, 0.2)
+
+
+def gpt2_vocabulary(folder):
+    """Write GPT-2's files of a vocabulary of the bytes and the end of a text."""
+    folder.mkdir(exist_ok=True)
+    tokens = [*sorted(byte_alphabet()), "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return folder

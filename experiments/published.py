@@ -23,7 +23,7 @@ from diffusion.train.weights import read_weights
 
 # The parts of a converted folder, by its layout, each with the names of its tensors.
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
-LAYOUTS: dict[str, dict[str, NameOf]] = {
+LAYOUTS: Mapping[str, Mapping[str, NameOf]] = {
     "diffusers": {"unet": diffusers.name_in_unet, "vae": dotted} | dict.fromkeys(TEXT_ENCODERS, name_of_text),
     "clip": {"clip": name_of},
     "image_reward": {"image_reward": image_reward.name_of},

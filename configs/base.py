@@ -46,11 +46,13 @@ FIELDS: dict[str, Any] = dict(
         field="",  # fasta: name or number (from 1) of the header's field; smiles: column of tables
     ),
     codec=dict(
-        digits=count(1),  # sub-tokens per token, the unit of masking; 1: MDLM, more: MDM-Prime
+        # sub-tokens per token, the unit of masking; 1: MDLM, more: MDM-Prime. model.causal: one per position
+        digits=count(1),
         shuffle=not_negative(0),  # seed of a random permutation of token ids before encoding; 0: none
         shuffle_codes=False,  # permute all base^digits codes, not only those of tokens
         permutation="",  # .npy, .json or .pt file of a permutation of token ids or of all codes, instead of shuffle
-        carry_over=True,  # give tokens that contradict a known sub-token probability 0
+        # give tokens that contradict a known sub-token probability 0; model.causal: sub-tokens that lead to no token
+        carry_over=True,
         chunk_point=share(1.0),  # training noise: for t above it the sub-tokens of a token share one draw; 1: never
         merge=choice("concat", "sum"),  # of the embedded sub-tokens
         shared=True,  # one embedding table for all places

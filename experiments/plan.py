@@ -89,8 +89,8 @@ def train_jobs(
     likelihoods of a row needs the training of that row too. `dependents` are the rows that start from this one.
 
     Raises:
-      ValueError: for rows that start from each other, or a judge that is not autoregressive or whose network does
-        not start from the mask.
+      ValueError: for rows that start from each other, or a judge that is not autoregressive, whose network does not
+        start from the mask, or that reads sub-tokens.
     """
     preceding: list[Job] = []
     needs = {}
@@ -111,6 +111,8 @@ def train_jobs(
         if resolved.model.start != "mask":
             # Labels read the likelihood of every token but the first, from a network that starts from the mask.
             raise ValueError(f"model.start: row {judge['name']!r} judges tokens after a mask; set it to mask")
+        if resolved.codec.digits > 1:
+            raise ValueError(f"predictor.judge: row {judge['name']!r} reads sub-tokens; name one of whole tokens")
         preceding += train_jobs(rows, table, judge["name"], resolved, (*dependents, row))
         needs["judge"] = preceding[-1].id
     # The model names the job, because rows with the same network share it.

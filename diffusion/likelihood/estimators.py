@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.likelihood.any_order import nll_any_order
-from diffusion.objectives.autoregressive import next_log_probs
+from diffusion.objectives.autoregressive import next_token_log_probs
 from diffusion.objectives.elbo import masked_nll
 from diffusion.objectives.reveal import draw_levels, final_level, mean_over_hidden, reveal_bound
 from diffusion.processes.subtokens import PartialMaskedDiffusion
@@ -119,10 +119,13 @@ def nll_autoregressive(
 ) -> Nats:
     """Compute -sum_i log p(x^i | x^{<i}) of a causal network with the mask as start symbol, in nats per sequence.
 
-    The value is exact. With `given_first` the first token is the start, and is not scored.
+    The value is exact. With `given_first` the first token is the start, and is not scored. A network of sub-tokens
+    reads one per position, and the likelihood of a token is the product over its sub-tokens. The likelihoods of all
+    sequences of tokens sum to 1 if sub-tokens that lead to no token have no mass (`restrict` in
+    codecs/subtoken_prefixes.py), and to less without this filter.
     """
     del draws
-    return jnp.sum(-next_log_probs(denoise, tokens, process.mask_id, given_first) * weights, axis=1)
+    return jnp.sum(-next_token_log_probs(denoise, process, tokens, given_first) * weights, axis=1)
 
 
 def masked_ce(denoise: Denoise, process: MaskedProcess, tokens: Tokens, weights: LossMask, draws: Draws) -> Nats:

@@ -10,16 +10,16 @@ from diffusion.categorical import exclude, target_log_probs
 from diffusion.objectives.embedding import Encode, cross_entropy, source_of
 from diffusion.objectives.loss import Loss, bind_batch, summed
 from diffusion.rng import Draws, fold
-from diffusion.types import Batch, Denoise, Denoiser, Logits, Params, Tokens
+from diffusion.types import Batch, Denoise, Denoiser, Logits, MaskedProcess, Params, Symbols, Tokens
 
 
-def shift_right(tokens: Tokens, start: int) -> Tokens:
+def shift_right(tokens: Symbols, start: int) -> Symbols:
     """Shift tokens right by one position: the symbol `start`, then all but the last token."""
     return jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=start)
 
 
-def next_log_probs(denoise: Denoise, tokens: Tokens, mask_id: int, given_first: bool = False) -> Float[Array, "B L"]:
-    """Compute log p(x^i | x^{<i}) of every token, in nats.
+def next_log_probs(denoise: Denoise, tokens: Symbols, mask_id: int, given_first: bool = False) -> Float[Array, "B N"]:
+    """Compute log p(x^i | x^{<i}) of every token (or sub-token), in nats.
 
     The mask is the start symbol of the network. With `given_first` it reads the first token of a window in its place,
     as the autoregressive baselines of the public MDLM and Prime checkpoints do, and the value of this token is 0.
@@ -31,23 +31,32 @@ def next_log_probs(denoise: Denoise, tokens: Tokens, mask_id: int, given_first: 
     return jnp.pad(target_log_probs(logits[:, :-1], tokens[:, 1:], mask_id), ((0, 0), (1, 0)))
 
 
+def next_token_log_probs(
+    denoise: Denoise, process: MaskedProcess, tokens: Tokens, given_first: bool = False
+) -> Float[Array, "B L"]:
+    """Compute log p(x^i | x^{<i}) of every token, in nats, a sum over its sub-tokens where it has several."""
+    log_probs = next_log_probs(denoise, process.encode(tokens), process.mask_id, given_first)
+    return jnp.sum(log_probs.reshape(*tokens.shape, process.subtokens), axis=-1)
+
+
 @dataclass(frozen=True)
 class NextToken:
     """Mean over tokens of -log p(x^i | x^{<i}), in nats per token: an exact likelihood.
 
     The mask is the start symbol, so that every token of a window is predicted, and autoregressive and diffusion models
-    are evaluated on the same positions; with `given_first` the first token is not predicted (see `next_log_probs`).
+    are evaluated on the same positions; with `given_first` the first token is not predicted (see `next_log_probs`). The
+    network reads and predicts one symbol a position: a token, or a sub-token of a process of sub-tokens.
     """
 
     denoiser: Denoiser
-    mask_id: int
+    process: MaskedProcess
     given_first: bool = False
 
     def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
         tokens, weights = batch["tokens"], batch["weights"]
         denoise = bind_batch(self.denoiser, params, batch, draws, train)
         weights = jnp.asarray(weights).at[:, 0].set(0.0) if self.given_first else weights
-        return summed(-next_log_probs(denoise, tokens, self.mask_id, self.given_first) * weights, weights)
+        return summed(-next_token_log_probs(denoise, self.process, tokens, self.given_first) * weights, weights)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 
 from diffusion.likelihood.estimators import Estimate
 from diffusion.oracles.enumerable import Enumerable
-from diffusion.oracles.processes import Language, known_process
+from diffusion.oracles.processes import Language, known_process, next_symbol
 from diffusion.oracles.tables import random_denoiser
 from diffusion.rng import draws, named
 from diffusion.types import Denoise, MaskedProcess, Process, Tokens
@@ -128,7 +128,11 @@ def check_estimator(
     """
     key = jax.random.key(seed)
     known = known_process(process)
-    exact = language.next_token if causal else known.exact(language, process)
+    if causal:
+        assert isinstance(process, MaskedProcess)
+        exact, classes = next_symbol(language, process), process.mask_id
+    else:
+        exact, classes = known.exact(language, process), language.vocabulary
     if isinstance(language, Enumerable):
         tokens, probs, each = language.sequences, language.table, draws_each
     else:
@@ -142,7 +146,7 @@ def check_estimator(
 
     @jax.jit
     def wrong(table_key: Key[Array, ""], scale: Float[Array, ""], key: Key[Array, ""]) -> Float[Array, "R B"]:
-        table = random_denoiser(table_key, language.vocabulary, scale, causal=causal, subtokens=process.subtokens)
+        table = random_denoiser(table_key, classes, scale, causal=causal, subtokens=process.subtokens)
         return run(known.of_states(table, process), key)
 
     results = {"exact": jax.jit(lambda key: run(exact, key))(draw_key)}

@@ -11,14 +11,14 @@ from diffusion.likelihood.estimators import Estimate
 from diffusion.oracles.blocks import by_blocks
 from diffusion.oracles.enumerable import Enumerable
 from diffusion.oracles.markov import Markov
-from diffusion.oracles.subtokens import subtoken_denoiser
+from diffusion.oracles.subtokens import subtoken_denoiser, subtoken_language
 from diffusion.oracles.uniform import uniform_posterior
 from diffusion.processes.blocks import BlockDiffusion
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.processes.uniform import UniformDiffusion
 from diffusion.schedules.masking import LogLinear
-from diffusion.types import Denoise
+from diffusion.types import Denoise, MaskedProcess
 
 # The distributions of token sequences with a known entropy and known conditional probabilities.
 Language = Enumerable | Markov
@@ -60,6 +60,13 @@ def masked_denoiser(language: Language, process: MaskedDiffusion | PartialMasked
     if not isinstance(language, Enumerable):
         raise ValueError("digits: the exact posterior given sub-tokens is known for enumerable languages only")
     return subtoken_denoiser(language, process.codec)
+
+
+def next_symbol(language: Language, process: MaskedProcess) -> Denoise:
+    """The exact causal network: log p of a token, or sub-token, given those before it."""
+    if isinstance(process, PartialMaskedDiffusion) and isinstance(language, Enumerable):
+        language = subtoken_language(language, process.codec)
+    return language.next_token
 
 
 PROCESSES = {

@@ -30,6 +30,15 @@ def subtoken_denoiser(language: Enumerable, codec: SubtokenCodec) -> Denoise:
     return denoise
 
 
+def subtoken_language(language: Enumerable, codec: SubtokenCodec) -> Enumerable:
+    """The language of the sub-tokens of a language's sequences, of which `next_token` is the exact causal network."""
+    base, positions = codec.base, language.length * codec.digits
+    table = np.zeros(base**positions)
+    codes = np.asarray(codec.encode(jnp.asarray(language.sequences))).reshape(len(language.table), -1)
+    table[codes @ base ** np.arange(positions)[::-1]] = language.table
+    return Enumerable(table, base, positions)
+
+
 def state_sets(positions: int) -> tuple[np.ndarray, np.ndarray]:
     """Enumerate all nonempty sets S of masked positions, [2^N - 1, N], and their weights 1 / (|S| binom(N, |S|)).
 

@@ -161,7 +161,8 @@ def attention(config: ConfigDict) -> str:
     if name != "auto" or NETWORKS.get(config.model.net) is not NETWORKS["dit"]:
         return config.model.attention
     passes = 2 if family_of(config) is blocks else 1  # block diffusion reads noisy and clean tokens together
-    return choose(platform, config.model.dtype, passes * config.data.length)
+    positions = config.codec.digits if config.model.causal else 1  # per token
+    return choose(platform, config.model.dtype, passes * positions * config.data.length)
 
 
 def system(config: ConfigDict, vocabulary: int) -> System:

@@ -1,25 +1,48 @@
-"""Autoregressive models of tokens, the baseline of the masked ones: the same transformer with a causal mask."""
+"""Autoregressive models of tokens, or of their sub-tokens: the transformer of the masked models with a causal mask."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from diffusion.codecs.subtoken_prefixes import prefixes, restrict
 from diffusion.likelihood.estimators import Estimate, nll_autoregressive
 from diffusion.objectives.autoregressive import NextToken
+from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.sampling.masked.draw import Draw
-from diffusion.sampling.sequences.autoregressive import AutoregressiveSampler
+from diffusion.sampling.masked.subtokens import sample_tokens
+from diffusion.sampling.sequences.autoregressive import AutoregressiveSampler, of_codes
 from experiments.families import masked
 from experiments.families.base import Call, System, keys_like, rows_like
 
 TRAINED, CAUSAL, REWARDED, MEASURED_BY = True, True, False, "likelihood"
 DOMAINS = masked.DOMAINS
 OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
-    "autoregressive": lambda config, system: NextToken(system.denoiser, system.masking.mask_id, given_first(config)),
+    "autoregressive": lambda config, system: NextToken(system.denoiser, system.masking, given_first(config)),
 }
-system = masked.system
 batch = masked.batch
+
+
+def system(config: ConfigDict, vocabulary: int) -> System:
+    """The network, which reads one token or sub-token a position.
+
+    With `codec.carry_over` sub-tokens that lead to no token have probability 0 in training, likelihood and sampling, so
+    that the likelihoods of all sequences of tokens sum to 1. Without it codes of no token keep the mass that the
+    network gives them, and samples may have them.
+    """
+    base = masked.system(config, vocabulary)
+    process = base.masking
+    if not (isinstance(process, PartialMaskedDiffusion) and process.carry_over):
+        return base
+    codec = process.codec
+
+    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
+        logits = base.denoiser(params, noisy, time, cond, memory, keys=keys)
+        return restrict(codec, logits, prefixes(codec, noisy))
+
+    return replace(base, denoiser=denoiser)
 
 
 def given_first(config: ConfigDict) -> bool:
@@ -40,25 +63,36 @@ def estimators(config: ConfigDict) -> list[str]:
 
 
 def sampler(config: ConfigDict, system: System) -> Callable:
-    """`sample(params, keys, prompt, label=None)`, left to right with a cache of keys and values."""
-    options, length = config.sample, config.data.length
+    """`sample(params, keys, prompt, label=None)`, left to right with a cache of keys and values.
+
+    Temperature and nucleus act on each symbol that is written: a token, or a sub-token.
+    """
+    options, length, process = config.sample, config.data.length, system.masking
     if (options.length or length) != length:
         raise ValueError(f"sample.length: an autoregressive model writes data.length = {length} tokens")
-    mask_id = system.masking.mask_id
-    sample = AutoregressiveSampler(
-        lambda size: system.net.init_cache(size, length),
-        lambda params, *inputs: system.net.apply({"params": params}, *inputs, method="decode"),
-        Draw(mask_id, options.precision, options.nucleus_rule),
-        mask_id,
-        given_first(config),
-    )
-    return lambda params, keys, prompt, label=None: sample(params, keys, prompt, options.temperature, options.nucleus)
+
+    def init_cache(size):
+        return system.net.init_cache(size, length * process.subtokens)
+
+    def decode(params, *inputs):
+        return system.net.apply({"params": params}, *inputs, method="decode")
+
+    network = init_cache, decode
+    if isinstance(process, PartialMaskedDiffusion) and process.carry_over:
+        network = of_codes(process.codec, *network)
+    draw = Draw(process.mask_id, options.precision, options.nucleus_rule)
+    write = AutoregressiveSampler(*network, draw, process.mask_id, given_first(config))
+
+    def symbols(params, keys, prompt, cond=None):
+        return write(params, keys, prompt, options.temperature, options.nucleus)
+
+    return partial(sample_tokens, symbols, process) if isinstance(process, PartialMaskedDiffusion) else symbols
 
 
 def calls(config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
-    """The sampler of one batch, one evaluation per token on one position."""
+    """The sampler of one batch, one evaluation per token, or sub-token, on one position."""
     size, length = config.sample.batch, config.sample.length or config.data.length
-    turns = length - given_first(config)
+    turns = length * system.masking.subtokens - given_first(config)
     call = Call(
         name=f"sampler, {turns} evaluations",
         function=sampler(config, system),

@@ -63,8 +63,8 @@ def process(config: ConfigDict, vocabulary: int) -> MaskedProcess:
         if config.codec.permutation:
             raise ValueError("codec.permutation: goes with more than one of codec.digits; leave it empty")
         return MaskedDiffusion(vocabulary, schedule)
-    if config.model.causal or config.data.packing == "padded":
-        raise ValueError("codec.digits: more than one goes with model.causal=False and data.packing=wrapped")
+    if config.data.packing == "padded":
+        raise ValueError("codec.digits: more than one goes with data.packing=wrapped")
     fields = config.codec
     return PartialMaskedDiffusion(codec(fields, vocabulary), schedule, fields.carry_over, fields.chunk_point)
 
@@ -72,11 +72,12 @@ def process(config: ConfigDict, vocabulary: int) -> MaskedProcess:
 def denoising_system(config: ConfigDict, vocabulary: int) -> System:
     """The network and process of a config over `vocabulary` tokens, without an error predictor.
 
-    Whole tokens are followed by the mask and then by padding among the network's classes; sub-tokens have a mask of
-    their own, and the classes are the tokens alone.
+    The symbols that a network reads and predicts are followed by the mask and then by padding among its classes. A
+    denoiser of sub-tokens predicts tokens, which are all of its classes; a causal network predicts sub-tokens.
     """
     noise = process(config, vocabulary)
-    classes = vocabulary if noise.subtokens > 1 else vocabulary + (2 if config.data.packing == "padded" else 1)
+    predicts_symbols = noise.subtokens == 1 or config.model.causal
+    classes = noise.mask_id + (2 if config.data.packing == "padded" else 1) if predicts_symbols else vocabulary
     check_conditioning(config)
     net = network_of(config).make(config, classes, noise)
 
@@ -117,10 +118,14 @@ def judge_system(config: ConfigDict, vocabulary: int) -> System | None:
 
 
 def check_conditioning(config: ConfigDict) -> None:
-    """Raise ValueError where a network has no place for a self-conditioning input, labels or a given first token."""
+    """Raise ValueError where a network has no place for memory, labels or a given first token, or cannot be causal."""
     network = network_of(config)
     if config.model.start != "mask" and not config.model.causal:
         raise ValueError("model.start: window goes with model.causal=True; set it to mask")
+    if config.model.start != "mask" and config.codec.digits > 1:
+        raise ValueError("model.start: window is a whole token; set it to mask, or codec.digits to 1")
+    if config.model.causal and config.model.net != "dit":
+        raise ValueError(f"model.causal: {config.model.net} reads what follows; use model.net=dit, or set it to False")
     if config.memory.adapter != "none" and (config.model.causal or network.width is None):
         raise ValueError("memory.adapter: goes with model.net=dit or unet and model.causal=False; set it to none")
     if config.model.labels and not network.labels:

@@ -31,11 +31,11 @@ class Network(NamedTuple):
 
 
 def transformer(config: ConfigDict, classes: int, process: Process | MaskedProcess) -> DiT:
-    """The DiT, behind an embedding of sub-tokens where tokens have several."""
+    """The DiT, behind an embedding of tokens by their sub-tokens; a causal network reads one sub-token a position."""
     fields = {name: value for name, value in config.model.items() if name not in NOT_FIELDS}
     fields |= {"memory": config.memory.adapter != "none", "mask": Causal() if config.model.causal else Full()}
     embedder = None
-    if isinstance(process, MaskedProcess) and process.subtokens > 1:
+    if isinstance(process, MaskedProcess) and process.subtokens > 1 and not config.model.causal:
         merge, shared, hidden = config.codec.merge, config.codec.shared, config.model.hidden
         check_embedding(process.subtokens, hidden, merge)
         embedder = SubtokenEmbedding(process.mask_id, process.subtokens, hidden, merge, shared)

@@ -17,7 +17,7 @@ from diffusion.data import Tokenizer
 from diffusion.data.subword import gpt2
 from diffusion.metrics.text import retokenize
 from diffusion.nets.gpt2 import GPT2
-from diffusion.objectives.autoregressive import next_log_probs
+from diffusion.objectives.autoregressive import next_token_log_probs
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights
 from diffusion.types import Params
@@ -72,22 +72,22 @@ def make_judge(run: Run) -> Judge | None:
 
 
 def trained_judge(run: Run) -> Judge:
-    """Causal row of the same table, which reads the tokens of the samples without conversion."""
+    """Causal row of the same table, which reads the tokens of the samples, or their sub-tokens, without conversion."""
     config, system, params = run.load("scorer")
     pad_id = run.dataset.tokenizer.pad_id
-    mask_id, given_first = system.masking.mask_id, config.model.start == "window"
+    process, given_first = system.masking, config.model.start == "window"
 
     @jax.jit
     def log_probs(params, tokens):
         def denoise(tokens, time):
             return system.denoiser(params, tokens, time)
 
-        return next_log_probs(denoise, tokens, mask_id, given_first)
+        return next_token_log_probs(denoise, process, tokens, given_first)
 
     @jax.jit
     def features(params, tokens):
-        variables = {"params": params}
-        return system.net.apply(variables, system.net.apply(variables, tokens, method="embed"), method="trunk")
+        features = jnp.asarray(system.net.apply({"params": params}, process.encode(tokens), method="features"))
+        return features[:, process.subtokens - 1 :: process.subtokens]  # at the last sub-token of a token
 
     return Judge(
         name=f"AR trained here ({run.job.needs['scorer']})",

@@ -1,16 +1,23 @@
 """Sub-tokens in the verbs: several estimators of one model, and invalid codes."""
 
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs.base import defaults
 from configs.recipes.small import tiny
+from diffusion.data import evaluation_batches
 from diffusion.train.weights import save_weights
 from experiments import evaluate, families
 from experiments.identity import to_json, train_identity
 from experiments.plan import Job, resolve
 from experiments.run import prepare
-from experiments.tasks import token_sampling
+from experiments.run_context import Run
+from experiments.tasks import text, token_sampling
+from experiments.tasks.judge import trained_judge
 from tests.weights import randomized
 
 COUNT = 6
@@ -51,6 +58,34 @@ def test_model_is_scored_by_several_estimators(config, folder):
     assert metrics["bound_grouped/perplexity"] == pytest.approx(np.exp(metrics["bound_grouped/nats_per_token"]))
     assert not {"joint_ce/perplexity", "joint_ce/bits_per_byte"} & set(metrics)
     assert len({metrics[f"{name}/nats_per_token"] for name in ("bound_marginal", *also)}) == 4
+
+
+def test_a_causal_network_of_digits_writes_scores_and_judges_tokens(config, folder, monkeypatch):
+    """With weights of 0 all digits that lead to a token are as probable: 1/16, then 1/17, or 1/2 after the digit 15."""
+    network = {"model__causal": True, "model__adaln": False, "objective__name": "autoregressive"}
+    config = changed(config, **network, sample__prompt="the", checkpoint=str(folder / "causal"))
+    shapes = jax.eval_shape(families.system(config, 257).init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    save_weights(folder / "causal", params)
+    nats = np.log(16) + np.log(17)
+
+    run = prepare(job_of(config, "evaluate"), folder)
+    result = evaluate.execute(run)
+    (batch,) = evaluation_batches(run.dataset, "test", 8, limit=8)
+    expected = np.where(batch["tokens"] < 255, nats, np.log(16) + np.log(2))
+    assert result["estimator"] == "nll_autoregressive"
+    assert result["metrics"]["nats_per_token"] == pytest.approx(expected.mean(), rel=1e-5)
+
+    (drawn,), cost = token_sampling.generate(prepare(job_of(config, "sample"), folder), text.TASK)
+    assert (drawn.tokens[:, :3] == list(b"the")).all() and drawn.tokens.shape == (COUNT, 32)
+    assert (cost["evaluations"], cost["invalid_code_rate"]) == (64, 0)
+
+    monkeypatch.setattr(Run, "load", lambda run, need: (config, run.system, params))
+    judge = trained_judge(replace(run, job=replace(run.job, needs={"scorer": "train-x"})))
+    np.testing.assert_allclose(
+        judge.log_probs(drawn.tokens), np.where(drawn.tokens < 255, -nats, -np.log(32)), rtol=1e-5
+    )
+    assert judge.features(drawn.tokens).shape == (COUNT, 32, 32)
 
 
 def test_samples_with_invalid_codes_are_counted_and_omitted(capsys):

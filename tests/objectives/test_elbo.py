@@ -37,7 +37,7 @@ def clean_logits():
 
 
 LOGITS = clean_logits()
-NELBO, NEXT = Nelbo(table, PROCESS, 0.0), NextToken(table, MASK)
+NELBO, NEXT = Nelbo(table, PROCESS, 0.0), NextToken(table, PROCESS)
 OBJECTIVES = pytest.mark.parametrize("objective", [NELBO, NEXT], ids=["nelbo", "next"])
 
 
@@ -86,7 +86,7 @@ def test_a_given_first_token_is_the_input_and_not_scored():
     """The output at position i is for token i + 1, and a window of L tokens has L - 1."""
     log_p = np.asarray(jax.nn.log_softmax(LOGITS[0, :, :MASK]))
     expected = -np.mean([log_p[index, CLEAN[0, index + 1]] for index in range(LENGTH - 1)])
-    objective = NextToken(table, MASK, given_first=True)
+    objective = NextToken(table, PROCESS, given_first=True)
     total, metrics = run(objective, LOGITS, batch_of(CLEAN), NOISE)
     assert metrics["loss"][1] == LENGTH - 1
     assert float(total) / (LENGTH - 1) == pytest.approx(expected, rel=1e-5)
@@ -127,7 +127,9 @@ def test_loss_is_float32_for_bfloat16_logits(objective):
     assert float(total) == pytest.approx(float(again), rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", [partial(Nelbo, process=PROCESS, minimum_time=0.3), partial(NextToken, mask_id=MASK)])
+@pytest.mark.parametrize(
+    "kind", [partial(Nelbo, process=PROCESS, minimum_time=0.3), partial(NextToken, process=PROCESS)]
+)
 def test_the_network_reads_dropout_keys_in_training_only_and_times_above_the_minimum(kind):
     @partial(jax.jit, static_argnums=1)
     def inputs(noise, train):
@@ -156,7 +158,7 @@ WRONG = lookup(4, 3, (3, 4), 0.7, timed=False)
 
 
 def test_next_token_loss_is_the_negative_log_probability_under_the_oracle():
-    objective = NextToken(denoiser_of(LANGUAGE.next_token), 3)
+    objective = NextToken(denoiser_of(LANGUAGE.next_token), MaskedDiffusion(3, schedules.Linear()))
     noise = draws(jax.random.key(0), "train", 0, 1)
     one = jax.vmap(lambda row: objective(None, batch_of(row[None]), noise)[0])
     np.testing.assert_allclose(-jax.jit(one)(LANGUAGE.sequences), LANGUAGE.log_prob(LANGUAGE.sequences), rtol=1e-4)

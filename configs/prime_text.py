@@ -41,9 +41,12 @@ TABLE = dict(
         "authors have withdrawn (errata of 1 May 2026); AR and MDLM are the paper's own baselines. The second is the "
         "authors' correction under a valid bound, from 100 validation samples of the released networks, which were "
         "trained on joint_ce without the carry-over filter; they do not say whether the filter was on in evaluation. "
-        "Rows trained on the bound (marginal) are nobody's but ours. `paper` trains without the filter, as published; "
-        "the other variants train with it. Idle steps are published for L = T = 1024, as is that column's figure. The "
-        "figures belong to OpenWebText and 130 million parameters: at other scales compare rows with each other alone."
+        "Rows trained on the bound (marginal) are nobody's but ours. `paper` trains without the filter, as published, "
+        "and in the rows named carry-over with it, as the authors' other released networks; the other variants train "
+        "with it. AR over digits (`paper` alone) reads and writes one digit a position, without those that lead to no "
+        "token, so that its likelihood is exact too; temperature and nucleus act on each digit. Idle steps are "
+        "published for L = T = 1024, as is that column's figure. The figures belong to OpenWebText and 130 million "
+        "parameters: at other scales compare rows with each other alone."
     ),
 )
 
@@ -62,6 +65,6 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
-    yield from comparison(config, DIGITS[config.variant], extras=config.variant == "local")
+    yield from comparison(config, DIGITS[config.variant], extras=config.variant == "local", causal_digits=True)
     if config.variant in PREFIX:
         yield from continuations(DIGITS[config.variant], *PREFIX[config.variant])

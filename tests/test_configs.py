@@ -73,6 +73,11 @@ def shape_identity(config):
             parts["embedding"]["scp"], parts["embedding"]["mans"] = None, config.embedding.mans.map != "off"
     if 0 < config.memory.rate < 1 and "memory" in parts:
         parts["memory"]["rate"] = 0.5
+    if "codec" in parts and config.variant != "debug":
+        # The filter changes no shapes, and causal networks of any number of sub-tokens read one a position.
+        parts["codec"]["carry_over"] = None
+        if config.model.causal:
+            parts["codec"], parts["train"]["accumulate"] = "causal", None
     if "predictor" in parts and config.variant != "debug":
         # Its training does not change shapes, and is traced at debug scale.
         parts["predictor"] = parts["predictor"]["kind"]

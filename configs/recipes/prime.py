@@ -50,6 +50,8 @@ COLUMNS = columns(
 ALSO = ("joint_ce", "bound_grouped", "bound_steps_32")
 DIGITS = {"paper": (2, 3, 4, 6, 8), "gpu": (2, 4), "local": (2, 4), "debug": (2,)}
 TARGETS = ("joint", "marginal")
+# Autoregressive models that read and write one digit at a time.
+CAUSAL_DIGITS = {"paper": DIGITS["paper"], "debug": (2,)}
 # One seed each, on four sub-tokens trained on the bound.
 EXTRAS = {
     "grouped mix": {"codec.chunk_point": 0.5},
@@ -129,25 +131,52 @@ def baseline(config) -> dict:
     return left_to_right(config) | steps | {"evaluate.also": ()}
 
 
-def models(digits: tuple[int, ...], extras: bool = False):
-    """(row, curve, overrides, further fields of the row) of every masked model."""
+def by_digits(config) -> dict[str, dict]:
+    """Overrides of the autoregressive rows over digits, by name.
+
+    Digits that lead to no token are filtered out at every scale. Sequences are longer by the number of digits, and so
+    there are more micro-batches of the published batch.
+    """
+    rows = {}
+    for count in CAUSAL_DIGITS.get(config.variant, ()):
+        longer = 2 ** (count - 1).bit_length() if config.variant == "paper" else 1
+        digits = {"codec.digits": count, "codec.carry_over": True}
+        rows[f"AR, {count} digits"] = baseline(config) | digits | {"train.accumulate": config.train.accumulate * longer}
+    return rows
+
+
+def models(digits: tuple[int, ...], extras: bool = False, filtered: bool = False):
+    """(row, curve, overrides, further fields of the row) of every masked model.
+
+    With `filtered` the joint models are also trained with the carry-over filter, which others then lack.
+    """
     yield "MDLM", "1 digit (MDLM)", {}, {}
     for count in digits:
         for target in TARGETS:
             overrides = {"codec.digits": count, "objective.target": target}
             yield f"Prime, {count} digits, {target}", (f"{count} digits", target), overrides, {}
+    for count in digits if filtered else ():
+        overrides = {"codec.digits": count, "objective.target": "joint", "codec.carry_over": True}
+        yield f"Prime, {count} digits, joint, carry-over", (f"{count} digits", "joint, carry-over"), overrides, {}
     for name, changes in EXTRAS.items() if extras else ():
         overrides = {"codec.digits": 4, "objective.target": "marginal", **changes}
         yield f"Prime, 4 digits, marginal, {name}", ("4 digits", f"marginal, {name}"), overrides, {"seeds": 1}
 
 
-def comparison(config, digits: tuple[int, ...], extras: bool = False):
-    """The likelihood of every model, then its samples at every number of steps, all judged by AR."""
+def comparison(config, digits: tuple[int, ...], extras: bool = False, causal_digits: bool = False):
+    """The likelihood of every model, then its samples at every number of steps, all judged by AR.
+
+    `causal_digits` adds the autoregressive rows over digits. Where the config has no carry-over filter, rows with it
+    are added.
+    """
+    every = list(models(digits, extras, filtered=not config.codec.carry_over))
     yield held_out(seeds=1)
     yield dict(name="AR", overrides=baseline(config), verbs=("evaluate", "sample"), seeds=1)
-    for name, _, overrides, fields in models(digits, extras):
+    for name, overrides in by_digits(config).items() if causal_digits else ():
+        yield dict(name=name, overrides=overrides, verbs=("evaluate", "sample"), seeds=1)
+    for name, _, overrides, fields in every:
         yield evaluated(name, overrides, **fields)
-    for name, curve, overrides, fields in models(digits, extras):
+    for name, curve, overrides, fields in every:
         for count in SAMPLING_STEPS[config.variant]:
             yield sampled(f"{name}, {count} steps", overrides, count, curve=curve, **fields)
 

@@ -74,6 +74,10 @@ REFUSED = {
         ({"codec.digits": 3}, "codec.digits: 3 digits do not divide model.hidden=32; set codec.merge=sum"),
         ({"data.packing": "padded"}, "codec.digits: more than one goes with "),
     ],
+    ("prime_text", "train", "AR, 2 digits"): [
+        ({"model.start": "window"}, "model.start: window is a whole token; set it to mask"),
+        ({"model.net": "mlp"}, "model.causal: mlp reads what follows; use model.net=dit"),
+    ],
     ("prime_text", "evaluate", PRIME): [
         ({"evaluate.also": ("nll_autoregressive",)}, "nll_autoregressive does not fit model.causal=False"),
     ],
@@ -111,6 +115,7 @@ REFUSED = {
             {"predictor.labels": "likelihood", "predictor.judge": "AR", "model.start": "window"},
             "model.start: row 'AR' judges tokens after a mask",
         ),
+        (LIKELIHOOD | {"predictor.judge": "AR", "codec.digits": 2}, "predictor.judge: row 'AR' reads sub-tokens"),
         (LIKELIHOOD, "predictor.judge: "),
         (LIKELIHOOD | {"predictor.judge": BASE}, f"predictor.judge: row '{BASE}' is not autoregressive"),
     ],

@@ -1,9 +1,9 @@
 """MDM-Prime on images: sub-tokens of pixel values, Fréchet distances at equal evaluations, and bits per dimension.
 
 `paper` is the published recipe on CIFAR-10 and downsampled ImageNet. It needs --config.data.path=FOLDER that holds both
-sets at any depth, and for FID the package torch-fidelity and --config.judge.checkpoint=FILE with Inception's weights.
-`gpu` and `local` need --config.data.path=FOLDER with the four files of MNIST; they compare samples with real images in
-the features of a classifier that the table trains, which is not FID.
+sets at any depth, and for FID and Inception Score the package torch-fidelity and --config.judge.checkpoint=FILE with
+Inception's weights. `gpu` and `local` need --config.data.path=FOLDER with the four files of MNIST; they compare samples
+with real images in the features of a classifier that the table trains, which is not FID.
 """
 
 from configs.base import defaults
@@ -119,7 +119,8 @@ TABLE = dict(
         ("joint_ce/nats_per_token", "joint_ce (nats, no likelihood)", ".3f"),
         "evaluations",
         ("idle_share", "idle steps", ".1%"),
-        *("fid", "classifier_frechet", "confidence", "class_entropy"),
+        *("fid", "inception_score", "inception_score_deviation"),
+        *("classifier_frechet", "confidence", "class_entropy"),
         ("invalid_code_rate", "invalid codes", ".2%"),
         "seconds_per_sample",
     ),
@@ -134,12 +135,13 @@ TABLE = dict(
     tolerance={"fid": 0.5},
     plots=(image_quality(),),
     notes=(
-        "One digit is plain masked diffusion; 2/3 packs a pixel's three bytes into two symbols of 4,096. All rows are"
-        " trained as published, on the cross-entropy of every pixel, known or not, without weight or filter, which is"
-        " not a bound; bits per dimension are those of the same networks under a valid one (bound_continuous for one "
+        "One digit is plain masked diffusion; 2/3 packs a pixel's three bytes into two symbols of 4,096. All rows are "
+        "trained as published, on the cross-entropy of every pixel, known or not, without weight or filter, which is "
+        "not a bound; bits per dimension are those of the same networks under a valid one (bound_continuous for one "
         "digit, bound_marginal for more). Published FIDs: the authors' README of 2025, 50,000 samples against "
         "CIFAR-10's training images and ImageNet-32's validation images; their errata leave them standing. Sampler "
-        "settings are theirs too, found by search for each row. `paper` does not filter by known digits, as "
+        "settings are theirs too, found by search for each row. Inception Scores follow torch-fidelity; a third-party "
+        "leaderboard lists 9.67 for CIFAR-10, which we could not verify. `paper` does not filter by known digits, as "
         "published, and starts the blocks' scales and shifts at 0 instead of U(-19.6, 19.6). `gpu` and `local` are "
         "MNIST: the distance is that of a small classifier trained on its labels (test images are the reference, the "
         "first row is real images of the validation split), is not an FID, and compares rows of this table at equal "

@@ -22,6 +22,8 @@ METRICS = {
     "joint_ce/nats_per_token": ("joint_ce (nats/token, no likelihood)", ".3f", ""),
     "bound_grouped/nats_per_token": ("grouped bound (nats/token)", ".3f", ""),
     "fid": ("FID", ".2f", ""),
+    "inception_score": ("Inception Score", ".2f", ""),
+    "inception_score_deviation": ("Inception Score, deviation", ".2f", ""),
     "classifier_frechet": (
         "Fréchet distance (classifier trained here)",
         ".2f",

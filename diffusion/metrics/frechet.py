@@ -1,4 +1,4 @@
-"""Fréchet distance between two sets of features, Inception's features for FID, and statistics of a classifier."""
+"""Distances and scores of images by a network: Fréchet distance, Inception Score, and statistics of a classifier."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +9,7 @@ from scipy.special import entr, softmax
 
 # torch-fidelity and the original weights are optional downloads.
 WEIGHTS = "https://github.com/toshas/torch-fidelity/releases/tag/v0.2.0"
+PARTS = 10  # of the Inception Score
 Moments = tuple[Float[np.ndarray, " D"], Float[np.ndarray, "D D"]]
 
 
@@ -62,6 +63,33 @@ def classifier_statistics(logits: Float[np.ndarray, "N K"]) -> dict[str, float]:
     }
 
 
+def inception_score(logits: Float[np.ndarray, "N K"], parts: int = PARTS) -> dict[str, float]:
+    """Inception Score exp(mean_x KL(p(y | x) || p(y))) in each part of the images: its mean, and standard deviation.
+
+    p(y) is the mean of p(y | x) over a part (Salimans et al., arXiv 1606.03498, section 4). The score is 1 if all
+    images have the same prediction, and K at most. Ten parts of the images in random order, and the 1,008 logits of
+    `inception_outputs`, are the definition of torch-fidelity, whose order is another one. The score depends on the
+    number of images: compare equal counts alone.
+
+    Raises:
+      ValueError: for fewer images than parts.
+    """
+    check_parts(len(logits), parts)
+    order = np.random.default_rng(0).permutation(len(logits))
+    scores = []
+    for part in np.array_split(np.asarray(logits, np.float64)[order], parts):
+        probs, mean = softmax(part, axis=1), softmax(part, axis=1).mean(axis=0)
+        # KL(p || q) averaged over x is the entropy of the mean less the mean entropy.
+        scores.append(np.exp(entr(mean).sum() - entr(probs).sum(axis=1).mean()))
+    return {"inception_score": float(np.mean(scores)), "inception_score_deviation": float(np.std(scores))}
+
+
+def check_parts(count: int, parts: int = PARTS) -> None:
+    """Raise ValueError for fewer images than the Inception Score has parts."""
+    if count < parts:
+        raise ValueError(f"sample.count: the Inception Score of {parts} parts needs as many images, not {count}")
+
+
 def check_inception(weights: str) -> None:
     """Checks that the weights and torch-fidelity are available.
 
@@ -79,10 +107,13 @@ def check_inception(weights: str) -> None:
         raise ValueError("judge.name: inception needs the package torch-fidelity; pip install torch-fidelity") from None
 
 
-def inception_features(
+def inception_outputs(
     weights: str, batch_size: int
-) -> Callable[[UInt8[np.ndarray, "N C H W"]], Float[np.ndarray, "N 2048"]]:
-    """Function from images of one or three colors, values 0 .. 255, to their 2,048 pooled features.
+) -> Callable[[UInt8[np.ndarray, "N C H W"]], tuple[Float[np.ndarray, "N 2048"], Float[np.ndarray, "N 1008"]]]:
+    """Function from images of one or three colors, values 0 .. 255, to 2,048 pooled features and 1,008 logits.
+
+    The logits are `logits_unbiased` of torch-fidelity, the features times the weights of the last layer without its
+    bias, which its Inception Score reads.
 
     Raises:
       ValueError: when the weights or the library are missing.
@@ -95,16 +126,19 @@ def inception_features(
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     path = str(Path(weights).expanduser())
-    network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=path)
+    network = FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=path
+    )
     network = network.to(device)
 
-    def features(images):
+    def outputs(images):
         parts = []
         for start in range(0, len(images), batch_size):
             part = np.ascontiguousarray(images[start : start + batch_size], np.uint8)
             part = np.repeat(part, 3, axis=1) if part.shape[1] == 1 else part
             with torch.no_grad():
-                parts.append(network(torch.from_numpy(part).to(device))[0].cpu().numpy())
-        return np.concatenate(parts)
+                parts.append([each.cpu().numpy() for each in network(torch.from_numpy(part).to(device))])
+        features, logits = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        return features, logits
 
-    return features
+    return outputs

@@ -13,9 +13,11 @@ from ml_collections import ConfigDict
 from diffusion.data.arrays import as_pixels, label_count
 from diffusion.metrics.frechet import (
     check_inception,
+    check_parts,
     classifier_statistics,
     frechet_distance,
-    inception_features,
+    inception_outputs,
+    inception_score,
     moments,
 )
 from diffusion.report.images import as_bytes, image_grid
@@ -35,12 +37,14 @@ def check_config(config: ConfigDict, system: System, domain: str) -> None:
 
 
 def check_judge_name(config: ConfigDict) -> None:
-    """Raise ValueError for a judge that cannot judge images."""
+    """Raise ValueError for a judge that cannot judge images, or too few samples for it."""
     options = config.judge
     if options.name not in ("none", "classifier", "inception"):
         raise ValueError(f"judge.name: {options.name!r} cannot judge images; known: none, classifier, inception")
     if options.name == "classifier" and not options.row:
         raise ValueError("judge.row: empty; name the row of the table whose model is the classifier")
+    if options.name == "inception":
+        check_parts(config.sample.count)
 
 
 def check_judge(run: Run) -> None:
@@ -64,7 +68,7 @@ def held_out(run: Run, count: int) -> tuple[Int[np.ndarray, "N L"], None]:
 def measure(run: Run, sets: list[SampleSet], cost: dict[str, float]) -> list[dict[str, float]]:
     """Write samples.png of the first set and compare each set with all images of `judge.reference`.
 
-    The judge is a classifier of the same table, whose Fréchet distance is not FID, or Inception (FID).
+    The judge is a classifier of the same table, whose Fréchet distance is not FID, or Inception (FID and IS).
     """
     options, source = run.config.judge, run.dataset.source
     values = run.dataset.tokenizer.vocab_size
@@ -87,18 +91,18 @@ def measure(run: Run, sets: list[SampleSet], cost: dict[str, float]) -> list[dic
             count | classifier_scores(*classify(each.tokens), reference_features) | accuracy
             for count, each in zip(counts, sets, strict=True)
         ]
-    features = inception_features(options.checkpoint, options.batch)
+    outputs = inception_outputs(options.checkpoint, options.batch)
 
     def to_images(rows):
         return as_bytes(*as_pixels(source, rows), values).transpose(0, 3, 1, 2)
 
     starts = range(0, len(split), 4096)
     parts = (split.rows(range(start, min(start + 4096, len(split))))["tokens"] for start in starts)
-    reference = moments(np.concatenate([features(to_images(part)) for part in parts]))
-    generated = [features(as_bytes(*pair, values).transpose(0, 3, 1, 2)) for pair in pairs]
+    reference = moments(np.concatenate([outputs(to_images(part))[0] for part in parts]))
+    generated = [outputs(as_bytes(*pair, values).transpose(0, 3, 1, 2)) for pair in pairs]
     return [
-        count | {"fid": frechet_distance(moments(part), reference)}
-        for count, part in zip(counts, generated, strict=True)
+        count | {"fid": frechet_distance(moments(features), reference)} | inception_score(logits)
+        for count, (features, logits) in zip(counts, generated, strict=True)
     ]
 
 

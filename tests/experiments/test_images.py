@@ -25,6 +25,7 @@ def dataset():
 def job(dataset, tmp_path):
     def make(**options):
         config = tiny(defaults("images", "debug"))
+        config.sample.count = 100
         config.judge.update(dict(name="none", row="", reference="test", checkpoint="", batch=48) | options)
         return run_of(config, dataset, tmp_path, {"weights": "train-model", "scorer": "train-judge"})
 
@@ -75,14 +76,15 @@ def test_without_a_judge_there_is_a_grid_but_no_distance(job):
 def test_inception_reads_bytes_of_samples_and_reference(job, dataset, monkeypatch):
     inputs = []
 
-    def features(images):
+    def outputs(images):
         inputs.append(images)
-        return images.reshape(len(images), -1)[:, ::7].astype(float)
+        features = images.reshape(len(images), -1)[:, ::7].astype(float)
+        return features, np.zeros((len(images), 5))
 
-    monkeypatch.setattr(images, "inception_features", lambda checkpoint, batch: features)
+    monkeypatch.setattr(images, "inception_outputs", lambda checkpoint, batch: outputs)
     tokens = dataset.split("test").rows(range(256))["tokens"]
     metrics = metrics_of(job(name="inception", checkpoint="weights.pth"), tokens)
-    assert metrics["fid"] == pytest.approx(0, abs=1e-6)
+    assert metrics["fid"] == pytest.approx(0, abs=1e-6) and metrics["inception_score"] == pytest.approx(1)
     assert all(part.shape == (256, 1, 8, 8) and part.dtype == np.uint8 and part.max() == 255 for part in inputs)
 
 
@@ -91,8 +93,12 @@ def test_errors_for_unsuitable_judges_name_the_field(job):
         images.check_judge(job(name="classifier"))
     with refused("has no 'dev' examples"):
         images.check_judge(job(name="classifier", row="x", reference="dev"))
+    run = job(name="inception")
     with refused(r"judge\.checkpoint: '' is not a file"):
-        images.check_judge(job(name="inception"))
+        images.check_judge(run)
+    run.config.sample.count = 9
+    with refused(r"sample\.count: the Inception Score of 10 parts needs as many images, not 9"):
+        images.check_judge(run)
 
 
 def test_tables_copy_the_grids_of_their_rows(job, tmp_path):

@@ -1,4 +1,4 @@
-"""The Fréchet distance of known Gaussians, statistics of a classifier, and errors of missing Inception weights."""
+"""The Fréchet distance of known Gaussians, Inception Scores, and errors of missing Inception weights."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -11,7 +11,8 @@ from diffusion.metrics.frechet import (
     check_inception,
     classifier_statistics,
     frechet_distance,
-    inception_features,
+    inception_outputs,
+    inception_score,
     moments,
 )
 from tests.checks import refused
@@ -64,6 +65,25 @@ def test_classifier_statistics_are_confidence_and_class_entropy():
     assert classifier_statistics(5 * np.eye(4)[:2])["class_entropy"] == pytest.approx(0.5)
 
 
+def test_inception_score_is_1_for_equal_predictions_and_the_number_of_evenly_predicted_classes():
+    """Predictions (3/4, 1/4) and (1/4, 3/4): exp(log 2 - entropy of 1/4) = 1.1397 if a part has as many of both."""
+    equal = np.tile(RNG.normal(size=5), (40, 1))
+    assert inception_score(equal) == {
+        "inception_score": pytest.approx(1),
+        "inception_score_deviation": pytest.approx(0),
+    }
+    sure = 900 * np.eye(5)[np.arange(40) % 5]
+    assert inception_score(sure, parts=1)["inception_score"] == pytest.approx(5)
+    unsure = np.log([[3.0, 1.0], [1.0, 3.0]] * 20)
+    assert inception_score(unsure, parts=1)["inception_score"] == pytest.approx(np.exp(np.log(2) - 0.562335), rel=1e-5)
+    # With one image a part every mean is the prediction itself; with two of different classes the score is 2.
+    assert inception_score(sure, parts=40)["inception_score"] == pytest.approx(1)
+    pairs = inception_score(900 * np.eye(40), parts=20)
+    assert pairs == {"inception_score": pytest.approx(2), "inception_score_deviation": pytest.approx(0)}
+    with refused(r"sample\.count: the Inception Score of 10 parts needs as many images, not 9"):
+        inception_score(equal[:9])
+
+
 def test_missing_weights_and_library_are_named(tmp_path, monkeypatch):
     with refused(r"judge\.checkpoint: '' is not a file; pass --config\.judge\.checkpoint=FILE"):
         check_inception("")
@@ -81,7 +101,7 @@ def test_inception_receives_bytes_of_three_colors_in_batches(tmp_path, monkeypat
 
     class Extractor:
         def __init__(self, name, features_list, feature_extractor_weights_path):
-            assert features_list == ["2048"] and feature_extractor_weights_path == str(weights)
+            assert features_list == ["2048", "logits_unbiased"] and feature_extractor_weights_path == str(weights)
 
         def to(self, device):
             return self
@@ -89,13 +109,14 @@ def test_inception_receives_bytes_of_three_colors_in_batches(tmp_path, monkeypat
         def __call__(self, images):
             assert images.dtype == torch.uint8 and images.shape[1:] == (3, 4, 4)
             seen.append(len(images))
-            return (images.float().mean((2, 3)),)
+            return images.float().mean((2, 3)), images.float().amax((2, 3))
 
     module = ModuleType("torch_fidelity.feature_extractor_inceptionv3")
     module.FeatureExtractorInceptionV3 = Extractor
     monkeypatch.setitem(sys.modules, "torch_fidelity", SimpleNamespace())
     monkeypatch.setitem(sys.modules, module.__name__, module)
     images = RNG.integers(0, 256, (5, 1, 4, 4), dtype=np.uint8)
-    features = inception_features(str(weights), 2)(images)
+    features, logits = inception_outputs(str(weights), 2)(images)
     np.testing.assert_allclose(features, np.tile(images.mean((2, 3)), (1, 3)), rtol=1e-6)
+    np.testing.assert_array_equal(logits, np.tile(images.max((2, 3)), (1, 3)))
     assert seen == [2, 2, 1]

@@ -34,6 +34,8 @@ FIELDS: dict[str, Any] = dict(
         detokenize=True,
         validation_documents=count(100_000),
         validation_images=not_negative(5000),  # mnist, cifar10: last training images; 0: validation is the test split
+        # image_files: cover (scale until both sides suffice, cut the middle), stretch (scale both), crop (cut unscaled)
+        resize=choice("cover", "stretch", "crop"),
         flip=False,  # images: mirror half of the training examples horizontally
         cache_dir="",  # empty: the work directory's cache
         # Pairs of a source and a target, with tokenizer words, bpe (of both sides), bytes or file; `length` is

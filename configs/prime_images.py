@@ -7,7 +7,7 @@ with real images in the features of a classifier that the table trains, which is
 """
 
 from configs.base import defaults
-from configs.recipes.images import blobs, cifar10, classifier_row, mnist
+from configs.recipes.images import blobs, cifar10, classifier_rows, mnist
 from configs.recipes.table import columns, evaluated, held_out, image_quality, sampled
 
 CIFAR, IMAGENET = "CIFAR-10", "ImageNet-32"
@@ -151,8 +151,8 @@ TABLE = dict(
     ),
 )
 
-DIGITS = {"gpu": (1, 2, 4, 8), "local": (1, 2, 4), "debug": (1, 2)}
-STEPS = {"gpu": (16, 64, 256), "local": (16, 64), "debug": (2, 4)}
+DIGITS = {"paper": (1, 2, 4, 8), "gpu": (1, 2, 4, 8), "local": (1, 2, 4), "debug": (1, 2)}
+STEPS = {"paper": (128, 256, 512), "gpu": (16, 64, 256), "local": (16, 64), "debug": (2, 4)}
 
 
 def get_config(variant: str = "local"):
@@ -184,7 +184,8 @@ def steps_of(data: str, digits) -> int:
 
 
 def rows(config):
-    yield from published_rows() if config.variant == "paper" else mnist_rows(config)
+    published = config.variant == "paper" and config.data.source in SOURCES.values()
+    yield from published_rows() if published else compared_rows(config)
 
 
 def published_rows():
@@ -212,11 +213,11 @@ def published_rows():
                 yield sampled(name_of(data, digits, steps), overrides | settings)
 
 
-def mnist_rows(config):
-    """A classifier, real images, and every number of digits at every number of steps."""
-    yield classifier_row(config)
+def compared_rows(config):
+    """The judge, real images, and every number of digits at every number of steps."""
+    yield from classifier_rows(config)
     yield held_out("Real images", seeds=1)
-    data = "blobs" if config.variant == "debug" else "MNIST"
+    data = {"mnist": "MNIST"}.get(config.data.source, config.data.source)
     for digits in DIGITS[config.variant]:
         network = {"codec.digits": digits}
         yield evaluated(name_of(data, digits), network)

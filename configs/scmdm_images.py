@@ -7,7 +7,7 @@ not FID. `debug` draws its images.
 """
 
 from configs.base import defaults
-from configs.recipes.images import blobs, cifar10, classifier_row, mnist
+from configs.recipes.images import blobs, cifar10, classifier_rows, mnist
 from configs.recipes.scmdm import BASE, BOUNDS, FULL, NOTES, domain_rows, networks
 from configs.recipes.table import columns, image_quality
 
@@ -67,7 +67,6 @@ def get_config(variant: str = "local"):
 
 
 def rows(config):
-    if config.variant != "paper":
-        yield classifier_row(config)
+    yield from classifier_rows(config)
     models = networks(config, POST_TRAINING[config.variant], warmup=500)
     yield from domain_rows(models, STEPS[config.variant], "Real images")

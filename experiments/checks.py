@@ -19,8 +19,9 @@ from experiments.identity import default_fields, digest, to_json, train_identity
 from experiments.plan import Job
 from experiments.tasks import TASKS
 
-# Kinds of the sources of arrays that are not images.
+# Kinds of the sources of arrays that are not in SHAPES, or whose images have prompts.
 DOMAINS = {
+    "image_files": "image",
     "density2d": "values",
     "shapes": "prompted",
     "shapes_rewards": "prompted",

@@ -16,7 +16,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from diffusion.data.readers import files_below
+from diffusion.data.readers import visible_below
 from diffusion.data.settings import DataSettings
 
 REMEMBERED = 2**20  # bytes from which the hash of a file is kept; smaller files are read again
@@ -37,9 +37,7 @@ def content_hash(path: str) -> str:
         return ""
     folder = root if root.is_dir() else root.parent
     try:
-        found = files_below(path) if root.is_dir() else [root]
-        names = sorted(each.relative_to(folder) for each in found)
-        visible = [name for name in names if root.is_file() or not any(part.startswith(".") for part in name.parts)]
+        visible = visible_below(path) if root.is_dir() else [Path(root.name)]
         hashes = file_hashes([folder / name for name in visible])
     except OSError as error:
         raise ValueError(f"data: {error.filename} cannot be read ({error.strerror}); allow it, or move it") from None

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 from ml_collections import ConfigDict
 
-from diffusion.data.arrays import SHAPES
 from diffusion.data.tokenizers import Tokenizer
 from diffusion.report import trace as pages
 from diffusion.report.trace import Heading, Symbols
@@ -72,7 +71,7 @@ def token_page(run: Run) -> str:
     found = token_sampling.traced(run, task.TASK, MOST)  # pyright: ignore[reportAttributeAccessIssue]
     options, process, tokenizer = run.config.sample, run.system.process, run.dataset.tokenizer
     assert isinstance(process, MaskedProcess | Process)
-    shape = SHAPES.get(run.config.data.source)
+    shape = run.dataset.image
     numbers = shape is None and tokenizer.name == "values"
     states, symbols = symbols_of(process, tokenizer, np.asarray(found.states), shape, numbers)
     times, guided, errors = (None if each is None else np.asarray(each) for each in found[1:])

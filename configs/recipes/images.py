@@ -45,9 +45,11 @@ def mnist(config) -> None:
         config.sample.update(count=128, batch=64)
 
 
-def classifier_row(config) -> dict:
-    """The classifier in whose features images are compared."""
+def classifier_rows(config):
+    """The classifier in whose features images are compared, where it is the judge."""
+    if config.judge.name != "classifier":
+        return
     steps = {"gpu": 4000, "local": 800}.get(config.variant, config.train.steps)
     fields = {"model.net": "classifier", "objective.name": "classification", "train.steps": steps}
     fields |= {} if config.variant == "debug" else {"train.batch": 64, "optimizer.learning_rate": 1e-3}
-    return dict(name="Classifier", overrides=fields, verbs=(), shown=False, seeds=1)
+    yield dict(name="Classifier", overrides=fields, verbs=(), shown=False, seeds=1)

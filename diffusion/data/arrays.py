@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Integer
 
-from diffusion.data import fasta, genomes, glyphs, images, molecules, synthetic
+from diffusion.data import fasta, genomes, glyphs, image_files, images, molecules, synthetic
 from diffusion.data.packing import Block, Statistics
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import EncodedText, Tokenizer, digest
@@ -18,6 +19,7 @@ SOURCES: dict[str, Callable[[DataSettings], ArraySource]] = {
     "imagenet32": images.imagenet32,
     "cifar10_pairs": lambda settings: images.as_pixel_pairs(images.cifar10(settings)),
     "imagenet32_pairs": lambda settings: images.as_pixel_pairs(images.imagenet32(settings)),
+    "image_files": image_files.image_files,
     "density2d": synthetic.density2d,
     "blobs": synthetic.blobs,
     "simple_molecules": synthetic.simple_molecules,
@@ -59,24 +61,30 @@ LABELS = {
 }
 
 
-def image_shape(source: str) -> tuple[int, int, int]:
-    """Height, width and number of color channels of a source's images.
+def image_shape(data: Any) -> tuple[int, int, int]:
+    """Height, width and number of color channels of the images of `data.source`.
 
     Raises: ValueError for a source without images.
     """
-    if source not in SHAPES:
-        raise ValueError(f"data.source: {source!r} holds no images; known: {', '.join(SHAPES)}")
-    return SHAPES[source]
+    if data.source == "image_files":
+        return image_files.square(data)
+    if data.source not in SHAPES:
+        raise ValueError(f"data.source: {data.source!r} holds no images; known: image_files, {', '.join(SHAPES)}")
+    return SHAPES[data.source]
 
 
-def label_count(source: str) -> int:
-    """Number of classes of a source's labels; 0 for own sequences, whose labels are found in their files.
+def label_count(data: Any) -> int:
+    """Number of classes of the labels of `data.source`, of a user's images those that the folder has.
+
+    It is 0 for own sequences, whose labels are found in their files.
 
     Raises: ValueError for a source without labels.
     """
-    if source not in LABELS:
-        raise ValueError(f"data.source: {source!r} has no labels; known: {', '.join(LABELS)}")
-    return LABELS[source]
+    if data.source == "image_files":
+        return image_files.class_count(data.path)
+    if data.source not in LABELS:
+        raise ValueError(f"data.source: {data.source!r} has no labels; known: image_files, {', '.join(LABELS)}")
+    return LABELS[data.source]
 
 
 def values_tokenizer(size: int) -> Tokenizer:
@@ -155,13 +163,13 @@ def counted(start: Callable[[], Iterator[Block]], source: ArraySource, statistic
 
 
 def as_pixels(
-    source: str, tokens: Integer[np.ndarray, "N L"]
+    image: tuple[int, int, int], tokens: Integer[np.ndarray, "N L"]
 ) -> tuple[Integer[np.ndarray, "N M"], tuple[int, int, int]]:
-    """One value per pixel and color channel, unpacked where tokens are pairs, and the shape of the image."""
-    height, width, colors = image_shape(source)
-    if source.endswith("_pairs"):
+    """One value per pixel and color channel of images (h, w, c), unpacked where c = 2, and the shape of the result."""
+    height, width, colors = image
+    if colors == 2:
         return images.unpack_pixel_pairs(tokens), (height, width, 3)
-    return np.asarray(tokens), (height, width, colors)
+    return np.asarray(tokens), image
 
 
 def mirror(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from diffusion.data import datasets, readers
 from diffusion.data.settings import DataSettings
-from diffusion.data.splits import NAMES, md5_number, split_of
+from diffusion.data.splits import NAMES, md5_number, shares, split_of
 from diffusion.data.types import Source, missing_data
 
 STDLIB_EXCLUDED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
@@ -62,11 +62,10 @@ def text_files(settings: DataSettings) -> Source:
     if not settings.path or not root.exists():
         reason = f"{settings.path!r} does not exist" if settings.path else "text_files needs it"
         raise ValueError(f"data.path: {reason}; pass --config.data.path=FILE_OR_FOLDER")
-    below = [(path.relative_to(root), path) for path in readers.files_below(settings.path)]
-    shown = [(name, path) for name, path in below if not any(part.startswith(".") for part in name.parts)]
     files, skipped = [], 0
-    for name, path in [(Path(root.name), root)] if root.is_file() else shown:
-        text = _text_or_none(path)
+    folder, names = (root.parent, [Path(root.name)]) if root.is_file() else (root, readers.visible_below(settings.path))
+    for name in names:
+        text = _text_or_none(folder / name)
         if text is None:
             skipped += 1
         elif text.strip():
@@ -77,9 +76,7 @@ def text_files(settings: DataSettings) -> Source:
         raise ValueError(f"data.path: {settings.path!r} holds no UTF-8 text; pass a file or folder with text")
     files.sort(key=lambda item: md5_number(item[0]))
     if len(files) >= 3:
-        part = max(1, round(0.05 * len(files)))
-        parts = {"train": files[2 * part :], "validation": files[:part], "test": files[part : 2 * part]}
-        splits = {split: _cut(part, settings.document) for split, part in parts.items()}
+        splits = {split: _cut(part, settings.document) for split, part in shares(files).items()}
     elif settings.document == "file":
         splits = _contiguous("".join(text for _, text in sorted(files)))
     else:

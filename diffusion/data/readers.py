@@ -139,6 +139,12 @@ def files_below(path: str, pattern: str = "*") -> list[Path]:
     return sorted(file for file in found if file.is_file())
 
 
+def visible_below(path: str) -> list[Path]:
+    """Paths relative to the folder of its files at any depth that are not hidden, nor below a hidden folder, sorted."""
+    names = [file.relative_to(Path(path).expanduser()) for file in files_below(path)]
+    return [name for name in names if not any(part.startswith(".") for part in name.parts)]
+
+
 def json_rows(path: Path) -> Iterator[Row]:
     """Yields the objects of JSON lines; a library that infers types would turn texts that are dates into dates."""
     for number, line in enumerate(lines(path), 1):

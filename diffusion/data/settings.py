@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 CHOICES = {"packing": ("wrapped", "padded"), "document": ("file", "paragraph", "line")}
-CHOICES |= {"labels": ("none", "file", "folder", "header")}
+CHOICES |= {"labels": ("none", "file", "folder", "header"), "resize": ("cover", "stretch", "crop")}
 READY_MADE = ("values", "smiles", "nucleotides")  # tokenizers of sources whose examples are ready-made
 
 
@@ -31,6 +31,7 @@ class DataSettings:
     detokenize: bool = True  # undo the word tokenization of wikitext, ptb, lm1b, lambada, scientific papers
     validation_documents: int = 100_000  # openwebtext: the last documents are the validation split
     validation_images: int = 5000  # mnist, cifar10: the last training images; 0: validation is the test split
+    resize: str = "cover"  # image_files: cover | stretch | crop; see configs/base.py
     flip: bool = False  # images: mirror each training example left to right with probability 1/2
     reverse: bool = False  # pairs: swap source and target
     lower: bool = False  # pairs: convert both sides to lower case

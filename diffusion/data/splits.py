@@ -1,9 +1,11 @@
 """Splits by hash: a key is in the same split on every machine, independently of the other keys."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 NAMES = ("train", "validation", "test")
+Item = TypeVar("Item")
 
 
 def md5_number(key: str) -> int:
@@ -38,3 +40,9 @@ def split_below(first: int, second: int) -> Callable[[str], str]:
         return "validation" if number < first else "test" if number < second else "train"
 
     return split_of
+
+
+def shares(items: Sequence[Item]) -> dict[str, Sequence[Item]]:
+    """Three items or more by split: the first and the second 5 %, and at least one, are validation and test."""
+    part = max(1, round(0.05 * len(items)))
+    return {"train": items[2 * part :], "validation": items[:part], "test": items[part : 2 * part]}

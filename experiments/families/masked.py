@@ -132,7 +132,7 @@ def check_conditioning(config: ConfigDict) -> None:
         raise ValueError("model.labels: goes with model.net=dit; set it to 0")
     if config.data.labels != "none":
         return  # their number is found in the data
-    count = label_count(config.data.source) if config.model.labels else 0
+    count = label_count(config.data) if config.model.labels else 0
     if config.model.labels != count:
         raise ValueError(f"model.labels: {config.data.source} has {count}; pass --config.model.labels={count}")
 

@@ -45,7 +45,7 @@ def transformer(config: ConfigDict, classes: int, process: Process | MaskedProce
 def discrete_image_unet(config: ConfigDict, classes: int, process: MaskedProcess) -> nn.Module:
     """The U-Net over the pixels of `data.source` as tokens."""
     return discrete_unet.UNet(
-        image_shape(config.data.source),
+        image_shape(config.data),
         classes,
         process.mask_id,
         process.subtokens,
@@ -81,8 +81,7 @@ def image_classifier(config: ConfigDict, classes: int, process: MaskedProcess) -
     if process.subtokens > 1:
         raise ValueError("codec.digits: a classifier reads whole tokens; its row sets codec.digits=1")
     del classes
-    source, fields = config.data.source, fields_of(config.classifier)
-    shape, labels = image_shape(source), label_count(source)
+    fields, shape, labels = fields_of(config.classifier), image_shape(config.data), label_count(config.data)
     return classifier.Classifier(shape, process.mask_id, labels, **fields, dtype=config.model.dtype)
 
 

@@ -48,7 +48,7 @@ def process(config: ConfigDict) -> GaussianDiffusion:
 
 def network(config: ConfigDict) -> TextConditionedUNet:
     """The U-Net behind a table of words."""
-    channels = image_shape(config.data.source)[2]
+    channels = image_shape(config.data)[2]
     unet = UNet(
         **fields_of(config.captioned_unet),
         in_channels=channels,
@@ -61,7 +61,7 @@ def network(config: ConfigDict) -> TextConditionedUNet:
 
 def system(config: ConfigDict, vocabulary: int) -> System:
     """The text-conditioned U-Net over the pixel values of `vocabulary` levels."""
-    image, net = image_shape(config.data.source), network(config)
+    image, net = image_shape(config.data), network(config)
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         # The network reads indices of a chain of a thousand steps, whatever the schedule.

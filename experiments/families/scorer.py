@@ -25,7 +25,7 @@ OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {
 
 def system(config: ConfigDict, vocabulary: int) -> System:
     """The reward network, called as a denoiser is, on images [B, H, W, C] and prompts; the process is not used."""
-    image = image_shape(config.data.source)
+    image = image_shape(config.data)
     net = RewardNet(len(WORDS), PROMPT_LENGTH, **fields_of(config.reward), dtype=config.model.dtype)
 
     def score(params, noisy, time, cond=None, memory=None, *, keys=None):

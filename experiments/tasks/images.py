@@ -54,7 +54,7 @@ def check_judge(run: Run) -> None:
     if options.name != "none":
         run.dataset.split(options.reference)
     if options.name == "classifier":
-        label_count(run.dataset.source)
+        label_count(run.config.data)
     if options.name == "inception":
         check_inception(options.checkpoint)
 
@@ -70,12 +70,13 @@ def measure(run: Run, sets: list[SampleSet], cost: dict[str, float]) -> list[dic
 
     The judge is a classifier of the same table, whose Fréchet distance is not FID, or Inception (FID and IS).
     """
-    options, source = run.config.judge, run.dataset.source
+    options, image = run.config.judge, run.dataset.image
+    assert image is not None
     values = run.dataset.tokenizer.vocab_size
     # Invalid codes are decoded to `values`; the sampler counts them, and the grid shows the brightest value.
-    pairs = [as_pixels(source, np.minimum(each.tokens, values - 1)) for each in sets]
+    pairs = [as_pixels(image, np.minimum(each.tokens, values - 1)) for each in sets]
     pixels, shape = pairs[0]
-    values = 256 if source.endswith("_pairs") else values
+    values = 256 if image[2] == 2 else values
     if jax.process_index() == 0:
         image_grid(run.folder / "samples.png", pixels[:SHOWN], shape, COLUMNS, values)
     counts: list[dict[str, float]] = [{"samples": len(each.tokens)} for each in sets]
@@ -94,7 +95,7 @@ def measure(run: Run, sets: list[SampleSet], cost: dict[str, float]) -> list[dic
     outputs = inception_outputs(options.checkpoint, options.batch)
 
     def to_images(rows):
-        return as_bytes(*as_pixels(source, rows), values).transpose(0, 3, 1, 2)
+        return as_bytes(*as_pixels(image, rows), values).transpose(0, 3, 1, 2)
 
     starts = range(0, len(split), 4096)
     parts = (split.rows(range(start, min(start + 4096, len(split))))["tokens"] for start in starts)

@@ -20,6 +20,7 @@ SIZES = {
     "cifar10": (3072, 256),
     "cifar10_pairs": (2048, 4096),
     "imagenet32": (3072, 256),
+    "image_files": (16, 256),
     "density2d": (2, 32),
     "blobs": (64, 16),
     "shapes": (768, 256),

@@ -70,7 +70,7 @@ def test_windows_are_adjacent_and_those_of_a_block_share_a_split(genomes):
     total = sum(len(text) // 16 for texts in content for text in texts.values())
     assert left_out == total - sum(map(len, expected.values())) >= 12
     assert dataset.label_names == ("A.thaliana", "C.elegans", "D.melanogaster", "E.coli")
-    assert dataset.labels == label_count("genomes_small") == 4 and dataset.domain == "genomes"
+    assert dataset.labels == label_count(fields("genomes_small")) == 4 and dataset.domain == "genomes"
     assert dataset.start is None
     # Windows of another length are in the same split.
     with pytest.warns(UserWarning):
@@ -99,7 +99,7 @@ def test_ten_genomes_are_packed_once_with_their_labels(tmp_path, monkeypatch):
         orders.append(batch["tokens"])
     np.testing.assert_array_equal(*orders)
     assert dataset.split("train").source[0]["tokens"].dtype == np.uint8
-    assert dataset.labels == label_count("ten_species") == 10 and dataset.label_names == TEN_SPECIES
+    assert dataset.labels == label_count(fields("ten_species")) == 10 and dataset.label_names == TEN_SPECIES
     assert len(list((tmp_path / "cache" / "packed").iterdir())) == 1
     (folder / "Felis_catus.GRCh38.dna.fa.gz").unlink()
     with refused(r"data\.path: ten_species expects Parquet files, or FASTA files of Homo_sap"):

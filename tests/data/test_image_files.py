@@ -86,7 +86,7 @@ def test_cifar10_is_equal_in_its_binary_version_and_parquet(tmp_path):
     for split in ("train", "test"):
         packed, plain = rows(pairs, split), rows(data, split)
         np.testing.assert_array_equal(packed["label"], plain["label"])
-        pixels, shape = as_pixels("cifar10_pairs", packed["tokens"])
+        pixels, shape = as_pixels(pairs.image, packed["tokens"])
         np.testing.assert_array_equal(pixels, plain["tokens"])
         assert shape == (32, 32, 3)
         every = np.ones(len(pixels), bool)

@@ -34,7 +34,7 @@ def dataset(sites):
 def test_a_splice_site_is_its_nucleotides_between_its_ends_then_padding(sites, dataset):
     folder, records = sites
     assert dataset.label_names == ("A.thaliana", "C.elegans", "D.melanogaster")
-    assert dataset.labels == label_count("splice_sites") == 3
+    assert dataset.labels == label_count(fields("splice_sites")) == 3
     assert (dataset.domain, dataset.image, dataset.tokenizer.name) == ("genomes", None, "nucleotides")
     assert dataset.start == BEGIN
     for split in ("train", "validation", "test"):

@@ -17,6 +17,7 @@ from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.rng import draws
 from diffusion.schedules.masking import Polynomial
 from tests.checks import refused
+from tests.data.files import fields
 
 NET = Classifier((8, 8, 1), values=16, labels=4, channels=(4, 8), hidden=8)
 ROWS = 64  # of every batch
@@ -121,7 +122,7 @@ def test_the_image_loss_counts_every_pixel_once_whatever_is_masked(process):
 
 def test_shapes_and_labels_that_networks_are_built_from_are_those_of_the_sources(source):
     assert (source.image, source.labels) == (SHAPES["blobs"], LABELS["blobs"])
-    with refused(r"data\.source: 'density2d' holds no images; known: mnist"):
-        image_shape("density2d")
+    with refused(r"data\.source: 'density2d' holds no images; known: image_files, mnist"):
+        image_shape(fields("density2d"))
     with refused(r"data\.source: 'imagenet32' has no labels"):
-        label_count("imagenet32")
+        label_count(fields("imagenet32"))

@@ -41,6 +41,9 @@ FIELDS: dict[str, Any] = dict(
         # Pairs of a source and a target, with tokenizer words, bpe (of both sides), bytes or file; `length` is
         # that of the target.
         source_length=at_least(2, 16),  # tokens of a source including its end; training omits longer sources
+        # pair_files: names of columns (numbers from 1: there is no header), or last suffixes of two files
+        source_field="source",
+        target_field="target",
         reverse=False,  # swap source and target
         lower=False,  # lower-case both sides
         seed=0,  # of the synthetic sources: dialects, dialects_reversed, number_words

@@ -34,6 +34,7 @@ TABLE = dict(
         "bleu",
         "BLEU",
         dialects="Dialects",
+        own="Pairs of data.path",
         tatoeba="Tatoeba, English to German",
         iwslt14="IWSLT14, German to English",
         wmt14="WMT14, English to German",
@@ -88,30 +89,37 @@ def get_config(variant: str = "local"):
 
 def rows(config):
     # The first row is what verbs use when no row is named: the method itself, at few steps.
-    prefix = IWSLT if config.variant == "paper" else ""
+    prefix = IWSLT if config.variant == "paper" and config.data.source != "pair_files" else ""
     return sorted(all_rows(config), key=lambda each: each["name"] != f"{prefix}MANS and SCP, 5 steps")
 
 
 def all_rows(config):
     """The rows of a scale."""
-    factors = pairs.factors(config.variant, FACTORS)
+    factors, own = pairs.factors(config.variant, FACTORS), config.data.source == "pair_files"
+    plot = "own" if own else {"gpu": "tatoeba", "paper": "iwslt14"}.get(config.variant, "dialects")
     if config.variant == "debug":
         # Two trainings: the smallest table tests all of its parts.
-        yield from pairs.method_rows(("MANS and SCP",), (5,), factors, "dialects")
+        yield from pairs.method_rows(("MANS and SCP",), (5,), factors, plot)
         yield from pairs.best_rows("MANS and SCP", 3, factors, 3, 2)
-        yield pairs.causal_row("dialects")
+        yield pairs.causal_row(plot)
+        return
+    if config.variant == "local" and own:
+        yield from few_rows(TATOEBA_METHODS, factors, plot)
         return
     if config.variant == "local":
         yield from ({"seeds": 3} | each for each in dialect_rows(config, factors))
         if config.data.path:
-            yield from ({"seeds": 3} | each for each in tatoeba_rows())
+            tatoeba: dict[str, Any] = dict(prefix=TATOEBA_PREFIX, shared=TATOEBA)
+            yield from ({"seeds": 3} | each for each in few_rows(TATOEBA_METHODS, TATOEBA_BEST, "tatoeba", **tatoeba))
         return
     both: dict[str, Any] = dict(memory=("standard", "MANS and SCP"))
     if config.variant == "gpu":
-        yield from pairs.dataset_rows(config, factors, "tatoeba", steps=pairs.STEPS, joint=(20, 100), **both)
+        yield from pairs.dataset_rows(config, factors, plot, steps=pairs.STEPS, joint=(20, 100), **both)
         return
     both["candidates"] = (7, 3)
-    yield from pairs.dataset_rows(config, factors, "iwslt14", IWSLT, steps=pairs.STEPS, **both)
+    yield from pairs.dataset_rows(config, factors, plot, "" if own else IWSLT, steps=pairs.STEPS, **both)
+    if own:
+        return
     wmt, methods = dict.fromkeys(pairs.METHODS, 3.5), ("standard", "MANS and SCP", "random shift")
     yield from pairs.dataset_rows(config, wmt, "wmt14", WMT, WMT14, methods, (5, 20), **both)
     yield from base_rows()
@@ -141,12 +149,11 @@ def dialect_rows(config, factors):
         yield each | {"seeds": 1}
 
 
-def tatoeba_rows():
-    """English to German at a size that a CPU can train: the method, its base, and the control."""
-    shared: dict[str, Any] = dict(prefix=TATOEBA_PREFIX, shared=TATOEBA)
-    for each in pairs.method_rows(TATOEBA_METHODS, FEW, TATOEBA_BEST, "tatoeba", **shared):
+def few_rows(methods, factors, plot: str, **shared):
+    """Files at a size that a CPU can train: the method, its base, and the control."""
+    for each in pairs.method_rows(methods, FEW, factors, plot, **shared):
         # The difference of the two is small compared with the spread over seeds.
         yield each if "random" in each["name"] else each | {"seeds": 5}
-    yield from pairs.method_rows(("standard",), (100,), TATOEBA_BEST, "tatoeba", **shared)
-    yield from pairs.best_rows("MANS and SCP", 5, TATOEBA_BEST, 5, 2, **shared)
-    yield pairs.causal_row("tatoeba", **shared) | {"seeds": 1}
+    yield from pairs.method_rows(("standard",), (100,), factors, plot, **shared)
+    yield from pairs.best_rows("MANS and SCP", 5, factors, 5, 2, **shared)
+    yield pairs.causal_row(plot, **shared) | {"seeds": 1}

@@ -16,7 +16,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from diffusion.data.readers import visible_below
+from diffusion.data.readers import several, visible_below
 from diffusion.data.settings import DataSettings
 
 REMEMBERED = 2**20  # bytes from which the hash of a file is kept; smaller files are read again
@@ -27,11 +27,14 @@ SHOWN = 2**30  # bytes from which hashing is announced
 def content_hash(path: str) -> str:
     """sha256 over relative name and content of a file, or of all files of a folder that are not hidden.
 
-    It is empty for a path that is not present. A path is read once until `reread`.
+    Of "A,B" it is that of two files. It is empty for a path that is not present. A path is read once until `reread`.
 
     Raises:
       ValueError: for a file that cannot be read.
     """
+    if len(parts := several(path)) > 1:
+        hashes = [content_hash(part) for part in parts]
+        return hashlib.sha256("".join(hashes).encode()).hexdigest() if all(hashes) else ""
     root = Path(path).expanduser()
     if not path or not root.exists():
         return ""

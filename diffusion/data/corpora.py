@@ -1,15 +1,14 @@
-"""Sets with layouts of their own: OpenWebText, the One Billion Word benchmark, and Tatoeba's translations."""
+"""Sets with layouts of their own: OpenWebText and the One Billion Word benchmark."""
 
 import functools
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from diffusion.data import readers, splits, tables
+from diffusion.data import readers, tables
 from diffusion.data.detokenizers import DETOKENIZERS
 from diffusion.data.settings import DataSettings
-from diffusion.data.tokenizers import digest
-from diffusion.data.types import Pair, Source, missing_data
+from diffusion.data.types import Source, missing_data
 
 LM1B_WHERE = (
     "http://www.statmt.org/lm-benchmark/1-billion-word-language-modeling-benchmark-r13output.tar.gz (unpack it), or "
@@ -98,39 +97,3 @@ def lm1b(settings: DataSettings) -> Source:
         texts["validation"] = texts["test"]
     content = readers.content_hash([(path.name, path) for path in paths])
     return Source("lm1b", texts, content, paper_split="test")
-
-
-def tatoeba(settings: DataSettings) -> Source:
-    """Tatoeba's English-German pairs from deu.txt, split by the md5 of the source text, so that no source leaks.
-
-    `data.reverse` is German to English. Training holds every pair; validation and test hold each source once, with
-    all of its translations as references, in the order of the md5: the file is sorted by length, so that
-    the first pairs of a split would be the shortest.
-    """
-    names = ("deu.txt", "tatoeba_en_de/deu.txt")
-    file = readers.find(settings.path, names)
-    if file is None:
-        where = "https://www.manythings.org/anki, deu-eng.zip"
-        raise missing_data("tatoeba", "deu.txt or deu.txt.xz", settings.path, where)
-
-    def pairs() -> Iterator[tuple[str, str]]:
-        for number, line in enumerate(readers.lines(file), 1):
-            sides = line.split("\t")
-            if len(sides) < 2:
-                raise ValueError(f"data.path: line {number} of {file} is not English, a tab, German; download it again")
-            yield (sides[1], sides[0]) if settings.reverse else (sides[0], sides[1])
-
-    def read(split: str) -> Iterator[Pair]:
-        split_pairs = ((source, target) for source, target in pairs() if splits.split_of(source) == split)
-        if split == "train":
-            yield from itertools.starmap(Pair, split_pairs)
-            return
-        targets: dict[str, list[str]] = {}
-        for source, target in split_pairs:
-            targets.setdefault(source, []).append(target)
-        for source in sorted(targets, key=splits.md5_number):
-            yield Pair(source, targets[source][0], tuple(dict.fromkeys(targets[source])))
-
-    # "2" is the version of this order.
-    content = digest(readers.content_hash([("deu.txt", file)]), str(settings.reverse), "2")
-    return Source("tatoeba", {split: functools.partial(read, split) for split in splits.NAMES}, content)

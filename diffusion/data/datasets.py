@@ -1,4 +1,4 @@
-"""Named data sets of texts and of pairs: the files, or the data set of the hub, and the fields that hold the text."""
+"""Named data sets: their files, or the data set of the hub, and the fields that hold texts or the sides of pairs."""
 
 import dataclasses
 import functools
@@ -6,11 +6,10 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from diffusion.data import readers, splits, tables
+from diffusion.data import readers, tables
 from diffusion.data.detokenizers import DETOKENIZERS
 from diffusion.data.settings import DataSettings
-from diffusion.data.tokenizers import digest
-from diffusion.data.types import Pair, Source, missing_data
+from diffusion.data.types import Source, missing_data
 
 WORDS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 Texts = tuple[str, ...]
@@ -47,7 +46,7 @@ class Named:
     plain: bool = True  # a file without the suffix of a table is plain text; otherwise it holds JSON lines
     keep_line_end: bool = False
     paper_split: str = "validation"
-    combined: Texts = ()  # names of a table of all splits, split by the md5 of the source
+    combined: Texts = ()  # names of a table of pairs that are split by their source
     filter_field: str = ""  # a field that must be 1
 
 
@@ -94,25 +93,6 @@ TEXTS: dict[str, Named] = {
     "scientific_papers_arxiv": SCIENTIFIC,
     "scientific_papers_pubmed": SCIENTIFIC,
 }
-PAIRS: dict[str, Named] = {
-    "iwslt14": Named((("de",), ("en",)), "fairseq's examples/translation/prepare-iwslt14.sh"),
-    "wmt14": Named((("en",), ("de",)), "https://huggingface.co/datasets/wmt/wmt14, or Fully-NAT's package"),
-    "wmt16": Named((("ro",), ("en",)), "https://huggingface.co/datasets/wmt/wmt16, or Fully-NAT's package"),
-    "qqp": Named(
-        (("src", "question1", "sentence1"), ("trg", "question2", "sentence2")),
-        "DiffuSeq's release (train.jsonl, valid.jsonl, test.jsonl) or quora_duplicate_questions.tsv",
-        combined=("quora_duplicate_questions.tsv", "questions.csv"),
-        filter_field="is_duplicate",
-    ),
-    "wiki_auto": Named(
-        (("src", "normal_sentence", "complex"), ("trg", "simple_sentence", "simple")),
-        "DiffuSeq's release, or https://huggingface.co/datasets/wiki_auto (auto_acl)",
-    ),
-    "gigaword": Named(
-        (("document", "src", "article.txt", "article.filter.txt"), ("summary", "tgt", "title.txt", "title.filter.txt")),
-        "https://huggingface.co/datasets/gigaword, or the files of harvardnlp/sent-summary",
-    ),
-}
 
 
 def split_files(folder: str, split: str, named: Named) -> tuple[Path, ...]:
@@ -140,22 +120,17 @@ def table_texts(read: tables.ReadRows, named: Named) -> Iterator[Texts]:
 
 def file_texts(files: Sequence[Path], named: Named) -> Iterator[Texts]:
     """Texts of each example of one split; parallel files must have equally many lines."""
-    if readers.kind(files[0]) in tables.FORMATS or not named.plain:
+    if len(files) == 1 and (readers.kind(files[0]) in tables.FORMATS or not named.plain):
         yield from table_texts(functools.partial(named.rows, files[0]), named)
         return
-    for number, lines in enumerate(itertools.zip_longest(*map(readers.lines, files)), 1):
+    for lines in itertools.zip_longest(*map(readers.lines, files)):
         if None in lines:
-            found = f"differ in their number of lines (one ends before line {number})"
-            raise ValueError(f"data.path: {files[0]} and {files[1]} {found}; download both again")
+            counts = " and ".join(f"{sum(1 for _ in readers.lines(file))} in {file}" for file in files)
+            raise ValueError(f"data.path: numbers of lines differ, {counts}; pass files whose lines are pairs")
         if named.keep_line_end:  # as in the published rows: a blank line of WikiText is an empty row
             yield tuple(f"{line}\n" if line.strip() else "" for line in lines)
         else:
             yield tuple(line.strip() for line in lines)
-
-
-def mixed_texts(file: Path, named: Named, split: str) -> Iterator[Texts]:
-    """Texts of one split of a table of all splits, by the md5 of the source."""
-    return (sides for sides in file_texts((file,), named) if splits.split_of(sides[0].strip()) == split)
 
 
 def examples(named: Named, settings: DataSettings) -> tuple[dict[str, Callable[[], Iterator[Texts]]], str]:
@@ -168,9 +143,6 @@ def examples(named: Named, settings: DataSettings) -> tuple[dict[str, Callable[[
         found, place = {"test": (place,)}, place.parent
     else:
         found = {split: files for split in WORDS if (files := split_files(settings.path, split, named))}
-        if not found and (table := readers.find(settings.path, named.combined)) is not None:
-            content = readers.content_hash([(table.name, table)])
-            return {split: functools.partial(mixed_texts, table, named, split) for split in WORDS}, content
         if not found:
             reads, content = tables.split_rows(settings)
             return {split: functools.partial(table_texts, read, named) for split, read in reads.items()}, content
@@ -188,24 +160,3 @@ def texts(settings: DataSettings) -> Source:
     detokenize = DETOKENIZERS.get(name, str) if settings.detokenize else str
     documents = {split: lambda read=read: (detokenize(text) for (text,) in read()) for split, read in reads.items()}
     return Source(name, documents, content, paper_split=named.paper_split)
-
-
-def pairs(settings: DataSettings) -> Source:
-    """Opens one of PAIRS in the folder `data.path` or on the hub, with at least a training or a test split.
-
-    `data.reverse` swaps source and target.
-    """
-    name, named = settings.source, PAIRS[settings.source]
-    reads, content = examples(named, settings)
-    if not {"train", "test"} & set(reads):
-        (first, *_), (second, *_) = named.fields
-        expected = f"train.{first} and train.{second}, or train.jsonl, .tsv, .csv or .parquet (and valid, test)"
-        raise missing_data(name, expected, settings.path, named.where)
-
-    def read(split: str) -> Iterator[Pair]:
-        for source, target in reads[split]():
-            pair = Pair(source.strip(), target.strip())
-            yield Pair(pair.target, pair.source) if settings.reverse else pair
-
-    documents = {split: functools.partial(read, split) for split in reads}
-    return Source(name, documents, digest(content, str(settings.reverse)))

@@ -48,9 +48,17 @@ def open_bytes(path: Path) -> Any:
     return {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)(path, "rb")
 
 
-def open_text(path: Path) -> io.TextIOWrapper:
-    """Opens a UTF-8 text file, plain or compressed: only a newline ends a line, and a byte-order mark is dropped."""
-    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline="\n")
+@contextlib.contextmanager
+def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
+    """Opens a UTF-8 text file, plain or compressed: only a newline ends a line, and a byte-order mark is dropped.
+
+    Raises: ValueError naming a file in another encoding, while it is read.
+    """
+    with io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline="\n") as stream:
+        try:
+            yield stream
+        except UnicodeDecodeError as error:
+            raise ValueError(f"data.path: {path} is not UTF-8 text ({error.reason}); convert it to UTF-8") from None
 
 
 def read_text(path: Path) -> str:
@@ -83,6 +91,18 @@ def lines(*paths: Path) -> Iterator[str]:
 def kind(path: Path) -> str:
     """Suffix of the file in lower case, without that of its compression (".jsonl" for "a.jsonl.xz")."""
     return (Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix).lower()
+
+
+def plain_name(path: Path) -> str:
+    """Name of the file without the suffix of its compression."""
+    return path.stem if path.suffix in COMPRESSED else path.name
+
+
+def several(path: str) -> list[str]:
+    """The path, or the paths of two files "A,B" where there is no file of that name."""
+    if "," not in path or Path(path).expanduser().exists():
+        return [path]
+    return [part.strip() for part in path.split(",")]
 
 
 def find(folder: str | Path, names: Sequence[str]) -> Path | None:
@@ -202,11 +222,15 @@ def is_quoted(path: Path) -> bool:
         return False
 
 
-def separated_rows(path: Path, delimiter: str = ",") -> Iterator[Row]:
-    """Yields the rows of a file of separated values whose first line names the columns; see `cells`."""
+def separated_rows(path: Path, delimiter: str = ",", header: bool = True) -> Iterator[Row]:
+    """Yields the rows of a file of separated values; see `cells`.
+
+    The first line names the columns or, without a `header`, their numbers from 1 do.
+    """
     table = cells(path, delimiter)
-    _, header = next(table, ("", []))
-    return ((place, dict(zip(header, row, strict=True))) for place, row in table)
+    names = next(table, ("", []))[1] if header else []
+    for place, row in table:
+        yield place, dict(zip(names or [str(column) for column in range(1, len(row) + 1)], row, strict=True))
 
 
 def text_of(row: Mapping[str, Any], fields: Sequence[str], place: str) -> str:

@@ -15,7 +15,7 @@ class DataSettings:
     """Settings of a data set: its source, its tokenizer, and the packing of tokens into examples of one length."""
 
     source: str = "python_stdlib"  # one of sources.TEXTS, sources.PAIRS or arrays.SOURCES
-    path: str = ""  # file or folder of the source, or hf://OWNER/NAME[:CONFIGURATION] of the Hugging Face hub
+    path: str = ""  # file, two files A,B, folder, or hf://OWNER/NAME[:CONFIGURATION] of the Hugging Face hub
     # bytes | characters | bpe | gpt2 | wordpiece | file; of pairs: words | bpe | bytes | file; of ready-made examples:
     # values | smiles | nucleotides
     tokenizer: str = "bpe"
@@ -33,6 +33,8 @@ class DataSettings:
     validation_images: int = 5000  # mnist, cifar10: the last training images; 0: validation is the test split
     resize: str = "cover"  # image_files: cover | stretch | crop; see configs/base.py
     flip: bool = False  # images: mirror each training example left to right with probability 1/2
+    source_field: str = "source"  # pair_files: name of the column of sources, or last suffix of their files
+    target_field: str = "target"
     reverse: bool = False  # pairs: swap source and target
     lower: bool = False  # pairs: convert both sides to lower case
     seed: int = 0  # of generated pairs

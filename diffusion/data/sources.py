@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from diffusion.data import corpora, datasets, local_text, pair_tasks, programs
+from diffusion.data import corpora, datasets, local_text, pair_files, pair_tasks, programs
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import Source
 
@@ -26,8 +26,7 @@ PAIRS: dict[str, Open] = {
     "dialects": pair_tasks.dialects,
     "dialects_reversed": pair_tasks.dialects,
     "number_words": pair_tasks.number_words,
-    "tatoeba": corpora.tatoeba,
-    **dict.fromkeys(datasets.PAIRS, datasets.pairs),
+    **dict.fromkeys((pair_files.OWN, *pair_files.PAIRS), pair_files.pairs),
 }
 
 

@@ -51,7 +51,11 @@ CASES = [
     ("humaneval", {"HumanEval.jsonl": ""}, "holds no problem"),
     ("humaneval", {"HumanEval.jsonl": '{"task_id": "a", "prompt": "b"}\n'}, "line 1 of .* has no canonical_solution"),
     ("tatoeba", {"deu.txt": "no tab here\n"}, "line 1 of .*deu.txt is not English, a tab, German"),
-    ("iwslt14", {"train.de": "a\nb\n", "train.en": "a\n"}, r"differ in their number of lines .*before line 2"),
+    (
+        "iwslt14",
+        {"train.de": "a\nb\n", "train.en": "a\n"},
+        r"lines differ, 2 in .*train\.de and 1 in .*train\.en",
+    ),
 ]
 WHOLE = {"splice_sites": SITES, "genomes_small": GENOMES, "mnist": MNIST, "conala": CONALA}
 

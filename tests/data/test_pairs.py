@@ -8,6 +8,7 @@ from diffusion.data.pair_tasks import DIALECTS, SHARED, SOURCE_WORDS, dictionary
 from diffusion.data.pairs import text_of
 from diffusion.data.sources import open_source
 from diffusion.data.tokenizers import UNKNOWN_TEXT, words_tokenizer
+from experiments.contents import content_hash, reread
 from tests.checks import refused
 from tests.data.files import documents, json_lines, split_of, write, write_table
 
@@ -108,6 +109,69 @@ def test_tatoeba_splits_by_source_and_groups_references(tmp_path):
     assert turned.content_hash != source.content_hash
     with refused(r"data.path: tatoeba expects deu.txt or deu.txt.xz"):
         open_pairs("tatoeba", tmp_path / "nowhere")
+
+
+LINES = [(f"Satz {i % 150}", f"sentence {i}") for i in range(200)]
+# What ends no line: a bare carriage return, U+2028, a form feed, NEL.
+LINES[3], LINES[7] = ("rot\rgrün\u2028blau", "red green\x0c blue\x85end"), ("", "no source")
+PLAIN = [pair for index, pair in enumerate(LINES) if index != 3]
+GERMAN, ENGLISH = ("".join(f"{pair[side]}\r\n" for pair in LINES) for side in (0, 1))
+TABBED = "".join(f"{source}\t{target}\n" for source, target in PLAIN)
+COLUMNS = dict(source_field="de", target_field="en")
+NUMBERS_OF_COLUMNS = dict(source_field="1", target_field="2")
+FORMS = {
+    "two files": ("a.de,b.en.gz", {"a.de": f"\ufeff{GERMAN}", "b.en.gz": ENGLISH}, {}),
+    "a folder of two files": ("", {"train.de": GERMAN, "train.en": ENGLISH.strip()}, COLUMNS),
+    "tabs": ("a.tsv", {"a.tsv": f"de\ten\n{TABBED}"}, COLUMNS),
+    "tabs without names": ("a.txt.gz", {"a.txt.gz": f"\ufeff{TABBED}"}, NUMBERS_OF_COLUMNS),
+    "commas": ("a.csv", {"a.csv": "de,en\r\n" + "".join(f'"{s}","{t}"\r\n' for s, t in LINES)}, COLUMNS),
+    "JSON lines": ("a.jsonl", {"a.jsonl": json_lines({"n": 1, "source": s, "target": t} for s, t in LINES)}, {}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_users_pairs_are_split_by_source(form, tmp_path):
+    path, files, names = FORMS[form]
+    folder = write(tmp_path / "data", files | {"notes.txt": "x"})
+    path = ",".join(f"{folder}/{name}" for name in path.split(","))
+    source = open_source(pair_settings("pair_files", path, **names))
+    parts = {split: documents(source, split) for split in source.documents}
+    assert all(split_of(pair.source) == split for split, pairs in parts.items() for pair in pairs)
+    found = [(pair.source, each) for pairs in parts.values() for pair in pairs for each in pair.references or pair[1:2]]
+    assert sorted(found) == sorted(PLAIN if "tabs" in form else LINES)
+    assert len({pair.source for pair in parts["test"]}) == len(parts["test"]) > 2
+    turned = open_source(pair_settings("pair_files", path, reverse=True, **names))
+    assert documents(turned, "test")[-1].source.startswith("sentence") and turned.content_hash != source.content_hash
+    with pytest.warns(UserWarning, match=r"data\.path: 1 pairs of the .* split of pair_files lack a side: left out"):
+        data = load_dataset(pair_settings("pair_files", path, cache_dir=str(tmp_path / "cache"), **names))
+    words = {word for pair in parts["train"] for side in pair[:2] for word in side.split()}
+    assert data.tokenizer.vocab_size == len(words) + 2  # those of training, the unknown word, and the end
+
+
+def test_a_users_splits_are_read_as_they_are(tmp_path):
+    rows = {split: [{"a": f"{split} {i}", "b": "x"} for i in range(3)] for split in ("train", "dev")}
+    folder = write(tmp_path, {f"{split}.jsonl": json_lines(each) for split, each in rows.items()})
+    source = open_source(pair_settings("pair_files", folder, source_field="a", target_field="b"))
+    assert sides(source, "train") == [(f"train {i}", "x") for i in range(3)]
+    assert sides(source, "validation") == sides(source, "test") == [(f"dev {i}", "x") for i in range(3)]
+    with refused(r"data\.source_field: line 1 of .*train\.jsonl has no 'source' but 'a', 'b'; pass --config"):
+        documents(open_source(pair_settings("pair_files", folder)), "train")
+    with refused(r"data\.path: pair_files expects train.source and .* \(there are \['notes.txt'\]\)"):
+        open_source(pair_settings("pair_files", write(tmp_path / "other", {"notes.txt": "x"})))
+    write(tmp_path, {"a.de": "grün\n".encode("latin1"), "a.en": "green\n"})
+    for path, message in (("a.de,a.en", "a.de is not UTF-8 text"), ("a.de,none", r"none is not a file; pass .*=A,B")):
+        with refused(rf"data\.path: .*{message}"):
+            documents(open_pairs("pair_files", ",".join(f"{tmp_path}/{name}" for name in path.split(","))), "train")
+
+
+def test_two_files_have_one_content(tmp_path, monkeypatch):
+    write(tmp_path, {"a.de": "eins\n", "b.en": "one\n"})
+    monkeypatch.chdir(tmp_path)
+    first = content_hash(f"{tmp_path}/a.de,{tmp_path}/b.en")
+    assert content_hash("a.de, b.en") == first != content_hash("b.en,a.de") and not content_hash("a.de,none")
+    write(tmp_path, {"b.en": "two\n"})
+    reread()
+    assert content_hash("a.de,b.en") != first
 
 
 def test_two_files_per_split(tmp_path):

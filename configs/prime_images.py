@@ -217,7 +217,7 @@ def compared_rows(config):
     """The judge, real images, and every number of digits at every number of steps."""
     yield from classifier_rows(config)
     yield held_out("Real images", seeds=1)
-    data = {"mnist": "MNIST"}.get(config.data.source, config.data.source)
+    data = "MNIST" if config.data.source == "mnist" else config.data.source
     for digits in DIGITS[config.variant]:
         network = {"codec.digits": digits}
         yield evaluated(name_of(data, digits), network)

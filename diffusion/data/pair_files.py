@@ -62,15 +62,19 @@ def pairs(settings: DataSettings) -> Source:
     name, own = settings.source, settings.source == OWN
     named = of_fields(settings) if own else PAIRS[name]
     reads, content = examples(named, settings)
-    whole = whole_read(named, settings)
+    whole = None if reads else whole_read(named, settings)
     if own and reads.keys() == {"train"}:
         whole = reads["train"], content
-    if whole is not None and (own or not reads):
+    if whole is not None:
         read, content = whole
         documents = {split: functools.partial(by_source, read, settings, split) for split in splits.NAMES}
     elif not {"train", "test"} & reads.keys():
         (first, *_), (second, *_) = named.fields
         expected = f"train.{first} and train.{second}, or train.jsonl, .tsv, .csv or .parquet (and valid, test)"
+        if own:
+            found = ", ".join(map(str, readers.visible_below(settings.path)[:4]))
+            remedy = "pass their suffixes as --config.data.source_field and target_field, or two files as A,B"
+            raise ValueError(f"data.path: {settings.path!r} has {found or 'no files'}, not {expected}; {remedy}")
         raise missing_data(name, named.expected or expected, settings.path, named.where)
     else:
         held_out = [split for split in ("validation", "test") if split in reads]
@@ -87,9 +91,6 @@ def of_fields(settings: DataSettings) -> Named:
     """The layout of a user's pairs: files or columns of the names `data.source_field` and `data.target_field`."""
     names = [getattr(settings, field) for field in FIELDS]
     numbered = all(name.isdecimal() for name in names)
-    place = Path(settings.path).expanduser()
-    found = [name.as_posix() for name in readers.visible_below(settings.path)[:4]] if place.is_dir() else []
-    where = f"two files are --config.data.path=A,B, one sentence per line{f' (there are {found})' if found else ''}"
 
     def rows(file: Path) -> Iterator[readers.Row]:
         kind = readers.kind(file)
@@ -106,17 +107,19 @@ def of_fields(settings: DataSettings) -> Named:
                     raise ValueError(f"data.{field}: {found}; pass --config.data.{field}=NAME, {remedy}")
             yield place, row
 
-    return Named(tuple((name,) for name in names), where, rows=rows)
+    return Named(tuple((name,) for name in names), "your own", rows=rows)
 
 
 def whole_read(named: Named, settings: DataSettings) -> tuple[Callable[[], Iterator[Texts]], str] | None:
     """Reader of all pairs in one place, two files of lines or one table, and a hash of its content."""
-    files = [Path(part).expanduser() for part in readers.several(settings.path)]
-    if missing := [file for file in files if len(files) > 1 and not file.is_file()]:
-        raise ValueError(f"data.path: {missing[0]} is not a file; pass --config.data.path=A,B with two files of lines")
-    if len(files) > 2:
-        raise ValueError(f"data.path: {len(files)} files; pass --config.data.path=A,B with two files of lines")
-    if not settings.path or not files[0].is_file():
+    if settings.source == OWN:
+        files = [Path(part).expanduser() for part in readers.several(settings.path)]
+        missing = [file for file in files if not file.is_file()]
+        if len(files) > 1 and (missing or len(files) > 2):
+            problem = f"{missing[0]} is not a file" if missing else f"{len(files)} files"
+            raise ValueError(f"data.path: {problem}; pass --config.data.path=A,B with two files of lines")
+        files = [] if missing else files
+    else:
         files = [table] if (table := readers.find(settings.path, named.combined)) is not None else []
     if not files:
         return None

@@ -156,7 +156,7 @@ def test_a_users_splits_are_read_as_they_are(tmp_path):
     assert sides(source, "validation") == sides(source, "test") == [(f"dev {i}", "x") for i in range(3)]
     with refused(r"data\.source_field: line 1 of .*train\.jsonl has no 'source' but 'a', 'b'; pass --config"):
         documents(open_source(pair_settings("pair_files", folder)), "train")
-    with refused(r"data\.path: pair_files expects train.source and .* \(there are \['notes.txt'\]\)"):
+    with refused(r"data\.path: .* has notes\.txt, not train\.source and .*; pass their suffixes as"):
         open_source(pair_settings("pair_files", write(tmp_path / "other", {"notes.txt": "x"})))
     write(tmp_path, {"a.de": "grün\n".encode("latin1"), "a.en": "green\n"})
     for path, message in (("a.de,a.en", "a.de is not UTF-8 text"), ("a.de,none", r"none is not a file; pass .*=A,B")):

@@ -1,11 +1,13 @@
 """A user's images: formats, colors and sizes, classes and splits of folders, and messages for what cannot be read."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from configs import prime_images, scmdm_images
 from diffusion.data import image_files, load_dataset
 from diffusion.data.arrays import image_shape, label_count
 from experiments.contents import content_hash, reread
@@ -28,7 +30,7 @@ def draw(folder, *names, size=(4, 4), **options):
     return folder
 
 
-def one(image, tmp_path, name="a.png", resize="cover", levels=256, length=16, **options):
+def one(image, tmp_path, name="a.png", resize="cover", levels=256, length=16, **options: Any):
     """The pixels that the image gives, once it is written to a file."""
     image.save(tmp_path / name, **options)
     return image_files.pixels(tmp_path / name, image_shape(fields("image_files", length=length)), levels, resize)
@@ -43,7 +45,7 @@ def test_every_format_gives_its_pixels(suffix, tmp_path):
     """Also the first frame of an animation."""
     exact = suffix.lower() in (".png", ".bmp", ".gif", ".webp")
     frames = [Image.new("L", (4, 4))] if suffix in (".gif", ".webp") else []
-    options = dict(save_all=True, append_images=frames) if frames else {}
+    options: dict[str, Any] = dict(save_all=True, append_images=frames) if frames else {}
     options |= {"lossless": True} if suffix == ".webp" else {}
     found = one(Image.fromarray(PATTERN), tmp_path, f"a{suffix}", **options)
     np.testing.assert_allclose(found.astype(int), PATTERN.reshape(-1), atol=1 if exact else 60)
@@ -56,7 +58,7 @@ def opaque(values, alpha):
 ALPHA = RNG.integers(0, 256, (4, 4), np.uint8)
 PALETTE = Image.fromarray((PATTERN > 99).astype(np.uint8), "P")
 PALETTE.putpalette([10, 10, 10, 200, 200, 200])
-GRAY = {
+GRAY: dict[str, Any] = {
     "16 bits": (Image.fromarray(PATTERN.astype(np.uint16) * 257), {}, PATTERN),
     "1 bit": (Image.fromarray(PATTERN > 99), {}, 255 * (PATTERN > 99)),
     "palette": (PALETTE, {}, np.where(PATTERN > 99, 200, 10)),
@@ -191,6 +193,11 @@ def test_what_cannot_be_read_is_named(names, files, message, tmp_path):
 
 
 def test_a_classifier_needs_classes(tmp_path):
+    for table in (prime_images, scmdm_images):
+        for judge, found in (("classifier", True), ("none", False)):
+            config = table.get_config("debug")
+            config.judge.name = judge
+            assert ("Classifier" in [row["name"] for row in table.rows(config)]) == found
     folder = draw(tmp_path / "images", *NAMES)
     with refused(r"data\.path: the images in .* have no classes, .* or pass --config\.judge\.name=none"):
         label_count(fields("image_files", folder))

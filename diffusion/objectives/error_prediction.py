@@ -108,9 +108,9 @@ class ErrorPrediction:
     if it was replaced: a fraction `corruption` of the text's tokens is redrawn, and the denoiser does not run
     ("corruption"). With `scope` "filled" only tokens that the step draws count. With `own_masks` the masks are drawn
     twice: after the first draw the current predictor selects the tokens that are masked again, so that it is trained
-    on states to which it leads. Times are stratified over the batch; the published code draws them independently.
-    Padding (weight 0) keeps its symbol and does not count. The corruptions that the published code adds to y beside the
-    draws of the denoiser are not offered.
+    on states to which it leads. Times are stratified over the batch; the published code draws them independently. A
+    `time` above 0 is that of all texts. Padding (weight 0) keeps its symbol and does not count. The corruptions that
+    the published code adds to y beside the draws of the denoiser are not offered.
 
     Raises:
       ValueError: for options that are unknown, out of range or incompatible.
@@ -125,6 +125,7 @@ class ErrorPrediction:
     scope: str = "all"
     own_masks: bool = False
     minimum_time: float = 1e-3
+    time: float = 0.0
     corruption: float = 0.1
     threshold: float = 3.0
     steps: int = 4
@@ -138,12 +139,16 @@ class ErrorPrediction:
             raise ValueError(f"predictor.corruption: must lie in [0, 1], not {self.corruption}")
         if not 0 < self.minimum_time < 1:
             raise ValueError(f"objective.minimum_time: must lie between 0 and 1, not {self.minimum_time}")
+        if not 0 <= self.time <= 1:
+            raise ValueError(f"predictor.time: must lie in [0, 1], not {self.time}")
         if self.steps < 1:
             raise ValueError(f"predictor.steps: must be at least 1, not {self.steps}")
         if self.labels == "corruption" and self.scope == "filled":
             raise ValueError("predictor.scope: with predictor.labels=corruption nothing is filled; set it to all")
         if self.labels == "corruption" and self.own_masks:
             raise ValueError("predictor.own_masks: with predictor.labels=corruption nothing is masked; set it to False")
+        if self.labels == "corruption" and self.time:
+            raise ValueError("predictor.time: with predictor.labels=corruption nothing is masked; set it to 0")
         if self.labels == "likelihood" and self.judge is None:
             raise ValueError("predictor.judge: predictor.labels=likelihood needs an autoregressive network; name one")
 
@@ -166,6 +171,7 @@ class ErrorPrediction:
             state, drawn = corrupt_tokens(fold(keys, "exchange"), clean, counted, process, self.corruption), counted
         else:
             time = sample_times(draws.uniform, self.minimum_time)
+            time = jnp.full_like(time, self.time) if self.time else time
             denoise = partial(self.denoiser, params["denoiser"], cond=label)
             noisy = process.corrupt(keys, tokens, time)
             if self.own_masks:

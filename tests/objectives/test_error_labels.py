@@ -51,6 +51,16 @@ def test_one_step_labels_of_a_denoiser_that_predicts_one_token():
     assert batch_examples.labels.sum() > 3 and (hidden & (TOKENS == 2)).any()
 
 
+def test_constant_time_is_that_of_all_texts():
+    """The denoiser predicts the number of quarters of its time, 2 at time 1/2 whatever the noise of the times."""
+    batch_examples = examples(objective(by_quarter, time=0.5), PARAMS, BATCHES, NOISE)
+    noisy = PROCESS.corrupt(NOISE.keys, TOKENS, jnp.full(BATCH, 0.5))
+    hidden = (noisy == VOCAB) & (WEIGHTS > 0)
+    assert 5 < hidden.sum() < WEIGHTS.sum() - 5
+    np.testing.assert_array_equal(batch_examples.state, np.where(hidden, 2, TOKENS))
+    np.testing.assert_array_equal(batch_examples.labels, hidden & (TOKENS != 2))
+
+
 def by_quarter(params, noisy, time, cond=None, memory=None, *, keys=None):
     """A denoiser that predicts the number of quarters of a unit of time that are left."""
     return point(jnp.broadcast_to(jnp.round(4 * time).astype(jnp.int32)[:, None], (len(time), noisy.shape[1])))

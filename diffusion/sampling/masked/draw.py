@@ -23,14 +23,16 @@ class Draw:
     MDLM code, argmax p / (1e-10 - log(u + 1e-10)) with u uniform in float32. Its truncated tail removes rare tokens,
     which lowers the entropy and the generative perplexity of samples (arXiv 2409.02908). `noised` adds Gumbel noise to
     the logits of all classes, and takes the largest and its log-probability under the noised logits, so that confidence
-    is random (P2, arXiv 2502.03540); at temperature 0 it is that of the raw logits. `nucleus` is the rule of
-    `nucleus_set`. `renormalized` takes log p after the nucleus, as ReMDM (arXiv 2503.00307) stores its confidence.
+    is random (P2, arXiv 2502.03540); at temperature 0 it is that of the raw logits. With `margin` as well, its
+    difference from the second largest log-probability is returned in its place. `nucleus` is the rule of `nucleus_set`.
+    `renormalized` takes log p after the nucleus, as ReMDM (arXiv 2503.00307) stores its confidence.
     """
 
     vocabulary: int
     precision: Precision = "exact"
     nucleus: NucleusRule = "off"
     noised: bool = False
+    margin: bool = False
     renormalized: bool = False
 
     def __call__(
@@ -40,6 +42,9 @@ class Draw:
         del noisy
         tokens, logits, race = self.tokens(keys, logits, temperature, nucleus)
         token_logits = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+        if self.margin:
+            others = jnp.arange(logits.shape[-1])[None, None] != tokens[..., None]
+            return Proposal(tokens, token_logits - jnp.max(logits, axis=-1, where=others, initial=EXCLUDED), race)
         return Proposal(tokens, token_logits - jax.nn.logsumexp(logits, axis=-1), race)
 
     def best(self, logits: Logits, noisy: Tokens | None) -> Tokens:

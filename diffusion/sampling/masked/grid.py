@@ -3,7 +3,8 @@
 Windows and gates are array contents, not Python branches, so that one compiled program serves every policy.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -31,10 +32,24 @@ class Grid(NamedTuple):
     nucleus: Float[Array, " N"]
 
 
-def p2_mask_counts(steps: int, length: int) -> np.ndarray:
-    """Return floor(n (1 - j / steps)) for step j = 1 .. steps and n = 0 .. length (P2, arXiv 2502.03540)."""
-    remaining = np.arange(steps - 1, -1, -1)
-    return (np.arange(length + 1)[None] * remaining[:, None] // steps).astype(np.int32)
+# The share of known positions over the time j / N of P2, by the names of its public code.
+KAPPAS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "linear": lambda time: time,
+    "sine": lambda time: np.sin(time * math.pi / 2),
+    "geometric": lambda time: 1 - (1 - time) ** 2,
+    "log": lambda time: np.log1p(time) / math.log(2),
+    "poly2": lambda time: time**2,
+    "poly05": np.sqrt,
+}
+
+
+def p2_mask_counts(steps: int, length: int, kappa: str = "linear") -> np.ndarray:
+    """Return floor(n (1 - kappa(j / steps))) for step j = 1 .. steps and n = 0 .. length (P2, arXiv 2502.03540).
+
+    The counts are exact up to the rounding error of float64; the public code computes them in float32.
+    """
+    level = 1 - KAPPAS[kappa](np.arange(1, steps + 1) / steps)
+    return np.floor(level[:, None] * np.arange(length + 1) + 1e-9).astype(np.int32)
 
 
 class Window(NamedTuple):

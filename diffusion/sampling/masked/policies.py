@@ -29,7 +29,7 @@ class StepInputs(NamedTuple):
     masked: Bool[Array, "B N"]
     fixed: Bool[Array, "B N"]  # positions of the prompt, which are never masked
     proposal: Symbols  # the proposed token at masked positions, the current token at others
-    log_prob: Float[Array, "B N"]  # of the token drawn in this step at every position, in nats
+    log_prob: Float[Array, "B N"]  # of the token drawn in this step at every position, in nats (or see `Draw.margin`)
     race: Float[Array, "B N"]  # largest p / E of the low-precision draw (see `Proposal`)
     error_logits: Float[Array, "B N"]  # of the proposal; 0 where the error predictor was not evaluated
 
@@ -191,18 +191,23 @@ def confidence_remdm() -> Policy:
     return Policy(select, initial_scores)
 
 
-def path_planning(eta: float, planner: bool = False) -> Select:
-    """Mask the floor(n (1 - j / N)) lowest scores of n free positions after step j of N (P2, arXiv 2502.03540).
+def path_planning(eta: float, planner: bool = False, random: bool = False) -> Select:
+    """Mask the floor(n (1 - kappa)) lowest scores of n free positions (P2, arXiv 2502.03540).
 
     The score of a masked position is log p of its proposed token. That of a known position is eta log p of the token
     drawn there in this step or, with a `planner`, eta log sigmoid(-error logit). With eta = 0 no token is masked again;
-    a larger eta masks more known tokens. The counts of the grid are `p2_mask_counts`.
+    a larger eta masks more known tokens. With `random` every log p is log U of a uniform U, and with the margin of
+    `Draw`, which is not negative, a larger eta masks fewer known tokens. The counts of the grid are `p2_mask_counts`.
+    Outside the window of remasking the step is `ancestral_step`.
     """
 
     def select(keys: Keys, inputs: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
-        known = jax.nn.log_sigmoid(-inputs.error_logits) if planner else inputs.log_prob
-        scores = jnp.where(inputs.masked, inputs.log_prob, eta * known)
+        # 1 - U is never 0, whose logarithm times eta = 0 would be NaN.
+        drawn = jnp.log1p(-uniform(fold(keys, "score"), inputs.masked.shape[1:])) if random else inputs.log_prob
+        known = jax.nn.log_sigmoid(-inputs.error_logits) if planner else drawn
+        scores = jnp.where(inputs.masked, drawn, eta * known)
         counts = row.masks[jnp.sum(~inputs.fixed, axis=1)]
-        return select_lowest(jnp.where(inputs.fixed, jnp.inf, scores), counts), extra
+        masks = select_lowest(jnp.where(inputs.fixed, jnp.inf, scores), counts)
+        return jnp.where(row.guided, masks, ancestral_step(keys, inputs, row, ())[0]), extra
 
     return select

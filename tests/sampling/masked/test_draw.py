@@ -70,6 +70,20 @@ def test_noised_confidence_without_temperature_is_that_of_the_raw_logits():
     np.testing.assert_allclose(proposal.log_prob, jax.nn.log_softmax(logits).max(-1), rtol=1e-5)
 
 
+def test_margin_is_the_difference_of_the_two_largest_log_probabilities():
+    """log .5 - log .3 without noise; the mask, the last class, does not count."""
+    probs = jnp.array([0.1, 0.5, 0.3, 0.1, 0.9])
+    logits, options = jnp.broadcast_to(jnp.log(probs), (2, 7, 5)), {"noised": True, "margin": True}
+    proposal = jax.jit(Draw(4, **options))(keys_of(2), logits, None, jnp.zeros(()), ONE)
+    assert (proposal.tokens == 1).all()
+    np.testing.assert_allclose(proposal.log_prob, np.log(0.5 / 0.3), rtol=1e-5)
+    tokens, noised, _ = Draw(4, **options).tokens(keys_of(2), logits, ONE, ONE)
+    top = -np.sort(-np.asarray(noised), axis=-1)
+    drawn = draw_of(keys_of(2), logits, **options)
+    np.testing.assert_array_equal(drawn.tokens, tokens)
+    np.testing.assert_allclose(drawn.log_prob, top[..., 0] - top[..., 1], rtol=1e-5)
+
+
 def test_low_precision_rule_is_the_formula_of_the_public_code():
     logits = jax.random.normal(jax.random.key(5), (2, 7, 4))
     proposal = draw_of(keys_of(2, 1), logits, precision="mdlm_float32")

@@ -173,7 +173,43 @@ def test_p2_masks_the_lowest_scores(eta, planner, expected):
     np.testing.assert_array_equal(masks, rows_of(expected))
 
 
+@pytest.mark.parametrize(("eta", "known"), [(0.0, 0), (0.5, 1 / 3), (1.0, 1 / 2), (2.0, 2 / 3)])
+def test_random_scores_of_p2_draw_positions_by_eta(eta, known):
+    """-log U is exponential, and the larger of E and eta E' is the second with probability eta / (1 + eta)."""
+    inputs, row = inputs_of((True, False), log_prob=np.array([-1.0, -9.0], np.float32)), TWO_OF_FOUR
+    masks, _ = policies.path_planning(eta, random=True)(keys_of(SIZE), inputs, row._replace(masks=jnp.ones(5, int)), ())
+    assert (masks.sum(axis=1) == 1).all()
+    assert np.asarray(masks)[:, 1].mean() == pytest.approx(known, abs=ERROR)
+
+
+def test_p2_is_ancestral_outside_its_window():
+    """A masked position stays masked with probability 1/2, and known ones stay known."""
+    row = row_of(grid(Linear(), 2, 4, end=0.0, window=Window(0.0, 0.2)), 0)
+    masks, _ = policies.path_planning(1.0)(keys_of(SIZE), inputs_of(MIXED), row, ())
+    np.testing.assert_allclose(np.asarray(masks).mean(axis=0), (0.5, 0, 0, 0.5), atol=ERROR)
+
+
+@pytest.mark.parametrize(
+    ("kappa", "counts"),
+    # 8 (1 - kappa) at 1/4, 1/2, 3/4 and 1.
+    [
+        ("linear", (6, 4, 2, 0)),
+        ("sine", (4, 2, 0, 0)),  # 8 x .617, .293, .076
+        ("geometric", (4, 2, 0, 0)),  # 8 x .5625, .25, .0625
+        ("log", (5, 3, 1, 0)),  # 8 x .678, .415, .193
+        ("poly2", (7, 6, 3, 0)),  # 8 x .9375, .75, .4375
+        ("poly05", (4, 2, 1, 0)),  # 8 x .5, .293, .134
+    ],
+)
+def test_p2_counts_of_every_kappa(kappa, counts):
+    np.testing.assert_array_equal(p2_mask_counts(4, 8, kappa)[:, 8], counts)
+    table = p2_mask_counts(1000, 512, kappa)
+    assert (np.diff(table, axis=0) <= 0).all() and not table[-1].any() and table[0, 512] < 512
+
+
 def test_p2_counts_round_down():
-    """floor(n (1 - j / N)) is 4, 2, 0 for 7 positions in 3 steps, and 51 for 512 positions at a level of 0.1."""
+    """floor(n (1 - j / N)) is 4, 2, 0 for 7 positions in 3 steps, 51 for 512 positions at a level of 0.1, and exact."""
     np.testing.assert_array_equal(p2_mask_counts(3, 7)[:, 7], [4, 2, 0])
     assert p2_mask_counts(10, 512)[8, 512] == 51
+    remaining = np.arange(999, -1, -1)[:, None]
+    np.testing.assert_array_equal(p2_mask_counts(1000, 1024), np.arange(1025)[None] * remaining // 1000)

@@ -77,8 +77,10 @@ FIELDS: dict[str, Any] = dict(
         loss=choice("bce", "balanced", "ranknet"),
         scope=choice("all", "filled"),  # positions in the loss: all, or those that were just filled
         own_masks=False,  # train on states whose masks the predictor itself chose, as in sampling
+        time=share(0.0),  # of the masked texts to learn from; 0: uniform
         corruption=share(0.1),  # share of replaced tokens
-        judge="",  # likelihood: a causal row of the same table
+        judge="",  # likelihood: a causal row of the same table, or gpt2 with the weights of judge_checkpoint
+        judge_checkpoint="",  # gpt2: folder of converted weights; data.tokenizer is GPT-2's
         threshold=not_negative(3.0),  # likelihood: nats from which a token counts as an error
         steps=count(4),  # consistency
     ),
@@ -266,6 +268,11 @@ FIELDS: dict[str, Any] = dict(
             temperature=not_negative(1.0),  # gstar, confidence_star: of the choice of positions
             adaptive=False,  # gstar: mask every position predicted to be an error, not a scheduled number
             planner=False,  # p2: the error predictor scores known positions
+            planner_row="",  # p2: a masked denoiser of the same table scores known positions
+            # p2: share of known positions over time, and score of a position (top2: the two largest log-probabilities'
+            # difference, with which a larger eta masks fewer known positions)
+            kappa=choice("linear", "sine", "geometric", "log", "poly2", "poly05"),
+            scores=choice("log_prob", "random", "top2"),
             # mask levels, times and rules as in the public code of ReMDM, with more steps for discrete_flow
             public=False,
         ),

@@ -2,12 +2,12 @@
 
 `paper` is OpenWebText in padded documents of 512 tokens: a denoiser (the table's own base row, or a converted public
 checkpoint by --config.checkpoint=FOLDER), a predictor of its full size trained by cross-entropy on the denoiser's
-errors, and 32 to 1,024 steps. It needs --config.data.path, --config.data.tokenizer_path and the judge's files. `gpu`
-is English Wikipedia of 2018, `local` the standard library's sources in tokens of a trained vocabulary: the base of the
-quickstart.
+errors, and 32 to 1,024 steps. It needs --config.data.path, --config.data.tokenizer_path, the judge's files, and GPT-2
+small for labels by likelihood (--config.predictor.judge_checkpoint, converted). `gpu` is English Wikipedia of 2018,
+`local` the standard library's sources in tokens of a trained vocabulary: the base of the quickstart.
 """
 
-from configs.recipes.gstar import BASE, GUIDED, LATE, NOTES, PLAIN, PREDICTOR_COLUMNS, predictor
+from configs.recipes.gstar import BASE, GUIDED, LATE, NOTES, PLAIN, PLANNED, PREDICTOR_COLUMNS, predictor
 from configs.recipes.small import small
 from configs.recipes.table import TEXT, columns, evaluated, frontier, quality, sampled
 from configs.recipes.text import judged, references
@@ -94,10 +94,16 @@ def ablations(config, kind: str):
         "filled": {"scope": "filled"},
         "own masks": {"own_masks": True},
     }
-    if config.variant != "paper":
+    if config.variant != "local":
+        changed["constant time"] = {"time": 1.0}  # that of the public code
+    if config.variant == "paper":
+        changed["GPT-2 likelihood"] = {"labels": "likelihood", "judge": "gpt2"}
+    else:
         changed["likelihood"] = {"labels": "likelihood", "judge": "AR"}
     for name, fields in changed.items():
         yield f"G-Star-loop, {name}", GUIDED["G-Star-loop"] | learner(config, kind, **fields)
+    if config.variant != "local":
+        yield from PLANNED.items()
 
 
 def rows(config):

@@ -5,7 +5,7 @@ row, in windows of 1,024 tokens; it needs --config.data.path and --config.data.t
 base of `configs/gstar_code.py`, whose samplers are compared with the best row of this table.
 """
 
-from configs.recipes.gstar import BASE, LATE, LOOP, PLAIN, remdm
+from configs.recipes.gstar import BASE, LATE, LOOP, P2, PLAIN, remdm
 from configs.recipes.table import TEXT, columns, evaluated, frontier, sampled
 from configs.recipes.text import judged, references
 
@@ -91,3 +91,6 @@ def rows(config):
             collapsed = variant == "local" and curve in ("confidence", "P2")
             curves = {} if collapsed else {"frontier": (curve, str(steps))}
             yield sampled(f"{name}, {steps}", overrides, steps, curves=curves)
+    if variant != "local":
+        for name, overrides in P2.items():
+            yield sampled(f"{name}, {STEPS[variant][0]}", overrides, STEPS[variant][0], curves={})

@@ -13,7 +13,7 @@ from diffusion.data.loader import TOKENIZERS
 from diffusion.data.settings import read_settings
 from diffusion.data.sources import PAIRS, TEXTS
 from experiments import families
-from experiments.families import classifier, family_of, seq2seq
+from experiments.families import classifier, family_of, gpt2, masked, seq2seq
 from experiments.families.base import System, lookup
 from experiments.identity import default_fields, digest, to_json, train_identity
 from experiments.plan import Job
@@ -83,6 +83,8 @@ def check_plan(jobs: list[Job], among: list[Job] | None = None) -> None:
                 TASKS[domain].check_config(config, system, domain)
                 if "scorer" in job.needs and job.needs["scorer"] in configs:
                     check_scorer(config, domain, configs[job.needs["scorer"]])
+                if "planner" in job.needs and job.needs["planner"] in configs:
+                    check_planner(config, configs[job.needs["planner"]])
         except ValueError as error:
             raise ValueError(f"{error} (row {job.row!r})") from None
 
@@ -121,6 +123,7 @@ def check_training(config: ConfigDict, system: System) -> None:
     if settings.batch % settings.accumulate:
         raise ValueError(f"train.accumulate: {settings.accumulate} does not divide train.batch={settings.batch}")
     families.optimizer(config)
+    gpt2.check_label_judge(config)
 
 
 def check_evaluation(config: ConfigDict, system: System) -> None:
@@ -137,3 +140,13 @@ def check_scorer(config: ConfigDict, domain: str, scorer: ConfigDict) -> None:
     kind, fits = SCORERS.get(domain, ("", lambda scorer: True))
     if not fits(scorer):
         raise ValueError(f"judge.row: {config.judge.row!r} is not {kind}; name a row that is")
+
+
+def check_planner(config: ConfigDict, planner: ConfigDict) -> None:
+    """Raise ValueError for a row `sample.remask.planner_row` that cannot score the tokens of samples."""
+    field, name = "sample.remask.planner_row", config.sample.remask.planner_row
+    data = [{key: value for key, value in each.data.items() if key != "cache_dir"} for each in (config, planner)]
+    if family_of(planner) is not masked or planner.codec.digits > 1:
+        raise ValueError(f"{field}: {name!r} is not a masked denoiser of whole tokens; name a row that is")
+    if data[0] != data[1] or planner.model.labels not in (0, config.model.labels):
+        raise ValueError(f"{field}: {name!r} has other data or classes; name a row with those of the samples")

@@ -16,6 +16,7 @@ from diffusion.train.mesh import check_batch, make_mesh
 from experiments import families
 from experiments.aot.hlo import KINDS, Traffic, collectives
 from experiments.aot.programs import Program, programs_of
+from experiments.checks import check_planner
 from experiments.plan import atomic_write, find_row, resolve, trains, without
 
 EXAMPLES = "v4:2x2x1, v5e:4x4, v5p:4x4x4, v6e:4x4"
@@ -45,16 +46,17 @@ def run(
         # Programs for a slice can be written to the persistent cache, but not read from it without a TPU.
         jax.config.update("jax_enable_compilation_cache", False)
     mesh = make_mesh(**config.mesh, devices=devices)
-    if config.model.attention == "auto":
-        # The network would query the host's backend, which does not run this program.
-        config.model.attention = f"auto:{devices[0].platform}"
+    helper = helper_config(rows, table, config)
+    for each in (config, helper) if helper else (config,):
+        if each.model.attention == "auto":
+            # The network would query the host's backend, which does not run this program.
+            each.model.attention = f"auto:{devices[0].platform}"
     system = families.system(config, config.data.vocab_size)
     trained = families.family_of(config).TRAINED
     if trained:
         check_batch(config.train.batch, mesh, config.train.accumulate)
     check_batch(config.sample.batch, mesh, field="sample.batch")
     limit = peak(devices[0].device_kind)
-    reward = reward_system(rows, table, config)
     shapes = jax.eval_shape(system.init, jax.random.key(0))
     steps = f"{config.train.batch} x {config.data.length} tokens in {config.train.accumulate} micro-batches; "
     facts = {
@@ -71,7 +73,7 @@ def run(
     }
     print(tabulate(facts.items(), disable_numparse=True, tablefmt="plain"), flush=True)
     programs = []
-    for program in programs_of(config, system, mesh, reward):
+    for program in programs_of(config, system, mesh, helper):
         programs.append(program)
         print("\n" + tabulate(describe(program, mesh, limit), disable_numparse=True), flush=True)
     record = {**facts, "programs": [measure(program, mesh, limit) for program in programs], **provenance()}
@@ -88,15 +90,20 @@ def default_row(rows: list[dict], config: ConfigDict) -> str:
     return (next(unchanged, None) or next(networks, rows[0]))["name"]
 
 
-def reward_system(rows: list[dict], table: ConfigDict, config: ConfigDict) -> families.System | None:
-    """Reward model, a row of the same table, for a row whose sampler uses one; otherwise None."""
+def helper_config(rows: list[dict], table: ConfigDict, config: ConfigDict) -> ConfigDict | None:
+    """Config of another row whose network takes part in sampling: the reward of images, or the masked planner of P2."""
+    if planner := config.sample.remask.planner_row:
+        row = find_row(rows, planner, "sample.remask.planner_row")
+        resolved = resolve(table, row["overrides"], table.seeds[0])
+        check_planner(config, resolved)
+        return resolved
     if not families.family_of(config).REWARDED:
         return None
     row = find_row(rows, config.judge.row, "judge.row")
     resolved = resolve(table, row["overrides"], table.seeds[0])
     if not families.is_reward(resolved):
         raise ValueError(f"judge.row: {row['name']!r} is a {resolved.model.net}; name a row that is a reward")
-    return families.system(resolved, resolved.data.vocab_size)
+    return resolved
 
 
 def slice_devices(topology: str) -> list:

@@ -7,7 +7,6 @@ from diffusion.rng import draws
 from diffusion.train.flops import count
 from diffusion.train.step import gradients
 from experiments import families
-from experiments.families import System
 
 
 def traceable(config: ConfigDict, remat: str = "none") -> ConfigDict:
@@ -34,12 +33,13 @@ def training_flops(config: ConfigDict, vocabulary: int, remat: str = "none") -> 
     return count(step, jax.eval_shape(system.init, key), batch, key)
 
 
-def sampling_flops(config: ConfigDict, vocabulary: int, reward: System | None = None) -> list[float]:
-    """Operations of each of the programs `Family.calls`, for one batch."""
+def sampling_flops(config: ConfigDict, vocabulary: int, helper: ConfigDict | None = None) -> list[float]:
+    """Operations of each of the programs `Family.calls`, for one batch; `helper` is the config of another network."""
     config = traceable(config)
     system = families.system(config, vocabulary)
+    beside = families.system(traceable(helper), vocabulary) if helper else None
     key, flops = jax.eval_shape(lambda: jax.random.key(0)), []
-    for call in families.family_of(config).calls(config, system, reward):
+    for call in families.family_of(config).calls(config, system, beside):
         params = [jax.eval_shape(init, key) for init in call.params]
         flops.append(count(call.function, *params, *call.rows, *call.scalars, taken=call.taken))
     return flops

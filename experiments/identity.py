@@ -34,6 +34,7 @@ FILES = (
     "checkpoint",
     "judge.checkpoint",
     "judge.tokenizer_path",
+    "predictor.judge_checkpoint",
 )
 FILES += ("sample.source", "sample.translation.bertscore")
 # Those below the folder of `weights`.
@@ -80,6 +81,10 @@ def training_fields(fields: dict) -> dict:
     """
     named = (fields["model"]["net"], fields["objective"]["name"])
     parts = {name: fields[name] for name in (*SECTIONS, *named, "predictor") if name in fields}
+    predictor = parts.get("predictor", {})
+    if (predictor.get("labels"), predictor.get("judge")) != ("likelihood", "gpt2"):
+        # It may be given for the other rows of a table.
+        parts["predictor"] = {name: part for name, part in predictor.items() if name != "judge_checkpoint"}
     for section, names in HOUSEKEEPING.items():
         if section not in parts:
             continue

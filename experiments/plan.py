@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from configs.base import defaults
 from experiments import contents
 from experiments.families import family_of
-from experiments.identity import contents_of, identity, job_id, to_json
+from experiments.identity import contents_of, identity, job_id, to_json, train_identity
 from experiments.stored import without_deleted
 
 
@@ -21,8 +21,8 @@ class Job:
     """One unit of work.
 
     `needs` holds the ids of the jobs to run before, by role: weights that training starts from (`start`), weights to
-    evaluate or sample with (`weights`), scorer of samples (`scorer`), model whose likelihoods are labels (`judge`), and
-    samples to measure (`images`).
+    evaluate or sample with (`weights`), scorer of samples (`scorer`), masked planner of a sampler (`planner`), model
+    whose likelihoods are labels (`judge`), and samples to measure (`images`).
     `contents` holds the hashes of the user's files that entered the id, by path.
     """
 
@@ -102,8 +102,9 @@ def train_jobs(
         resolved = resolve(table, base["overrides"], config.seed)
         preceding = train_jobs(rows, table, base["name"], resolved, (*dependents, row))
         needs["start"] = preceding[-1].id
-    if config.predictor.kind != "none" and config.predictor.labels == "likelihood":
-        judge = find_row(rows, config.predictor.judge, "predictor.judge")
+    options = config.predictor
+    if options.kind != "none" and options.labels == "likelihood" and options.judge != "gpt2":
+        judge = find_row(rows, options.judge, "predictor.judge")
         # The checkpoint belongs to the denoiser, not to the judge.
         resolved = resolve(table, judge["overrides"] | {"checkpoint": ""}, config.seeds[0])
         if judge["name"] in (*dependents, row) or not family_of(resolved).CAUSAL:
@@ -165,6 +166,29 @@ def judge_jobs(rows: list[dict], config: ConfigDict, judge: ConfigDict | None = 
     )
 
 
+def is_trained(row: dict, config: ConfigDict) -> bool:
+    """Whether a row is trained, and not the checkpoint itself."""
+    return bool(config.start or "train" in row["verbs"] or not config.checkpoint) and trains(config)
+
+
+def planner_jobs(rows: list[dict], table: ConfigDict, config: ConfigDict) -> list[Job]:
+    """Training of the masked planner of a row of samples, with their seed; none where both are the checkpoint.
+
+    Raises:
+      ValueError: for a planner that has another network than the checkpoint.
+    """
+    name = config.sample.remask.get("planner_row")  # a row may have replaced the section
+    if not name:
+        return []
+    row = find_row(rows, name, "sample.remask.planner_row")
+    planner = resolve(table, row["overrides"], config.seed)
+    if is_trained(row, planner):
+        return train_jobs(rows, table, row["name"], planner)
+    if train_identity(planner) != train_identity(config):
+        raise ValueError(f"sample.remask.planner_row: {name!r} is not the network of the checkpoint; leave one out")
+    return []
+
+
 def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) -> list[Job]:
     """All jobs of the rows of a table, in an order in which each job follows the jobs that it needs.
 
@@ -180,8 +204,7 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
     for row in rows:
         for seed in config.seeds[: row.get("seeds")]:
             resolved, needs = resolve(config, row["overrides"], seed), {}
-            trained = resolved.start or "train" in row["verbs"] or not resolved.checkpoint
-            if trained and trains(resolved):
+            if is_trained(row, resolved):
                 trainings = train_jobs(known, config, row["name"], resolved)
                 jobs |= {job.id: job for job in trainings if job.id not in jobs}
                 needs["weights"] = trainings[-1].id
@@ -193,6 +216,9 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
                 if verb == "sample" and (judges := judge_jobs(known, config, resolved.judge)):
                     jobs |= {job.id: job for job in judges if job.id not in jobs}
                     needed["scorer"] = judges[-1].id
+                if verb == "sample" and (planners := planner_jobs(known, config, resolved)):
+                    jobs |= {job.id: job for job in planners if job.id not in jobs}
+                    needed["planner"] = planners[-1].id
                 job = described(verb, row["name"], row["name"], resolved, needed)
                 jobs[job.id] = job
     order = {"train": 0, "evaluate": 1, "sample": 2, "geneval": 3}

@@ -18,6 +18,7 @@ from diffusion.train.weights import load_weights, save_weights
 from diffusion.train.writers import read_metrics
 from diffusion.types import Params
 from experiments import families, vocabulary
+from experiments.families import gpt2
 from experiments.flops import training_flops
 from experiments.run_context import Run
 
@@ -82,13 +83,14 @@ def density(text: Mapping[str, Any]) -> dict[str, float]:
 
 
 def check(run: Run) -> None:
-    """Raise ValueError for an indivisible batch, a missing split, or an error predictor without a denoiser."""
+    """Raise ValueError for an indivisible batch, a missing split, or an error predictor without denoiser or judge."""
     settings = families.settings(run.config)
     check_batch(settings.batch, run.mesh, settings.accumulate)
     for split in ("train", "validation"):
         run.dataset.split(split)
     if run.system.errors and not (run.config.start or run.config.checkpoint):
         raise ValueError("start: an error predictor learns from a trained denoiser; set it, or pass a checkpoint")
+    gpt2.check_label_judge(run.config, run.dataset.tokenizer.vocab_size)
 
 
 def starting_weights(run: Run) -> Params | None:
@@ -106,7 +108,9 @@ def starting_weights(run: Run) -> Params | None:
     assert folder is not None
     parts = [load_weights(folder, head.base.init, run.mesh)]
     if head.judge:
-        parts.append(load_weights(run.weights_of("judge"), head.judge.init, run.mesh))
+        of_row = "judge" in run.job.needs
+        folder = run.weights_of("judge") if of_row else Path(config.predictor.judge_checkpoint) / "weights"
+        parts.append(load_weights(folder, head.judge.init, run.mesh))
     key = named(run.root, "predictor")
     shardings = state_shardings(jax.eval_shape(head.extend, key, *parts), run.mesh)
     return jax.jit(head.extend, out_shardings=shardings)(key, *parts)

@@ -13,7 +13,7 @@ from diffusion.data.synthetic import density_table
 from diffusion.train.state import new_state
 from diffusion.train.step import make_step
 from experiments import families
-from experiments.compile import reward_system
+from experiments.compile import helper_config
 from experiments.families import seq2seq
 from experiments.flops import training_flops
 from experiments.identity import digest, to_json, training_fields
@@ -97,8 +97,9 @@ def abstract_step(config):
 
 def abstract_samples(config, rows, table):
     """Yield the calls of the sampler of a config, as functions that return the shapes of their results."""
-    system, reward = families.system(config, config.data.vocab_size), reward_system(rows, table, config)
-    for call in families.family_of(config).calls(config, system, reward):
+    system, helper = families.system(config, config.data.vocab_size), helper_config(rows, table, config)
+    beside = families.system(helper, config.data.vocab_size) if helper else None
+    for call in families.family_of(config).calls(config, system, beside):
         params = [jax.eval_shape(init, jax.random.key(0)) for init in call.params]
         yield partial(jax.eval_shape, call.function, *params, *call.rows, *call.scalars)
 

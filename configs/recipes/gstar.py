@@ -47,6 +47,16 @@ PLAIN = {
     "Star-loop, coins": remdm("star") | LOOP,
     "confidence-star-loop": {"sample.policy": "confidence_star"} | LOOP,
 }
+# Scores and shares of known positions over time that the public code of P2 has beside those of "P2".
+P2 = {
+    **{f"P2, {scores} scores": PLAIN["P2"] | {"sample.remask.scores": scores} for scores in ("random", "top2")},
+    **{
+        f"P2, {kappa} kappa": PLAIN["P2"] | {"sample.remask.kappa": kappa}
+        for kappa in ("sine", "geometric", "log", "poly2", "poly05")
+    },
+}
+# P2 with a masked denoiser as its planner, the base itself, which scores known tokens among the proposed ones.
+PLANNED = {"P2, MDLM as planner": PLAIN["P2"] | {"sample.remask.planner_row": BASE}}
 # Samplers that evaluate the error predictor.
 GUIDED = {
     "G-Star+": {"sample.policy": "gstar"} | LATE,

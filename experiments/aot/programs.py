@@ -35,12 +35,16 @@ class Program:
     weights: float
 
 
-def programs_of(config: ConfigDict, system: System, mesh: Mesh, reward: System | None = None) -> Iterator[Program]:
-    """Programs of a row in order: the training step of a trained network, then those of the sampler."""
+def programs_of(config: ConfigDict, system: System, mesh: Mesh, helper: ConfigDict | None = None) -> Iterator[Program]:
+    """Programs of a row in order: the training step of a trained network, then those of the sampler.
+
+    `helper` is the config of another row's network that takes part in sampling.
+    """
     if families.family_of(config).TRAINED:
         yield training_step(config, system, mesh)
-    calls = families.family_of(config).calls(config, system, reward)
-    for call, flops in zip(calls, sampling_flops(config, config.data.vocab_size, reward), strict=True):
+    beside = families.system(helper, config.data.vocab_size) if helper else None
+    calls = families.family_of(config).calls(config, system, beside)
+    for call, flops in zip(calls, sampling_flops(config, config.data.vocab_size, helper), strict=True):
         yield sampling(config, call, flops, mesh)
 
 

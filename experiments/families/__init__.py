@@ -103,8 +103,8 @@ class Family(Protocol):
         """Shapes of one training batch."""
         ...
 
-    def calls(self, config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
-        """The programs of its sampler, by shapes."""
+    def calls(self, config: ConfigDict, system: System, helper: System | None = None) -> list[Call]:
+        """The programs of its sampler, by shapes; `helper` is another row's network that takes part, if any."""
         ...
 
 

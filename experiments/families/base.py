@@ -101,8 +101,8 @@ class System:
 class ErrorHead:
     """The error predictor beside a denoiser (G-Star), whose parameters are {"denoiser", "errors"} and maybe "judge".
 
-    `base` is the denoiser's own system, `extend(key, denoiser, judge)` makes the parameters of all from theirs, and
-    `predict(params, tokens, label)` gives error logits [B, L].
+    `base` is the denoiser's own system, `extend(key, denoiser, judge)` makes the parameters of all from theirs (of a
+    masked planner from its own, in place of a judge's), and `predict(params, tokens, label)` gives error logits [B, L].
     """
 
     base: System

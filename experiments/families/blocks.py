@@ -140,7 +140,7 @@ def evaluations(config: ConfigDict) -> int:
     return blocks * (masked_sampling.network_evaluations(block_config(config)) + 1)
 
 
-def calls(config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
+def calls(config: ConfigDict, system: System, helper: System | None = None) -> list[Call]:
     """The sampler of one batch, with all its blocks."""
     size, length, turns = config.sample.batch, config.sample.length or config.data.length, evaluations(config)
     call = Call(

@@ -89,7 +89,7 @@ def sampler(config: ConfigDict, system: System) -> Callable:
     return partial(sample_tokens, symbols, process) if isinstance(process, PartialMaskedDiffusion) else symbols
 
 
-def calls(config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
+def calls(config: ConfigDict, system: System, helper: System | None = None) -> list[Call]:
     """The sampler of one batch, one evaluation per token, or sub-token, on one position."""
     size, length = config.sample.batch, config.sample.length or config.data.length
     turns = length * system.masking.subtokens - given_first(config)

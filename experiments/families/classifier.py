@@ -38,6 +38,6 @@ def sampler(config: ConfigDict, system: System) -> Callable:
     raise ValueError("model.net: a classifier draws no samples; name a row with a generative model")
 
 
-def calls(config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
+def calls(config: ConfigDict, system: System, helper: System | None = None) -> list[Call]:
     """None: a classifier is trained alone."""
     return []

@@ -1,12 +1,14 @@
-"""The error predictor of G-Star beside a denoiser: its network, its parameters and its objective."""
+"""Error predictors beside a denoiser: the networks of G-Star and their objective, and the masked planners of P2."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
+from diffusion.categorical import target_log_probs
 from diffusion.nets.dit import DiT
 from diffusion.nets.error_predictor import ErrorPredictor
 from diffusion.objectives.error_prediction import ErrorPrediction
@@ -40,23 +42,46 @@ def extended(config: ConfigDict, base: System, judge: System | None) -> System:
         predictor_key, denoiser_key, judge_key = jax.random.split(key, 3)
         return extend(predictor_key, base.init(denoiser_key), judge.init(judge_key) if judge else None)
 
-    def denoiser(params, *inputs, **options):
-        return base.denoiser(params["denoiser"], *inputs, **options)
-
     def predict(params, tokens, label=None):
         return predictor(params["denoiser"], params["errors"], tokens, label if config.model.labels else None)
 
-    conditioning = base.self_conditioning
+    return with_head(init, ErrorHead(base=base, judge=judge, extend=extend, predict=predict))
+
+
+def planned(base: System, planner: System) -> System:
+    """The system `base` with a masked denoiser as its error predictor: an external planner (P2, arXiv 2502.03540).
+
+    The planner reads a full sequence at time 0, without masks. Its error logit is log((1 - p) / p) for its probability
+    p of the token of a position, the mask excluded, so that log sigmoid(-logit) = log p. The public code shows it fresh
+    draws at known positions, which keep their tokens.
+    """
+
+    def extend(key, denoiser, weights):
+        return {"denoiser": denoiser, "errors": weights}
+
+    def init(key):
+        denoiser_key, planner_key = jax.random.split(key)
+        return extend(None, base.init(denoiser_key), planner.init(planner_key))
+
+    def predict(params, tokens, label=None):
+        logits = planner.denoiser(params["errors"], tokens, jnp.zeros(len(tokens)), label)
+        log_prob = target_log_probs(logits, tokens, planner.masking.vocabulary)
+        return jnp.log(-jnp.expm1(log_prob)) - log_prob
+
+    return with_head(init, ErrorHead(base=base, judge=None, extend=extend, predict=predict))
+
+
+def with_head(init: Callable[[jax.Array], Params], head: ErrorHead) -> System:
+    """The system of `head.base` among the parameters of `init`, which are those of the denoiser and of others."""
+
+    def denoiser(params, *inputs, **options):
+        return head.base.denoiser(params["denoiser"], *inputs, **options)
+
+    conditioning = head.base.self_conditioning
     if conditioning is not None:
         assert isinstance(conditioning, SoftEmbedding)
         conditioning = replace(conditioning, table=of_denoiser(conditioning.table))
-    return replace(
-        base,
-        denoiser=denoiser,
-        init=init,
-        self_conditioning=conditioning,
-        errors=ErrorHead(base=base, judge=judge, extend=extend, predict=predict),
-    )
+    return replace(head.base, denoiser=denoiser, init=init, self_conditioning=conditioning, errors=head)
 
 
 def of_denoiser(table: Callable[[Params], Array]) -> Callable[[Params], Array]:
@@ -83,6 +108,7 @@ def objective(config: ConfigDict, system: System) -> ErrorPrediction:
         scope=options.scope,
         own_masks=options.own_masks,
         minimum_time=config.objective.minimum_time,
+        time=options.time,
         corruption=options.corruption,
         threshold=options.threshold,
         steps=options.steps,

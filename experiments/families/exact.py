@@ -65,7 +65,7 @@ def sampler(config: ConfigDict, system: System) -> Callable:
     raise ValueError("model.net: exact models are drawn from by sample.gaussian.method")
 
 
-def calls(config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
+def calls(config: ConfigDict, system: System, helper: System | None = None) -> list[Call]:
     """The sampler of a batch of prompts with the exact reward.
 
     Raises:

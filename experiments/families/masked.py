@@ -20,7 +20,7 @@ from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.schedules import masking as schedules
 from diffusion.types import Denoiser, MaskedProcess
-from experiments.families import error_prediction, masked_sampling
+from experiments.families import error_prediction, gpt2, masked_sampling
 from experiments.families.base import Call, System, estimator_names, keys_like, lookup, rows_like
 from experiments.families.networks import network_of
 
@@ -108,9 +108,11 @@ def system(config: ConfigDict, vocabulary: int) -> System:
 
 
 def judge_system(config: ConfigDict, vocabulary: int) -> System | None:
-    """The autoregressive network, of this config's sizes, whose likelihoods are a predictor's labels."""
+    """The autoregressive network, GPT-2 or of this config's sizes, whose likelihoods are a predictor's labels."""
     if config.predictor.labels != "likelihood":
         return None
+    if config.predictor.judge == "gpt2":
+        return gpt2.label_judge(config, process(config, vocabulary))
     causal = config.copy_and_resolve_references()
     causal.model.update(causal=True, adaln=False, labels=0)
     causal.codec.digits, causal.memory.adapter = 1, "none"
@@ -198,8 +200,9 @@ def sampler(config: ConfigDict, system: System) -> Callable:
     return masked_sampling.windowed_sampler(config, system)
 
 
-def calls(config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
-    """The sampler of one batch, with all its steps."""
+def calls(config: ConfigDict, system: System, helper: System | None = None) -> list[Call]:
+    """The sampler of one batch, with all its steps; `helper` is the masked planner of `sample.remask.planner_row`."""
+    system = error_prediction.planned(system, helper) if helper else system
     size, length = config.sample.batch, config.sample.length or config.data.length
     turns = masked_sampling.network_evaluations(config)
     label = rows_like(size, dtype=jnp.int32) if config.model.labels else None

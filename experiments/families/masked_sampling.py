@@ -34,7 +34,9 @@ POLICIES: dict[str, Callable[[ConfigDict, MaskedProcess], policies.Policy]] = {
     "confidence_star": lambda config, process: policies.confidence_star(
         config.remask.temperature, ancestral(config, process)
     ),
-    "p2": lambda config, process: policies.Policy(policies.path_planning(config.remask.eta, config.remask.planner)),
+    "p2": lambda config, process: policies.Policy(
+        policies.path_planning(config.remask.eta, plans(config), config.remask.scores == "random")
+    ),
 }
 RULES: dict[str, Callable[[float], remasking.Rule]] = {
     "cap": remasking.cap,
@@ -81,6 +83,7 @@ def windowed_sampler(config: ConfigDict, system: System) -> Callable[..., Sample
 def masked_sampler(config: ConfigDict, system: System, trace: int = 0) -> Callable:
     """The scan over one window, on tokens or on their digits, with the states of the first `trace` examples."""
     options, process = config.sample, system.masking
+    check_planning(options, process)
     policy = lookup(POLICIES, options.policy, "sample.policy")(options, process)
     steps, end, final = sampling_steps(config), options.end, options.final
     self_conditioning = system.self_conditioning if options.memory == "reuse" else None
@@ -104,6 +107,7 @@ def masked_sampler(config: ConfigDict, system: System, trace: int = 0) -> Callab
             options.precision,
             options.nucleus_rule,
             noised=options.policy == "p2",
+            margin=options.policy == "p2" and options.remask.scores == "top2",
             renormalized=options.policy in ("remdm_conf", "confidence_star"),
         )
         sampler = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, errors, trace)
@@ -155,10 +159,30 @@ def network_evaluations(config: ConfigDict) -> int:
     return windows * steps
 
 
+def plans(config: ConfigDict) -> bool:
+    """Whether an error predictor or a masked planner scores the known positions of P2."""
+    return bool(config.remask.planner or config.remask.planner_row)
+
+
+def check_planning(config: ConfigDict, process: MaskedProcess) -> None:
+    """Raise ValueError for a planner or scores of P2 that go with nothing else in the config."""
+    remask = config.remask
+    if remask.planner_row and (config.policy != "p2" or remask.planner or process.subtokens > 1):
+        raise ValueError(
+            "sample.remask.planner_row: goes with sample.policy=p2, sample.remask.planner=False and codec.digits=1; "
+            "leave it empty"
+        )
+    if config.policy == "p2" and remask.scores != "log_prob" and (plans(config) or process.subtokens > 1):
+        raise ValueError(
+            f"sample.remask.scores: {remask.scores} goes with codec.digits=1 and without a planner, whose scores are "
+            "log-probabilities; set it to log_prob"
+        )
+
+
 def error_predictor(config: ConfigDict, system: System) -> Callable | None:
     """The error predictor, for a policy that reads its logits; raises ValueError where there is none."""
     options = config.sample
-    if not (options.policy == "gstar" or (options.policy == "p2" and options.remask.planner)):
+    if not (options.policy == "gstar" or (options.policy == "p2" and plans(options))):
         return None
     if system.errors is None:
         raise ValueError(
@@ -226,4 +250,6 @@ def sampling_grid(config: ConfigDict, process: MaskedProcess, steps: int, end: f
         times=public_times(options),
         levels=public_levels(options, schedule),
     )
-    return table._replace(masks=jnp.asarray(p2_mask_counts(steps, length))) if options.policy == "p2" else table
+    if options.policy != "p2":
+        return table
+    return table._replace(masks=jnp.asarray(p2_mask_counts(steps, length, options.remask.kappa)))

@@ -123,9 +123,9 @@ def sampler(config: ConfigDict, system: System) -> Callable:
     raise ValueError("model.net: images from prompts are drawn by sample.gaussian.method, with a reward beside it")
 
 
-def calls(config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
+def calls(config: ConfigDict, system: System, helper: System | None = None) -> list[Call]:
     """The sampler of a batch of prompts, and before it the lookahead sampler where the method has one."""
-    assert reward is not None
+    assert helper is not None
     prompts = rows_like(config.sample.batch, PROMPT_LENGTH, dtype=jnp.int32)
-    guided = guidance.guided_sampler(config, system, scorer.reward(reward))
-    return guidance.calls(config, guided, system, reward.init, prompts)
+    guided = guidance.guided_sampler(config, system, scorer.reward(helper))
+    return guidance.calls(config, guided, system, helper.init, prompts)

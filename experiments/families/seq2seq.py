@@ -140,7 +140,7 @@ def sampler(config: ConfigDict, system: System) -> Callable:
     return translation.text_sampler(config, system)
 
 
-def calls(config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
+def calls(config: ConfigDict, system: System, helper: System | None = None) -> list[Call]:
     """The sampler of a batch of sources with all candidates of each, or of text without a source."""
     size, length = config.sample.batch, config.sample.length or config.data.length
     if not has_sources(config):

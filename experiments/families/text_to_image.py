@@ -210,7 +210,7 @@ def sampler(config: ConfigDict, system: System) -> Callable:
     raise ValueError("model.net: text_to_image is drawn from by sample.gaussian.method")
 
 
-def calls(config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
+def calls(config: ConfigDict, system: System, helper: System | None = None) -> list[Call]:
     """The sampler of a batch of prompts, and before it the lookahead sampler where the method has one."""
     prompted = prompted_like(config, config.sample.batch)
     guided = guidance.guided_sampler(config, system, latent_reward(config))

@@ -94,7 +94,7 @@ def lookahead_sampler(config: ConfigDict, system: System) -> Callable:
     return lambda params, keys, prompt, label=None: draw(params, keys, prompt, rows, label)
 
 
-def calls(config: ConfigDict, system: System, reward: System | None = None) -> list[Call]:
+def calls(config: ConfigDict, system: System, helper: System | None = None) -> list[Call]:
     """The sampler of one batch, with all its steps and the last one to clean data, and lookahead samples before it."""
     uniform, classes = config.sample.uniform, system.classes
     size, length, extra = config.sample.batch, config.data.length, config.sample.end > 0

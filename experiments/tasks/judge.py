@@ -1,6 +1,5 @@
 """Judge of generated text: a causal model of the same table, or GPT-2 with converted weights."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,11 @@ from diffusion.categorical import target_log_probs
 from diffusion.data import Tokenizer
 from diffusion.data.subword import gpt2
 from diffusion.metrics.text import retokenize
-from diffusion.nets.gpt2 import GPT2
 from diffusion.objectives.autoregressive import next_token_log_probs
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights
 from diffusion.types import Params
+from experiments.families.gpt2 import initializer, network
 from experiments.run_context import Run
 
 
@@ -46,11 +45,7 @@ def check_judge(options: ConfigDict) -> None:
     check_judge_name(options)
     if options.name != "gpt2":
         return
-    if not (Path(options.checkpoint) / "config.json").exists():
-        raise ValueError(
-            f"judge.checkpoint: {options.checkpoint!r} holds no converted weights; write them with "
-            "`launch.py convert --from=gpt2 --checkpoint=FILE --workdir=DIR`"
-        )
+    network(options.checkpoint, "judge.checkpoint")
     if not options.tokenizer_path or not Path(options.tokenizer_path).expanduser().exists():
         raise ValueError(
             f"judge.tokenizer_path: {options.tokenizer_path!r} does not exist; pass "
@@ -111,7 +106,7 @@ def gpt2_judge(options: ConfigDict, config: ConfigDict, written: Tokenizer) -> J
         raise ValueError(str(error).replace("data.tokenizer_path", "judge.tokenizer_path")) from None
     eos = tokenizer.eos_id
     assert eos is not None
-    net = GPT2(**json.loads((folder / "config.json").read_text())["sizes"])
+    net = network(options.checkpoint, "judge.checkpoint")
     if tokenizer.vocab_size != net.vocab_size:
         raise ValueError(
             f"judge.tokenizer_path: {options.tokenizer_path} has {tokenizer.vocab_size} tokens, the weights in "
@@ -119,7 +114,7 @@ def gpt2_judge(options: ConfigDict, config: ConfigDict, written: Tokenizer) -> J
         )
     length = min(net.context, config.sample.length or config.data.length, 1024)
     mesh = make_mesh(**config.mesh)
-    params = load_weights(folder / "weights", lambda key: net.init(key, jnp.zeros((1, 2), jnp.int32))["params"], mesh)
+    params = load_weights(folder / "weights", initializer(net), mesh)
 
     def apply(params: Params, tokens: Int[Array, "B L"], method: str | None = None) -> Any:
         return net.apply({"params": params}, tokens, method=method)

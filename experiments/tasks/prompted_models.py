@@ -4,12 +4,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from diffusion.glyphs import world
 from diffusion.glyphs.checker import prompt_reward
 from diffusion.glyphs.prompts import encode, parse
 from experiments import families
-from experiments.families import System, scorer
+from experiments.families import scorer
 from experiments.families.exact import nearest_worth
 from experiments.run_context import Run
 
@@ -29,7 +30,7 @@ class Model(NamedTuple):
     conditioning: Any  # arrays [slots, ...]
     reward: Any  # (reward_params, clean, conditioning) -> [B], usable while sampling
     judge: Any  # (images [P, n, H, W, C], conditioning) -> [P, n], of finished images
-    scorer: System | None = None  # the network of a learned reward
+    scorer: ConfigDict | None = None  # of a learned reward
 
 
 def opened(run: Run, slots: list[Slot]) -> Model:
@@ -51,7 +52,7 @@ def opened(run: Run, slots: list[Slot]) -> Model:
         return np.asarray(rounded_reward(reward_params, images, conditioning))
 
     conditioning = np.stack([encode(slot.prompt) for slot in slots])
-    return Model(params, reward_params, conditioning, reward, judged, judge)
+    return Model(params, reward_params, conditioning, reward, judged, config)
 
 
 def exact_model(run: Run, slots: list[Slot]) -> Model:

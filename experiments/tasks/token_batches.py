@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from diffusion.rng import example_keys, named
 from diffusion.train.mesh import batch_sharding, replicated
+from diffusion.types import Params
 from experiments.run_context import Run
 
 COLUMNS = ("evaluations", "idle", "invalid", "predictor_evaluations")  # counts of every sample
@@ -26,13 +27,14 @@ def draw_batches(
     *,
     purpose: str = "sample",
     size: int = 0,
+    params: Params | None = None,
 ) -> tuple[dict[str, np.ndarray], float]:
     """Draw a sample for every prompt in batches of `size` (0: sample.batch): its columns, and the seconds of one.
 
     With several entries of `given`, further inputs of the sampler, the samples are as many sets of equal size, and each
-    set has its own. Sample i has the key (purpose, i).
+    set has its own. Sample i has the key (purpose, i). The parameters are those of the run unless others are given.
     """
-    size, params = size or run.config.sample.batch, run.weights()
+    size, params = size or run.config.sample.batch, run.weights() if params is None else params
     set_size = len(prompt) // len(given)
 
     def draw(params, root, prompt, indices, label, given):

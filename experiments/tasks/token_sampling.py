@@ -16,10 +16,12 @@ from diffusion.sampling.masked.sampler import Trace
 from diffusion.train.mesh import batch_sharding, check_batch, replicated
 from experiments import families
 from experiments.families.base import System
+from experiments.families.error_prediction import planned
 from experiments.flops import sampling_flops
 from experiments.run_context import Run
 from experiments.tasks import token_batches
 from experiments.tasks.checks import check_prompt, check_room, check_suffix
+from experiments.tasks.planner import opened
 from experiments.tasks.token_batches import put_rows
 
 
@@ -65,7 +67,8 @@ def check_config(config: ConfigDict, system: System, domain: str, task: TokenTas
     check_label(options.label, config.model.labels)
     if options.policy != "data":
         check_prompt(config, domain)
-        families.sampler(config, system)
+        # A planner is the network of another row, for which the denoiser stands here.
+        families.sampler(config, planned(system, system) if options.remask.planner_row else system)
 
 
 def check(run: Run, task: TokenTask) -> None:
@@ -152,20 +155,25 @@ def generate(run: Run, task: TokenTask) -> tuple[list[SampleSet], dict[str, floa
     Sample i is the same for every batch size, device count and number of sets.
     """
     prompt, label = initial_states(run, task), labels(run)
-    columns, seconds = token_batches.draw_batches(run, families.sampler(run.config, run.system), prompt, label)
-    return finished(run, columns, label, seconds)
+    model = opened(run)
+    sample = families.sampler(run.config, model.system)
+    columns, seconds = token_batches.draw_batches(run, sample, prompt, label, params=model.params)
+    return finished(run, columns, label, seconds, model.planner)
 
 
 def finished(
-    run: Run, columns: dict[str, np.ndarray], label: Int[np.ndarray, " N"] | None, seconds: float
+    run: Run,
+    columns: dict[str, np.ndarray],
+    label: Int[np.ndarray, " N"] | None,
+    seconds: float,
+    planner: ConfigDict | None = None,
 ) -> tuple[list[SampleSet], dict[str, float]]:
     """The sets of samples given their columns, and their cost with `seconds` per sample."""
     tokens, evaluations, invalid = columns["tokens"], columns["evaluations"], columns["invalid"]
+    vocabulary = run.dataset.tokenizer.vocab_size
     # The sampler itself is the last of its programs.
-    call, work = (
-        run.family.calls(run.config, run.system)[-1],
-        sampling_flops(run.config, run.dataset.tokenizer.vocab_size)[-1],
-    )
+    call = run.family.calls(run.config, run.system, families.system(planner, vocabulary) if planner else None)[-1]
+    work = sampling_flops(run.config, vocabulary, planner)[-1]
     cost = {
         "evaluations": float(evaluations.mean()),
         "predictor_evaluations": float(columns["predictor_evaluations"].mean()),
@@ -185,7 +193,8 @@ def traced(run: Run, task: TokenTask, most: int) -> Trace:
     """The states of the first samples of `generate`, at most `most` of them: its first batch is drawn again."""
     options = run.config.sample
     count = options.count * options.repeats
-    sample = families.traced_sampler(run.config, run.system, min(most, count, options.batch))
+    model = opened(run)
+    sample = families.traced_sampler(run.config, model.system, min(most, count, options.batch))
     indices = np.arange(options.batch)
     filled = np.minimum(indices, count - 1)
     prompt, label = initial_states(run, task), labels(run)
@@ -197,7 +206,7 @@ def traced(run: Run, task: TokenTask, most: int) -> Trace:
     classes = None if label is None else put_rows(label[filled], rows)
     inputs = (put_rows(prompt[filled], rows), put_rows(indices, rows), classes)
     with jax.set_mesh(run.mesh):
-        return jax.device_get(jax.jit(draw, out_shardings=replicated(run.mesh))(run.weights(), run.root, *inputs))
+        return jax.device_get(jax.jit(draw, out_shardings=replicated(run.mesh))(model.params, run.root, *inputs))
 
 
 def in_sets(

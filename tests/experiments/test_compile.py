@@ -142,7 +142,7 @@ def test_guided_row_has_a_lookahead_and_a_sampler():
     rows = list(lidar_shapes.rows(config))
     assert rows[0]["name"] == "exact: base" and ahead_of_time.default_row(rows, config) == "Reward model"
     guided = resolve(config, find_row(rows, "LiDAR 4")["overrides"], 0)
-    reward = ahead_of_time.reward_system(rows, config, guided)
+    reward = ahead_of_time.helper_config(rows, config, guided)
     lookahead, sampler = sampling_flops(guided, guided.data.vocab_size, reward)
     # A training step has no gradient by the noisy image.
     one = pytest.approx(training_flops(guided, guided.data.vocab_size) / 3 / guided.train.batch, rel=0.05)

@@ -16,6 +16,7 @@ CAUSAL = {"model.causal": True, "model.adaln": False}
 SELF_CONDITIONED = {"memory.adapter": "linear"}
 METHOD = "sample.uniform.method"
 LIKELIHOOD = {"predictor.labels": "likelihood"}
+PLANNED = {"sample.policy": "p2", "sample.remask.planner_row": BASE}
 TEXT = ("quickstart", "sample", "MDLM, ancestral, 4 steps")
 IMAGES = ("scmdm_images", "sample", "MDLM, same tokens, 4 steps")
 GENOMES = ("scmdm_genomes", "sample", "MDLM, 2 steps")
@@ -117,6 +118,8 @@ REFUSED = {
         ),
         (LIKELIHOOD | {"predictor.judge": "AR", "codec.digits": 2}, "predictor.judge: row 'AR' reads sub-tokens"),
         (LIKELIHOOD, "predictor.judge: "),
+        (LIKELIHOOD | {"predictor.judge": "gpt2"}, "predictor.judge: gpt2 reads GPT-2's tokens, not data.tokenizer="),
+        ({"predictor.labels": "corruption", "predictor.time": 0.5}, "predictor.time: with predictor.labels=corruption"),
         (LIKELIHOOD | {"predictor.judge": BASE}, f"predictor.judge: row '{BASE}' is not autoregressive"),
     ],
     ("gstar_code", "sample", "G-Star-loop, 8"): [
@@ -126,6 +129,10 @@ REFUSED = {
     ("gstar_code", "sample", "ancestral, 8"): [
         ({"sample.policy": "gstar"}, "sample.policy: "),
         ({"sample.policy": "p2", "sample.remask.planner": True}, "sample.policy: "),
+        ({"sample.remask.planner_row": BASE}, "sample.remask.planner_row: goes with sample.policy=p2"),
+        (PLANNED | {"sample.remask.planner_row": "none"}, "sample.remask.planner_row: unknown 'none'"),
+        (PLANNED | {"sample.remask.planner_row": "AR"}, "sample.remask.planner_row: 'AR' is not a masked denoiser of"),
+        (PLANNED | {"sample.remask.scores": "top2"}, "sample.remask.scores: top2 goes with codec.digits=1 and without"),
         ({"sample.policy": "remdm", "sample.remask.rule": "some"}, "sample.remask.rule: unknown 'some'"),
         ({"sample.policy": "remdm", "sample.remask.eta": 1.5}, "sample.remask.eta: must lie in [0, 1]"),
         ({"sample.policy": "first_hitting", "sample.remask.schedule": "loop"}, "sample.remask.schedule: "),

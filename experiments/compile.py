@@ -68,7 +68,7 @@ def run(
         "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(shapes)):,}",
         "attention": families.attention(config),
         "remat": config.model.remat,
-        "effort": f"{jax.config.jax_exec_time_optimization_effort:g}",
+        "effort": f"{jax.config.values['jax_exec_time_optimization_effort']:g}",
         "batch": (steps if trained else "") + f"sampler {config.sample.batch}",
     }
     print(tabulate(facts.items(), disable_numparse=True, tablefmt="plain"), flush=True)

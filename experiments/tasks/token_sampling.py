@@ -120,13 +120,13 @@ def prompts(run: Run, length: int) -> np.ndarray:
     start, end = tokenizer.encode(options.prompt), tokenizer.encode(options.suffix)
     window = run.config.model.causal and run.config.model.start == "window"
     follows = run.config.data.packing == "padded" or run.config.data.bos_eos
-    begins = run.dataset.start is not None
-    if not begins and (window or (follows and len(start) and tokenizer.bos_id is not None)):
+    begin = run.dataset.start
+    if begin is None and (window or (follows and len(start) and tokenizer.bos_id is not None)):
         if tokenizer.bos_id is None:
             raise ValueError(f"model.start: window needs BOS, which tokenizer {tokenizer.name!r} has not; use mask")
         start = np.append(np.int32(tokenizer.bos_id), start)
-    if begins:
-        start = np.append(np.int32(run.dataset.start), start)
+    if begin is not None:
+        start = np.append(np.int32(begin), start)
     check_room(len(start), len(end), length)
     check_suffix(run.config)
     prompt = np.full(length, tokenizer.mask_id, np.int32)

@@ -117,8 +117,9 @@ def grid(
     begin, finish = levels(times) if levels else (level[:-1], level[1:])
     guided = (window.off <= times[:-1]) & (times[:-1] <= window.on)
     rates = rule(remasking.StepAlphas(1 - begin, 1 - finish, guided))
-    own = levels is not None or process in (None, schedule)
-    network_times = times if own else np.asarray(inverse(process, jnp.asarray(1 - level)))
+    network_times = times
+    if levels is None and process is not None and process != schedule:
+        network_times = np.asarray(inverse(process, jnp.asarray(1 - level)))
     return Grid(
         index=jnp.arange(len(begin)),
         time=jnp.asarray(network_times[:-1], jnp.float32),

@@ -12,10 +12,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from diffusion.data import stored_tokenizers
 from diffusion.report.rows import commit, read_rows
 from diffusion.report.tables import Column
 from diffusion.train.weights import check_weights
-from experiments import evaluate, machines, redo, reproduced, sample, table, trace, train, vocabulary
+from experiments import evaluate, machines, redo, reproduced, sample, table, trace, train
 from experiments.checks import check_plan, check_training
 from experiments.families import family_of
 from experiments.geneval import job as geneval
@@ -39,7 +40,6 @@ def prepare(job: Job, workdir: Path) -> Run:
     VERBS[job.verb].check(run)
     if run.config.checkpoint:
         check_weights(Path(run.config.checkpoint))
-        vocabulary.check(Path(run.config.checkpoint), run.dataset.tokenizer)
         check_recorded(run.config)
     return run
 
@@ -73,6 +73,19 @@ def check_hosts(jobs: list[Job]) -> None:
         )
 
 
+def check_tokenizers(run: Run, others: dict[str, Run]) -> None:
+    """Raise ValueError where weights that a job needs read other ids: those of `others`, or those that are stored."""
+    text = run.dataset.domain in ("text", "pairs")  # scorers of other samples may read them in another form
+    for role, need in run.job.needs.items():
+        folder = run.workdir / "jobs" / need
+        record = others[need].tokenizer if need in others else stored_tokenizers.read(folder)
+        if (role != "scorer" or text) and record and not stored_tokenizers.agree(record, run.tokenizer):
+            raise ValueError(
+                f"data.tokenizer: {run.job.row!r} reads another vocabulary than its {role}, {folder}; pass "
+                + ("--config.judge.name=none" if role == "scorer" else "the data of that time, or another --workdir")
+            )
+
+
 def check_needs(job: Job, workdir: Path) -> None:
     """Raise ValueError when a job that this one needs is not done."""
     for need in job.needs.values():
@@ -94,6 +107,8 @@ def run_jobs(jobs: list[Job], workdir: Path, again: list[str] | None = None) -> 
     wanted = [job for job in jobs if job in repeated or not job.done(workdir)]
     check_plan(wanted, jobs)
     runs = {job.id: prepare(job, workdir) for job in wanted}
+    for each in runs.values():
+        check_tokenizers(each, runs)
     redo.move_aside(repeated, workdir)
     if jax.process_index() == 0:
         write_layout(workdir)

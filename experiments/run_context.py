@@ -1,7 +1,7 @@
 """Runs: a job with its config, data, network and mesh, which are built and checked before any computation."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from diffusion.data import Dataset, load_dataset
+from diffusion.data import Dataset, load_dataset, stored_tokenizers
 from diffusion.train.mesh import make_mesh, put_key
 from diffusion.train.weights import load_weights
 from diffusion.types import Params
@@ -51,6 +51,11 @@ class Run:
         """Folder of the weights of another job."""
         return self.workdir / "jobs" / self.job.needs[need] / "weights"
 
+    @property
+    def tokenizer(self) -> str:
+        """Record of the tokenizer, which is stored with weights that read its ids."""
+        return stored_tokenizers.record(self.dataset.tokenizer)
+
     def load(self, need: str) -> tuple[ConfigDict, System, Params]:
         """Config, network and averaged weights of another job."""
         config = read_config(self.workdir / "jobs" / self.job.needs[need])
@@ -73,17 +78,52 @@ def in_batches(count: int, size: int) -> Iterator[Int[np.ndarray, " size"]]:
         yield np.minimum(np.arange(start, start + size), count - 1)
 
 
-def read_data(config: ConfigDict, workdir: Path) -> Dataset:
-    """Data set of a config; the default cache is in the work directory."""
+def read_data(config: ConfigDict, workdir: Path, weights: Iterable[Path] = ()) -> Dataset:
+    """Data set of a config, read with the tokenizer that is stored in the first of the folders `weights` with one.
+
+    The default cache is in the work directory.
+
+    Raises:
+      ValueError: for the first invalid field, or a tokenizer that is not the stored one.
+    """
     settings = config.data.to_dict()
     settings["cache_dir"] = settings["cache_dir"] or str(workdir / "cache")
-    return open_data(tuple(settings.items()))
+    found = ((folder, text) for folder in weights if (text := stored_tokenizers.read(folder)))
+    return open_data(tuple(settings.items()), *next(found, (Path(), "")))
 
 
 @functools.lru_cache(maxsize=4)
-def open_data(settings: tuple) -> Dataset:
-    """Data set, which stays open for the jobs that share it."""
-    return load_dataset(ConfigDict(dict(settings)))
+def open_data(settings: tuple, folder: Path, record: str) -> Dataset:
+    """Data set, which stays open for the jobs that share it, read with the tokenizer of a record unless it is empty."""
+    data = ConfigDict(dict(settings))
+    if not record:
+        return load_dataset(data)
+    stored = stored_tokenizers.parse(record, folder)
+    if stored.name != data.tokenizer:
+        raise ValueError(
+            f"data.tokenizer: the weights in {folder} were trained with {stored.name!r}, not with {data.tokenizer!r}; "
+            f"pass --config.data.tokenizer={stored.name}"
+        )
+    # A vocabulary that the user names must be the stored one; otherwise that need not be at hand.
+    dataset = load_dataset(data, None if data.tokenizer_path else stored.tokenizer)
+    if dataset.tokenizer.fingerprint != stored.fingerprint:
+        field = "data.tokenizer_path" if data.tokenizer_path else "data.path"
+        raise ValueError(
+            f"{field}: the weights in {folder} were trained with another vocabulary of {stored.name!r}; "
+            + (f"leave it empty to read with that of {folder}" if data.tokenizer_path else "pass the data of that time")
+        )
+    return dataset
+
+
+def weights_read(job: Job, workdir: Path) -> list[Path]:
+    """Folders of the weights of a job, the latest first, some of which may not be written yet.
+
+    A training that was interrupted goes on with the tokenizer that it began with.
+    """
+    own = [job.folder(workdir)] if job.verb == "train" else []
+    needed = [workdir / "jobs" / job.needs[role] for role in ("weights", "start") if role in job.needs]
+    checkpoint = [Path(job.config["checkpoint"])] if job.config["checkpoint"] else []
+    return [*own, *needed, *checkpoint]
 
 
 def build(job: Job, workdir: Path) -> Run:
@@ -93,7 +133,7 @@ def build(job: Job, workdir: Path) -> Run:
       ValueError: for the first invalid field, which it names.
     """
     config = ConfigDict(job.config)
-    dataset = read_data(config, workdir)
+    dataset = read_data(config, workdir, weights_read(job, workdir))
     families.check_domain(config, dataset.domain)
     check_labels(config, dataset)
     system = families.system(config, dataset.tokenizer.vocab_size)

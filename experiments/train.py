@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion.data import batches, evaluation_batches, prefetch
+from diffusion.data import batches, evaluation_batches, prefetch, stored_tokenizers
 from diffusion.report.rows import provenance
 from diffusion.rng import draws, named
 from diffusion.train.loop import train
@@ -17,9 +17,10 @@ from diffusion.train.mesh import check_batch, put_batch, state_shardings
 from diffusion.train.weights import load_weights, save_weights
 from diffusion.train.writers import read_metrics
 from diffusion.types import Params
-from experiments import families, vocabulary
+from experiments import families
 from experiments.families import gpt2
 from experiments.flops import training_flops
+from experiments.plan import atomic_write
 from experiments.run_context import Run
 
 
@@ -38,6 +39,7 @@ def execute(run: Run) -> dict:
         process_count=jax.process_count(),
     )
     start = starting_weights(run)
+    store_tokenizer(run, run.folder)
     validate = validation(run, objective)
     state = train(
         objective,
@@ -56,8 +58,7 @@ def execute(run: Run) -> dict:
         config=config.to_dict(),
     )
     save_weights(run.folder / "weights", state.ema)
-    if jax.process_index() == 0:
-        vocabulary.record(run.folder / "weights", run.dataset.tokenizer)
+    store_tokenizer(run, run.folder / "weights")
     text, trained = run.dataset.statistics, state.params["errors"] if system.errors else state.params
     return {
         "metrics": {
@@ -91,6 +92,12 @@ def check(run: Run) -> None:
     if run.system.errors and not (run.config.start or run.config.checkpoint):
         raise ValueError("start: an error predictor learns from a trained denoiser; set it, or pass a checkpoint")
     gpt2.check_label_judge(run.config, run.dataset.tokenizer.vocab_size)
+
+
+def store_tokenizer(run: Run, folder: Path) -> None:
+    """Write the record of the tokenizer beside what is trained with it."""
+    if jax.process_index() == 0:
+        atomic_write(folder / stored_tokenizers.FILE, run.tokenizer)
 
 
 def starting_weights(run: Run) -> Params | None:

@@ -45,20 +45,37 @@ def byte_level(name: str, library: hf.Tokenizer, vocab_size: int, end: int) -> T
     def decode_text(ids: np.ndarray) -> str:
         return b"".join(pieces[index] for index in np.asarray(ids)).decode("utf-8", errors="replace")
 
-    fingerprint = digest(name, json.dumps(json.loads(library.to_str())["model"], sort_keys=True), str(end))
-    return Tokenizer(name, vocab_size, end, end, fingerprint, encode_spans, decode_text, starts, widths)
+    content = library.to_str()
+    fingerprint = digest(name, json.dumps(json.loads(content)["model"], sort_keys=True), str(end))
+    arguments = {"name": name, "library": content, "vocab_size": vocab_size, "end": end}
+    return Tokenizer(
+        name, vocab_size, end, end, fingerprint, encode_spans, decode_text, starts, widths, arguments=arguments
+    )
+
+
+def byte_level_of(name: str, library: str, vocab_size: int, end: int) -> Tokenizer:
+    """`byte_level` of the text of a tokenizer.json."""
+    return byte_level(name, hf.Tokenizer.from_str(library), vocab_size, end)
 
 
 def with_offsets(name: str, library: hf.Tokenizer, end: int | None, begin: int | None) -> Tokenizer:
     """Wraps any other tokenizer; a token covers the text from the end of its predecessor to its own end."""
+    arguments = {"name": name, "library": library.to_str(), "end": end, "begin": begin}
     size = 1 + max(library.get_vocab(with_added_tokens=True).values())
     if end is None:
         end, size = size, size + 1
+    specials = [end, end if begin is None else begin]
 
     def encode_spans(texts: Sequence[str]) -> list[EncodedText]:
         results = []
         for text, encoding in zip(texts, library.encode_batch(list(texts), add_special_tokens=False), strict=True):
             ids = np.array(encoding.ids, np.int32)
+            if (special := np.isin(ids, specials)).any():
+                start, stop = encoding.offsets[int(np.argmax(special))]
+                raise ValueError(
+                    f"data.tokenizer_path: {text[start:stop]!r} in a text is the start or the end of a document to "
+                    f"tokenizer {name!r}; pass another one"
+                )
             ends = np.array([stop for _, stop in encoding.offsets], np.int64)
             if len(ends):
                 ends = np.maximum.accumulate(ends)
@@ -72,8 +89,39 @@ def with_offsets(name: str, library: hf.Tokenizer, end: int | None, begin: int |
     def decode_text(ids: np.ndarray) -> str:
         return library.decode([int(index) for index in ids], skip_special_tokens=False)
 
-    fingerprint = digest(name, json.dumps(json.loads(library.to_str()), sort_keys=True), str(end))
-    return Tokenizer(name, size, end, end if begin is None else begin, fingerprint, encode_spans, decode_text)
+    fingerprint = digest(name, json.dumps(json.loads(arguments["library"]), sort_keys=True), str(end))
+    return Tokenizer(name, size, *specials, fingerprint, encode_spans, decode_text, arguments=arguments)
+
+
+def with_offsets_of(name: str, library: str, end: int | None, begin: int | None) -> Tokenizer:
+    """`with_offsets` of the text of a tokenizer.json, to which the names of special tokens are text."""
+    read = hf.Tokenizer.from_str(library)
+    read.encode_special_tokens = True
+    return with_offsets(name, read, end, begin)
+
+
+def unreachable(library: hf.Tokenizer, names: Sequence[str]) -> hf.Tokenizer:
+    """The tokenizer with other names for those special tokens of which the model reads the name as the token.
+
+    A vocabulary of pieces (Unigram) or words holds the names like any other, whatever `encode_special_tokens` says.
+    """
+    known = library.get_vocab(with_added_tokens=True)
+
+    def reached(name: str) -> bool:
+        texts = [name, f"a {name}", f"a{name}", f"{name} {name}"]
+        return any(known[name] in each.ids for each in library.encode_batch(texts, add_special_tokens=False))
+
+    renamed = {name: f"\uffff{name}" for name in names if reached(name)}  # no character of a text
+    if not renamed:
+        return library
+    content = json.loads(library.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in renamed]
+    model = content["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {renamed.get(piece, piece): index for piece, index in model["vocab"].items()}
+    else:
+        model["vocab"] = [[renamed.get(piece, piece), score] for piece, score in model["vocab"]]
+    return hf.Tokenizer.from_str(json.dumps(content))
 
 
 def _byte_level_library(model: hf.models.BPE) -> hf.Tokenizer:
@@ -167,6 +215,7 @@ def from_file(path: str) -> Tokenizer:
     library.no_truncation()
     library.encode_special_tokens = True  # the text of a document must not be able to end it
     known = library.get_vocab(with_added_tokens=True)
-    end = next((known[name] for name in END_NAMES if name in known), None)
-    begin = next((known[name] for name in BEGIN_NAMES if name in known), None)
-    return with_offsets("file", library, end, begin)
+    names = [next((name for name in group if name in known), None) for group in (END_NAMES, BEGIN_NAMES)]
+    end, begin = (None if name is None else known[name] for name in names)
+    content = unreachable(library, [name for name in names if name is not None]).to_str()
+    return with_offsets_of("file", content, end, begin)

@@ -2,8 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Integer, Shaped
@@ -43,6 +43,8 @@ class Tokenizer:
     token_bytes: Int[np.ndarray, " V"] | None = None
     # Token of the vocabulary that fills a sequence after EOS; where there is one, a sequence is one document.
     filler_id: int | None = None
+    # Arguments, as JSON data, from which `stored_tokenizers` makes it again.
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     @property
     def mask_id(self) -> int:
@@ -219,7 +221,10 @@ def characters_tokenizer(alphabet: str, end: bool) -> Tokenizer:
     fingerprint = digest("characters", alphabet, str(eos))
     characters = np.array([1] * len(codes) + [0] * end, np.int32)
     widths = np.append(utf8_widths(codes), [0] * end).astype(np.int32)
-    return Tokenizer("characters", size, eos, eos, fingerprint, encode_spans, decode_text, characters, widths)
+    arguments = {"alphabet": alphabet, "end": end}
+    return Tokenizer(
+        "characters", size, eos, eos, fingerprint, encode_spans, decode_text, characters, widths, arguments=arguments
+    )
 
 
 def words_tokenizer(words: Sequence[str]) -> Tokenizer:
@@ -241,4 +246,5 @@ def words_tokenizer(words: Sequence[str]) -> Tokenizer:
         return " ".join(names[np.asarray(ids)])
 
     eos = len(table)
-    return Tokenizer("words", eos + 1, eos, eos, digest("words", *table), encode_spans, decode_text)
+    fingerprint, arguments = digest("words", *table), {"words": list(words)}
+    return Tokenizer("words", eos + 1, eos, eos, fingerprint, encode_spans, decode_text, arguments=arguments)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tokenizers as hf
 
-from diffusion.data import subword
-from diffusion.data.tokenizers import bytes_tokenizer, characters_tokenizer
+from diffusion.data import stored_tokenizers, subword
+from diffusion.data.tokenizers import bytes_tokenizer, characters_tokenizer, words_tokenizer
 from tests.checks import refused
 from tests.data.files import write
 
@@ -133,6 +133,36 @@ def test_wordpiece_covers_text_by_offsets(tiny_wordpiece):
     assert encoded.bytes.sum() == len(text.encode())
     assert tiny_wordpiece.covered(encoded.ids) is None
     assert tiny_wordpiece.decode(encoded.ids[:3]) == "the cats"
+
+
+@pytest.mark.parametrize("lossy", [False, True])
+def test_a_stored_tokenizer_is_the_same_again(lossless, tiny_wordpiece, lossy, tmp_path):
+    others = [tiny_wordpiece, words_tokenizer(["the", "cat"]), characters_tokenizer("the cas", end=True)]
+    for tokenizer in others if lossy else lossless:
+        text = stored_tokenizers.record(tokenizer)
+        stored = stored_tokenizers.parse(text, tmp_path)
+        assert (stored.name, stored.fingerprint) == (tokenizer.name, tokenizer.fingerprint)
+        assert stored.tokenizer is not None and stored_tokenizers.record(stored.tokenizer) == text
+        assert stored.tokenizer.encode("the cat").tolist() == tokenizer.encode("the cat").tolist()
+
+
+@pytest.mark.parametrize("model", ["unigram", "words"])
+def test_text_cannot_end_its_document(model, tmp_path):
+    """The names of special tokens are pieces or words of these vocabularies, which `encode_special_tokens` ignores."""
+    pieces = ["</s>", "<s>", "a", " ", "<", "/", "s", ">"]
+    if model == "unigram":
+        library = hf.Tokenizer(hf.models.Unigram([(piece, 0.0 if len(piece) > 2 else -2.0) for piece in pieces], 3))
+    else:
+        library = hf.Tokenizer(hf.models.WordLevel({piece: index for index, piece in enumerate(pieces)}, " "))
+        library.pre_tokenizer = hf.pre_tokenizers.WhitespaceSplit()
+    library.add_special_tokens(["</s>", "<s>"])
+    library.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = subword.from_file(str(tmp_path))
+    assert (tokenizer.vocab_size, tokenizer.eos_id, tokenizer.bos_id) == (8, 0, 1)
+    expected = [2, 3, 4, 5, 6, 7, 3, 4, 6, 7] if model == "unigram" else [2, 3, 3]
+    assert tokenizer.encode("a </s> <s>").tolist() == expected
+    with refused(r"data\.tokenizer_path: '.*</s>' in a text is the start or the end of a document to tokenizer 'file'"):
+        tokenizer.encode("\uffff</s>")
 
 
 def test_a_tokenizer_file_brings_its_own_specials(folder):

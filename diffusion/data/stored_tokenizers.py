@@ -1,0 +1,61 @@
+"""Tokenizers that are stored with weights, so that a model reads the ids that it was trained on."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from diffusion.data import subword
+from diffusion.data.tokenizers import Tokenizer, bytes_tokenizer, characters_tokenizer, words_tokenizer
+
+FILE = "trained_with.json"
+MAKERS = {
+    "bytes": bytes_tokenizer,
+    "characters": characters_tokenizer,
+    "words": words_tokenizer,
+    "bpe": subword.byte_level_of,
+    "gpt2": subword.byte_level_of,
+    "wordpiece": subword.with_offsets_of,
+    "file": subword.with_offsets_of,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """Name and fingerprint of a tokenizer, and the tokenizer itself unless its source defines it."""
+
+    name: str
+    fingerprint: str
+    tokenizer: Tokenizer | None
+
+
+def record(tokenizer: Tokenizer) -> str:
+    """A tokenizer as JSON: its name, its fingerprint, and the arguments of its entry in `MAKERS`."""
+    arguments = tokenizer.arguments if tokenizer.name in MAKERS else None
+    return json.dumps({"name": tokenizer.name, "fingerprint": tokenizer.fingerprint, "arguments": arguments})
+
+
+def read(folder: Path) -> str:
+    """The record in a folder of weights, or in `weights` of it; empty where weights are stored without one."""
+    files = (place / FILE for place in (folder, folder / "weights"))
+    return next((file.read_text(encoding="utf-8") for file in files if file.is_file()), "")
+
+
+def agree(*records: str) -> bool:
+    """Whether all records are of one vocabulary."""
+    return len({json.loads(each)["fingerprint"] for each in records}) == 1
+
+
+def parse(text: str, place: Path) -> Stored:
+    """The tokenizer of a record, with the fingerprint that it was stored with.
+
+    Raises: ValueError naming `place`, from which the record is, for one that is damaged.
+    """
+    try:
+        fields = json.loads(text)
+        name, fingerprint, arguments = str(fields["name"]), str(fields["fingerprint"]), fields["arguments"]
+        made = None if arguments is None else MAKERS[name](**arguments)
+    except Exception as error:  # the library of subword tokenizers raises bare Exception
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"checkpoint: {place / FILE} is damaged ({reason}); copy the weights again") from None
+    # The fingerprint of a subword tokenizer may depend on the version of its library.
+    return Stored(name, fingerprint, made and dataclasses.replace(made, fingerprint=fingerprint))

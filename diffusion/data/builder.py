@@ -1,63 +1,106 @@
-"""TFDS builder of packed examples: prepared once per recipe, stored as ArrayRecord, and published atomically."""
+"""Packed examples in the format of TFDS, as ArrayRecord: prepared once per recipe, and published atomically."""
 
 import contextlib
 import dataclasses
-import io
 import itertools
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.core import hashing
 
 from diffusion.data.packing import Block, Statistics
 
 STATISTICS_FILE = "statistics.json"
+NAME, VERSION = "packed_examples", "1.0.0"
+SHARD_BYTES = 2**30
 BuildSplit = Callable[[Statistics], Iterator[Block]]
 
 
-class PackedExamples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """One row per example, with the columns of the blocks: "tokens" [length], and others such as "weights" or "label".
-
-    Rows keep the order of the source or, when `shuffled`, follow TFDS's fixed order by the hash of their number.
-    """
-
-    VERSION = tfds.core.Version("1.0.0")
-    code_path = None  # TFDS looks for download checksums beside the code, and needs importlib_resources for it
-
-    def __init__(self, *, blocks: Mapping[str, Iterator[Block]], columns: Block, shuffled: bool, **kwargs: Any):
-        self.blocks, self.columns, self.shuffled = blocks, columns, shuffled
-        super().__init__(**kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        # encoding="bytes": one memory copy per row, where the default writes every id as a varint.
-        features = {
+def features_of(columns: Block) -> tfds.features.FeaturesDict:
+    """Features of a row with the columns of a block: "tokens" [length], and others such as "weights" or "label"."""
+    # encoding="bytes": one memory copy per row, where the default writes every id as a varint.
+    return tfds.features.FeaturesDict(
+        {
             name: tfds.features.Tensor(shape=array.shape[1:], dtype=array.dtype.type, encoding="bytes")
             if array.ndim > 1
             else tfds.features.Scalar(array.dtype.type)
-            for name, array in self.columns.items()
+            for name, array in columns.items()
         }
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=not self.shuffled
-        )
+    )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        return {split: self._generate_examples(blocks) for split, blocks in self.blocks.items()}
 
-    def _generate_examples(self, blocks: Iterator[Block]) -> Iterator[tuple[int, dict[str, Any]]]:
-        rows = (dict(zip(block, row, strict=True)) for block in blocks for row in zip(*block.values(), strict=True))
-        return enumerate(rows)
+def serialized(blocks: Iterable[Block], features: tfds.features.FeaturesDict) -> Iterator[bytes]:
+    """Rows of blocks as TFDS stores them."""
+    serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
+    for block in blocks:
+        for row in zip(*block.values(), strict=True):
+            yield serializer.serialize_example(features.encode_example(dict(zip(block, row, strict=True))))
+
+
+def write_shards(folder: Path, split: str, records: Iterator[bytes]) -> tfds.core.SplitInfo:
+    """Writes the records of a split in order, as they come."""
+    files, lengths, total = [], [], 0
+    for record in records:
+        file = folder / f"{split}-{len(files)}.partial"
+        writer, size, count = ArrayRecordWriter(str(file), "group_size:1"), 0, 0
+        for each in itertools.chain([record], records):
+            writer.write(each)
+            size, count = size + len(each), count + 1
+            if size >= SHARD_BYTES:
+                break
+        writer.close()
+        files.append(file)
+        lengths.append(count)
+        total += size
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=folder, dataset_name=NAME, split=split, filetype_suffix="array_record"
+    )
+    for number, file in enumerate(files):
+        file.rename(template.sharded_filepath(shard_index=number, num_shards=len(files)))
+    return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=total, filename_template=template)
+
+
+def shuffle(folder: Path, info: tfds.core.SplitInfo) -> tfds.core.SplitInfo:
+    """Writes a split again in TFDS's fixed order, by the hash of the number of each row."""
+    files = [str(folder / name) for name in sorted(info.filenames)]
+    hasher = hashing.Hasher(info.name)
+    order = sorted(range(info.num_examples), key=hasher.hash_key)
+    with tempfile.TemporaryDirectory(dir=folder) as other, ArrayRecordDataSource(files) as source:
+        records = (source[number] for number in order)
+        shuffled = write_shards(Path(other), info.name, records)
+        for file in files:
+            os.remove(file)
+        for name in shuffled.filenames:
+            os.replace(Path(other) / name, folder / name)
+    return shuffled.replace(filename_template=info.filename_template)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What a complete preparation says of itself, written last before the final rename.
+
+    It is empty where there is none, or where a shard has not the size that it was written with.
+    """
+    try:
+        record = json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))
+        sizes = record.get("files", {})  # preparations of an earlier version have none
+        return record if all((folder / name).stat().st_size == size for name, size in sizes.items()) else {}
+    except (OSError, ValueError):
+        return {}
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether the folder holds a complete preparation, whose statistics are written last, before the final rename."""
-    return (folder / STATISTICS_FILE).is_file()
+    """Whether the folder holds a complete preparation."""
+    return bool(read_record(folder))
 
 
 def started(
@@ -113,17 +156,20 @@ def prepare(folder: Path, recipe: Mapping[str, Any], builds: Mapping[str, BuildS
         ) from None
     try:
         blocks, statistics = started(recipe, builds)
-        split, generator = next(iter(blocks.items()))
-        columns = next(generator)
-        blocks[split] = itertools.chain([columns], generator)
-        builder = PackedExamples(
-            blocks=blocks, columns=columns, shuffled=shuffled, data_dir=str(work), file_format="array_record"
+        data = work / NAME / VERSION
+        data.mkdir(parents=True)
+        infos, features = [], None
+        for split, generator in blocks.items():
+            columns = next(generator)
+            features = features or features_of(columns)
+            info = write_shards(data, split, serialized(itertools.chain([columns], generator), features))
+            infos.append(shuffle(data, info) if shuffled else info)
+        tfds.folder_dataset.write_metadata(
+            data_dir=data, features=features, split_infos=infos, disable_shuffling=not shuffled, check_data=False
         )
-        tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS would announce a download, and there is none
-            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
         counts = {split: dataclasses.asdict(values) for split, values in statistics.items()}
-        record = {"recipe": dict(recipe), "splits": counts}
+        sizes = {file.relative_to(work).as_posix(): file.stat().st_size for file in sorted(data.iterdir())}
+        record = {"recipe": dict(recipe), "splits": counts, "files": sizes}
         (work / STATISTICS_FILE).write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
         _publish(work, folder)
     finally:
@@ -149,9 +195,8 @@ def _remove_abandoned(folder: Path, age: float = 24 * 3600) -> None:
 
 def open_prepared(folder: Path) -> tuple[dict[str, Any], dict[str, Statistics]]:
     """The random-access data source and the statistics of every split that has examples."""
-    record = json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))
-    builder = PackedExamples.name
-    reader = tfds.builder_from_directory(folder / builder / str(PackedExamples.VERSION))
+    record = read_record(folder)
+    reader = tfds.builder_from_directory(folder / NAME / VERSION)
     # TFDS's decorators hide the arguments of `as_data_source`.
     sources = {split: reader.as_data_source(split) for split in reader.info.splits}  # pyright: ignore[reportCallIssue]
     statistics = {split: Statistics(**values) for split, values in record["splits"].items()}

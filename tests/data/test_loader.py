@@ -111,11 +111,31 @@ def test_an_unfinished_preparation_is_not_used(settings, tmp_path, dataset):
     assert not left[0].exists()
 
 
+@pytest.mark.parametrize("damage", ["shard", "statistics"])
+def test_a_damaged_preparation_is_made_again(damage, settings, tmp_path, dataset):
+    whole = dataclasses.replace(settings, cache_dir=str(tmp_path))
+    load_dataset(whole)
+    (folder,) = (tmp_path / "packed").iterdir()
+    names = {"shard": "*/*/*-train.array_record-00000-of-00001", "statistics": builder.STATISTICS_FILE}
+    (file,) = folder.glob(names[damage])
+    file.write_bytes(file.read_bytes()[:-9])
+    again = load_dataset(whole)
+    assert again.statistics == dataset.statistics
+    np.testing.assert_array_equal(rows(again, "train")["tokens"], rows(dataset, "train")["tokens"])
+
+
+def test_shards_are_read_as_one(settings, tmp_path, dataset, monkeypatch):
+    monkeypatch.setattr(builder, "SHARD_BYTES", 2000)
+    parts = load_dataset(dataclasses.replace(settings, cache_dir=str(tmp_path)))
+    assert len(list(tmp_path.glob("packed/*/*/*/*-train.array_record-*"))) > 5
+    np.testing.assert_array_equal(rows(parts, "train")["tokens"], rows(dataset, "train")["tokens"])
+
+
 def test_an_error_leaves_nothing_behind(settings, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(builder.PackedExamples, "download_and_prepare", fail)
+    monkeypatch.setattr(builder, "write_shards", fail)
     with pytest.raises(RuntimeError, match="disk full"):
         load_dataset(dataclasses.replace(settings, cache_dir=str(tmp_path)))
     assert list((tmp_path / "packed").iterdir()) == []

@@ -31,6 +31,7 @@ FIELDS: dict[str, Any] = dict(
         bos_eos=False,  # wrapped: put BOS and EOS around every example, as MDLM does; fasta: around every record
         symbols27=False,
         document=choice("file", "paragraph", "line"),
+        field="",  # text_files: the field of tables (JSON lines, CSV, Parquet, ...) that holds the text
         detokenize=True,
         validation_documents=count(100_000),
         validation_images=not_negative(5000),  # mnist, cifar10: last training images; 0: validation is the test split

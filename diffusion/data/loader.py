@@ -9,6 +9,7 @@ from typing import Any
 from diffusion.data import arrays, builder, captions, pairs, readers, subword
 from diffusion.data.dataset import Dataset, Split
 from diffusion.data.packing import Block, Statistics, encode_documents, padded, wrapped
+from diffusion.data.pieces import Document, parts_of
 from diffusion.data.settings import READY_MADE, DataSettings, read_settings
 from diffusion.data.sources import PAIRS, open_source
 from diffusion.data.tokenizers import Tokenizer, bytes_tokenizer, characters_tokenizer, digest, words_tokenizer
@@ -67,8 +68,8 @@ def load_texts(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset:
         recipe |= {"packing": settings.packing, "bos_eos": bos_eos, "detokenize": settings.detokenize}
         # Examples of an earlier version were cut without their EOS.
         recipe |= {"cut": "EOS"} if is_padded else {}
-        # Statistics of an earlier version do not say whether tokens give the text back.
-        recipe |= {"lossy": "counted"} if tokenizer.token_bytes is None else {}
+        # Statistics of an earlier version do not say of all text whether its tokens give it back.
+        recipe |= {"lossy": "counted in all"} if tokenizer.token_bytes is None else {}
     builds = {split: functools.partial(build, source, split, paired, tokenizer, settings) for split in source.documents}
     examples, statistics, fingerprint = stored(settings, recipe, builds, source.in_memory)
     splits = {split: Split(each) for split, each in examples.items()}
@@ -123,14 +124,15 @@ def load_tokenizer(settings: DataSettings, source: Source) -> Tokenizer:
             f"{', '.join(other for other in known if other in ('bytes', *SAVED))}, or the training data's tokenizer"
         )
 
-    def texts() -> Iterator[str]:
+    def texts() -> Iterator[Document]:
         documents = source.documents["train"]()
         return pairs.both_sides(documents, settings.lower) if paired else documents
 
     if name == "characters":
-        return characters_tokenizer("".join(sorted(set().union(*texts()))), end=source.separated)
+        found = set(itertools.chain.from_iterable(set(part) for text in texts() for part in parts_of(text)))
+        return characters_tokenizer("".join(sorted(found)), end=source.separated)
     if name == "words":
-        return words_tokenizer(sorted({word for text in texts() for word in text.split()}))
+        return words_tokenizer(sorted({word for text in texts() for part in parts_of(text) for word in part.split()}))
     fields = (settings.detokenize, settings.lower, settings.vocab_size, subword.SAMPLE_CHARACTERS)
     key = digest(str(FORMAT), source.name, source.content_hash, *map(str, fields))
     file = settings.cache / "tokenizers" / f"bpe-{source.name}-{key[:16]}" / "tokenizer.json"

@@ -1,11 +1,9 @@
-"""Text of local files: Python's standard library, any text, text8, and the 27-symbol form of Wikipedia."""
+"""Text of local files: Python's standard library, text8, and the 27-symbol form of Wikipedia."""
 
 import dataclasses
 import hashlib
 import itertools
-import re
 import sysconfig
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,42 +48,6 @@ def python_stdlib(settings: DataSettings) -> Source:
     return in_memory("python_stdlib", splits)
 
 
-def text_files(settings: DataSettings) -> Source:
-    """UTF-8 text of a file, or of a folder at any depth; omits hidden files and files that are not text.
-
-    `data.document` is the unit of a document: "file", "paragraph" (separated by blank lines) or "line".
-    Three files or more are split by file: 5 % each for validation and test, by the md5 of the relative path.
-    One or two files are split within the text: with "file" at 90 % and 95 %, at the next blank line or else line end;
-    with paragraphs or lines by the md5 of each document, so that a repeated document cannot leak.
-    """
-    root = Path(settings.path).expanduser()
-    if not settings.path or not root.exists():
-        reason = f"{settings.path!r} does not exist" if settings.path else "text_files needs it"
-        raise ValueError(f"data.path: {reason}; pass --config.data.path=FILE_OR_FOLDER")
-    files, skipped = [], 0
-    folder, names = (root.parent, [Path(root.name)]) if root.is_file() else (root, readers.visible_below(settings.path))
-    for name in names:
-        text = _text_or_none(folder / name)
-        if text is None:
-            skipped += 1
-        elif text.strip():
-            files.append((name.as_posix(), text))
-    if skipped:
-        warnings.warn(f"data.path: {skipped} files of {root} are not UTF-8 text and are left out", stacklevel=2)
-    if not files:
-        raise ValueError(f"data.path: {settings.path!r} holds no UTF-8 text; pass a file or folder with text")
-    files.sort(key=lambda item: md5_number(item[0]))
-    if len(files) >= 3:
-        splits = {split: _cut(part, settings.document) for split, part in shares(files).items()}
-    elif settings.document == "file":
-        splits = _contiguous("".join(text for _, text in sorted(files)))
-    else:
-        splits = {split: [] for split in NAMES}
-        for name, text in _cut(files, settings.document):
-            splits[split_of(text)].append((name, text))
-    return in_memory("text_files", splits)
-
-
 def _text_or_none(path: Path) -> str | None:
     with open(path, "rb") as stream:
         head = stream.read(8192)  # a large binary file is not read to its end
@@ -95,30 +57,6 @@ def _text_or_none(path: Path) -> str | None:
             return (head + stream.read()).decode("utf-8-sig")
         except UnicodeDecodeError:
             return None
-
-
-def _cut(files: list[tuple[str, str]], document: str) -> list[tuple[str, str]]:
-    if document == "file":
-        return files
-    pattern = r"\n[ \t\r]*\n\s*" if document == "paragraph" else r"\r?\n"
-    return [
-        (f"{name}:{number}", part)
-        for name, text in files
-        for number, part in enumerate(re.split(pattern, text))
-        if part.strip()
-    ]
-
-
-def _contiguous(text: str) -> dict[str, list[tuple[str, str]]]:
-    borders = [0]
-    for share in (0.90, 0.95):
-        near, slack = int(share * len(text)), max(1, len(text) // 100)
-        window = text[near : near + slack]
-        offset = next((window.find(mark) + len(mark) for mark in ("\n\n", "\n", " ") if mark in window), 0)
-        borders.append(near + offset)
-    borders.append(len(text))
-    parts = [text[start:stop] for start, stop in itertools.pairwise(borders)]
-    return {split: [(split, part)] if part else [] for split, part in zip(NAMES, parts, strict=True)}
 
 
 def one_text(

@@ -3,13 +3,18 @@
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Int
 
+from diffusion.data.pieces import Document, pieces
 from diffusion.data.tokenizers import EncodedText, Tokenizer
 
+Item = TypeVar("Item")
 DOCUMENTS_AT_ONCE = 256
-CHARACTERS_AT_ONCE = 4_000_000
+CHARACTERS_AT_ONCE = 1_000_000
 
 Block = dict[str, np.ndarray]
 """Columns of a block of examples: "tokens", and by the kind of data "weights", "label", "prompt", "score", "source"."""
@@ -34,7 +39,7 @@ class Statistics:
     left_out: int = 0  # training pairs that exceed a length
     cut: int = 0  # validation and test pairs that exceed a length
     empty: int = 0  # pairs without a source or a target, which are omitted
-    lossy: int = 0  # of the first documents, those whose tokens do not give their text back
+    lossy: int = 0  # pieces of documents whose tokens do not give their text back
 
 
 def token_dtype(largest_id: int) -> type[np.integer]:
@@ -42,26 +47,48 @@ def token_dtype(largest_id: int) -> type[np.integer]:
     return np.uint8 if largest_id < 2**8 else np.uint16 if largest_id < 2**16 else np.int32
 
 
-def encode_documents(documents: Iterable[str], tokenizer: Tokenizer, statistics: Statistics) -> Iterator[EncodedText]:
-    """Encodes documents in batches, which is several times faster than one at a time."""
+def encode_documents(
+    documents: Iterable[Document], tokenizer: Tokenizer, statistics: Statistics
+) -> Iterator[EncodedText]:
+    """Encodes documents, long ones in pieces, in batches, of which one is encoded while the one before is read.
 
-    def encoded(batch: list[str]) -> list[EncodedText]:
-        spans = tokenizer.encode_spans(batch)
-        # The first batch tells a tokenizer that drops text; those with bytes by token keep all of it.
-        if not statistics.documents and tokenizer.token_bytes is None:
-            pairs = zip(batch, spans, strict=True)
-            statistics.lossy = sum(tokenizer.decode_text(each.ids) != text for text, each in pairs)
-        statistics.documents += len(batch)
+    Tokenizers without bytes by token may drop text, and are asked for it back.
+    """
+    lossless = tokenizer.token_bytes is not None
+
+    def encoded(batch: list[tuple[str, bool]]) -> list[EncodedText]:
+        spans = tokenizer.encode_spans([text for text, _ in batch])
+        return [each._replace(ends=last) for each, (_, last) in zip(spans, batch, strict=True)]
+
+    def counted(batch: list[tuple[str, bool]], spans: list[EncodedText]) -> list[EncodedText]:
+        for (text, _), each in zip(batch, spans, strict=True) if not lossless else ():
+            # Some decoders drop the space before a first word, where a piece may begin.
+            statistics.lossy += tokenizer.decode_text(each.ids).lstrip() != text.lstrip()
+        statistics.documents += sum(each.ends for each in spans)
         return spans
 
+    with ThreadPoolExecutor(1) as pool:
+        waiting: tuple = ()
+        for batch in batches(piece for document in documents for piece in pieces(document, tokenizer)):
+            running = (batch, pool.submit(encoded, batch))
+            if waiting:
+                yield from counted(waiting[0], waiting[1].result())
+            waiting = running
+        if waiting:
+            yield from counted(waiting[0], waiting[1].result())
+
+
+def batches(texts: Iterable[tuple[str, bool]]) -> Iterator[list[tuple[str, bool]]]:
+    """Yields texts in groups for a tokenizer, which encodes those of one in parallel."""
     batch, size = [], 0
-    for text in documents:
+    for text in texts:
         batch.append(text)
-        size += len(text)
+        size += len(text[0])
         if len(batch) == DOCUMENTS_AT_ONCE or size >= CHARACTERS_AT_ONCE:
-            yield from encoded(batch)
+            yield batch
             batch, size = [], 0
-    yield from encoded(batch)
+    if batch:
+        yield batch
 
 
 def wrapped(
@@ -92,7 +119,7 @@ def wrapped(
     for group in _groups(encoded):
         columns = [carry]
         for document in group:
-            columns += [np.stack(document), *separator]
+            columns += [np.stack(document[:3]), *(separator if document.ends else [])]
         stream = np.concatenate(columns, axis=1)
         complete = stream.shape[1] // cut * cut
         carry = stream[:, complete:]
@@ -114,14 +141,14 @@ def padded(
     A document that is cut keeps its EOS, as with the truncation of Hugging Face's tokenizers in the MDLM code. A
     tokenizer without BOS and EOS yields the document alone. Empty documents are omitted.
     """
-    for group in _groups(encoded):
+    for group in _groups(whole(encoded, length)):
         tokens = np.full((len(group), length), tokenizer.pad_id, token_dtype(tokenizer.pad_id))
         weights = np.zeros((len(group), length), np.uint8)
         row = 0
-        for document in group:
-            if not len(document.ids):
+        for columns, dropped in group:
+            statistics.dropped_tokens += dropped
+            if not columns.shape[1]:
                 continue
-            columns = np.stack(document)
             if tokenizer.eos_id is not None:
                 begin, end = [[tokenizer.bos_id], [0], [0]], [[tokenizer.eos_id], [0], [0]]
                 columns = np.concatenate([begin, columns, end], axis=1)
@@ -138,7 +165,20 @@ def padded(
             yield {"tokens": tokens[:row], "weights": weights[:row]}
 
 
-def _groups(encoded: Iterable[EncodedText]) -> Iterator[list[EncodedText]]:
+def whole(encoded: Iterable[EncodedText], length: int) -> Iterator[tuple[Int[np.ndarray, "3 N"], int]]:
+    """Yields ids, characters and bytes of documents, of long ones the first `length`, and how many tokens follow."""
+    start, dropped = np.zeros((3, 0), np.int32), 0
+    for piece in encoded:
+        columns = np.stack(piece[:3])
+        room = len(columns[0]) if piece.ends and not len(start[0]) else length - len(start[0])
+        start = np.concatenate([start, columns[:, :room]], axis=1)
+        dropped += columns[:, room:].shape[1]
+        if piece.ends:
+            yield start, dropped
+            start, dropped = np.zeros((3, 0), np.int32), 0
+
+
+def _groups(encoded: Iterable[Item]) -> Iterator[list[Item]]:
     iterator = iter(encoded)
     while group := list(itertools.islice(iterator, DOCUMENTS_AT_ONCE)):
         yield group

@@ -1,6 +1,7 @@
 """Readers of text, JSON lines and separated values, plain or compressed, and a hash of their content."""
 
 import bz2
+import codecs
 import contextlib
 import csv
 import fnmatch
@@ -19,7 +20,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-COMPRESSED = (".xz", ".gz", ".bz2", ".zip")
+COMPRESSED = (".xz", ".gz", ".bz2", ".zip", ".zst")
+PART = 2**20
+"""Bytes of a text that are read at once."""
 WHOLE_FILE_HASH_LIMIT = 2 * 1024**3
 """Content above this many bytes is hashed by names, sizes and the first and last MiB of each file."""
 
@@ -38,6 +41,10 @@ def readable(path: str) -> Iterator[None]:
         raise ValueError(f"data.path: a compressed file in {path!r} is damaged ({error})") from None
     except PermissionError as error:
         raise ValueError(f"data.path: no permission to read {error.filename!r}; pass a readable path") from None
+    except OSError as error:  # Zstandard's, which have no number
+        if error.errno is not None:
+            raise
+        raise ValueError(f"data.path: a compressed file in {path!r} is damaged ({error})") from None
 
 
 def open_bytes(path: Path) -> Any:
@@ -45,7 +52,15 @@ def open_bytes(path: Path) -> Any:
     if path.suffix == ".zip":
         archive = zipfile.ZipFile(path)
         return archive.open(archive.namelist()[0])
-    return {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)(path, "rb")
+    opened = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open, ".zst": open_zstandard}
+    return opened.get(path.suffix, open)(path, "rb")
+
+
+def open_zstandard(path: Path, mode: str) -> Any:
+    """Opens a file that Zstandard compressed, by the package that also reads Parquet."""
+    import pyarrow
+
+    return pyarrow.CompressedInputStream(pyarrow.OSFile(str(path), mode), "zstd")
 
 
 @contextlib.contextmanager
@@ -59,6 +74,15 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
             yield stream
         except UnicodeDecodeError as error:
             raise ValueError(f"data.path: {path} is not UTF-8 text ({error.reason}); convert it to UTF-8") from None
+
+
+def text_parts(path: Path) -> Iterator[str]:
+    """Yields the text of a UTF-8 file, plain or compressed, in parts, without a byte-order mark."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    with open_bytes(path) as stream:
+        while content := stream.read(PART):
+            yield decoder.decode(content)
+    decoder.decode(b"", final=True)
 
 
 def read_text(path: Path) -> str:

@@ -28,6 +28,7 @@ class DataSettings:
     bos_eos: bool = True  # wrapped: every example is BOS + (length - 2) tokens + EOS; fasta: one record between them
     symbols27: bool = False  # enwiki2018: the 27-symbol form (a-z and space)
     document: str = "file"  # text_files: file | paragraph | line
+    field: str = ""  # text_files: the field of tables that holds the text; empty: files are text
     detokenize: bool = True  # undo the word tokenization of wikitext, ptb, lm1b, lambada, scientific papers
     validation_documents: int = 100_000  # openwebtext: the last documents are the validation split
     validation_images: int = 5000  # mnist, cifar10: the last training images; 0: validation is the test split

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from diffusion.data import corpora, datasets, local_text, pair_files, pair_tasks, programs
+from diffusion.data import corpora, datasets, local_text, pair_files, pair_tasks, programs, text_files
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import Source
 
@@ -12,7 +12,7 @@ Open = Callable[[DataSettings], Source]
 
 TEXTS: dict[str, Open] = {
     "python_stdlib": local_text.python_stdlib,
-    "text_files": local_text.text_files,
+    "text_files": text_files.text_files,
     "text8": local_text.text8,
     "text8_prefix": local_text.text8_prefix,
     "enwiki2018": local_text.enwiki2018,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers as hf
 
+from diffusion.data.pieces import Document, regular
 from diffusion.data.tokenizers import END_TEXT, EncodedText, Tokenizer, digest, piece_spans, utf8_widths
 
 SAMPLE_CHARACTERS = 8_000_000
@@ -48,9 +49,8 @@ def byte_level(name: str, library: hf.Tokenizer, vocab_size: int, end: int) -> T
     content = library.to_str()
     fingerprint = digest(name, json.dumps(json.loads(content)["model"], sort_keys=True), str(end))
     arguments = {"name": name, "library": content, "vocab_size": vocab_size, "end": end}
-    return Tokenizer(
-        name, vocab_size, end, end, fingerprint, encode_spans, decode_text, starts, widths, arguments=arguments
-    )
+    counted = {"token_characters": starts, "token_bytes": widths, "divides": "words"}
+    return Tokenizer(name, vocab_size, end, end, fingerprint, encode_spans, decode_text, **counted, arguments=arguments)
 
 
 def byte_level_of(name: str, library: str, vocab_size: int, end: int) -> Tokenizer:
@@ -90,7 +90,11 @@ def with_offsets(name: str, library: hf.Tokenizer, end: int | None, begin: int |
         return library.decode([int(index) for index in ids], skip_special_tokens=False)
 
     fingerprint = digest(name, json.dumps(json.loads(arguments["library"]), sort_keys=True), str(end))
-    return Tokenizer(name, size, *specials, fingerprint, encode_spans, decode_text, arguments=arguments)
+    # Without a split into words a token may depend on all of its text.
+    divides = "words" if library.pre_tokenizer else "nowhere"
+    return Tokenizer(
+        name, size, *specials, fingerprint, encode_spans, decode_text, divides=divides, arguments=arguments
+    )
 
 
 def with_offsets_of(name: str, library: str, end: int | None, begin: int | None) -> Tokenizer:
@@ -131,7 +135,7 @@ def _byte_level_library(model: hf.models.BPE) -> hf.Tokenizer:
     return library
 
 
-def trained_bpe(documents: Iterable[str], vocab_size: int, file: Path) -> Tokenizer:
+def trained_bpe(documents: Iterable[Document], vocab_size: int, file: Path) -> Tokenizer:
     """Byte-level BPE of `vocab_size` tokens (the last is EOS) trained on a bounded prefix of the documents.
 
     Saved as `file` (tokenizer.json), which is reused when it is there and whole. Sources order their documents
@@ -154,15 +158,15 @@ def trained_bpe(documents: Iterable[str], vocab_size: int, file: Path) -> Tokeni
     return byte_level("bpe", library, size, size - 1)
 
 
-def _prefix(documents: Iterable[str]) -> Iterable[str]:
+def _prefix(documents: Iterable[Document]) -> Iterable[str]:
     left = SAMPLE_CHARACTERS
     for document in documents:
         # Pieces bound the memory of pre-tokenization when the corpus is one long line.
-        for start in range(0, min(len(document), left), 100_000):
-            yield document[start : min(start + 100_000, left)]
-        left -= len(document)
-        if left <= 0:
-            return
+        for piece in regular(document, 100_000):
+            yield piece[:left]
+            left -= len(piece)
+            if left <= 0:
+                return
 
 
 def _locate(field_value: str, names: Sequence[str], tokenizer: str, where: str) -> Path:

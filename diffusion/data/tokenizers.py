@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Integer, Shaped
@@ -16,11 +16,15 @@ UNKNOWN_TEXT = "<unk>"
 
 
 class EncodedText(NamedTuple):
-    """Token ids of one document and the characters and UTF-8 bytes of text that each token covers."""
+    """Token ids of a document and the characters and UTF-8 bytes of text that each token covers.
+
+    Of a long document in pieces, only the last one `ends`.
+    """
 
     ids: Int[np.ndarray, " N"]
     characters: Int[np.ndarray, " N"]
     bytes: Int[np.ndarray, " N"]
+    ends: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +47,9 @@ class Tokenizer:
     token_bytes: Int[np.ndarray, " V"] | None = None
     # Token of the vocabulary that fills a sequence after EOS; where there is one, a sequence is one document.
     filler_id: int | None = None
+    # Where texts can be cut such that the tokens of the parts are those of the whole: anywhere between characters, at
+    # some ends of words (see `pieces`), or nowhere.
+    divides: Literal["anywhere", "words", "nowhere"] = "nowhere"
     # Arguments, as JSON data, from which `stored_tokenizers` makes it again.
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
@@ -174,7 +181,8 @@ def bytes_tokenizer() -> Tokenizer:
     def decode_text(ids):
         return np.asarray(ids, np.uint8).tobytes().decode("utf-8", errors="replace")
 
-    return Tokenizer("bytes", 257, 256, 256, digest("bytes", "257"), encode_spans, decode_text, starts, widths)
+    fingerprint = digest("bytes", "257")
+    return Tokenizer("bytes", 257, 256, 256, fingerprint, encode_spans, decode_text, starts, widths, divides="anywhere")
 
 
 def piece_spans(pieces: Sequence[bytes]) -> tuple[Int[np.ndarray, " V"], Int[np.ndarray, " V"]]:
@@ -221,9 +229,10 @@ def characters_tokenizer(alphabet: str, end: bool) -> Tokenizer:
     fingerprint = digest("characters", alphabet, str(eos))
     characters = np.array([1] * len(codes) + [0] * end, np.int32)
     widths = np.append(utf8_widths(codes), [0] * end).astype(np.int32)
+    counted = {"token_characters": characters, "token_bytes": widths, "divides": "anywhere"}
     arguments = {"alphabet": alphabet, "end": end}
     return Tokenizer(
-        "characters", size, eos, eos, fingerprint, encode_spans, decode_text, characters, widths, arguments=arguments
+        "characters", size, eos, eos, fingerprint, encode_spans, decode_text, **counted, arguments=arguments
     )
 
 

@@ -48,7 +48,7 @@ def measure(run: Run) -> dict:
             covered = {}
             print(
                 f"evaluate: no bits per byte, since tokens of {dataset.tokenizer.name!r} do not give back the text of "
-                f"{text.lossy} of the first documents",
+                f"{text.lossy} documents or parts of them",
                 file=sys.stderr,
             )
         return summarize(

@@ -1,5 +1,6 @@
 """Files, settings and rows that tests of data sets share."""
 
+import functools
 import gzip
 import hashlib
 import json
@@ -68,7 +69,11 @@ def write(folder, files):
 
     Bytes are written as they are.
     """
-    packs = {".gz": gzip.compress, ".xz": lzma.compress}
+    packs = {
+        ".gz": gzip.compress,
+        ".xz": lzma.compress,
+        ".zst": functools.partial(pyarrow.compress, codec="zstd", asbytes=True),
+    }
     for name, content in files.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -40,6 +40,8 @@ CASES = [
     ("imagenet32", {"val_data.npz": b"PK", "train_data_batch_1.npz": b"PK"}, r"train_data_batch_1\.npz is damaged"),
     ("lambada", {"test.jsonl.xz": lzma.compress(b"{}")[:-9]}, "a compressed file in .* is damaged"),
     ("lambada", {"test.jsonl.gz": gzip.compress(b"{}")[:-9]}, "a compressed file in .* is damaged"),
+    ("lambada", {"test.jsonl.zst": b"hello"}, "a compressed file in .* is damaged"),
+    ("text_files", {"a.txt.gz": gzip.compress(b"text")[:-9]}, "a compressed file in .* is damaged"),
     ("conala", {"conala-train.json": "["}, r"conala-train\.json is not JSON \(.*https://"),
     ("conala", {"conala-train.json": "[" * 100_000}, "is not JSON .*recursion"),
     ("conala", {"conala-train.json": "[1]"}, "is not a JSON list of records"),

@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tokenizers as hf
 
-from diffusion.data import packing
+from diffusion.data import packing, pieces, subword
 from diffusion.data.packing import Statistics, encode_documents, padded, wrapped
 from diffusion.data.tokenizers import EncodedText, bytes_tokenizer, characters_tokenizer
 
@@ -67,6 +68,37 @@ def test_wrapping_does_not_depend_on_batching(monkeypatch):
     np.testing.assert_array_equal(np.where(stream == EOS, ord("|"), stream), list(text)[: len(stream)])
 
 
+LONG = "".join(f"word{n} don't  go\n\n\ton é{n % 7}, " for n in range(900)) + "x" * 3000 + "  end"
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe", "words", "pieces"])
+def test_long_documents_have_the_tokens_of_the_whole(kind, monkeypatch, tmp_path):
+    """Also where a word is longer than a piece, and for a vocabulary of pieces, which is not split into words."""
+    if kind == "pieces":
+        library = hf.Tokenizer(hf.models.Unigram([(each, -1.0) for each in sorted({*LONG, "d1 d"})], 0))
+        tokenizer = subword.with_offsets("file", library, None, None)
+    elif kind == "words":
+        library = hf.Tokenizer(hf.models.WordLevel({"end": 0, "word7": 1, "?": 2}, "?"))
+        library.pre_tokenizer = hf.pre_tokenizers.Whitespace()
+        tokenizer = subword.with_offsets("file", library, None, None)
+    else:
+        tokenizer = TOKENIZER if kind == "bytes" else subword.trained_bpe([LONG], 400, tmp_path / "tokenizer.json")
+    whole, counted = pack([LONG, "short", LONG], 7, tokenizer=tokenizer)
+    monkeypatch.setattr(pieces, "PIECE", 500)
+    cut = [text for text, _ in pieces.pieces(LONG, tokenizer)]
+    assert "".join(cut) == LONG and (len(cut) == 1) == (kind == "pieces")
+    assert max(map(len, cut)) < (800 if kind == "bytes" else 4500 if kind != "pieces" else 10**9)
+    for document in (LONG, [LONG[start : start + 333] for start in range(0, len(LONG), 333)]):
+        parts, counted_in_parts = pack([document, "short", document], 7, tokenizer=tokenizer)
+        np.testing.assert_array_equal(whole, parts)
+        ignored = {"lossy": 0}  # pieces are counted one by one
+        assert dataclasses.replace(counted, **ignored) == dataclasses.replace(counted_in_parts, **ignored)
+    statistics = Statistics()
+    blocks = list(padded(encode_documents([LONG, "ab"], TOKENIZER, statistics), TOKENIZER, 8, statistics))
+    assert blocks[0]["tokens"].tolist() == [[EOS, *b"word0 ", EOS], [EOS, *b"ab", EOS, *[PAD] * 4]]
+    assert statistics.dropped_tokens == len(LONG.encode()) - 6
+
+
 def test_padded_truncates_fills_and_weights():
     statistics = Statistics()
     encoded = encode_documents(["ab", "abcdef"], TOKENIZER, statistics)
@@ -98,5 +130,6 @@ def test_documents_that_tokens_do_not_give_back_are_counted():
     )
     for tokenizer, expected in ((lower, 2), (TOKENIZER, 0)):
         statistics = Statistics()
-        assert len(list(encode_documents(["Ab", "cd", "eF"], tokenizer, statistics))) == 3
+        # The last one is in a batch of its own.
+        assert len(list(encode_documents(["Ab", "cd" * 500_000, "eF"], tokenizer, statistics))) >= 3
         assert statistics.lossy == expected

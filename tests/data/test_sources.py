@@ -103,6 +103,55 @@ def test_paragraphs_and_lines_are_documents_on_request(tmp_path):
     assert {split: len(each) for split, each in texts.items()} == dict.fromkeys(SPLITS, 2)
 
 
+@pytest.mark.parametrize("unit", ["file", "paragraph", "line"])
+def test_text_is_read_in_parts(unit, tmp_path, monkeypatch):
+    """Plain or compressed, and wherever a part ends."""
+    text = "\ufeffone é\r\n \r\n\n  two\n" + "".join(f"line ☃ {n}\n\n" * (1 + n % 2) for n in range(200)) + "end\n \n"
+    write(tmp_path, {"plain.txt": text})
+    expected = texts_of(opened("text_files", tmp_path / "plain.txt", document=unit))
+    for name in ("text.gz", "text.xz", "text.zst"):
+        monkeypatch.setattr(readers, "PART", 2**20)
+        file = write(tmp_path / name, {"plain.txt" + name[4:]: text}) / ("plain.txt" + name[4:])
+        source = opened("text_files", file, document=unit)
+        whole = texts_of(source)
+        monkeypatch.setattr(readers, "PART", 7)
+        source = opened("text_files", file, document=unit)
+        assert {split: ["".join(each) for each in parts] for split, parts in texts_of(source).items()} == whole
+        assert whole == expected
+    if unit == "paragraph":
+        assert {"one é\r", "two\nline ☃ 0", "line ☃ 1", "end"} < set(itertools.chain(*whole.values()))
+
+
+ROWS = [{"body": f"text {n}", "n": n} for n in range(60)] + [{"body": " ", "n": 0}]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.parquet", "a.arrow"])
+def test_a_column_of_tables_is_text(name, tmp_path):
+    if "jsonl" in name:
+        write(tmp_path, {name: json_lines(ROWS)})
+    else:
+        write_table(tmp_path / name, ROWS)
+    texts = texts_of(opened("text_files", tmp_path / name, field="body"))
+    assert {split: set(each) for split, each in texts.items()} == {
+        split: {row["body"] for row in ROWS[:60] if split_of(row["body"]) == split} for split in SPLITS
+    }
+    write(tmp_path, {"data/test.jsonl": json_lines(ROWS[:2]), "data/train.jsonl": json_lines(ROWS[2:4])})
+    split = {"train": ["text 2", "text 3"], "test": ["text 0", "text 1"]}
+    assert texts_of(opened("text_files", tmp_path / "data", field="body")) == split
+    for path, field, message in (
+        (tmp_path / name, "bod", r"data\.path: (line 1|row 0) of .* has no text field; expected bod"),
+        (tmp_path / "none", "body", r"data\.path: no table in .*none"),
+    ):
+        with refused(message):
+            load_dataset(DataSettings("text_files", str(path), field=field, tokenizer="bytes", cache_dir=str(tmp_path)))
+
+
+def test_tables_without_a_column_are_named(tmp_path):
+    write_table(tmp_path / "a.parquet", ROWS)
+    with refused(r"data\.path: .*a\.parquet is a table; name the column of .* by --config\.data\.field=NAME"):
+        opened("text_files", tmp_path)
+
+
 def test_text8_official_split_and_prefix(tmp_path, monkeypatch):
     monkeypatch.setattr(local_text, "TEXT8", (90, 95, 100))
     text = (" anarchism originated as" * 5)[:100]

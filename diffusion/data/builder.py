@@ -42,9 +42,28 @@ def features_of(columns: Block) -> tfds.features.FeaturesDict:
 def serialized(blocks: Iterable[Block], features: tfds.features.FeaturesDict) -> Iterator[bytes]:
     """Rows of blocks as TFDS stores them."""
     serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
+
+    def one(row: Mapping[str, Any]) -> bytes:
+        return serializer.serialize_example(features.encode_example(dict(row)))
+
     for block in blocks:
-        for row in zip(*block.values(), strict=True):
-            yield serializer.serialize_example(features.encode_example(dict(zip(block, row, strict=True))))
+        if any(column.ndim == 1 for column in block.values()):
+            yield from (one(dict(zip(block, row, strict=True))) for row in zip(*block.values(), strict=True))
+            continue
+        # Columns of one size have their place in a record, and TFDS needs as long for a row as a tokenizer.
+        marks = {name: marked(column, number) for number, (name, column) in enumerate(block.items())}
+        record = one(marks)
+        records = np.tile(np.frombuffer(record, np.uint8), (len(block["tokens"]), 1))
+        for name, column in block.items():
+            start, size = record.index(marks[name].tobytes()), marks[name].nbytes
+            records[:, start : start + size] = np.ascontiguousarray(column).view(np.uint8).reshape(len(column), size)
+        yield from map(bytes, records)
+
+
+def marked(column: np.ndarray, number: int) -> np.ndarray:
+    """A row of a column whose bytes occur once in a record."""
+    random = np.random.default_rng(number).bytes(column[0].nbytes)
+    return np.frombuffer(random, column.dtype).reshape(column.shape[1:])
 
 
 def write_shards(folder: Path, split: str, records: Iterator[bytes]) -> tfds.core.SplitInfo:

@@ -1,7 +1,6 @@
 """Packing of token streams into examples of one length, with exact counts of the text that they cover."""
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -12,7 +11,7 @@ from jaxtyping import Int
 from diffusion.data.pieces import Document, pieces
 from diffusion.data.tokenizers import EncodedText, Tokenizer
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", bound=tuple)
 DOCUMENTS_AT_ONCE = 256
 CHARACTERS_AT_ONCE = 1_000_000
 
@@ -179,8 +178,14 @@ def whole(encoded: Iterable[EncodedText], length: int) -> Iterator[tuple[Int[np.
 
 
 def _groups(encoded: Iterable[Item]) -> Iterator[list[Item]]:
-    iterator = iter(encoded)
-    while group := list(itertools.islice(iterator, DOCUMENTS_AT_ONCE)):
+    group, size = [], 0
+    for item in encoded:
+        group.append(item)
+        size += np.shape(item[0])[-1]
+        if len(group) == DOCUMENTS_AT_ONCE or size >= CHARACTERS_AT_ONCE:
+            yield group
+            group, size = [], 0
+    if group:
         yield group
 
 

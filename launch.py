@@ -146,6 +146,17 @@ def start_processes() -> None:
         raise ValueError(f"JAX_PLATFORMS: no device of {platforms or 'any platform'} ({reason}); unset it") from None
 
 
+def check_writable(workdir: Path) -> None:
+    """Raise ValueError for a work directory in which nothing can be written, or which cannot be made."""
+    import tempfile
+
+    place = next(each for each in (workdir, *workdir.absolute().parents) if each.exists())
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise ValueError(f"--workdir: cannot write to '{workdir}' ({error.strerror}); pass a writable folder") from None
+
+
 def load_table(name: str) -> ModuleType:
     """The config file as a module: its TABLE and its rows."""
     import importlib.util
@@ -184,6 +195,8 @@ def dispatch(verb: str) -> None:
         return command.run(FROM.value, CHECKPOINT.value, workdir, **{each.name: each.value for each in options})
     import jax
 
+    if verb != "plan":
+        check_writable(workdir)
     jax.config.update("jax_compilation_cache_dir", str((workdir / "cache" / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     if verb == "geneval":

@@ -250,9 +250,10 @@ def read_plan(path: Path, index: int | None = None) -> list[Job]:
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
             job = Job(**json.loads(line))
+            job.config["table"]
             job.needs.values()  # plans of earlier versions have a list here
             jobs.append(replace(job, config=without_deleted(job.config)))
-        except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"jobs: line {number} of {path} is not a job; write it with `launch.py plan`") from error
     if index is None:
         return jobs

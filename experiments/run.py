@@ -16,7 +16,7 @@ from diffusion.data import stored_tokenizers
 from diffusion.report.rows import commit, read_rows
 from diffusion.report.tables import Column
 from diffusion.train.weights import check_weights
-from experiments import evaluate, machines, redo, reproduced, sample, table, trace, train
+from experiments import evaluate, locks, machines, redo, reproduced, sample, table, trace, train
 from experiments.checks import check_plan, check_training
 from experiments.families import family_of
 from experiments.geneval import job as geneval
@@ -114,16 +114,14 @@ def run_jobs(jobs: list[Job], workdir: Path, again: list[str] | None = None) -> 
         write_layout(workdir)
     rows, here = [], commit()
     for number, job in enumerate(jobs, 1):
-        done = job.done(workdir)
-        result = json.loads((job.folder(workdir) / "result.json").read_text()) if done else {}
-        state = "done before" if done else "running"
-        stale = done and result.get("commit", here) != here
-        other = f", at commit {result['commit']}, not {here}; `run --redo={job.row!r}` does it again" if stale else ""
-        print(
-            f"[{number}/{len(jobs)}] {job.verb} {job.row!r}, seed {job.seed}: {state} ({job.id}{other})",
-            file=sys.stderr,
-        )
-        result = result if done else execute(runs.pop(job.id))
+        with locks.held(job, workdir) as done:
+            result = json.loads((job.folder(workdir) / "result.json").read_text()) if done else {}
+            state, other = "done before" if done else "running", ""
+            if done and result.get("commit", here) != here:
+                other = f", at commit {result['commit']}, not {here}; `run --redo={job.row!r}` does it again"
+            place = f"[{number}/{len(jobs)}] {job.verb} {job.row!r}, seed {job.seed}"
+            print(f"{place}: {state} ({job.id}{other})", file=sys.stderr)
+            result = result if done else execute(runs.pop(job.id))
         # Rows of two tables may share a job; the row is named by the table that asks.
         rows.append(result | {"row": job.row})
     return rows

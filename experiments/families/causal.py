@@ -67,9 +67,10 @@ def sampler(config: ConfigDict, system: System) -> Callable:
 
     Temperature and nucleus act on each symbol that is written: a token, or a sub-token.
     """
-    options, length, process = config.sample, config.data.length, system.masking
-    if (options.length or length) != length:
-        raise ValueError(f"sample.length: an autoregressive model writes data.length = {length} tokens")
+    options, most, process = config.sample, config.data.length, system.masking
+    length = options.length or most
+    if length > most:
+        raise ValueError(f"sample.length: an autoregressive model writes data.length = {most} tokens or less")
 
     def init_cache(size):
         return system.net.init_cache(size, length * process.subtokens)

@@ -61,7 +61,7 @@ def windowed_sampler(config: ConfigDict, system: System) -> Callable[..., Sample
 
     Longer sequences than data.length are drawn window by window. A class-conditional network reads `label` [B].
     """
-    options, length = config.sample, config.data.length
+    options, length = config.sample, window_length(config)
     window = masked_sampler(config, system)
     if (options.length or length) == length:
         return window
@@ -78,6 +78,14 @@ def windowed_sampler(config: ConfigDict, system: System) -> Callable[..., Sample
         return samples._replace(invalid=left if system.masking.subtokens > 1 else samples.invalid)
 
     return windows
+
+
+def window_length(config: ConfigDict) -> int:
+    """Tokens that are drawn at once: `data.length`, or fewer of a network that reads any number."""
+    length, asked = config.data.length, config.sample.length
+    if asked and asked < length and config.model.net != "dit":
+        raise ValueError(f"sample.length: model.net={config.model.net} writes data.length = {length} tokens or more")
+    return min(asked or length, length)
 
 
 def masked_sampler(config: ConfigDict, system: System, trace: int = 0) -> Callable:
@@ -128,7 +136,7 @@ def conditional(sample: Callable[..., Samples], table: Grid) -> Callable[..., Sa
 def sampling_steps(config: ConfigDict) -> int:
     """Steps of one window: sample.steps, one per position for first hitting, or those of the public DFM corrector."""
     if config.sample.policy == "first_hitting":
-        return config.data.length * config.codec.digits
+        return window_length(config) * config.codec.digits
     times = public_times(config.sample)
     return config.sample.steps if times is None else len(times) - 1
 
@@ -153,7 +161,7 @@ def public_levels(config: ConfigDict, schedule: Schedule) -> public_grids.StepLe
 
 def network_evaluations(config: ConfigDict) -> int:
     """Evaluations of the network for one sequence, over all windows."""
-    options, window = config.sample, config.data.length
+    options, window = config.sample, window_length(config)
     steps = sampling_steps(config) + (options.policy != "first_hitting" and options.final != "none")
     windows = 1 + -(-((options.length or window) - window) // (options.stride or window // 2))
     return windows * steps
@@ -233,7 +241,7 @@ def sampling_schedule(config: ConfigDict, process: MaskedProcess) -> Schedule:
 
 def sampling_grid(config: ConfigDict, process: MaskedProcess, steps: int, end: float) -> Grid:
     """The time grid of a config."""
-    options, length = config.sample, config.data.length * process.subtokens
+    options, length = config.sample, window_length(config) * process.subtokens
     schedule = sampling_schedule(options, process)
     table = grid(
         schedule,

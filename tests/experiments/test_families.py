@@ -9,9 +9,10 @@ import pytest
 
 from diffusion.rng import draws
 from experiments import families
-from experiments.families import masked
+from experiments.families import masked, masked_sampling
+from tests.checks import refused
 from tests.languages import denoiser_of
-from tests.small_configs import small_config
+from tests.small_configs import CAUSAL, small_config
 from tests.weights import keys_of, randomized
 
 VOCABULARY, LENGTH, BATCH = 13, 8, 4
@@ -66,6 +67,24 @@ def test_longer_texts_are_sampled_in_windows(params):
     first, window = np.asarray(sample(slice(0), 0).tokens), slice(0, LENGTH)
     np.testing.assert_array_equal(sample(window, first[:, :LENGTH]).tokens, first)
     assert (sample(window, 0).tokens[:, LENGTH:] != first[:, LENGTH:]).any()
+
+
+@pytest.mark.parametrize("model", [{}, {name.replace(".", "__"): value for name, value in CAUSAL.items()}])
+def test_shorter_texts_are_those_of_a_shorter_length(model):
+    """The grid of 8 of 16 tokens is that of a length of 8, and so are the shapes."""
+    fewer, short = (small_config(**model, data__length=length, sample__length=8) for length in (16, 8))
+    shapes = []
+    for config in (fewer, short):
+        system = families.system(config, 13)
+        (call,) = families.family_of(config).calls(config, system)
+        params = jax.eval_shape(system.init, jax.random.key(0))
+        shapes.append((call.turns, jax.eval_shape(call.function, params, *call.rows)))
+    assert shapes[0] == shapes[1] and shapes[0][1].tokens.shape == (fewer.sample.batch, 8)
+    if not model:
+        grids = [masked_sampling.sampling_grid(each, system.masking, 4, 1e-5) for each in (fewer, short)]
+        jax.tree.map(np.testing.assert_array_equal, *grids)
+        with refused("sample.length: model.net=unet writes data.length = 16 tokens or more"):
+            masked_sampling.window_length(small_config(model__net="unet", data__length=16, sample__length=8))
 
 
 @pytest.mark.parametrize("conditioned", [False, True])

@@ -60,7 +60,7 @@ REFUSED = {
         ({"judge.name": "gpt2", "judge.checkpoint": "/none"}, "judge.checkpoint: '/none' holds no converted weights; "),
     ],
     ("quickstart", "sample", "AR"): [
-        ({"sample.length": 64}, "sample.length: an autoregressive model writes data.length = 32"),
+        ({"sample.length": 64}, "sample.length: an autoregressive model writes data.length = 32 tokens or less"),
         ({"sample.suffix": "y"}, "sample.suffix: an autoregressive model cannot read what follows"),
         ({"sample.infill": 6}, "sample.infill: an autoregressive model"),
     ],

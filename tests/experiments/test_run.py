@@ -1,12 +1,15 @@
 """Files of plans, jobs that are done or cannot run, and rows without a network."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
 from configs import lidar_mixture, lidar_shapes, quickstart
-from experiments import run
+from experiments import locks, run
 from experiments.plan import Job, atomic_write, plan, read_plan, write_plan
 from tests.checks import refused
 from tests.small_configs import ROWS, judged_config
@@ -18,7 +21,8 @@ def test_plan_is_read_as_written_and_a_line_that_is_not_a_job_raises(tmp_path):
     jobs, path = plan(ROWS, judged_config()), tmp_path / "plan.jsonl"
     path.write_text(write_plan(jobs))
     assert read_plan(path) == jobs
-    for line in (UNNAMED, "not json", "[1, 2]", "7", '{"id": 1, "other": 2}'):
+    empty = UNNAMED.replace('["y"]', "{}")
+    for line in (UNNAMED, empty, "not json", "[1, 2]", "7", '{"id": 1, "other": 2}'):
         path.write_text(write_plan(jobs[:1]) + line + "\n")
         with refused(r"jobs: line 2 of .*plan\.jsonl is not a job; .*launch\.py plan"):
             read_plan(path)
@@ -33,6 +37,27 @@ def test_job_is_done_when_its_result_is_complete(tmp_path):
     assert job.done(tmp_path)
     assert [path.name for path in job.folder(tmp_path).iterdir()] == ["result.json"], "there is no partial file"
     assert run.run_jobs([job], tmp_path) == [{"row": "AR"}], "a completed job is read, not run"
+
+
+def test_two_commands_share_a_job(tmp_path, capsys):
+    """The second waits for the first, and reads its result."""
+    job, seen = Job("train-x-1", "train", "AR", 0, {}, {}), []
+
+    def second():
+        with locks.held(job, tmp_path) as done:
+            seen.append(done)
+
+    with ThreadPoolExecutor(1) as pool:
+        with locks.held(job, tmp_path) as done:
+            assert not done
+            other = pool.submit(second)
+            with pytest.raises(TimeoutError):
+                other.result(timeout=0.2)
+            atomic_write(job.folder(tmp_path) / "result.json", '{"row": "AR"}')
+        other.result(timeout=60)
+    assert seen == [True] and "train-x-1: another command is at it" in capsys.readouterr().err
+    with locks.held(replace(job, id="failed"), tmp_path) as done, locks.held(job, tmp_path) as first:
+        assert (done, first) == (False, True)
 
 
 def test_job_without_the_jobs_that_it_needs_raises_and_writes_no_file(tmp_path):

@@ -1,0 +1,45 @@
+"""Locks of jobs, so that several commands in one work directory share the work."""
+
+import contextlib
+import fcntl
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from experiments.plan import Job
+
+
+@contextlib.contextmanager
+def held(job: Job, workdir: Path) -> Iterator[bool]:
+    """Hold a job, after the process that has it, and give whether it is done; the lock ends with its process."""
+    if job.done(workdir):
+        yield True
+        return
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            file = workdir / "cache" / "locks" / job.id
+            file.parent.mkdir(parents=True, exist_ok=True)
+            wait(stack.enter_context(file.open("a")), job)
+        yield agreed(job.done(workdir))
+
+
+def wait(stream, job: Job) -> None:
+    """Lock a file, and say so where another process has it."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"{job.id}: another command is at it; waiting for that", file=sys.stderr)
+        fcntl.flock(stream, fcntl.LOCK_EX)
+    except OSError:  # file systems without locks
+        return
+
+
+def agreed(done: bool) -> bool:
+    """What the first process found, in all processes."""
+    if jax.process_count() == 1:
+        return done
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(done)))

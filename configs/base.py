@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.data import DATA
 from configs.sampling import GAUSSIAN, GENEVAL, TEXT_TO_IMAGE, TRANSLATION, UNIFORM
 from configs.schema import at_least, below_one, choice, count, default_values, not_negative, positive, share, up_to_one
 
@@ -18,39 +19,7 @@ FIELDS: dict[str, Any] = dict(
     start="",  # row of the same table whose weights initialize training
     weights="",  # text_to_image: folder of published weights, below which its files and folders are
     checkpoint="",  # folder of converted or trained weights that train starts from, and evaluate and sample use
-    data=dict(
-        source="python_stdlib",  # see configs/README.md
-        path="",  # file or folder of the source; python_stdlib needs none
-        # bytes, characters, bpe (trained on the source), gpt2, wordpiece, file; not text: values, smiles, nucleotides
-        tokenizer="bpe",
-        tokenizer_path="",  # vocabulary file or folder
-        vocab_size=count(1024),  # of a trained bpe, and what `compile` assumes without reading data
-        alphabet="",
-        length=count(128),  # tokens per example
-        packing=choice("wrapped", "padded"),
-        bos_eos=False,  # wrapped: put BOS and EOS around every example, as MDLM does; fasta: around every record
-        symbols27=False,
-        document=choice("file", "paragraph", "line"),
-        field="",  # text_files: the field of tables (JSON lines, CSV, Parquet, ...) that holds the text
-        detokenize=True,
-        validation_documents=count(100_000),
-        validation_images=not_negative(5000),  # mnist, cifar10: last training images; 0: validation is the test split
-        # image_files: cover (scale until both sides suffice, cut the middle), stretch (scale both), crop (cut unscaled)
-        resize=choice("cover", "stretch", "crop"),
-        flip=False,  # images: mirror half of the training examples horizontally
-        cache_dir="",  # empty: the work directory's cache
-        # Pairs of a source and a target, with tokenizer words, bpe (of both sides), bytes or file; `length` is
-        # that of the target.
-        source_length=at_least(2, 16),  # tokens of a source including its end; training omits longer sources
-        # pair_files: names of columns (numbers from 1: there is no header), or last suffixes of two files
-        source_field="source",
-        target_field="target",
-        reverse=False,  # swap source and target
-        lower=False,  # lower-case both sides
-        seed=0,  # of the synthetic sources: dialects, dialects_reversed, number_words
-        labels=choice("none", "file", "folder", "header"),  # fasta: what labels a sequence
-        field="",  # fasta: name or number (from 1) of the header's field; smiles: column of tables
-    ),
+    data=DATA,
     codec=dict(
         # sub-tokens per token, the unit of masking; 1: MDLM, more: MDM-Prime. model.causal: one per position
         digits=count(1),

@@ -20,7 +20,7 @@ from experiments.identity import digest, to_json, training_fields
 from experiments.plan import plan, resolve
 
 FILES = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.py"))
-TABLES = [name for name in FILES if name not in ("__init__", "base", "sampling", "schema")]
+TABLES = [name for name in FILES if name not in ("__init__", "base", "data", "sampling", "schema")]
 VARIANTS = ("paper", "gpu", "local", "debug")
 BUILT, SAMPLED = set(), set()  # hashes of the trainings, and of the samplers, whose shapes were checked
 # Fields with the number of equal blocks.

@@ -98,7 +98,8 @@ def values_tokenizer(size: int) -> Tokenizer:
     def encode_spans(texts):
         if any(texts):
             raise ValueError("sample.prompt: values of arrays have no text form; leave prompt and suffix empty")
-        return [EncodedText(*np.zeros((3, 0), np.int32)) for _ in texts]
+        empty = np.zeros(0, np.int32)
+        return [EncodedText(empty, empty, empty) for _ in texts]
 
     def decode_text(ids):
         return " ".join(str(value) for value in ids)

@@ -16,7 +16,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
-from tensorflow_datasets.core import hashing
+from etils import epath
+from tensorflow_datasets.core import example_serializer, hashing
 
 from diffusion.data.packing import Block, Statistics
 
@@ -41,7 +42,8 @@ def features_of(columns: Block) -> tfds.features.FeaturesDict:
 
 def serialized(blocks: Iterable[Block], features: tfds.features.FeaturesDict) -> Iterator[bytes]:
     """Rows of blocks as TFDS stores them."""
-    serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
+    specs: Any = features.get_serialized_info()
+    serializer = example_serializer.ExampleSerializer(specs)
 
     def one(row: Mapping[str, Any]) -> bytes:
         return serializer.serialize_example(features.encode_example(dict(row)))
@@ -82,7 +84,7 @@ def write_shards(folder: Path, split: str, records: Iterator[bytes]) -> tfds.cor
         lengths.append(count)
         total += size
     template = tfds.core.ShardedFileTemplate(
-        data_dir=folder, dataset_name=NAME, split=split, filetype_suffix="array_record"
+        data_dir=epath.Path(folder), dataset_name=NAME, split=split, filetype_suffix="array_record"
     )
     for number, file in enumerate(files):
         file.rename(template.sharded_filepath(shard_index=number, num_shards=len(files)))

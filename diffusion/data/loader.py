@@ -138,9 +138,12 @@ def load_tokenizer(settings: DataSettings, source: Source) -> Tokenizer:
     file = settings.cache / "tokenizers" / f"bpe-{source.name}-{key[:16]}" / "tokenizer.json"
     # A BPE reads a bounded prefix, and large sets of pairs are often sorted: a stride takes texts from all of them.
     # An odd stride alternates between the sides.
-    characters = sum(map(len, texts())) if paired and not file.exists() else 0
+    characters = 0
+    if paired and not file.exists():
+        characters = sum(map(len, pairs.both_sides(source.documents["train"](), settings.lower)))
     stride = characters // subword.SAMPLE_CHARACTERS // 2 * 2 + 1
-    return subword.trained_bpe(itertools.islice(texts(), 0, None, stride), settings.vocab_size, file)
+    sample = itertools.islice(texts(), 0, None, stride)
+    return subword.trained_bpe(sample, settings.vocab_size, file)
 
 
 def load_arrays(settings: DataSettings, tokenizer: Tokenizer | None) -> Dataset:

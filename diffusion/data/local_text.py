@@ -9,7 +9,7 @@ from pathlib import Path
 
 from diffusion.data import datasets, readers
 from diffusion.data.settings import DataSettings
-from diffusion.data.splits import NAMES, md5_number, shares, split_of
+from diffusion.data.splits import NAMES, md5_number, split_of
 from diffusion.data.types import Source, missing_data
 
 STDLIB_EXCLUDED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}

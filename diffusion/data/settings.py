@@ -28,7 +28,6 @@ class DataSettings:
     bos_eos: bool = True  # wrapped: every example is BOS + (length - 2) tokens + EOS; fasta: one record between them
     symbols27: bool = False  # enwiki2018: the 27-symbol form (a-z and space)
     document: str = "file"  # text_files: file | paragraph | line
-    field: str = ""  # text_files: the field of tables that holds the text; empty: files are text
     detokenize: bool = True  # undo the word tokenization of wikitext, ptb, lm1b, lambada, scientific papers
     validation_documents: int = 100_000  # openwebtext: the last documents are the validation split
     validation_images: int = 5000  # mnist, cifar10: the last training images; 0: validation is the test split
@@ -40,7 +39,7 @@ class DataSettings:
     lower: bool = False  # pairs: convert both sides to lower case
     seed: int = 0  # of generated pairs
     labels: str = "none"  # fasta: none | file | folder | header, which labels a sequence
-    field: str = ""  # fasta: name or number of the header's field; smiles: column of tables, empty: the usual names
+    field: str = ""  # text_files, smiles: column of tables; fasta: name or number of the header's field; see configs
     cache_dir: str = ""  # empty: $XDG_CACHE_HOME/diffusion or ~/.cache/diffusion
 
     @property
@@ -74,8 +73,10 @@ def read_settings(data: Any) -> DataSettings:
             raise ValueError(f"data.{field}: unknown {getattr(settings, field)!r}; known: {', '.join(known)}")
     if settings.labels != "none" and settings.source != "fasta":
         raise ValueError(f"data.labels: {settings.labels!r} is for fasta, not for {settings.source}; pass none")
-    if settings.field and settings.source != "smiles" and settings.labels != "header":
-        raise ValueError("data.field: goes with data.source=smiles, or with data.labels=header; leave it empty")
+    if settings.field and settings.source not in ("text_files", "smiles") and settings.labels != "header":
+        raise ValueError(
+            "data.field: goes with data.source=text_files or smiles, or with data.labels=header; leave it empty"
+        )
     if settings.labels == "header" and not settings.field:
         raise ValueError("data.field: empty; data.labels=header needs the name or the number of a field of the header")
     ends = settings.packing == "wrapped" and settings.bos_eos and settings.tokenizer not in READY_MADE

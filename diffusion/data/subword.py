@@ -64,13 +64,13 @@ def with_offsets(name: str, library: hf.Tokenizer, end: int | None, begin: int |
     size = 1 + max(library.get_vocab(with_added_tokens=True).values())
     if end is None:
         end, size = size, size + 1
-    specials = [end, end if begin is None else begin]
+    begin = end if begin is None else begin
 
     def encode_spans(texts: Sequence[str]) -> list[EncodedText]:
         results = []
         for text, encoding in zip(texts, library.encode_batch(list(texts), add_special_tokens=False), strict=True):
             ids = np.array(encoding.ids, np.int32)
-            if (special := np.isin(ids, specials)).any():
+            if (special := np.isin(ids, (end, begin))).any():
                 start, stop = encoding.offsets[int(np.argmax(special))]
                 raise ValueError(
                     f"data.tokenizer_path: {text[start:stop]!r} in a text is the start or the end of a document to "
@@ -93,7 +93,7 @@ def with_offsets(name: str, library: hf.Tokenizer, end: int | None, begin: int |
     # Without a split into words a token may depend on all of its text.
     divides = "words" if library.pre_tokenizer else "nowhere"
     return Tokenizer(
-        name, size, *specials, fingerprint, encode_spans, decode_text, divides=divides, arguments=arguments
+        name, size, end, begin, fingerprint, encode_spans, decode_text, divides=divides, arguments=arguments
     )
 
 

@@ -60,7 +60,8 @@ def open_zstandard(path: Path, mode: str) -> Any:
     """Opens a file that Zstandard compressed, by the package that also reads Parquet."""
     import pyarrow
 
-    return pyarrow.CompressedInputStream(pyarrow.OSFile(str(path), mode), "zstd")
+    # pyarrow's stream has no lines of its own.
+    return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path), mode), "zstd"))
 
 
 @contextlib.contextmanager

@@ -86,7 +86,11 @@ def test_values_are_numbers_and_not_text():
         ("blobs", {"vocab_size": 257}, r"data\.vocab_size: blobs has 2 to 256"),
         ("simple_molecules", {"vocab_size": 40}, r"data\.vocab_size: 40 does not fit simple_molecules; .*size=9"),
         ("simple_molecules", {"tokenizer": "bpe", "vocab_size": 30}, r"data\.vocab_size: 30 .*molecules .* own"),
-        ("simple_molecules", {"length": 2}, r"data\.length: the train split of simple_m.* has no example of 2 tokens"),
+        (
+            "simple_molecules",
+            {"length": 2},
+            r"data\.length: .* and no training molecule is left; --config\.data\.length=10 holds all",
+        ),
         ("blobs", {"packing": "padded"}, r"data\.packing: 'padded' does not fit blobs; .*packing=wrapped"),
         ("blobs", {"tokenizer": "bytes"}, r"data\.tokenizer: 'bytes' does not fit blobs; .*tokenizer=values"),
         ("blobs", {"source": "python_stdlib"}, r"data\.tokenizer: 'values' is for ready-made arrays"),

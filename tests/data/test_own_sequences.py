@@ -176,7 +176,11 @@ def test_records_one_by_one_have_ends_and_padding(tmp_path):
         (">a\nACGT\n", {"labels": "header", "field": "taxon"}, r"field: line 1 of .*a\.fa has no field 'taxon' \('a'"),
         (">a\nACGT\n", {"labels": "header", "field": "2"}, r"field: line 1 of .*a\.fa has no part 2 \('a'\)"),
         (">a\nACGT\n", {"labels": "header"}, r"field: empty; data\.labels=header needs the name or the number"),
-        (">a\nACGT\n", {"field": "2"}, r"field: goes with data\.source=smiles, or with data\.labels=header"),
+        (
+            ">a\nACGT\n",
+            {"field": "2"},
+            r"field: goes with data\.source=text_files or smiles, or with data\.labels=header",
+        ),
         (">a\nACGT\n", {"labels": "species"}, r"labels: unknown 'species'; known: none, file, folder, header"),
     ],
 )

@@ -127,7 +127,8 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
         " --config.data.path=FOLDER" if not weighted and any(row["config"]["data"]["path"] for row in rows) else ""
     )
     usual = module.get_config(config.variant).data
-    own = {name: config.data[name] for name in ("source", "labels", "field") if config.data[name] != usual[name]}
+    found = {name: config.data.get(name, usual[name]) for name in ("source", "labels", "field", "source_field")}
+    own = {name: value for name, value in found.items() if value != usual[name]}
     command += "".join(f" --config.data.{name}={value}" for name, value in own.items())
     first, versions = rows[0], rows[0]["versions"]
     # Keys of committed rows are sorted by name, so the order is set here.

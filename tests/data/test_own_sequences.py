@@ -179,7 +179,7 @@ def test_records_one_by_one_have_ends_and_padding(tmp_path):
         (
             ">a\nACGT\n",
             {"field": "2"},
-            r"field: goes with data\.source=text_files or smiles, or with data\.labels=header",
+            r"field: goes with data\.source=text_files or smiles, or",
         ),
         (">a\nACGT\n", {"labels": "species"}, r"labels: unknown 'species'; known: none, file, folder, header"),
     ],

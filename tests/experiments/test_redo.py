@@ -58,6 +58,7 @@ def recorded(monkeypatch, tmp_path):
         return row
 
     monkeypatch.setattr(run, "prepare", lambda job, workdir: job)
+    monkeypatch.setattr(run, "check_tokenizers", lambda each, runs: None)
     monkeypatch.setattr(run, "check_plan", lambda jobs, among: None)
     monkeypatch.setattr(run, "execute", execute)
     return ran, failing

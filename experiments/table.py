@@ -140,10 +140,23 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
     )
     provenance += f" Not measured here: {', '.join(omitted)}." if omitted else ""
     provenance += "".join(f" {text}." for text in sorted({row["signature"] for row in rows if "signature" in row}))
+    provenance += mixed_data(rows)
     spread = machines.note(measured, names, machines.read(f"{config.table}.{config.variant}"), rows)
     notes = "\n\n".join(filter(None, (table["notes"], spread, provenance)))
     text = f"# {table['title']} ({config.variant})\n\n{markdown(headings, body)}\n\n{notes}\n"
     return text, f"{table['title']} ({config.variant})\n\n{terminal(headings, body)}"
+
+
+def mixed_data(rows: list[dict]) -> str:
+    """A sentence on sources whose content differs among the rows, such as another Python's standard library."""
+    found: dict[str, dict[str, set]] = {}
+    for row in rows:
+        data = {name: value for name, value in row["config"]["data"].items() if name != "cache_dir"}
+        found.setdefault(json.dumps(data, sort_keys=True), {}).setdefault(row.get("data", ""), set()).add(row["row"])
+    mixed = [[min(names) for names in versions.values()] for versions in found.values() if len(versions) > 1]
+    return "".join(
+        f" The data of {' and '.join(map(repr, each))} differ; these rows cannot be compared." for each in mixed
+    )
 
 
 def bracket_note(rows: list[dict]) -> str:

@@ -95,6 +95,14 @@ def draw(rows, folder, module=MODULE):
     return [path.name for path in paths]
 
 
+def test_rows_of_different_data_are_named():
+    rows = [row | {"data": data} for row, data in zip(RESULTS, "aaab", strict=True)]
+    assert verb.mixed_data(RESULTS) == ""
+    assert verb.mixed_data(rows) == " The data of 'AR' and 'MDLM, 4 steps' differ; these rows cannot be compared."
+    other = rows[-1] | {"config": {"data": {"path": "other"}}}
+    assert verb.mixed_data([*rows[:-1], other]) == "", "another source is no change of a source"
+
+
 def test_every_training_has_its_own_curve(tmp_path, monkeypatch):
     """This includes rows whose names begin equally, and several seeds."""
     seen = {}

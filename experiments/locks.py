@@ -16,7 +16,7 @@ from experiments.plan import Job
 @contextlib.contextmanager
 def held(job: Job, workdir: Path) -> Iterator[bool]:
     """Hold a job, after the process that has it, and give whether it is done; the lock ends with its process."""
-    if job.done(workdir):
+    if agreed(job.done(workdir)):
         yield True
         return
     with contextlib.ExitStack() as stack:

@@ -45,7 +45,7 @@ def library_rows(path: Path) -> Iterator[Row]:
         with tempfile.TemporaryDirectory() as cache:  # a stream leaves nothing but a lock in it
             options = {"split": "train", "streaming": True, "cache_dir": cache}
             table = library().load_dataset(readers.kind(path)[1:], data_files=[str(path)], **options)
-            yield from numbered(table, str(path))
+        yield from numbered(table, str(path))
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"data.path: {path} is damaged or not a Parquet file ({reason}); download it again") from None

@@ -26,6 +26,7 @@ def job(dataset, tmp_path):
     def make(**options):
         config = tiny(defaults("images", "debug"))
         config.sample.count = 100
+        config.data.source = "blobs"
         config.judge.update(dict(name="none", row="", reference="test", checkpoint="", batch=48) | options)
         return run_of(config, dataset, tmp_path, {"weights": "train-model", "scorer": "train-judge"})
 

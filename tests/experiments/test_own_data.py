@@ -1,10 +1,9 @@
-"""A user's own sequences: classes of networks, and weights that meet another vocabulary."""
+"""A user's own sequences: classes of networks, and the vocabularies of weights."""
 
 import pytest
 
 from configs import scmdm_genomes
-from diffusion.data import Dataset, symbol_tokenizers
-from experiments import vocabulary
+from diffusion.data import Dataset, stored_tokenizers, symbol_tokenizers
 from experiments.checks import check_plan
 from experiments.plan import plan
 from experiments.run_context import check_labels
@@ -50,14 +49,6 @@ def test_labels_that_no_file_can_have_are_refused_without_data(changes, message)
         check_plan(jobs_of(config))
 
 
-def test_weights_are_refused_for_another_vocabulary(tmp_path):
-    weights = tmp_path / "job" / "weights"
-    vocabulary.check(weights, symbol_tokenizers.nucleotides())
-    vocabulary.record(weights, symbol_tokenizers.nucleotides())
-    (weights / "_METADATA").write_text("")
-    for folder in (weights, weights.parent):
-        vocabulary.check(folder, symbol_tokenizers.nucleotides())
-        with refused(
-            r"checkpoint: .* was trained with another vocabulary \(nucleotides, 7 tokens\) than that of the dat"
-        ):
-            vocabulary.check(folder, symbol_tokenizers.nucleotides(rna=True))
+def test_weights_of_dna_and_of_rna_have_different_records():
+    dna, rna = (stored_tokenizers.record(symbol_tokenizers.nucleotides(rna=rna)) for rna in (False, True))
+    assert stored_tokenizers.agree(dna, dna) and not stored_tokenizers.agree(dna, rna)

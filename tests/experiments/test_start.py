@@ -174,7 +174,8 @@ def test_training_starts_from_a_public_checkpoint(succeed, fields, tmp_path):
     mdlm_file(tmp_path / "model.safetensors", vocabulary=258, scale=0.1)
     convert.run("mdlm", str(tmp_path / "model.safetensors"), tmp_path / "public")
     weights = tmp_path / "public" / "weights"
-    fields = fields | json.loads((tmp_path / "public" / "config.json").read_text())["overrides"]
+    found = json.loads((tmp_path / "public" / "config.json").read_text())["overrides"]
+    fields = fields | {name: value for name, value in found.items() if not name.startswith("data.")}
     fields |= {"train.steps": 2, "checkpoint": str(weights)}
     succeed("train", DEBUG, f"--row={FULL}", *words_of(fields))
     (folder,) = (tmp_path / "runs" / "jobs").iterdir()

@@ -49,9 +49,11 @@ def one_by_one(net, params, state, seeds):
     def block(x, multiplier):
         number = next(numbers)
         parts = blocks[number]
-        residual = discrete_unet.ResBlock(net.channels * multiplier, net.dropout, net.groups, 0.0, "float32")
+        residual = discrete_unet.ResBlock(
+            net.channels * multiplier, net.dropout, net.groups, 0.0, "float32", net.norm_epsilon
+        )
         x = residual.apply({"params": parts["block"]}, x, seeds[number, :, 0])
-        spatial = discrete_unet.SpatialAttention(net.head_channels, net.groups, "float32", "auto")
+        spatial = discrete_unet.SpatialAttention(net.head_channels, net.groups, "float32", "auto", net.norm_epsilon)
         return spatial.apply({"params": parts["attention"]}, x) if "attention" in parts else x
 
     x = net.bind({"params": params}).embedding(state).reshape(-1, colors, height, width, net.channels)

@@ -49,21 +49,28 @@ def serialized(blocks: Iterable[Block], features: tfds.features.FeaturesDict) ->
         return serializer.serialize_example(features.encode_example(dict(row)))
 
     for block in blocks:
-        if any(column.ndim == 1 for column in block.values()):
-            yield from (one(dict(zip(block, row, strict=True))) for row in zip(*block.values(), strict=True))
-            continue
-        # Columns of one size have their place in a record, and TFDS needs as long for a row as a tokenizer.
-        marks = {name: marked(column, number) for number, (name, column) in enumerate(block.items())}
-        record = one(marks)
-        records = np.tile(np.frombuffer(record, np.uint8), (len(block["tokens"]), 1))
-        for name, column in block.items():
-            start, size = record.index(marks[name].tobytes()), marks[name].nbytes
-            records[:, start : start + size] = np.ascontiguousarray(column).view(np.uint8).reshape(len(column), size)
-        yield from map(bytes, records)
+        # Columns of one size have their place in a record, where TFDS needs as long for a row as a tokenizer. The place
+        # is that of random bytes, which short columns may share with the rest of a record.
+        if all(column.ndim > 1 for column in block.values()):
+            marks = {name: marked(column, number) for number, (name, column) in enumerate(block.items())}
+            record = one(marks)
+            if all(record.count(mark.tobytes()) == 1 for mark in marks.values()):
+                yield from with_columns(record, marks, block)
+                continue
+        yield from (one(dict(zip(block, row, strict=True))) for row in zip(*block.values(), strict=True))
+
+
+def with_columns(record: bytes, marks: Block, block: Block) -> Iterator[bytes]:
+    """Copies of a record, one for each row of a block, with the columns of the row in place of the marks."""
+    records = np.tile(np.frombuffer(record, np.uint8), (len(block["tokens"]), 1))
+    for name, column in block.items():
+        start, size = record.index(marks[name].tobytes()), marks[name].nbytes
+        records[:, start : start + size] = np.ascontiguousarray(column).view(np.uint8).reshape(len(column), size)
+    return map(bytes, records)
 
 
 def marked(column: np.ndarray, number: int) -> np.ndarray:
-    """A row of a column whose bytes occur once in a record."""
+    """A row of a column of random bytes."""
     random = np.random.default_rng(number).bytes(column[0].nbytes)
     return np.frombuffer(random, column.dtype).reshape(column.shape[1:])
 

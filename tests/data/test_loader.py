@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tensorflow_datasets.core import example_serializer
 
 from diffusion.data import DataSettings, builder, dataset_from_arrays, load_dataset
 from diffusion.data.tokenizers import bytes_tokenizer
@@ -122,6 +123,22 @@ def test_a_damaged_preparation_is_made_again(damage, settings, tmp_path, dataset
     again = load_dataset(whole)
     assert again.statistics == dataset.statistics
     np.testing.assert_array_equal(rows(again, "train")["tokens"], rows(dataset, "train")["tokens"])
+
+
+def test_records_are_those_of_tfds():
+    """Also where the bytes of a short column occur elsewhere in a record, such as a zero."""
+    for length, dtype, mark in ((1, np.uint8, 0), (2, np.uint16, None), (64, np.int32, None)):
+        tokens = np.random.default_rng(0).integers(0, 200, (3, length)).astype(dtype)
+        block = {"tokens": tokens, "weights": np.ones((3, length), np.uint8)}
+        features = builder.features_of(block)
+        specs = features.get_serialized_info()
+        serializer = example_serializer.ExampleSerializer(specs)
+        rows = [{name: column[row] for name, column in block.items()} for row in range(3)]
+        expected = [serializer.serialize_example(features.encode_example(row)) for row in rows]
+        with pytest.MonkeyPatch.context() as patch:
+            if mark is not None:
+                patch.setattr(builder, "marked", lambda column, _, mark=mark: np.full_like(column[0], mark))
+            assert list(builder.serialized([block], features)) == expected
 
 
 def test_shards_are_read_as_one(settings, tmp_path, dataset, monkeypatch):

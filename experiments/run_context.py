@@ -54,7 +54,7 @@ class Run:
     @property
     def tokenizer(self) -> str:
         """Record of the tokenizer, which is stored with weights that read its ids."""
-        return stored_tokenizers.record(self.dataset.tokenizer)
+        return stored_tokenizers.record(self.dataset.tokenizer, self.dataset.label_names)
 
     def load(self, need: str) -> tuple[ConfigDict, System, Params]:
         """Config, network and averaged weights of another job."""
@@ -88,8 +88,7 @@ def read_data(config: ConfigDict, workdir: Path, weights: Iterable[Path] = ()) -
     """
     settings = config.data.to_dict()
     settings["cache_dir"] = settings["cache_dir"] or str(workdir / "cache")
-    found = ((folder, text) for folder in weights if (text := stored_tokenizers.read(folder)))
-    return open_data(tuple(settings.items()), *next(found, (Path(), "")))
+    return open_data(tuple(settings.items()), *stored_tokenizers.first(weights))
 
 
 @functools.lru_cache(maxsize=4)
@@ -133,17 +132,29 @@ def build(job: Job, workdir: Path) -> Run:
       ValueError: for the first invalid field, which it names.
     """
     config = ConfigDict(job.config)
-    dataset = read_data(config, workdir, weights_read(job, workdir))
+    weights = weights_read(job, workdir)
+    dataset = read_data(config, workdir, weights)
     families.check_domain(config, dataset.domain)
-    check_labels(config, dataset)
+    check_labels(config, dataset, *stored_tokenizers.first(weights))
     system = families.system(config, dataset.tokenizer.vocab_size)
     if has_sources(config):
         system = replace(system, end=dataset.tokenizer.eos_id)
     return Run(job, config, workdir, dataset, system, make_mesh(**config.mesh))
 
 
-def check_labels(config: ConfigDict, dataset: Dataset) -> None:
-    """Raise ValueError where the classes of a network are not those that are found in the data (`data.labels`)."""
+def check_labels(config: ConfigDict, dataset: Dataset, folder: Path, record: str) -> None:
+    """Raise ValueError where the classes of a network are not those of the data, or of the data of its training.
+
+    Args:
+      folder: the folder of the weights.
+      record: what is stored with them; may be empty.
+    """
+    trained = stored_tokenizers.parse(record, folder).labels if record and config.model.labels else ()
+    if trained and trained != dataset.label_names:
+        raise ValueError(
+            f"data.path: the weights in {folder} were trained with the classes {', '.join(trained[:5])}, and the data "
+            f"have {', '.join(dataset.label_names[:5])}; pass data with the same classes"
+        )
     if config.data.labels != "none" and config.model.labels not in (0, dataset.labels):
         names = ", ".join(dataset.label_names[:5]) + (", ..." if dataset.labels > 5 else "")
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from diffusion.data import subword
@@ -21,23 +22,30 @@ MAKERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """Name and fingerprint of a tokenizer, and the tokenizer itself unless its source defines it."""
+    """Name and fingerprint of a tokenizer, the tokenizer itself unless its source defines it, and names of classes."""
 
     name: str
     fingerprint: str
     tokenizer: Tokenizer | None
+    labels: tuple[str, ...]
 
 
-def record(tokenizer: Tokenizer) -> str:
-    """A tokenizer as JSON: its name, its fingerprint, and the arguments of its entry in `MAKERS`."""
+def record(tokenizer: Tokenizer, labels: Sequence[str] = ()) -> str:
+    """A tokenizer as JSON: its name, its fingerprint, and the arguments of its entry in `MAKERS`; and class names."""
     arguments = tokenizer.arguments if tokenizer.name in MAKERS else None
-    return json.dumps({"name": tokenizer.name, "fingerprint": tokenizer.fingerprint, "arguments": arguments})
+    fields = {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint, "arguments": arguments}
+    return json.dumps(fields | ({"labels": list(labels)} if labels else {}))
 
 
 def read(folder: Path) -> str:
     """The record in a folder of weights, or in `weights` of it; empty where weights are stored without one."""
     files = (place / FILE for place in (folder, folder / "weights"))
     return next((file.read_text(encoding="utf-8") for file in files if file.is_file()), "")
+
+
+def first(folders: Iterable[Path]) -> tuple[Path, str]:
+    """The first folder with a record, and the record; an empty record where none has one."""
+    return next(((folder, text) for folder in folders if (text := read(folder))), (Path(), ""))
 
 
 def agree(*records: str) -> bool:
@@ -53,9 +61,9 @@ def parse(text: str, place: Path) -> Stored:
     try:
         fields = json.loads(text)
         name, fingerprint, arguments = str(fields["name"]), str(fields["fingerprint"]), fields["arguments"]
-        made = None if arguments is None else MAKERS[name](**arguments)
+        made, labels = None if arguments is None else MAKERS[name](**arguments), tuple(fields.get("labels", ()))
     except Exception as error:  # the library of subword tokenizers raises bare Exception
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"checkpoint: {place / FILE} is damaged ({reason}); copy the weights again") from None
     # The fingerprint of a subword tokenizer may depend on the version of its library.
-    return Stored(name, fingerprint, made and dataclasses.replace(made, fingerprint=fingerprint))
+    return Stored(name, fingerprint, made and dataclasses.replace(made, fingerprint=fingerprint), labels)

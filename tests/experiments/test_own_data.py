@@ -1,5 +1,7 @@
 """A user's own sequences: classes of networks, and the vocabularies of weights."""
 
+from pathlib import Path
+
 import pytest
 
 from configs import scmdm_genomes
@@ -29,9 +31,14 @@ def test_networks_have_classes_where_labels_are_named():
     tokenizer = symbol_tokenizers.nucleotides()
     dataset = Dataset({}, tokenizer, 16, False, "", {}, "fasta", labels=7, label_names=tuple("abcdefg"))
     with refused(r"model\.labels: data\.labels=file finds 7 \(a, b, c, d, e, \.\.\.\); pass --config\.model\.labels=7"):
-        check_labels(labeled, dataset)
+        check_labels(labeled, dataset, Path(), "")
     for labeled.model.labels in (7, 0):
-        check_labels(labeled, dataset)
+        check_labels(labeled, dataset, Path(), stored_tokenizers.record(tokenizer, dataset.label_names))
+    other, labeled.model.labels = stored_tokenizers.record(tokenizer, tuple("gfedcba")), 7
+    with refused(r"data\.path: the weights in job were trained with the classes g, f, .* have a, b, .*same classes"):
+        check_labels(labeled, dataset, Path("job"), other)
+    labeled.model.labels = 0
+    check_labels(labeled, dataset, Path("job"), other)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 from tabulate import tabulate
 
 from diffusion.convert.files import weights_of_folder
+from diffusion.data import stored_tokenizers
 from diffusion.train.weights import save_weights
 from diffusion.types import Params
 from experiments.plan import atomic_write
@@ -22,7 +23,7 @@ class Conversion(NamedTuple):
     """What is to be written: parameters by part, copies of files and arrays by their place, and what config.json says.
 
     Parts are read one after the other, so that one is in memory at a time. `sources` are the files to sum, by name.
-    `uses(folder)` are commands that use the folder, and remarks.
+    `uses(folder)` are commands that use the folder, and remarks. `tokenizer` is the record of the ids that it reads.
     """
 
     parts: dict[str, Callable[[], Params]]
@@ -31,6 +32,7 @@ class Conversion(NamedTuple):
     description: dict[str, Any]
     uses: Callable[[Path], list[str]]
     arrays: dict[str, np.ndarray] = {}  # noqa: RUF012, a NamedTuple
+    tokenizer: str = ""
 
 
 def check_target(out: Path) -> None:
@@ -78,6 +80,8 @@ def write(found: Conversion, layout: str, out: Path) -> str:
             shutil.copyfile(file, partial / place)
         for place, array in found.arrays.items():
             np.save(partial / place, array)
+        if found.tokenizer:
+            atomic_write(partial / "weights" / stored_tokenizers.FILE, found.tokenizer)
         sums = {name: sha256(file) for name, file in found.sources.items()}
         description = {"layout": layout, "parts": counts} | found.description | {"sha256": sums}
         atomic_write(partial / "config.json", json.dumps(description, indent=1) + "\n")

@@ -53,6 +53,7 @@ def mdlm(
             "start": fields["model.start"],
             "tokenizer": words.name,
         },
+        tokenizer=words.record,
         arrays={} if found.permutation is None else {PERMUTATION: found.permutation},
         uses=partial(text_uses, found, fields, words),
     )

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from diffusion.data import stored_tokenizers
 from diffusion.data.loader import SAVED
 
 # The files of each tokenizer, in the order in which they are looked for.
@@ -16,10 +17,14 @@ PUBLISHED = "gpt2"
 
 
 class TokenizerFiles(NamedTuple):
-    """The value of `data.tokenizer`, and its files by their name in the converted folder."""
+    """The value of `data.tokenizer`, its files by their name in the converted folder, and its record if they are there.
+
+    With the record every job reads the ids of the checkpoint, or is refused.
+    """
 
     name: str
     copies: dict[str, Path]
+    record: str = ""
 
 
 def tokenizer_of(folder: Path, tokens: int, given: bool) -> TokenizerFiles:
@@ -31,12 +36,13 @@ def tokenizer_of(folder: Path, tokens: int, given: bool) -> TokenizerFiles:
     for name, files in FILES:
         if not all((folder / file).is_file() for file in files):
             continue
-        size = SAVED[name](str(folder)).vocab_size
-        if size != tokens:
+        tokenizer = SAVED[name](str(folder))
+        if tokenizer.vocab_size != tokens:
             raise ValueError(
-                f"--tokenizer: '{folder}' has {size} tokens and the checkpoint {tokens}; pass its own files"
+                f"--tokenizer: '{folder}' has {tokenizer.vocab_size} tokens and the checkpoint {tokens}; pass its own "
+                "files"
             )
-        return TokenizerFiles(name, {file: folder / file for file in files})
+        return TokenizerFiles(name, {file: folder / file for file in files}, stored_tokenizers.record(tokenizer))
     if given:
         names = " or ".join(" and ".join(files) for _, files in FILES)
         raise ValueError(f"--tokenizer: '{folder}' has no {names}; pass the folder of the checkpoint's tokenizer")

@@ -9,6 +9,7 @@ import pytest
 from configs.base import defaults
 from configs.recipes.small import tiny
 from diffusion.data import stored_tokenizers
+from experiments.convert.command import run as convert
 from experiments.identity import to_json
 from experiments.plan import Job
 from experiments.run import check_tokenizers
@@ -16,6 +17,7 @@ from experiments.run_context import read_data, weights_read
 from tests.checks import refused
 from tests.data.files import write
 from tests.experiments.conftest import run_of
+from tests.experiments.weight_files import gpt2_vocabulary, mdlm_file
 
 
 @pytest.fixture
@@ -68,6 +70,20 @@ def test_a_vocabulary_that_is_named_must_be_the_stored_one(config, tmp_path):
         r"data\.tokenizer_path: the weights in .*job were trained with another vocabulary of 'file'; leave it"
     ):
         read(config, tmp_path / "other", "zebra", weights)
+
+
+def test_a_converted_folder_keeps_the_tokenizer_of_its_checkpoint(config, tmp_path, capsys):
+    """It is read without the files of the vocabulary, and other bytes are refused."""
+    mdlm_file(tmp_path / "model.safetensors", vocabulary=258)
+    vocabulary = gpt2_vocabulary(tmp_path / "vocabulary")
+    convert("mdlm", str(tmp_path / "model.safetensors"), tmp_path / "public", tokenizer=str(vocabulary))
+    config.data.update(tokenizer="gpt2", tokenizer_path="")
+    for folder in (tmp_path / "public", tmp_path / "public" / "weights"):
+        dataset = read(config, tmp_path / "text", "apple", folder)
+        assert (dataset.tokenizer.name, dataset.tokenizer.vocab_size) == ("gpt2", 257)
+    config.data.tokenizer = "bytes"
+    with refused(r"data\.tokenizer: the weights in .*public were trained with 'gpt2', not with 'bytes'"):
+        read(config, tmp_path / "text", "apple", tmp_path / "public")
 
 
 def test_the_latest_weights_of_a_job_come_first(config, tmp_path):

@@ -16,7 +16,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from diffusion.data.readers import several, visible_below
+from diffusion.data.readers import paths_of, visible_below
 from diffusion.data.settings import DataSettings
 
 REMEMBERED = 2**20  # bytes from which the hash of a file is kept; smaller files are read again
@@ -32,7 +32,7 @@ def content_hash(path: str) -> str:
     Raises:
       ValueError: for a file that cannot be read.
     """
-    if len(parts := several(path)) > 1:
+    if len(parts := paths_of(path)) > 1:
         hashes = [content_hash(part) for part in parts]
         return hashlib.sha256("".join(hashes).encode()).hexdigest() if all(hashes) else ""
     root = Path(path).expanduser()

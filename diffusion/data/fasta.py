@@ -55,6 +55,7 @@ def own_fasta(settings: DataSettings) -> ArraySource:
     survey = surveyed(settings, files, file_splits, content)
     say_letters(survey)
     label_ids = {label: index for index, label in enumerate(survey.labels)}
+    rna = survey.upper("U") > 0 and survey.upper("T") == 0
 
     def read() -> Iterator[LabeledSequence]:
         return (sequence for sequence, _, _ in labeled(settings, files, file_splits, label_ids))
@@ -66,7 +67,7 @@ def own_fasta(settings: DataSettings) -> ArraySource:
         tuple(survey.labels),
         set(file_splits),
         content,
-        symbol_tokenizers.nucleotides(begin=settings.bos_eos, rna=survey.upper("U") > 0 == survey.upper("T")),
+        symbol_tokenizers.nucleotides(begin=settings.bos_eos, rna=rna),
         splits.split_below(*survey.limits) if survey.limits else splits.split_of,
     )
 
@@ -117,8 +118,10 @@ def label_of(record: Record, name: str, settings: DataSettings) -> str | None:
 def surveyed(settings: DataSettings, files: list[tuple[str, Path]], file_splits: list[str], content: str) -> Survey:
     """The survey of files, from the cache where their content was surveyed before."""
     stored = settings.cache / "surveys" / f"fasta-{content[:16]}.json"
-    if stored.is_file():
+    try:
         return Survey(**json.loads(stored.read_text()))
+    except (OSError, ValueError, TypeError):  # there is none, or it is damaged
+        pass
     survey = survey_of(settings, files, file_splits)
     try:
         stored.parent.mkdir(parents=True, exist_ok=True)

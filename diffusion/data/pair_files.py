@@ -113,7 +113,7 @@ def of_fields(settings: DataSettings) -> Named:
 def whole_read(named: Named, settings: DataSettings) -> tuple[Callable[[], Iterator[Texts]], str] | None:
     """Reader of all pairs in one place, two files of lines or one table, and a hash of its content."""
     if settings.source == OWN:
-        files = [Path(part).expanduser() for part in readers.several(settings.path)]
+        files = [Path(part).expanduser() for part in readers.paths_of(settings.path)]
         missing = [file for file in files if not file.is_file()]
         if len(files) > 1 and (missing or len(files) > 2):
             problem = f"{missing[0]} is not a file" if missing else f"{len(files)} files"

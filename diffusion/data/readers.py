@@ -123,8 +123,8 @@ def plain_name(path: Path) -> str:
     return path.stem if path.suffix in COMPRESSED else path.name
 
 
-def several(path: str) -> list[str]:
-    """The path, or the paths of two files "A,B" where there is no file of that name."""
+def paths_of(path: str) -> list[str]:
+    """The paths of the files of "A,B", or the path alone where a file has that name."""
     if "," not in path or Path(path).expanduser().exists():
         return [path]
     return [part.strip() for part in path.split(",")]
@@ -147,14 +147,13 @@ def own_files(path: str, kinds: Sequence[str]) -> list[tuple[str, Path]]:
     if not path or not root.exists():
         reason = f"{path!r} does not exist" if path else "it is empty"
         raise ValueError(f"data.path: {reason}; pass --config.data.path=FILE_OR_FOLDER")
+    named = named_files(root)
     if root.is_file():
-        return [(root.name, root)]
-    named = [(file.relative_to(root).as_posix(), file) for file in files_below(path)]
-    shown = [(name, file) for name, file in named if not any(part.startswith(".") for part in name.split("/"))]
-    found = [(name, file) for name, file in shown if kind(file) in kinds]
+        return named
+    found = [(name, file) for name, file in named if kind(file) in kinds]
     if not found:
         raise ValueError(f"data.path: {path!r} holds no file of {', '.join(kinds)} (plain or compressed); pass one")
-    if others := [name for name, file in shown if kind(file) not in kinds]:
+    if others := [name for name, file in named if kind(file) not in kinds]:
         more = " and others" if len(others) > 3 else ""
         warnings.warn(
             f"data.path: {len(others)} files of other kinds in {path!r} are left out ({', '.join(others[:3])}{more})",
@@ -188,6 +187,13 @@ def visible_below(path: str) -> list[Path]:
     """Paths relative to the folder of its files at any depth that are not hidden, nor below a hidden folder, sorted."""
     names = [file.relative_to(Path(path).expanduser()) for file in files_below(path)]
     return [name for name in names if not any(part.startswith(".") for part in name.parts)]
+
+
+def named_files(root: Path) -> list[tuple[str, Path]]:
+    """A file with its name, or the files of a folder as in `visible_below`, with their names relative to it."""
+    if root.is_file():
+        return [(root.name, root)]
+    return [(name.as_posix(), root / name) for name in visible_below(str(root))]
 
 
 def json_rows(path: Path) -> Iterator[Row]:

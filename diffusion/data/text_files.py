@@ -12,7 +12,7 @@ from typing import NamedTuple
 from diffusion.data import readers, tables
 from diffusion.data.pieces import Document, parts_of
 from diffusion.data.settings import DataSettings
-from diffusion.data.splits import NAMES, md5_number, split_of
+from diffusion.data.splits import NAMES, md5_number, shares, split_of
 from diffusion.data.types import Source
 
 # What separates documents; a line of white space is blank.
@@ -20,11 +20,10 @@ SEPARATORS = {"paragraph": re.compile(r"\n[ \t\r]*\n\s*"), "line": re.compile(r"
 
 
 class TextFile(NamedTuple):
-    """A file of text: its relative name, the sha256 of its text, and its number of characters."""
+    """A file of text: its relative name, and its number of characters."""
 
     name: str
     path: Path
-    digest: str
     characters: int
 
 
@@ -50,7 +49,7 @@ def text_files(settings: DataSettings) -> Source:
         reason = f"{settings.path!r} does not exist" if settings.path else "text_files needs it"
         raise ValueError(f"data.path: {reason}; pass --config.data.path=FILE_OR_FOLDER")
     files, skipped = [], []
-    for name, path in shown(root):
+    for name, path in readers.named_files(root):
         file = inspected(name, path)
         if file is None:
             skipped.append(path)
@@ -69,27 +68,18 @@ def text_files(settings: DataSettings) -> Source:
     return streamed("text_files", divided(files, settings.document))
 
 
-def shown(root: Path) -> list[tuple[str, Path]]:
-    """Relative names and paths of the files of a folder that are not hidden, or of a file."""
-    if root.is_file():
-        return [(root.name, root)]
-    below = [(path.relative_to(root), path) for path in readers.files_below(str(root))]
-    return [(name.as_posix(), path) for name, path in below if not any(part.startswith(".") for part in name.parts)]
-
-
 def inspected(name: str, path: Path) -> TextFile | None:
     """A file of text, with no characters where it is blank; None where it is not UTF-8 text."""
-    content, characters, blank = hashlib.sha256(), 0, True
+    characters, blank = 0, True
     try:
         for number, part in enumerate(readers.text_parts(path)):
             if number == 0 and "\0" in part[:8192]:  # a large binary file is not read to its end
                 return None
-            content.update(part.encode())
             characters += len(part)
             blank = blank and not part.strip()
     except UnicodeDecodeError:
         return None
-    return TextFile(name, path, content.hexdigest(), 0 if blank else characters)
+    return TextFile(name, path, 0 if blank else characters)
 
 
 Read = Callable[[], Iterator[Named]]
@@ -98,9 +88,7 @@ Read = Callable[[], Iterator[Named]]
 def divided(files: Sequence[TextFile], unit: str) -> dict[str, Read]:
     """Readers of the documents of each split, with their names; see `text_files`."""
     if len(files) >= 3:
-        part = max(1, round(0.05 * len(files)))
-        parts = {"train": files[2 * part :], "validation": files[:part], "test": files[part : 2 * part]}
-        return {split: functools.partial(documents, part, unit) for split, part in parts.items()}
+        return {split: functools.partial(documents, part, unit) for split, part in shares(files).items()}
     if unit == "file":
         files = sorted(files)
         borders = [0, *map(functools.partial(border, files), (0.90, 0.95)), sum(file.characters for file in files)]
@@ -191,7 +179,7 @@ def table_texts(settings: DataSettings) -> Source:
         reads, content = tables.split_rows(settings)
         groups = {split: functools.partial(texts_of, read, settings.field) for split, read in reads.items()}
     else:
-        files = [(name, path) for name, path in shown(root) if readers.kind(path) in tables.FORMATS]
+        files = [(name, path) for name, path in readers.named_files(root) if readers.kind(path) in tables.FORMATS]
         if not settings.path or not files:
             known = ", ".join(tables.FORMATS)
             raise ValueError(f"data.path: no table in {settings.path!r} ({known}), whose data.field could be read")

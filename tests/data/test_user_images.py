@@ -66,7 +66,7 @@ GRAY: dict[str, Any] = {
     "alpha": (Image.merge("LA", [Image.fromarray(part) for part in (PATTERN, ALPHA)]), {}, opaque(PATTERN, ALPHA)),
     "turned": (Image.fromarray(PATTERN), {"exif": Image.Exif()}, np.rot90(PATTERN, -1)),
 }
-GRAY["turned"][1]["exif"][0x0112] = 6  # the top of the picture is at the right
+GRAY["turned"][1]["exif"][0x0112] = 6  # the top of the image is at the right
 
 
 @pytest.mark.parametrize("kind", GRAY)

@@ -182,7 +182,7 @@ def comparison(config, digits: tuple[int, ...], extras: bool = False, causal_dig
 
 
 def continuations(digits: tuple[int, ...], prefix: int, steps: int):
-    """Samples that continue the first `prefix` tokens of held-out windows, with their self-BLEU."""
+    """Samples that continue the first `prefix` tokens of held-out windows, measured with them, and their self-BLEU."""
     overrides = {"sample.prefix": prefix, "sample.steps": steps, "quality.self_bleu": True}
     for name, _, model, fields in models(digits):
         yield sampled(f"{name}, {steps} steps, from {prefix} tokens", model | overrides, curves={}, **fields)

@@ -72,9 +72,9 @@ class Split:
         return [pair.source for pair in pairs], [pair.references or (pair.target,) for pair in pairs]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Splits of packed examples with their tokenizer, provenance and statistics."""
+    """Splits of packed examples with their tokenizer, provenance and statistics; equal to itself alone."""
 
     splits: Mapping[str, Split]
     tokenizer: Tokenizer

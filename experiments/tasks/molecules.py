@@ -1,7 +1,7 @@
 """Samples of molecules: a text file, an image, and their validity, uniqueness and novelty."""
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
+from diffusion.data import Dataset
 from diffusion.metrics.molecules import (
     canonical_set,
     molecule_grid,
@@ -35,7 +36,7 @@ def measure(run: Run, sets: Sequence[SequenceSet], cost: dict) -> list[dict[str,
 
 def measure_molecules(run: Run, sets: list[list[str]]) -> list[dict[str, float]]:
     """Validity, uniqueness, novelty relative to the training split, and properties of novel molecules, for each set."""
-    known, training = training_molecules(run)
+    known, training = training_molecules(run.dataset, molecule_cache(run))
     strings = known | set(training)
     scores = [molecule_scores(texts, known, strings) for texts in sets]
     if jax.process_index() == 0:
@@ -44,12 +45,17 @@ def measure_molecules(run: Run, sets: list[list[str]]) -> list[dict[str, float]]
     return scores
 
 
-def training_molecules(run: Run) -> tuple[frozenset[str], list[str]]:
+@lru_cache(maxsize=2)  # every job of a table asks for them
+def training_molecules(dataset: Dataset, cache: Path) -> tuple[frozenset[str], list[str]]:
     """Canonical SMILES of the training split, and its strings as they are written."""
-    split = run.dataset.split("train")
-    texts = as_texts(run.dataset.tokenizer, split.rows(range(len(split)))["tokens"])
-    cache = Path(run.config.data.cache_dir or run.workdir / "cache").expanduser() / "molecules"
+    split = dataset.split("train")
+    texts = as_texts(dataset.tokenizer, split.rows(range(len(split)))["tokens"])
     return canonical_set(texts, cache), texts
+
+
+def molecule_cache(run: Run) -> Path:
+    """Folder of canonical sets."""
+    return Path(run.config.data.cache_dir or run.workdir / "cache").expanduser() / "molecules"
 
 
 def draw(path: Path, texts: list[str], scores: dict[str, float]) -> None:
@@ -98,7 +104,7 @@ def check(run: Run) -> None:
     token_sampling.check(run, TASK)
     rewarded_sampling.check(run)
     sequences.check_reference(run)
-    training_molecules(run)
+    training_molecules(run.dataset, molecule_cache(run))
 
 
 def sample(run: Run) -> dict:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import lzma
 import os
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import tensorflow_datasets as tfds
+
+from diffusion.data import load_dataset
 
 # Length and vocabulary of the examples of a source.
 SIZES = {
@@ -150,3 +153,14 @@ def labeled(dataset, split):
     """Sorted pairs of tokens and label."""
     batch = rows(dataset, split)
     return sorted(zip(map(tuple, batch["tokens"].tolist()), batch["label"].tolist(), strict=True))
+
+
+def loaded(settings):
+    """Return the data set and the messages of its warnings."""
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        dataset = load_dataset(settings)
+    return dataset, [str(each.message) for each in caught if each.category is UserWarning]
+
+
+def texts_of(dataset, split):
+    return [dataset.tokenizer.decode(row) for row in rows(dataset, split)["tokens"]]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 LAYERS = (
     "types",
+    "partition",
     "metrics nets rng",
     "categorical convert glyphs report schedules train",
     "codecs data",

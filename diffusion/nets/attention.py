@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.nets.attention_masks import AttentionMask, Causal, Full
-from diffusion.nets.layers import automatic_axes, batch_axes
+from diffusion.partition import automatic_axes, batch_axes
 
 Heads = Float[Array, "B L N H"]
 KeysOrValues = Float[Array, "B M N H"]  # at the positions of the queries, or at others

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from diffusion.nets.layers import Linear, dropout, dropout_seeds, shard_batch
+from diffusion.nets.layers import Linear, dropout, dropout_seeds
+from diffusion.partition import shard_batch
 from diffusion.types import Tokens
 
 

@@ -11,9 +11,10 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 
 from diffusion.nets.attention import attend
 from diffusion.nets.discrete_unet_layout import Part, layout, runs
-from diffusion.nets.layers import Linear, dropout, dropout_seeds, shard_batch, stacked
+from diffusion.nets.layers import Linear, dropout, dropout_seeds, stacked
 from diffusion.nets.self_conditioning_adapter import SelfConditioningAdapter
 from diffusion.nets.subtoken_embedding import SubtokenEmbedding
+from diffusion.partition import shard_batch
 
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 

@@ -16,11 +16,11 @@ from diffusion.nets.layers import (
     modulate,
     rotary_table,
     rotate,
-    shard_batch,
     stacked,
     uniform_fan_in,
 )
 from diffusion.nets.self_conditioning_adapter import SelfConditioningAdapter
+from diffusion.partition import shard_batch
 
 SIZES = {
     "tiny": dict(hidden=512, blocks=8, heads=8),

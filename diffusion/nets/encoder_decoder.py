@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 from diffusion.nets.attention import attend
 from diffusion.nets.dit import Cache, update_cache
 from diffusion.nets.encoder_decoder_io import Form, Join, Readout, TokenTime, scaled_rows
-from diffusion.nets.layers import LayerNorm, Linear, dropout, dropout_seeds, shard_batch, stacked
+from diffusion.nets.layers import LayerNorm, Linear, dropout, dropout_seeds, stacked
+from diffusion.partition import shard_batch
 from diffusion.types import EncodedSource, SequenceCondition
 
 

@@ -8,7 +8,8 @@ from jaxtyping import Array, Float
 
 from diffusion.nets.attention import attend
 from diffusion.nets.attention_masks import Causal
-from diffusion.nets.layers import LayerNorm, Linear, shard_batch, stacked
+from diffusion.nets.layers import LayerNorm, Linear, stacked
+from diffusion.partition import shard_batch
 from diffusion.types import Tokens
 
 SIZES = {

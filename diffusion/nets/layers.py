@@ -6,10 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, UInt32
 
-BATCH_AXES = ("data", "fsdp")
 REMAT_POLICIES = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
 
@@ -163,31 +161,3 @@ def dropout(x: Float[Array, "B L D"], seeds: UInt32[Array, "B 2"], rate: float) 
     bits = _mix(_mix(counter + first) ^ second)
     keep = bits >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
     return jnp.where(keep, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), jnp.zeros((), x.dtype))
-
-
-def automatic_axes() -> dict[str, int]:
-    """Return the sizes of the automatically partitioned axes of the current mesh; empty without a mesh."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return {
-        name: size
-        for name, size, kind in zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
-        if kind == AxisType.Auto
-    }
-
-
-def batch_axes(batch: int) -> tuple[str, ...]:
-    """Return the mesh axes among (data, fsdp) that split a batch, or () if they do not divide its size."""
-    axes = automatic_axes()
-    names = tuple(name for name in BATCH_AXES if name in axes)
-    return names if names and batch % math.prod(axes[name] for name in names) == 0 else ()
-
-
-def shard_batch(x: Array) -> Array:
-    """Constrain the leading axis to the mesh axes (data, fsdp); the identity without a mesh.
-
-    Without this constraint the partitioner may gather activations, which takes tens of gigabytes on a large mesh.
-    """
-    axes = batch_axes(x.shape[0])
-    if not axes:
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes, *(None,) * (x.ndim - 1)))

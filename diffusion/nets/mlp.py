@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from diffusion.nets.layers import LayerNorm, Linear, dropout, dropout_seeds, shard_batch
+from diffusion.nets.layers import LayerNorm, Linear, dropout, dropout_seeds
+from diffusion.partition import shard_batch
 
 
 class Mlp(nn.Module):

@@ -6,9 +6,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffusion.nets.layers import Linear, shard_batch
+from diffusion.nets.layers import Linear
 from diffusion.nets.sd.layers import Conv, GroupNorm
 from diffusion.nets.text_conditioned_unet import PromptTable
+from diffusion.partition import shard_batch
 
 # With PyTorch's initialization, a third of this variance, training takes 150 more steps before the image has an effect.
 Convolution = partial(Conv, initializer="lecun")

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.nets.attention import plain
-from diffusion.nets.layers import LayerNorm, Linear, shard_batch, stacked
+from diffusion.nets.layers import LayerNorm, Linear, stacked
 from diffusion.nets.sd.layers import gelu
+from diffusion.partition import shard_batch
 
 Norm = partial(LayerNorm, bias=True, epsilon=1e-12, name="LayerNorm")
 

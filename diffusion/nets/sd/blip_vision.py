@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.nets.attention import plain
-from diffusion.nets.layers import LayerNorm, Linear, shard_batch, stacked
+from diffusion.nets.layers import LayerNorm, Linear, stacked
 from diffusion.nets.sd.layers import gelu
 from diffusion.nets.sd.patches import PatchProjection
+from diffusion.partition import shard_batch
 
 Norm = partial(LayerNorm, bias=True, epsilon=1e-6)
 NORMAL = nn.initializers.normal(0.02)

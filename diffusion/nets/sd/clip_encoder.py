@@ -10,8 +10,9 @@ from jaxtyping import Array, Float
 
 from diffusion.nets.attention import attend
 from diffusion.nets.attention_masks import AttentionMask
-from diffusion.nets.layers import LayerNorm, Linear, shard_batch, stacked
+from diffusion.nets.layers import LayerNorm, Linear, stacked
 from diffusion.nets.sd.layers import gelu
+from diffusion.partition import shard_batch
 
 Activation = Literal["quick_gelu", "gelu"]
 Hidden = Float[Array, "B S D"]

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.nets.attention import attend, plain
-from diffusion.nets.layers import LayerNorm, Linear, rematerialized, shard_batch, stacked, uniform_fan_in
+from diffusion.nets.layers import LayerNorm, Linear, rematerialized, stacked, uniform_fan_in
+from diffusion.partition import shard_batch
 
 # Attention kernels are faster for long sequences only; others, and wide heads (160 in SD 1.5), use plain products.
 KERNEL_TOKENS = 1024

@@ -6,8 +6,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.nets.layers import Linear, rematerialized, shard_batch, sinusoids
+from diffusion.nets.layers import Linear, rematerialized, sinusoids
 from diffusion.nets.sd.layers import Conv, Downsample, GroupNorm, ResnetBlock, SpatialTransformer, Upsample
+from diffusion.partition import shard_batch
 
 TIME_IDS = 6  # original height and width, top and left of the crop, and target height and width of SDXL
 

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.nets.attention import plain
-from diffusion.nets.layers import Linear, shard_batch
+from diffusion.nets.layers import Linear
 from diffusion.nets.sd.layers import Conv, Downsample, GroupNorm, ResnetBlock, Upsample
+from diffusion.partition import shard_batch
 from diffusion.types import Params
 
 EPSILON = 1e-6  # of all norms

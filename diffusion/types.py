@@ -181,6 +181,11 @@ class Denoiser(Protocol):
 class SelfConditioning(Protocol):
     """The map from a denoiser's prediction to the self-conditioning input of its next call."""
 
+    @property
+    def process(self) -> MaskedProcess:
+        """The process of the denoiser."""
+        ...
+
     def empty(self, state: Symbols) -> Float[Array, "B L D"]:
         """The input of the first call, before any prediction."""
         ...

@@ -7,7 +7,7 @@ LAYERS = (
     "types",
     "partition",
     "metrics nets rng",
-    "categorical convert glyphs report schedules train",
+    "categorical convert glyphs readout report schedules train",
     "codecs data",
     "processes",
     "objectives sampling",

@@ -1,7 +1,7 @@
 """Evaluation of likelihood estimators over data sets, and their summary as nats, bits and perplexity per token."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,8 +11,9 @@ from jaxtyping import Array, Float, Int, Integer, Key
 from diffusion.likelihood.estimators import Estimate
 from diffusion.metrics.statistics import ratio
 from diffusion.processes.gaussian import GaussianDiffusion
+from diffusion.readout import BoundDenoiser
 from diffusion.rng import Draws, draws, fold
-from diffusion.types import Batch, Denoiser, MaskedProcess, Params, Process, Symbols, Times
+from diffusion.types import Batch, Denoiser, MaskedProcess, Params, Process
 
 LIKELIHOODS = ("bound_", "nll_")
 Evaluator = Callable[
@@ -49,8 +50,7 @@ def make_evaluator(
         tokens, weights = batch["tokens"], batch["weights"]
         root = draws(key, "evaluate", step, len(tokens))
 
-        def denoise(noisy: Symbols | Float[Array, "B ..."], time: Times) -> Any:
-            return denoiser(params, noisy, time, batch.get("prompt", batch.get("label")))
+        denoise = BoundDenoiser(denoiser, params, batch.get("prompt", batch.get("label")))
 
         def one(index: Int[Array, ""]) -> Float[Array, " B"]:
             shifted = jax.numpy.mod(root.uniform + index / draws_per_example, 1.0)

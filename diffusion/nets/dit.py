@@ -1,5 +1,7 @@
 """The diffusion transformer of MDLM (arXiv 2406.07524, appendix C.2), and its causal variant for autoregression."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -100,11 +102,17 @@ class Head(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], condition: Float[Array, "B C"] | None) -> Float[Array, "B L K"]:
+    def __call__(
+        self,
+        x: Float[Array, "R L D"],
+        condition: Float[Array, "B C"] | None,
+        pick: Callable[[Array], Array] | None = None,
+    ) -> Float[Array, "R L K"]:
         h = LayerNorm(name="norm")(x)
         if self.adaln:
             assert condition is not None
             modulation = Linear(2 * x.shape[-1], initializer="zeros", name="modulation")(condition)
+            modulation = pick(modulation) if pick else modulation
             h = modulate(h, *jnp.split(modulation[:, None], 2, axis=-1))
         return Linear(self.features, initializer="zeros", dtype=self.dtype, name="linear")(h)
 
@@ -201,20 +209,30 @@ class DiT(nn.Module):
         sigma: Float[Array, " B"] | None = None,
         label: Int[Array, " B"] | None = None,
         *,
+        memory: Float[Array, "B L D"] | None = None,
         positions: Int[Array, " L"] | None = None,
         keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B L D"]:
-        """Return the input of the head, without a self-conditioning input; see `trunk`."""
-        return self.trunk(self.embed(tokens), sigma, keys, label, positions)
+        """Return the input of the head; see `trunk` and `__call__`."""
+        x = self.embed(tokens)
+        if self.memory:
+            x = self.adapter(x, memory)
+        return self.trunk(x, sigma, keys, label, positions)
 
     def head(
         self,
-        x: Float[Array, "B L D"],
+        x: Float[Array, "R L D"],
         sigma: Float[Array, " B"] | None = None,
         label: Int[Array, " B"] | None = None,
-    ) -> Float[Array, "B L K"]:
-        """Return the logits for an output of the trunk."""
-        return self.output(x, self._condition(sigma, x.shape[0], label))
+        pick: Callable[[Array], Array] | None = None,
+    ) -> Float[Array, "R L K"]:
+        """Return the logits for an output of the trunk, or for R pieces of it.
+
+        `pick` maps values of the examples, [B, ...], to those of the pieces, [R, ...]; without it R is B.
+        """
+        given = [values for values in (sigma, label) if values is not None]
+        condition = self._condition(sigma, len(given[0]) if given else x.shape[0], label)
+        return self.output(x, condition, pick if given else None)
 
     def __call__(
         self,
@@ -230,10 +248,7 @@ class DiT(nn.Module):
         `sigma` None is a noise level of 0, `label` None the null label, `memory` None no self-conditioning input, and
         `keys`, one per example, turn on dropout.
         """
-        x = self.embed(tokens)
-        if self.memory:
-            x = self.adapter(x, memory)
-        return self.head(self.trunk(x, sigma, keys, label), sigma, label)
+        return self.head(self.features(tokens, sigma, label, memory=memory, keys=keys), sigma, label)
 
     def init_cache(self, batch: int, length: int) -> Cache:
         """Return empty keys and values for `decode`, [blocks, batch, length, heads, hidden/heads] each, in `dtype`."""
@@ -242,8 +257,8 @@ class DiT(nn.Module):
 
     def extend(
         self, tokens: Int[Array, "B S"], position: Int[Array, ""], cache: Cache
-    ) -> tuple[Float[Array, "B S K"], Cache]:
-        """Return logits for S tokens at position, position + 1, ... given the cache, and the cache with these tokens.
+    ) -> tuple[Float[Array, "B S D"], Cache]:
+        """Return the input of the head for S tokens at position, position + 1, ..., and the cache with these tokens.
 
         Raises:
           ValueError: if the network reads ahead, beyond the tokens and the cache.
@@ -254,14 +269,14 @@ class DiT(nn.Module):
         condition = self._condition(None, x.shape[0])
         rotary = rotary_table(position + jnp.arange(x.shape[1]), self.hidden // self.heads)
         x, cache = self.stack(x, condition, rotary, jnp.asarray(position), None, cache)
-        return self.output(x, condition), cache
+        return x, cache
 
     def decode(
         self, token: Int[Array, " B"], position: Int[Array, ""], cache: Cache
     ) -> tuple[Float[Array, "B K"], Cache]:
         """Return logits for the token after `token`, which is at `position`, and the cache with `token`."""
-        logits, cache = self.extend(token[:, None], position, cache)
-        return logits[:, 0], cache
+        features, cache = self.extend(token[:, None], position, cache)
+        return self.head(features)[:, 0], cache
 
     def _condition(
         self, sigma: Float[Array, " B"] | None, batch: int, label: Int[Array, " B"] | None = None

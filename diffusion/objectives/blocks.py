@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from diffusion.objectives.elbo import masked_token_nats, row_share
 from diffusion.objectives.loss import Loss, bind_batch, summed
 from diffusion.processes.blocks import BlockDiffusion
+from diffusion.readout import evaluated
 from diffusion.rng import Draws
 from diffusion.types import Batch, Denoise, Denoiser, LossMask, Params, Tokens
 
@@ -18,12 +20,16 @@ def block_nats(
     weights: LossMask,
     hidden: Bool[Array, "B L"],
     scales: Float[Array, "B N"],
+    mean: float,
 ) -> Float[Array, " B"]:
-    """Sum scale_b sum_{i hidden in block b} -log p(x^i | z^b, x^{<b}) over N blocks, in nats per sequence."""
+    """Sum scale_b sum_{i hidden in block b} -log p(x^i | z^b, x^{<b}) over N blocks, in nats per sequence.
+
+    `mean` is the expected share of hidden tokens.
+    """
     noisy = jnp.where(hidden, process.mask_id, tokens)
-    logits = denoise(process.state(noisy, tokens), jnp.zeros(len(tokens)))
-    nats = process.by_block(-process.log_prob(logits, noisy, tokens) * hidden * weights)
-    return jnp.sum(scales * jnp.sum(nats, axis=-1), axis=-1)
+    evaluation = evaluated(denoise, process.state(noisy, tokens), jnp.zeros(len(tokens)))
+    nats = masked_token_nats(process, evaluation, noisy, tokens, weights, row_share(tokens.shape, mean))
+    return jnp.sum(scales * jnp.sum(process.by_block(nats), axis=-1), axis=-1)
 
 
 def reveal_block_bound(
@@ -40,7 +46,8 @@ def reveal_block_bound(
     level = jnp.take_along_axis(jnp.sort(noise, axis=-1), rank[..., None], axis=-1)
     hidden = noise <= level
     scales = process.block / jnp.sum(hidden, axis=-1)
-    return block_nats(denoise, process, tokens, weights, hidden.reshape(tokens.shape), scales)
+    mean = (process.block + 1) / (2 * process.block)
+    return block_nats(denoise, process, tokens, weights, hidden.reshape(tokens.shape), scales, mean)
 
 
 def clipped_block_loss(
@@ -60,7 +67,8 @@ def clipped_block_loss(
     noise = process.by_block(process.noise(draws.keys, tokens.shape[1], draws.uniform))
     level = low + (high - low) * process.levels(draws.uniform, noise.shape[1])
     hidden = noise < level[..., None]
-    return block_nats(denoise, process, tokens, weights, hidden.reshape(tokens.shape), 1 / level)
+    mean = (low + high) / 2
+    return block_nats(denoise, process, tokens, weights, hidden.reshape(tokens.shape), 1 / level, mean)
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,21 @@
 """What the objectives share: the denoiser of a batch, and the loss as a sum and a number of tokens or examples."""
 
-from functools import partial
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffusion.readout import BoundDenoiser
 from diffusion.rng import Draws, fold
-from diffusion.types import Batch, Denoise, Denoiser, Metrics, Params
+from diffusion.types import Batch, Denoiser, Metrics, Params
 
 # The number whose gradient is taken, a sum over the batch, and the metrics.
 Loss = tuple[Float[Array, ""], Metrics]
 
 
-def bind_batch(denoiser: Denoiser, params: Params, batch: Batch, draws: Draws, train: bool) -> Denoise:
+def bind_batch(denoiser: Denoiser, params: Params, batch: Batch, draws: Draws, train: bool) -> BoundDenoiser:
     """Bind parameters, labels and, in training, the keys of dropout."""
     keys = fold(draws.keys, "dropout") if train else None
-    return partial(denoiser, params, cond=batch.get("label"), keys=keys)
+    return BoundDenoiser(denoiser, params, batch.get("label"), keys)
 
 
 def summed(losses: Float[Array, "..."], weights: Float[Array | np.ndarray, "..."]) -> Loss:

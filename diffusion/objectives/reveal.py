@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from diffusion.objectives.elbo import Target, masked_nll, masked_together
+from diffusion.objectives.elbo import Target, masked_together, masked_token_nats, row_share
 from diffusion.objectives.loss import Loss, bind_batch, summed
+from diffusion.readout import evaluated
 from diffusion.rng import Draws
 from diffusion.schedules.masking import inverse
 from diffusion.types import Batch, Denoise, Denoiser, LossMask, MaskedProcess, Params, Schedule, Times, Tokens
@@ -50,8 +51,12 @@ def mean_over_hidden(
     """Compute N / |S| sum_{i in S} -log p(x^i | z_S) over N positions with the hidden set S, in nats per sequence."""
     clean = process.encode(tokens)
     noisy = jnp.where(hidden, process.mask_id, clean)
-    nats = masked_nll(process, denoise(noisy, time), noisy, clean, weights, target, together)
-    return hidden.shape[1] / jnp.sum(hidden, axis=1) * nats
+    # Of n sub-tokens, all masked at a uniform level, none is masked with probability 1 / (n + 1).
+    mean = process.subtokens / (process.subtokens + 1)
+    share = row_share(tokens.shape, mean, exact=process.subtokens == 1)
+    evaluation = evaluated(denoise, noisy, time)
+    nats = masked_token_nats(process, evaluation, noisy, clean, weights, share, target, together)
+    return hidden.shape[1] / jnp.sum(hidden, axis=1) * jnp.sum(nats, axis=1)
 
 
 def reveal_bound(

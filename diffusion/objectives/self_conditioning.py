@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from diffusion.objectives.elbo import row_share
+from diffusion.readout import Readout, RowLogits, Rows, read, readout
 from diffusion.rng import bernoulli, fold
 from diffusion.types import Denoiser, Logits, MaskedProcess, Params, SelfConditioning, Symbols
 
@@ -54,6 +56,41 @@ class SoftEmbedding:
         return jnp.any(positions.reshape(len(positions), -1, self.process.subtokens), axis=-1)
 
 
+def input_of(
+    self_conditioning: SelfConditioning, params: Params, evaluation: Readout, state: Symbols
+) -> SelfConditioningInput:
+    """Return the self-conditioning input that a prediction at `state` leaves for another pass at the same state.
+
+    It is zero at tokens without a mask, whose logits are not computed.
+    """
+    process = self_conditioning.process
+    by_token = jnp.asarray(state).reshape(*evaluation.shape, process.subtokens)
+
+    def soft(logits: RowLogits, rows: Rows) -> Float[Array, "R D"]:
+        at_rows = rows.take(by_token)
+        return self_conditioning(params, logits, at_rows, at_rows)[:, 0]
+
+    masked = jnp.any(by_token == process.mask_id, axis=-1)
+    share = row_share(evaluation.shape, process.subtokens / (process.subtokens + 1))
+    return read(evaluation, masked, soft, [share], pieces=True)
+
+
+@dataclass(frozen=True)
+class Reconditioned:
+    """A denoiser whose self-conditioning input is `previous(params, noisy, time, cond, keys)`, of passes before it."""
+
+    denoiser: Denoiser
+    previous: Callable[..., SelfConditioningInput | None]
+
+    def __call__(self, params, noisy, time, cond=None, memory=None, *, keys=None) -> Logits:
+        return self.denoiser(params, noisy, time, cond, self.previous(params, noisy, time, cond, keys), keys=keys)
+
+    def readout(self, params, noisy, time, cond=None, memory=None, *, keys=None) -> Readout:
+        """Evaluate all passes; see `Denoiser` for the arguments, of which `memory` is not read."""
+        memory = self.previous(params, noisy, time, cond, keys)
+        return readout(self.denoiser, params, noisy, time, cond, memory, keys=keys)
+
+
 def randomly_self_conditioned(denoiser: Denoiser, self_conditioning: SelfConditioning, rate: float = 1.0) -> Denoiser:
     """The training pass of SCMDM (arXiv 2604.26985), x_theta(z, b sg[x_theta(z, 0)]).
 
@@ -67,28 +104,26 @@ def randomly_self_conditioned(denoiser: Denoiser, self_conditioning: SelfConditi
     if not 0 <= rate <= 1:
         raise ValueError(f"memory.rate: must lie in [0, 1], not {rate}")
 
-    def denoise(params, noisy, time, cond=None, memory=None, *, keys=None):
-        del memory
-        first = denoiser(jax.lax.stop_gradient(params), noisy, time, cond)
-        previous = self_conditioning(params, first, noisy, noisy)
+    def previous(params, noisy, time, cond, keys):
+        first = readout(denoiser, jax.lax.stop_gradient(params), noisy, time, cond)
+        result = input_of(self_conditioning, params, first, noisy)
         if rate < 1 and keys is not None:
             coins = bernoulli(fold(keys, "memory"), rate)
-            previous = jnp.where(coins[:, None, None], previous, 0.0)
-        return denoiser(params, noisy, time, cond, previous, keys=keys)
+            result = jnp.where(coins[:, None, None], result, 0.0)
+        return result
 
-    return denoise
+    return Reconditioned(denoiser, previous)
 
 
 def self_conditioned(denoiser: Denoiser, self_conditioning: SelfConditioning | None, passes: int) -> Denoiser:
     """The denoiser with `passes` passes at the same state, each conditioned on the prediction of the pass before it."""
 
-    def denoise(params, noisy, time, cond=None, memory=None, *, keys=None):
-        del memory
-        previous = None
+    def previous(params, noisy, time, cond, keys):
+        result = None
         for _ in range(passes - 1):
             assert self_conditioning is not None
-            logits = denoiser(params, noisy, time, cond, previous, keys=keys)
-            previous = self_conditioning(params, logits, noisy, noisy)
-        return denoiser(params, noisy, time, cond, previous, keys=keys)
+            evaluation = readout(denoiser, params, noisy, time, cond, result, keys=keys)
+            result = input_of(self_conditioning, params, evaluation, noisy)
+        return result
 
-    return denoise
+    return Reconditioned(denoiser, previous)

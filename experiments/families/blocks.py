@@ -12,6 +12,7 @@ from diffusion.nets.block_masks import BlockCausal, NoisyAndClean
 from diffusion.nets.dit import DiT
 from diffusion.objectives.blocks import BlockNelbo
 from diffusion.processes.blocks import BlockDiffusion
+from diffusion.readout import SplitDenoiser
 from diffusion.sampling.masked.block_sampler import sample_blocks
 from experiments.families import masked, masked_sampling
 from experiments.families.base import Call, System, estimator_names, keys_like, lookup, rows_like
@@ -68,14 +69,17 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     net = network_of(config).make(config, classes, noise).clone(mask=NoisyAndClean(length, noise.block))
     positions = jnp.tile(jnp.arange(length), 2)
 
-    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-        variables = {"params": params}
-        features: Any = net.apply(variables, noisy, positions=positions, keys=keys, method="features")
-        return net.apply(variables, features[:, :length], method="head")
+    def trunk(params, noisy, time, cond=None, memory=None, *, keys=None):
+        features: Any = net.apply({"params": params}, noisy, positions=positions, keys=keys, method="features")
+        return features[:, :length]
+
+    def head(params, features, time, cond, rows):
+        return net.apply({"params": params}, features, method="head")
 
     def init(key):
         return net.init(key, jnp.zeros((1, 2 * length), jnp.int32))["params"]
 
+    denoiser = SplitDenoiser(trunk, head)
     return System(net=net, process=noise, denoiser=denoiser, init=init, length=length, classes=classes)
 
 
@@ -112,13 +116,17 @@ def sampler(config: ConfigDict, system: System) -> Callable:
     assert isinstance(system.net, DiT)
     net = system.net.clone(mask=BlockCausal(process.block, window))
 
-    def extended(params, tokens, start, cache):
+    def extended(params, tokens, start, cache) -> Any:
         return net.apply({"params": params}, tokens, start, cache, method="extend")
 
-    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
+    def trunk(params, noisy, time, cond=None, memory=None, *, keys=None):
         assert cond is not None  # the start of the block, and the cache
         return extended(params, noisy, *cond)[0]
 
+    def head(params, features, time, cond, rows):
+        return net.apply({"params": params}, features, method="head")
+
+    denoiser = SplitDenoiser(trunk, head)
     one = masked_sampling.masked_sampler(block_config(config), replace(system, denoiser=denoiser))
 
     def sample(params, keys, prompt, label=None):

@@ -1,6 +1,7 @@
 """Masked diffusion over tokens or sub-tokens: process, denoiser, objectives, estimators and sampler of a config."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -12,12 +13,14 @@ from diffusion.convert.files import read_permutation
 from diffusion.data.arrays import label_count
 from diffusion.likelihood.estimators import CAUSAL as CAUSAL_ESTIMATORS
 from diffusion.likelihood.estimators import Estimate, estimator, split_passes
+from diffusion.nets.dit import DiT
 from diffusion.objectives.cross_entropy import CrossEntropy
 from diffusion.objectives.elbo import Nelbo
 from diffusion.objectives.reveal import RevealNelbo
 from diffusion.objectives.self_conditioning import SoftEmbedding, randomly_self_conditioned
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.readout import SplitDenoiser
 from diffusion.schedules import masking as schedules
 from diffusion.types import Denoiser, MaskedProcess
 from experiments.families import error_prediction, gpt2, masked_sampling
@@ -81,11 +84,19 @@ def denoising_system(config: ConfigDict, vocabulary: int) -> System:
     check_conditioning(config)
     net = network_of(config).make(config, classes, noise)
 
-    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-        sigma = schedules.sigma(noise.schedule, time) if config.model.time_conditioning else None
+    def level(time):
+        return schedules.sigma(noise.schedule, time) if config.model.time_conditioning else None
+
+    def whole(params, noisy, time, cond=None, memory=None, *, keys=None, method=None) -> Any:
         inputs: dict[str, Any] = {"label": cond} if config.model.labels else {}
         inputs |= {"memory": memory} if config.memory.adapter != "none" else {}
-        return net.apply({"params": params}, noisy, sigma, **inputs, keys=keys)
+        return net.apply({"params": params}, noisy, level(time), **inputs, keys=keys, method=method)
+
+    def head(params, features, time, cond, rows) -> Any:
+        label, pick = cond if config.model.labels else None, rows and rows.of_examples
+        return net.apply({"params": params}, features, level(time), label, pick, method="head")
+
+    denoiser = SplitDenoiser(partial(whole, method="features"), head) if isinstance(net, DiT) else whole
 
     def init(key):
         return net.init(key, jnp.zeros((1, config.data.length * noise.subtokens), jnp.int32))["params"]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,21 +22,25 @@ from diffusion.types import MaskedProcess, Schedule
 from experiments.families.base import System, lookup
 
 POLICIES: dict[str, Callable[[ConfigDict, MaskedProcess], policies.Policy]] = {
-    "ancestral": lambda config, process: policies.Policy(ancestral(config, process)),
-    "random_order": lambda config, process: policies.Policy(policies.random_order_step),
-    "confidence": lambda config, process: policies.Policy(policies.confidence_step(config.noise)),
+    "ancestral": lambda config, process: policies.Policy(ancestral(config, process), reads=coins(config, process)),
+    "random_order": lambda config, process: policies.Policy(policies.random_order_step, reads="none"),
+    "confidence": lambda config, process: policies.Policy(policies.confidence_step(config.noise), reads="masked"),
     "first_hitting": lambda config, process: policies.first_hitting(process.schedule),
-    "remdm": lambda config, process: policies.Policy(policies.ancestral_step),
+    "remdm": lambda config, process: policies.Policy(policies.ancestral_step, reads="none"),
     "remdm_conf": lambda config, process: policies.confidence_remdm(),
-    "star": lambda config, process: policies.Policy(policies.guided_step(math.inf, plain=ancestral(config, process))),
+    "star": lambda config, process: policies.Policy(
+        policies.guided_step(math.inf, plain=ancestral(config, process)), reads=coins(config, process)
+    ),
     "gstar": lambda config, process: policies.Policy(
-        policies.guided_step(config.remask.temperature, config.remask.adaptive, ancestral(config, process))
+        policies.guided_step(config.remask.temperature, config.remask.adaptive, ancestral(config, process)),
+        reads="masked",
     ),
     "confidence_star": lambda config, process: policies.confidence_star(
         config.remask.temperature, ancestral(config, process)
     ),
     "p2": lambda config, process: policies.Policy(
-        policies.path_planning(config.remask.eta, plans(config), config.remask.scores == "random")
+        policies.path_planning(config.remask.eta, plans(config), config.remask.scores == "random"),
+        reads="masked" if plans(config) else "none" if config.remask.scores == "random" else "all",
     ),
 }
 RULES: dict[str, Callable[[float], remasking.Rule]] = {
@@ -50,10 +55,19 @@ PUBLIC_RULES = {name: RULES[name] for name in ("cap", "rescale", "discrete_flow"
 PUBLIC_RULES["forward_backward"] = lambda eta: public_grids.forward_backward
 
 
+def races(config: ConfigDict, process: MaskedProcess) -> bool:
+    """Whether MDLM's reverse step is the low-precision race of the public code."""
+    return config.precision == "mdlm_float32" and process.subtokens == 1
+
+
 def ancestral(config: ConfigDict, process: MaskedProcess) -> Callable:
     """MDLM's reverse step, by coins or as the low-precision race of the public code."""
-    racing = config.precision == "mdlm_float32" and process.subtokens == 1
-    return policies.race_step if racing else policies.ancestral_step
+    return policies.race_step if races(config, process) else policies.ancestral_step
+
+
+def coins(config: ConfigDict, process: MaskedProcess) -> Literal["none", "masked"]:
+    """The positions that `ancestral` reads: coins are tossed before the network is evaluated."""
+    return "masked" if races(config, process) else "none"
 
 
 def windowed_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:

@@ -32,7 +32,8 @@ def by_cache(net, params, noisy, clean):
 
     def block(cache, inputs):
         start, noisy, clean = inputs
-        logits, _ = net.apply({"params": params}, noisy, start, cache, method="extend")
+        features, _ = net.apply({"params": params}, noisy, start, cache, method="extend")
+        logits = net.apply({"params": params}, features, method="head")
         return net.apply({"params": params}, clean, start, cache, method="extend")[1], logits
 
     blocks = [tokens.reshape(BATCH, -1, BLOCK).swapaxes(0, 1) for tokens in (noisy, clean)]

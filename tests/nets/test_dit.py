@@ -84,7 +84,8 @@ def test_bidirectional_net_reads_later_tokens_and_causal_net_does_not():
             return cache, step
 
         start = jnp.int32(0), CAUSAL.init_cache(BATCH, LENGTH)
-        first, cache = CAUSAL.apply(CAUSAL_PARAMS, tokens[:, :4], *start, method="extend")
+        features, cache = CAUSAL.apply(CAUSAL_PARAMS, tokens[:, :4], *start, method="extend")
+        first = CAUSAL.apply(CAUSAL_PARAMS, features, method="head")
         _, rest = jax.lax.scan(step, cache, (tokens[:, 4:].T, jnp.arange(4, LENGTH)))
         return CAUSAL.apply(CAUSAL_PARAMS, tokens), jnp.concatenate([first, rest.swapaxes(0, 1)], 1)
 

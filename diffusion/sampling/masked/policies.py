@@ -5,7 +5,7 @@ A masked position that is not selected takes the proposed token, and a known one
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,8 @@ Select = Callable[[Keys, StepInputs, Grid, Extra], tuple[Bool[Array, "B N"], Ext
 class Policy:
     """A rule that selects the masked positions, with its state and the time at which the network is evaluated.
 
+    `reads` are the positions of which `select` reads the proposal and its probabilities. A sampler computes logits for
+    them and for the tokens that it reveals; after "none" the masks are selected before the network is evaluated.
     `select(keys, inputs, row, extra) -> (masks, extra)` with masks [B, N] and the state `extra` of the policy, which
     starts as `init(keys, fixed)`. `time(extra, row, size)` is the network's time [B], by default that of the grid.
     After the selection, `correct(keys, state, proposal, row) -> state` may replace known tokens.
@@ -51,6 +53,7 @@ class Policy:
     init: Callable[[Keys, Bool[Array, "B N"]], Extra] = lambda keys, fixed: ()
     time: Callable[[Extra, Grid, int], Times] = lambda extra, row, size: jnp.full(size, row.time)
     correct: Callable[[Keys, Symbols, Symbols, Grid], Symbols] | None = None
+    reads: Literal["none", "masked", "all"] = "all"
 
 
 def ancestral_step(keys: Keys, inputs: StepInputs, row: Grid, extra: Extra) -> tuple[Bool[Array, "B N"], Extra]:
@@ -124,7 +127,7 @@ def first_hitting(schedule: Schedule) -> Policy:
     def select(keys, inputs, row, extra):
         return inputs.masked & (extra[1] != row.index), extra
 
-    return Policy(select, init, time)
+    return Policy(select, init, time, reads="none")
 
 
 def guided_step(temperature: float, adaptive: bool = False, plain: Select = ancestral_step) -> Select:
@@ -171,7 +174,7 @@ def confidence_star(temperature: float, plain: Select = ancestral_step) -> Polic
         masks, _ = guided(keys, inputs._replace(error_logits=scores), row, ())
         return masks, jnp.where(masks, -jnp.inf, scores)
 
-    return Policy(select, initial_scores)
+    return Policy(select, initial_scores, reads="masked")
 
 
 def confidence_remdm() -> Policy:
@@ -188,7 +191,7 @@ def confidence_remdm() -> Policy:
         masks = noise < jnp.where(inputs.masked, row.keep_mask_prob, share * row.remask_prob)
         return masks, jnp.where(masks, -jnp.inf, reveal_scores(inputs, extra))
 
-    return Policy(select, initial_scores)
+    return Policy(select, initial_scores, reads="masked")
 
 
 def path_planning(eta: float, planner: bool = False, random: bool = False) -> Select:

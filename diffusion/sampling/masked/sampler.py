@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from diffusion.readout import Readout, RowLogits, Rows, of_logits, read, readout
 from diffusion.rng import fold
 from diffusion.sampling.masked.grid import Grid
 from diffusion.sampling.masked.policies import Policy, StepInputs
-from diffusion.types import Denoiser, Keys, MaskedProcess, Params, Propose, SelfConditioning, Symbols
+from diffusion.types import Denoiser, Keys, MaskedProcess, Params, Proposal, Propose, SelfConditioning, Symbols, Times
 
 
 class Trace(NamedTuple):
@@ -78,21 +79,34 @@ class MaskedSampler:
         def step(state: MaskedState, row: Grid) -> tuple[MaskedState, Any]:
             step_keys = fold(keys, row.index)
             time = self.policy.time(state.extra, row, size)
-            logits = self.denoiser(params, state.tokens, time, cond, state.memory)
-            proposal = self.draw(fold(step_keys, "token"), logits, state.tokens, row.temperature, row.nucleus)
             masked = state.tokens == self.process.mask_id
+
+            def select(proposal: Proposal, errors: Float[Array, "B N"]) -> tuple[Bool[Array, "B N"], Any]:
+                filled = jnp.where(masked, proposal.tokens, state.tokens)
+                inputs = StepInputs(masked, fixed, filled, proposal.log_prob, proposal.race, errors)
+                masks, extra = self.policy.select(fold(step_keys, "select"), inputs, row, state.extra)
+                return masks & ~fixed, extra
+
+            evaluation = self.evaluate(params, state.tokens, time, cond, state.memory)
+            if self.reads == "none":
+                blank = jnp.zeros(prompt.shape)
+                masks, extra = select(Proposal(state.tokens, blank, blank), blank)
+                drawn = masked & ~masks
+            else:
+                drawn = masked if self.reads == "masked" else jnp.ones_like(masked)
+            proposal = self.propose(fold(step_keys, "token"), evaluation, state.tokens, drawn, row)
             filled = jnp.where(masked, proposal.tokens, state.tokens)
             errors = self.error_logits(params, filled, cond, row)
-            inputs = StepInputs(masked, fixed, filled, proposal.log_prob, proposal.race, errors)
-            masks, extra = self.policy.select(fold(step_keys, "select"), inputs, row, state.extra)
-            tokens = jnp.where(masks & ~fixed, self.process.mask_id, filled)
+            if self.reads != "none":
+                masks, extra = select(proposal, errors)
+            tokens = jnp.where(masks, self.process.mask_id, filled)
             if self.policy.correct is not None:
                 corrected = self.policy.correct(fold(step_keys, "correct"), tokens, proposal.tokens, row)
                 tokens = jnp.where(fixed, tokens, corrected)
             same = jnp.all(tokens == state.tokens, axis=1)
             memory = state.memory
             if self.self_conditioning:
-                memory = self.self_conditioning(params, logits, state.tokens, tokens)
+                memory = self.self_conditioning(params, evaluation.logits(), state.tokens, tokens)
             read = (tokens, time, errors if self.errors else None)
             shown = jax.tree.map(lambda leaf: leaf[: self.trace], read) if self.trace else None
             return MaskedState(tokens, memory, extra, state.idle + same), shown
@@ -107,6 +121,32 @@ class MaskedSampler:
         predictor_evaluations = zeros + jnp.sum(grid.guided) if self.errors else zeros
         trace = self.traced(prompt, shown, tokens, grid) if self.trace else None
         return Samples(tokens, evaluations, state.idle, zeros, predictor_evaluations, trace)
+
+    @property
+    def reads(self) -> str:
+        """The positions of which a step reads the proposal before its masks are known: "none", "masked" or "all"."""
+        if self.policy.correct is not None:
+            return "all"
+        # An error predictor reads a sequence without masks.
+        return "masked" if self.errors and self.policy.reads == "none" else self.policy.reads
+
+    def evaluate(self, params: Params, tokens: Symbols, time: Times, cond: Any, memory: Any) -> Readout:
+        """Evaluate the denoiser; a self-conditioning input is made of all logits, which are computed at once."""
+        if self.self_conditioning:
+            return of_logits(self.denoiser(params, tokens, time, cond, memory))
+        return readout(self.denoiser, params, tokens, time, cond, memory)
+
+    def propose(
+        self, keys: Keys, evaluation: Readout, state: Symbols, drawn: Bool[Array, "B N"], row: Grid
+    ) -> Proposal:
+        """Draw values for the positions `drawn`, from the key of the example and the position; others are undefined."""
+
+        def draw(logits: RowLogits, rows: Rows) -> Proposal:
+            return self.draw(rows.keys(keys), logits, rows.take(by_token), row.temperature, row.nucleus)
+
+        by_token = jnp.asarray(state).reshape(*evaluation.shape, self.process.subtokens)
+        proposal = read(evaluation, jnp.any(drawn.reshape(by_token.shape), axis=-1), draw)
+        return jax.tree.map(lambda values: values.reshape(state.shape), proposal)
 
     def traced(self, prompt: Symbols, shown: tuple, tokens: Symbols, grid: Grid) -> Trace:
         """Return the trace of the traced rows `shown` of all steps, between the prompt and the samples."""
@@ -132,10 +172,18 @@ class MaskedSampler:
         if self.final == "none":
             return state.tokens
         time = jnp.full(len(state.tokens), grid.next_time[-1])
-        logits = self.denoiser(params, state.tokens, time, cond, state.memory)
+        masked = state.tokens == self.process.mask_id
+        evaluation = self.evaluate(params, state.tokens, time, cond, state.memory)
         if self.final == "draw":
-            nucleus = jnp.ones(())  # noise removal is not truncated
-            tokens = self.draw(fold(keys, "final"), logits, state.tokens, grid.temperature[-1], nucleus).tokens
+            last = jax.tree.map(lambda column: column[-1], grid)._replace(nucleus=jnp.ones(()))  # is not truncated
+            tokens = self.propose(fold(keys, "final"), evaluation, state.tokens, masked, last).tokens
         else:
-            tokens = self.draw.best(logits, state.tokens)
-        return jnp.where(state.tokens == self.process.mask_id, tokens, state.tokens)
+            tokens = self.best(evaluation, state.tokens, masked)
+        return jnp.where(masked, tokens, state.tokens)
+
+    def best(self, evaluation: Readout, state: Symbols, masked: Bool[Array, "B N"]) -> Symbols:
+        """Return the most probable values of masked positions; others are undefined."""
+        by_token = jnp.asarray(state).reshape(*evaluation.shape, self.process.subtokens)
+        needed = jnp.any(masked.reshape(by_token.shape), axis=-1)
+        tokens = read(evaluation, needed, lambda logits, rows: self.draw.best(logits, rows.take(by_token)))
+        return tokens.reshape(state.shape)

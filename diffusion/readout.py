@@ -1,0 +1,248 @@
+"""Logits at the tokens where they are read: the head of a network is applied to some rows of its features.
+
+The head of a language model has one output per class, so that it is up to half of a network's operations. An objective
+reads logits at masked tokens only, and a sampler where it draws. The number of rows is an input of the program while
+shapes are not, so that the rows are gathered into one of a few sizes, the smallest that holds them. All rows fit into
+the last size: results are exact whatever their number.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from diffusion.partition import batch_shards, shard_batch
+from diffusion.types import Denoise, Denoiser, Keys, Logits, Params, TokenMask
+
+T = TypeVar("T")
+Features = Float[Array, "B L D"]
+RowLogits = Float[Array, "R 1 K"]  # logits of single tokens, as of R sequences of one token
+
+# Shares of the tokens of a batch for which samplers compile a head. Below the first, a trunk takes nearly all the time.
+SAMPLER_SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """R = G M tokens of a batch, M in each of G groups of examples; all tokens if `index` is None.
+
+    A group is the part of the batch on one device of a mesh, so that no feature moves between devices. `index` counts
+    the tokens of a group, and those from its size on stand for no token: they read zeros and are not written.
+    """
+
+    batch: int
+    length: int
+    index: Int[Array, "G M"] | None = None
+
+    def take(self, values: Shaped[Array, "B L ..."]) -> Shaped[Array, "R ..."]:
+        """Return the values of the rows."""
+        flat = values.reshape(-1, *values.shape[2:])
+        if self.index is None:
+            return flat
+        grouped = flat.reshape(len(self.index), -1, *flat.shape[1:])
+
+        def one(group: Array, index: Int[Array, " M"]) -> Array:
+            return group.at[index].get(mode="fill", fill_value=0, unique_indices=True, indices_are_sorted=True)
+
+        return shard_batch(jax.vmap(one)(grouped, self.index).reshape(-1, *flat.shape[1:]))
+
+    def put(self, values: Shaped[Array, "R ..."]) -> Shaped[Array, "B L ..."]:
+        """Return the array with the rows' values, and zeros at other tokens."""
+        shape = self.batch, self.length, *values.shape[1:]
+        if self.index is None:
+            return values.reshape(shape)
+        grouped = values.reshape(*self.index.shape, *values.shape[1:])
+        empty = jnp.zeros((len(grouped), math.prod(shape[:2]) // len(grouped), *shape[2:]), values.dtype)
+
+        def one(group: Array, index: Int[Array, " M"], new: Array) -> Array:
+            return group.at[index].set(new, mode="drop", unique_indices=True, indices_are_sorted=True)
+
+        return shard_batch(jax.vmap(one)(empty, self.index, grouped).reshape(shape))
+
+    def of_examples(self, values: Shaped[Array, "B ..."]) -> Shaped[Array, "R ..."]:
+        """Return the value of the example of each row."""
+        if self.index is None:
+            return jnp.repeat(values, self.length, axis=0)
+        grouped = values.reshape(len(self.index), -1, *values.shape[1:])
+        last = grouped.shape[1] - 1
+        picked = jax.vmap(lambda group, index: group[jnp.minimum(index // self.length, last)])(grouped, self.index)
+        return picked.reshape(-1, *values.shape[1:])
+
+    def keys(self, keys: Keys) -> Keys:
+        """Derive one key per row, from the key of its example and its position."""
+        positions = jnp.arange(self.batch * self.length) if self.index is None else self.index.reshape(-1)
+        return jax.vmap(jax.random.fold_in)(self.of_examples(keys), positions % self.length)
+
+
+class Readout(NamedTuple):
+    """One evaluation of a denoiser at B examples of L tokens, of which the logits are computed where they are read."""
+
+    shape: tuple[int, int]  # B, L
+    at: Callable[[Rows], RowLogits]
+    saves: bool = True  # whether fewer rows are less work
+
+    def logits(self) -> Logits:
+        """Return the logits of all tokens."""
+        return self.at(Rows(*self.shape)).reshape(*self.shape, -1)
+
+
+@runtime_checkable
+class ReadableDenoiser(Protocol):
+    """A denoiser whose logits can be computed at some tokens; it is called like any `Denoiser` as well."""
+
+    def readout(
+        self, params: Params, noisy: Any, time: Any, cond: Any = None, memory: Any = None, *, keys: Keys | None = None
+    ) -> Readout:
+        """Evaluate the denoiser; see `Denoiser` for the arguments."""
+        ...
+
+
+@dataclass(frozen=True)
+class SplitDenoiser:
+    """A denoiser as a trunk that reads whole sequences, and a head that reads the features of single tokens.
+
+    `trunk(params, noisy, time, cond, memory, keys=keys)` returns features [B, L, D]. `head(params, features, time,
+    cond, rows)` returns the logits [B, L, K] of all features or, given `rows`, those [R, 1, K] of features [R, 1, D];
+    `time` and `cond` are those of the examples, and `rows.of_examples` gives each row that of its own.
+    """
+
+    trunk: Callable[..., Features]
+    head: Callable[[Params, Features, Any, Any, Rows | None], Logits]
+
+    def __call__(
+        self, params: Params, noisy: Any, time: Any, cond: Any = None, memory: Any = None, *, keys: Keys | None = None
+    ) -> Logits:
+        return self.head(params, self.trunk(params, noisy, time, cond, memory, keys=keys), time, cond, None)
+
+    def readout(
+        self, params: Params, noisy: Any, time: Any, cond: Any = None, memory: Any = None, *, keys: Keys | None = None
+    ) -> Readout:
+        """Apply the trunk; the head is applied by `Readout.at`."""
+        features = self.trunk(params, noisy, time, cond, memory, keys=keys)
+
+        def at(rows: Rows) -> RowLogits:
+            if rows.index is None:
+                return rows.take(self.head(params, features, time, cond, None))[:, None]
+            return self.head(params, rows.take(features)[:, None], time, cond, rows)
+
+        return Readout((features.shape[0], features.shape[1]), at)
+
+
+def of_logits(logits: Logits) -> Readout:
+    """Return the readout of logits that are computed already."""
+    return Readout((logits.shape[0], logits.shape[1]), lambda rows: rows.take(logits)[:, None], saves=False)
+
+
+def readout(
+    denoiser: Denoiser,
+    params: Params,
+    noisy: Any,
+    time: Any,
+    cond: Any = None,
+    memory: Any = None,
+    *,
+    keys: Keys | None = None,
+) -> Readout:
+    """Evaluate any denoiser; one without a method `readout` computes all logits."""
+    if isinstance(denoiser, ReadableDenoiser):
+        return denoiser.readout(params, noisy, time, cond, memory, keys=keys)
+    return of_logits(denoiser(params, noisy, time, cond, memory, keys=keys))
+
+
+@dataclass(frozen=True)
+class BoundDenoiser:
+    """A denoiser with its parameters and conditioning, which estimators and objectives call as a `Denoise`."""
+
+    denoiser: Denoiser
+    params: Params
+    cond: Any = None
+    keys: Keys | None = None
+
+    def __call__(self, noisy: Any, time: Any) -> Any:
+        return self.denoiser(self.params, noisy, time, self.cond, keys=self.keys)
+
+    def readout(self, noisy: Any, time: Any) -> Readout:
+        """Evaluate the denoiser; the logits are computed where they are read."""
+        return readout(self.denoiser, self.params, noisy, time, self.cond, keys=self.keys)
+
+
+def evaluated(denoise: Denoise, noisy: Any, time: Any) -> Readout:
+    """Evaluate a denoiser with bound parameters, of which all logits are computed if it is a plain function."""
+    return denoise.readout(noisy, time) if isinstance(denoise, BoundDenoiser) else of_logits(denoise(noisy, time))
+
+
+def read(
+    evaluation: Readout,
+    needed: TokenMask,
+    compute: Callable[[RowLogits, Rows], T],
+    shares: Sequence[float] = SAMPLER_SHARES,
+    pieces: bool = False,
+) -> T:
+    """Return `compute(logits, rows)` at the needed tokens, as arrays [B, L, ...] that are 0 at other tokens.
+
+    The rows are gathered into the smallest of the `shares` of all tokens that holds them. If none does, the logits of
+    all tokens are computed at once or, with `pieces`, in pieces of the largest share, each of which is computed again
+    in a backward pass: memory is then that of one share.
+    """
+    batch, length = evaluation.shape
+    groups = batch_shards(batch)
+    grouped = needed.reshape(groups, -1)
+    tokens = grouped.shape[1]
+    sizes = sorted({math.ceil(share * tokens) for share in shares if share * tokens <= tokens - 1})
+
+    def at(rows: Rows) -> T:
+        return jax.tree.map(rows.put, compute(evaluation.at(rows), rows))
+
+    def everything() -> T:
+        if pieces and evaluation.saves and sizes:
+            return in_pieces(evaluation, needed, compute, groups, sizes[-1])
+        return jax.tree.map(lambda value: only(value, needed), at(Rows(batch, length)))
+
+    if not (evaluation.saves and sizes):
+        return everything()
+    count = jnp.max(jnp.sum(grouped, axis=1))
+    gathered = [lambda size=size: at(Rows(batch, length, first_rows(grouped, size))) for size in sizes]
+    return jax.lax.switch(jnp.sum(count > jnp.asarray(sizes)), [*gathered, everything])
+
+
+def only(values: Shaped[Array, "B L ..."], needed: Bool[Array, "B L"]) -> Shaped[Array, "B L ..."]:
+    """Return the values at needed tokens, and zeros at others."""
+    return jnp.where(needed.reshape(*needed.shape, *(1,) * (values.ndim - 2)), values, jnp.zeros((), values.dtype))
+
+
+def first_rows(needed: Bool[Array, "G N"], size: int) -> Int[Array, "G M"]:
+    """Return the indices of the first `size` needed tokens of each group, and N, N + 1, ... if there are fewer."""
+    ranks = jnp.arange(size)
+
+    def one(group: Bool[Array, " N"]) -> Int[Array, " M"]:
+        order = jnp.cumsum(group)
+        index = jnp.searchsorted(order, ranks + 1, method="scan_unrolled")
+        return jnp.where(ranks < order[-1], index, len(group) + ranks)
+
+    return jax.vmap(one)(needed)
+
+
+def in_pieces(
+    evaluation: Readout, needed: TokenMask, compute: Callable[[RowLogits, Rows], T], groups: int, size: int
+) -> T:
+    """Return `compute(logits, rows)` of all tokens in pieces of `size` tokens, each recomputed in a backward pass."""
+    batch, length = evaluation.shape
+    tokens = batch * length // groups
+    count = -(-tokens // size)
+
+    @jax.checkpoint
+    def piece(start: Int[Array, ""]) -> T:
+        index = jnp.broadcast_to(start + jnp.arange(size), (groups, size))
+        rows = Rows(batch, length, index)
+        return compute(evaluation.at(rows), rows)
+
+    def whole(values: Shaped[Array, "C R ..."]) -> Shaped[Array, "B L ..."]:
+        by_group = jnp.moveaxis(values.reshape(count, groups, size, *values.shape[2:]), 0, 1)
+        flat = by_group.reshape(groups, count * size, *values.shape[2:])[:, :tokens]
+        return only(flat.reshape(batch, length, *values.shape[2:]), needed)
+
+    return jax.tree.map(whole, jax.lax.map(piece, jnp.arange(count) * size))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from diffusion.partition import batch_shards, shard_batch
 from diffusion.types import Denoise, Denoiser, Keys, Logits, Params, TokenMask
@@ -72,7 +72,7 @@ class Rows:
         picked = jax.vmap(lambda group, index: group[jnp.minimum(index // self.length, last)])(grouped, self.index)
         return picked.reshape(-1, *values.shape[1:])
 
-    def keys(self, keys: Keys) -> Keys:
+    def keys(self, keys: Keys) -> Key[Array, " R"]:
         """Derive one key per row, from the key of its example and its position."""
         positions = jnp.arange(self.batch * self.length) if self.index is None else self.index.reshape(-1)
         return jax.vmap(jax.random.fold_in)(self.of_examples(keys), positions % self.length)

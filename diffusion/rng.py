@@ -4,14 +4,18 @@ No key is stored in a training state or split along a chain. A resumed run, or a
 of hosts or micro-batch size, therefore draws the same noise for the same example.
 """
 
+import math
 from typing import Literal, NamedTuple
 from zlib import crc32
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from diffusion.types import Keys
+
+GOLDEN_SECTION = (math.sqrt(5) - 1) / 2
 
 
 class Draws(NamedTuple):
@@ -40,14 +44,26 @@ def example_keys(key: Key[Array, ""], indices: Int[Array, " B"]) -> Keys:
 def draws(root: Key[Array, ""], purpose: str, step: int | Int[Array, ""], size: int) -> Draws:
     """Derive the randomness of the `size` examples of a step.
 
-    The uniform numbers are u_j = (u + j / n) mod 1 with one shared u, the low-discrepancy times of VDM (arXiv
-    2107.00630). Each is uniform on [0, 1), and together they cover the interval evenly, which lowers the variance of a
-    batch's loss. (MDLM's code draws one number in each of n strata.)
+    The uniform numbers are u_j = (u + s_j / n) mod 1 with one shared u and the strata s_j of a batch, the
+    low-discrepancy times of VDM (arXiv 2107.00630). Each is uniform on [0, 1), and together they cover the interval
+    evenly, which lowers the variance of a batch's loss. (MDLM's code draws one number in each of n strata.)
     """
     key = jax.random.fold_in(named(root, purpose), step)
     offset = jax.random.uniform(named(key, "stratum"))
-    uniform = jnp.mod(offset + jnp.arange(size) / size, 1.0)
+    uniform = jnp.mod(offset + jnp.asarray(strata(size)) / size, 1.0)
     return Draws(example_keys(named(key, "examples"), jnp.arange(size)), uniform)
+
+
+def strata(size: int) -> Int[np.ndarray, " B"]:
+    """Return an order of 0 .. size - 1 of which every part of successive numbers is spread over the whole range.
+
+    The devices of a mesh, which hold such parts of a batch, then have about equally many masks. It is j g mod size with
+    a factor g near size times the golden section that has no common factor with size.
+    """
+    factor = max(1, round(size * GOLDEN_SECTION))
+    while math.gcd(factor, size) > 1:
+        factor += 1
+    return np.arange(size) * factor % max(size, 1)
 
 
 def uniform(keys: Keys, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Float[Array, "B ..."]:

@@ -19,7 +19,7 @@ def traceable(config: ConfigDict, remat: str = "none") -> ConfigDict:
 def training_flops(config: ConfigDict, vocabulary: int, remat: str = "none") -> float:
     """Operations of one optimizer step: the objective over the whole batch with its metrics, and its gradient.
 
-    With `remat`, also those that this policy repeats.
+    With `remat`, also those that this policy repeats. Objectives of masked tokens apply the head to these alone.
     """
     config = traceable(config, remat)
     system = families.system(config, vocabulary)
@@ -30,11 +30,15 @@ def training_flops(config: ConfigDict, vocabulary: int, remat: str = "none") -> 
         return gradients(objective, params, batch, noise, accumulate=1)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return count(step, jax.eval_shape(system.init, key), batch, key)
+    # The larger branch is that of a batch with more masked tokens than the share that nearly always holds them.
+    return count(step, jax.eval_shape(system.init, key), batch, key, taken=0.0)
 
 
 def sampling_flops(config: ConfigDict, vocabulary: int, helper: ConfigDict | None = None) -> list[float]:
-    """Operations of each of the programs `Family.calls`, for one batch; `helper` is the config of another network."""
+    """Operations of each of the programs `Family.calls`, for one batch; `helper` is the config of another network.
+
+    They count the head at all tokens, of which masked samplers compute those that they read.
+    """
     config = traceable(config)
     system = families.system(config, vocabulary)
     beside = families.system(traceable(helper), vocabulary) if helper else None

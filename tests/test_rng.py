@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.processes.masking import MaskedDiffusion
-from diffusion.rng import draws, fold, uniform
+from diffusion.rng import draws, fold, strata, uniform
 from diffusion.schedules.masking import LogLinear
 from tests.checks import within
 from tests.weights import keys_of
@@ -24,6 +24,14 @@ def test_uniform_numbers_are_stratified_and_uniform():
     np.testing.assert_allclose(np.diff(np.sort(noise.uniform)), 1 / 16, atol=1e-6)
     offsets = jax.vmap(lambda step: draws(jax.random.key(1), "train", step, 1).uniform[0])(jnp.arange(2000))
     assert abs(float(offsets.mean()) - 0.5) < 4 * (1 / 12 / 2000) ** 0.5
+
+
+def test_parts_of_a_batch_cover_the_interval():
+    """Of 256 examples on 8 devices, and of every second one, each part has 32 or 16 numbers around 1/2 on average."""
+    for size in (1, 2, 3, 6, 16, 100, 256):
+        assert sorted(strata(size)) == list(range(size))
+    parts = strata(256).reshape(8, 16, 2) / 256
+    assert np.abs(parts.mean(axis=(1, 2)) - 0.5).max() < 0.07 and np.abs(parts.mean(axis=1) - 0.5).max() < 0.07
 
 
 def test_masked_fraction_follows_the_schedule():

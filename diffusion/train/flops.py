@@ -27,7 +27,8 @@ def count(function: Callable[..., Any], *inputs: Any, taken: float = 1.0) -> flo
     """Count the operations of `function` on inputs of these shapes (arrays or `jax.ShapeDtypeStruct`).
 
     A scan counts its length times, a conditional its larger branch in the share `taken` of its executions and its
-    smaller one in the others, a `shard_map` once per device. Results that nothing reads are not computed.
+    smaller one in the others, a choice among more branches its largest, a `shard_map` once per device. Results that
+    nothing reads are not computed.
 
     Raises:
       ValueError: for an opaque kernel, and for products in a loop whose length is not known.
@@ -66,6 +67,8 @@ def _operation(equation: Any, taken: float) -> float:
         return 0.0
     if name == "scan":
         return params["length"] * sum(inner)
+    if name == "cond" and len(inner) > 2:
+        return max(inner)  # the sizes of `diffusion.readout`, of which the largest has the logits of all tokens
     if name == "cond":
         return taken * max(inner) + (1 - taken) * min(inner)
     if name == "shard_map":

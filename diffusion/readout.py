@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from diffusion.partition import batch_shards, shard_batch
-from diffusion.types import Denoise, Denoiser, Keys, Logits, Params, TokenMask
+from diffusion.types import Denoise, Denoiser, Keys, Logits, Params, Proposal, Propose, Symbols, TokenMask
 
 T = TypeVar("T")
 Features = Float[Array, "B L D"]
@@ -207,6 +207,28 @@ def read(
     count = jnp.max(jnp.sum(grouped, axis=1))
     gathered = [lambda size=size: at(Rows(batch, length, first_rows(grouped, size))) for size in sizes]
     return jax.lax.switch(jnp.sum(count > jnp.asarray(sizes)), [*gathered, everything])
+
+
+def draw_at(
+    draw: Propose,
+    keys: Keys,
+    evaluation: Readout,
+    state: Symbols,
+    drawn: Bool[Array, "B N"],
+    temperature: Float[Array, ""],
+    nucleus: Float[Array, ""],
+) -> Proposal:
+    """Draw values at the positions `drawn`, each from the key of its example and its token; others are undefined.
+
+    `state` is the one at which the denoiser was evaluated.
+    """
+    by_token = jnp.asarray(state).reshape(*evaluation.shape, -1)
+
+    def draw_rows(logits: RowLogits, rows: Rows) -> Proposal:
+        return draw(rows.keys(keys), logits, rows.take(by_token), temperature, nucleus)
+
+    proposal = read(evaluation, jnp.any(drawn.reshape(by_token.shape), axis=-1), draw_rows)
+    return jax.tree.map(lambda values: values.reshape(state.shape), proposal)
 
 
 def only(values: Shaped[Array, "B L ..."], needed: Bool[Array, "B L"]) -> Shaped[Array, "B L ..."]:

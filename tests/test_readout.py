@@ -38,6 +38,7 @@ from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.sampling.masked.subtokens import SubtokenDraw
 from diffusion.schedules.masking import LogLinear
 from diffusion.train.flops import count
+from diffusion.train.mesh import batch_sharding, make_mesh
 from tests.weights import keys_of, randomized
 
 VOCABULARY, LENGTH, BATCH, LABELS = 7, 6, 8, 3
@@ -149,7 +150,7 @@ def test_the_loss_has_fewer_operations():
 def test_on_several_devices_every_one_reads_its_own_rows():
     """Of a mesh of eight, and no feature is gathered from another device."""
     process, params, split, _ = models()
-    sharding = jax.sharding.NamedSharding(jax.make_mesh((8,), ("data",)), jax.sharding.PartitionSpec("data"))
+    mesh = make_mesh(8, 1, 1)
     tokens = jnp.tile(TOKENS, (8, 4))
 
     def loss(params, tokens):
@@ -157,9 +158,10 @@ def test_on_several_devices_every_one_reads_its_own_rows():
         return RevealNelbo(split, process)(params, data, draws(ROOT, "train", 0, len(tokens)))[0]
 
     expected = jax.jit(jax.value_and_grad(loss))(params, tokens)
-    with jax.set_mesh(sharding.mesh):
-        program = jax.jit(jax.value_and_grad(loss)).lower(params, jax.device_put(tokens, sharding)).compile()
-        value = program(params, jax.device_put(tokens, sharding))
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(tokens, batch_sharding(mesh))
+        program = jax.jit(jax.value_and_grad(loss)).lower(params, sharded).compile()
+        value = program(params, sharded)
     chex.assert_trees_all_close(jax.device_get(value), jax.device_get(expected), rtol=1e-4, atol=1e-4)
     assert f"f32[{tokens.size},8]" not in program.as_text()  # the features of all devices
 

@@ -9,8 +9,9 @@ from jaxtyping import Array, Bool, Int
 
 from diffusion.categorical import select_lowest
 from diffusion.objectives.autoregressive import next_log_probs
+from diffusion.readout import Readout, draw_at, evaluated
 from diffusion.rng import fold, integers, uniform
-from diffusion.types import Denoise, Keys, Logits, MaskedProcess, Propose, Symbols, Times, TokenMask, Tokens
+from diffusion.types import Denoise, Keys, MaskedProcess, Propose, Symbols, Times, TokenMask, Tokens
 
 
 def replace_tokens(state: Symbols, selected: TokenMask, replacements: Symbols) -> Symbols:
@@ -26,10 +27,11 @@ def corrupt_tokens(keys: Keys, clean: Symbols, counted: TokenMask, process: Mask
     return replace_tokens(clean, select_lowest(ranks, number) & counted, replacements)
 
 
-def fill_masks(draw: Propose, keys: Keys, logits: Logits, noisy: Symbols, mask_id: int) -> Symbols:
+def fill_masks(draw: Propose, keys: Keys, evaluation: Readout, noisy: Symbols, mask_id: int) -> Symbols:
     """Take one ancestral step to time 0: draw every masked position from the prediction, at temperature 1."""
-    proposal = draw(keys, logits, noisy, jnp.ones(()), jnp.ones(()))
-    return jnp.where(noisy == mask_id, proposal.tokens, noisy)
+    masked = jnp.asarray(noisy) == mask_id
+    proposal = draw_at(draw, keys, evaluation, noisy, masked, jnp.ones(()), jnp.ones(()))
+    return jnp.where(masked, proposal.tokens, noisy)
 
 
 def fill_masks_in_steps(
@@ -37,25 +39,25 @@ def fill_masks_in_steps(
     process: MaskedProcess,
     draw: Propose,
     keys: Keys,
-    logits: Logits,
+    evaluation: Readout,
     noisy: Symbols,
     time: Times,
     steps: int,
 ) -> Symbols:
-    """Take `steps` ancestral steps of equal length from `time` to 0; `logits` are those of the first step."""
+    """Take `steps` ancestral steps of equal length from `time` to 0; `evaluation` is that of the first step."""
 
-    def step(state: Symbols, index: Int[Array, ""], logits: Logits) -> Symbols:
+    def step(state: Symbols, index: Int[Array, ""], evaluation: Readout) -> Symbols:
         start, end = (time * (1 - (index + offset) / steps) for offset in (0, 1))
         keep_prob = jnp.where(index == steps - 1, 0, process.schedule.masked(end) / process.schedule.masked(start))
         step_keys = fold(keys, index)
         noise = process.noise(fold(step_keys, "stay"), state.shape[1] // process.subtokens, start)
-        proposal = fill_masks(draw, fold(step_keys, "token"), logits, state, process.mask_id)
+        proposal = fill_masks(draw, fold(step_keys, "token"), evaluation, state, process.mask_id)
         return jnp.where(noise < keep_prob[:, None], state, proposal)
 
     def evaluate(state: Symbols, index: Int[Array, ""]) -> tuple[Symbols, None]:
-        return step(state, index, denoise(state, time * (1 - index / steps))), None
+        return step(state, index, evaluated(denoise, state, time * (1 - index / steps))), None
 
-    return jax.lax.scan(evaluate, step(noisy, jnp.zeros((), jnp.int32), logits), jnp.arange(1, steps))[0]
+    return jax.lax.scan(evaluate, step(noisy, jnp.zeros((), jnp.int32), evaluation), jnp.arange(1, steps))[0]
 
 
 def unlikely_tokens(judge: Denoise, tokens: Tokens, vocabulary: int, threshold: float) -> Bool[Array, "B L"]:

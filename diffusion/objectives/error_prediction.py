@@ -19,6 +19,7 @@ from diffusion.objectives.error_labels import (
     unlikely_tokens,
 )
 from diffusion.objectives.loss import Loss
+from diffusion.readout import BoundDenoiser, evaluated
 from diffusion.rng import Draws, fold, gumbel
 from diffusion.types import (
     Batch,
@@ -172,16 +173,16 @@ class ErrorPrediction:
         else:
             time = sample_times(draws.uniform, self.minimum_time)
             time = jnp.full_like(time, self.time) if self.time else time
-            denoise = partial(self.denoiser, params["denoiser"], cond=label)
+            denoise = BoundDenoiser(self.denoiser, params["denoiser"], label)
             noisy = process.corrupt(keys, tokens, time)
             if self.own_masks:
                 noisy = self.remask(params, batch, denoise, fold(keys, "own masks"), noisy, time)
-            logits = denoise(noisy, time)
-            state = fill_masks(self.draw, fold(keys, "token"), logits, noisy, process.mask_id)
+            evaluation = denoise.readout(noisy, time)
+            state = fill_masks(self.draw, fold(keys, "token"), evaluation, noisy, process.mask_id)
             drawn = any_symbol(noisy == process.mask_id, tokens)
             if self.labels == "consistency":
                 chain = fill_masks_in_steps(
-                    denoise, process, self.draw, fold(keys, "chain"), logits, noisy, time, self.steps
+                    denoise, process, self.draw, fold(keys, "chain"), evaluation, noisy, time, self.steps
                 )
                 truth = process.decode(chain)
         state = replace_tokens(state, ~counted, clean)
@@ -204,7 +205,7 @@ class ErrorPrediction:
         error logit, as in sampling.
         """
         process, counted = self.process, batch["weights"] > 0
-        full = fill_masks(self.draw, fold(keys, "token"), denoise(noisy, time), noisy, process.mask_id)
+        full = fill_masks(self.draw, fold(keys, "token"), evaluated(denoise, noisy, time), noisy, process.mask_id)
         full = replace_tokens(full, ~counted, process.encode(batch["tokens"]))
         error_logits = self.errors(params["denoiser"], params["errors"], full, batch.get("label"))
         error_logits, allowed = (jnp.repeat(array, process.subtokens, axis=1) for array in (error_logits, counted))

@@ -1,7 +1,7 @@
 """Error predictors beside a denoiser: the networks of G-Star and their objective, and the masked planners of P2."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,10 @@ from diffusion.nets.error_predictor import ErrorPredictor
 from diffusion.objectives.error_prediction import ErrorPrediction
 from diffusion.objectives.self_conditioning import SoftEmbedding, randomly_self_conditioned
 from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.readout import Readout, readout
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.subtokens import SubtokenDraw
-from diffusion.types import Params
+from diffusion.types import Denoiser, Params
 from experiments.families.base import ErrorHead, System
 
 
@@ -73,15 +74,26 @@ def planned(base: System, planner: System) -> System:
 
 def with_head(init: Callable[[jax.Array], Params], head: ErrorHead) -> System:
     """The system of `head.base` among the parameters of `init`, which are those of the denoiser and of others."""
-
-    def denoiser(params, *inputs, **options):
-        return head.base.denoiser(params["denoiser"], *inputs, **options)
-
     conditioning = head.base.self_conditioning
     if conditioning is not None:
         assert isinstance(conditioning, SoftEmbedding)
         conditioning = replace(conditioning, table=of_denoiser(conditioning.table))
+    denoiser = OneOfSeveral(head.base.denoiser)
     return replace(head.base, denoiser=denoiser, init=init, self_conditioning=conditioning, errors=head)
+
+
+@dataclass(frozen=True)
+class OneOfSeveral:
+    """A denoiser whose parameters are the entry "denoiser" of those of several networks."""
+
+    denoiser: Denoiser
+
+    def __call__(self, params, *inputs, **options):
+        return self.denoiser(params["denoiser"], *inputs, **options)
+
+    def readout(self, params, *inputs, **options) -> Readout:
+        """Evaluate the denoiser; see `ReadableDenoiser`."""
+        return readout(self.denoiser, params["denoiser"], *inputs, **options)
 
 
 def of_denoiser(table: Callable[[Params], Array]) -> Callable[[Params], Array]:

@@ -12,6 +12,7 @@ import pytest
 
 from diffusion.objectives.error_labels import fill_masks_in_steps
 from diffusion.processes.masking import MaskedDiffusion
+from diffusion.readout import of_logits
 from diffusion.rng import Draws, fold
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.subtokens import SubtokenDraw
@@ -86,7 +87,7 @@ def test_steps_reveal_the_fractions_of_the_schedule(process):
             return by_quarter({}, jnp.zeros((BATCH, length)), time)
 
         start, time = jnp.full((BATCH, length * digits), process.mask_id), jnp.ones(BATCH)
-        return fill_masks_in_steps(denoise, process, draw, keys, denoise(start, time), start, time, 4)
+        return fill_masks_in_steps(denoise, process, draw, keys, of_logits(denoise(start, time)), start, time, 4)
 
     state = np.asarray(run(fold(NOISE.keys, "steps")))
     assert state.max() < process.mask_id

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from diffusion.readout import Readout, RowLogits, Rows, of_logits, read, readout
+from diffusion.readout import Readout, draw_at, of_logits, read, readout
 from diffusion.rng import fold
 from diffusion.sampling.masked.grid import Grid
 from diffusion.sampling.masked.policies import Policy, StepInputs
@@ -94,7 +94,8 @@ class MaskedSampler:
                 drawn = masked & ~masks
             else:
                 drawn = masked if self.reads == "masked" else jnp.ones_like(masked)
-            proposal = self.propose(fold(step_keys, "token"), evaluation, state.tokens, drawn, row)
+            token_keys = fold(step_keys, "token")
+            proposal = draw_at(self.draw, token_keys, evaluation, state.tokens, drawn, row.temperature, row.nucleus)
             filled = jnp.where(masked, proposal.tokens, state.tokens)
             errors = self.error_logits(params, filled, cond, row)
             if self.reads != "none":
@@ -136,18 +137,6 @@ class MaskedSampler:
             return of_logits(self.denoiser(params, tokens, time, cond, memory))
         return readout(self.denoiser, params, tokens, time, cond, memory)
 
-    def propose(
-        self, keys: Keys, evaluation: Readout, state: Symbols, drawn: Bool[Array, "B N"], row: Grid
-    ) -> Proposal:
-        """Draw values for the positions `drawn`, from the key of the example and the position; others are undefined."""
-
-        def draw(logits: RowLogits, rows: Rows) -> Proposal:
-            return self.draw(rows.keys(keys), logits, rows.take(by_token), row.temperature, row.nucleus)
-
-        by_token = jnp.asarray(state).reshape(*evaluation.shape, self.process.subtokens)
-        proposal = read(evaluation, jnp.any(drawn.reshape(by_token.shape), axis=-1), draw)
-        return jax.tree.map(lambda values: values.reshape(state.shape), proposal)
-
     def traced(self, prompt: Symbols, shown: tuple, tokens: Symbols, grid: Grid) -> Trace:
         """Return the trace of the traced rows `shown` of all steps, between the prompt and the samples."""
         states, times, errors = shown
@@ -175,8 +164,11 @@ class MaskedSampler:
         masked = state.tokens == self.process.mask_id
         evaluation = self.evaluate(params, state.tokens, time, cond, state.memory)
         if self.final == "draw":
-            last = jax.tree.map(lambda column: column[-1], grid)._replace(nucleus=jnp.ones(()))  # is not truncated
-            tokens = self.propose(fold(keys, "final"), evaluation, state.tokens, masked, last).tokens
+            nucleus = jnp.ones(())  # noise removal is not truncated
+            final_keys = fold(keys, "final")
+            tokens = draw_at(
+                self.draw, final_keys, evaluation, state.tokens, masked, grid.temperature[-1], nucleus
+            ).tokens
         else:
             tokens = self.best(evaluation, state.tokens, masked)
         return jnp.where(masked, tokens, state.tokens)

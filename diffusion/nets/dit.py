@@ -30,7 +30,7 @@ SIZES = {
     "medium": dict(hidden=1024, blocks=24, heads=16),
 }
 
-Cache = tuple[Float[Array, "N B M H D"], Float[Array, "N B M H D"]]
+Cache = tuple[Float[Array, "N B M H E"], Float[Array, "N B M H E"]]
 
 
 class DiTBlock(nn.Module):

@@ -4,9 +4,6 @@ The code follows the descriptions in the papers; PyTorch is an optional dependen
 """
 
 import math
-import os
-from collections.abc import Callable
-from typing import Any
 
 import torch  # pyright: ignore[reportMissingImports]
 import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
@@ -192,63 +189,3 @@ def perturb(model: nn.Module, seed: int = 0, scale: float = 0.1) -> nn.Module:
         for parameter in model.parameters():
             parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
     return model
-
-
-def tasks(shape: dict[str, int], steps: int, *, dropout: float, dtype: str) -> dict[str, Callable[[], None]]:
-    """Training and sampling of `steps` steps each, in plain PyTorch, for the benchmark.
-
-    They use fused AdamW, scaled_dot_product_attention, and one race of exponentials per token.
-    """
-    torch.manual_seed(0)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    batch, length, mask_id = shape["batch"], shape["length"], shape["vocab_size"] - 1
-    sizes: dict[str, Any] = {name: shape[name] for name in ("vocab_size", "hidden", "blocks", "heads")}
-    net = DiT(**sizes, dropout=dropout).to(device)
-    average = [parameter.detach().clone() for parameter in net.parameters()]
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-4, fused=True)
-    tokens = torch.randint(0, mask_id, (batch, length), device=device)
-    sigma = torch.zeros(batch, device=device)
-    low = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
-
-    def wait():
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    def logits(noisy):
-        with low:
-            result = net(noisy, sigma)
-        result = result.float()
-        result[..., mask_id] = -1e6
-        return result
-
-    def training():
-        net.train()
-        for _ in range(steps):
-            uniform = (torch.rand(1, device=device) + torch.arange(batch, device=device) / batch) % 1
-            times = 1e-3 + (1 - 1e-3) * uniform
-            masked = torch.rand(batch, length, device=device) < times[:, None]
-            scores = logits(torch.where(masked, mask_id, tokens))
-            nats = F.cross_entropy(scores.flatten(0, 1), tokens.flatten(), reduction="none").view(batch, length)
-            loss = (nats * masked / times[:, None]).sum() / tokens.numel()
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            with torch.no_grad():
-                torch._foreach_lerp_(average, list(net.parameters()), 1e-4)
-        wait()
-
-    @torch.inference_mode()
-    def sampling():
-        net.eval()
-        noisy = torch.full((batch, length), mask_id, device=device)
-        times = torch.linspace(1, 1e-5, steps + 1)
-        for now, then in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
-            probabilities = logits(noisy).softmax(-1)
-            drawn = (probabilities / torch.empty_like(probabilities).exponential_()).argmax(-1)
-            reveal = (noisy == mask_id) & (torch.rand(batch, length, device=device) >= then / now)
-            noisy = torch.where(reveal, drawn, noisy)
-        wait()
-
-    return {"training": training, "sampling": sampling}

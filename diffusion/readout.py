@@ -190,7 +190,7 @@ def read(
     """
     batch, length = evaluation.shape
     groups = batch_shards(batch)
-    grouped = needed.reshape(groups, -1)
+    grouped = jnp.asarray(needed).reshape(groups, -1)
     tokens = grouped.shape[1]
     sizes = sorted({math.ceil(share * tokens) for share in shares if share * tokens <= tokens - 1})
 
@@ -231,9 +231,11 @@ def draw_at(
     return jax.tree.map(lambda values: values.reshape(state.shape), proposal)
 
 
-def only(values: Shaped[Array, "B L ..."], needed: Bool[Array, "B L"]) -> Shaped[Array, "B L ..."]:
+def only(values: Shaped[Array, "B L ..."], needed: TokenMask) -> Shaped[Array, "B L ..."]:
     """Return the values at needed tokens, and zeros at others."""
-    return jnp.where(needed.reshape(*needed.shape, *(1,) * (values.ndim - 2)), values, jnp.zeros((), values.dtype))
+    return jnp.where(
+        jnp.asarray(needed).reshape(*needed.shape, *(1,) * (values.ndim - 2)), values, jnp.zeros((), values.dtype)
+    )
 
 
 def first_rows(needed: Bool[Array, "G N"], size: int) -> Int[Array, "G M"]:

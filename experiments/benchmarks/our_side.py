@@ -42,10 +42,10 @@ def tasks(
     unroll = shape["blocks"] if jax.default_backend() == "cpu" else 1
     net = DiT(**sizes, dropout=dropout, dtype=dtype, unroll=unroll)
 
-    def features(params, noisy, time, cond=None, memory=None, *, keys=None):
+    def features(params, noisy, time, cond=None, memory=None, *, keys=None) -> Any:
         return net.apply({"params": params}, noisy, keys=keys, method="features")
 
-    def head(params, features, time, cond, rows):
+    def head(params, features, time, cond, rows) -> Any:
         return net.apply({"params": params}, features, method="head")
 
     denoiser, process = SplitDenoiser(features, head), MaskedDiffusion(mask_id, schedules.LogLinear(1e-3))

@@ -73,7 +73,7 @@ def system(config: ConfigDict, vocabulary: int) -> System:
         features: Any = net.apply({"params": params}, noisy, positions=positions, keys=keys, method="features")
         return features[:, :length]
 
-    def head(params, features, time, cond, rows):
+    def head(params, features, time, cond, rows) -> Any:
         return net.apply({"params": params}, features, method="head")
 
     def init(key):
@@ -123,7 +123,7 @@ def sampler(config: ConfigDict, system: System) -> Callable:
         assert cond is not None  # the start of the block, and the cache
         return extended(params, noisy, *cond)[0]
 
-    def head(params, features, time, cond, rows):
+    def head(params, features, time, cond, rows) -> Any:
         return net.apply({"params": params}, features, method="head")
 
     denoiser = SplitDenoiser(trunk, head)

@@ -1,13 +1,13 @@
 """Logits at the tokens where they are read: the head of a network is applied to some rows of its features.
 
 The head of a language model has one output per class, so that it is up to half of a network's operations. An objective
-reads logits at masked tokens only, and a sampler where it draws. The number of rows is an input of the program while
-shapes are not, so that the rows are gathered into one of a few sizes, the smallest that holds them. All rows fit into
-the last size: results are exact whatever their number.
+reads logits at masked tokens only, and a sampler where it draws. The number of these tokens is an input of the program:
+they are read in pieces of a fixed size, as many as there are, and results are exact whatever their number. Samplers
+never have the logits of a whole batch, [B, L, K], in memory.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -22,8 +22,8 @@ T = TypeVar("T")
 Features = Float[Array, "B L D"]
 RowLogits = Float[Array, "R 1 K"]  # logits of single tokens, as of R sequences of one token
 
-# Shares of the tokens of a batch for which samplers compile a head. Below the first, a trunk takes nearly all the time.
-SAMPLER_SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
+PIECES = 16  # at most, into which samplers divide the tokens of a batch
+MIN_PIECE = 32  # tokens; a product with fewer takes as long, because it reads the same weights
 
 
 @dataclass(frozen=True)
@@ -103,33 +103,27 @@ class ReadableDenoiser(Protocol):
 
 @dataclass(frozen=True)
 class SplitDenoiser:
-    """A denoiser as a trunk that reads whole sequences, and a head that reads the features of single tokens.
+    """A denoiser as features of whole sequences, and a head that reads the features of single tokens.
 
-    `trunk(params, noisy, time, cond, memory, keys=keys)` returns features [B, L, D]. `head(params, features, time,
-    cond, rows)` returns the logits [B, L, K] of all features or, given `rows`, those [R, 1, K] of features [R, 1, D];
-    `time` and `cond` are those of the examples, and `rows.of_examples` gives each row that of its own.
+    `features(params, noisy, time, cond, memory, keys=keys)` returns features [B, L, D], and `head(params, features)`
+    the logits [..., K] of any of them.
     """
 
-    trunk: Callable[..., Features]
-    head: Callable[[Params, Features, Any, Any, Rows | None], Logits]
+    features: Callable[..., Features]
+    head: Callable[[Params, Float[Array, "R M D"]], Float[Array, "R M K"]]
 
     def __call__(
         self, params: Params, noisy: Any, time: Any, cond: Any = None, memory: Any = None, *, keys: Keys | None = None
     ) -> Logits:
-        return self.head(params, self.trunk(params, noisy, time, cond, memory, keys=keys), time, cond, None)
+        return self.head(params, self.features(params, noisy, time, cond, memory, keys=keys))
 
     def readout(
         self, params: Params, noisy: Any, time: Any, cond: Any = None, memory: Any = None, *, keys: Keys | None = None
     ) -> Readout:
-        """Apply the trunk; the head is applied by `Readout.at`."""
-        features = self.trunk(params, noisy, time, cond, memory, keys=keys)
-
-        def at(rows: Rows) -> RowLogits:
-            if rows.index is None:
-                return rows.take(self.head(params, features, time, cond, None))[:, None]
-            return self.head(params, rows.take(features)[:, None], time, cond, rows)
-
-        return Readout((features.shape[0], features.shape[1]), at)
+        """Compute the features; the head is applied by `Readout.at`."""
+        features = self.features(params, noisy, time, cond, memory, keys=keys)
+        shape = features.shape[0], features.shape[1]
+        return Readout(shape, lambda rows: self.head(params, rows.take(features)[:, None]))
 
 
 def of_logits(logits: Logits) -> Readout:
@@ -176,37 +170,71 @@ def evaluated(denoise: Denoise, noisy: Any, time: Any) -> Readout:
 
 
 def read(
-    evaluation: Readout,
-    needed: TokenMask,
-    compute: Callable[[RowLogits, Rows], T],
-    shares: Sequence[float] = SAMPLER_SHARES,
-    pieces: bool = False,
+    evaluation: Readout, needed: TokenMask, compute: Callable[[RowLogits, Rows], T], share: float | None = None
 ) -> T:
     """Return `compute(logits, rows)` at the needed tokens, as arrays [B, L, ...] that are 0 at other tokens.
 
-    The rows are gathered into the smallest of the `shares` of all tokens that holds them. If none does, the logits of
-    all tokens are computed at once or, with `pieces`, in pieces of the largest share, each of which is computed again
-    in a backward pass: memory is then that of one share.
+    Needed tokens are read in pieces, about a sixteenth of all tokens each, as many as there are. A gradient through
+    pieces would keep the logits of all of them: with `share` the needed tokens are read at once if that share of all
+    tokens holds them, and else in pieces of this size, which are computed again in the backward pass.
     """
     batch, length = evaluation.shape
     groups = batch_shards(batch)
+    tokens = batch * length // groups
+    size = max(MIN_PIECE, math.ceil(tokens * share)) if share else tokens // most_pieces(tokens)
+    if not evaluation.saves or size >= tokens:
+        rows = Rows(batch, length)
+        values = jax.tree.map(rows.put, compute(evaluation.at(rows), rows))
+        return jax.tree.map(lambda value: only(value, needed), values)
     grouped = jnp.asarray(needed).reshape(groups, -1)
-    tokens = grouped.shape[1]
-    sizes = sorted({math.ceil(share * tokens) for share in shares if share * tokens <= tokens - 1})
 
-    def at(rows: Rows) -> T:
+    def at_once() -> T:
+        rows = Rows(batch, length, first_rows(grouped, size))
         return jax.tree.map(rows.put, compute(evaluation.at(rows), rows))
 
-    def everything() -> T:
-        if pieces and evaluation.saves and sizes:
-            return in_pieces(evaluation, needed, compute, groups, sizes[-1])
-        return jax.tree.map(lambda value: only(value, needed), at(Rows(batch, length)))
+    def in_pieces(skip: bool = False) -> T:
+        return read_in_pieces(evaluation, grouped, compute, size, skip)
 
-    if not (evaluation.saves and sizes):
-        return everything()
-    count = jnp.max(jnp.sum(grouped, axis=1))
-    gathered = [lambda size=size: at(Rows(batch, length, first_rows(grouped, size))) for size in sizes]
-    return jax.lax.switch(jnp.sum(count > jnp.asarray(sizes)), [*gathered, everything])
+    if share is None:
+        return in_pieces(skip=True)
+    return jax.lax.cond(jnp.max(jnp.sum(grouped, axis=1)) <= size, at_once, in_pieces)
+
+
+def most_pieces(tokens: int) -> int:
+    """Return the largest number of equal pieces, up to PIECES, that have MIN_PIECE tokens or more."""
+    most = min(PIECES, tokens // MIN_PIECE)
+    return max((pieces for pieces in range(1, most + 1) if tokens % pieces == 0), default=1)
+
+
+def read_in_pieces(
+    evaluation: Readout, needed: Bool[Array, "G N"], compute: Callable[[RowLogits, Rows], T], size: int, skip: bool
+) -> T:
+    """Return `compute(logits, rows)` at the needed tokens, `size` of each group at a time; `skip` empty pieces."""
+    batch, length = evaluation.shape
+    groups, tokens = needed.shape
+    pieces = -(-tokens // size)
+    index = first_rows(needed, pieces * size)
+    count = jnp.max(jnp.sum(needed, axis=1))
+
+    @jax.checkpoint
+    def computed(index: Int[Array, "G M"]) -> T:
+        rows = Rows(batch, length, index)
+        return compute(evaluation.at(rows), rows)
+
+    def piece(number: Int[Array, ""], index: Int[Array, "G M"]) -> tuple[Int[Array, ""], T]:
+        if not skip:
+            return number + 1, computed(index)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(computed, index))
+        return number + 1, jax.lax.cond(number * size < count, computed, lambda index: zeros, index)
+
+    split = jnp.swapaxes(index.reshape(groups, pieces, size), 0, 1)
+    _, values = jax.lax.scan(piece, jnp.zeros((), jnp.int32), split)
+
+    def whole(stacked: Shaped[Array, "P R ..."]) -> Shaped[Array, "B L ..."]:
+        by_group = jnp.swapaxes(stacked.reshape(pieces, groups, size, *stacked.shape[2:]), 0, 1)
+        return Rows(batch, length, index).put(by_group.reshape(-1, *stacked.shape[2:]))
+
+    return jax.tree.map(whole, values)
 
 
 def draw_at(
@@ -248,25 +276,3 @@ def first_rows(needed: Bool[Array, "G N"], size: int) -> Int[Array, "G M"]:
         return jnp.where(ranks < order[-1], index, len(group) + ranks)
 
     return jax.vmap(one)(needed)
-
-
-def in_pieces(
-    evaluation: Readout, needed: TokenMask, compute: Callable[[RowLogits, Rows], T], groups: int, size: int
-) -> T:
-    """Return `compute(logits, rows)` of all tokens in pieces of `size` tokens, each recomputed in a backward pass."""
-    batch, length = evaluation.shape
-    tokens = batch * length // groups
-    count = -(-tokens // size)
-
-    @jax.checkpoint
-    def piece(start: Int[Array, ""]) -> T:
-        index = jnp.broadcast_to(start + jnp.arange(size), (groups, size))
-        rows = Rows(batch, length, index)
-        return compute(evaluation.at(rows), rows)
-
-    def whole(values: Shaped[Array, "C R ..."]) -> Shaped[Array, "B L ..."]:
-        by_group = jnp.moveaxis(values.reshape(count, groups, size, *values.shape[2:]), 0, 1)
-        flat = by_group.reshape(groups, count * size, *values.shape[2:])[:, :tokens]
-        return only(flat.reshape(batch, length, *values.shape[2:]), needed)
-
-    return jax.tree.map(whole, jax.lax.map(piece, jnp.arange(count) * size))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import diffusion.readout
 from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.nets.dit import DiT
 from diffusion.nets.subtoken_embedding import SubtokenEmbedding
@@ -62,11 +63,11 @@ def models(digits=1, carry_over=True):
     def apply(params, noisy, time, cond=None, memory=None, *, keys=None, method=None):
         return net.apply({"params": params}, noisy, time, label=cond, keys=keys, method=method)
 
-    def head(params, features, time, cond, rows):
-        return net.apply({"params": params}, features, time, cond, rows and rows.of_examples, method="head")
+    def head(params, x):
+        return net.apply({"params": params}, x, method="logits")
 
     params = randomized(lambda key: net.init(key, jnp.zeros((1, LENGTH * digits), jnp.int32))["params"])
-    return process, params, SplitDenoiser(partial(apply, method="features"), head), apply
+    return process, params, SplitDenoiser(partial(apply, method="head_input"), head), apply
 
 
 def test_rows_of_groups_are_taken_and_put_back():
@@ -84,23 +85,24 @@ def test_rows_of_groups_are_taken_and_put_back():
     assert len(np.unique(data.reshape(12, -1), axis=0)) == 12
 
 
-@pytest.mark.parametrize("needed", [0, 1, 4, 5, 20, 48])
-def test_the_smallest_size_that_holds_the_rows_is_read(needed):
+@pytest.mark.parametrize("needed", [0, 1, 12, 13, 20, 48])
+def test_needed_tokens_are_read_in_pieces(needed, monkeypatch):
     """At all counts the values are those of the needed tokens; plain logits are read at once."""
+    monkeypatch.setattr(diffusion.readout, "MIN_PIECE", 4)
     mask = (jax.random.permutation(jax.random.key(1), BATCH * LENGTH) < needed).reshape(BATCH, LENGTH)
     _, params, split, whole = models()
     expected = np.where(mask[..., None], whole(params, TOKENS, jnp.ones(BATCH), LABEL), 0)
-    for denoiser, pieces in ((split, False), (split, True), (whole, False)):
+    for denoiser, share, sizes in ((split, None, {4}), (split, 1 / 4, {12}), (split, 1.0, {48}), (whole, 1 / 4, {48})):
         evaluation = readout(denoiser, params, TOKENS, jnp.ones(BATCH), LABEL)
-        sizes = []
+        read_sizes = set()
 
-        def compute(logits, rows, sizes=sizes):
-            sizes.append(len(logits))
+        def compute(logits, rows, read_sizes=read_sizes):
+            read_sizes.add(len(logits))
             return logits[:, 0]
 
-        values = read(evaluation, mask, compute, [1 / 12, 1 / 4], pieces)
+        values = read(evaluation, mask, compute, share)
         np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
-        assert sizes == ([48] if denoiser is whole else [4, 12, 12 if pieces else 48])
+        assert read_sizes == sizes
     np.testing.assert_array_equal(of_logits(values).logits(), values)
 
 
@@ -113,6 +115,7 @@ CASES += [(Nelbo, 3, {"target": target}) for target in ("marginal", "joint")]
 def test_losses_and_gradients_are_those_of_all_logits(objective, digits, options, share, monkeypatch):
     """With padding, labels, dropout and every digit; also where more tokens are masked than the share holds."""
     if share:
+        monkeypatch.setattr(diffusion.readout, "MIN_PIECE", 1)
         monkeypatch.setattr(elbo, "row_share", lambda *args, **kwargs: share)
         monkeypatch.setattr("diffusion.objectives.reveal.row_share", lambda *args, **kwargs: share)
     for carry_over in (True, False) if digits > 1 else (True,):
@@ -181,8 +184,9 @@ POLICIES = {
 
 @pytest.mark.parametrize("digits", [1, 3])
 @pytest.mark.parametrize("name", POLICIES)
-def test_samples_do_not_depend_on_the_rows_that_are_read(name, digits):
-    """Gathered before or after the choice of masks, or all; with a prompt, and for both ways to fill the last masks."""
+def test_samples_do_not_depend_on_the_rows_that_are_read(name, digits, monkeypatch):
+    """Before or after the choice of masks, or all; with a prompt, and for both ways to fill the last masks."""
+    monkeypatch.setattr(diffusion.readout, "MIN_PIECE", 4)
     process, params, split, whole = models(digits)
     precision = "mdlm_float32" if name == "race" and digits == 1 else "exact"
     draw = Draw(VOCABULARY, precision)

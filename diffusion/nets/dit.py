@@ -1,6 +1,6 @@
 """The diffusion transformer of MDLM (arXiv 2406.07524, appendix C.2), and its causal variant for autoregression."""
 
-from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -98,23 +98,30 @@ class Head(nn.Module):
     """Linear(modulate(norm(x))) with `features` outputs per position; all parameters except the norm start at 0."""
 
     features: int
+    hidden: int
     adaln: bool
     dtype: str
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "R L D"],
-        condition: Float[Array, "B C"] | None,
-        pick: Callable[[Array], Array] | None = None,
-    ) -> Float[Array, "R L K"]:
-        h = LayerNorm(name="norm")(x)
+    def setup(self):
+        self.norm = LayerNorm()
+        if self.adaln:
+            self.modulation = Linear(2 * self.hidden, initializer="zeros")
+        self.linear = Linear(self.features, initializer="zeros", dtype=self.dtype)
+
+    def normed(self, x: Float[Array, "B L D"], condition: Float[Array, "B C"] | None) -> Float[Array, "B L D"]:
+        """Return modulate(norm(x)), the input of the linear map."""
+        h = self.norm(x)
         if self.adaln:
             assert condition is not None
-            modulation = Linear(2 * x.shape[-1], initializer="zeros", name="modulation")(condition)
-            modulation = pick(modulation) if pick else modulation
-            h = modulate(h, *jnp.split(modulation[:, None], 2, axis=-1))
-        return Linear(self.features, initializer="zeros", dtype=self.dtype, name="linear")(h)
+            h = modulate(h, *jnp.split(self.modulation(condition)[:, None], 2, axis=-1))
+        return h
+
+    def logits(self, x: Float[Array, "R L D"]) -> Float[Array, "R L K"]:
+        """Return Linear(x)."""
+        return self.linear(x)
+
+    def __call__(self, x: Float[Array, "B L D"], condition: Float[Array, "B C"] | None) -> Float[Array, "B L K"]:
+        return self.logits(self.normed(x, condition))
 
 
 class DiT(nn.Module):
@@ -175,7 +182,7 @@ class DiT(nn.Module):
             attention=self.attention,
             name="blocks",
         )
-        self.output = Head(self.outputs or self.vocab_size, self.adaln, self.dtype, name="head")
+        self.output = Head(self.outputs or self.vocab_size, self.hidden, self.adaln, self.dtype, name="head")
 
     def embed(self, tokens: Int[Array, "B N"]) -> Float[Array, "B L D"]:
         """Return rows of the embedding table, or the output of the embedder."""
@@ -188,51 +195,41 @@ class DiT(nn.Module):
         # A gather of all rows would copy the table in every evaluation.
         return self.embedding if self.embedder is None else self.embedder(codes)[0]
 
-    def trunk(
+    def features(
         self,
-        x: Float[Array, "B L D"],
+        tokens: Int[Array, "B N"],
         sigma: Float[Array, " B"] | None = None,
-        keys: Key[Array, " B"] | None = None,
+        *,
         label: Int[Array, " B"] | None = None,
+        memory: Float[Array, "B L D"] | None = None,
         positions: Int[Array, " L"] | None = None,
+        keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B L D"]:
-        """Apply all blocks; `keys`, one per example, turn on dropout, and `positions` are 0, 1, ... by default."""
+        """Return the output of the blocks; `positions` are 0, 1, ... by default (see `__call__`)."""
+        x = self.embed(tokens)
+        if self.memory:
+            x = self.adapter(x, memory)
         seeds = dropout_seeds(keys, self.blocks) if keys is not None and self.dropout > 0 else None
         places = jnp.arange(x.shape[1]) if positions is None else positions
         rotary = rotary_table(places, self.hidden // self.heads)
         x, _ = self.stack(x, self._condition(sigma, x.shape[0], label), rotary, None, seeds, None)
         return x
 
-    def features(
+    def head_input(
         self,
         tokens: Int[Array, "B N"],
         sigma: Float[Array, " B"] | None = None,
-        label: Int[Array, " B"] | None = None,
         *,
-        memory: Float[Array, "B L D"] | None = None,
-        positions: Int[Array, " L"] | None = None,
-        keys: Key[Array, " B"] | None = None,
-    ) -> Float[Array, "B L D"]:
-        """Return the input of the head; see `trunk` and `__call__`."""
-        x = self.embed(tokens)
-        if self.memory:
-            x = self.adapter(x, memory)
-        return self.trunk(x, sigma, keys, label, positions)
-
-    def head(
-        self,
-        x: Float[Array, "R L D"],
-        sigma: Float[Array, " B"] | None = None,
         label: Int[Array, " B"] | None = None,
-        pick: Callable[[Array], Array] | None = None,
-    ) -> Float[Array, "R L K"]:
-        """Return the logits for an output of the trunk, or for R pieces of it.
+        **inputs: Any,
+    ) -> Float[Array, "B L D"]:
+        """Return the normed features, of which `logits` is a linear map; see `features` for the arguments."""
+        x = self.features(tokens, sigma, label=label, **inputs)
+        return self.output.normed(x, self._condition(sigma, x.shape[0], label))
 
-        `pick` maps values of the examples, [B, ...], to those of the pieces, [R, ...]; without it R is B.
-        """
-        given = [values for values in (sigma, label) if values is not None]
-        condition = self._condition(sigma, len(given[0]) if given else x.shape[0], label)
-        return self.output(x, condition, pick if given else None)
+    def logits(self, x: Float[Array, "R L D"]) -> Float[Array, "R L K"]:
+        """Return the logits for inputs of the head, of any tokens."""
+        return self.output.logits(x)
 
     def __call__(
         self,
@@ -248,7 +245,7 @@ class DiT(nn.Module):
         `sigma` None is a noise level of 0, `label` None the null label, `memory` None no self-conditioning input, and
         `keys`, one per example, turn on dropout.
         """
-        return self.head(self.features(tokens, sigma, label, memory=memory, keys=keys), sigma, label)
+        return self.logits(self.head_input(tokens, sigma, label=label, memory=memory, keys=keys))
 
     def init_cache(self, batch: int, length: int) -> Cache:
         """Return empty keys and values for `decode`, [blocks, batch, length, heads, hidden/heads] each, in `dtype`."""
@@ -258,7 +255,7 @@ class DiT(nn.Module):
     def extend(
         self, tokens: Int[Array, "B S"], position: Int[Array, ""], cache: Cache
     ) -> tuple[Float[Array, "B S D"], Cache]:
-        """Return the input of the head for S tokens at position, position + 1, ..., and the cache with these tokens.
+        """Return `head_input` of S tokens at position, position + 1, ..., and the cache with these tokens.
 
         Raises:
           ValueError: if the network reads ahead, beyond the tokens and the cache.
@@ -269,14 +266,14 @@ class DiT(nn.Module):
         condition = self._condition(None, x.shape[0])
         rotary = rotary_table(position + jnp.arange(x.shape[1]), self.hidden // self.heads)
         x, cache = self.stack(x, condition, rotary, jnp.asarray(position), None, cache)
-        return x, cache
+        return self.output.normed(x, condition), cache
 
     def decode(
         self, token: Int[Array, " B"], position: Int[Array, ""], cache: Cache
     ) -> tuple[Float[Array, "B K"], Cache]:
         """Return logits for the token after `token`, which is at `position`, and the cache with `token`."""
-        features, cache = self.extend(token[:, None], position, cache)
-        return self.head(features)[:, 0], cache
+        x, cache = self.extend(token[:, None], position, cache)
+        return self.logits(x)[:, 0], cache
 
     def _condition(
         self, sigma: Float[Array, " B"] | None, batch: int, label: Int[Array, " B"] | None = None

@@ -46,7 +46,7 @@ class ErrorPredictor:
 
     def init(self, key: Key[Array, ""], denoiser: Params) -> Params:
         """Return the parameters of the predictor: copies of those of the denoiser, and a head."""
-        head = Head(1, self.trunk.adaln, self.trunk.dtype)
+        head = Head(1, self.trunk.hidden, self.trunk.adaln, self.trunk.dtype)
         start = head.init(key, jnp.zeros((1, 1, self.trunk.hidden)), jnp.zeros((1, self.trunk.cond_dim)))["params"]
         if self.kind == "head":
             return {"head": start}

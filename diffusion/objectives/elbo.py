@@ -82,7 +82,7 @@ def masked_token_nats(
         grouped = None if together is None else rows.of_examples(together)
         return masked_nll(process, logits, *states, rows.take(jnp.asarray(weights))[:, None], target, grouped)
 
-    return read(evaluation, needed & (weights != 0), nats, [share], pieces=True)
+    return read(evaluation, needed & (weights != 0), nats, share)
 
 
 def row_share(shape: tuple[int, ...], mean: float, exact: bool = False) -> float:

@@ -72,7 +72,7 @@ def input_of(
 
     masked = jnp.any(by_token == process.mask_id, axis=-1)
     share = row_share(evaluation.shape, process.subtokens / (process.subtokens + 1))
-    return read(evaluation, masked, soft, [share], pieces=True)
+    return read(evaluation, masked, soft, share)
 
 
 @dataclass(frozen=True)

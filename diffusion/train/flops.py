@@ -15,7 +15,8 @@ import jax
 from jax.interpreters.partial_eval import dce_jaxpr
 
 # Operations that execute the program inside them once.
-ONCE = {"jit", "pjit", "call", "closed_call", "checkpoint", "remat2", "custom_jvp_call", "custom_vjp_call"}
+REPEATED = {"checkpoint", "remat2"}  # in a backward pass
+ONCE = {"jit", "pjit", "call", "closed_call", "custom_jvp_call", "custom_vjp_call"} | REPEATED
 # Operations whose work does not show in the program.
 OPAQUE = {"pallas_call", "ffi_call", "custom_partitioning", "pure_callback", "io_callback", "ragged_dot_general"}
 OPAQUE |= {"cholesky", "lu", "geqrf", "householder_product", "eigh", "eig", "svd", "schur", "triangular_solve"}
@@ -27,7 +28,7 @@ def count(function: Callable[..., Any], *inputs: Any, taken: float = 1.0) -> flo
     """Count the operations of `function` on inputs of these shapes (arrays or `jax.ShapeDtypeStruct`).
 
     A scan counts its length times, a conditional its larger branch in the share `taken` of its executions and its
-    smaller one in the others, a choice among more branches its largest, a `shard_map` once per device. Results that
+    smaller one in the others, a `shard_map` once per device. A checkpoint that may be skipped counts. Results that
     nothing reads are not computed.
 
     Raises:
@@ -67,8 +68,8 @@ def _operation(equation: Any, taken: float) -> float:
         return 0.0
     if name == "scan":
         return params["length"] * sum(inner)
-    if name == "cond" and len(inner) > 2:
-        return max(inner)  # the sizes of `diffusion.readout`, of which the largest has the logits of all tokens
+    if name == "cond" and any(each.primitive.name in REPEATED for branch in params["branches"] for each in branch.eqns):
+        return max(inner)  # a piece of `diffusion.readout`, skipped where no token needs it: logits count at all tokens
     if name == "cond":
         return taken * max(inner) + (1 - taken) * min(inner)
     if name == "shard_map":

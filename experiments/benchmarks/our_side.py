@@ -43,10 +43,10 @@ def tasks(
     net = DiT(**sizes, dropout=dropout, dtype=dtype, unroll=unroll)
 
     def features(params, noisy, time, cond=None, memory=None, *, keys=None) -> Any:
-        return net.apply({"params": params}, noisy, keys=keys, method="features")
+        return net.apply({"params": params}, noisy, keys=keys, method="head_input")
 
-    def head(params, features, time, cond, rows) -> Any:
-        return net.apply({"params": params}, features, method="head")
+    def head(params, x) -> Any:
+        return net.apply({"params": params}, x, method="logits")
 
     denoiser, process = SplitDenoiser(features, head), MaskedDiffusion(mask_id, schedules.LogLinear(1e-3))
     optimizer = adamw(peak=3e-4, warmup=2500, steps=10**6)

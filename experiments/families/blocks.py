@@ -69,17 +69,14 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     net = network_of(config).make(config, classes, noise).clone(mask=NoisyAndClean(length, noise.block))
     positions = jnp.tile(jnp.arange(length), 2)
 
-    def trunk(params, noisy, time, cond=None, memory=None, *, keys=None):
-        features: Any = net.apply({"params": params}, noisy, positions=positions, keys=keys, method="features")
-        return features[:, :length]
-
-    def head(params, features, time, cond, rows) -> Any:
-        return net.apply({"params": params}, features, method="head")
+    def features(params, noisy, time, cond=None, memory=None, *, keys=None):
+        both: Any = net.apply({"params": params}, noisy, positions=positions, keys=keys, method="head_input")
+        return both[:, :length]
 
     def init(key):
         return net.init(key, jnp.zeros((1, 2 * length), jnp.int32))["params"]
 
-    denoiser = SplitDenoiser(trunk, head)
+    denoiser = SplitDenoiser(features, masked.logits_of(net))
     return System(net=net, process=noise, denoiser=denoiser, init=init, length=length, classes=classes)
 
 
@@ -119,14 +116,11 @@ def sampler(config: ConfigDict, system: System) -> Callable:
     def extended(params, tokens, start, cache) -> Any:
         return net.apply({"params": params}, tokens, start, cache, method="extend")
 
-    def trunk(params, noisy, time, cond=None, memory=None, *, keys=None):
+    def features(params, noisy, time, cond=None, memory=None, *, keys=None):
         assert cond is not None  # the start of the block, and the cache
         return extended(params, noisy, *cond)[0]
 
-    def head(params, features, time, cond, rows) -> Any:
-        return net.apply({"params": params}, features, method="head")
-
-    denoiser = SplitDenoiser(trunk, head)
+    denoiser = SplitDenoiser(features, masked.logits_of(net))
     one = masked_sampling.masked_sampler(block_config(config), replace(system, denoiser=denoiser))
 
     def sample(params, keys, prompt, label=None):

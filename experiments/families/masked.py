@@ -22,7 +22,7 @@ from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.readout import SplitDenoiser
 from diffusion.schedules import masking as schedules
-from diffusion.types import Denoiser, MaskedProcess
+from diffusion.types import Denoiser, MaskedProcess, Params
 from experiments.families import error_prediction, gpt2, masked_sampling
 from experiments.families.base import Call, System, estimator_names, keys_like, lookup, rows_like
 from experiments.families.networks import network_of
@@ -84,19 +84,13 @@ def denoising_system(config: ConfigDict, vocabulary: int) -> System:
     check_conditioning(config)
     net = network_of(config).make(config, classes, noise)
 
-    def level(time):
-        return schedules.sigma(noise.schedule, time) if config.model.time_conditioning else None
-
-    def whole(params, noisy, time, cond=None, memory=None, *, keys=None, method=None) -> Any:
+    def apply(params, noisy, time, cond=None, memory=None, *, keys=None, method=None) -> Any:
+        sigma = schedules.sigma(noise.schedule, time) if config.model.time_conditioning else None
         inputs: dict[str, Any] = {"label": cond} if config.model.labels else {}
         inputs |= {"memory": memory} if config.memory.adapter != "none" else {}
-        return net.apply({"params": params}, noisy, level(time), **inputs, keys=keys, method=method)
+        return net.apply({"params": params}, noisy, sigma, **inputs, keys=keys, method=method)
 
-    def head(params, features, time, cond, rows) -> Any:
-        label, pick = cond if config.model.labels else None, rows and rows.of_examples
-        return net.apply({"params": params}, features, level(time), label, pick, method="head")
-
-    denoiser = SplitDenoiser(partial(whole, method="features"), head) if isinstance(net, DiT) else whole
+    denoiser = SplitDenoiser(partial(apply, method="head_input"), logits_of(net)) if isinstance(net, DiT) else apply
 
     def init(key):
         return net.init(key, jnp.zeros((1, config.data.length * noise.subtokens), jnp.int32))["params"]
@@ -110,6 +104,11 @@ def denoising_system(config: ConfigDict, vocabulary: int) -> System:
         classes=classes,
         self_conditioning=self_conditioning(config, net, noise),
     )
+
+
+def logits_of(net: nn.Module) -> Callable[[Params, Any], Any]:
+    """The last linear map of a transformer, as a function of its parameters and input."""
+    return lambda params, x: net.apply({"params": params}, x, method="logits")
 
 
 def system(config: ConfigDict, vocabulary: int) -> System:

@@ -47,9 +47,14 @@ def test_debug_table_on_local_devices(config, tmp_path, capsys):
     # Sampling has one pass per sequence in each of 4 steps and one at the end; a training step has 3, but for the
     # gradient by the sinusoids of the noise level, which is embedded for the blocks and for the head.
     sinusoids = 16 * 2 * 2 * 256 * config.model.cond_dim
-    assert sampler["flops"] == pytest.approx((step["flops"] + sinusoids) / 3 * 5)
+    # The head of the training step reads masked tokens alone: about half of them.
+    head = 3 * 2 * config.model.hidden * (config.data.vocab_size + 1)
+    skipped = (sampler["flops"] / 5 * 3 - step["flops"] - sinusoids) / head / 16 / config.data.length
+    assert 0.3 < skipped < 0.5
     assert step["flops_executed"] == step["flops"]
-    assert sampler["collectives"]["all-reduce"]["executions"] == 0
+    # One number in each evaluation: the largest number of tokens that a device draws.
+    assert sampler["collectives"]["all-reduce"]["executions"] == 5
+    assert sampler["collectives"]["all-reduce"]["bytes"] < 100
 
 
 def test_errors_are_one_line(config, tmp_path):

@@ -22,8 +22,8 @@ NOISY, CLEAN = jax.random.randint(jax.random.key(1), (2, BATCH, LENGTH), 0, VOCA
 def one_pass(net, noisy, clean):
     """Logits of the noisy half."""
     state, positions = jnp.concatenate([noisy, clean], axis=1), jnp.tile(jnp.arange(LENGTH), 2)
-    features = net.apply({"params": PARAMS}, state, positions=positions, method="features")
-    return net.apply({"params": PARAMS}, features[:, :LENGTH], method="head")
+    features = net.apply({"params": PARAMS}, state, positions=positions, method="head_input")
+    return net.apply({"params": PARAMS}, features[:, :LENGTH], method="logits")
 
 
 @partial(jax.jit, static_argnums=0)
@@ -33,7 +33,7 @@ def by_cache(net, params, noisy, clean):
     def block(cache, inputs):
         start, noisy, clean = inputs
         features, _ = net.apply({"params": params}, noisy, start, cache, method="extend")
-        logits = net.apply({"params": params}, features, method="head")
+        logits = net.apply({"params": params}, features, method="logits")
         return net.apply({"params": params}, clean, start, cache, method="extend")[1], logits
 
     blocks = [tokens.reshape(BATCH, -1, BLOCK).swapaxes(0, 1) for tokens in (noisy, clean)]

@@ -41,8 +41,8 @@ def test_initial_network_gives_zero_logits_and_identity_blocks():
     def start(key):
         params = NET.init(key, TOKENS)
         embedded = NET.apply(params, TOKENS, method="embed")
-        through = NET.apply(params, embedded, SIGMA, method="trunk")
-        return params["params"], embedded, through, NET.apply(params, through, SIGMA, method="head")
+        through = NET.apply(params, TOKENS, SIGMA, method="features")
+        return params["params"], embedded, through, NET.apply(params, TOKENS, SIGMA)
 
     initial, embedded, through, first = start(jax.random.key(0))
     assert not np.any(first)
@@ -85,7 +85,7 @@ def test_bidirectional_net_reads_later_tokens_and_causal_net_does_not():
 
         start = jnp.int32(0), CAUSAL.init_cache(BATCH, LENGTH)
         features, cache = CAUSAL.apply(CAUSAL_PARAMS, tokens[:, :4], *start, method="extend")
-        first = CAUSAL.apply(CAUSAL_PARAMS, features, method="head")
+        first = CAUSAL.apply(CAUSAL_PARAMS, features, method="logits")
         _, rest = jax.lax.scan(step, cache, (tokens[:, 4:].T, jnp.arange(4, LENGTH)))
         return CAUSAL.apply(CAUSAL_PARAMS, tokens), jnp.concatenate([first, rest.swapaxes(0, 1)], 1)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.nets.dit import SIZES, DiT
+from diffusion.nets.dit import SIZES, DiT, Head
 from diffusion.nets.error_predictor import KINDS, ErrorPredictor
 from diffusion.nets.subtoken_embedding import SubtokenEmbedding
 from diffusion.train import flops
@@ -95,7 +95,9 @@ def test_features_are_those_of_the_denoiser():
 
         full, block = ErrorPredictor("full", TRUNK), ErrorPredictor("block", TRUNK)
         whole = of(TRUNK, DENOISER)
-        read = head.net.apply({"params": DENOISER | params}, whole, label=LABEL, method="head")[..., 0]
+        condition = TRUNK.apply({"params": DENOISER}, None, len(STATE), LABEL, method="_condition")
+        output = Head(1, TRUNK.hidden, TRUNK.adaln, TRUNK.dtype)
+        read = output.apply({"params": params["head"]}, whole, condition)[..., 0]
         small = of(block.net, start(block)), of(TRUNK.clone(blocks=1), FIRST)
         return whole, of(full.net, start(full)), *small, read
 

@@ -3,7 +3,7 @@
 The head of a language model has one output per class, so that it is up to half of a network's operations. An objective
 reads logits at masked tokens only, and a sampler where it draws. The number of these tokens is an input of the program:
 they are read in pieces of a fixed size, as many as there are, and results are exact whatever their number. Samplers
-never have the logits of a whole batch, [B, L, K], in memory.
+without self-conditioning never have the logits of a whole batch, [B, L, K], in memory.
 """
 
 import math
@@ -221,14 +221,15 @@ def read_in_pieces(
         rows = Rows(batch, length, index)
         return compute(evaluation.at(rows), rows)
 
-    def piece(number: Int[Array, ""], index: Int[Array, "G M"]) -> tuple[Int[Array, ""], T]:
+    def piece(inputs: tuple[Int[Array, ""], Int[Array, "G M"]]) -> T:
+        start, index = inputs
         if not skip:
-            return number + 1, computed(index)
+            return computed(index)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(computed, index))
-        return number + 1, jax.lax.cond(number * size < count, computed, lambda index: zeros, index)
+        return jax.lax.cond(start < count, computed, lambda index: zeros, index)
 
     split = jnp.swapaxes(index.reshape(groups, pieces, size), 0, 1)
-    _, values = jax.lax.scan(piece, jnp.zeros((), jnp.int32), split)
+    values = jax.lax.map(piece, (size * jnp.arange(pieces), split))
 
     def whole(stacked: Shaped[Array, "P R ..."]) -> Shaped[Array, "B L ..."]:
         by_group = jnp.swapaxes(stacked.reshape(pieces, groups, size, *stacked.shape[2:]), 0, 1)

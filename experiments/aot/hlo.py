@@ -31,7 +31,7 @@ def collectives(text: str) -> dict[str, Traffic]:
 
     In a ring of n devices and for a result of S bytes, one device sends (n-1)/n S bytes for all-gather and all-to-all,
     (n-1) S for reduce-scatter (its result is a shard), 2 (n-1)/n S for all-reduce, and S for a permutation. A loop
-    whose number of iterations the compiler does not know counts once.
+    whose number of iterations the compiler does not know counts once, and all branches of a conditional count.
     """
     bodies = computations(text)
     counts = executions(bodies)

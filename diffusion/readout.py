@@ -169,52 +169,26 @@ def evaluated(denoise: Denoise, noisy: Any, time: Any) -> Readout:
     return denoise.readout(noisy, time) if isinstance(denoise, BoundDenoiser) else of_logits(denoise(noisy, time))
 
 
-def read(
-    evaluation: Readout, needed: TokenMask, compute: Callable[[RowLogits, Rows], T], share: float | None = None
-) -> T:
+def read(evaluation: Readout, needed: TokenMask, compute: Callable[[RowLogits, Rows], T], share: float = 0.0) -> T:
     """Return `compute(logits, rows)` at the needed tokens, as arrays [B, L, ...] that are 0 at other tokens.
 
-    Needed tokens are read in pieces, about a sixteenth of all tokens each, as many as there are. A gradient through
-    pieces would keep the logits of all of them: with `share` the needed tokens are read at once if that share of all
-    tokens holds them, and else in pieces of this size, which are computed again in the backward pass.
+    Needed tokens are read in pieces, about a sixteenth of all tokens each, as many as there are. A gradient through a
+    piece computes its logits again. With `share` there are two pieces, of which the first has this share of all tokens
+    and is not computed again; the second is skipped where the first holds all needed tokens.
     """
     batch, length = evaluation.shape
     groups = batch_shards(batch)
     tokens = batch * length // groups
-    size = max(MIN_PIECE, math.ceil(tokens * share)) if share else tokens // most_pieces(tokens)
-    if not evaluation.saves or size >= tokens:
+    first = math.ceil(tokens * share)
+    size = tokens - first if first else tokens // most_pieces(tokens)
+    if not evaluation.saves or first >= tokens or size == tokens:
         rows = Rows(batch, length)
         values = jax.tree.map(rows.put, compute(evaluation.at(rows), rows))
         return jax.tree.map(lambda value: only(value, needed), values)
     grouped = jnp.asarray(needed).reshape(groups, -1)
-
-    def at_once() -> T:
-        rows = Rows(batch, length, first_rows(grouped, size))
-        return jax.tree.map(rows.put, compute(evaluation.at(rows), rows))
-
-    def in_pieces(skip: bool = False) -> T:
-        return read_in_pieces(evaluation, grouped, compute, size, skip)
-
-    if share is None:
-        return in_pieces(skip=True)
-    return jax.lax.cond(jnp.max(jnp.sum(grouped, axis=1)) <= size, at_once, in_pieces)
-
-
-def most_pieces(tokens: int) -> int:
-    """Return the largest number of equal pieces, up to PIECES, that have MIN_PIECE tokens or more."""
-    most = min(PIECES, tokens // MIN_PIECE)
-    return max((pieces for pieces in range(1, most + 1) if tokens % pieces == 0), default=1)
-
-
-def read_in_pieces(
-    evaluation: Readout, needed: Bool[Array, "G N"], compute: Callable[[RowLogits, Rows], T], size: int, skip: bool
-) -> T:
-    """Return `compute(logits, rows)` at the needed tokens, `size` of each group at a time; `skip` empty pieces."""
-    batch, length = evaluation.shape
-    groups, tokens = needed.shape
-    pieces = -(-tokens // size)
-    index = first_rows(needed, pieces * size)
-    count = jnp.max(jnp.sum(needed, axis=1))
+    count = jnp.max(jnp.sum(grouped, axis=1))
+    pieces = -(-(tokens - first) // size)
+    index = first_rows(grouped, first + pieces * size)
 
     @jax.checkpoint
     def computed(index: Int[Array, "G M"]) -> T:
@@ -223,19 +197,25 @@ def read_in_pieces(
 
     def piece(inputs: tuple[Int[Array, ""], Int[Array, "G M"]]) -> T:
         start, index = inputs
-        if not skip:
-            return computed(index)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(computed, index))
         return jax.lax.cond(start < count, computed, lambda index: zeros, index)
 
-    split = jnp.swapaxes(index.reshape(groups, pieces, size), 0, 1)
-    values = jax.lax.map(piece, (size * jnp.arange(pieces), split))
-
-    def whole(stacked: Shaped[Array, "P R ..."]) -> Shaped[Array, "B L ..."]:
+    def put(stacked: Shaped[Array, "P R ..."]) -> Shaped[Array, "B L ..."]:
         by_group = jnp.swapaxes(stacked.reshape(pieces, groups, size, *stacked.shape[2:]), 0, 1)
-        return Rows(batch, length, index).put(by_group.reshape(-1, *stacked.shape[2:]))
+        return Rows(batch, length, index[:, first:]).put(by_group.reshape(-1, *stacked.shape[2:]))
 
-    return jax.tree.map(whole, values)
+    split = jnp.swapaxes(index[:, first:].reshape(groups, pieces, size), 0, 1)
+    values = jax.tree.map(put, jax.lax.map(piece, (first + size * jnp.arange(pieces), split)))
+    if not first:
+        return values
+    rows = Rows(batch, length, index[:, :first])
+    return jax.tree.map(lambda at_once, rest: rows.put(at_once) + rest, compute(evaluation.at(rows), rows), values)
+
+
+def most_pieces(tokens: int) -> int:
+    """Return the largest number of equal pieces, up to PIECES, that have MIN_PIECE tokens or more."""
+    most = min(PIECES, tokens // MIN_PIECE)
+    return max((pieces for pieces in range(1, most + 1) if tokens % pieces == 0), default=1)
 
 
 def draw_at(

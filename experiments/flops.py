@@ -30,7 +30,7 @@ def training_flops(config: ConfigDict, vocabulary: int, remat: str = "none") -> 
         return gradients(objective, params, batch, noise, accumulate=1)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    # The larger branch is that of a batch with more masked tokens than the share that nearly always holds them.
+    # Pieces of rows are for batches with more masked tokens than the share that nearly always holds them.
     return count(step, jax.eval_shape(system.init, key), batch, key, taken=0.0)
 
 

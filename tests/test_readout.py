@@ -92,7 +92,7 @@ def test_needed_tokens_are_read_in_pieces(needed, monkeypatch):
     mask = (jax.random.permutation(jax.random.key(1), BATCH * LENGTH) < needed).reshape(BATCH, LENGTH)
     _, params, split, whole = models()
     expected = np.where(mask[..., None], whole(params, TOKENS, jnp.ones(BATCH), LABEL), 0)
-    for denoiser, share, sizes in ((split, None, {4}), (split, 1 / 4, {12}), (split, 1.0, {48}), (whole, 1 / 4, {48})):
+    for denoiser, share, sizes in ((split, 0.0, {4}), (split, 1 / 4, {12, 36}), (split, 1.0, {48}), (whole, 0.0, {48})):
         evaluation = readout(denoiser, params, TOKENS, jnp.ones(BATCH), LABEL)
         read_sizes = set()
 

@@ -66,8 +66,8 @@ def masked_token_nats(
 ) -> Float[Array, "B L"]:
     """Compute `masked_nll` by token, in nats, from logits at the tokens that have a mask and a weight.
 
-    Logits of other tokens are not computed if those fit into `share` of all tokens, as they nearly always do for a
-    share of `row_share`; else they are computed in pieces of that size, and the value is the same.
+    They are computed at once if they fit into `share` of all tokens, as they nearly always do for a share of
+    `row_share`; the others are computed apart.
     """
 
     def by_token(state: Shaped[Array | np.ndarray, "B N"]) -> Shaped[Array, "B L l"]:

@@ -28,8 +28,8 @@ def count(function: Callable[..., Any], *inputs: Any, taken: float = 1.0) -> flo
     """Count the operations of `function` on inputs of these shapes (arrays or `jax.ShapeDtypeStruct`).
 
     A scan counts its length times, a conditional its larger branch in the share `taken` of its executions and its
-    smaller one in the others, a `shard_map` once per device. A checkpoint that may be skipped counts. Results that
-    nothing reads are not computed.
+    smaller one in the others, a `shard_map` once per device. A checkpoint that may be skipped
+    counts, unless `taken` is 0. Results that nothing reads are not computed.
 
     Raises:
       ValueError: for an opaque kernel, and for products in a loop whose length is not known.
@@ -68,8 +68,12 @@ def _operation(equation: Any, taken: float) -> float:
         return 0.0
     if name == "scan":
         return params["length"] * sum(inner)
-    if name == "cond" and any(each.primitive.name in REPEATED for branch in params["branches"] for each in branch.eqns):
-        return max(inner)  # a piece of `diffusion.readout`, skipped where no token needs it: logits count at all tokens
+    if (
+        name == "cond"
+        and taken
+        and any(each.primitive.name in REPEATED for branch in params["branches"] for each in branch.eqns)
+    ):
+        return max(inner)  # a piece of `diffusion.readout`, skipped where no token needs it: logits of all tokens count
     if name == "cond":
         return taken * max(inner) + (1 - taken) * min(inner)
     if name == "shard_map":

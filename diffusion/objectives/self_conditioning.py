@@ -6,6 +6,7 @@ zeros stands for no prediction.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,7 @@ class Reconditioned:
     denoiser: Denoiser
     previous: Callable[..., SelfConditioningInput | None]
 
-    def __call__(self, params, noisy, time, cond=None, memory=None, *, keys=None) -> Logits:
+    def __call__(self, params, noisy, time, cond=None, memory=None, *, keys=None) -> Any:
         return self.denoiser(params, noisy, time, cond, self.previous(params, noisy, time, cond, keys), keys=keys)
 
     def readout(self, params, noisy, time, cond=None, memory=None, *, keys=None) -> Readout:

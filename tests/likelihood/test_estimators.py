@@ -45,7 +45,9 @@ def test_the_mean_of_the_bound_is_the_entropy():
 
 def test_draws_of_an_example_are_evenly_spaced():
     """With as many draws as positions every number of masks occurs once, so that constant logits have no noise."""
-    uniform = make_evaluator(bound_continuous, lambda _, noisy, *rest: jnp.zeros((*noisy.shape, 5)), PROCESS, 8)
+    uniform = make_evaluator(
+        bound_continuous, lambda _, noisy, *rest, keys=None: jnp.zeros((*noisy.shape, 5)), PROCESS, 8
+    )
     single = make_evaluator(bound_continuous, denoiser, PROCESS, 1)
     batch = {"tokens": TOKENS[0], "weights": np.ones((4, 8), np.float32)}
     np.testing.assert_allclose(uniform(PARAMS, batch, jax.random.key(0), 0)[0], 8 * np.log(4), rtol=1e-5)

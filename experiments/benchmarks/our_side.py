@@ -34,9 +34,12 @@ def matmul_seconds(size: int, repeats: int) -> list[float]:
 
 
 def tasks(
-    shape: dict[str, int], steps: int, sampler_steps: int, *, dropout: float, dtype: str
+    shape: dict[str, int], steps: int, sampler_steps: int, *, dropout: float, dtype: str, all_logits: bool = False
 ) -> tuple[dict[str, Callable[[], None]], dict[str, float]]:
-    """Training of `steps` steps and sampling of `sampler_steps` steps, and seconds of each compilation."""
+    """Training of `steps` steps and sampling of `sampler_steps` steps, and seconds of each compilation.
+
+    With `all_logits` the head is applied to all tokens in every step.
+    """
     batch, length, mask_id = shape["batch"], shape["length"], shape["vocab_size"] - 1
     sizes: dict[str, Any] = {name: shape[name] for name in ("vocab_size", "hidden", "blocks", "heads")}
     unroll = shape["blocks"] if jax.default_backend() == "cpu" else 1
@@ -48,7 +51,9 @@ def tasks(
     def head(params, x) -> Any:
         return net.apply({"params": params}, x, method="logits")
 
-    denoiser, process = SplitDenoiser(features, head), MaskedDiffusion(mask_id, schedules.LogLinear(1e-3))
+    split, process = SplitDenoiser(features, head), MaskedDiffusion(mask_id, schedules.LogLinear(1e-3))
+    # A function has no method `readout`.
+    denoiser = split.__call__ if all_logits else split
     optimizer = adamw(peak=3e-4, warmup=2500, steps=10**6)
     root = jax.random.key(0)
 

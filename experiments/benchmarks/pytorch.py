@@ -33,7 +33,8 @@ SHAPES = {
     "small": dict(hidden=768, blocks=12, heads=12, vocab_size=50258, length=1024, batch=32),
 }
 KINDS = ("training", "sampling")
-MATMUL = 1024
+MATMUL = 1024  # rows and columns
+ALL_LOGITS = "all_logits"  # ours, with the head applied to all tokens
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("size", "local", list(SHAPES), "network, sequence length and batch")
@@ -44,7 +45,11 @@ flags.DEFINE_integer("steps", 4, "training steps per timing", lower_bound=1)
 flags.DEFINE_integer("sampler_steps", 16, "steps of the sampler, of which one run is one timing", lower_bound=1)
 flags.DEFINE_float("dropout", 0.0, "dropout of the training step", lower_bound=0.0, upper_bound=0.9)
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "compute type of all sides")
-flags.DEFINE_list("sides", ["ours", "reference", "public", "compiled"], "the sides to run")
+flags.DEFINE_list(
+    "sides",
+    ["ours", "reference", "public", "compiled"],
+    "the sides to run; all_logits: ours without `diffusion.readout`",
+)
 flags.DEFINE_bool("keep_memory", True, "let malloc keep freed memory, for all sides")
 flags.DEFINE_bool("memory", False, "measure the peak memory of each side in a separate process")
 flags.DEFINE_string("output", "", "JSON file for the results")
@@ -145,26 +150,34 @@ def main(arguments: list[str]) -> None:
     shape = SHAPES[FLAGS.size] | ({"batch": FLAGS.batch} if FLAGS.batch else {})
     sides, compile_seconds, rates, versions = {}, {}, {}, {}
     options = {"dropout": FLAGS.dropout, "dtype": FLAGS.dtype}
-    if "ours" in FLAGS.sides:
+    ours = [side for side in ("ours", ALL_LOGITS) if side in FLAGS.sides]
+    if ours:
         import jax
 
         from experiments.benchmarks import our_side
 
         versions["jax"] = jax.__version__
         rates["jax"] = 2 * MATMUL**3 / statistics.median(our_side.matmul_seconds(MATMUL, 9)) / 1e9
-        sides["ours"], compile_seconds = our_side.tasks(shape, FLAGS.steps, FLAGS.sampler_steps, **options)
-    peers = [side for side in FLAGS.sides if side != "ours"]
+    for side in ours:
+        sides[side], seconds = our_side.tasks(
+            shape, FLAGS.steps, FLAGS.sampler_steps, **options, all_logits=side == ALL_LOGITS
+        )
+        compile_seconds |= {f"{kind}, {side}": value for kind, value in seconds.items()}
+    peers = [side for side in FLAGS.sides if side not in ours]
     try:
         import torch  # pyright: ignore[reportMissingImports]
 
         from experiments.benchmarks import torch_peers
     except ImportError:
-        if peers and "ours" not in FLAGS.sides:
+        if peers and not ours:
             raise app.UsageError(f"--sides: {', '.join(peers)} need PyTorch; pip install torch") from None
-        print("PyTorch is not installed: timing only ours (pip install torch for the comparison)")
+        if peers:
+            print("PyTorch is not installed: timing only ours (pip install torch for the comparison)")
     else:
         if unknown := set(peers) - set(torch_peers.PEERS):
-            raise app.UsageError(f"--sides: unknown {', '.join(sorted(unknown))}; ours, {', '.join(torch_peers.PEERS)}")
+            raise app.UsageError(
+                f"--sides: unknown {', '.join(sorted(unknown))}; ours, {ALL_LOGITS}, {', '.join(torch_peers.PEERS)}"
+            )
         versions["torch"] = torch.__version__
         rates["torch"] = 2 * MATMUL**3 / statistics.median(torch_peers.matmul_seconds(MATMUL, 9)) / 1e9
         for peer in peers:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from diffusion.partition import batch_shards, shard_batch
@@ -84,6 +85,10 @@ class Readout(NamedTuple):
     shape: tuple[int, int]  # B, L
     at: Callable[[Rows], RowLogits]
     saves: bool = True  # whether fewer rows are less work
+
+    def by_token(self, values: Shaped[Array | np.ndarray, "B N"]) -> Shaped[Array, "B L l"]:
+        """Split values of the positions of the state by token."""
+        return jnp.asarray(values).reshape(*self.shape, -1)
 
     def logits(self) -> Logits:
         """Return the logits of all tokens."""
@@ -231,12 +236,11 @@ def draw_at(
 
     `state` is the one at which the denoiser was evaluated.
     """
-    by_token = jnp.asarray(state).reshape(*evaluation.shape, -1)
 
     def draw_rows(logits: RowLogits, rows: Rows) -> Proposal:
-        return draw(rows.keys(keys), logits, rows.take(by_token), temperature, nucleus)
+        return draw(rows.keys(keys), logits, rows.take(evaluation.by_token(state)), temperature, nucleus)
 
-    proposal = read(evaluation, jnp.any(drawn.reshape(by_token.shape), axis=-1), draw_rows)
+    proposal = read(evaluation, jnp.any(evaluation.by_token(drawn), axis=-1), draw_rows)
     return jax.tree.map(lambda values: values.reshape(state.shape), proposal)
 
 

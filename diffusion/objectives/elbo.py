@@ -6,7 +6,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float
 
 from diffusion.objectives.loss import Loss, bind_batch, summed
 from diffusion.partition import batch_shards
@@ -69,18 +69,14 @@ def masked_token_nats(
     They are computed at once if they fit into `share` of all tokens, as they nearly always do for a share of
     `row_share`; the others are computed apart.
     """
-
-    def by_token(state: Shaped[Array | np.ndarray, "B N"]) -> Shaped[Array, "B L l"]:
-        return jnp.asarray(state).reshape(*weights.shape, process.subtokens)
-
     # Without the filter of MDM-Prime the joint likelihood of a token without masks is not 1.
     unfiltered = target == "joint" and isinstance(process, PartialMaskedDiffusion) and not process.carry_over
-    needed = jnp.any(by_token(noisy == process.mask_id), axis=-1) | unfiltered
+    needed = jnp.any(evaluation.by_token(noisy == process.mask_id), axis=-1) | unfiltered
 
     def nats(logits: RowLogits, rows: Rows) -> Float[Array, " R"]:
-        states = rows.take(by_token(noisy)), rows.take(by_token(clean))
+        before, after = rows.take(evaluation.by_token(noisy)), rows.take(evaluation.by_token(clean))
         grouped = None if together is None else rows.of_examples(together)
-        return masked_nll(process, logits, *states, rows.take(jnp.asarray(weights))[:, None], target, grouped)
+        return masked_nll(process, logits, before, after, rows.take(jnp.asarray(weights))[:, None], target, grouped)
 
     return read(evaluation, needed & (weights != 0), nats, share)
 

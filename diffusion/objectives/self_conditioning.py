@@ -65,7 +65,7 @@ def input_of(
     It is zero at tokens without a mask, whose logits are not computed.
     """
     process = self_conditioning.process
-    by_token = jnp.asarray(state).reshape(*evaluation.shape, process.subtokens)
+    by_token = evaluation.by_token(state)
 
     def soft(logits: RowLogits, rows: Rows) -> Float[Array, "R D"]:
         at_rows = rows.take(by_token)
@@ -77,7 +77,7 @@ def input_of(
 
 
 @dataclass(frozen=True)
-class Reconditioned:
+class MultiPassDenoiser:
     """A denoiser whose self-conditioning input is `previous(params, noisy, time, cond, keys)`, of passes before it."""
 
     denoiser: Denoiser
@@ -113,7 +113,7 @@ def randomly_self_conditioned(denoiser: Denoiser, self_conditioning: SelfConditi
             result = jnp.where(coins[:, None, None], result, 0.0)
         return result
 
-    return Reconditioned(denoiser, previous)
+    return MultiPassDenoiser(denoiser, previous)
 
 
 def self_conditioned(denoiser: Denoiser, self_conditioning: SelfConditioning | None, passes: int) -> Denoiser:
@@ -127,4 +127,4 @@ def self_conditioned(denoiser: Denoiser, self_conditioning: SelfConditioning | N
             result = input_of(self_conditioning, params, evaluation, noisy)
         return result
 
-    return Reconditioned(denoiser, previous)
+    return MultiPassDenoiser(denoiser, previous)

@@ -22,14 +22,16 @@ from diffusion.types import MaskedProcess, Schedule
 from experiments.families.base import System, lookup
 
 POLICIES: dict[str, Callable[[ConfigDict, MaskedProcess], policies.Policy]] = {
-    "ancestral": lambda config, process: policies.Policy(ancestral(config, process), reads=coins(config, process)),
+    "ancestral": lambda config, process: policies.Policy(
+        ancestral(config, process), reads=ancestral_reads(config, process)
+    ),
     "random_order": lambda config, process: policies.Policy(policies.random_order_step, reads="none"),
     "confidence": lambda config, process: policies.Policy(policies.confidence_step(config.noise), reads="masked"),
     "first_hitting": lambda config, process: policies.first_hitting(process.schedule),
     "remdm": lambda config, process: policies.Policy(policies.ancestral_step, reads="none"),
     "remdm_conf": lambda config, process: policies.confidence_remdm(),
     "star": lambda config, process: policies.Policy(
-        policies.guided_step(math.inf, plain=ancestral(config, process)), reads=coins(config, process)
+        policies.guided_step(math.inf, plain=ancestral(config, process)), reads=ancestral_reads(config, process)
     ),
     "gstar": lambda config, process: policies.Policy(
         policies.guided_step(config.remask.temperature, config.remask.adaptive, ancestral(config, process)),
@@ -65,7 +67,7 @@ def ancestral(config: ConfigDict, process: MaskedProcess) -> Callable:
     return policies.race_step if races(config, process) else policies.ancestral_step
 
 
-def coins(config: ConfigDict, process: MaskedProcess) -> Literal["none", "masked"]:
+def ancestral_reads(config: ConfigDict, process: MaskedProcess) -> Literal["none", "masked"]:
     """The positions that `ancestral` reads: coins are tossed before the network is evaluated."""
     return "masked" if races(config, process) else "none"
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from diffusion.readout import Readout, draw_at, of_logits, read, readout
+from diffusion.readout import Readout, RowLogits, Rows, draw_at, of_logits, read, readout
 from diffusion.rng import fold
 from diffusion.sampling.masked.grid import Grid
 from diffusion.sampling.masked.policies import Policy, StepInputs
@@ -108,8 +108,8 @@ class MaskedSampler:
             memory = state.memory
             if self.self_conditioning:
                 memory = self.self_conditioning(params, evaluation.logits(), state.tokens, tokens)
-            read = (tokens, time, errors if self.errors else None)
-            shown = jax.tree.map(lambda leaf: leaf[: self.trace], read) if self.trace else None
+            after = (tokens, time, errors if self.errors else None)
+            shown = jax.tree.map(lambda leaf: leaf[: self.trace], after) if self.trace else None
             return MaskedState(tokens, memory, extra, state.idle + same), shown
 
         memory = self.self_conditioning.empty(prompt) if self.self_conditioning else None
@@ -175,7 +175,9 @@ class MaskedSampler:
 
     def best(self, evaluation: Readout, state: Symbols, masked: Bool[Array, "B N"]) -> Symbols:
         """Return the most probable values of masked positions; others are undefined."""
-        by_token = jnp.asarray(state).reshape(*evaluation.shape, self.process.subtokens)
-        needed = jnp.any(masked.reshape(by_token.shape), axis=-1)
-        tokens = read(evaluation, needed, lambda logits, rows: self.draw.best(logits, rows.take(by_token)))
+
+        def of_rows(logits: RowLogits, rows: Rows) -> Symbols:
+            return self.draw.best(logits, rows.take(evaluation.by_token(state)))
+
+        tokens = read(evaluation, jnp.any(evaluation.by_token(masked), axis=-1), of_rows)
         return tokens.reshape(state.shape)

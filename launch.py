@@ -222,15 +222,18 @@ def dispatch(verb: str) -> None:
     if config is not None and verb != "compile":
         split_cpu(config.cpu_devices)
     start_processes()
-    from experiments import checks, run, table
-
     if module is None or config is None:
         raise ValueError("--config: missing; give FILE[:VARIANT], such as --config=configs/quickstart.py:local")
     if verb == "plan":
+        from experiments import checks
+
         jobs = plan.plan(list(module.rows(config)), config)
         checks.check_plan(jobs)
         print(plan.write_plan(jobs), end="")
-    elif verb == "run":
+        return
+    from experiments import run, table
+
+    if verb == "run":
         run.run_table(module, config, workdir, PUBLISH.value, REDO.value)
     elif verb == "table":
         table.regenerate(module, config, workdir, RESULTS.value, PUBLISH.value)

@@ -17,7 +17,7 @@ from experiments.families import classifier, family_of, gpt2, masked, seq2seq
 from experiments.families.base import System, lookup
 from experiments.identity import default_fields, digest, to_json, train_identity
 from experiments.plan import Job
-from experiments.tasks import TASKS
+from experiments.tasks import task_for
 
 # Kinds of the sources of arrays that are not in SHAPES, or whose images have prompts.
 DOMAINS = {
@@ -80,7 +80,7 @@ def check_plan(jobs: list[Job], among: list[Job] | None = None) -> None:
             if job.verb == "evaluate":
                 check_evaluation(config, system)
             if job.verb == "sample":
-                TASKS[domain].check_config(config, system, domain)
+                task_for(domain).check_config(config, system, domain)
                 if "scorer" in job.needs and job.needs["scorer"] in configs:
                     check_scorer(config, domain, configs[job.needs["scorer"]])
                 if "planner" in job.needs and job.needs["planner"] in configs:

@@ -6,11 +6,14 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import grain
 import numpy as np
+from etils import epy
 
 from diffusion.data.arrays import mirror
 from diffusion.data.dataset import Dataset
+
+with epy.lazy_imports():
+    import grain
 
 Batch = dict[str, np.ndarray]
 

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
-from etils import epath
-from tensorflow_datasets.core import example_serializer, hashing
+from etils import epath, epy
 
 from diffusion.data.packing import Block, Statistics
+
+with epy.lazy_imports():
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import example_serializer, hashing
 
 STATISTICS_FILE = "statistics.json"
 NAME, VERSION = "packed_examples", "1.0.0"
@@ -27,7 +29,7 @@ SHARD_BYTES = 2**30
 BuildSplit = Callable[[Statistics], Iterator[Block]]
 
 
-def features_of(columns: Block) -> tfds.features.FeaturesDict:
+def features_of(columns: Block) -> "tfds.features.FeaturesDict":
     """Features of a row with the columns of a block: "tokens" [length], and others such as "weights" or "label"."""
     # encoding="bytes": one memory copy per row, where the default writes every id as a varint.
     return tfds.features.FeaturesDict(
@@ -40,7 +42,7 @@ def features_of(columns: Block) -> tfds.features.FeaturesDict:
     )
 
 
-def serialized(blocks: Iterable[Block], features: tfds.features.FeaturesDict) -> Iterator[bytes]:
+def serialized(blocks: Iterable[Block], features: "tfds.features.FeaturesDict") -> Iterator[bytes]:
     """Rows of blocks as TFDS stores them."""
     specs: Any = features.get_serialized_info()
     serializer = example_serializer.ExampleSerializer(specs)
@@ -75,7 +77,7 @@ def marked(column: np.ndarray, number: int) -> np.ndarray:
     return np.frombuffer(random, column.dtype).reshape(column.shape[1:])
 
 
-def write_shards(folder: Path, split: str, records: Iterator[bytes]) -> tfds.core.SplitInfo:
+def write_shards(folder: Path, split: str, records: Iterator[bytes]) -> "tfds.core.SplitInfo":
     """Writes the records of a split in order, as they come."""
     files, lengths, total = [], [], 0
     for record in records:
@@ -98,7 +100,7 @@ def write_shards(folder: Path, split: str, records: Iterator[bytes]) -> tfds.cor
     return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=total, filename_template=template)
 
 
-def shuffle(folder: Path, info: tfds.core.SplitInfo) -> tfds.core.SplitInfo:
+def shuffle(folder: Path, info: "tfds.core.SplitInfo") -> "tfds.core.SplitInfo":
     """Writes a split again in TFDS's fixed order, by the hash of the number of each row."""
     files = [str(folder / name) for name in sorted(info.filenames)]
     hasher = hashing.Hasher(info.name)

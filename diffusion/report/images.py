@@ -3,10 +3,13 @@
 import textwrap
 from pathlib import Path
 
-import matplotlib.image
 import numpy as np
+from etils import epy
 from jaxtyping import Int, UInt8
-from matplotlib.figure import Figure
+
+with epy.lazy_imports():
+    import matplotlib.image
+    from matplotlib import figure as figures
 
 GAP = 2  # pixels between images
 MIN_HEIGHT = 64  # images are enlarged by an integer factor to about this height in pixels
@@ -59,7 +62,7 @@ def labeled_grid(path: Path, columns: dict[str, UInt8[np.ndarray, "R N H W C"]],
     """Write a PNG with one column per label and one row per text; each cell shows N images side by side."""
     count = next(iter(columns.values())).shape[1]
     width, height = 0.75 * count * len(columns) + 2.2, 0.78 * len(rows) + 1.1
-    figure = Figure(figsize=(width, height), dpi=130)
+    figure = figures.Figure(figsize=(width, height), dpi=130)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for column, (label, groups) in enumerate(columns.items()):
         for row, group in enumerate(groups):

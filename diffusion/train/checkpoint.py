@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 from absl import logging
+from etils import epy
 from jaxtyping import PyTree
-from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
+
+with epy.lazy_imports():
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
 
 class Checkpoints:

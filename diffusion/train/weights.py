@@ -6,12 +6,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
+from etils import epy
 from jax.sharding import Mesh
 
 from diffusion.train.checkpoint import check_shapes
 from diffusion.train.mesh import abstract
 from diffusion.types import Params
+
+with epy.lazy_imports():
+    import orbax.checkpoint as ocp
 
 
 def save_weights(folder: Path, params: Params) -> None:

@@ -82,6 +82,24 @@ def test_a_platform_without_devices_is_one_line(cli, monkeypatch, error):
     one_line(cli("plan", DEBUG), "launch.py: JAX_PLATFORMS: no device of cuda (", "unset it")
 
 
+PLAN = """
+import runpy, sys
+sys.argv = ["launch.py", "plan", "--config=configs/quickstart.py:debug"]
+try:
+    runpy.run_path("launch.py", run_name="__main__")
+except SystemExit:
+    print(*sys.modules, file=sys.stderr)
+"""
+
+
+def test_plans_import_no_library_that_computing_alone_needs():
+    """The modules of tasks are imported where their kind of data is, and large libraries where they are used."""
+    planned = subprocess.run([sys.executable, "-c", PLAN], cwd=ROOT, capture_output=True, text=True)
+    assert planned.stdout.startswith("{\"id\": \"train-")
+    heavy = {"grain", "tensorflow_datasets", "orbax.checkpoint", "matplotlib", "scipy.stats", "rdkit", "datasets"}
+    assert not heavy & set(planned.stderr.split())
+
+
 def launch_process(*words):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     options = dict(cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

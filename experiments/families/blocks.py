@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
 from diffusion.likelihood.blocks import estimator
@@ -97,10 +98,11 @@ def block_config(config: ConfigDict) -> ConfigDict:
     return inner
 
 
-def sampler(config: ConfigDict, system: System) -> Callable:
+def sampler(config: ConfigDict, system: System, counted: bool = False) -> Callable:
     """`sample(params, keys, prompt, label=None)` for prompts [B, sample.length or data.length].
 
     `sample.steps` are those of one block. Texts longer than data.length attend to the last data.length positions.
+    `counted` is that of `masked_sampler`.
     """
     options, process = config.sample, process_of(system)
     for name in ("suffix", "infill"):
@@ -121,9 +123,9 @@ def sampler(config: ConfigDict, system: System) -> Callable:
         return extended(params, noisy, *cond)[0]
 
     denoiser = SplitDenoiser(features, masked.logits_of(net))
-    one = masked_sampling.masked_sampler(block_config(config), replace(system, denoiser=denoiser))
+    one = masked_sampling.masked_sampler(block_config(config), replace(system, denoiser=denoiser), counted=counted)
 
-    def sample(params, keys, prompt, label=None):
+    def sample(one, params, keys, prompt, label=None):
         return sample_blocks(
             lambda keys, piece, cond: one(params, keys, piece, cond),
             lambda tokens, start, cache: extended(params, tokens, start, cache)[1],
@@ -133,7 +135,7 @@ def sampler(config: ConfigDict, system: System) -> Callable:
             process.block,
         )
 
-    return sample
+    return Partial(sample, one)
 
 
 def evaluations(config: ConfigDict) -> int:
@@ -147,7 +149,7 @@ def calls(config: ConfigDict, system: System, helper: System | None = None) -> l
     size, length, turns = config.sample.batch, config.sample.length or config.data.length, evaluations(config)
     call = Call(
         name=f"sampler, {turns} evaluations",
-        function=sampler(config, system),
+        function=sampler(config, system, counted=True),
         params=(system.init,),
         rows=(keys_like(size), rows_like(size, length, dtype=jnp.int32)),
         turns=turns,

@@ -8,12 +8,13 @@ from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
 from diffusion.processes.subtokens import PartialMaskedDiffusion
 from diffusion.sampling.masked import policies, public_grids, remasking
 from diffusion.sampling.masked.draw import Draw
-from diffusion.sampling.masked.grid import Grid, Window, grid, p2_mask_counts, warp_times
+from diffusion.sampling.masked.grid import Grid, Window, grid, p2_mask_counts, padded, warp_times
 from diffusion.sampling.masked.sampler import MaskedSampler, Samples
 from diffusion.sampling.masked.subtokens import SubtokenDraw, rate_corrector, sample_tokens
 from diffusion.sampling.masked.windows import check_stride, semi_autoregressive
@@ -72,19 +73,20 @@ def ancestral_reads(config: ConfigDict, process: MaskedProcess) -> Literal["none
     return "masked" if races(config, process) else "none"
 
 
-def windowed_sampler(config: ConfigDict, system: System) -> Callable[..., Samples]:
+def windowed_sampler(config: ConfigDict, system: System, counted: bool = False) -> Callable[..., Samples]:
     """`sample(params, keys, prompt, label=None)` for prompts [B, sample.length or data.length].
 
-    Longer sequences than data.length are drawn window by window. A class-conditional network reads `label` [B].
+    Longer sequences than data.length are drawn window by window. A class-conditional network reads `label` [B]. The
+    other arguments are those of `masked_sampler`.
     """
     options, length = config.sample, window_length(config)
-    window = masked_sampler(config, system)
+    window = masked_sampler(config, system, counted=counted)
     if (options.length or length) == length:
         return window
     stride = options.stride or length // 2
     check_stride(options.length, length, stride)
 
-    def windows(params, keys, prompt, label=None):
+    def windows(window, params, keys, prompt, label=None):
         def one(keys, piece):
             return window(params, keys, piece, label)
 
@@ -93,7 +95,7 @@ def windowed_sampler(config: ConfigDict, system: System) -> Callable[..., Sample
         left = jnp.sum(samples.tokens == system.masking.vocabulary, axis=1)
         return samples._replace(invalid=left if system.masking.subtokens > 1 else samples.invalid)
 
-    return windows
+    return Partial(windows, window)
 
 
 def window_length(config: ConfigDict) -> int:
@@ -104,8 +106,12 @@ def window_length(config: ConfigDict) -> int:
     return min(asked or length, length)
 
 
-def masked_sampler(config: ConfigDict, system: System, trace: int = 0) -> Callable:
-    """The scan over one window, on tokens or on their digits, with the states of the first `trace` examples."""
+def masked_sampler(config: ConfigDict, system: System, trace: int = 0, counted: bool = False) -> Callable:
+    """The loop over one window, on tokens or on their digits, with the states of the first `trace` examples.
+
+    The sampler is a pytree of its padded grid: compiled with itself as an argument, one program serves many numbers of
+    steps. Where the turns are to be seen in the program (a trace, or `counted`), it scans over a grid without padding.
+    """
     options, process = config.sample, system.masking
     check_planning(options, process)
     policy = lookup(POLICIES, options.policy, "sample.policy")(options, process)
@@ -135,18 +141,22 @@ def masked_sampler(config: ConfigDict, system: System, trace: int = 0) -> Callab
             renormalized=options.policy in ("remdm_conf", "confidence_star"),
         )
         sampler = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, errors, trace)
-        return conditional(sampler, table)
+        return conditional(sampler, table, bool(trace) or counted)
     if options.precision != "exact":
         raise ValueError("sample.precision: mdlm_float32 is a rule for whole tokens; digits are drawn exact")
     token = Draw(process.codec.vocabulary, options.precision, options.nucleus_rule)
     draw = SubtokenDraw(process, token, independent=options.digits_draw == "marginal")
     digits = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, errors, trace)
-    return conditional(partial(sample_tokens, digits, process), table)
+    return conditional(partial(sample_tokens, digits, process), table, bool(trace) or counted)
 
 
-def conditional(sample: Callable[..., Samples], table: Grid) -> Callable[..., Samples]:
-    """`sample(params, keys, prompt, label)` on one grid."""
-    return lambda params, keys, prompt, label=None: sample(params, keys, prompt, grid=table, cond=label)
+def conditional(sample: Callable[..., Samples], table: Grid, scanned: bool) -> Callable[..., Samples]:
+    """`sample(params, keys, prompt, label)` on one grid, which is padded unless the program scans over it."""
+
+    def on_grid(grid, steps, params, keys, prompt, label=None):
+        return sample(params, keys, prompt, grid=grid, cond=label, steps=steps)
+
+    return Partial(on_grid, table, None) if scanned else Partial(on_grid, padded(table), len(table.index))
 
 
 def sampling_steps(config: ConfigDict) -> int:

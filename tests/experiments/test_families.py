@@ -69,6 +69,20 @@ def test_longer_texts_are_sampled_in_windows(params):
     assert (sample(window, 0).tokens[:, LENGTH:] != first[:, LENGTH:]).any()
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"data.length": 2 * LENGTH, "process.name": "blocks", "process.block": LENGTH}, {"codec.digits": 2}]
+)
+def test_samplers_of_other_numbers_of_steps_are_one_program(changes):
+    texts = []
+    for steps in (3, 5):
+        config = config_of(**changes | {"sample.steps": steps, "sample.length": 2 * LENGTH})
+        system = families.system(config, VOCABULARY)
+        inputs = jax.eval_shape(system.init, jax.random.key(0)), keys_of(2), np.full((2, 2 * LENGTH), VOCABULARY)
+        program = jax.jit(lambda sample, *inputs: sample(*inputs)).lower(families.sampler(config, system), *inputs)
+        texts.append(program.as_text())
+    assert texts[0] == texts[1]
+
+
 @pytest.mark.parametrize("model", [{}, {name.replace(".", "__"): value for name, value in CAUSAL.items()}])
 def test_shorter_texts_are_those_of_a_shorter_length(model):
     """The grid of 8 of 16 tokens is that of a length of 8, and so are the shapes."""

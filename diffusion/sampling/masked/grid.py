@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -19,7 +20,7 @@ from diffusion.types import Schedule
 
 
 class Grid(NamedTuple):
-    """One row per step, from time t to time s < t; the sampler scans over the rows."""
+    """One row per step, from time t to time s < t; the sampler loops over the rows."""
 
     index: Int[Array, " N"]
     time: Float[Array, " N"]  # t of the process, which is the input of the network
@@ -60,6 +61,7 @@ class Window(NamedTuple):
 
 
 ALWAYS = Window()
+ROWS = 128  # of the shortest padded grid
 
 
 def exact_masks(level: np.ndarray, length: int) -> np.ndarray:
@@ -120,17 +122,25 @@ def grid(
     network_times = times
     if levels is None and process is not None and process != schedule:
         network_times = np.asarray(inverse(process, jnp.asarray(1 - level)))
-    return Grid(
-        index=jnp.arange(len(begin)),
-        time=jnp.asarray(network_times[:-1], jnp.float32),
-        next_time=jnp.asarray(network_times[1:], jnp.float32),
-        keep_mask_prob=jnp.asarray(rates.keep_mask_prob, jnp.float32),
-        remask_prob=jnp.asarray(rates.remask_prob, jnp.float32),
-        guided=jnp.asarray(guided),
-        masks=jnp.asarray(exact_masks(finish, length)),
-        temperature=jnp.asarray(temperatures, jnp.float32),
-        nucleus=jnp.full(len(begin), nucleus, jnp.float32),
+    columns = dict(
+        index=np.arange(len(begin), dtype=np.int32),
+        time=np.asarray(network_times[:-1], np.float32),
+        next_time=np.asarray(network_times[1:], np.float32),
+        keep_mask_prob=np.asarray(rates.keep_mask_prob, np.float32),
+        remask_prob=np.asarray(rates.remask_prob, np.float32),
+        guided=guided,
+        masks=exact_masks(finish, length),
+        temperature=np.asarray(temperatures, np.float32),
+        nucleus=np.full(len(begin), nucleus, np.float32),
     )
+    return Grid(**jax.device_put(columns))  # which compiles nothing, as a conversion of types would
+
+
+def padded(rows: Grid) -> Grid:
+    """Repeat the last row up to a power of two, at least ROWS, so that one program serves many numbers of steps."""
+    missing = max(ROWS, 1 << (len(rows.index) - 1).bit_length()) - len(rows.index)
+    repeats = np.append(np.ones(len(rows.index) - 1, int), missing + 1)
+    return jax.device_put(jax.tree.map(lambda column: np.repeat(column, repeats, axis=0), rows))
 
 
 def warp_times(times: np.ndarray, warp: Sequence[float]) -> np.ndarray:

@@ -47,6 +47,17 @@ class MaskedState(NamedTuple):
     idle: Int[Array, " B"]
 
 
+def scan_rows(step: Callable, start: Any, rows: Grid, count: Int[Array, ""] | int | None) -> tuple[Any, Any]:
+    """Scan over the rows, or over the first `count` of them, whose results other than the carry are then not kept."""
+    if count is None:
+        return jax.lax.scan(step, start, rows)
+
+    def turn(index: Int[Array, ""], state: Any) -> Any:
+        return step(state, jax.tree.map(lambda column: column[index], rows))[0]
+
+    return jax.lax.fori_loop(0, count, turn, start), None
+
+
 @dataclass(frozen=True)
 class MaskedSampler:
     """A sampler of masked diffusion under a policy.
@@ -68,11 +79,25 @@ class MaskedSampler:
     errors: Callable[[Params, Symbols, Any], Float[Array, "B L"]] | None = None
     trace: int = 0
 
-    def __call__(self, params: Params, keys: Keys, prompt: Symbols, grid: Grid, cond: Any = None) -> Samples:
+    def __call__(
+        self,
+        params: Params,
+        keys: Keys,
+        prompt: Symbols,
+        grid: Grid,
+        cond: Any = None,
+        steps: Int[Array, ""] | int | None = None,
+    ) -> Samples:
         """Fill the masks of `prompt` [B, N] (all masks: unconditional); other positions do not change.
 
-        Example i depends on keys[i] and not on other examples.
+        Example i depends on keys[i] and not on other examples. With `steps`, only this many rows of the grid are steps,
+        and the last row is repeated after them (`padded`).
+
+        Raises:
+          ValueError: for `steps` with a trace, which needs all rows.
         """
+        if steps is not None and self.trace:
+            raise ValueError("steps: a trace has as many states as the grid has rows; pass the grid without padding")
         size = len(prompt)
         fixed = prompt != self.process.mask_id
 
@@ -115,11 +140,13 @@ class MaskedSampler:
         memory = self.self_conditioning.empty(prompt) if self.self_conditioning else None
         extra = self.policy.init(fold(keys, "policy"), fixed)
         start = MaskedState(prompt, memory, extra, jnp.zeros(size, jnp.int32))
-        state, shown = jax.lax.scan(step, start, grid)
-        evaluations = jnp.full(size, len(grid.index) + (self.final != "none"))
+        count = len(grid.index) if steps is None else steps
+        state, shown = scan_rows(step, start, grid, steps)
+        evaluations = jnp.full(size, count + (self.final != "none"))
         tokens = self.finish(params, keys, state, grid, cond)
         zeros = jnp.zeros(size, jnp.int32)
-        predictor_evaluations = zeros + jnp.sum(grid.guided) if self.errors else zeros
+        guided = jnp.sum(grid.guided & (jnp.arange(len(grid.guided)) < count))
+        predictor_evaluations = zeros + guided if self.errors else zeros
         trace = self.traced(prompt, shown, tokens, grid) if self.trace else None
         return Samples(tokens, evaluations, state.idle, zeros, predictor_evaluations, trace)
 

@@ -9,7 +9,7 @@ import pytest
 
 from diffusion.processes.masking import MaskedDiffusion
 from diffusion.sampling.masked.draw import Draw
-from diffusion.sampling.masked.grid import grid
+from diffusion.sampling.masked.grid import grid, padded
 from diffusion.sampling.masked.policies import (
     Policy,
     StepInputs,
@@ -21,6 +21,7 @@ from diffusion.sampling.masked.policies import (
 )
 from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.schedules.masking import Cosine, Linear, Loop
+from tests.checks import refused
 from tests.languages import denoiser_of
 from tests.sampling.masked.exact import switched
 from tests.weights import keys_of
@@ -129,3 +130,24 @@ def test_sampler_compiles_once_for_a_sweep_of_temperatures():
         table = grid(SCHEDULE, 8, LENGTH, end=0.0, temperature=temperature, nucleus=0.9)
         sampler(0.3, keys_of(1), jnp.full((1, LENGTH), MASK), table)
     assert len(traces) == 1
+
+
+def test_padded_grids_share_one_program_and_change_no_sample():
+    """Rows after the given number of steps have no effect, on samples and on counts."""
+    sampler = MaskedSampler(denoiser, PROCESS, POLICIES["confidence"], Draw(MASK), "argmax")
+    run = jax.jit(lambda keys, prompt, rows, steps: sampler(0.7, keys, prompt, rows, steps=steps))
+    scanned = jax.jit(lambda keys, prompt, rows: sampler(0.7, keys, prompt, rows))
+    keys, prompt = keys_of(16), jnp.full((16, LENGTH), MASK)
+    for steps in (1, 3, 7):
+        rows = grid(SCHEDULE, steps, LENGTH, end=1e-3)
+        assert len(padded(rows).index) == 128
+        jax.tree.map(
+            np.testing.assert_array_equal, run(keys, prompt, padded(rows), steps), scanned(keys, prompt, rows)
+        )
+    assert run._cache_size() == 1
+
+
+def test_a_trace_needs_the_grid_without_padding():
+    sampler = MaskedSampler(denoiser, PROCESS, POLICIES["confidence"], Draw(MASK), "none", trace=1)
+    with refused("steps: a trace has as many states"):
+        sampler(0.7, keys_of(1), jnp.full((1, LENGTH), MASK), padded(ROWS), steps=LENGTH)

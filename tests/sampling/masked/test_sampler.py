@@ -141,9 +141,7 @@ def test_padded_grids_share_one_program_and_change_no_sample():
     for steps in (1, 3, 7):
         rows = grid(SCHEDULE, steps, LENGTH, end=1e-3)
         assert len(padded(rows).index) == 128
-        jax.tree.map(
-            np.testing.assert_array_equal, run(keys, prompt, padded(rows), steps), scanned(keys, prompt, rows)
-        )
+        jax.tree.map(np.testing.assert_array_equal, run(keys, prompt, padded(rows), steps), scanned(keys, prompt, rows))
     assert run._cache_size() == 1
 
 

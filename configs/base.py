@@ -183,6 +183,8 @@ FIELDS: dict[str, Any] = dict(
         floor=not_negative(0.0),
         warmup_first=share(1.0),  # rate of the first step over peak / warmup; 0 in public codes
         decayed=choice("matrices", "all"),  # what weight decay acts on; all: biases and scales too
+        blocks=choice("adam", "muon"),  # the direction of the kernels of transformer blocks
+        momentum=below_one(0.95),  # muon
     )
     | dict(
         beta1=below_one(0.9),

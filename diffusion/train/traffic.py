@@ -83,7 +83,9 @@ def _operations(jaxpr: Any, times: float, scores: bool) -> Iterator[Operation]:
         name, params = equation.primitive.name, equation.params
         work = product_flops(equation)
         if work is not None:
-            yield Operation(name, times, work, _bytes(equation, scores), equation.invars[0].aval.dtype.itemsize >= 4)
+            yield Operation(
+                name, times, work, product_bytes(equation, scores), equation.invars[0].aval.dtype.itemsize >= 4
+            )
             continue
         if name in OPAQUE:
             raise ValueError(f"traffic: {name} cannot be estimated; trace the program with attention=plain")
@@ -95,7 +97,8 @@ def _operations(jaxpr: Any, times: float, scores: bool) -> Iterator[Operation]:
         yield from inner
 
 
-def _bytes(equation: Any, scores: bool) -> float:
+def product_bytes(equation: Any, scores: bool = False) -> float:
+    """Return the bytes that an equation of a jaxpr, a product or a convolution, moves; `scores` as in `operations`."""
     arrays = [each.aval for each in (*equation.invars[:2], equation.outvars[0])]
     if not scores and equation.primitive.name == "dot_general" and equation.params["dimension_numbers"][1][0]:
         *rest, largest = sorted(arrays, key=lambda each: each.size)

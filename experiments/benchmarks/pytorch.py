@@ -10,7 +10,6 @@ product show; they are printed first.
 
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -24,14 +23,8 @@ from typing import Any
 from absl import app, flags
 
 from experiments.benchmarks.allocator import keep_freed_memory
+from experiments.benchmarks.sizes import SHAPES, processor
 
-SHAPES = {
-    "debug": dict(hidden=32, blocks=2, heads=2, vocab_size=66, length=16, batch=4),
-    "local": dict(hidden=128, blocks=4, heads=4, vocab_size=1026, length=128, batch=32),
-    "large_vocabulary": dict(hidden=128, blocks=4, heads=4, vocab_size=50258, length=128, batch=8),
-    "wide": dict(hidden=256, blocks=8, heads=8, vocab_size=1026, length=128, batch=16),
-    "small": dict(hidden=768, blocks=12, heads=12, vocab_size=50258, length=1024, batch=32),
-}
 KINDS = ("training", "sampling")
 MATMUL = 1024  # rows and columns
 ALL_LOGITS = "all_logits"  # ours, with the head applied to all tokens
@@ -126,15 +119,6 @@ def report(result: dict) -> str:
     for side, memory in result["peak_mib_by_side"].items():
         lines.append(f"peak memory {side}: " + (f"{memory:.0f} MiB" if memory else "not measured"))
     return "\n".join(lines)
-
-
-def processor() -> str:
-    """The model of the processor, as Linux names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def main(arguments: list[str]) -> None:

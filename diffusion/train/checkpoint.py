@@ -11,7 +11,6 @@ from jaxtyping import PyTree
 
 with epy.lazy_imports():
     import orbax.checkpoint as ocp
-    from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
 
 class Checkpoints:
@@ -22,6 +21,7 @@ class Checkpoints:
 
     def __init__(self, directory: str | Path, latest: int = 2, read_only: bool = False):
         self.directory = Path(directory).absolute()
+        keep = ocp.checkpoint_managers.preservation_policy
         best = keep.BestN(
             get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1, keep_checkpoints_without_metrics=False
         )

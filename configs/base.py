@@ -72,7 +72,7 @@ FIELDS: dict[str, Any] = dict(
         time_conditioning=False,
         dtype=choice("float32", "bfloat16"),  # of matrix products; parameters, softmax and loss stay float32
         remat=choice("none", "dots", "full"),
-        attention="auto",  # auto, plain, xla, cudnn, splash
+        attention="auto",  # auto, plain, blocked, xla, cudnn, splash
         labels=not_negative(0),  # number of classes for class conditioning; 0: none
         unroll=count(1),  # blocks per iteration of the loop over blocks
     ),

@@ -21,6 +21,8 @@ Mask = AttentionMask | Allowed
 NO_MASS = -1e30
 FULL = Full()
 SPLASH_BLOCK = 128  # the blocks of splash attention have sides that are multiples of the 128 lanes of a TPU
+CPU_BLOCK = 64  # queries of a block, whose scores stay in the cache of a core
+LONG = 1024  # positions from which blocks are faster on a CPU
 
 
 def dense(mask: Mask, queries: int, keys: int, positions: Int[Array, " L"] | None = None) -> Allowed | None:
@@ -43,6 +45,30 @@ def plain(query: Heads, key: KeysOrValues, value: KeysOrValues, allowed: Allowed
         scores = jnp.where(allowed[:, None], scores, NO_MASS)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     return jnp.swapaxes(jnp.einsum("bnlm,bnmh->bnlh", weights, value), 1, 2)
+
+
+def blocked(query: Heads, key: KeysOrValues, value: KeysOrValues, allowed: Allowed | None = None) -> Heads:
+    """Compute `plain` attention one block of queries after the other, and again in the backward pass.
+
+    No array of all scores is in memory, which is faster for long sequences on a CPU.
+
+    Raises:
+      ValueError: if the number of queries is not a multiple of 64.
+    """
+    length = query.shape[1]
+    if length % CPU_BLOCK:
+        raise ValueError(f"net.attention: blocked needs a length divisible by {CPU_BLOCK}, got {length}; use plain")
+
+    def block(rows: tuple[Array, Array | None]) -> Array:
+        return plain(rows[0], key, value, rows[1])
+
+    def in_blocks(x: Array) -> Array:
+        return jnp.moveaxis(x.reshape(len(x), -1, CPU_BLOCK, *x.shape[2:]), 1, 0)
+
+    if allowed is not None:
+        allowed = in_blocks(jnp.broadcast_to(allowed, (len(allowed), length, key.shape[1])))
+    mixed = jax.lax.map(jax.checkpoint(block), (in_blocks(query), allowed))
+    return jnp.moveaxis(mixed, 0, 1).reshape(query.shape)
 
 
 def dot_product(
@@ -108,12 +134,12 @@ def splash(query: Heads, key: Heads, value: Heads, mask: AttentionMask, interpre
 
 
 def choose(platform: str, dtype, length: int) -> str:
-    """Return the backend of "auto": splash on TPU, cuDNN on GPU in 16 bits, plain products on other platforms."""
+    """Return the backend of "auto": splash on TPU, cuDNN on GPU in 16 bits, else products, of long texts in blocks."""
     if platform == "tpu":
         return "splash" if length % SPLASH_BLOCK == 0 else "xla"
     if platform in ("gpu", "cuda", "rocm"):
         return "cudnn" if platform != "rocm" and jnp.dtype(dtype).itemsize == 2 else "xla"
-    return "plain"
+    return "blocked" if length >= LONG and length % CPU_BLOCK == 0 else "plain"
 
 
 def attend(
@@ -129,9 +155,9 @@ def attend(
 
     The mask is a value (see `attention_masks`) or an array [#B, #L, M], for padding; the weights of a query without a
     key are uniform. `positions` are the indices of the queries where keys are those of a cache at 0, 1, ...; by default
-    queries are at 0, 1, ... too. `backend` is one of "plain", "xla", "cudnn", "splash", or "auto" for the platform of
-    this process. Ahead-of-time compilation for another platform names it, as in "auto:tpu". An array, or positions, go
-    with plain and xla.
+    queries are at 0, 1, ... too. `backend` is one of "plain", "blocked", "xla", "cudnn", "splash", or "auto" for the
+    platform of this process. Ahead-of-time compilation for another platform names it, as in "auto:tpu". An array, or
+    positions, go with plain, blocked and xla.
 
     Raises:
       ValueError: if the backend is not known, or does not take the mask.
@@ -143,13 +169,14 @@ def attend(
         name = "plain" if platform == "cpu" else "xla"
     elif name == "auto":
         name = choose(platform, query.dtype, query.shape[1])
-    known = ("plain", "xla") if varies else ("plain", "xla", "cudnn", "splash")
+    known = ("plain", "blocked", "xla") if varies else ("plain", "blocked", "xla", "cudnn", "splash")
     if name not in known:
         with_padding = "with padding " if varies else ""
         raise ValueError(f"net.attention: unknown backend '{name}'; {with_padding}use one of auto, {', '.join(known)}")
     if name == "splash":
         assert isinstance(mask, AttentionMask)
         return splash(query, key, value, mask)
-    if name == "plain":
-        return plain(query, key, value, dense(mask, query.shape[1], key.shape[1], positions))
+    if name in ("plain", "blocked"):
+        allowed = dense(mask, query.shape[1], key.shape[1], positions)
+        return (plain if name == "plain" else blocked)(query, key, value, allowed)
     return dot_product(query, key, value, mask, positions, "cudnn" if name == "cudnn" else "xla")

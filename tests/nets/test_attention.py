@@ -63,6 +63,22 @@ def test_splash_kernel_interpreted_gives_the_same_numbers(mask):
     np.testing.assert_allclose(actual, jax.jit(lambda *x: attend(*x, mask, backend="plain"))(*inputs), atol=1e-4)
 
 
+@pytest.mark.parametrize("mask", [Full(), Causal(), "padding"], ids=str)
+def test_blocks_of_queries_give_the_same_numbers_and_gradients(mask):
+    inputs, length = heads(128), 128
+    given = mask if isinstance(mask, (Full, Causal)) else jnp.arange(length)[None, None] < jnp.array([[[7]], [[128]]])
+
+    def numbers(backend):
+        def total(*x):
+            return jnp.sum(jnp.sin(attend(*x, given, backend=backend)))
+
+        return jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))(*inputs)
+
+    jax.tree.map(lambda *x: np.testing.assert_allclose(*x, rtol=1e-4, atol=1e-5), numbers("blocked"), numbers("plain"))
+    with refused("blocked needs a length divisible by 64"):
+        attend(*map(jnp.asarray, heads(LENGTH)), backend="blocked")
+
+
 def test_bfloat16_softmax_is_done_in_float32():
     inputs = [jnp.asarray(x, jnp.bfloat16) for x in heads(LENGTH)]
     exact = expected(*[np.asarray(x, np.float32) for x in inputs], np.ones((1, LENGTH, LENGTH), bool))
@@ -72,14 +88,15 @@ def test_bfloat16_softmax_is_done_in_float32():
 
 
 def test_automatic_choice_and_refusals():
-    assert choose("cpu", "float32", 8) == "plain"
+    assert choose("cpu", "float32", 8) == choose("cpu", "float32", 1025) == "plain"
+    assert choose("cpu", "float32", 1024) == "blocked"
     assert choose("gpu", "bfloat16", 1024) == "cudnn" and choose("gpu", "float32", 1024) == "xla"
     assert choose("tpu", "bfloat16", 1024) == "splash" and choose("tpu", "bfloat16", 100) == "xla"
     inputs = [jnp.asarray(x) for x in heads(LENGTH)]
     for mask, backend, message in (
         ((), "flash", r"net\.attention.*cudnn"),
         ((), "splash", "divisible by 128"),
-        ((jnp.asarray(PADDING),), "splash", "with padding use one of auto, plain, xla"),
+        ((jnp.asarray(PADDING),), "splash", "with padding use one of auto, plain, blocked, xla"),
     ):
         with refused(message):
             attend(*inputs, *mask, backend=backend)

@@ -1,5 +1,6 @@
 """Asynchronous checkpoints with Orbax, which can be restored on any number of devices."""
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import jax
 from absl import logging
 from etils import epy
 from jaxtyping import PyTree
+
+from diffusion.train.integrity import checksums, damaged
 
 with epy.lazy_imports():
     import orbax.checkpoint as ocp
@@ -22,10 +25,10 @@ class Checkpoints:
     def __init__(self, directory: str | Path, latest: int = 2, read_only: bool = False):
         self.directory = Path(directory).absolute()
         keep = ocp.checkpoint_managers.preservation_policy
-        best = keep.BestN(
-            get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1, keep_checkpoints_without_metrics=False
-        )
+        best = keep.BestN(get_metric_fn=loss_of, reverse=True, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
+            best_fn=loss_of,  # without it losses are not written, and the best checkpoint is forgotten on restart
+            best_mode="min",
             preservation_policy=keep.AnyPreservationPolicy([keep.LatestN(latest), best]),
             read_only=read_only,
             enable_async_checkpointing=not read_only,
@@ -40,14 +43,16 @@ class Checkpoints:
         return sorted(self.manager.all_steps())
 
     def save(self, step: int, state: PyTree, loss: float | None = None) -> None:
-        """Start to write a checkpoint in the background; `loss` is the metric for the best checkpoint."""
-        metrics = None if loss is None else {"loss": float(loss)}
-        self.manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+        """Start to write a checkpoint in the background; `loss`, if it is known, decides which one is the best."""
+        metrics = {"loss": math.inf if loss is None else float(loss)}
+        args = ocp.args.StandardSave(state)
+        self.manager.save(step, args=args, metrics=metrics, custom_metadata={"checksums": checksums(state)})
 
     def restore(self, abstract: PyTree) -> PyTree | None:
         """Return the most recent readable checkpoint with the shardings of `abstract`, or None without one.
 
-        A checkpoint that cannot be read (truncated or partly deleted) is moved to another folder with a warning.
+        A checkpoint that cannot be read (truncated or partly deleted), or whose arrays are not those that were written,
+        is moved to another folder with a warning.
 
         Raises:
           ValueError: if a readable checkpoint belongs to another model.
@@ -55,7 +60,9 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 check_shapes(self.manager.item_metadata(step), abstract, self.directory / str(step))
-                return self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
+                state = self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
+                check_sums(state, self.manager.metadata(step).custom_metadata)
+                return state
             except CheckpointMismatch:
                 raise
             except Exception as error:
@@ -86,6 +93,17 @@ class Checkpoints:
         """Wait until all checkpoints are on disk, and stop the threads of the manager."""
         self.manager.wait_until_finished()
         self.manager.close()
+
+
+def loss_of(metrics: Any) -> float:
+    """Return the loss of a checkpoint's metrics, infinite where they are missing."""
+    return metrics["loss"] if metrics else math.inf
+
+
+def check_sums(tree: PyTree, metadata: Any) -> None:
+    """Raise OSError for arrays that are not those whose checksums are in the metadata; without checksums do nothing."""
+    if wrong := damaged(tree, (metadata or {}).get("checksums", {})):
+        raise OSError(f"{len(wrong)} arrays are not those that were written (first: {wrong[0]})")
 
 
 class CheckpointMismatch(ValueError):

@@ -20,7 +20,7 @@ from diffusion.train.checkpoint import Checkpoints
 from diffusion.train.hardware import memory_in_use, peak
 from diffusion.train.mesh import batch_sharding, check_batch, put_batch, put_key, replicated
 from diffusion.train.state import TrainState, abstract_state, init_state
-from diffusion.train.step import Objective, make_step, non_finite
+from diffusion.train.step import Objective, all_finite, make_step, non_finite
 from diffusion.train.writers import Writer
 from diffusion.types import Metrics, Params
 
@@ -113,11 +113,11 @@ def train(
     main = jax.process_index() == 0
     writer = Writer(directory, name, config or {}, first) if main else None
     meter = Meter(name, first, settings.steps, tokens_per_step, flops_per_step, show=main)
-    loss = None
+    losses: dict[int, float] = {}  # of the last evaluation, by its step
 
     def save(step: int) -> None:
         if step not in checkpoints.steps():
-            checkpoints.save(step, state, loss)
+            checkpoints.save(step, state, losses.get(step))
 
     # On every exit the checkpoints must be on disk and the metrics closed.
     with (
@@ -144,14 +144,15 @@ def train(
                     writer.write(done, **values)
             if evaluate and (done % settings.evaluate_every == 0 or done == settings.steps):
                 with meter.paused():
-                    loss = evaluate(state.ema)
+                    losses = {done: evaluate(state.ema)}
                 if writer:
-                    writer.write(done, validation_loss=loss)
+                    writer.write(done, validation_loss=losses[done])
             # All hosts stop at the same step.
             alone = jax.process_count() == 1
             stop = bool(stopping) if alone else multihost_utils.reached_preemption_sync_point(done)
             if stop or done % settings.checkpoint_every == 0 or done == settings.steps:
                 check_finite(metrics, done, directory, state.params)
+                check_state(state, losses.get(done, 0.0), done, directory)
                 save(done)
             if stop:
                 checkpoints.wait()
@@ -178,10 +179,28 @@ def check_finite(metrics: Metrics, step: int, directory: Path, params: Params) -
     return values
 
 
+def check_state(state: TrainState, loss: float, step: int, directory: Path) -> None:
+    """Raise Diverged unless the parameters, their average and the validation loss are finite, before they are saved."""
+    if np.isfinite(loss) and bool(all_finite((state.params, state.ema))):
+        return
+    raise Diverged(
+        f"training diverged at step {step}: validation loss {loss:g}; {non_finite(state.params)} are not finite; lower "
+        f"optimizer.learning_rate or optimizer.clip, or raise optimizer.warmup; the last good checkpoint is in "
+        f"{directory / 'checkpoints'}"
+    )
+
+
 @contextmanager
 def graceful_stop() -> Iterator[list[int]]:
-    """Collect the first SIGTERM and SIGINT in a list; a second one has its usual effect."""
+    """Collect the first SIGTERM and SIGINT in a list; a second one has its usual effect.
+
+    With several processes the list stays empty: a handler here would replace that of JAX, by which all hosts agree on
+    a step to stop at (`multihost_utils.reached_preemption_sync_point`).
+    """
     received: list[int] = []
+    if jax.process_count() > 1:
+        yield received
+        return
 
     def note(number, frame):
         received.append(number)

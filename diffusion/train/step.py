@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from diffusion.rng import Draws, draws
 from diffusion.train.state import TrainState, ema_decay
@@ -65,6 +65,12 @@ def make_step(
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return step
+
+
+@jax.jit
+def all_finite(tree: Params) -> Bool[Array, ""]:
+    """Return whether all elements of all arrays are finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def non_finite(params: Params) -> str:

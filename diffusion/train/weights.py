@@ -1,15 +1,18 @@
 """Weights for evaluation and sampling: averaged parameters in a folder, without the optimizer state."""
 
+import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from etils import epy
 from jax.sharding import Mesh
 
-from diffusion.train.checkpoint import check_shapes
+from diffusion.train.checkpoint import check_shapes, check_sums
+from diffusion.train.integrity import checksums
 from diffusion.train.mesh import abstract
 from diffusion.types import Params
 
@@ -22,7 +25,7 @@ def save_weights(folder: Path, params: Params) -> None:
     if jax.process_index() == 0:
         shutil.rmtree(folder, ignore_errors=True)
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder.absolute(), params)
+        checkpointer.save(folder.absolute(), params, custom_metadata={"checksums": checksums(params)})
 
 
 def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> Params:
@@ -31,22 +34,25 @@ def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> P
     `added` are top-level names of the tree.
 
     Raises:
-      ValueError: if the folder does not contain weights, or contains those of another model.
+      ValueError: if the folder does not contain weights, or contains those of another model, or damaged ones.
     """
     check_weights(folder)
     folder = within(folder)
     expected = abstract(jax.eval_shape(init, jax.random.key(0)), mesh)
     with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(folder.absolute()).item_metadata
+        with undamaged(folder):
+            saved, sums = metadata_of(checkpointer, folder)
         new = [name for name in added if name in expected and name not in saved]
         old = {name: part for name, part in expected.items() if name not in new}
-        if extra := [name for name in getattr(saved, "tree", saved) if name not in expected]:
+        if extra := [name for name in saved if name not in expected]:
             raise ValueError(
                 f"checkpoint: {folder} holds '{extra[0]}', which this network has not; set the config to the run that "
                 "wrote it, such as --config.memory.adapter=linear"
             )
         check_shapes(saved, old, folder)
-        params = checkpointer.restore(folder.absolute(), old)
+        with undamaged(folder):
+            params = checkpointer.restore(folder.absolute(), old)
+            check_sums(params, sums)
     if not new:
         return params
     shardings = jax.tree.map(lambda leaf: leaf.sharding, {name: expected[name] for name in new})
@@ -59,14 +65,43 @@ def read_weights(folder: Path) -> Params:
     """Return the parameters of a folder as arrays on the host, each in the type that it is stored in.
 
     Raises:
-      ValueError: if the folder does not contain weights.
+      ValueError: if the folder does not contain weights, or contains damaged ones.
     """
     check_weights(folder)
     folder = within(folder)
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(folder.absolute()).item_metadata
-        wanted = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), getattr(saved, "tree", saved))
-        return checkpointer.restore(folder.absolute(), args=ocp.args.PyTreeRestore(restore_args=wanted))
+    with ocp.PyTreeCheckpointer() as checkpointer, undamaged(folder):
+        saved, sums = metadata_of(checkpointer, folder)
+        wanted = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+        params = checkpointer.restore(folder.absolute(), args=ocp.args.PyTreeRestore(restore_args=wanted))
+        check_sums(params, sums)
+    return params
+
+
+def metadata_of(checkpointer: Any, folder: Path) -> tuple[Any, Any]:
+    """Return the tree of shapes of a folder of weights, and the metadata with their checksums.
+
+    Raises:
+      OSError: for metadata that cannot be read.
+    """
+    metadata = checkpointer.metadata(folder.absolute())
+    saved = getattr(metadata.item_metadata, "tree", metadata.item_metadata)
+    if not isinstance(saved, dict):
+        raise OSError("their metadata cannot be read")
+    return saved, metadata.custom_metadata
+
+
+@contextlib.contextmanager
+def undamaged(folder: Path) -> Iterator[None]:
+    """Raise ValueError, with what to do, where reading or checking the weights of a folder fails."""
+    try:
+        yield
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        record = folder.parent / "result.json"
+        remedy = f"delete {record} and give the command again, which writes them from the last checkpoint"
+        if not record.exists():
+            remedy = "convert or copy them again"
+        raise ValueError(f"checkpoint: the weights in {folder} are damaged ({reason}); {remedy}") from error
 
 
 def within(folder: Path) -> Path:

@@ -32,6 +32,7 @@ from experiments.identity import (
 )
 from experiments.layout import write_layout
 from experiments.plan import atomic_write, merged, trains
+from experiments.results import read_result, write_result
 
 # Fields that counted only where they differed from their default.
 LATER = {
@@ -221,10 +222,10 @@ def rename(folder: Path, config: ConfigDict, ids: Ids | None, names: dict[str, s
         return f"left {folder.name}: {ids.new} exists"
     verb, result = verb_of(folder), folder / "result.json"
     if result.is_file():
-        row = json.loads(with_new_ids(result.read_text(), names))
+        row = json.loads(with_new_ids(json.dumps(read_result(folder)), names))
         hashes = contents_of(now, verb)
         row |= {"contents": hashes} if hashes else {}
-        atomic_write(result, json.dumps(row, indent=1) + "\n")
+        write_result(folder, row)
     folder.rename(target)
     absent = sorted({path for _, _, path in files(job_fields(now, verb)) if not contents.content_hash(path)})
     note = f" ({', '.join(absent)} is not here: the path counts)" if absent else ""

@@ -4,6 +4,7 @@ Rows and tables that need the same training share one job, and a completed job i
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from experiments import contents
 from experiments.families import family_of
 from experiments.identity import contents_of, identity, job_id, to_json, train_identity
 from experiments.stored import without_deleted
+
+TABLE = re.compile(r"[A-Za-z0-9_-]+")
+ID = re.compile(r"[a-z]+-[a-z0-9-]*-[0-9a-f]{10}")  # as `job_id` writes it; it names a folder
 
 
 @dataclass(frozen=True)
@@ -198,6 +202,7 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
     starts from another row, which the checkpoint then replaces, or its verbs include train.
     """
     check_seeds(config)
+    check_table(config.table)
     contents.reread()
     jobs: dict[str, Job] = {}
     known = known or rows
@@ -233,6 +238,12 @@ def check_seeds(config: ConfigDict) -> None:
         raise ValueError(f'seed: the plan sets it, one job for each of seeds; pass --config.seeds="({config.seed},)"')
 
 
+def check_table(name: str) -> None:
+    """Raise ValueError for a table whose name is not that of a file."""
+    if not TABLE.fullmatch(name):
+        raise ValueError(f"table: {name!r} names files and folders; use letters, digits, '-' and '_'")
+
+
 def write_plan(jobs: list[Job]) -> str:
     """Jobs as JSON lines."""
     return "".join(json.dumps(asdict(job)) + "\n" for job in jobs)
@@ -250,11 +261,15 @@ def read_plan(path: Path, index: int | None = None) -> list[Job]:
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
             job = Job(**json.loads(line))
-            job.config["table"]
+            check_table(job.config["table"])
+            if job.verb not in ("train", "evaluate", "sample", "geneval") or not ID.fullmatch(job.id):
+                raise KeyError(job.id)
             job.needs.values()  # plans of earlier versions have a list here
             jobs.append(replace(job, config=without_deleted(job.config)))
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"jobs: line {number} of {path} is not a job; write it with `launch.py plan`") from error
+        except ValueError as error:
+            raise ValueError(f"jobs: line {number} of {path}: {error}") from None
     if index is None:
         return jobs
     if not 0 <= index < len(jobs):

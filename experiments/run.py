@@ -16,7 +16,7 @@ from diffusion.data import stored_tokenizers
 from diffusion.report.rows import commit, read_rows
 from diffusion.report.tables import Column
 from diffusion.train.weights import check_weights
-from experiments import evaluate, locks, machines, redo, reproduced, sample, table, trace, train
+from experiments import evaluate, locks, machines, redo, reproduced, results, sample, table, trace, train
 from experiments.checks import check_plan, check_training
 from experiments.families import family_of
 from experiments.geneval import job as geneval
@@ -54,7 +54,7 @@ def execute(run: Run) -> dict:
     row = {"job": job.id, "verb": job.verb, "row": job.row, "seed": job.seed, "config": job.config, **result}
     row |= {"contents": job.contents} if job.contents else {}
     if jax.process_index() == 0:
-        atomic_write(run.folder / "result.json", json.dumps(row, indent=1) + "\n")
+        results.write_result(run.folder, row)
     if jax.process_count() > 1:
         # No process looks for this result before it is written.
         multihost_utils.sync_global_devices(job.id)
@@ -115,7 +115,7 @@ def run_jobs(jobs: list[Job], workdir: Path, again: list[str] | None = None) -> 
     rows, here = [], commit()
     for number, job in enumerate(jobs, 1):
         with locks.held(job, workdir) as done:
-            result = json.loads((job.folder(workdir) / "result.json").read_text()) if done else {}
+            result = results.read_result(job.folder(workdir)) if done else {}
             state, other = "done before" if done else "running", ""
             if done and result.get("commit", here) != here:
                 other = f", at commit {result['commit']}, not {here}; `run --redo={job.row!r}` does it again"

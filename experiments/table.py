@@ -16,6 +16,7 @@ from experiments import machines
 from experiments.curves import draw
 from experiments.layout import check_layout
 from experiments.plan import atomic_write, plan
+from experiments.results import read_result
 from experiments.tasks import task_of_row
 from experiments.tasks.images import grid_name
 from experiments.tasks.prompted_images import MONTAGE
@@ -52,11 +53,6 @@ def with_settings_of(config: ConfigDict, rows: list[dict]) -> ConfigDict:
     # Rows of synthetic data have no folder.
     config.data.path = max(row["config"]["data"]["path"] for row in rows)
     return config
-
-
-def read_result(folder: Path) -> dict:
-    """Result of one job."""
-    return json.loads((folder / "result.json").read_text())
 
 
 def write(

@@ -106,6 +106,15 @@ def launch_process(*words):
     return subprocess.Popen([sys.executable, "launch.py", *words], **options)
 
 
+def launch_pair(*words):
+    """Start two processes of one run, on loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words += (f"--coordinator=127.0.0.1:{port}", "--processes=2")
+    return [launch_process(*words, f"--process={index}") for index in range(2)]
+
+
 def wait(process):
     _, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
@@ -146,17 +155,29 @@ def test_killed_training_continues_to_bitwise_equal_weights(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_signal_to_one_of_two_processes_stops_and_saves_both(tmp_path):
+    """Both end with status 143 at one step, from which the same command goes on."""
+    words = ("train", DEBUG, "--row=AR", f"--workdir={tmp_path}", "--config.train.steps=3000")
+    words += ("--config.train.checkpoint_every=3000", "--config.train.evaluate_every=3000")
+    pair = launch_pair(*words)
+    deadline = time.time() + 300
+    while not any(path.stat().st_size for path in tmp_path.glob("jobs/train-*/metrics.jsonl")):
+        assert time.time() < deadline and all(process.poll() is None for process in pair)
+        time.sleep(0.1)
+    pair[1].send_signal(signal.SIGTERM)
+    errors = [process.communicate(timeout=120)[1] for process in pair]
+    assert [process.returncode for process in pair] == [143, 143], errors
+    (saved,) = tmp_path.glob("jobs/train-*/checkpoints/[0-9]*")
+    assert 0 < int(saved.name) < 3000 and all(f"stopped at step {saved.name};" in error for error in errors)
+
+
+@pytest.mark.slow
 def test_two_processes_have_the_results_of_one(tmp_path):
     """Data, noise, gradients, scores and samples do not depend on the number of hosts."""
     one, two = tmp_path / "one", tmp_path / "two"
     words = ("sample", DEBUG, "--row=MDLM, ancestral, 2 steps")
     single = launch_process(*words, f"--workdir={one}")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words += (f"--workdir={two}", f"--coordinator=127.0.0.1:{port}", "--processes=2")
-    pair = [launch_process(*words, f"--process={index}") for index in range(2)]
-    for process in (single, *pair):
+    for process in (single, *launch_pair(*words, f"--workdir={two}")):
         wait(process)
     for path in (one / "jobs").glob("*/result.json"):
         expected, found = (

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import LogLocator, MaxNLocator
+from etils import epy
+
+with epy.lazy_imports():
+    import matplotlib
+    import matplotlib.pyplot as plt
+    from matplotlib import ticker
 
 # The first part of a label determines the color of its line, and the other parts determine the style.
 Label = str | tuple[str, ...]
@@ -19,6 +20,7 @@ MAX_INSET_LEGEND = 6
 
 def new_axes(title: str, x: str, y: str):
     """Return a figure and its axes in the style of all plots."""
+    matplotlib.use("Agg")
     figure, axes = plt.subplots(figsize=(7, 4.5), dpi=130, layout="constrained")
     axes.set_title(title)
     axes.set_xlabel(x)
@@ -110,7 +112,7 @@ def lines(
         else:
             plain_numbers(axes.xaxis)
     elif counts:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     if log_y:
         axes.set_yscale("log")
         plain_numbers(axes.yaxis)
@@ -124,5 +126,5 @@ def plain_numbers(axis) -> None:
         return np.format_float_positional(value, precision=6, fractional=False, trim="-")
 
     axis.set_major_formatter(label)
-    axis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axis.set_minor_locator(ticker.LogLocator(subs=(2, 5)))
     axis.set_minor_formatter(label)

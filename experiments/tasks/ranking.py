@@ -3,12 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epy
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata, spearmanr
 
 from diffusion.data import evaluation_batches
 from diffusion.train.mesh import put_batch
 from experiments.run_context import Run
+
+with epy.lazy_imports():
+    from scipy import stats
 
 
 def measure(run: Run) -> dict:
@@ -30,7 +33,7 @@ def measure(run: Run) -> dict:
         rewards.append(np.asarray(score(params, put_batch(batch, run.mesh)))[valid])
         truth.append(batch["score"][valid])
     rewards, truth = np.concatenate(rewards), np.concatenate(truth)
-    correlation = spearmanr(rewards, truth).statistic  # pyright: ignore[reportAttributeAccessIssue]
+    correlation = stats.spearmanr(rewards, truth).statistic  # pyright: ignore[reportAttributeAccessIssue]
     metrics = {
         "auc": area_under_curve(rewards, truth == 1),
         "rank_correlation": float(correlation),
@@ -43,5 +46,5 @@ def measure(run: Run) -> dict:
 def area_under_curve(scores: Float[np.ndarray, " N"], positive: Bool[np.ndarray, " N"]) -> float:
     """Probability that a positive example scores higher than a negative one, ties counted as half."""
     count = int(positive.sum())
-    ranks = rankdata(scores)[positive].sum()
+    ranks = stats.rankdata(scores)[positive].sum()
     return float((ranks - count * (count + 1) / 2) / (count * (len(scores) - count)))

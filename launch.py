@@ -9,6 +9,7 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
               python launch.py run --config=configs/quickstart.py
               python launch.py run --jobs=jobs.jsonl --index=3          # one job of a plan, on a cluster
               python launch.py run --config=configs/quickstart.py --redo=MDLM    # its jobs again, repeatable
+              python launch.py run --config=configs/quickstart.py --sweep.optimizer.learning_rate=1e-3,3e-3
   train     train one row of a table (--row=NAME; without it the first that has a network)
               python launch.py train --config=configs/quickstart.py:local --row=MDLM --config.train.steps=500
   evaluate  the likelihood of one row's model
@@ -28,6 +29,10 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
               python launch.py convert --from=diffusers --checkpoint=FOLDER --lora=FILE --workdir=weights/with_lora
   geneval   GenEval's scores of a folder of images, with a detector in PyTorch and CLIP; --baseline adds a difference
               python launch.py geneval --images=FOLDER --detector=mask2former --clip=clip --baseline=OTHER
+
+`--sweep.FIELD=a,b,c` (run, plan, table; repeatable) repeats the rows that read a field for each of its values, and
+`--sweep.seeds=3` has the seeds 0, 1 and 2. Further fields multiply the rows. The values are columns of the table, and
+pivot tables follow; --pivot=COLUMN:min or :max, repeatable, says of what, and what is best.
 
 `sample --trace` also writes trace.html to the job's folder: a page that plays the steps of the first samples. It is for
 masked and uniform-state diffusion, and for images from prompts. A job that is done is not run again for it.
@@ -54,6 +59,12 @@ ROW = flags.DEFINE_string("row", "", "Row of the table (train, evaluate, sample)
 TRACE = flags.DEFINE_boolean("trace", False, "Also write trace.html, which plays the steps (sample).")
 JOBS = flags.DEFINE_string("jobs", "", "File of JSON lines written by `plan` (run).")
 INDEX = flags.DEFINE_integer("index", None, "Which job of --jobs to run, from 0 (run); all of them without it.")
+SWEEP = flags.DEFINE_multi_string(
+    "sweep", [], "Values of a field, --sweep.FIELD=a,b,c, or a number of seeds, --sweep.seeds=3 (run, plan, table)."
+)
+PIVOT = flags.DEFINE_multi_string(
+    "pivot", [], "Column of a sweep's pivot table, COLUMN:min or COLUMN:max (run, table)."
+)
 REDO = flags.DEFINE_multi_string("redo", [], "Row whose jobs, and those that need them, run again (run); repeatable.")
 MIGRATE = flags.DEFINE_string("migrate", "", "Work directory of an earlier version, whose jobs get new ids (plan).")
 PUBLISH = flags.DEFINE_boolean("publish", False, "Also write rows and tables to experiments/ (run, table).")
@@ -103,7 +114,8 @@ def parse(argv: list[str]) -> list[str]:
     if argv[1] not in VERBS:
         raise BadInput(f"unknown verb {argv[1]!r}; known: {', '.join(VERBS)}")
     try:
-        return flags.FLAGS(argv)
+        # The fields of a sweep are values of one flag, because absl refuses flags that it does not know.
+        return flags.FLAGS([f"--sweep={each[8:]}" if each.startswith("--sweep.") else each for each in argv])
     except Exception as error:
         raise BadInput(explain(error)) from None
 
@@ -171,9 +183,20 @@ def load_table(name: str) -> ModuleType:
     return module
 
 
+def check_sweep(verb: str) -> None:
+    """Raise ValueError for a sweep that does not go with the other flags."""
+    if (SWEEP.value or PIVOT.value) and (verb not in ("run", "plan", "table") or JOBS.value):
+        other = "--jobs, whose plan has the rows" if JOBS.value else verb
+        raise ValueError(f"--sweep: goes with --config of run, plan and table, not with {other}; leave it out")
+    if SWEEP.value and (PUBLISH.value or RESULTS.value):
+        flag = "--publish" if PUBLISH.value else "--results"
+        raise ValueError(f"--sweep: goes without {flag}; write the sweep in the config file, TABLE['sweep']")
+
+
 def dispatch(verb: str) -> None:
     """Hand over to the verb; imports are here so that a mistake on the command line is answered at once."""
     workdir = Path(WORKDIR.value)
+    check_sweep(verb)
     if TRACE.value and verb != "sample":
         raise ValueError(f"--trace: shows the steps of samples, and goes with sample, not with {verb}; leave it out")
     if REDO.value and verb != "run":
@@ -209,8 +232,10 @@ def dispatch(verb: str) -> None:
         return migrate.run(Path(MIGRATE.value))
     config, flag = CONFIG.value, flags.FLAGS["config"]
     module = load_table(flag.config_filename) if config is not None else None  # pyright: ignore[reportAttributeAccessIssue]
-    from experiments import plan
+    from experiments import plan, sweep
 
+    if module is not None and config is not None:
+        module = sweep.swept(module, config, SWEEP.value, PIVOT.value)
     if verb == "run" and JOBS.value:
         chosen = plan.read_plan(Path(JOBS.value), INDEX.value)
         split_cpu(max((job.config.get("cpu_devices", 1) for job in chosen), default=1))
@@ -225,8 +250,9 @@ def dispatch(verb: str) -> None:
     if module is None or config is None:
         raise ValueError("--config: missing; give FILE[:VARIANT], such as --config=configs/quickstart.py:local")
     if verb == "plan":
-        from experiments import checks
+        from experiments import checks, settings
 
+        settings.check_keys(module, config)
         jobs = plan.plan(list(module.rows(config)), config)
         checks.check_plan(jobs)
         print(plan.write_plan(jobs), end="")

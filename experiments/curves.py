@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from diffusion.metrics.statistics import mean_and_error
 from diffusion.report import plots
 from diffusion.report.tables import values
+from experiments import pivots, settings
 
 
 class Losses(NamedTuple):
@@ -63,8 +64,10 @@ def draw(module: ModuleType, config: ConfigDict, rows: list[dict], folder: Path)
     """Loss curves of the trainings, and each plot that the table defines."""
     paths = losses(rows, folder)
     table_rows = list(module.rows(config))
-    for plot in module.TABLE.get("plots", ()):
-        if "series" in plot:
+    for plot in (*module.TABLE.get("plots", ()), *pivots.plots(module, config, rows)):
+        if "by" in plot:
+            curves, references = by_settings(table_rows, rows, plot), {}
+        elif "series" in plot:
             curves, references = series(rows, plot)
         elif "course" in plot:
             curves, references = course(rows, plot), {}
@@ -106,6 +109,28 @@ def trade_off(table_rows: list[dict], rows: list[dict], plot: dict) -> tuple[dic
         else:
             references[row["name"]] = statistics.fmean(y)
     return curves, references
+
+
+def by_settings(table_rows: list[dict], rows: list[dict], plot: dict) -> dict:
+    """Two metrics against each other, with a line for every combination of the values that rows have of `by`.
+
+    `by` has keys of fields, such as "config.sample.policy", and "row" for the row's name without the values of a sweep.
+    """
+    curves: dict[plots.Label, list] = {}
+    for row in table_rows:
+        x, y = (values(rows, row["name"], plot[axis]) for axis in ("x", "y"))
+        if x and y:
+            label = tuple(part for key in plot["by"] if (part := setting(row, rows, key)))
+            curves.setdefault(label or row["name"], []).append((statistics.fmean(x), *mean_and_error(y)))
+    return curves
+
+
+def setting(row: dict, rows: list[dict], key: str) -> str:
+    """The part of a line's label that says which row it is, or which value of a field; empty where the row has none."""
+    if key == "row":
+        return row.get("base", row["name"])
+    found = values(rows, row["name"], key)
+    return f"{key.rpartition('.')[2]} {settings.text(found[0])}" if found else ""
 
 
 def series(rows: list[dict], plot: dict) -> tuple[dict, dict]:

@@ -16,7 +16,7 @@ from diffusion.data import stored_tokenizers
 from diffusion.report.rows import commit, read_rows
 from diffusion.report.tables import Column
 from diffusion.train.weights import check_weights
-from experiments import evaluate, locks, machines, redo, reproduced, results, sample, table, trace, train
+from experiments import compiled, evaluate, locks, machines, redo, reproduced, results, sample, table, trace, train
 from experiments.checks import check_plan, check_training
 from experiments.families import family_of
 from experiments.geneval import job as geneval
@@ -25,6 +25,7 @@ from experiments.layout import check_layout, write_layout
 from experiments.plan import Job, atomic_write, check_seeds, find_row, plan, resolve, trains, without
 from experiments.published import check_recorded
 from experiments.run_context import Run, build
+from experiments.settings import check_keys
 
 VERBS = {"train": train, "evaluate": evaluate, "sample": sample, "geneval": geneval}
 
@@ -132,11 +133,15 @@ def run_table(
 ) -> None:
     """All jobs of a table, then the table, its plots and samples, and whether the committed figures are reproduced.
 
-    Jobs of the rows `again` are run although they are done.
+    Jobs of the rows `again` are run although they are done. After a sweep the number of compiled programs is printed.
     """
+    check_keys(module, config)
     jobs = plan(list(module.rows(config)), config)
-    rows = run_jobs(jobs, workdir, again)
+    with compiled.counted() as programs:
+        rows = run_jobs(jobs, workdir, again)
     if jax.process_index() == 0:
+        if "axes" in module.TABLE:
+            print(f"sweep: {len(jobs)} jobs; {programs}", file=sys.stderr)
         source = table.PUBLISHED / "results" / f"{config.table}.{config.variant}.jsonl"
         committed = read_rows(source)
         table.write(module, config, rows, workdir, publish)

@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 from configs.base import VARIANTS
 from diffusion.report.rows import PACKAGES, read_rows, write_rows
 from diffusion.report.tables import Column, assemble, markdown, terminal, values
-from experiments import machines
+from experiments import machines, pivots
 from experiments.curves import draw
 from experiments.layout import check_layout
 from experiments.plan import atomic_write, plan
 from experiments.results import read_result
+from experiments.settings import check_keys, with_settings
 from experiments.tasks import task_of_row
 from experiments.tasks.images import grid_name
 from experiments.tasks.prompted_images import MONTAGE
@@ -31,8 +32,9 @@ def regenerate(module: ModuleType, config: ConfigDict, workdir: Path, committed:
     Committed rows need no further flags: seeds and the folder of the data are taken from the rows.
 
     Raises:
-      ValueError: for no rows, or jobs of an earlier version.
+      ValueError: for no rows, jobs of an earlier version, or a column or plot of a field that no row reads.
     """
+    check_keys(module, config)
     if committed:
         source = PUBLISHED / "results" / f"{config.table}.{config.variant}.jsonl"
         rows = read_rows(source)
@@ -63,10 +65,13 @@ def write(
     Images of samples are those of the jobs of the work directory, or the committed ones of committed rows.
     """
     name = f"{config.table}.{config.variant}"
-    folder = workdir / "tables" / name
-    text, printed = render(module, config, rows)
+    folder = workdir / "tables" / f"{name}{module.TABLE.get('suffix', '')}"
+    measured = with_settings(module, config, rows)
+    text, printed = render(module, config, measured)
+    found = pivots.report(module, config, measured)
+    text, printed = (f"{each.rstrip()}\n\n{found}" if found else each for each in (text, printed))
     illustrated = {row["name"] for row in module.rows(config) if row.get("pictured", True)}
-    images = draw(module, config, rows, folder)
+    images = draw(module, config, measured, folder)
     shown = [row for row in rows if row["row"] in illustrated]
     if committed:
         images += committed_images(name, shown, folder)
@@ -117,6 +122,7 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
     seeds = sorted({row["seed"] for row in rows})
     command = f"python launch.py run --config=configs/{config.table}.py:{config.variant}"
     command += "" if seeds == [0] else f' --config.seeds="{tuple(seeds)}"'
+    command += table.get("words", "")
     weighted = any(row["config"].get("weights") for row in rows)
     command += " --config.weights=FOLDER" if weighted else ""
     command += (

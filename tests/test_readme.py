@@ -100,7 +100,7 @@ def test_commands_use_verbs_flags_and_modules_that_are_there():
         if rest[0] not in verbs and rest[0] != "VERB":
             wrong.append(f"{name}: no verb {rest[0]}")
         given = {word.partition("=")[0][2:] for word in rest if word.startswith("--")}
-        unknown = {flag for flag in given if flag not in flags and not flag.startswith("config.")}
+        unknown = {flag for flag in given if flag not in flags and not flag.startswith(("config.", "sweep."))}
         wrong += [f"{name}: no flag --{flag}" for flag in unknown]
     assert COMMANDS and not wrong, "\n".join(wrong)
 
@@ -120,6 +120,6 @@ def test_commands_use_configs_rows_and_fields_that_are_there():
             value = config
             for part in key.split(".")[1:]:
                 value = value[part] if hasattr(value, "keys") and part in value else None
-            if key.startswith("config.") and value is None:
+            if key.startswith(("config.", "sweep.")) and value is None:
                 wrong.append(f"{name}: no field {key}")
     assert not wrong, "\n".join(wrong)

@@ -7,6 +7,7 @@ over the sets.
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tabulate import tabulate
 
@@ -22,19 +23,21 @@ class Column:
     format: str = ".3f"
 
 
-def values(rows: Iterable[dict], name: str, key: str) -> list[float]:
+def values(rows: Iterable[dict], name: str, key: str) -> list[Any]:
     """Return the metric `key` of all results of the row `name` that have it, one value per seed."""
     return [row["metrics"][key] for row in rows if row["row"] == name and row["metrics"].get(key) is not None]
 
 
-def cell(numbers: list[float], form: str, intervals: Sequence[float] = ()) -> str:
+def cell(numbers: list[Any], form: str, intervals: Sequence[float] = ()) -> str:
     """Format the mean and its standard error over seeds, as in "594.2 ± 3.1 (± 9.5)".
 
     The brackets contain the mean of `intervals`, the half widths over sets of samples, one per seed. Equal numbers are
-    formatted without an error, and no numbers as an empty cell.
+    formatted without an error, no numbers as an empty cell, and names as they are.
     """
     if not numbers:
         return ""
+    if isinstance(numbers[0], str):  # a setting
+        return ", ".join(sorted(set(numbers)))
     mean, error = mean_and_error(numbers)
     text = f"{mean:{form}} ± {error:{form}}" if len(set(numbers)) > 1 else format(mean, form)
     return f"{text} (± {statistics.fmean(intervals):{form}})" if intervals else text

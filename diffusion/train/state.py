@@ -1,6 +1,7 @@
 """The state of training; it has no random key, because every key is derived from the step."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -40,11 +41,16 @@ def init_state(
     mesh: Mesh,
     key: Key[Array, ""],
 ) -> TrainState:
-    """Initialize every leaf on its devices."""
+    """Initialize every leaf on its devices.
+
+    The parameters are a program of their own, in which no hyper-parameter of the optimizer is a constant.
+    """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(init, optimizer, mesh))
     # The initialization of hundreds of small arrays takes long to compile and runs once.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(lambda key: new_state(init(key), optimizer), out_shardings=shardings, compiler_options=options)(key)
+    params = jax.jit(init, out_shardings=shardings.params, compiler_options=options)(key)
+    start = partial(new_state, optimizer=optimizer)
+    return jax.jit(start, out_shardings=shardings, donate_argnums=0, compiler_options=options)(params)
 
 
 def ema_decay(limit: float, step: Int[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -69,7 +69,7 @@ def cli(capsys, monkeypatch, tmp_path):
             delattr(flags.FLAGS, name)
         for name in ("config", "row", "jobs", "index", "topology", "publish", "results", "trace", "redo", "migrate"):
             flags.FLAGS[name].unparse()
-        for name in ("images", "prompts", "detector", "clip", "baseline"):
+        for name in ("images", "prompts", "detector", "clip", "baseline", "sweep", "pivot"):
             flags.FLAGS[name].unparse()
         for name in (
             "from",

@@ -18,6 +18,9 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
               python launch.py sample --config=configs/quickstart.py:local --row=MDLM --trace    # and trace.html
   table     write a table again from the rows that are there (--results: the committed ones)
               python launch.py table --config=configs/quickstart.py:local
+              python launch.py table --config=configs/quickstart.py --join=runs_a --join=runs_b    # of several machines
+  status    which jobs are done, running, failed or waiting; all of the work directory without --config or --jobs
+              python launch.py status --config=configs/quickstart.py:local --watch
   plan      print the jobs of a table as JSON lines, for `run --jobs`
               python launch.py plan --config=configs/quickstart.py:local > jobs.jsonl
               python launch.py plan --migrate=runs                      # new ids for jobs of an earlier version
@@ -46,15 +49,25 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 WITH_PLACE = warnings.formatwarning
-VERBS = ("run", "train", "evaluate", "sample", "table", "plan", "compile", "convert", "geneval")
+VERBS = ("run", "train", "evaluate", "sample", "table", "status", "plan", "compile", "convert", "geneval")
+# Flags that go with one verb alone, and what they do.
+OF_ONE_VERB = {
+    "trace": ("sample", "shows the steps of samples"),
+    "redo": ("run", "runs the jobs of a row again"),
+    "migrate": ("plan", "renames jobs"),
+    "join": ("table", "adds the rows of other work directories"),
+    "watch": ("status", "shows the states of jobs again and again"),
+}
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file and variant, FILE[:VARIANT].")
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for jobs, caches and tables.")
 ROW = flags.DEFINE_string("row", "", "Row of the table (train, evaluate, sample).")
 TRACE = flags.DEFINE_boolean("trace", False, "Also write trace.html, which plays the steps (sample).")
-JOBS = flags.DEFINE_string("jobs", "", "File of JSON lines written by `plan` (run).")
+JOBS = flags.DEFINE_string("jobs", "", "File of JSON lines written by `plan` (run, status).")
 INDEX = flags.DEFINE_integer("index", None, "Which job of --jobs to run, from 0 (run); all of them without it.")
 REDO = flags.DEFINE_multi_string("redo", [], "Row whose jobs, and those that need them, run again (run); repeatable.")
+JOIN = flags.DEFINE_multi_string("join", [], "Work directory with further rows of the table (table); repeatable.")
+WATCH = flags.DEFINE_boolean("watch", False, "Show the states of jobs again every few seconds (status).")
 MIGRATE = flags.DEFINE_string("migrate", "", "Work directory of an earlier version, whose jobs get new ids (plan).")
 PUBLISH = flags.DEFINE_boolean("publish", False, "Also write rows and tables to experiments/ (run, table).")
 RESULTS = flags.DEFINE_boolean("results", False, "Use the committed rows of experiments/results (table).")
@@ -174,12 +187,9 @@ def load_table(name: str) -> ModuleType:
 def dispatch(verb: str) -> None:
     """Hand over to the verb; imports are here so that a mistake on the command line is answered at once."""
     workdir = Path(WORKDIR.value)
-    if TRACE.value and verb != "sample":
-        raise ValueError(f"--trace: shows the steps of samples, and goes with sample, not with {verb}; leave it out")
-    if REDO.value and verb != "run":
-        raise ValueError(f"--redo: runs the jobs of a row again, and goes with run, not with {verb}; leave it out")
-    if MIGRATE.value and verb != "plan":
-        raise ValueError(f"--migrate: renames jobs, and goes with plan, not with {verb}; leave it out")
+    for name, (only, purpose) in OF_ONE_VERB.items():
+        if flags.FLAGS[name].value and verb != only:
+            raise ValueError(f"--{name}: {purpose}, and goes with {only}, not with {verb}; leave it out")
     if verb == "compile" and TOPOLOGY.value:
         # The topology's compiler runs on the host: accelerators that happen to be there are left alone.
         os.environ["JAX_PLATFORMS"] = "cpu"
@@ -195,7 +205,7 @@ def dispatch(verb: str) -> None:
         return command.run(FROM.value, CHECKPOINT.value, workdir, **{each.name: each.value for each in options})
     import jax
 
-    if verb != "plan":
+    if verb not in ("plan", "status"):
         check_writable(workdir)
     jax.config.update("jax_compilation_cache_dir", str((workdir / "cache" / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
@@ -211,6 +221,13 @@ def dispatch(verb: str) -> None:
     module = load_table(flag.config_filename) if config is not None else None  # pyright: ignore[reportAttributeAccessIssue]
     from experiments import plan
 
+    if verb == "status":
+        # No device is touched, which may be busy with the jobs.
+        from experiments import status
+
+        listed = plan.read_plan(Path(JOBS.value)) if JOBS.value else None
+        planned = plan.plan(list(module.rows(config)), config) if module is not None and config is not None else None
+        return status.run(listed or planned, workdir, WATCH.value)
     if verb == "run" and JOBS.value:
         chosen = plan.read_plan(Path(JOBS.value), INDEX.value)
         split_cpu(max((job.config.get("cpu_devices", 1) for job in chosen), default=1))
@@ -236,7 +253,7 @@ def dispatch(verb: str) -> None:
     if verb == "run":
         run.run_table(module, config, workdir, PUBLISH.value, REDO.value)
     elif verb == "table":
-        table.regenerate(module, config, workdir, RESULTS.value, PUBLISH.value)
+        table.regenerate(module, config, workdir, RESULTS.value, PUBLISH.value, JOIN.value)
     elif verb == "compile":
         from experiments import compile as ahead_of_time
 

@@ -9,7 +9,8 @@ MARK = f"identity {IDENTITY}"
 LAYOUT = f"""# What is in this folder
 
 - `jobs/VERB-NAME-HASH/`: one job, named by the hash of what decides its result ({MARK}). `config.json` is what it ran
-  with, `result.json` its numbers with commit, versions, device and data hash. A training also has `metrics.jsonl` (one
+  with, `job.json` who started it and by which command, `failed.json` why it failed, until it runs again, and
+  `result.json` its numbers with commit, versions, device and data hash. A training also has `metrics.jsonl` (one
   record a line), `checkpoints/` (to resume) and `weights/` (averaged, for --config.checkpoint, with their
   tokenizer); sampling has `samples.txt`, and after `sample --trace` `trace.html`, which plays its steps.
 - `redone/VERB-NAME-HASH.NUMBER/`: jobs as they were before `run --redo=ROW`; safe to delete.
@@ -17,7 +18,13 @@ LAYOUT = f"""# What is in this folder
 - `cache/`: packed data, trained tokenizers, compiled programs; safe to delete.
 
 A job without `result.json` is not finished: give the same command again and it goes on.
+`python launch.py status --workdir=FOLDER` says which jobs are done, running or failed.
 """
+
+
+def job_folder(row: dict, workdir: Path) -> Path:
+    """Folder of the job of a result, which may have been joined from another work directory."""
+    return Path(row.get("place", workdir)) / "jobs" / row["job"]
 
 
 def check_layout(workdir: Path) -> None:

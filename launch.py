@@ -21,6 +21,8 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
               python launch.py table --config=configs/quickstart.py --join=runs_a --join=runs_b    # of several machines
   status    which jobs are done, running, failed or waiting; all of the work directory without --config or --jobs
               python launch.py status --config=configs/quickstart.py:local --watch
+  report    one HTML page of a work directory: tables, loss curves, samples, provenance, warnings
+              python launch.py report --config=configs/quickstart.py:local
   plan      print the jobs of a table as JSON lines, for `run --jobs`
               python launch.py plan --config=configs/quickstart.py:local > jobs.jsonl
               python launch.py plan --migrate=runs                      # new ids for jobs of an earlier version
@@ -49,7 +51,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 WITH_PLACE = warnings.formatwarning
-VERBS = ("run", "train", "evaluate", "sample", "table", "status", "plan", "compile", "convert", "geneval")
+VERBS = ("run", "train", "evaluate", "sample", "table", "status", "report", "plan", "compile", "convert", "geneval")
 # Flags that go with one verb alone, and what they do.
 OF_ONE_VERB = {
     "trace": ("sample", "shows the steps of samples"),
@@ -221,10 +223,12 @@ def dispatch(verb: str) -> None:
     module = load_table(flag.config_filename) if config is not None else None  # pyright: ignore[reportAttributeAccessIssue]
     from experiments import plan
 
-    if verb == "status":
+    if verb in ("status", "report"):
         # No device is touched, which may be busy with the jobs.
-        from experiments import status
+        from experiments import report, status
 
+        if verb == "report":
+            return report.run(module, config, workdir)
         listed = plan.read_plan(Path(JOBS.value)) if JOBS.value else None
         planned = plan.plan(list(module.rows(config)), config) if module is not None and config is not None else None
         return status.run(listed or planned, workdir, WATCH.value)

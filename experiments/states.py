@@ -101,6 +101,16 @@ def title(job: Job) -> str:
     return f"{job.verb} {job.row!r}, seed {job.seed}" if job.row else job.id
 
 
+def table_of(job: Job) -> str:
+    """Table and variant of a job, such as "quickstart.local"."""
+    return f"{job.config.get('table', '')}.{job.config.get('variant', '')}"
+
+
+def several_tables(found: list[State]) -> bool:
+    """Returns whether jobs belong to more than one table."""
+    return len({table_of(each.job) for each in found}) > 1
+
+
 def stored(workdir: Path) -> list[Job]:
     """All jobs of the folders of a work directory: trainings first, then by table, row and seed."""
     jobs = [job for folder in sorted((workdir / "jobs").glob("*")) if (job := stored_job(folder))]
@@ -118,6 +128,11 @@ def stored_job(folder: Path) -> Job | None:
         return None
     record = {"row": "", "seed": config.get("seed", 0)} | read(folder / STARTED) | read(folder / "result.json")
     return Job(folder.name, folder.name.partition("-")[0], record["row"], record["seed"], {}, config)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, such as "1 job" or "2 jobs"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from diffusion.report.tables import terminal
 from experiments.layout import check_layout
 from experiments.plan import Job
-from experiments.states import STATES, State, states, stored
+from experiments.states import STATES, State, counted, several_tables, states, stored, table_of
 
 SECONDS = 3  # between two views
 CLEAR = "\033[H\033[2J"
@@ -43,17 +43,21 @@ def run(jobs: list[Job] | None, workdir: Path, watch: bool) -> None:
 def totals(found: list[State]) -> str:
     """How many jobs there are in each state."""
     counts = Counter(each.name for each in found)
-    return f"{len(found)} job{'s' * (len(found) != 1)}" + "".join(
-        f", {counts[name]} {name}" for name in STATES if counts[name]
-    )
+    return ", ".join([counted(len(found), "job"), *(f"{counts[name]} {name}" for name in STATES if counts[name])])
 
 
 def text(found: list[State]) -> str:
     """A line for each job, and the totals."""
     if not found:
         return "no jobs yet"
-    lines = [[each.name, each.job.verb, each.job.row or each.job.id, each.job.seed, each.detail] for each in found]
-    return f"{terminal(['state', 'verb', 'row', 'seed', ''], lines)}\n\n{totals(found)}"
+    named = several_tables(found)
+    headings = ["state", "verb", *(["table"] if named else []), "row", "seed", ""]
+    lines = [
+        [each.name, job.verb, *([table_of(job)] if named else []), job.row or job.id, job.seed, each.detail]
+        for each in found
+        for job in (each.job,)
+    ]
+    return f"{terminal(headings, lines)}\n\n{totals(found)}"
 
 
 def fitted(found: list[State], width: int, height: int) -> str:

@@ -181,13 +181,19 @@ def sample_text(rows: list[dict], workdir: Path) -> str:
     """Two samples per row, or the first lines of short samples."""
     parts = []
     for row in rows:
-        path = job_folder(row, workdir) / "samples.txt"
-        if row["verb"] == "sample" and path.exists():
-            text = path.read_text()
-            shown = [first_lines(text)] if in_lines(row) else text.split(SEPARATOR)[:2]
+        if texts := shown_samples(row, workdir):
             parts.append(f"## {row['row']}, seed {row['seed']}\n")
-            parts += [f"```\n{text.strip(chr(10))}\n```\n" for text in shown]
+            parts += [f"```\n{text.strip(chr(10))}\n```\n" for text in texts]
     return "\n".join(parts)
+
+
+def shown_samples(row: dict, workdir: Path) -> list[str]:
+    """The first two samples of a result, or the first lines of short samples; none where there is no text."""
+    path = job_folder(row, workdir) / "samples.txt"
+    if row["verb"] != "sample" or not path.exists():
+        return []
+    text = path.read_text()
+    return [first_lines(text)] if in_lines(row) else text.split(SEPARATOR)[:2]
 
 
 LINES, WIDTH = 8, 160

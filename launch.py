@@ -19,6 +19,11 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
               python launch.py sample --config=configs/quickstart.py:local --row=MDLM --trace    # and trace.html
   table     write a table again from the rows that are there (--results: the committed ones)
               python launch.py table --config=configs/quickstart.py:local
+              python launch.py table --config=configs/quickstart.py --join=runs_a --join=runs_b    # of several machines
+  status    which jobs are done, running, failed or waiting; all of the work directory without --config or --jobs
+              python launch.py status --config=configs/quickstart.py:local --watch
+  report    one HTML page of a work directory: tables, loss curves, samples, provenance, warnings
+              python launch.py report --config=configs/quickstart.py:local
   plan      print the jobs of a table as JSON lines, for `run --jobs`
               python launch.py plan --config=configs/quickstart.py:local > jobs.jsonl
               python launch.py plan --migrate=runs                      # new ids for jobs of an earlier version
@@ -51,13 +56,21 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 WITH_PLACE = warnings.formatwarning
-VERBS = ("run", "train", "evaluate", "sample", "table", "plan", "compile", "convert", "geneval")
+VERBS = ("run", "train", "evaluate", "sample", "table", "status", "report", "plan", "compile", "convert", "geneval")
+# Flags that go with one verb alone, and what they do.
+OF_ONE_VERB = {
+    "trace": ("sample", "shows the steps of samples"),
+    "redo": ("run", "runs the jobs of a row again"),
+    "migrate": ("plan", "renames jobs"),
+    "join": ("table", "adds the rows of other work directories"),
+    "watch": ("status", "shows the states of jobs again and again"),
+}
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file and variant, FILE[:VARIANT].")
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for jobs, caches and tables.")
 ROW = flags.DEFINE_string("row", "", "Row of the table (train, evaluate, sample).")
 TRACE = flags.DEFINE_boolean("trace", False, "Also write trace.html, which plays the steps (sample).")
-JOBS = flags.DEFINE_string("jobs", "", "File of JSON lines written by `plan` (run).")
+JOBS = flags.DEFINE_string("jobs", "", "File of JSON lines written by `plan` (run, status).")
 INDEX = flags.DEFINE_integer("index", None, "Which job of --jobs to run, from 0 (run); all of them without it.")
 SWEEP = flags.DEFINE_multi_string(
     "sweep", [], "Values of a field, --sweep.FIELD=a,b,c, or a number of seeds, --sweep.seeds=3 (run, plan, table)."
@@ -66,6 +79,8 @@ PIVOT = flags.DEFINE_multi_string(
     "pivot", [], "Column of a sweep's pivot table, COLUMN:min or COLUMN:max (run, table)."
 )
 REDO = flags.DEFINE_multi_string("redo", [], "Row whose jobs, and those that need them, run again (run); repeatable.")
+JOIN = flags.DEFINE_multi_string("join", [], "Work directory with further rows of the table (table); repeatable.")
+WATCH = flags.DEFINE_boolean("watch", False, "Show the states of jobs again every few seconds (status).")
 MIGRATE = flags.DEFINE_string("migrate", "", "Work directory of an earlier version, whose jobs get new ids (plan).")
 PUBLISH = flags.DEFINE_boolean("publish", False, "Also write rows and tables to experiments/ (run, table).")
 RESULTS = flags.DEFINE_boolean("results", False, "Use the committed rows of experiments/results (table).")
@@ -158,17 +173,6 @@ def start_processes() -> None:
         raise ValueError(f"JAX_PLATFORMS: no device of {platforms or 'any platform'} ({reason}); unset it") from None
 
 
-def check_writable(workdir: Path) -> None:
-    """Raise ValueError for a work directory in which nothing can be written, or which cannot be made."""
-    import tempfile
-
-    place = next(each for each in (workdir, *workdir.absolute().parents) if each.exists())
-    try:
-        tempfile.TemporaryFile(dir=place).close()
-    except OSError as error:
-        raise ValueError(f"--workdir: cannot write to '{workdir}' ({error.strerror}); pass a writable folder") from None
-
-
 def load_table(name: str) -> ModuleType:
     """The config file as a module: its TABLE and its rows."""
     import importlib.util
@@ -183,26 +187,12 @@ def load_table(name: str) -> ModuleType:
     return module
 
 
-def check_sweep(verb: str) -> None:
-    """Raise ValueError for a sweep that does not go with the other flags."""
-    if (SWEEP.value or PIVOT.value) and (verb not in ("run", "plan", "table") or JOBS.value):
-        other = "--jobs, whose plan has the rows" if JOBS.value else verb
-        raise ValueError(f"--sweep: goes with --config of run, plan and table, not with {other}; leave it out")
-    if SWEEP.value and (PUBLISH.value or RESULTS.value):
-        flag = "--publish" if PUBLISH.value else "--results"
-        raise ValueError(f"--sweep: goes without {flag}; write the sweep in the config file, TABLE['sweep']")
-
-
 def dispatch(verb: str) -> None:
     """Hand over to the verb; imports are here so that a mistake on the command line is answered at once."""
     workdir = Path(WORKDIR.value)
-    check_sweep(verb)
-    if TRACE.value and verb != "sample":
-        raise ValueError(f"--trace: shows the steps of samples, and goes with sample, not with {verb}; leave it out")
-    if REDO.value and verb != "run":
-        raise ValueError(f"--redo: runs the jobs of a row again, and goes with run, not with {verb}; leave it out")
-    if MIGRATE.value and verb != "plan":
-        raise ValueError(f"--migrate: renames jobs, and goes with plan, not with {verb}; leave it out")
+    for name, (only, purpose) in OF_ONE_VERB.items():
+        if flags.FLAGS[name].value and verb != only:
+            raise ValueError(f"--{name}: {purpose}, and goes with {only}, not with {verb}; leave it out")
     if verb == "compile" and TOPOLOGY.value:
         # The topology's compiler runs on the host: accelerators that happen to be there are left alone.
         os.environ["JAX_PLATFORMS"] = "cpu"
@@ -218,8 +208,10 @@ def dispatch(verb: str) -> None:
         return command.run(FROM.value, CHECKPOINT.value, workdir, **{each.name: each.value for each in options})
     import jax
 
-    if verb != "plan":
-        check_writable(workdir)
+    if verb not in ("plan", "status"):
+        from experiments import layout
+
+        layout.check_writable(workdir)
     jax.config.update("jax_compilation_cache_dir", str((workdir / "cache" / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     if verb == "geneval":
@@ -234,8 +226,18 @@ def dispatch(verb: str) -> None:
     module = load_table(flag.config_filename) if config is not None else None  # pyright: ignore[reportAttributeAccessIssue]
     from experiments import plan, sweep
 
+    sweep.check_flags(verb, SWEEP.value, PIVOT.value, JOBS.value, PUBLISH.value, RESULTS.value)
     if module is not None and config is not None:
         module = sweep.swept(module, config, SWEEP.value, PIVOT.value)
+    if verb in ("status", "report"):
+        # No device is touched, which may be busy with the jobs.
+        from experiments import report, status
+
+        if verb == "report":
+            return report.run(module, config, workdir)
+        listed = plan.read_plan(Path(JOBS.value)) if JOBS.value else None
+        planned = plan.plan(list(module.rows(config)), config) if module is not None and config is not None else None
+        return status.run(listed or planned, workdir, WATCH.value)
     if verb == "run" and JOBS.value:
         chosen = plan.read_plan(Path(JOBS.value), INDEX.value)
         split_cpu(max((job.config.get("cpu_devices", 1) for job in chosen), default=1))
@@ -262,7 +264,7 @@ def dispatch(verb: str) -> None:
     if verb == "run":
         run.run_table(module, config, workdir, PUBLISH.value, REDO.value)
     elif verb == "table":
-        table.regenerate(module, config, workdir, RESULTS.value, PUBLISH.value)
+        table.regenerate(module, config, workdir, RESULTS.value, PUBLISH.value, JOIN.value)
     elif verb == "compile":
         from experiments import compile as ahead_of_time
 

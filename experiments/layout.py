@@ -1,5 +1,6 @@
-"""The README of a work directory, which also says under which identity its jobs have their names."""
+"""A work directory: its README, which says under which identity jobs have their names, and whether it can be written."""
 
+import tempfile
 from pathlib import Path
 
 from experiments.identity import IDENTITY
@@ -9,7 +10,8 @@ MARK = f"identity {IDENTITY}"
 LAYOUT = f"""# What is in this folder
 
 - `jobs/VERB-NAME-HASH/`: one job, named by the hash of what decides its result ({MARK}). `config.json` is what it ran
-  with, `result.json` its numbers with commit, versions, device and data hash. A training also has `metrics.jsonl` (one
+  with, `job.json` who started it and by which command, `failed.json` why it failed, until it runs again, and
+  `result.json` its numbers with commit, versions, device and data hash. A training also has `metrics.jsonl` (one
   record a line), `checkpoints/` (to resume) and `weights/` (averaged, for --config.checkpoint, with their
   tokenizer); sampling has `samples.txt`, and after `sample --trace` `trace.html`, which plays its steps.
 - `redone/VERB-NAME-HASH.NUMBER/`: jobs as they were before `run --redo=ROW`; safe to delete.
@@ -17,7 +19,13 @@ LAYOUT = f"""# What is in this folder
 - `cache/`: packed data, trained tokenizers, compiled programs; safe to delete.
 
 A job without `result.json` is not finished: give the same command again and it goes on.
+`python launch.py status --workdir=FOLDER` says which jobs are done, running or failed.
 """
+
+
+def job_folder(row: dict, workdir: Path) -> Path:
+    """Folder of the job of a result, which may have been joined from another work directory."""
+    return Path(row.get("place", workdir)) / "jobs" / row["job"]
 
 
 def check_layout(workdir: Path) -> None:
@@ -33,3 +41,12 @@ def check_layout(workdir: Path) -> None:
 def write_layout(workdir: Path) -> None:
     """Write the README."""
     atomic_write(workdir / "README.md", LAYOUT)
+
+
+def check_writable(workdir: Path) -> None:
+    """Raise ValueError for a work directory in which nothing can be written, or which cannot be made."""
+    place = next(each for each in (workdir, *workdir.absolute().parents) if each.exists())
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise ValueError(f"--workdir: cannot write to '{workdir}' ({error.strerror}); pass a writable folder") from None

@@ -21,10 +21,28 @@ def held(job: Job, workdir: Path) -> Iterator[bool]:
         return
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
-            file = workdir / "cache" / "locks" / job.id
+            file = lock_file(job, workdir)
             file.parent.mkdir(parents=True, exist_ok=True)
             wait(stack.enter_context(file.open("a")), job)
         yield agreed(job.done(workdir))
+
+
+def lock_file(job: Job, workdir: Path) -> Path:
+    """The file that the process at a job locks."""
+    return workdir / "cache" / "locks" / job.id
+
+
+def taken(job: Job, workdir: Path) -> bool:
+    """Returns whether a process is at a job; False also on file systems without locks."""
+    try:
+        with lock_file(job, workdir).open() as stream:
+            # A shared lock ends at once, so that it delays nobody.
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file, or no locks
+        return False
+    return False
 
 
 def wait(stream, job: Job) -> None:

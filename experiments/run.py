@@ -16,7 +16,20 @@ from diffusion.data import stored_tokenizers
 from diffusion.report.rows import commit, read_rows
 from diffusion.report.tables import Column
 from diffusion.train.weights import check_weights
-from experiments import compiled, evaluate, locks, machines, redo, reproduced, results, sample, table, trace, train
+from experiments import (
+    compiled,
+    evaluate,
+    locks,
+    machines,
+    records,
+    redo,
+    reproduced,
+    results,
+    sample,
+    table,
+    trace,
+    train,
+)
 from experiments.checks import check_plan, check_training
 from experiments.families import family_of
 from experiments.geneval import job as geneval
@@ -51,7 +64,8 @@ def execute(run: Run) -> dict:
     check_needs(job, run.workdir)
     if jax.process_index() == 0:
         atomic_write(run.folder / "config.json", json.dumps(job.config, indent=1) + "\n")
-    result = VERBS[job.verb].execute(run)
+    with records.kept(job, run.folder):
+        result = VERBS[job.verb].execute(run)
     row = {"job": job.id, "verb": job.verb, "row": job.row, "seed": job.seed, "config": job.config, **result}
     row |= {"contents": job.contents} if job.contents else {}
     if jax.process_index() == 0:

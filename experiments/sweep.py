@@ -46,6 +46,18 @@ def swept(module: ModuleType, config: ConfigDict, words: Sequence[str], pivots: 
     return table
 
 
+def check_flags(
+    verb: str, words: Sequence[str], pivots: Sequence[str], jobs: str, publish: bool, committed: bool
+) -> None:
+    """Raise ValueError for a sweep that does not go with the other flags."""
+    if (words or pivots) and (verb not in ("run", "plan", "table") or jobs):
+        other = "--jobs, whose plan has the rows" if jobs else verb
+        raise ValueError(f"--sweep: goes with --config of run, plan and table, not with {other}; leave it out")
+    if words and (publish or committed):
+        flag = "--publish" if publish else "--results"
+        raise ValueError(f"--sweep: goes without {flag}; write the sweep in the config file, TABLE['sweep']")
+
+
 def read_words(words: Sequence[str]) -> dict[str, Any]:
     """The values of every field on the command line, as text; raises ValueError for a field without any, or twice."""
     found: dict[str, Any] = {}

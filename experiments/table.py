@@ -1,22 +1,23 @@
 """The verb `table`: a Markdown table, plots and samples from rows, which may be the committed ones."""
 
 import itertools
-import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from ml_collections import ConfigDict
 
 from configs.base import VARIANTS
-from diffusion.report.rows import PACKAGES, read_rows, write_rows
+from diffusion.report.rows import read_rows, write_rows
 from diffusion.report.tables import Column, assemble, markdown, terminal, values
-from experiments import machines, pivots
+from experiments import join, machines, pivots
+from experiments import missing as partial
 from experiments.curves import draw
-from experiments.layout import check_layout
+from experiments.layout import job_folder
+from experiments.mixtures import commits, environments, mixed_data
 from experiments.plan import atomic_write, plan
-from experiments.results import read_result
 from experiments.settings import check_keys, with_settings
 from experiments.tasks import task_of_row
 from experiments.tasks.images import grid_name
@@ -26,26 +27,41 @@ from experiments.tasks.text import SEPARATOR
 PUBLISHED = Path(__file__).parent
 
 
-def regenerate(module: ModuleType, config: ConfigDict, workdir: Path, committed: bool, publish: bool) -> None:
-    """Write a table from the existing rows of the work directory, or from the committed rows.
+def regenerate(
+    module: ModuleType,
+    config: ConfigDict,
+    workdir: Path,
+    committed: bool,
+    publish: bool,
+    joined: Sequence[str] = (),
+) -> None:
+    """Write a table from the existing rows of the work directory and those `joined`, or from the committed rows.
 
-    Committed rows need no further flags: seeds and the folder of the data are taken from the rows.
+    Committed rows need no further flags: seeds and the folder of the data are taken from the rows. A partial table says
+    what is missing.
 
     Raises:
-      ValueError: for no rows, jobs of an earlier version, or a column or plot of a field that no row reads.
+      ValueError: for no rows, jobs of an earlier version, a column or plot of a field that no row reads, joined rows
+        that do not agree, or rows that cannot be published because they are partial or joined.
     """
     check_keys(module, config)
+    missing = ""
     if committed:
+        if joined:
+            raise ValueError("--join: the committed rows are those of one table; leave out --results or --join")
         source = PUBLISHED / "results" / f"{config.table}.{config.variant}.jsonl"
         rows = read_rows(source)
     else:
-        check_layout(workdir)
-        source = workdir / "jobs"
-        completed = [job for job in plan(list(module.rows(config)), config) if job.done(workdir)]
-        rows = [read_result(job.folder(workdir)) | {"row": job.row} for job in completed]
+        source, places = workdir / "jobs", [workdir, *map(Path, joined)]
+        jobs = plan(list(module.rows(config)), config)
+        rows, missing = join.rows_of(jobs, places), partial.note(jobs, places)
     if not rows:
         raise ValueError(f"table: no rows in {source}; compute them with `launch.py run --config=...`")
-    write(module, with_settings_of(config, rows) if committed else config, rows, workdir, publish, committed)
+    if publish and (missing or joined):
+        problem = "rows of several work directories" if joined else f"{missing.splitlines()[0].partition('.')[0]}"
+        raise ValueError(f"--publish: {problem}; publish the whole table of one work directory")
+    settings = with_settings_of(config, rows) if committed else config
+    write(module, settings, rows, workdir, publish, committed, missing)
 
 
 def with_settings_of(config: ConfigDict, rows: list[dict]) -> ConfigDict:
@@ -58,20 +74,27 @@ def with_settings_of(config: ConfigDict, rows: list[dict]) -> ConfigDict:
 
 
 def write(
-    module: ModuleType, config: ConfigDict, rows: list[dict], workdir: Path, publish: bool, committed: bool = False
+    module: ModuleType,
+    config: ConfigDict,
+    rows: list[dict],
+    workdir: Path,
+    publish: bool,
+    committed: bool = False,
+    missing: str = "",
 ) -> None:
     """Write table, plots and samples into the work directory, and into experiments/ when published.
 
-    Images of samples are those of the jobs of the work directory, or the committed ones of committed rows.
+    Images of samples are those of the jobs of the rows, or the committed ones of committed rows. `missing` is what a
+    partial table says of the jobs that are not done.
     """
     name = f"{config.table}.{config.variant}"
     folder = workdir / "tables" / f"{name}{module.TABLE.get('suffix', '')}"
     measured = with_settings(module, config, rows)
-    text, printed = render(module, config, measured)
+    text, printed = render(module, config, measured, missing)
     found = pivots.report(module, config, measured)
     text, printed = (f"{each.rstrip()}\n\n{found}" if found else each for each in (text, printed))
     illustrated = {row["name"] for row in module.rows(config) if row.get("pictured", True)}
-    images = draw(module, config, measured, folder)
+    images = draw(module, config, join.plotted(measured), folder)
     shown = [row for row in rows if row["row"] in illustrated]
     if committed:
         images += committed_images(name, shown, folder)
@@ -106,8 +129,8 @@ def committed_images(name: str, rows: list[dict], folder: Path) -> list[Path]:
     return [shutil.copyfile(source, folder / image) for image, source in sources.items() if source.exists()]
 
 
-def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[str, str]:
-    """Table in Markdown, with its provenance, and table for the terminal."""
+def render(module: ModuleType, config: ConfigDict, rows: list[dict], missing: str = "") -> tuple[str, str]:
+    """Table in Markdown, with what is missing and its provenance, and table for the terminal."""
     table = module.TABLE
     columns = [Column(*column) for column in table["columns"]]
     names = [row["name"] for row in module.rows(config) if row.get("shown", True)]
@@ -118,7 +141,12 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
     omitted = [column.title for column in columns if column not in measured]
     # Figures of published networks say nothing beside those of small ones with random weights.
     published = table["published"] if config.variant in table.get("published_variants", VARIANTS) else {}
-    headings, body = assemble(names, measured, rows, published, comparable, table.get("tolerance"), figures)
+    timed, times = join.by_device(rows, [column.key for column in measured if column.key.startswith(machines.TIMES)])
+    headings, body = assemble(
+        names, measured, timed, published, comparable, table.get("tolerance"), figures, machines.TIMES
+    )
+    marked, codes = join.other_commits(rows)
+    body = [[f"{name} †" if name in marked else name, *cells] for name, *cells in body]
     seeds = sorted({row["seed"] for row in rows})
     command = f"python launch.py run --config=configs/{config.table}.py:{config.variant}"
     command += "" if seeds == [0] else f' --config.seeds="{tuple(seeds)}"'
@@ -132,33 +160,18 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[st
     found = {name: config.data.get(name, usual[name]) for name in ("source", "labels", "field", "source_field")}
     own = {name: value for name, value in found.items() if value != usual[name]}
     command += "".join(f" --config.data.{name}={value}" for name, value in own.items())
-    first, versions = rows[0], rows[0]["versions"]
-    # Keys of committed rows are sorted by name, so the order is set here.
-    packages = ", ".join(f"{name} {versions[name]}" for name in ("python", *PACKAGES) if name in versions)
     provenance = (
-        f"Made by `{command}` at commit {', '.join(sorted({row['commit'] for row in rows}))} on "
-        f"{first['device_count']} x {first['device_kind']} ({packages}); {len(seeds)} seed(s), ± is the standard error "
-        f"over seeds{bracket_note(rows)}."
+        f"Made by `{command}` at commit {', '.join(commits(rows))} on {environments(rows)}; {len(seeds)} seed(s), "
+        f"± is the standard error over seeds{bracket_note(rows)}."
     )
     provenance += f" Not measured here: {', '.join(omitted)}." if omitted else ""
     provenance += "".join(f" {text}." for text in sorted({row["signature"] for row in rows if "signature" in row}))
     provenance += mixed_data(rows)
     spread = machines.note(measured, names, machines.read(f"{config.table}.{config.variant}"), rows)
-    notes = "\n\n".join(filter(None, (table["notes"], spread, provenance)))
-    text = f"# {table['title']} ({config.variant})\n\n{markdown(headings, body)}\n\n{notes}\n"
-    return text, f"{table['title']} ({config.variant})\n\n{terminal(headings, body)}"
-
-
-def mixed_data(rows: list[dict]) -> str:
-    """A sentence on sources whose content differs among the rows, such as another Python's standard library."""
-    found: dict[str, dict[str, set]] = {}
-    for row in rows:
-        data = {name: value for name, value in row["config"]["data"].items() if name != "cache_dir"}
-        found.setdefault(json.dumps(data, sort_keys=True), {}).setdefault(row.get("data", ""), set()).add(row["row"])
-    mixed = [[min(names) for names in versions.values()] for versions in found.values() if len(versions) > 1]
-    return "".join(
-        f" The data of {' and '.join(map(repr, each))} differ; these rows cannot be compared." for each in mixed
-    )
+    notes = "\n\n".join(filter(None, (table["notes"], spread, times, codes, provenance)))
+    title, before = f"{table['title']} ({config.variant})", f"{missing}\n\n" if missing else ""
+    text = f"# {title}\n\n{before}{markdown(headings, body)}\n\n{notes}\n"
+    return text, "\n\n".join(filter(None, (title, terminal(headings, body), times, codes, missing)))
 
 
 def bracket_note(rows: list[dict]) -> str:
@@ -174,13 +187,19 @@ def sample_text(rows: list[dict], workdir: Path) -> str:
     """Two samples per row, or the first lines of short samples."""
     parts = []
     for row in rows:
-        path = workdir / "jobs" / row["job"] / "samples.txt"
-        if row["verb"] == "sample" and path.exists():
-            text = path.read_text()
-            shown = [first_lines(text)] if in_lines(row) else text.split(SEPARATOR)[:2]
+        if texts := shown_samples(row, workdir):
             parts.append(f"## {row['row']}, seed {row['seed']}\n")
-            parts += [f"```\n{text.strip(chr(10))}\n```\n" for text in shown]
+            parts += [f"```\n{text.strip(chr(10))}\n```\n" for text in texts]
     return "\n".join(parts)
+
+
+def shown_samples(row: dict, workdir: Path) -> list[str]:
+    """The first two samples of a result, or the first lines of short samples; none where there is no text."""
+    path = job_folder(row, workdir) / "samples.txt"
+    if row["verb"] != "sample" or not path.exists():
+        return []
+    text = path.read_text()
+    return [first_lines(text)] if in_lines(row) else text.split(SEPARATOR)[:2]
 
 
 LINES, WIDTH = 8, 160

@@ -43,6 +43,18 @@ def cell(numbers: list[Any], form: str, intervals: Sequence[float] = ()) -> str:
     return f"{text} (± {statistics.fmean(intervals):{form}})" if intervals else text
 
 
+def measured(rows: Iterable[dict], name: str, column: Column) -> str:
+    """Format the cell of a row and a column."""
+    rows = list(rows)
+    return cell(values(rows, name, column.key), column.format, values(rows, name, f"{column.key}_interval"))
+
+
+def marked(rows: Sequence[dict], name: str, column: Column, marks: Sequence[str]) -> str:
+    """Format one mean for each mark, as in "0.31 ± 0.01 [1]; 0.04 [2]"."""
+    texts = {mark: measured((row for row in rows if row.get("mark") == mark), name, column) for mark in marks}
+    return "; ".join(f"{text} {mark}" for mark, text in texts.items() if text)
+
+
 def assemble(
     names: list[str],
     columns: list[Column],
@@ -51,12 +63,14 @@ def assemble(
     comparable: bool = True,
     tolerance: dict | None = None,
     figures: Sequence[tuple[str, Mapping[str, str]]] = (),
+    apart: tuple[str, ...] = (),
 ) -> tuple[list, list]:
     """Return the headings and the cells of a table.
 
     A column with published values has a second column with them and, if `comparable`, a third with the difference,
     which says whether it lies within the tolerance of its metric. `figures` are columns of other published values
-    without a difference: a heading, and a text per row, such as "<= 17.90".
+    without a difference: a heading, and a text per row, such as "<= 17.90". Metrics whose key begins with one of
+    `apart` are averaged only over rows with an equal `mark`, which the cell then names, and are not compared.
     """
     literal = [(heading, cells) for heading, cells in figures if not cells.keys().isdisjoint(names)]
     headings = ["row", *(heading for heading, _ in literal)]
@@ -68,11 +82,16 @@ def assemble(
         headings += ["difference"] if has_published and comparable else []
         for line, name in zip(body, names, strict=True):
             numbers, theirs = values(rows, name, column.key), printed[name]
-            line.append(cell(numbers, column.format, values(rows, name, f"{column.key}_interval")))
+            marks = {row["mark"]: None for row in rows if row.get("mark") and column.key.startswith(apart)}
+            line.append(marked(rows, name, column, list(marks)) if marks else measured(rows, name, column))
             if has_published:
                 line.append("" if theirs is None else format(theirs, column.format))
             if has_published and comparable:
-                gap = "" if theirs is None or not numbers else difference(numbers, theirs, column, tolerance or {})
+                gap = (
+                    ""
+                    if theirs is None or not numbers or marks
+                    else difference(numbers, theirs, column, tolerance or {})
+                )
                 line.append(gap)
     return headings, body
 

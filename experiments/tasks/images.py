@@ -22,6 +22,7 @@ from diffusion.metrics.frechet import (
 )
 from diffusion.report.images import as_bytes, image_grid
 from experiments.families.base import System
+from experiments.layout import job_folder
 from experiments.run_context import Run, in_batches
 from experiments.tasks import token_sampling
 from experiments.tasks.token_sampling import SampleSet, TokenTask
@@ -138,7 +139,7 @@ def collect(rows: list[dict], workdir: Path, folder: Path) -> list[Path]:
     """Copies of the sample grids of all rows in the folder of a table, named by row and seed."""
     copies = []
     for row in rows:
-        grid = workdir / "jobs" / row["job"] / "samples.png"
+        grid = job_folder(row, workdir) / "samples.png"
         if row["verb"] == "sample" and grid.exists():
             copies.append(folder / grid_name(row))
             folder.mkdir(parents=True, exist_ok=True)

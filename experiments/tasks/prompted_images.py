@@ -20,6 +20,7 @@ from experiments import families
 from experiments.families.base import System
 from experiments.families.guidance import guided_sampler
 from experiments.flops import sampling_flops
+from experiments.layout import job_folder
 from experiments.run_context import Run
 from experiments.tasks.prompted_models import Model, Slot, nearest_worth, opened
 from experiments.tasks.prompted_sampling import Drawing, finite
@@ -160,7 +161,7 @@ def collect(rows: list[dict], workdir: Path, folder: Path, most: int = 2) -> lis
     columns: dict[str, np.ndarray] = {}
     texts: list[str] = []
     for row in rows:
-        job = workdir / "jobs" / row["job"]
+        job = job_folder(row, workdir)
         if (job / "samples.npy").exists() and row["row"] not in columns:
             columns[row["row"]] = np.load(job / "samples.npy")[:, :most]
             texts = (job / "samples.txt").read_text().splitlines()

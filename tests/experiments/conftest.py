@@ -67,7 +67,20 @@ def cli(capsys, monkeypatch, tmp_path):
         # Flags belong to the process: reset those of the previous call, and delete its overrides.
         for name in [name for name in flags.FLAGS if name.startswith("config.")]:
             delattr(flags.FLAGS, name)
-        for name in ("config", "row", "jobs", "index", "topology", "publish", "results", "trace", "redo", "migrate"):
+        for name in (
+            "config",
+            "row",
+            "jobs",
+            "index",
+            "topology",
+            "publish",
+            "results",
+            "trace",
+            "redo",
+            "migrate",
+            "join",
+            "watch",
+        ):
             flags.FLAGS[name].unparse()
         for name in ("images", "prompts", "detector", "clip", "baseline", "sweep", "pivot"):
             flags.FLAGS[name].unparse()

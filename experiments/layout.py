@@ -1,4 +1,4 @@
-"""A work directory: its README, which says under which identity jobs have their names, and whether it can be written."""
+"""A work directory: whether it can be written, and its README, which says which identity the names of jobs have."""
 
 import tempfile
 from pathlib import Path

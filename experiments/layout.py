@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from diffusion.storage import atomic_write
 from experiments.identity import IDENTITY
-from experiments.plan import atomic_write
 
 MARK = f"identity {IDENTITY}"
 LAYOUT = f"""# What is in this folder

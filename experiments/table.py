@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import os
-import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -12,10 +10,11 @@ from ml_collections import ConfigDict
 from configs.base import VARIANTS
 from diffusion.report.rows import PACKAGES, read_rows, write_rows
 from diffusion.report.tables import Column, assemble, markdown, terminal, values
+from diffusion.storage import atomic_write, for_terminal
 from experiments import machines
 from experiments.curves import draw
 from experiments.layout import check_layout
-from experiments.plan import atomic_write, plan
+from experiments.plan import plan
 from experiments.tasks import task_of_row
 from experiments.tasks.images import grid_name
 from experiments.tasks.prompted_images import MONTAGE
@@ -85,7 +84,7 @@ def write(
         atomic_write(folder / "samples.md", samples)
     print(f"\n{printed}\n")
     for path in (folder / "table.md", *images, *([folder / "samples.md"] if samples else []), folder / "rows.jsonl"):
-        print(f"wrote {os.path.relpath(path)}")
+        print(f"wrote {for_terminal(path)}")
     if publish:
         write_rows(PUBLISHED / "results" / f"{name}.jsonl", rows)
         for path in images:
@@ -99,10 +98,12 @@ def write(
 
 def committed_images(name: str, rows: list[dict], folder: Path) -> list[Path]:
     """Copies of the committed images of samples, which cannot be drawn from rows."""
-    folder.mkdir(parents=True, exist_ok=True)
     images = [MONTAGE, *(grid_name(row) for row in rows if row["verb"] == "sample")]
     sources = {image: PUBLISHED / "tables" / f"{name}.{image}" for image in images}
-    return [shutil.copyfile(source, folder / image) for image, source in sources.items() if source.exists()]
+    found = {folder / image: source for image, source in sources.items() if source.exists()}
+    for image, source in found.items():
+        atomic_write(image, source.read_bytes())
+    return list(found)
 
 
 def render(module: ModuleType, config: ConfigDict, rows: list[dict]) -> tuple[str, str]:

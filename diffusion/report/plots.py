@@ -5,6 +5,8 @@ from pathlib import Path
 
 import matplotlib
 
+from diffusion.storage import written
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,8 +37,8 @@ def save(figure, path: Path) -> None:
         figure.legend(loc="outside right upper", fontsize="small")
     elif count:
         figure.axes[0].legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with written(path) as file:
+        figure.savefig(file)
     plt.close(figure)
 
 

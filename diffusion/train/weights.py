@@ -1,6 +1,5 @@
 """Weights for evaluation and sampling: averaged parameters in a folder, without the optimizer state."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,8 @@ import numpy as np
 from etils import epy
 from jax.sharding import Mesh
 
-from diffusion.train.checkpoint import check_shapes
+from diffusion.storage import ObjectPath, remove, upload
+from diffusion.train.checkpoint import check_shapes, native
 from diffusion.train.mesh import abstract
 from diffusion.types import Params
 
@@ -19,10 +19,14 @@ with epy.lazy_imports():
 
 def save_weights(folder: Path, params: Params) -> None:
     """Write the parameters, and replace previous ones in the folder."""
+    place = native(folder)
     if jax.process_index() == 0:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
+        remove(place)
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder.absolute(), params)
+        checkpointer.save(place, params)
+    if isinstance(folder, ObjectPath) and place != folder:
+        upload(place, folder)
 
 
 def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> Params:
@@ -34,10 +38,10 @@ def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> P
       ValueError: if the folder does not contain weights, or contains those of another model.
     """
     check_weights(folder)
-    folder = within(folder)
+    folder = native(within(folder))
     expected = abstract(jax.eval_shape(init, jax.random.key(0)), mesh)
     with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(folder.absolute()).item_metadata
+        saved = checkpointer.metadata(folder).item_metadata
         new = [name for name in added if name in expected and name not in saved]
         old = {name: part for name, part in expected.items() if name not in new}
         if extra := [name for name in getattr(saved, "tree", saved) if name not in expected]:
@@ -46,7 +50,7 @@ def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> P
                 "wrote it, such as --config.memory.adapter=linear"
             )
         check_shapes(saved, old, folder)
-        params = checkpointer.restore(folder.absolute(), old)
+        params = checkpointer.restore(folder, old)
     if not new:
         return params
     shardings = jax.tree.map(lambda leaf: leaf.sharding, {name: expected[name] for name in new})
@@ -62,11 +66,11 @@ def read_weights(folder: Path) -> Params:
       ValueError: if the folder does not contain weights.
     """
     check_weights(folder)
-    folder = within(folder)
+    folder = native(within(folder))
     with ocp.PyTreeCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(folder.absolute()).item_metadata
+        saved = checkpointer.metadata(folder).item_metadata
         wanted = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), getattr(saved, "tree", saved))
-        return checkpointer.restore(folder.absolute(), args=ocp.args.PyTreeRestore(restore_args=wanted))
+        return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=wanted))
 
 
 def within(folder: Path) -> Path:

@@ -42,6 +42,10 @@ pivot tables follow; --pivot=COLUMN:min or :max, repeatable, says of what, and w
 `sample --trace` also writes trace.html to the job's folder: a page that plays the steps of the first samples. It is for
 masked and uniform-state diffusion, and for images from prompts. A job that is done is not run again for it.
 
+Paths of the work directory, data, checkpoints, weights and plans are local, or gs://BUCKET/NAME and s3://BUCKET/NAME,
+which need the packages gcsfs and s3fs:
+              python launch.py run --config=configs/quickstart.py --workdir=gs://BUCKET/runs
+
 Exit status: 0 done; 1 a training diverged or a job failed; 2 bad input, named in one line; 143 stopped by a signal.
 """
 
@@ -67,7 +71,7 @@ OF_ONE_VERB = {
 }
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file and variant, FILE[:VARIANT].")
-WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for jobs, caches and tables.")
+WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for jobs, caches and tables; may be gs:// or s3://.")
 ROW = flags.DEFINE_string("row", "", "Row of the table (train, evaluate, sample).")
 TRACE = flags.DEFINE_boolean("trace", False, "Also write trace.html, which plays the steps (sample).")
 JOBS = flags.DEFINE_string("jobs", "", "File of JSON lines written by `plan` (run, status).")
@@ -117,7 +121,9 @@ class BadInput(SystemExit):
 
     def __init__(self, message: object):
         lines = str(message).strip().splitlines() or [type(message).__name__]
-        print(f"launch.py: {lines[0]}", file=sys.stderr)
+        from diffusion.storage import as_given
+
+        print(f"launch.py: {as_given(lines[0])}", file=sys.stderr)
         super().__init__(2)
 
 
@@ -189,7 +195,12 @@ def load_table(name: str) -> ModuleType:
 
 def dispatch(verb: str) -> None:
     """Hand over to the verb; imports are here so that a mistake on the command line is answered at once."""
-    workdir = Path(WORKDIR.value)
+    from diffusion.storage import cache_of, fetched_text, path_of
+
+    try:
+        workdir = path_of(WORKDIR.value)
+    except ValueError as error:
+        raise ValueError(f"--workdir: {error}") from None
     for name, (only, purpose) in OF_ONE_VERB.items():
         if flags.FLAGS[name].value and verb != only:
             raise ValueError(f"--{name}: {purpose}, and goes with {only}, not with {verb}; leave it out")
@@ -212,7 +223,7 @@ def dispatch(verb: str) -> None:
         from experiments import layout
 
         layout.check_writable(workdir)
-    jax.config.update("jax_compilation_cache_dir", str((workdir / "cache" / "compiled").absolute()))
+    jax.config.update("jax_compilation_cache_dir", str((cache_of(workdir) / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     if verb == "geneval":
         from experiments.geneval import command
@@ -221,7 +232,7 @@ def dispatch(verb: str) -> None:
     if MIGRATE.value:
         from experiments import migrate
 
-        return migrate.run(Path(MIGRATE.value))
+        return migrate.run(path_of(MIGRATE.value))
     config, flag = CONFIG.value, flags.FLAGS["config"]
     module = load_table(flag.config_filename) if config is not None else None  # pyright: ignore[reportAttributeAccessIssue]
     from experiments import plan, sweep
@@ -235,11 +246,11 @@ def dispatch(verb: str) -> None:
 
         if verb == "report":
             return report.run(module, config, workdir)
-        listed = plan.read_plan(Path(JOBS.value)) if JOBS.value else None
+        listed = plan.read_plan(Path(fetched_text(JOBS.value))) if JOBS.value else None
         planned = plan.plan(list(module.rows(config)), config) if module is not None and config is not None else None
         return status.run(listed or planned, workdir, WATCH.value)
     if verb == "run" and JOBS.value:
-        chosen = plan.read_plan(Path(JOBS.value), INDEX.value)
+        chosen = plan.read_plan(Path(fetched_text(JOBS.value)), INDEX.value)
         split_cpu(max((job.config.get("cpu_devices", 1) for job in chosen), default=1))
         start_processes()
         from experiments import run

@@ -15,7 +15,7 @@ from diffusion.data.sources import PAIRS, TEXTS
 from experiments import families
 from experiments.families import classifier, family_of, gpt2, masked, seq2seq
 from experiments.families.base import System, lookup
-from experiments.identity import default_fields, digest, to_json, train_identity
+from experiments.identity import default_fields, digest, localized, to_json, train_identity
 from experiments.plan import Job
 from experiments.tasks import task_for
 
@@ -62,7 +62,7 @@ def check_plan(jobs: list[Job], among: list[Job] | None = None) -> None:
     Raises:
       ValueError: naming the row and the first field that is wrong.
     """
-    configs = {job.id: ConfigDict(job.config) for job in among or jobs}
+    configs = {job.id: ConfigDict(localized(job.config)) for job in among or jobs}
     initialized = set()
     for job in jobs:
         config = configs[job.id]

@@ -11,13 +11,14 @@ from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from diffusion.report.rows import provenance
+from diffusion.storage import atomic_write
 from diffusion.train.hardware import Peak, peak
 from diffusion.train.mesh import check_batch, make_mesh
 from experiments import families
 from experiments.aot.hlo import KINDS, Traffic, collectives
 from experiments.aot.programs import Program, programs_of
 from experiments.checks import check_planner
-from experiments.plan import atomic_write, find_row, resolve, trains, without
+from experiments.plan import find_row, resolve, trains, without
 
 EXAMPLES = "v4:2x2x1, v5e:4x4, v5p:4x4x4, v6e:4x4"
 # Chips whose two cores work as one device.

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from diffusion.data.readers import paths_of, visible_below
 from diffusion.data.settings import DataSettings
+from diffusion.storage import fetched_text
 
 REMEMBERED = 2**20  # bytes from which the hash of a file is kept; smaller files are read again
 SHOWN = 2**30  # bytes from which hashing is announced
@@ -35,6 +36,7 @@ def content_hash(path: str) -> str:
     if len(parts := paths_of(path)) > 1:
         hashes = [content_hash(part) for part in parts]
         return hashlib.sha256("".join(hashes).encode()).hexdigest() if all(hashes) else ""
+    path = fetched_text(path)
     root = Path(path).expanduser()
     if not path or not root.exists():
         return ""
@@ -51,6 +53,7 @@ def content_hash(path: str) -> str:
 def reread() -> None:
     """Look at all files again; to be called before a plan."""
     content_hash.cache_clear()
+    fetched_text.cache_clear()
 
 
 def file_hashes(files: list[Path]) -> list[str]:

@@ -5,6 +5,7 @@ content of the user's files (see `experiments.contents`); and the jobs whose res
 default renames no job. A changed default would keep ids silently; `tests/golden/test_defaults.py` holds all defaults.
 """
 
+import copy
 import functools
 import hashlib
 import json
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 
 from configs.base import defaults
 from diffusion.data.sources import PAIRS
+from diffusion.storage import copy_of, fetched_text, path_of, scratch
 from experiments import contents
 
 IDENTITY = 2  # increment where equal configs get other ids, and teach it to `experiments/migrate.py`
@@ -131,6 +133,23 @@ def path_read(section: dict, key: str) -> str:
     subfolder = f"{section[key]}/{section.get('source')}"
     pairs = key == "path" and section.get("source") in PAIRS
     return subfolder if pairs and contents.content_hash(subfolder) else section[key]
+
+
+def localized(fields: dict) -> dict:
+    """A config in which copies on this machine stand for the user's files in object stores."""
+    if "://" not in json.dumps(fields):
+        return fields
+    fields = copy.deepcopy(fields)
+    weights = fields.get("weights", "")
+    for section, key, path in list(files(fields)):
+        if weights and path == f"{weights}/{section[key]}":
+            fetched_text(path)
+        else:
+            section[key] = fetched_text(section[key])
+    fields["weights"] = str(copy_of(path_of(weights))) if "://" in weights else weights
+    data = fields["data"]
+    data["cache_dir"] = str(scratch(path_of(data["cache_dir"]))) if "://" in data["cache_dir"] else data["cache_dir"]
+    return fields
 
 
 def contents_of(fields: dict, verb: str) -> dict[str, str]:

@@ -1,10 +1,11 @@
 """A work directory: whether it can be written, and its README, which says which identity the names of jobs have."""
 
+import os
 import tempfile
 from pathlib import Path
 
+from diffusion.storage import ObjectPath, atomic_write
 from experiments.identity import IDENTITY
-from experiments.plan import atomic_write
 
 MARK = f"identity {IDENTITY}"
 LAYOUT = f"""# What is in this folder
@@ -45,6 +46,17 @@ def write_layout(workdir: Path) -> None:
 
 def check_writable(workdir: Path) -> None:
     """Raise ValueError for a work directory in which nothing can be written, or which cannot be made."""
+    if isinstance(workdir, ObjectPath):
+        token = workdir / f".writable-{os.getpid()}"
+        try:
+            token.write_bytes(b"")
+            token.unlink(missing_ok=True)
+        except Exception as error:  # each client has errors of its own
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ValueError(
+                f"--workdir: cannot write to '{workdir}' ({reason}); check the bucket and your credentials"
+            ) from None
+        return
     place = next(each for each in (workdir, *workdir.absolute().parents) if each.exists())
     try:
         tempfile.TemporaryFile(dir=place).close()

@@ -1,4 +1,4 @@
-"""Locks of jobs, so that several commands in one work directory share the work."""
+"""Locks of jobs, so that several commands in one work directory share the work: files, or leases in object stores."""
 
 import contextlib
 import fcntl
@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from diffusion.storage import ObjectPath
+from experiments.leases import leased
 from experiments.plan import Job
 
 
@@ -21,9 +23,12 @@ def held(job: Job, workdir: Path) -> Iterator[bool]:
         return
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
-            file = lock_file(job, workdir)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            wait(stack.enter_context(file.open("a")), job)
+            if isinstance(workdir, ObjectPath):
+                stack.enter_context(leased(workdir / "locks" / job.id, job.id))
+            else:
+                file = lock_file(job, workdir)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                wait(stack.enter_context(file.open("a")), job)
         yield agreed(job.done(workdir))
 
 

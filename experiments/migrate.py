@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from diffusion.storage import atomic_write
 from experiments import contents
 from experiments.checks import check_names
 from experiments.identity import (
@@ -31,7 +32,7 @@ from experiments.identity import (
     training_fields,
 )
 from experiments.layout import write_layout
-from experiments.plan import atomic_write, merged, trains
+from experiments.plan import merged, trains
 from experiments.results import read_result, write_result
 
 # Fields that counted only where they differed from their default.

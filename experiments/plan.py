@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from configs.base import defaults
 from experiments import contents
 from experiments.families import family_of
-from experiments.identity import contents_of, identity, job_id, to_json, train_identity
+from experiments.identity import contents_of, identity, job_id, localized, to_json, train_identity
 from experiments.stored import without_deleted
 
 TABLE = re.compile(r"[A-Za-z0-9_-]+")
@@ -50,7 +50,7 @@ class Job:
 def read_config(folder: Path) -> ConfigDict:
     """Config of a completed job; fields that are newer have their defaults, and deleted ones are omitted."""
     stored = without_deleted(json.loads((folder / "config.json").read_text()))
-    return ConfigDict(merged(to_json(defaults(stored["table"], stored["variant"])), stored))
+    return ConfigDict(localized(merged(to_json(defaults(stored["table"], stored["variant"])), stored)))
 
 
 def merged(default: dict, stored: dict) -> dict:
@@ -275,11 +275,3 @@ def read_plan(path: Path, index: int | None = None) -> list[Job]:
     if not 0 <= index < len(jobs):
         raise ValueError(f"index: {index} is not among the {len(jobs)} jobs of {path}, 0 to {len(jobs) - 1}")
     return [jobs[index]]
-
-
-def atomic_write(path: Path, text: str) -> None:
-    """Write a file such that it is either complete or unchanged."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import jax
 
-from experiments.plan import Job, atomic_write
+from diffusion.storage import atomic_write
+from experiments.plan import Job
 
 STARTED, FAILED = "job.json", "failed.json"
 

@@ -1,12 +1,12 @@
 """Doing jobs again: those of named rows, and those that read their results."""
 
-import shutil
 import sys
 from pathlib import Path
 
 import jax
 from jax.experimental import multihost_utils
 
+from diffusion.storage import cache_of, remove
 from experiments.plan import Job
 
 
@@ -48,7 +48,7 @@ def move_aside(chosen: list[Job], workdir: Path) -> None:
                 print(f"redo: {job.verb} {job.row!r}, seed {job.seed}; the old one is in {aside}", file=sys.stderr)
         if chosen and not interrupted:
             # Lookahead samples are cached by the ids of jobs, which weights to come share with those before.
-            shutil.rmtree(workdir / "cache" / "lookahead", ignore_errors=True)
+            remove(cache_of(workdir) / "lookahead")
     if jax.process_count() > 1:
         # No process asks whether a job is done before the old ones are moved.
         multihost_utils.sync_global_devices("redo")

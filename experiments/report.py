@@ -10,11 +10,12 @@ from ml_collections import ConfigDict
 
 from diffusion.report.charts import COLORS, loss_chart
 from diffusion.report.markup import figure, from_markdown, grid, inline, page
+from diffusion.storage import atomic_write
 from diffusion.train.writers import read_metrics
 from experiments import cautions, table
 from experiments.layout import check_layout
 from experiments.mixtures import device, packages
-from experiments.plan import atomic_write, plan
+from experiments.plan import plan
 from experiments.records import STARTED, read
 from experiments.results import read_result
 from experiments.states import STATES, State, counted, several_tables, states, stored, table_of

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from experiments.plan import atomic_write
+from diffusion.storage import atomic_write
 
 FILE = "result.json"
 HASH = "sha256"

@@ -2,7 +2,9 @@
 
 import json
 import os
+import secrets
 import sys
+import time
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +17,7 @@ from ml_collections import ConfigDict
 from diffusion.data import stored_tokenizers
 from diffusion.report.rows import commit, read_rows
 from diffusion.report.tables import Column
+from diffusion.storage import ObjectPath, atomic_write
 from diffusion.train.weights import check_weights
 from experiments import (
     compiled,
@@ -35,7 +38,7 @@ from experiments.families import family_of
 from experiments.geneval import job as geneval
 from experiments.identity import digest
 from experiments.layout import check_layout, write_layout
-from experiments.plan import Job, atomic_write, check_seeds, find_row, plan, resolve, trains, without
+from experiments.plan import Job, check_seeds, find_row, plan, resolve, trains, without
 from experiments.published import check_recorded
 from experiments.run_context import Run, build
 from experiments.settings import check_keys
@@ -88,6 +91,36 @@ def check_hosts(jobs: list[Job]) -> None:
         )
 
 
+def check_shared(workdir: Path) -> None:
+    """Raise ValueError, in all processes, where one of them does not see the files that the first one writes."""
+    if jax.process_count() == 1:
+        return
+    if isinstance(workdir, ObjectPath) and workdir.scheme == "s3":
+        raise ValueError(f"--workdir: {workdir} is for one process; pass gs:// or a folder that all hosts share")
+    name = multihost_utils.broadcast_one_to_all(np.uint32(secrets.randbits(32)))
+    token = workdir / f".seen-{int(name):08x}"
+    if jax.process_index() == 0:
+        atomic_write(token, "All processes must see this file.\n")
+    multihost_utils.sync_global_devices("token")
+    seen = np.ravel(multihost_utils.process_allgather(np.int32(appears(token))))
+    if jax.process_index() == 0:
+        token.unlink()
+    if not seen.all():
+        raise ValueError(
+            f"--workdir: process {int(seen.argmin())} does not see the files of process 0 in '{workdir}'; pass a "
+            "folder that all hosts share, or gs://BUCKET/FOLDER"
+        )
+
+
+def appears(file: Path, tries: int = 10) -> bool:
+    """Whether a file is there, soon: shared file systems may take seconds to show it."""
+    for number in range(tries):
+        if file.exists():
+            return True
+        time.sleep(0.1 * number)
+    return False
+
+
 def check_tokenizers(run: Run, others: dict[str, Run]) -> None:
     """Raise ValueError where weights that a job needs read other ids: those of `others`, or those that are stored."""
     text = run.dataset.domain in ("text", "pairs")  # scorers of other samples may read them in another form
@@ -117,6 +150,7 @@ def run_jobs(jobs: list[Job], workdir: Path, again: list[str] | None = None) -> 
       ValueError: when the config of any of them is wrong, before the first one runs.
     """
     check_hosts(jobs)
+    check_shared(workdir)
     check_layout(workdir)
     repeated = redo.select(jobs, again or [])
     wanted = [job for job in jobs if job in repeated or not job.done(workdir)]

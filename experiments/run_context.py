@@ -12,12 +12,14 @@ from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from diffusion.data import Dataset, load_dataset, stored_tokenizers
+from diffusion.storage import cache_of
 from diffusion.train.mesh import make_mesh, put_key
 from diffusion.train.weights import load_weights
 from diffusion.types import Params
 from experiments import families
 from experiments.families import Family, System
 from experiments.families.pair_network import has_sources
+from experiments.identity import localized
 from experiments.plan import Job, read_config
 
 
@@ -87,7 +89,7 @@ def read_data(config: ConfigDict, workdir: Path, weights: Iterable[Path] = ()) -
       ValueError: for the first invalid field, or a tokenizer that is not the stored one.
     """
     settings = config.data.to_dict()
-    settings["cache_dir"] = settings["cache_dir"] or str(workdir / "cache")
+    settings["cache_dir"] = settings["cache_dir"] or str(cache_of(workdir))
     return open_data(tuple(settings.items()), *stored_tokenizers.first(weights))
 
 
@@ -114,15 +116,14 @@ def open_data(settings: tuple, folder: Path, record: str) -> Dataset:
     return dataset
 
 
-def weights_read(job: Job, workdir: Path) -> list[Path]:
+def weights_read(job: Job, workdir: Path, checkpoint: str) -> list[Path]:
     """Folders of the weights of a job, the latest first, some of which may not be written yet.
 
     A training that was interrupted goes on with the tokenizer that it began with.
     """
     own = [job.folder(workdir)] if job.verb == "train" else []
     needed = [workdir / "jobs" / job.needs[role] for role in ("weights", "start") if role in job.needs]
-    checkpoint = [Path(job.config["checkpoint"])] if job.config["checkpoint"] else []
-    return [*own, *needed, *checkpoint]
+    return [*own, *needed, *([Path(checkpoint)] if checkpoint else [])]
 
 
 def build(job: Job, workdir: Path) -> Run:
@@ -131,8 +132,8 @@ def build(job: Job, workdir: Path) -> Run:
     Raises:
       ValueError: for the first invalid field, which it names.
     """
-    config = ConfigDict(job.config)
-    weights = weights_read(job, workdir)
+    config = ConfigDict(localized(job.config))
+    weights = weights_read(job, workdir, config.checkpoint)
     dataset = read_data(config, workdir, weights)
     families.check_domain(config, dataset.domain)
     check_labels(config, dataset, *stored_tokenizers.first(weights))

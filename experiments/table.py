@@ -1,8 +1,6 @@
 """The verb `table`: a Markdown table, plots and samples from rows, which may be the committed ones."""
 
 import itertools
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -12,12 +10,13 @@ from ml_collections import ConfigDict
 from configs.base import VARIANTS
 from diffusion.report.rows import read_rows, write_rows
 from diffusion.report.tables import Column, assemble, markdown, terminal, values
+from diffusion.storage import atomic_write, for_terminal
 from experiments import join, machines, pivots
 from experiments import missing as partial
 from experiments.curves import draw
 from experiments.layout import job_folder
 from experiments.mixtures import commits, environments, mixed_data
-from experiments.plan import atomic_write, plan
+from experiments.plan import plan
 from experiments.settings import check_keys, with_settings
 from experiments.tasks import task_of_row
 from experiments.tasks.images import grid_name
@@ -109,7 +108,7 @@ def write(
         atomic_write(folder / "samples.md", samples)
     print(f"\n{printed}\n")
     for path in (folder / "table.md", *images, *([folder / "samples.md"] if samples else []), folder / "rows.jsonl"):
-        print(f"wrote {os.path.relpath(path)}")
+        print(f"wrote {for_terminal(path)}")
     if publish:
         write_rows(PUBLISHED / "results" / f"{name}.jsonl", rows)
         for path in images:
@@ -123,10 +122,12 @@ def write(
 
 def committed_images(name: str, rows: list[dict], folder: Path) -> list[Path]:
     """Copies of the committed images of samples, which cannot be drawn from rows."""
-    folder.mkdir(parents=True, exist_ok=True)
     images = [MONTAGE, *(grid_name(row) for row in rows if row["verb"] == "sample")]
     sources = {image: PUBLISHED / "tables" / f"{name}.{image}" for image in images}
-    return [shutil.copyfile(source, folder / image) for image, source in sources.items() if source.exists()]
+    found = {folder / image: source for image, source in sources.items() if source.exists()}
+    for image, source in found.items():
+        atomic_write(image, source.read_bytes())
+    return list(found)
 
 
 def render(module: ModuleType, config: ConfigDict, rows: list[dict], missing: str = "") -> tuple[str, str]:

@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 from diffusion.data.tokenizers import Tokenizer
 from diffusion.report import trace as pages
 from diffusion.report.trace import Heading, Symbols
+from diffusion.storage import atomic_write
 from diffusion.types import MaskedProcess, Process
 from experiments.families import draws_images, exact, family_of, masked, uniform
 from experiments.families.guidance import guided_sampler, time_grid_of
 from experiments.families.guided_methods import active_steps
-from experiments.plan import atomic_write
 from experiments.run_context import Run
 from experiments.tasks import task_of, token_sampling
 from experiments.tasks.prompted_images import prompt_slots, shown_slots

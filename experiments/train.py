@@ -12,6 +12,7 @@ import numpy as np
 from diffusion.data import batches, evaluation_batches, prefetch, stored_tokenizers
 from diffusion.report.rows import provenance
 from diffusion.rng import draws, named
+from diffusion.storage import atomic_write
 from diffusion.train.loop import train
 from diffusion.train.mesh import check_batch, put_batch, state_shardings
 from diffusion.train.weights import load_weights, save_weights
@@ -20,7 +21,6 @@ from diffusion.types import Params
 from experiments import families
 from experiments.families import gpt2
 from experiments.flops import training_flops
-from experiments.plan import atomic_write
 from experiments.run_context import Run
 
 

@@ -3,7 +3,8 @@
 import json
 
 from configs.recipes.small import tiny
-from experiments.plan import atomic_write, plan
+from diffusion.storage import atomic_write
+from experiments.plan import plan
 from tests.small_configs import CAUSAL, judged_config
 from tests.table_files import table_file
 

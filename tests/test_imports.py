@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 LAYERS = (
-    "types",
+    "storage types",
     "partition",
     "metrics nets rng",
     "categorical convert glyphs readout report schedules train",

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from diffusion.metrics.geneval import COLORS, OPPOSITES, TASKS
+from diffusion.storage import atomic_write, path_of
 
 # The classes of COCO in the order of their labels 0 .. 79, three of them with other names than COCO's.
 # fmt: off
@@ -49,7 +50,7 @@ def read_prompts(path: str | Path) -> list[Metadata]:
     """
     return [
         checked(parsed(line, where), where)
-        for line, where in _lines(Path(path), "generation metadata of GenEval, one JSON object a line")
+        for line, where in _lines(path_of(path), "generation metadata of GenEval, one JSON object a line")
     ]
 
 
@@ -59,7 +60,7 @@ def read_texts(path: str | Path) -> list[Metadata]:
     Raises:
       ValueError: if the file is missing, or has no text.
     """
-    return [{"tag": "", "prompt": line} for line, _ in _lines(Path(path), "one prompt a line")]
+    return [{"tag": "", "prompt": line} for line, _ in _lines(path_of(path), "one prompt a line")]
 
 
 def _lines(path: Path, content: str) -> list[tuple[str, str]]:
@@ -138,17 +139,17 @@ def _check_position(position: Any, index: int, refuse: Any) -> None:
 
 def image_folder(root: str | Path, number: int) -> Path:
     """Return the folder of the prompt with this number, from 0."""
-    return Path(root) / f"{number:05d}"
+    return path_of(root) / f"{number:05d}"
 
 
 def sample_file(folder: str | Path, index: int) -> Path:
     """Return the file of an image of the prompt of this folder, from 0."""
-    return Path(folder) / "samples" / f"{index:04d}.png"
+    return path_of(folder) / "samples" / f"{index:04d}.png"
 
 
 def write_metadata(folder: str | Path, metadata: Metadata) -> None:
     """Write metadata.jsonl of a prompt's folder, which is made."""
-    _replace(Path(folder) / "metadata.jsonl", (json.dumps(metadata) + "\n").encode())
+    atomic_write(path_of(folder) / "metadata.jsonl", (json.dumps(metadata) + "\n").encode())
 
 
 def write_image(path: str | Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
@@ -157,14 +158,7 @@ def write_image(path: str | Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
 
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, format="png")
-    _replace(Path(path), stream.getvalue())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    atomic_write(path_of(path), stream.getvalue())
 
 
 def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
@@ -173,19 +167,19 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
     Raises:
       ValueError: if the file is missing or damaged.
     """
-    return np.asarray(_opened(Path(path), lambda image: image.convert("RGB")))
+    return np.asarray(_opened(path_of(path), lambda image: image.convert("RGB")))
 
 
 def check_image(path: str | Path) -> None:
     """Raise ValueError if a file is no whole PNG, by its checksums and without its pixels."""
-    _opened(Path(path), lambda image: image.verify())
+    _opened(path_of(path), lambda image: image.verify())
 
 
 def _opened(path: Path, use: Any) -> Any:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as stream, Image.open(stream) as image:
             return use(image)
     except Exception:  # damaged files raise errors of many types
         raise ValueError(f"images: '{path}' is not a whole PNG; make the image again") from None
@@ -200,7 +194,7 @@ def read_tree(root: str | Path, prompts: Sequence[Metadata] | None = None) -> li
     Raises:
       ValueError: for a folder without metadata or without images, and for one that does not match its prompt.
     """
-    root = Path(root)
+    root = path_of(root)
     if not root.is_dir():
         raise ValueError(f"images: '{root}' is not a folder; pass one that holds 00000/samples/0000.png")
     folders = sorted((each for each in root.iterdir() if each.name.isdecimal() and each.is_dir()), key=_number)

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from diffusion.storage import user_cache
+
 CHOICES = {"packing": ("wrapped", "padded"), "document": ("file", "paragraph", "line")}
 CHOICES |= {"labels": ("none", "file", "folder", "header"), "resize": ("cover", "stretch", "crop")}
 READY_MADE = ("values", "smiles", "nucleotides")  # tokenizers of sources whose examples are ready-made
@@ -47,7 +49,7 @@ class DataSettings:
         """Folder of trained tokenizers and packed examples: `cache_dir`, or "diffusion" in the user's cache."""
         if self.cache_dir:
             return Path(self.cache_dir).expanduser()
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion"
+        return user_cache()
 
 
 def read_settings(data: Any) -> DataSettings:

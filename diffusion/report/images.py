@@ -7,6 +7,8 @@ import numpy as np
 from etils import epy
 from jaxtyping import Int, UInt8
 
+from diffusion.storage import written
+
 with epy.lazy_imports():
     import matplotlib.image
     from matplotlib import figure as figures
@@ -43,8 +45,8 @@ def image_grid(
     images = as_bytes(tokens, shape, values)
     zoom = max(1, round(MIN_HEIGHT / shape[0]))
     canvas = tiled(images.repeat(zoom, axis=1).repeat(zoom, axis=2), min(columns, len(images)), GAP)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    matplotlib.image.imsave(path, canvas)
+    with written(path) as file:
+        matplotlib.image.imsave(file, canvas)
 
 
 def tiled(images: UInt8[np.ndarray, "N H W C"], columns: int, gap: int) -> UInt8[np.ndarray, "Y X 3"]:
@@ -76,5 +78,5 @@ def labeled_grid(path: Path, columns: dict[str, UInt8[np.ndarray, "R N H W C"]],
                 cell.set_ylabel(rows[row].replace(" and ", "\nand "), rotation=0, ha="right", va="center", fontsize=8)
     figure.suptitle(title, fontsize=10)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with written(path) as file:
+        figure.savefig(file)

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from etils import epy
 
+from diffusion.storage import written
+
 with epy.lazy_imports():
     import matplotlib
     import matplotlib.pyplot as plt
@@ -37,8 +39,8 @@ def save(figure, path: Path) -> None:
         figure.legend(loc="outside right upper", fontsize="small")
     elif count:
         figure.axes[0].legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with written(path) as file:
+        figure.savefig(file)
     plt.close(figure)
 
 

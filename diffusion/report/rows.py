@@ -8,6 +8,8 @@ from pathlib import Path
 
 import jax
 
+from diffusion.storage import atomic_write
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -46,5 +48,4 @@ def read_rows(path: Path) -> list[dict]:
 
 def write_rows(path: Path, rows: list[dict]) -> None:
     """Write a file of results, and replace a previous one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+    atomic_write(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))

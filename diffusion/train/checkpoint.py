@@ -1,7 +1,6 @@
 """Asynchronous checkpoints with Orbax, which can be restored on any number of devices."""
 
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from absl import logging
 from etils import epy
 from jaxtyping import PyTree
 
+from diffusion.storage import ObjectPath, fetched, path_of, remove, scratch, upload
 from diffusion.train.integrity import checksums, damaged
 
 with epy.lazy_imports():
@@ -23,7 +23,8 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | Path, latest: int = 2, read_only: bool = False):
-        self.directory = Path(directory).absolute()
+        self.place = path_of(directory)
+        self.directory = native(self.place)
         keep = ocp.checkpoint_managers.preservation_policy
         best = keep.BestN(get_metric_fn=loss_of, reverse=True, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
@@ -47,6 +48,7 @@ class Checkpoints:
         metrics = {"loss": math.inf if loss is None else float(loss)}
         args = ocp.args.StandardSave(state)
         self.manager.save(step, args=args, metrics=metrics, custom_metadata={"checksums": checksums(state)})
+        self.share()
 
     def restore(self, abstract: PyTree) -> PyTree | None:
         """Return the most recent readable checkpoint with the shardings of `abstract`, or None without one.
@@ -79,11 +81,17 @@ class Checkpoints:
         if jax.process_index() == 0:
             source = self.directory / str(step)
             target = self.directory.parent / f"{self.directory.name}-unreadable" / str(step)
-            shutil.rmtree(target, ignore_errors=True)
+            remove(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.exists():
-                shutil.move(source, target)
+                source.rename(target)
         self.manager.reload()
+
+    def share(self) -> None:
+        """Copy the checkpoints to a store that Orbax does not write to."""
+        if isinstance(self.place, ObjectPath) and self.directory != self.place:
+            self.manager.wait_until_finished()
+            upload(self.directory, self.place)
 
     def wait(self) -> None:
         """Wait until all checkpoints are on disk."""
@@ -93,6 +101,13 @@ class Checkpoints:
         """Wait until all checkpoints are on disk, and stop the threads of the manager."""
         self.manager.wait_until_finished()
         self.manager.close()
+
+
+def native(place: Path) -> Path:
+    """Where Orbax reads and writes a folder: in its place, but for S3, which it has no driver for, in a local copy."""
+    if isinstance(place, ObjectPath) and place.scheme == "s3":
+        return fetched(place, scratch(place))
+    return place.absolute()
 
 
 def loss_of(metrics: Any) -> float:

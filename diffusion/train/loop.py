@@ -118,6 +118,8 @@ def train(
     def save(step: int) -> None:
         if step not in checkpoints.steps():
             checkpoints.save(step, state, losses.get(step))
+            if writer:
+                writer.put()
 
     # On every exit the checkpoints must be on disk and the metrics closed.
     with (

@@ -1,7 +1,6 @@
 """Weights for evaluation and sampling: averaged parameters in a folder, without the optimizer state."""
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import numpy as np
 from etils import epy
 from jax.sharding import Mesh
 
-from diffusion.train.checkpoint import check_shapes, check_sums
+from diffusion.storage import ObjectPath, remove, upload
+from diffusion.train.checkpoint import check_shapes, check_sums, native
 from diffusion.train.integrity import checksums
 from diffusion.train.mesh import abstract
 from diffusion.types import Params
@@ -22,10 +22,14 @@ with epy.lazy_imports():
 
 def save_weights(folder: Path, params: Params) -> None:
     """Write the parameters, and replace previous ones in the folder."""
+    place = native(folder)
     if jax.process_index() == 0:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
+        remove(place)
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder.absolute(), params, custom_metadata={"checksums": checksums(params)})
+        checkpointer.save(place, params, custom_metadata={"checksums": checksums(params)})
+    if isinstance(folder, ObjectPath) and place != folder:
+        upload(place, folder)
 
 
 def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> Params:
@@ -37,10 +41,11 @@ def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> P
       ValueError: if the folder does not contain weights, or contains those of another model, or damaged ones.
     """
     check_weights(folder)
-    folder = within(folder)
+    place = within(folder)
+    folder = native(place)
     expected = abstract(jax.eval_shape(init, jax.random.key(0)), mesh)
     with ocp.StandardCheckpointer() as checkpointer:
-        with undamaged(folder):
+        with undamaged(place):
             saved, sums = metadata_of(checkpointer, folder)
         new = [name for name in added if name in expected and name not in saved]
         old = {name: part for name, part in expected.items() if name not in new}
@@ -50,8 +55,8 @@ def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> P
                 "wrote it, such as --config.memory.adapter=linear"
             )
         check_shapes(saved, old, folder)
-        with undamaged(folder):
-            params = checkpointer.restore(folder.absolute(), old)
+        with undamaged(place):
+            params = checkpointer.restore(folder, old)
             check_sums(params, sums)
     if not new:
         return params
@@ -68,11 +73,12 @@ def read_weights(folder: Path) -> Params:
       ValueError: if the folder does not contain weights, or contains damaged ones.
     """
     check_weights(folder)
-    folder = within(folder)
-    with ocp.PyTreeCheckpointer() as checkpointer, undamaged(folder):
+    place = within(folder)
+    folder = native(place)
+    with ocp.PyTreeCheckpointer() as checkpointer, undamaged(place):
         saved, sums = metadata_of(checkpointer, folder)
         wanted = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), saved)
-        params = checkpointer.restore(folder.absolute(), args=ocp.args.PyTreeRestore(restore_args=wanted))
+        params = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=wanted))
         check_sums(params, sums)
     return params
 
@@ -83,7 +89,7 @@ def metadata_of(checkpointer: Any, folder: Path) -> tuple[Any, Any]:
     Raises:
       OSError: for metadata that cannot be read.
     """
-    metadata = checkpointer.metadata(folder.absolute())
+    metadata = checkpointer.metadata(folder)
     saved = getattr(metadata.item_metadata, "tree", metadata.item_metadata)
     if not isinstance(saved, dict):
         raise OSError("their metadata cannot be read")

@@ -5,6 +5,8 @@ import json
 import os
 from pathlib import Path
 
+from diffusion.storage import Appender, scratch
+
 
 class Writer:
     """A writer that appends one record per call to `metrics.jsonl` and to installed loggers.
@@ -18,7 +20,8 @@ class Writer:
         if self.path.exists():
             lines = [line for line in self.path.read_text().splitlines() if parse_step(line) <= resume_step]
             self.path.write_text("".join(line + "\n" for line in lines))
-        self.file = self.path.open("a")
+        self.file = Appender(self.path)
+        directory = scratch(directory)  # loggers have drivers of their own for stores, or none
         self.board = self.wandb = None
         if importlib.util.find_spec("tensorboardX"):
             from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
@@ -32,12 +35,15 @@ class Writer:
     def write(self, step: int, **values: float) -> None:
         """Write the values of a step."""
         self.file.write(json.dumps({"step": step, **values}) + "\n")
-        self.file.flush()
         if self.board:
             for key, value in values.items():
                 self.board.add_scalar(key, value, step)
         if self.wandb:
             self.wandb.log(values, step=step)
+
+    def put(self) -> None:
+        """Let others see the records so far, of which an object store has none before."""
+        self.file.put()
 
     def close(self) -> None:
         """Close the file and all loggers."""

@@ -24,12 +24,12 @@ from absl import app, flags
 from jax.interpreters.partial_eval import dce_jaxpr
 from tabulate import tabulate
 
+from diffusion.storage import atomic_write
 from diffusion.train.flops import ONCE, product_flops, programs
 from diffusion.train.traffic import product_bytes
 from experiments.benchmarks.allocator import keep_freed_memory
 from experiments.benchmarks.our_side import Programs, build
 from experiments.benchmarks.sizes import SHAPES, processor
-from experiments.plan import atomic_write
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("sizes", ["local", "large_vocabulary"], "networks, of experiments/benchmarks/sizes.py")

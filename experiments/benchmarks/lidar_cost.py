@@ -19,11 +19,11 @@ from configs import lidar_geneval
 from configs.lidar_geneval import PUBLISHED, SD, XL
 from diffusion.report.rows import commit
 from diffusion.report.tables import markdown
+from diffusion.storage import atomic_write
 from diffusion.train.hardware import PEAKS
 from diffusion.train.traffic import Roofline, flops, roofline
 from experiments.benchmarks.lidar_compiled import compiled_table, gathered
 from experiments.benchmarks.lidar_programs import KINDS, Cost, method_cost, row_config
-from experiments.plan import atomic_write
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("compiled", "", "folder of records of `launch.py compile` to add to the committed ones")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from diffusion.storage import fetched_text
 from experiments.convert.folder import Conversion, check_target, write
 from experiments.convert.images import prime
 from experiments.convert.language import gpt2, mdlm
@@ -37,10 +38,14 @@ def run(layout: str | None, checkpoint: str, workdir: Path, **options: Any) -> N
         what = "FOLDER, a pipeline of diffusers" if layout == "diffusers" else "FILE, .safetensors or .pt, .ckpt, .bin"
         raise ValueError(f"--checkpoint: missing; pass --checkpoint={what}")
     read, known = LAYOUTS[layout]
-    given = {name: value for name, value in options.items() if value not in ("", None)}
+    given = {
+        name: fetched_text(value) if isinstance(value, str) else value
+        for name, value in options.items()
+        if value not in ("", None)
+    }
     for name in given:
         if name not in known:
             fitting = " or ".join(f"--from={each}" for each, (_, names) in LAYOUTS.items() if name in names)
             raise ValueError(f"--{name}: goes with {fitting}, not with --from={layout}; leave it out")
     check_target(workdir)
-    print(write(read(Path(checkpoint), **given), layout, workdir))
+    print(write(read(Path(fetched_text(checkpoint)), **given), layout, workdir))

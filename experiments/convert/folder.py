@@ -14,9 +14,9 @@ from tabulate import tabulate
 
 from diffusion.convert.files import weights_of_folder
 from diffusion.data import stored_tokenizers
+from diffusion.storage import atomic_write, remove, replace_folder, scratch
 from diffusion.train.weights import save_weights
 from diffusion.types import Params
-from experiments.plan import atomic_write
 
 
 class Conversion(NamedTuple):
@@ -64,8 +64,9 @@ def sha256(file: Path) -> str:
 
 def write(found: Conversion, layout: str, out: Path) -> str:
     """Write a folder, complete or not at all, in place of an earlier one; return what is in it and how it is used."""
-    partial, lines, counts = out.with_name(f"{out.name}.partial"), [], {}
-    shutil.rmtree(partial, ignore_errors=True)
+    place, lines, counts = scratch(out), [], {}
+    partial = place.with_name(f"{out.name}.partial")
+    remove(partial)
     try:
         for name, load in found.parts.items():
             params = load()
@@ -85,10 +86,9 @@ def write(found: Conversion, layout: str, out: Path) -> str:
         sums = {name: sha256(file) for name, file in found.sources.items()}
         description = {"layout": layout, "parts": counts} | found.description | {"sha256": sums}
         atomic_write(partial / "config.json", json.dumps(description, indent=1) + "\n")
-        shutil.rmtree(out, ignore_errors=True)
-        partial.rename(out)
+        replace_folder(partial, out)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
     table = tabulate(lines, tablefmt="plain", disable_numparse=True)
     return "\n  ".join([f"{table}\n\nwrote {out}; use it by", *found.uses(out)])
 

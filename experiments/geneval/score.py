@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,11 @@ from tqdm import tqdm
 
 from diffusion.data.geneval import Metadata, PromptImages, check_image, read_image
 from diffusion.metrics.geneval import Detection, best_of, verdict
+from diffusion.storage import Appender, ObjectPath, atomic_write
 from experiments.geneval.colors import Colors
 from experiments.geneval.detector import COUNTING_THRESHOLD, THRESHOLD, Detector
 from experiments.geneval.segments import Segment
 from experiments.geneval.summary import parsed
-from experiments.plan import atomic_write
 
 RESULTS = "results.jsonl"
 HASH = 16  # characters of a file's SHA-256
@@ -85,18 +86,17 @@ def score_images(
     }
     done = finished(root / RESULTS, expected)
     waiting = [name for name in images if name not in done]
-    if waiting and not os.access(root, os.W_OK):
+    if waiting and not isinstance(root, ObjectPath) and not os.access(root, os.W_OK):
         raise ValueError(f"images: '{root}' cannot be written, where {RESULTS} goes; copy the folder")
     bar = tqdm(waiting, desc="images", disable=not sys.stderr.isatty(), leave=False)
     if not waiting:
         return [done[name] for name in images]
-    with (root / RESULTS).open("a", encoding="utf-8") as results:
+    with closing(Appender(root / RESULTS)) as results:
         for name in bar:
             metadata, image = images[name], read_image(root / name)
             result = {"filename": name, "tag": metadata["tag"], "prompt": metadata["prompt"]}
             done[name] = result | judge(metadata, image, detector.find(image), colors) | expected[name]
             results.write(json.dumps(done[name]) + "\n")
-            results.flush()
     return [done[name] for name in images]
 
 

@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 from diffusion.data import Dataset
 from diffusion.metrics import genomes
+from diffusion.storage import atomic_write
 from experiments.families.base import System
-from experiments.plan import atomic_write
 from experiments.run_context import Run
 from experiments.tasks import images, sequences, token_sampling
 from experiments.tasks.sequences import Labels, SequenceSet, as_texts

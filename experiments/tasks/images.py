@@ -1,7 +1,6 @@
 """Samples of images: a grid, and distances from real images in the feature space of a judge."""
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from diffusion.metrics.frechet import (
     moments,
 )
 from diffusion.report.images import as_bytes, image_grid
+from diffusion.storage import atomic_write
 from experiments.families.base import System
 from experiments.layout import job_folder
 from experiments.run_context import Run, in_batches
@@ -142,8 +142,7 @@ def collect(rows: list[dict], workdir: Path, folder: Path) -> list[Path]:
         grid = job_folder(row, workdir) / "samples.png"
         if row["verb"] == "sample" and grid.exists():
             copies.append(folder / grid_name(row))
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(grid, copies[-1])
+            atomic_write(copies[-1], grid.read_bytes())
     return copies
 
 

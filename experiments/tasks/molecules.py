@@ -19,8 +19,8 @@ from diffusion.metrics.molecules import (
     ring_labels,
 )
 from diffusion.report import plots
+from diffusion.storage import atomic_write, cache_of
 from experiments.families.base import System
-from experiments.plan import atomic_write
 from experiments.run_context import Run
 from experiments.tasks import images, rewarded_sampling, sequences, token_sampling
 from experiments.tasks.sequences import SequenceSet, as_texts
@@ -55,7 +55,7 @@ def training_molecules(dataset: Dataset, cache: Path) -> tuple[frozenset[str], l
 
 def molecule_cache(run: Run) -> Path:
     """Folder of canonical sets."""
-    return Path(run.config.data.cache_dir or run.workdir / "cache").expanduser() / "molecules"
+    return Path(run.config.data.cache_dir or cache_of(run.workdir)).expanduser() / "molecules"
 
 
 def draw(path: Path, texts: list[str], scores: dict[str, float]) -> None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from diffusion.rng import example_keys, named
 from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.sampling.gaussian.sampler import take_rows
+from diffusion.storage import cache_of
 from diffusion.train.mesh import batch_sharding
 from diffusion.types import Params
 from experiments.families import text_to_image
@@ -180,7 +181,7 @@ class Drawing:
             "seed": config.seed,
             "prompt": config.sample.prompt,  # the one of the command line has number 0
         }
-        return self.run.workdir / "cache" / "lookahead" / digest(decides)
+        return cache_of(self.run.workdir) / "lookahead" / digest(decides)
 
     def mixed(self, rewards: dict[str, Float[np.ndarray, " n"]]) -> Float[np.ndarray, " n"]:
         """The weighted sum of the rewards of a prompt's lookahead samples; of several, their z-scores are summed."""

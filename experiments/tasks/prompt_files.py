@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from diffusion.data.geneval import image_folder, read_image, sample_file, write_image, write_metadata
-from experiments.plan import atomic_write
+from diffusion.storage import atomic_write, written
 
 SCORES = "scores.json"
 
@@ -27,13 +27,10 @@ class Pool(NamedTuple):
 
 def write_pool(file: Path, prompt: str, pool: Pool) -> None:
     """Write the lookahead samples of a prompt, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        arrays: dict[str, Any] = {f"reward_{name}": each for name, each in pool.rewards.items()}
-        arrays |= {"samples": pool.samples, "seconds": np.array(pool.seconds), "prompt": prompt}
-        np.savez(stream, **arrays)
-    partial.replace(file)
+    arrays: dict[str, Any] = {f"reward_{name}": each for name, each in pool.rewards.items()}
+    arrays |= {"samples": pool.samples, "seconds": np.array(pool.seconds), "prompt": prompt}
+    with written(file) as partial:
+        np.savez(partial, **arrays)
 
 
 def read_pool(file: Path, prompt: str) -> Pool:

@@ -15,6 +15,7 @@ from diffusion.metrics.geneval import TASKS, scores
 from diffusion.metrics.prompted_images import bootstrap_over_prompts, diversity
 from diffusion.metrics.statistics import mean_over_sets
 from diffusion.report.images import as_bytes, image_grid, labeled_grid
+from diffusion.storage import atomic_write, written
 from diffusion.train.mesh import check_batch
 from experiments import families
 from experiments.families.base import System
@@ -152,8 +153,9 @@ def draw_grid(run: Run, slots: list[Slot], images: Float[np.ndarray, "P N H W C"
     shape = codec.image
     assert shape is not None
     image_grid(run.folder / "samples.png", tokens, shape, images.shape[1])
-    np.save(run.folder / "samples.npy", as_bytes(tokens, shape).reshape(len(shown), -1, *shape))
-    (run.folder / "samples.txt").write_text("".join(f"{slots[index].prompt}\n" for index in shown))
+    with written(run.folder / "samples.npy") as file:
+        np.save(file, as_bytes(tokens, shape).reshape(len(shown), -1, *shape))
+    atomic_write(run.folder / "samples.txt", "".join(f"{slots[index].prompt}\n" for index in shown))
 
 
 def collect(rows: list[dict], workdir: Path, folder: Path, most: int = 2) -> list[Path]:
@@ -163,7 +165,8 @@ def collect(rows: list[dict], workdir: Path, folder: Path, most: int = 2) -> lis
     for row in rows:
         job = job_folder(row, workdir)
         if (job / "samples.npy").exists() and row["row"] not in columns:
-            columns[row["row"]] = np.load(job / "samples.npy")[:, :most]
+            with (job / "samples.npy").open("rb") as stream:
+                columns[row["row"]] = np.load(stream)[:, :most]
             texts = (job / "samples.txt").read_text().splitlines()
     if len(columns) < 2 or len({len(each) for each in columns.values()}) > 1:
         return []

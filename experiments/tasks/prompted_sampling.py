@@ -16,6 +16,7 @@ from tqdm import tqdm
 from diffusion.rng import example_keys, named
 from diffusion.sampling.gaussian.lidar import Lookahead
 from diffusion.sampling.gaussian.sampler import take_rows
+from diffusion.storage import cache_of, written
 from diffusion.train.mesh import batch_sharding, shards
 from experiments.families.guidance import GuidedSampler
 from experiments.identity import digest, to_json
@@ -112,7 +113,7 @@ class Drawing:
         }
         decides |= {"guidance": options.guidance, "prompts": self.slots, "seed": config.seed}
         decides |= {"pool": [options.pool, options.pool_correct, options.deviation]}
-        file = self.run.workdir / "cache" / "lookahead" / f"{digest(decides)}.npz"
+        file = cache_of(self.run.workdir) / "lookahead" / f"{digest(decides)}.npz"
         if not file.exists():
             self.write_lookahead(number, file)
         with np.load(file) as stored:
@@ -136,13 +137,10 @@ class Drawing:
             samples.append(np.asarray(x))
         count = len(self.slots)
         rewards = finite(np.concatenate(rewards)[:count], self.slots)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        with partial.open("wb") as stream:
-            names = [slot.prompt for slot in self.slots]
-            samples = np.concatenate(samples)[:count]
-            np.savez(stream, samples=samples, rewards=rewards, seconds=seconds, prompts=names)
-        partial.replace(file)
+        names = [slot.prompt for slot in self.slots]
+        samples = np.concatenate(samples)[:count]
+        with written(file) as partial:
+            np.savez(partial, samples=samples, rewards=rewards, seconds=seconds, prompts=names)
 
 
 def finite(rewards: Float[np.ndarray, "P n"], slots: list[Slot]) -> Float[np.ndarray, "P n"]:

@@ -12,9 +12,9 @@ from diffusion.data import evaluation_batches
 from diffusion.metrics import infilling, text
 from diffusion.metrics.mauve import mauve
 from diffusion.metrics.python_code import defined_rate, parse_rate
+from diffusion.storage import atomic_write
 from experiments.families import family_of
 from experiments.families.base import System
-from experiments.plan import atomic_write
 from experiments.run_context import Run
 from experiments.tasks import token_sampling
 from experiments.tasks.judge import Judge, check_judge, check_judge_name, make_judge

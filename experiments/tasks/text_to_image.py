@@ -13,6 +13,7 @@ from diffusion.data import captions
 from diffusion.data.settings import read_settings
 from diffusion.metrics.statistics import mean_and_error
 from diffusion.report.images import tiled
+from diffusion.storage import atomic_write, written
 from experiments.families import image_rewards, text_to_image
 from experiments.families.base import System
 from experiments.families.guidance import GuidedSampler, guided_sampler
@@ -133,11 +134,12 @@ def show(run: Run, root: Path, prompts: dict[int, dict]) -> None:
     groups = np.stack([read_images(root, number) for number in numbers])
     factor = max(1, groups.shape[2] // SHOWN_SIDE)
     small = np.stack([reduced(group, factor) for group in groups])
-    run.folder.mkdir(parents=True, exist_ok=True)
-    np.save(run.folder / "samples.npy", small)
+    with written(run.folder / "samples.npy") as file:
+        np.save(file, small)
     canvas = tiled(small.reshape(-1, *small.shape[2:]), small.shape[1], GAP)
-    Image.fromarray(canvas).save(run.folder / "samples.png")
-    (run.folder / "samples.txt").write_text("".join(f"{prompts[number]['prompt']}\n" for number in numbers))
+    with written(run.folder / "samples.png") as file:
+        Image.fromarray(canvas).save(file)
+    atomic_write(run.folder / "samples.txt", "".join(f"{prompts[number]['prompt']}\n" for number in numbers))
 
 
 def reduced(images: np.ndarray, factor: int) -> Any:

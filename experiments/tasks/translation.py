@@ -15,6 +15,7 @@ from diffusion.data.pairs import text_of
 from diffusion.metrics.translation import check_measures, scores
 from diffusion.rng import example_keys, named
 from diffusion.sampling.sequences.rerank import bleu_mbr, judged
+from diffusion.storage import atomic_write
 from diffusion.train.mesh import batch_sharding, check_batch, replicated
 from experiments import families
 from experiments.families import seq2seq
@@ -22,7 +23,6 @@ from experiments.families.base import System
 from experiments.families.seq2seq import autoregressive
 from experiments.families.translation import Candidates, Translator, longest, mean_log_likelihood, translator
 from experiments.flops import sampling_flops
-from experiments.plan import atomic_write
 from experiments.run_context import Run, in_batches
 from experiments.tasks.translation_sources import Sources, held_out_pairs, user_lines, user_sources
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from diffusion.data import Dataset, load_dataset
+from diffusion.storage import cache_of
 from experiments.run_context import Run
 
 # Function that scores one split of a data set; keys may have the name of the estimator as a prefix.
@@ -37,7 +38,7 @@ def read(run: Run) -> dict[str, Dataset]:
     datasets, unset = {}, []
     for name, changes in run.config.evaluate.zero_shot.items():
         fields = ConfigDict(run.config.data.to_dict() | {"path": ""} | changes.to_dict())
-        fields.cache_dir = run.config.data.cache_dir or str(run.workdir / "cache")
+        fields.cache_dir = run.config.data.cache_dir or str(cache_of(run.workdir))
         try:
             dataset = load_dataset(fields, tokenizer=run.dataset.tokenizer)
             dataset.split(dataset.paper_split)

@@ -12,8 +12,8 @@ import pytest
 
 from diffusion.report.charts import MOST_POINTS, loss_chart, thinned, ticks
 from diffusion.report.markup import from_markdown
+from diffusion.storage import atomic_write
 from experiments import report
-from experiments.plan import atomic_write
 from tests.experiments.conftest import one_line
 from tests.job_folders import MODULE, begin, finish, small_table
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from diffusion.storage import atomic_write
 from experiments import join, table
-from experiments.plan import atomic_write
 from tests.checks import refused
 from tests.job_folders import MODULE, finish, small_table
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from diffusion.storage import atomic_write
 from experiments import redo, run
-from experiments.plan import atomic_write, plan
+from experiments.plan import plan
 from tests.checks import refused
 from tests.small_configs import CAUSAL, judged_config
 

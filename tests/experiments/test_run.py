@@ -9,8 +9,9 @@ import pytest
 from jax.experimental import multihost_utils
 
 from configs import lidar_mixture, lidar_shapes, quickstart
+from diffusion.storage import atomic_write
 from experiments import locks, run
-from experiments.plan import Job, atomic_write, plan, read_plan, write_plan
+from experiments.plan import Job, plan, read_plan, write_plan
 from tests.checks import refused
 from tests.small_configs import ROWS, judged_config
 

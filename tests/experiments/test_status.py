@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from diffusion.storage import atomic_write
 from experiments import locks, records, run, states, status
-from experiments.plan import Job, atomic_write
+from experiments.plan import Job
 from experiments.states import duration
 from tests.checks import refused
 from tests.experiments.conftest import one_line

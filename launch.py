@@ -60,6 +60,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 WITH_PLACE = warnings.formatwarning
+FULL = "--workdir: the disk of '{}' is full; free some and give the command again, which goes on from what is complete"
 VERBS = ("run", "train", "evaluate", "sample", "table", "status", "report", "plan", "compile", "convert", "geneval")
 # Flags that go with one verb alone, and what they do.
 OF_ONE_VERB = {
@@ -152,33 +153,6 @@ def explain(error: Exception) -> str:
     return text
 
 
-def split_cpu(count: int) -> None:
-    """Let a CPU be `count` devices, unless XLA_FLAGS say how many; before any device is touched."""
-    flag, known = "--xla_force_host_platform_device_count", os.environ.get("XLA_FLAGS", "")
-    if count > 1 and flag not in known:
-        os.environ["XLA_FLAGS"] = f"{known} {flag}={count}".strip()
-
-
-def start_processes() -> None:
-    """Join the other processes of a cluster, or those named on the command line, before any device is touched.
-
-    Raises:
-      ValueError: where JAX_PLATFORMS names devices that are not here.
-    """
-    import jax
-
-    if COORDINATOR.value:
-        jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    elif DISTRIBUTED.value or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        jax.distributed.initialize()
-    try:
-        jax.devices()
-    except (AssertionError, RuntimeError) as error:
-        reason = next(iter(str(error).splitlines()), "JAX is not installed for it")
-        platforms = os.environ.get("JAX_PLATFORMS", "")
-        raise ValueError(f"JAX_PLATFORMS: no device of {platforms or 'any platform'} ({reason}); unset it") from None
-
-
 def load_table(name: str) -> ModuleType:
     """The config file as a module: its TABLE and its rows."""
     import importlib.util
@@ -235,7 +209,7 @@ def dispatch(verb: str) -> None:
         return migrate.run(path_of(MIGRATE.value))
     config, flag = CONFIG.value, flags.FLAGS["config"]
     module = load_table(flag.config_filename) if config is not None else None  # pyright: ignore[reportAttributeAccessIssue]
-    from experiments import plan, sweep
+    from experiments import devices, plan, sweep
 
     sweep.check_flags(verb, SWEEP.value, PIVOT.value, JOBS.value, PUBLISH.value, RESULTS.value)
     if module is not None and config is not None:
@@ -251,15 +225,15 @@ def dispatch(verb: str) -> None:
         return status.run(listed or planned, workdir, WATCH.value)
     if verb == "run" and JOBS.value:
         chosen = plan.read_plan(Path(fetched_text(JOBS.value)), INDEX.value)
-        split_cpu(max((job.config.get("cpu_devices", 1) for job in chosen), default=1))
-        start_processes()
+        devices.split_cpu(max((job.config.get("cpu_devices", 1) for job in chosen), default=1))
+        devices.start_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value, DISTRIBUTED.value)
         from experiments import run
 
         run.run_jobs(chosen, workdir, REDO.value)
         return
     if config is not None and verb != "compile":
-        split_cpu(config.cpu_devices)
-    start_processes()
+        devices.split_cpu(config.cpu_devices)
+    devices.start_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value, DISTRIBUTED.value)
     if module is None or config is None:
         raise ValueError("--config: missing; give FILE[:VARIANT], such as --config=configs/quickstart.py:local")
     if verb == "plan":
@@ -298,14 +272,27 @@ def main(argv: list[str]) -> None:
     try:
         dispatch(argv[1])
     except (ValueError, FileNotFoundError) as error:
+        if out_of_space(error):
+            raise BadInput(FULL.format(WORKDIR.value)) from None
         if os.environ.get("DIFFUSION_TRACEBACK"):
             raise
         raise BadInput(error) from None
-    except RuntimeError as error:
+    except Exception as error:
+        if out_of_space(error):
+            raise BadInput(FULL.format(WORKDIR.value)) from None
         if type(error).__name__ != "Diverged":
             raise
         print(f"launch.py: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def out_of_space(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that a disk is full."""
+    while error is not None:
+        if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 if __name__ == "__main__":

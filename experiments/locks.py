@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from diffusion.storage import ObjectPath
-from experiments.leases import leased
+from experiments import leases
 from experiments.plan import Job
 
 
@@ -23,24 +24,27 @@ def held(job: Job, workdir: Path) -> Iterator[bool]:
         return
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
-            if isinstance(workdir, ObjectPath):
-                stack.enter_context(leased(workdir / "locks" / job.id, job.id))
+            file = lock_file(job, workdir)
+            if isinstance(file, ObjectPath):
+                stack.enter_context(leases.leased(file, job.id))
             else:
-                file = lock_file(job, workdir)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 wait(stack.enter_context(file.open("a")), job)
         yield agreed(job.done(workdir))
 
 
 def lock_file(job: Job, workdir: Path) -> Path:
-    """The file that the process at a job locks."""
-    return workdir / "cache" / "locks" / job.id
+    """The file that the process at a job locks, or its lease."""
+    return workdir / "locks" / job.id if isinstance(workdir, ObjectPath) else workdir / "cache" / "locks" / job.id
 
 
 def taken(job: Job, workdir: Path) -> bool:
     """Returns whether a process is at a job; False also on file systems without locks."""
+    file = lock_file(job, workdir)
+    if isinstance(file, ObjectPath):
+        return leases.read(file)[1] > time.time()
     try:
-        with lock_file(job, workdir).open() as stream:
+        with file.open() as stream:
             # A shared lock ends at once, so that it delays nobody.
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

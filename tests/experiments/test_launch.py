@@ -16,6 +16,7 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 import launch
+from experiments import devices
 from tests.experiments.conftest import ROOT, one_line
 
 DEBUG = "--config=configs/quickstart.py:debug"
@@ -219,5 +220,5 @@ def test_cpu_is_split_into_the_requested_devices(monkeypatch):
     """The number in XLA_FLAGS has priority."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=folder")
     for count, ending in ((1, "folder"), (2, "folder --xla_force_host_platform_device_count=2"), (4, "_count=2")):
-        launch.split_cpu(count)
+        devices.split_cpu(count)
         assert os.environ["XLA_FLAGS"].endswith(ending)

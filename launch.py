@@ -9,6 +9,7 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
               python launch.py run --config=configs/quickstart.py
               python launch.py run --jobs=jobs.jsonl --index=3          # one job of a plan, on a cluster
               python launch.py run --config=configs/quickstart.py --redo=MDLM    # its jobs again, repeatable
+              python launch.py run --config=configs/quickstart.py --profile=5    # traces 5 steps of each training
   train     train one row of a table (--row=NAME; without it the first that has a network)
               python launch.py train --config=configs/quickstart.py:local --row=MDLM --config.train.steps=500
   evaluate  the likelihood of one row's model
@@ -54,6 +55,7 @@ ROW = flags.DEFINE_string("row", "", "Row of the table (train, evaluate, sample)
 TRACE = flags.DEFINE_boolean("trace", False, "Also write trace.html, which plays the steps (sample).")
 JOBS = flags.DEFINE_string("jobs", "", "File of JSON lines written by `plan` (run).")
 INDEX = flags.DEFINE_integer("index", None, "Which job of --jobs to run, from 0 (run); all of them without it.")
+PROFILE = flags.DEFINE_integer("profile", 0, "Steps of each training to trace with the profiler (run, train).")
 REDO = flags.DEFINE_multi_string("redo", [], "Row whose jobs, and those that need them, run again (run); repeatable.")
 MIGRATE = flags.DEFINE_string("migrate", "", "Work directory of an earlier version, whose jobs get new ids (plan).")
 PUBLISH = flags.DEFINE_boolean("publish", False, "Also write rows and tables to experiments/ (run, table).")
@@ -174,12 +176,15 @@ def load_table(name: str) -> ModuleType:
 def dispatch(verb: str) -> None:
     """Hand over to the verb; imports are here so that a mistake on the command line is answered at once."""
     workdir = Path(WORKDIR.value)
-    if TRACE.value and verb != "sample":
-        raise ValueError(f"--trace: shows the steps of samples, and goes with sample, not with {verb}; leave it out")
-    if REDO.value and verb != "run":
-        raise ValueError(f"--redo: runs the jobs of a row again, and goes with run, not with {verb}; leave it out")
-    if MIGRATE.value and verb != "plan":
-        raise ValueError(f"--migrate: renames jobs, and goes with plan, not with {verb}; leave it out")
+    for flag, verbs, use in (
+        (TRACE, ("sample",), "shows the steps of samples"),
+        (PROFILE, ("run", "train"), "traces steps of trainings"),
+        (REDO, ("run",), "runs the jobs of a row again"),
+        (MIGRATE, ("plan",), "renames jobs"),
+    ):
+        if flag.value and verb not in verbs:
+            known = " and ".join(verbs)
+            raise ValueError(f"--{flag.name}: {use}, and goes with {known}, not with {verb}; leave it out")
     if verb == "compile" and TOPOLOGY.value:
         # The topology's compiler runs on the host: accelerators that happen to be there are left alone.
         os.environ["JAX_PLATFORMS"] = "cpu"
@@ -217,7 +222,7 @@ def dispatch(verb: str) -> None:
         start_processes()
         from experiments import run
 
-        run.run_jobs(chosen, workdir, REDO.value)
+        run.run_jobs(chosen, workdir, REDO.value, PROFILE.value)
         return
     if config is not None and verb != "compile":
         split_cpu(config.cpu_devices)
@@ -234,7 +239,7 @@ def dispatch(verb: str) -> None:
     from experiments import run, table
 
     if verb == "run":
-        run.run_table(module, config, workdir, PUBLISH.value, REDO.value)
+        run.run_table(module, config, workdir, PUBLISH.value, REDO.value, PROFILE.value)
     elif verb == "table":
         table.regenerate(module, config, workdir, RESULTS.value, PUBLISH.value)
     elif verb == "compile":
@@ -244,7 +249,7 @@ def dispatch(verb: str) -> None:
         ahead_of_time.run(module, config, ROW.value, TOPOLOGY.value, workdir, overrides)
     else:
         overrides = config_flags.get_override_values(flag)
-        run.run_row(module, config, verb, ROW.value, overrides, workdir, TRACE.value)
+        run.run_row(module, config, verb, ROW.value, overrides, workdir, TRACE.value, PROFILE.value)
 
 
 def one_line(message: Warning | str, category: type[Warning], *place: Any) -> str:

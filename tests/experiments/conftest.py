@@ -71,6 +71,7 @@ def cli(capsys, monkeypatch, tmp_path):
             flags.FLAGS[name].unparse()
         for name in ("images", "prompts", "detector", "clip", "baseline"):
             flags.FLAGS[name].unparse()
+        flags.FLAGS["profile"].unparse()
         for name in (
             "from",
             "checkpoint",

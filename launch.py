@@ -22,6 +22,8 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
   plan      print the jobs of a table as JSON lines, for `run --jobs`
               python launch.py plan --config=configs/quickstart.py:local > jobs.jsonl
               python launch.py plan --migrate=runs                      # new ids for jobs of an earlier version
+  pods      print the script that runs a table on several hosts, of this machine, Slurm or a TPU; --go runs it
+              python launch.py pods --backend=slurm --hosts=2 --config=configs/mdlm_owt.py:paper --workdir=/mnt/nfs/runs
   compile   compile the training step and the sampler ahead of time, for a TPU slice or for the devices here
               python launch.py compile --config=configs/mdlm_owt.py:paper --topology=v5e:4x4
   convert   public PyTorch weights (MDLM, MDM-Prime, G-Star, GPT-2, pipelines of diffusers, rewards) into a folder
@@ -47,7 +49,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 WITH_PLACE = warnings.formatwarning
-VERBS = ("run", "train", "evaluate", "sample", "table", "plan", "compile", "convert", "geneval")
+VERBS = ("run", "train", "evaluate", "sample", "table", "plan", "pods", "compile", "convert", "geneval")
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file and variant, FILE[:VARIANT].")
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for jobs, caches and tables.")
@@ -60,7 +62,16 @@ REDO = flags.DEFINE_multi_string("redo", [], "Row whose jobs, and those that nee
 MIGRATE = flags.DEFINE_string("migrate", "", "Work directory of an earlier version, whose jobs get new ids (plan).")
 PUBLISH = flags.DEFINE_boolean("publish", False, "Also write rows and tables to experiments/ (run, table).")
 RESULTS = flags.DEFINE_boolean("results", False, "Use the committed rows of experiments/results (table).")
-TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice such as v5e:4x4; empty: the devices here (compile).")
+TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice such as v5e:4x4 (compile), or its type, v5e-16 (pods).")
+BACKEND = flags.DEFINE_string("backend", "", "Where the table runs: local, slurm, tpu-vm or xpk (pods).")
+HOSTS = flags.DEFINE_integer("hosts", None, "Processes for each job (pods --backend=local or slurm).")
+TPU_NAME = flags.DEFINE_string("tpu_name", "", "Name of the TPU VM (pods --backend=tpu-vm).")
+ZONE = flags.DEFINE_string("zone", "", "Zone of the TPU (pods).")
+PROJECT = flags.DEFINE_string("project", "", "Google Cloud project of the TPU (pods).")
+CLUSTER = flags.DEFINE_string("cluster", "", "Kubernetes cluster (pods --backend=xpk).")
+SETUP = flags.DEFINE_string("setup", "", "Shell commands that each host runs first, such as 'cd DIR; . ENV' (pods).")
+OPTIONS = flags.DEFINE_string("options", "", "Further options of sbatch, gcloud or xpk, in one string (pods).")
+GO = flags.DEFINE_boolean("go", False, "Run the script instead of printing it (pods).")
 FROM = flags.DEFINE_enum(
     "from",
     None,
@@ -181,6 +192,8 @@ def dispatch(verb: str) -> None:
         (PROFILE, ("run", "train"), "traces steps of trainings"),
         (REDO, ("run",), "runs the jobs of a row again"),
         (MIGRATE, ("plan",), "renames jobs"),
+        (BACKEND, ("pods",), "is where a table runs"),
+        (GO, ("pods",), "runs the script"),
     ):
         if flag.value and verb not in verbs:
             known = " and ".join(verbs)
@@ -200,7 +213,7 @@ def dispatch(verb: str) -> None:
         return command.run(FROM.value, CHECKPOINT.value, workdir, **{each.name: each.value for each in options})
     import jax
 
-    if verb != "plan":
+    if verb != "plan" and (verb != "pods" or GO.value):
         check_writable(workdir)
     jax.config.update("jax_compilation_cache_dir", str((workdir / "cache" / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
@@ -224,9 +237,9 @@ def dispatch(verb: str) -> None:
 
         run.run_jobs(chosen, workdir, REDO.value, PROFILE.value)
         return
-    if config is not None and verb != "compile":
-        split_cpu(config.cpu_devices)
-    start_processes()
+    if verb != "pods":  # it leaves the accelerators to the processes that it starts
+        split_cpu(config.cpu_devices if config is not None and verb != "compile" else 1)
+        start_processes()
     if module is None or config is None:
         raise ValueError("--config: missing; give FILE[:VARIANT], such as --config=configs/quickstart.py:local")
     if verb == "plan":
@@ -236,6 +249,13 @@ def dispatch(verb: str) -> None:
         checks.check_plan(jobs)
         print(plan.write_plan(jobs), end="")
         return
+    if verb == "pods":
+        from experiments.pods import command
+
+        file, overrides = flag.config_filename, config_flags.get_override_values(flag)  # pyright: ignore[reportAttributeAccessIssue]
+        options = (HOSTS, TOPOLOGY, TPU_NAME, ZONE, PROJECT, CLUSTER, SETUP, OPTIONS)
+        given = {each.name: each.value for each in options}
+        return command.run(module, config, file, overrides, workdir, BACKEND.value, GO.value, **given)
     from experiments import run, table
 
     if verb == "run":

@@ -15,6 +15,7 @@ LAYOUT = f"""# What is in this folder
   `trace.html`, which plays its steps.
 - `redone/VERB-NAME-HASH.NUMBER/`: jobs as they were before `run --redo=ROW`; safe to delete.
 - `tables/TABLE.VARIANT/`: `table.md`, its plots, `samples.md`, and `rows.jsonl`, the results that it was made of.
+- `pods/`, `logs/`: the scripts of `launch.py pods`, and the logs of the processes that they start, HOST-PROCESS.log.
 - `cache/`: packed data, trained tokenizers, compiled programs; safe to delete.
 
 A job without `result.json` is not finished: give the same command again and it goes on.

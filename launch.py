@@ -10,6 +10,7 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
               python launch.py run --jobs=jobs.jsonl --index=3          # one job of a plan, on a cluster
               python launch.py run --config=configs/quickstart.py --redo=MDLM    # its jobs again, repeatable
               python launch.py run --config=configs/quickstart.py --sweep.optimizer.learning_rate=1e-3,3e-3
+              python launch.py run --config=configs/quickstart.py --profile=5    # traces 5 steps of each training
   train     train one row of a table (--row=NAME; without it the first that has a network)
               python launch.py train --config=configs/quickstart.py:local --row=MDLM --config.train.steps=500
   evaluate  the likelihood of one row's model
@@ -27,6 +28,8 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
   plan      print the jobs of a table as JSON lines, for `run --jobs`
               python launch.py plan --config=configs/quickstart.py:local > jobs.jsonl
               python launch.py plan --migrate=runs                      # new ids for jobs of an earlier version
+  pods      print the script that runs a table on several hosts, of this machine, Slurm or a TPU; --go runs it
+              python launch.py pods --backend=slurm --hosts=2 --config=configs/mdlm_owt.py:paper --workdir=/mnt/nfs/runs
   compile   compile the training step and the sampler ahead of time, for a TPU slice or for the devices here
               python launch.py compile --config=configs/mdlm_owt.py:paper --topology=v5e:4x4
   convert   public PyTorch weights (MDLM, MDM-Prime, G-Star, GPT-2, pipelines of diffusers, rewards) into a folder
@@ -53,7 +56,6 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from absl import app, flags, logging
@@ -61,14 +63,18 @@ from ml_collections import config_flags
 
 WITH_PLACE = warnings.formatwarning
 FULL = "--workdir: the disk of '{}' is full; free some and give the command again, which goes on from what is complete"
-VERBS = ("run", "train", "evaluate", "sample", "table", "status", "report", "plan", "compile", "convert", "geneval")
-# Flags that go with one verb alone, and what they do.
-OF_ONE_VERB = {
-    "trace": ("sample", "shows the steps of samples"),
-    "redo": ("run", "runs the jobs of a row again"),
-    "migrate": ("plan", "renames jobs"),
-    "join": ("table", "adds the rows of other work directories"),
-    "watch": ("status", "shows the states of jobs again and again"),
+VERBS = ("run", "train", "evaluate", "sample", "table", "status", "report", "plan", "pods", "compile", "convert")
+VERBS += ("geneval",)
+# Flags that go with some verbs alone, and what they do.
+OF_VERBS = {
+    "trace": (("sample",), "shows the steps of samples"),
+    "profile": (("run", "train"), "traces steps of trainings"),
+    "redo": (("run",), "runs the jobs of a row again"),
+    "migrate": (("plan",), "renames jobs"),
+    "join": (("table",), "adds the rows of other work directories"),
+    "watch": (("status",), "shows the states of jobs again and again"),
+    "backend": (("pods",), "is where a table runs"),
+    "go": (("pods",), "runs the script"),
 }
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file and variant, FILE[:VARIANT].")
@@ -77,28 +83,32 @@ ROW = flags.DEFINE_string("row", "", "Row of the table (train, evaluate, sample)
 TRACE = flags.DEFINE_boolean("trace", False, "Also write trace.html, which plays the steps (sample).")
 JOBS = flags.DEFINE_string("jobs", "", "File of JSON lines written by `plan` (run, status).")
 INDEX = flags.DEFINE_integer("index", None, "Which job of --jobs to run, from 0 (run); all of them without it.")
-SWEEP = flags.DEFINE_multi_string(
-    "sweep", [], "Values of a field, --sweep.FIELD=a,b,c, or a number of seeds, --sweep.seeds=3 (run, plan, table)."
-)
-PIVOT = flags.DEFINE_multi_string(
-    "pivot", [], "Column of a sweep's pivot table, COLUMN:min or COLUMN:max (run, table)."
-)
+SWEEP = flags.DEFINE_multi_string("sweep", [], "--sweep.FIELD=a,b,c: values of a field (run, plan, table); repeatable.")
+PIVOT = flags.DEFINE_multi_string("pivot", [], "Pivot table of a sweep, COLUMN:min or COLUMN:max (run, table).")
+PROFILE = flags.DEFINE_integer("profile", 0, "Steps of each training to trace with the profiler (run, train).")
 REDO = flags.DEFINE_multi_string("redo", [], "Row whose jobs, and those that need them, run again (run); repeatable.")
 JOIN = flags.DEFINE_multi_string("join", [], "Work directory with further rows of the table (table); repeatable.")
 WATCH = flags.DEFINE_boolean("watch", False, "Show the states of jobs again every few seconds (status).")
 MIGRATE = flags.DEFINE_string("migrate", "", "Work directory of an earlier version, whose jobs get new ids (plan).")
 PUBLISH = flags.DEFINE_boolean("publish", False, "Also write rows and tables to experiments/ (run, table).")
 RESULTS = flags.DEFINE_boolean("results", False, "Use the committed rows of experiments/results (table).")
-TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice such as v5e:4x4; empty: the devices here (compile).")
+TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice such as v5e:4x4 (compile), or its type, v5e-16 (pods).")
+BACKEND = flags.DEFINE_string("backend", "", "Where the table runs: local, slurm, tpu-vm or xpk (pods).")
+HOSTS = flags.DEFINE_integer("hosts", None, "Processes for each job (pods --backend=local or slurm).")
+TPU_NAME = flags.DEFINE_string("tpu_name", "", "Name of the TPU VM (pods --backend=tpu-vm).")
+ZONE = flags.DEFINE_string("zone", "", "Zone of the TPU (pods).")
+PROJECT = flags.DEFINE_string("project", "", "Google Cloud project of the TPU (pods).")
+CLUSTER = flags.DEFINE_string("cluster", "", "Kubernetes cluster (pods --backend=xpk).")
+SETUP = flags.DEFINE_string("setup", "", "Shell commands that each host runs first, such as 'cd DIR; . ENV' (pods).")
+OPTIONS = flags.DEFINE_string("options", "", "Further options of sbatch, gcloud or xpk, in one string (pods).")
+GO = flags.DEFINE_boolean("go", False, "Run the script instead of printing it (pods).")
 FROM = flags.DEFINE_enum(
     "from",
     None,
     ["mdlm", "prime", "gstar", "gpt2", "diffusers", "clip", "image_reward"],
     "Layout of the checkpoint (convert).",
 )
-CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "", "File of PyTorch weights, .safetensors or .pt/.ckpt/.bin, or a folder (convert)."
-)
+CHECKPOINT = flags.DEFINE_string("checkpoint", "", "File or folder of PyTorch weights, .safetensors or .pt (convert).")
 LORA = flags.DEFINE_string("lora", "", "File of a LoRA that is added to the U-Net (convert --from=diffusers).")
 LORA_SCALE = flags.DEFINE_float("lora_scale", None, "Factor of the LoRA, 1 by default (convert).")
 UNET = flags.DEFINE_string("unet", "", "File or folder of another U-Net (convert --from=diffusers).")
@@ -153,20 +163,6 @@ def explain(error: Exception) -> str:
     return text
 
 
-def load_table(name: str) -> ModuleType:
-    """The config file as a module: its TABLE and its rows."""
-    import importlib.util
-
-    path = Path(name.partition(":")[0])
-    if not path.exists():
-        raise ValueError(f"--config: {path} does not exist; give FILE[:VARIANT], such as configs/quickstart.py:local")
-    spec = importlib.util.spec_from_file_location(f"table_{path.stem}", path)
-    assert spec is not None and spec.loader is not None  # as of every file of Python
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def dispatch(verb: str) -> None:
     """Hand over to the verb; imports are here so that a mistake on the command line is answered at once."""
     from diffusion.storage import cache_of, fetched_text, path_of
@@ -175,9 +171,10 @@ def dispatch(verb: str) -> None:
         workdir = path_of(WORKDIR.value)
     except ValueError as error:
         raise ValueError(f"--workdir: {error}") from None
-    for name, (only, purpose) in OF_ONE_VERB.items():
-        if flags.FLAGS[name].value and verb != only:
-            raise ValueError(f"--{name}: {purpose}, and goes with {only}, not with {verb}; leave it out")
+    for name, (verbs, purpose) in OF_VERBS.items():
+        if flags.FLAGS[name].value and verb not in verbs:
+            known = " and ".join(verbs)
+            raise ValueError(f"--{name}: {purpose}, and goes with {known}, not with {verb}; leave it out")
     if verb == "compile" and TOPOLOGY.value:
         # The topology's compiler runs on the host: accelerators that happen to be there are left alone.
         os.environ["JAX_PLATFORMS"] = "cpu"
@@ -193,7 +190,7 @@ def dispatch(verb: str) -> None:
         return command.run(FROM.value, CHECKPOINT.value, workdir, **{each.name: each.value for each in options})
     import jax
 
-    if verb not in ("plan", "status"):
+    if verb not in ("plan", "status") and (verb != "pods" or GO.value):
         from experiments import layout
 
         layout.check_writable(workdir)
@@ -208,6 +205,8 @@ def dispatch(verb: str) -> None:
 
         return migrate.run(path_of(MIGRATE.value))
     config, flag = CONFIG.value, flags.FLAGS["config"]
+    from experiments.config_files import load_table
+
     module = load_table(flag.config_filename) if config is not None else None  # pyright: ignore[reportAttributeAccessIssue]
     from experiments import devices, plan, sweep
 
@@ -229,11 +228,11 @@ def dispatch(verb: str) -> None:
         devices.start_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value, DISTRIBUTED.value)
         from experiments import run
 
-        run.run_jobs(chosen, workdir, REDO.value)
+        run.run_jobs(chosen, workdir, REDO.value, PROFILE.value)
         return
-    if config is not None and verb != "compile":
-        devices.split_cpu(config.cpu_devices)
-    devices.start_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value, DISTRIBUTED.value)
+    if verb != "pods":  # it leaves the accelerators to the processes that it starts
+        devices.split_cpu(config.cpu_devices if config is not None and verb != "compile" else 1)
+        devices.start_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value, DISTRIBUTED.value)
     if module is None or config is None:
         raise ValueError("--config: missing; give FILE[:VARIANT], such as --config=configs/quickstart.py:local")
     if verb == "plan":
@@ -244,10 +243,17 @@ def dispatch(verb: str) -> None:
         checks.check_plan(jobs)
         print(plan.write_plan(jobs), end="")
         return
+    if verb == "pods":
+        from experiments.pods import command
+
+        file, overrides = flag.config_filename, config_flags.get_override_values(flag)  # pyright: ignore[reportAttributeAccessIssue]
+        options = (HOSTS, TOPOLOGY, TPU_NAME, ZONE, PROJECT, CLUSTER, SETUP, OPTIONS)
+        given = {each.name: each.value for each in options}
+        return command.run(module, config, file, overrides, workdir, BACKEND.value, GO.value, **given)
     from experiments import run, table
 
     if verb == "run":
-        run.run_table(module, config, workdir, PUBLISH.value, REDO.value)
+        run.run_table(module, config, workdir, PUBLISH.value, REDO.value, PROFILE.value)
     elif verb == "table":
         table.regenerate(module, config, workdir, RESULTS.value, PUBLISH.value, JOIN.value)
     elif verb == "compile":
@@ -257,7 +263,7 @@ def dispatch(verb: str) -> None:
         ahead_of_time.run(module, config, ROW.value, TOPOLOGY.value, workdir, overrides)
     else:
         overrides = config_flags.get_override_values(flag)
-        run.run_row(module, config, verb, ROW.value, overrides, workdir, TRACE.value)
+        run.run_row(module, config, verb, ROW.value, overrides, workdir, TRACE.value, PROFILE.value)
 
 
 def one_line(message: Warning | str, category: type[Warning], *place: Any) -> str:

@@ -13,10 +13,12 @@ LAYOUT = f"""# What is in this folder
 - `jobs/VERB-NAME-HASH/`: one job, named by the hash of what decides its result ({MARK}). `config.json` is what it ran
   with, `job.json` who started it and by which command, `failed.json` why it failed, until it runs again, and
   `result.json` its numbers with commit, versions, device and data hash. A training also has `metrics.jsonl` (one
-  record a line), `checkpoints/` (to resume) and `weights/` (averaged, for --config.checkpoint, with their
-  tokenizer); sampling has `samples.txt`, and after `sample --trace` `trace.html`, which plays its steps.
+  record a line), `checkpoints/` (to resume), `weights/` (averaged, for --config.checkpoint, with their tokenizer),
+  and after `--profile` `profile/`, a trace of some steps; sampling has `samples.txt`, and after `sample --trace`
+  `trace.html`, which plays its steps.
 - `redone/VERB-NAME-HASH.NUMBER/`: jobs as they were before `run --redo=ROW`; safe to delete.
 - `tables/TABLE.VARIANT/`: `table.md`, its plots, `samples.md`, and `rows.jsonl`, the results that it was made of.
+- `pods/`, `logs/`: the scripts of `launch.py pods`, and the logs of the processes that they start, HOST-PROCESS.log.
 - `cache/`: packed data, trained tokenizers, compiled programs; safe to delete.
 
 A job without `result.json` is not finished: give the same command again and it goes on.

@@ -5,6 +5,7 @@ import os
 import secrets
 import sys
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -46,13 +47,13 @@ from experiments.settings import check_keys
 VERBS = {"train": train, "evaluate": evaluate, "sample": sample, "geneval": geneval}
 
 
-def prepare(job: Job, workdir: Path) -> Run:
-    """Build what a job uses, short of arrays, and check it.
+def prepare(job: Job, workdir: Path, profile: int = 0) -> Run:
+    """Build what a job uses, short of arrays, and check it; a training traces `profile` of its steps.
 
     Raises:
       ValueError: naming the first field that is wrong, before anything was computed or written.
     """
-    run = build(job, workdir)
+    run = replace(build(job, workdir), profile=profile)
     check_training(run.config, run.system)
     VERBS[job.verb].check(run)
     if run.config.checkpoint:
@@ -141,10 +142,11 @@ def check_needs(job: Job, workdir: Path) -> None:
             raise ValueError(f"jobs: {job.id} needs {need}, which is not done; run that job first")
 
 
-def run_jobs(jobs: list[Job], workdir: Path, again: list[str] | None = None) -> list[dict]:
+def run_jobs(jobs: list[Job], workdir: Path, again: list[str] | None = None, profile: int = 0) -> list[dict]:
     """Run jobs in order, saying which; those that are done are only read, and named where the code was another one.
 
-    The jobs of the rows `again`, and those that need them, are run although they are done.
+    The jobs of the rows `again`, and those that need them, are run although they are done. Trainings trace `profile`
+    of their steps.
 
     Raises:
       ValueError: when the config of any of them is wrong, before the first one runs.
@@ -154,8 +156,10 @@ def run_jobs(jobs: list[Job], workdir: Path, again: list[str] | None = None) -> 
     check_layout(workdir)
     repeated = redo.select(jobs, again or [])
     wanted = [job for job in jobs if job in repeated or not job.done(workdir)]
+    if profile and not any(job.verb == "train" for job in wanted):
+        raise ValueError("--profile: every training is done; run one again (`run --redo=ROW`), or leave it out")
     check_plan(wanted, jobs)
-    runs = {job.id: prepare(job, workdir) for job in wanted}
+    runs = {job.id: prepare(job, workdir, profile) for job in wanted}
     for each in runs.values():
         check_tokenizers(each, runs)
     redo.move_aside(repeated, workdir)
@@ -177,16 +181,22 @@ def run_jobs(jobs: list[Job], workdir: Path, again: list[str] | None = None) -> 
 
 
 def run_table(
-    module: ModuleType, config: ConfigDict, workdir: Path, publish: bool, again: list[str] | None = None
+    module: ModuleType,
+    config: ConfigDict,
+    workdir: Path,
+    publish: bool,
+    again: list[str] | None = None,
+    profile: int = 0,
 ) -> None:
     """All jobs of a table, then the table, its plots and samples, and whether the committed figures are reproduced.
 
-    Jobs of the rows `again` are run although they are done. After a sweep the number of compiled programs is printed.
+    Jobs of the rows `again` are run although they are done. Trainings trace `profile` of their steps. After a sweep the
+    number of compiled programs is printed.
     """
     check_keys(module, config)
     jobs = plan(list(module.rows(config)), config)
     with compiled.counted() as programs:
-        rows = run_jobs(jobs, workdir, again)
+        rows = run_jobs(jobs, workdir, again, profile)
     if jax.process_index() == 0:
         if "axes" in module.TABLE:
             print(f"sweep: {len(jobs)} jobs; {programs}", file=sys.stderr)
@@ -198,12 +208,19 @@ def run_table(
 
 
 def run_row(
-    module: ModuleType, config: ConfigDict, verb: str, name: str, overrides: dict, workdir: Path, traced: bool = False
+    module: ModuleType,
+    config: ConfigDict,
+    verb: str,
+    name: str,
+    overrides: dict,
+    workdir: Path,
+    traced: bool = False,
+    profile: int = 0,
 ) -> None:
     """One verb for one row; fields given on the command line win over the row's.
 
     A checkpoint is what `train` starts from, and what `evaluate` and `sample` use as it is. With `traced`, samples get
-    a page that plays their steps.
+    a page that plays their steps. Training traces `profile` of its steps.
     """
     check_seeds(config)
     rows = list(module.rows(config))
@@ -220,7 +237,7 @@ def run_row(
     if traced:
         trace.check(ConfigDict(job.config))
     done = job.done(workdir)
-    report = next(result for result in run_jobs(jobs, workdir) if result["job"] == job.id)
+    report = next(result for result in run_jobs(jobs, workdir, profile=profile) if result["job"] == job.id)
     if jax.process_index() == 0:
         print(table.describe(report, workdir))
     if traced:

@@ -25,7 +25,7 @@ from experiments.plan import Job, read_config
 
 @dataclass(frozen=True)
 class Run:
-    """A job with its config, data, network and mesh."""
+    """A job with its config, data, network and mesh; a training traces `profile` of its steps with the profiler."""
 
     job: Job
     config: ConfigDict
@@ -33,6 +33,7 @@ class Run:
     dataset: Dataset
     system: System
     mesh: Mesh
+    profile: int = 0
 
     @property
     def folder(self) -> Path:

@@ -15,6 +15,7 @@ from diffusion.rng import draws, named
 from diffusion.storage import atomic_write
 from diffusion.train.loop import train
 from diffusion.train.mesh import check_batch, put_batch, state_shardings
+from diffusion.train.profiler import SKIPPED
 from diffusion.train.weights import load_weights, save_weights
 from diffusion.train.writers import read_metrics
 from diffusion.types import Params
@@ -56,6 +57,7 @@ def execute(run: Run) -> dict:
         flops_per_step=lambda: training_flops(config, run.dataset.tokenizer.vocab_size),
         name=run.folder.name,
         config=config.to_dict(),
+        profile=run.profile,
     )
     save_weights(run.folder / "weights", state.ema)
     store_tokenizer(run, run.folder / "weights")
@@ -84,8 +86,15 @@ def density(text: Mapping[str, Any]) -> dict[str, float]:
 
 
 def check(run: Run) -> None:
-    """Raise ValueError for an indivisible batch, a missing split, or an error predictor without denoiser or judge."""
+    """Raise ValueError for an indivisible batch, too few steps for a trace, a missing split, or an error predictor
+    without denoiser or judge.
+    """
     settings = families.settings(run.config)
+    if run.profile < 0 or (run.profile and run.profile + SKIPPED > settings.steps):
+        raise ValueError(
+            f"--profile: {run.profile} steps after the first {SKIPPED} are not within train.steps={settings.steps}; "
+            "pass another number"
+        )
     check_batch(settings.batch, run.mesh, settings.accumulate)
     for split in ("train", "validation"):
         run.dataset.split(split)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from diffusion.train.checkpoint import Checkpoints
 from diffusion.train.hardware import memory_in_use, peak
 from diffusion.train.mesh import batch_sharding, check_batch, put_batch, put_key, replicated
+from diffusion.train.profiler import Profiler
 from diffusion.train.state import TrainState, abstract_state, init_state
 from diffusion.train.step import Objective, all_finite, make_step, non_finite
 from diffusion.train.writers import Writer
@@ -87,12 +88,13 @@ def train(
     flops_per_step: Callable[[], float] | None = None,
     name: str = "train",
     config: dict | None = None,
+    profile: int = 0,
 ) -> TrainState:
     """Train to `settings.steps`, from the most recent readable checkpoint in `directory` if there is one.
 
     `stream(step)` yields the rows of this host from that step on. `start` replaces the initial parameters.
     `evaluate(ema)` returns the validation loss, by which the best checkpoint is retained. `flops_per_step()` is called
-    where the peak of the device is known.
+    where the peak of the device is known. The profiler traces `profile` steps, and writes to `directory`.
 
     Raises:
       ValueError: if the batch does not divide over the mesh, or if a checkpoint belongs to another model.
@@ -113,6 +115,7 @@ def train(
     main = jax.process_index() == 0
     writer = Writer(directory, name, config or {}, first) if main else None
     meter = Meter(name, first, settings.steps, tokens_per_step, flops_per_step, show=main)
+    profiler = Profiler(directory / "profile", first, profile if main else 0)
     losses: dict[int, float] = {}  # of the last evaluation, by its step
 
     def save(step: int) -> None:
@@ -127,10 +130,12 @@ def train(
         graceful_stop() as stopping,
         closing(checkpoints),
         closing(meter),
+        closing(profiler),
         closing(writer) if writer else nullcontext(),
     ):
         pending = None
         for step, rows in zip(range(first, settings.steps), stream(first), strict=False):
+            profiler.before(step, state)
             batch = put_batch(rows, mesh)
             with jax.transfer_guard("disallow"):
                 state, metrics = step_function(state, batch, root)

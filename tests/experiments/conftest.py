@@ -84,6 +84,8 @@ def cli(capsys, monkeypatch, tmp_path):
             flags.FLAGS[name].unparse()
         for name in ("images", "prompts", "detector", "clip", "baseline", "sweep", "pivot"):
             flags.FLAGS[name].unparse()
+        for name in ("profile", "backend", "hosts", "tpu_name", "zone", "project", "cluster", "setup", "options", "go"):
+            flags.FLAGS[name].unparse()
         for name in (
             "from",
             "checkpoint",

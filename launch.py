@@ -38,16 +38,10 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
   geneval   GenEval's scores of a folder of images, with a detector in PyTorch and CLIP; --baseline adds a difference
               python launch.py geneval --images=FOLDER --detector=mask2former --clip=clip --baseline=OTHER
 
-`--sweep.FIELD=a,b,c` (run, plan, table; repeatable) repeats the rows that read a field for each of its values, and
-`--sweep.seeds=3` has the seeds 0, 1 and 2. Further fields multiply the rows. The values are columns of the table, and
-pivot tables follow; --pivot=COLUMN:min or :max, repeatable, says of what, and what is best.
-
-`sample --trace` also writes trace.html to the job's folder: a page that plays the steps of the first samples. It is for
-masked and uniform-state diffusion, and for images from prompts. A job that is done is not run again for it.
-
-Paths of the work directory, data, checkpoints, weights and plans are local, or gs://BUCKET/NAME and s3://BUCKET/NAME,
-which need the packages gcsfs and s3fs:
-              python launch.py run --config=configs/quickstart.py --workdir=gs://BUCKET/runs
+`--sweep.FIELD=a,b,c` (repeatable) repeats the rows that read a field for each value, `--sweep.seeds=3` has three seeds,
+and --pivot=COLUMN:min or :max adds a pivot table. `sample --trace` writes a page that plays the steps of the first samples
+of masked and uniform-state diffusion, or of images from prompts. Paths of the work directory, data, checkpoints, weights
+and plans are local, or gs://BUCKET/NAME and s3://BUCKET/NAME, which need the packages gcsfs and s3fs.
 
 Exit status: 0 done; 1 a training diverged or a job failed; 2 bad input, named in one line; 143 stopped by a signal.
 """

@@ -38,10 +38,11 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
   geneval   GenEval's scores of a folder of images, with a detector in PyTorch and CLIP; --baseline adds a difference
               python launch.py geneval --images=FOLDER --detector=mask2former --clip=clip --baseline=OTHER
 
-`--sweep.FIELD=a,b,c` (repeatable) repeats the rows that read a field for each value, `--sweep.seeds=3` has three seeds,
-and --pivot=COLUMN:min or :max adds a pivot table. `sample --trace` writes a page that plays the steps of the first
-samples of masked and uniform-state diffusion, or of images from prompts. Paths of the work directory, data, checkpoints,
-weights and plans are local, or gs://BUCKET/NAME and s3://BUCKET/NAME, which need the packages gcsfs and s3fs.
+`--sweep.FIELD=a,b,c` (repeatable) repeats the rows that read a field for each value, `--sweep.seeds=3` has three
+seeds, and --pivot=COLUMN:min or :max adds a pivot table. `sample --trace` writes a page that plays the steps of the
+first samples of masked and uniform-state diffusion, or of images from prompts. Paths of the work directory, data,
+checkpoints, weights and plans are local, or gs://BUCKET/NAME and s3://BUCKET/NAME, which need the packages gcsfs and
+s3fs.
 
 Exit status: 0 done; 1 a training diverged or a job failed; 2 bad input, named in one line; 143 stopped by a signal.
 """

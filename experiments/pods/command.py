@@ -13,10 +13,11 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from diffusion.storage import atomic_write
 from experiments.checks import check_plan
 from experiments.identity import digest
 from experiments.layout import check_layout
-from experiments.plan import atomic_write, plan
+from experiments.plan import plan
 from experiments.pods import local, slurm, tpu_vm, xpk
 from experiments.pods.request import Request
 

@@ -165,7 +165,7 @@ def test_command_line_replaces_the_settings_of_a_row(overrides, steps, monkeypat
     """The plan of one row includes the training of its judge."""
     planned = []
 
-    def record(jobs, workdir):
+    def record(jobs, workdir, profile=0):
         planned.extend(jobs)
         return [{"verb": job.verb, "row": job.row, "job": job.id} for job in jobs]
 

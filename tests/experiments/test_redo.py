@@ -58,7 +58,7 @@ def recorded(monkeypatch, tmp_path):
         atomic_write(job.folder(tmp_path) / "result.json", json.dumps(row))
         return row
 
-    monkeypatch.setattr(run, "prepare", lambda job, workdir: job)
+    monkeypatch.setattr(run, "prepare", lambda job, workdir, profile: job)
     monkeypatch.setattr(run, "check_tokenizers", lambda each, runs: None)
     monkeypatch.setattr(run, "check_plan", lambda jobs, among: None)
     monkeypatch.setattr(run, "execute", execute)

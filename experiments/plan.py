@@ -17,7 +17,7 @@ from experiments.identity import contents_of, identity, job_id, localized, to_js
 from experiments.stored import without_deleted
 
 TABLE = re.compile(r"[A-Za-z0-9_-]+")
-ID = re.compile(r"[a-z]+-[a-z0-9-]*-[0-9a-f]{10}")  # as `job_id` writes it; it names a folder
+ID = re.compile(r"[a-z0-9][a-z0-9-]*")  # it names a folder
 
 
 @dataclass(frozen=True)

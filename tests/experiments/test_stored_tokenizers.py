@@ -90,7 +90,7 @@ def test_the_latest_weights_of_a_job_come_first(config, tmp_path):
     config.checkpoint = "/weights"
     roles = {"weights": "w", "start": "s", "scorer": "x"}
     jobs = [Job(verb, verb, "row", 0, roles, to_json(config)) for verb in ("train", "evaluate")]
-    names = [[folder.name for folder in weights_read(job, tmp_path)] for job in jobs]
+    names = [[folder.name for folder in weights_read(job, tmp_path, config.checkpoint)] for job in jobs]
     assert names == [["train", "w", "s", "weights"], ["w", "s", "weights"]]
 
 

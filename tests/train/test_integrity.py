@@ -22,7 +22,9 @@ from tests.train.conftest import BATCH, stream
 
 MESH = make_mesh(1, 1, 1, jax.devices()[:1])
 # A read that fails leaves tasks behind, of which Python complains when they are collected.
-LEFT_BY_ORBAX = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+LEFT_BY_ORBAX = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning"
+)
 DTYPES = ("float32", "bfloat16", "float16", "int32", "uint8", "bool")
 
 
@@ -55,6 +57,7 @@ def test_checksums_do_not_depend_on_the_devices(params):
     assert checksums([split]) == checksums([kernel])
 
 
+@pytest.mark.slow
 @LEFT_BY_ORBAX
 def test_no_flipped_bit_of_a_checkpoint_changes_the_state(optimizer, init, tmp_path):
     """The state is that of the damaged checkpoint, where it can be read, or of the one before."""
@@ -88,6 +91,7 @@ def test_no_flipped_bit_of_a_checkpoint_changes_the_state(optimizer, init, tmp_p
     gc.collect()
 
 
+@pytest.mark.slow
 @LEFT_BY_ORBAX
 def test_no_flipped_bit_of_weights_changes_them(params, init, tmp_path):
     save_weights(tmp_path / "weights", params)

@@ -41,7 +41,7 @@ def test_grid_has_all_images_enlarged_in_row_major_order(tmp_path, colors):
 def test_grid_has_labels_and_texts(tmp_path, monkeypatch):
     """There is one column per label and one row per text with any backend; each cell has its images with a gap."""
     figures = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, path: figures.append(self))
+    monkeypatch.setattr(Figure, "savefig", lambda self, path: (figures.append(self), path.touch()))
     columns = {name: np.full((2, 3, 4, 4, 3), value, np.uint8) for name, value in (("base", 0), ("guided", 9))}
     labeled_grid(tmp_path / "new" / "grid.png", columns, ["a ring", "a plus and a ring"], "title")
     (figure,) = figures

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.mixtures import device, mixed_data, packages
-from experiments.states import State, counted, title
+from experiments.states import State, amount, title
 
 
 def of_jobs(found: Sequence[State]) -> list[str]:
@@ -13,7 +13,7 @@ def of_jobs(found: Sequence[State]) -> list[str]:
     failed = [f"{title(each.job)} failed: {each.detail}" for each in found if each.name == "failed"]
     counts = Counter(each.name for each in found if each.name in ("running", "stopped", "waiting"))
     listed = ", ".join(f"{count} {'interrupted' if name == 'stopped' else name}" for name, count in counts.items())
-    return [*failed, *([f"Not done, of {counted(len(found), 'job')}: {listed}."] if listed else [])]
+    return [*failed, *([f"Not done, of {amount(len(found), 'job')}: {listed}."] if listed else [])]
 
 
 def of_rows(rows: Sequence[dict]) -> list[str]:
@@ -22,7 +22,7 @@ def of_rows(rows: Sequence[dict]) -> list[str]:
     for name, what in (("commits", "commit"), ("devices", device), ("versions of packages", packages)):
         counts = Counter(row[what] if isinstance(what, str) else what(row) for row in rows)
         if len(counts) > 1:
-            listed = "; ".join(f"{value}, {counted(count, 'job')}" for value, count in counts.most_common())
+            listed = "; ".join(f"{value}, {amount(count, 'job')}" for value, count in counts.most_common())
             found.append(f"The results come from several {name}: {listed}.")
     changed = sorted({row["commit"] for row in rows if row["commit"].endswith("+") or row["commit"] == "unknown"})
     if changed:
@@ -41,6 +41,6 @@ def of_tables(folders: Sequence[Path], workdir: Path, rows: Sequence[dict]) -> l
         results = [workdir / "jobs" / row["job"] / "result.json" for row in own]
         if newer := sum(each.stat().st_mtime > written for each in results):
             found.append(
-                f"{folder.name} is older than {counted(newer, 'result')}; write it again with `launch.py table`."
+                f"{folder.name} is older than {amount(newer, 'result')}; write it again with `launch.py table`."
             )
     return found

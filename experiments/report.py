@@ -18,7 +18,7 @@ from experiments.mixtures import device, packages
 from experiments.plan import plan
 from experiments.records import STARTED, read
 from experiments.results import read_result
-from experiments.states import STATES, State, counted, several_tables, states, stored, table_of
+from experiments.states import STATES, State, amount, several_tables, states, stored, table_of
 
 PAGE = "report.html"
 
@@ -71,7 +71,7 @@ def header(name: str, found: list[State], workdir: Path) -> str:
     counts = [(state, sum(each.name == state for each in found)) for state in STATES]
     pills = "".join(f'<span class="pill">{count} {state}</span>' for state, count in counts if count)
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    facts = f"{counted(len(found), 'job')} of the work directory <code>{escape(str(workdir))}</code>, written {written}"
+    facts = f"{amount(len(found), 'job')} of the work directory <code>{escape(str(workdir))}</code>, written {written}"
     return f'<h1>{escape(name)}</h1><p class="facts">{facts}</p><div class="pills">{pills}</div>'
 
 

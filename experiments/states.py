@@ -130,7 +130,7 @@ def stored_job(folder: Path) -> Job | None:
     return Job(folder.name, folder.name.partition("-")[0], record["row"], record["seed"], {}, config)
 
 
-def counted(number: int, noun: str) -> str:
+def amount(number: int, noun: str) -> str:
     """A number of things, such as "1 job" or "2 jobs"."""
     return f"{number} {noun}{'s' * (number != 1)}"
 

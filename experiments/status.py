@@ -9,7 +9,7 @@ from pathlib import Path
 from diffusion.report.tables import terminal
 from experiments.layout import check_layout
 from experiments.plan import Job
-from experiments.states import STATES, State, counted, several_tables, states, stored, table_of
+from experiments.states import STATES, State, amount, several_tables, states, stored, table_of
 
 SECONDS = 3  # between two views
 CLEAR = "\033[H\033[2J"
@@ -43,7 +43,7 @@ def run(jobs: list[Job] | None, workdir: Path, watch: bool) -> None:
 def totals(found: list[State]) -> str:
     """How many jobs there are in each state."""
     counts = Counter(each.name for each in found)
-    return ", ".join([counted(len(found), "job"), *(f"{counts[name]} {name}" for name in STATES if counts[name])])
+    return ", ".join([amount(len(found), "job"), *(f"{counts[name]} {name}" for name in STATES if counts[name])])
 
 
 def text(found: list[State]) -> str:

@@ -98,11 +98,11 @@ def block_config(config: ConfigDict) -> ConfigDict:
     return inner
 
 
-def sampler(config: ConfigDict, system: System, counted: bool = False) -> Callable:
+def sampler(config: ConfigDict, system: System, scanned: bool = False) -> Callable:
     """`sample(params, keys, prompt, label=None)` for prompts [B, sample.length or data.length].
 
     `sample.steps` are those of one block. Texts longer than data.length attend to the last data.length positions.
-    `counted` is that of `masked_sampler`.
+    `scanned` is that of `masked_sampler`.
     """
     options, process = config.sample, process_of(system)
     for name in ("suffix", "infill"):
@@ -123,7 +123,7 @@ def sampler(config: ConfigDict, system: System, counted: bool = False) -> Callab
         return extended(params, noisy, *cond)[0]
 
     denoiser = SplitDenoiser(features, masked.logits_of(net))
-    one = masked_sampling.masked_sampler(block_config(config), replace(system, denoiser=denoiser), counted=counted)
+    one = masked_sampling.masked_sampler(block_config(config), replace(system, denoiser=denoiser), scanned=scanned)
 
     def sample(one, params, keys, prompt, label=None):
         return sample_blocks(
@@ -149,7 +149,7 @@ def calls(config: ConfigDict, system: System, helper: System | None = None) -> l
     size, length, turns = config.sample.batch, config.sample.length or config.data.length, evaluations(config)
     call = Call(
         name=f"sampler, {turns} evaluations",
-        function=sampler(config, system, counted=True),
+        function=sampler(config, system, scanned=True),
         params=(system.init,),
         rows=(keys_like(size), rows_like(size, length, dtype=jnp.int32)),
         turns=turns,

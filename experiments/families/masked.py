@@ -218,7 +218,7 @@ def calls(config: ConfigDict, system: System, helper: System | None = None) -> l
     label = rows_like(size, dtype=jnp.int32) if config.model.labels else None
     call = Call(
         name=f"sampler, {turns} evaluations",
-        function=masked_sampling.windowed_sampler(config, system, counted=True),
+        function=masked_sampling.windowed_sampler(config, system, scanned=True),
         params=(system.init,),
         rows=(keys_like(size), rows_like(size, length, dtype=jnp.int32), label),
         turns=turns,

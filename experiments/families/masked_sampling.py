@@ -73,14 +73,14 @@ def ancestral_reads(config: ConfigDict, process: MaskedProcess) -> Literal["none
     return "masked" if races(config, process) else "none"
 
 
-def windowed_sampler(config: ConfigDict, system: System, counted: bool = False) -> Callable[..., Samples]:
+def windowed_sampler(config: ConfigDict, system: System, scanned: bool = False) -> Callable[..., Samples]:
     """`sample(params, keys, prompt, label=None)` for prompts [B, sample.length or data.length].
 
     Longer sequences than data.length are drawn window by window. A class-conditional network reads `label` [B]. The
     other arguments are those of `masked_sampler`.
     """
     options, length = config.sample, window_length(config)
-    window = masked_sampler(config, system, counted=counted)
+    window = masked_sampler(config, system, scanned=scanned)
     if (options.length or length) == length:
         return window
     stride = options.stride or length // 2
@@ -106,11 +106,11 @@ def window_length(config: ConfigDict) -> int:
     return min(asked or length, length)
 
 
-def masked_sampler(config: ConfigDict, system: System, trace: int = 0, counted: bool = False) -> Callable:
+def masked_sampler(config: ConfigDict, system: System, trace: int = 0, scanned: bool = False) -> Callable:
     """The loop over one window, on tokens or on their digits, with the states of the first `trace` examples.
 
     The sampler is a pytree of its padded grid: compiled with itself as an argument, one program serves many numbers of
-    steps. Where the turns are to be seen in the program (a trace, or `counted`), it scans over a grid without padding.
+    steps. Where the turns are to be seen in the program (a trace, or `scanned`), it scans over a grid without padding.
     """
     options, process = config.sample, system.masking
     check_planning(options, process)
@@ -141,13 +141,13 @@ def masked_sampler(config: ConfigDict, system: System, trace: int = 0, counted: 
             renormalized=options.policy in ("remdm_conf", "confidence_star"),
         )
         sampler = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, errors, trace)
-        return conditional(sampler, table, bool(trace) or counted)
+        return conditional(sampler, table, bool(trace) or scanned)
     if options.precision != "exact":
         raise ValueError("sample.precision: mdlm_float32 is a rule for whole tokens; digits are drawn exact")
     token = Draw(process.codec.vocabulary, options.precision, options.nucleus_rule)
     draw = SubtokenDraw(process, token, independent=options.digits_draw == "marginal")
     digits = MaskedSampler(system.denoiser, process, policy, draw, final, self_conditioning, errors, trace)
-    return conditional(partial(sample_tokens, digits, process), table, bool(trace) or counted)
+    return conditional(partial(sample_tokens, digits, process), table, bool(trace) or scanned)
 
 
 def conditional(sample: Callable[..., Samples], table: Grid, scanned: bool) -> Callable[..., Samples]:

@@ -61,7 +61,7 @@ class Window(NamedTuple):
 
 
 ALWAYS = Window()
-ROWS = 128  # of the shortest padded grid
+MIN_ROWS = 128  # of a padded grid
 
 
 def exact_masks(level: np.ndarray, length: int) -> np.ndarray:
@@ -137,10 +137,11 @@ def grid(
 
 
 def padded(rows: Grid) -> Grid:
-    """Repeat the last row up to a power of two, at least ROWS, so that one program serves many numbers of steps."""
-    missing = max(ROWS, 1 << (len(rows.index) - 1).bit_length()) - len(rows.index)
+    """Repeat the last row up to a power of two, at least MIN_ROWS, so that one program serves many numbers of steps."""
+    missing = max(MIN_ROWS, 1 << (len(rows.index) - 1).bit_length()) - len(rows.index)
     repeats = np.append(np.ones(len(rows.index) - 1, int), missing + 1)
-    return jax.device_put(jax.tree.map(lambda column: np.repeat(column, repeats, axis=0), rows))
+    # On the host: an array of JAX would be repeated by a program that is compiled for every number of steps.
+    return jax.device_put(jax.tree.map(lambda column: np.repeat(np.asarray(column), repeats, axis=0), rows))
 
 
 def warp_times(times: np.ndarray, warp: Sequence[float]) -> np.ndarray:

@@ -57,7 +57,6 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 WITH_PLACE = warnings.formatwarning
-FULL = "--workdir: the disk of '{}' is full; free some and give the command again, which goes on from what is complete"
 VERBS = ("run", "train", "evaluate", "sample", "table", "status", "report", "plan", "pods", "compile", "convert")
 VERBS += ("geneval",)
 # Flags that go with some verbs alone, and what they do.
@@ -272,29 +271,21 @@ def main(argv: list[str]) -> None:
     warnings.formatwarning = one_line
     try:
         dispatch(argv[1])
-    except (ValueError, FileNotFoundError) as error:
-        if out_of_space(error):
-            raise BadInput(FULL.format(WORKDIR.value)) from None
-        if os.environ.get("DIFFUSION_TRACEBACK"):
-            raise
-        raise BadInput(error) from None
     except Exception as error:
-        if out_of_space(error):
-            raise BadInput(FULL.format(WORKDIR.value)) from None
+        from experiments import full_disk
+
+        if full_disk.says_full(error):
+            raise BadInput(full_disk.MESSAGE.format(WORKDIR.value)) from None
+        if isinstance(error, (ValueError, FileNotFoundError)) and not os.environ.get("DIFFUSION_TRACEBACK"):
+            raise BadInput(error) from None
         if type(error).__name__ != "Diverged":
             raise
         print(f"launch.py: {error}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
-def out_of_space(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, says that a disk is full."""
-    while error is not None:
-        if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
 if __name__ == "__main__":
+    from experiments import full_disk
+
+    full_disk.hide_from_threads()
     app.run(main, flags_parser=parse)

@@ -1,0 +1,67 @@
+"""A full disk is one line, whichever thread meets it."""
+
+import errno
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+from absl import logging
+
+from experiments import full_disk, run
+from tests.experiments.conftest import one_line
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def hidden(monkeypatch):
+    """Hide full disks until the end of the test; the list of what other threads and destructors say."""
+    said = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    handler = logging.get_absl_handler()
+    before = list(handler.filters)
+    full_disk.hide_from_threads()
+    yield said
+    handler.filters[:] = before
+
+
+def wrapped(error):
+    try:
+        try:
+            raise error
+        except OSError as cause:
+            raise RuntimeError("a checkpoint was not written") from cause
+    except RuntimeError as outer:
+        return outer
+
+
+@pytest.mark.parametrize(("error", "full"), [(FULL, True), (wrapped(FULL), True), (wrapped(OSError("gone")), False)])
+def test_the_cause_of_an_error_says_that_a_disk_is_full(error, full):
+    assert full_disk.says_full(error) == full
+
+
+def test_the_verb_says_it_in_one_line(cli, monkeypatch):
+    def failing(*given, **options):
+        raise wrapped(FULL)
+
+    monkeypatch.setattr(run, "run_table", failing)
+    one_line(cli("run", "--config=configs/quickstart.py:debug"), "the disk of '", "/runs' is full", "goes on from what")
+
+
+@pytest.mark.parametrize("hook", ["excepthook", "unraisablehook"])
+def test_other_threads_and_destructors_are_silent_about_it_alone(hidden, hook):
+    say = getattr(threading if hook == "excepthook" else sys, hook)
+    full, other = (SimpleNamespace(exc_value=wrapped(error)) for error in (FULL, OSError("gone")))
+    say(full)
+    assert not hidden
+    say(other)
+    assert hidden == [other]
+
+
+@pytest.mark.parametrize(("text", "shown"), [("No space left on device", False), ("another problem", True)])
+def test_log_records_of_it_are_omitted(hidden, text, shown):
+    handler = logging.get_absl_handler()
+    record = logging.get_absl_logger().makeRecord("absl", 40, "file", 1, text, (), None)
+    assert bool(handler.filter(record)) == shown

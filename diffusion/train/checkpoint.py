@@ -10,7 +10,7 @@ from etils import epy
 from jaxtyping import PyTree
 
 from diffusion.storage import ObjectPath, fetched, path_of, remove, scratch, upload
-from diffusion.train.integrity import checksums, damaged
+from diffusion.train.integrity import checksums, damaged, name_of
 
 with epy.lazy_imports():
     import orbax.checkpoint as ocp
@@ -130,18 +130,18 @@ def check_shapes(saved: Any, expected: PyTree, path: Path) -> None:
     saved = getattr(saved, "tree", saved)
     if saved is None:
         raise OSError("its metadata are missing")
-    shapes = dict(named_shapes(saved))
-    for name, shape in named_shapes(expected):
-        if shapes.get(name, shape) != shape or name not in shapes:
-            difference = "is absent" if name not in shapes else f"has shape {shapes[name]}"
+    arrays = named_arrays(saved)
+    for name, array in named_arrays(expected).items():
+        found, shape = arrays.get(name), tuple(array.shape)
+        if found is None or tuple(found.shape) != shape:
+            difference = "is absent" if found is None else f"has shape {tuple(found.shape)}"
             raise CheckpointMismatch(
                 f"checkpoint: in {path} the array {name} {difference} where the config wants {shape}; "
                 "set the config to the run that wrote it, or give another --workdir"
             )
 
 
-def named_shapes(tree: PyTree) -> list[tuple[str, tuple[int, ...]]]:
-    """Return (path, shape) of every array leaf, with paths that do not depend on the types of containers."""
+def named_arrays(tree: PyTree) -> dict[str, Any]:
+    """Return the leaves of a tree that have a shape, by their names."""
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    return [(name, tuple(leaf.shape)) for name, (_, leaf) in zip(names, leaves, strict=True) if hasattr(leaf, "shape")]
+    return {name_of(path): leaf for path, leaf in leaves if hasattr(leaf, "shape")}

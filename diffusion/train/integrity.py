@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import KeyPath
 from jaxtyping import Array, PyTree, Shaped, UInt32
 
 
@@ -13,9 +14,13 @@ def checksums(tree: PyTree) -> dict[str, int]:
     that no change of one b_i is lost. Integers are summed, so that the number does not depend on the devices.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     numbers = jax.device_get(_checksums([leaf for _, leaf in leaves]))
-    return dict(zip(names, map(int, numbers), strict=True))
+    return {name_of(path): int(number) for (path, _), number in zip(leaves, numbers, strict=True)}
+
+
+def name_of(path: KeyPath) -> str:
+    """Return the path of a leaf as a name such as "blocks/kernel", which the types of containers do not change."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def damaged(tree: PyTree, recorded: dict[str, int]) -> list[str]:

@@ -159,7 +159,7 @@ def train(
             stop = bool(stopping) if alone else multihost_utils.reached_preemption_sync_point(done)
             if stop or done % settings.checkpoint_every == 0 or done == settings.steps:
                 check_finite(metrics, done, directory, state.params)
-                check_state(state, losses.get(done, 0.0), done, directory)
+                check_state(state, losses.get(done), done, directory)
                 save(done)
             if stop:
                 checkpoints.wait()
@@ -178,22 +178,23 @@ def check_finite(metrics: Metrics, step: int, directory: Path, params: Params) -
     values = {key: float(total) / max(float(count), 1.0) for key, (total, count) in jax.device_get(metrics).items()}
     if not all(np.isfinite(value) for value in values.values()):
         bad = ", ".join(f"{key} = {value:g}" for key, value in values.items() if not np.isfinite(value))
-        raise Diverged(
-            f"training diverged at step {step}: {bad}; {non_finite(params)} are not finite; lower "
-            f"optimizer.learning_rate or optimizer.clip, or raise "
-            f"optimizer.warmup; the last good checkpoint is in {directory / 'checkpoints'}"
-        )
+        raise diverged(step, [bad], params, directory)
     return values
 
 
-def check_state(state: TrainState, loss: float, step: int, directory: Path) -> None:
-    """Raise Diverged unless the parameters, their average and the validation loss are finite, before they are saved."""
-    if np.isfinite(loss) and bool(all_finite((state.params, state.ema))):
-        return
-    raise Diverged(
-        f"training diverged at step {step}: validation loss {loss:g}; {non_finite(state.params)} are not finite; lower "
-        f"optimizer.learning_rate or optimizer.clip, or raise optimizer.warmup; the last good checkpoint is in "
-        f"{directory / 'checkpoints'}"
+def check_state(state: TrainState, loss: float | None, step: int, directory: Path) -> None:
+    """Raise Diverged unless the parameters, their average and a validation loss are finite, before they are saved."""
+    bad = [] if loss is None or np.isfinite(loss) else [f"validation loss = {loss:g}"]
+    if bad or not bool(all_finite((state.params, state.ema))):
+        raise diverged(step, bad, state.params, directory)
+
+
+def diverged(step: int, bad: list[str], params: Params, directory: Path) -> Diverged:
+    """Return the error of a training, with the values that are not finite, and what to do."""
+    what = "; ".join([*bad, f"{non_finite(params)} are not finite"])
+    return Diverged(
+        f"training diverged at step {step}: {what}; lower optimizer.learning_rate or optimizer.clip, or raise "
+        f"optimizer.warmup; the last good checkpoint is in {directory / 'checkpoints'}"
     )
 
 

@@ -48,13 +48,20 @@ def is_matrix(params) -> dict:
 
 
 def direction_of(params) -> dict:
-    """Return the rule of each leaf: "muon" for kernels of blocks, which are stacked matrices, "adam" for all others."""
+    """Return the rule of each leaf: "muon" for kernels of blocks, which are stacked matrices, "adam" for all others.
+
+    Raises:
+      ValueError: if no leaf is the kernel of a block.
+    """
 
     def rule(path, leaf) -> str:
         name = jax.tree_util.keystr(path)
         return "muon" if "blocks" in name and "kernel" in name and leaf.ndim == 3 else "adam"
 
-    return jax.tree_util.tree_map_with_path(rule, params)
+    rules = jax.tree_util.tree_map_with_path(rule, params)
+    if "muon" not in jax.tree.leaves(rules):
+        raise ValueError("optimizer.blocks: muon is for networks of transformer blocks; set it to adam")
+    return rules
 
 
 def scale_by_muon(beta: float) -> optax.GradientTransformation:

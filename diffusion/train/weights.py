@@ -9,10 +9,12 @@ import jax
 import numpy as np
 from etils import epy
 from jax.sharding import Mesh
+from jax.tree_util import KeyPath
+from jaxtyping import PyTree
 
 from diffusion.storage import ObjectPath, remove, upload
-from diffusion.train.checkpoint import check_shapes, check_sums, native
-from diffusion.train.integrity import checksums
+from diffusion.train.checkpoint import check_shapes, check_sums, named_arrays, native
+from diffusion.train.integrity import checksums, name_of
 from diffusion.train.mesh import abstract
 from diffusion.types import Params
 
@@ -56,14 +58,25 @@ def load_weights(folder: Path, init, mesh: Mesh, added: Sequence[str] = ()) -> P
             )
         check_shapes(saved, old, folder)
         with undamaged(place):
-            params = checkpointer.restore(folder, old)
-            check_sums(params, sums)
+            stored = checkpointer.restore(folder, in_stored_types(old, saved))
+            check_sums(stored, sums)
+    params = jax.tree.map(lambda array, wanted: array.astype(wanted.dtype), stored, old)
     if not new:
         return params
     shardings = jax.tree.map(lambda leaf: leaf.sharding, {name: expected[name] for name in new})
     initial = jax.jit(lambda key: {name: init(key)[name] for name in new}, out_shardings=shardings)
     parts = params | initial(jax.random.key(0))
     return {name: parts[name] for name in expected}
+
+
+def in_stored_types(expected: PyTree, saved: PyTree) -> PyTree:
+    """Return the expected arrays with the types of the saved ones, whose checksums are of their bits."""
+    types = {name: leaf.dtype for name, leaf in named_arrays(saved).items()}
+
+    def stored(path: KeyPath, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, types[name_of(path)], sharding=leaf.sharding)
+
+    return jax.tree_util.tree_map_with_path(stored, expected)
 
 
 def read_weights(folder: Path) -> Params:

@@ -1,6 +1,7 @@
 """Damage to weights and checkpoints is found: no flipped bit gives other numbers."""
 
 import gc
+import json
 import shutil
 from contextlib import closing
 
@@ -91,6 +92,19 @@ def test_no_flipped_bit_of_a_checkpoint_changes_the_state(optimizer, init, tmp_p
     gc.collect()
 
 
+def test_weights_of_half_precision_are_checked_in_the_type_that_they_are_stored_in(params, init, tmp_path):
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params)
+    save_weights(tmp_path / "weights", half)
+    restored = load_weights(tmp_path, init, MESH)
+    chex.assert_trees_all_equal(jax.device_get(restored), jax.tree.map(np.float32, jax.device_get(half)))
+    file = tmp_path / "weights" / "_CHECKPOINT_METADATA"
+    record = json.loads(file.read_text())
+    record["custom_metadata"]["checksums"]["embedding"] ^= 1
+    file.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"^checkpoint: the weights in .* are damaged \(1 arrays .*embedding\)"):
+        load_weights(tmp_path, init, MESH)
+
+
 @pytest.mark.slow
 @LEFT_BY_ORBAX
 def test_no_flipped_bit_of_weights_changes_them(params, init, tmp_path):
@@ -127,7 +141,7 @@ def test_divergence_in_the_last_step_is_not_saved(objective, init, tmp_path):
 def test_a_validation_loss_that_is_not_finite_is_divergence(objective, optimizer, init, tmp_path):
     settings = Settings(steps=2, batch=BATCH, log_every=1, evaluate_every=1, checkpoint_every=1)
     losses = iter([1.0, float("nan")])
-    with pytest.raises(Diverged, match="step 2: validation loss nan"):
+    with pytest.raises(Diverged, match="step 2: validation loss = nan; "):
         options = dict(evaluate=lambda params: next(losses))
         train(objective, optimizer, init, stream, settings, MESH, jax.random.key(0), tmp_path, **options)
     assert Checkpoints(tmp_path / "checkpoints", read_only=True).steps() == [1]

@@ -1,11 +1,14 @@
 """Devices and processes of a command, set up before any device is touched."""
 
+import contextlib
 import os
 import sys
+import threading
+from collections.abc import Iterator
 
 import jax
 
-PATIENCE = 120  # seconds to wait for the other processes
+PATIENCE = 300  # seconds to wait for the other processes
 
 
 def split_cpu(count: int) -> None:
@@ -20,23 +23,46 @@ def start_processes(
 ) -> None:
     """Join the other processes of a cluster, or those named on the command line, before any device is touched.
 
+    A process whose partners do not come in `patience` seconds ends with one line and status 2.
+
     Raises:
-      ValueError: where JAX_PLATFORMS names devices that are not here, or another process does not come.
+      ValueError: where JAX_PLATFORMS names devices that are not here.
     """
+    later = patience + 60  # JAX's own limit, at which it aborts the process
     if coordinator:
         print(f"process {process} of {processes}: waiting for the others at {coordinator}", file=sys.stderr)
-        try:
-            jax.distributed.initialize(coordinator, processes, process, initialization_timeout=patience)
-        except RuntimeError:
-            raise ValueError(
-                f"--coordinator: not all of {processes} processes came to {coordinator} in {patience} s; start each of "
-                "them, with an address that all of them can reach"
-            ) from None
+        problem = f"--coordinator: not all of {processes} processes came to {coordinator}"
+        with ended_after(
+            patience, f"{problem} in {patience} s; start each of them, with an address that all can reach"
+        ):
+            jax.distributed.initialize(coordinator, processes, process, initialization_timeout=later)
     elif distributed or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        jax.distributed.initialize()
+        problem = "--distributed: not all processes of the cluster came"
+        with ended_after(patience, f"{problem} in {patience} s; see their logs, and start the job again"):
+            jax.distributed.initialize(initialization_timeout=later)
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), "JAX is not installed for it")
         platforms = os.environ.get("JAX_PLATFORMS", "")
         raise ValueError(f"JAX_PLATFORMS: no device of {platforms or 'any platform'} ({reason}); unset it") from None
+
+
+@contextlib.contextmanager
+def ended_after(seconds: float, problem: str) -> Iterator[None]:
+    """End the process with one line and status 2 where the context lasts longer than `seconds`.
+
+    JAX waits in C++, which neither an exception nor a signal handler of Python interrupts.
+    """
+
+    def end() -> None:
+        print(f"launch.py: {problem}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

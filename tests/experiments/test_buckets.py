@@ -4,7 +4,6 @@ import http
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,15 +12,10 @@ import pytest
 
 from diffusion import storage
 from diffusion.storage import paths
+from experiments.pods.local import free_port
 from tests.experiments.conftest import ROOT
 
 DEBUG = "--config=configs/quickstart.py:debug"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def launched(*words):

@@ -2,8 +2,8 @@
 
 import json
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +17,7 @@ from jax.sharding import SingleDeviceSharding
 
 import launch
 from experiments import devices
+from experiments.pods.local import free_port
 from tests.experiments.conftest import ROOT, one_line
 
 DEBUG = "--config=configs/quickstart.py:debug"
@@ -101,6 +102,15 @@ def test_plans_import_no_library_that_computing_alone_needs():
     assert not heavy & set(planned.stderr.split())
 
 
+def test_a_process_whose_partner_does_not_come_ends_with_one_line():
+    start = f"devices.start_processes('127.0.0.1:{free_port()}', 2, 0, False, patience=2)"
+    command = [sys.executable, "-c", f"from experiments import devices; {start}"]
+    alone = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    waiting, line = alone.stderr.strip().splitlines()
+    assert (alone.returncode, alone.stdout) == (2, "") and waiting.startswith("process 0 of 2: waiting")
+    assert re.fullmatch(r"launch\.py: --coordinator: not all of 2 processes came to [0-9.:]+ in 2 s; .*", line)
+
+
 def launch_process(*words):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     options = dict(cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -109,10 +119,7 @@ def launch_process(*words):
 
 def launch_pair(*words):
     """Start two processes of one run, on loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words += (f"--coordinator=127.0.0.1:{port}", "--processes=2")
+    words += (f"--coordinator=127.0.0.1:{free_port()}", "--processes=2")
     return [launch_process(*words, f"--process={index}") for index in range(2)]
 
 

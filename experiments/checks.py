@@ -75,7 +75,9 @@ def check_plan(jobs: list[Job], among: list[Job] | None = None) -> None:
             training = digest(train_identity(config))
             if training not in initialized:
                 initialized.add(training)
-                jax.eval_shape(system.init, jax.random.key(0))
+                params = jax.eval_shape(system.init, jax.random.key(0))
+                if family_of(config).TRAINED and config.optimizer.blocks == "muon":  # it needs kernels of blocks
+                    jax.eval_shape(families.optimizer(config).init, params)
             check_training(config, system)
             if job.verb == "evaluate":
                 check_evaluation(config, system)

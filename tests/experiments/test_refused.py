@@ -142,6 +142,7 @@ REFUSED = {
         ({"sample.prefix": 32}, "sample.prefix: 32 + 0 tokens leave nothing"),
         ({"sample.infill": 6, "sample.count": 100_000}, "sample.count: "),
     ],
+    ("prime_toy", "train", "MDM"): [({"optimizer.blocks": "muon"}, "optimizer.blocks: muon is for networks of")],
     ("udlm", "evaluate", "MDLM"): [({"evaluate.estimator": "bound_uniform"}, "evaluate.estimator: ")],
     ("udlm", "evaluate", "UDLM"): [({"evaluate.estimator": "bound_continuous"}, "evaluate.estimator: ")],
     ("udlm", "sample", "UDLM, 2 steps"): [

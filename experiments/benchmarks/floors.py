@@ -10,7 +10,6 @@ experiments/tables/floors.md.
 """
 
 import math
-import os
 import statistics
 import time
 from collections import defaultdict
@@ -29,7 +28,7 @@ from diffusion.train.flops import ONCE, product_flops, programs
 from diffusion.train.traffic import product_bytes
 from experiments.benchmarks.allocator import keep_freed_memory
 from experiments.benchmarks.our_side import Programs, build
-from experiments.benchmarks.sizes import SHAPES, processor
+from experiments.benchmarks.sizes import SHAPES, pin, processor
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("sizes", ["local", "large_vocabulary"], "networks, of experiments/benchmarks/sizes.py")
@@ -175,16 +174,12 @@ def main(arguments: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
     if unknown := set(FLAGS.sizes) - set(SHAPES):
         raise app.UsageError(f"--sizes: unknown {', '.join(sorted(unknown))}; known: {', '.join(SHAPES)}")
-    available = sorted(os.sched_getaffinity(0))
-    if FLAGS.cores > len(available):
-        raise app.UsageError(f"--cores: this process may use {len(available)}")
-    if FLAGS.cores:
-        os.sched_setaffinity(0, available[: FLAGS.cores])
+    cores = pin(FLAGS.cores)
     keep_freed_memory()
     rate = rates(FLAGS.repeats)
     lines = [line for size in FLAGS.sizes for line in rows(size, list(map(int, FLAGS.steps)), rate, FLAGS.repeats)]
     table = tabulate(lines, HEADINGS, tablefmt="github", disable_numparse=True)
-    machine = f"{len(os.sched_getaffinity(0))} cores of {processor()}, JAX {jax.__version__}, float32"
+    machine = f"{cores} cores of {processor()}, JAX {jax.__version__}, float32"
     note = f"A large product runs at {rate.flops / 1e9:.0f} GFLOP/s and a large copy at {rate.bytes / 1e9:.1f} GB/s."
     command = f"`python -m experiments.benchmarks.floors --cores={FLAGS.cores}`"
     text = f"# Floors of the programs of MDLM\n\n{machine}. {note} Times are in ms, written by {command}.\n\n{table}\n"

@@ -23,7 +23,7 @@ from typing import Any
 from absl import app, flags
 
 from experiments.benchmarks.allocator import keep_freed_memory
-from experiments.benchmarks.sizes import SHAPES, processor
+from experiments.benchmarks.sizes import SHAPES, pin, processor
 
 KINDS = ("training", "sampling")
 MATMUL = 1024  # rows and columns
@@ -125,11 +125,7 @@ def main(arguments: list[str]) -> None:
     """Time all sides, print the ratios, and write --output."""
     if arguments[1:]:
         raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
-    available = sorted(os.sched_getaffinity(0))
-    if FLAGS.cores > len(available):
-        raise app.UsageError(f"--cores: this process may use {len(available)}")
-    if FLAGS.cores:
-        os.sched_setaffinity(0, available[: FLAGS.cores])
+    pin(FLAGS.cores)
     keeps_memory = keep_freed_memory() if FLAGS.keep_memory else False
     shape = SHAPES[FLAGS.size] | ({"batch": FLAGS.batch} if FLAGS.batch else {})
     sides, compile_seconds, rates, versions = {}, {}, {}, {}

@@ -1,7 +1,13 @@
-"""Sizes of the networks that benchmarks run, and the processor that they run on."""
+"""What benchmarks share: sizes of networks, the processor and its cores, and timings taken in turns."""
 
+import os
 import platform
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from absl import app
 
 SHAPES = {
     "debug": dict(hidden=32, blocks=2, heads=2, vocab_size=66, length=16, batch=4),
@@ -19,3 +25,27 @@ def processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def pin(cores: int) -> int:
+    """Pin the process to so many of its cores, or to none where it is 0; the number of cores that it may use then."""
+    available = sorted(os.sched_getaffinity(0))
+    if cores > len(available):
+        raise app.UsageError(f"--cores: this process may use {len(available)}")
+    if cores:
+        os.sched_setaffinity(0, available[:cores])
+    return cores or len(available)
+
+
+def timed(tasks: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of tasks that return arrays, in turns, so that slow periods of the machine affect all of them."""
+    import jax
+
+    seconds = {name: [] for name in tasks}
+    for repeat in range(repeats + 1):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            jax.block_until_ready(task())
+            if repeat:  # the first repeat compiles, and warms up caches and allocators
+                seconds[name].append(time.perf_counter() - start)
+    return seconds

@@ -54,3 +54,24 @@ def test_the_public_network_has_the_loss_and_the_law_of_the_reference():
     torch.testing.assert_close(nats, masked_loss(logits.clone(), noisy, tokens, 4))
     torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(2, 3))
     assert (log_p.exp()[noisy != 4].max(-1).indices == noisy[noisy != 4]).all()
+
+
+def test_attention_in_blocks_is_timed_beside_whole_products():
+    command = "-m experiments.benchmarks.attention --lengths=64,128 --tokens=128 --repeats=2 --cores=1"
+    done = subprocess.run([sys.executable, *command.split()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ") and " x " in line][1:]
+    assert [[cell.strip() for cell in row[:2]] for row in rows] == [
+        [shape, kind] for shape in ("2 x 64", "1 x 128") for kind in ("forward", "gradient")
+    ]
+    assert all(float(cell) > 0 for row in rows for cell in (*row[2:4], row[4].split("[")[0]))
+
+
+@pytest.mark.slow
+def test_cores_take_turns_as_threads_and_as_devices():
+    command = "-m experiments.benchmarks.cores --variant=debug --batches=4 --repeats=1 --steps=2"
+    done = subprocess.run([sys.executable, *command.split()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    table = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert [cell.strip().split(" ")[-1] for cell in table[0]] == ["", "core", "threads", "devices"]
+    assert len(table) == 3 and all("(" in cell for row in table[1:] for cell in row[2:])

@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from diffusion.storage import ObjectPath, atomic_write
+from diffusion.storage import ObjectPath, atomic_write, path_of
 from experiments.identity import IDENTITY
 
 MARK = f"identity {IDENTITY}"
@@ -28,7 +28,7 @@ A job without `result.json` is not finished: give the same command again and it 
 
 def job_folder(row: dict, workdir: Path) -> Path:
     """Folder of the job of a result, which may have been joined from another work directory."""
-    return Path(row.get("place", workdir)) / "jobs" / row["job"]
+    return path_of(row.get("place", workdir)) / "jobs" / row["job"]
 
 
 def check_layout(workdir: Path) -> None:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from configs.base import VARIANTS
 from diffusion.report.rows import read_rows, write_rows
 from diffusion.report.tables import Column, assemble, markdown, terminal, values
-from diffusion.storage import atomic_write, for_terminal
+from diffusion.storage import atomic_write, for_terminal, path_of
 from experiments import join, machines, pivots
 from experiments import missing as partial
 from experiments.curves import draw
@@ -51,7 +51,7 @@ def regenerate(
         source = PUBLISHED / "results" / f"{config.table}.{config.variant}.jsonl"
         rows = read_rows(source)
     else:
-        source, places = workdir / "jobs", [workdir, *map(Path, joined)]
+        source, places = workdir / "jobs", [workdir, *map(path_of, joined)]
         jobs = plan(list(module.rows(config)), config)
         rows, missing = join.rows_of(jobs, places), partial.note(jobs, places)
     if not rows:

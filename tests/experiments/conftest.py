@@ -67,37 +67,8 @@ def cli(capsys, monkeypatch, tmp_path):
         # Flags belong to the process: reset those of the previous call, and delete its overrides.
         for name in [name for name in flags.FLAGS if name.startswith("config.")]:
             delattr(flags.FLAGS, name)
-        for name in (
-            "config",
-            "row",
-            "jobs",
-            "index",
-            "topology",
-            "publish",
-            "results",
-            "trace",
-            "redo",
-            "migrate",
-            "join",
-            "watch",
-        ):
-            flags.FLAGS[name].unparse()
-        for name in ("images", "prompts", "detector", "clip", "baseline", "sweep", "pivot"):
-            flags.FLAGS[name].unparse()
-        for name in ("profile", "backend", "hosts", "tpu_name", "zone", "project", "cluster", "setup", "options", "go"):
-            flags.FLAGS[name].unparse()
-        for name in (
-            "from",
-            "checkpoint",
-            "lora",
-            "lora_scale",
-            "unet",
-            "heads",
-            "tokenizer",
-            "denoiser",
-            "carry_over",
-        ):
-            flags.FLAGS[name].unparse()
+        for flag in flags.FLAGS.get_flags_for_module(launch):
+            flag.unparse()
         status, argv = 0, ["launch.py", *words, f"--workdir={tmp_path / 'runs'}"]
         monkeypatch.setattr(sys, "argv", argv)  # config overrides are read from there
         try:

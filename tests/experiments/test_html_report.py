@@ -180,7 +180,7 @@ def test_charts_hold_every_run_and_leave_out_what_is_not_finite():
     first, second = parsed.every("polyline", "points")
     assert MOST_POINTS <= len(first.split()) <= 1.5 * MOST_POINTS and len(second.split()) == 1
     assert "nan" not in first and "seed 0: validation loss 7.0000 at step 2,000" in parsed.text
-    # The loss falls, and y grows downwards; the ends lie within the picture.
+    # The loss falls, and y grows downwards; the ends lie within the plot.
     ends = [tuple(map(float, point.split(","))) for point in (first.split()[0], first.split()[-1])]
     assert ends[0][0] < ends[1][0] and ends[0][1] < ends[1][1]
     assert loss_chart({"seed 0": [{"step": 1, "loss": float("inf")}]}) == ""

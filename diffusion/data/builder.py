@@ -18,6 +18,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath, epy
 
 from diffusion.data.packing import Block, Statistics
+from diffusion.data.tokenizers import digest
 
 with epy.lazy_imports():
     import tensorflow_datasets as tfds
@@ -118,14 +119,28 @@ def shuffle(folder: Path, info: "tfds.core.SplitInfo") -> "tfds.core.SplitInfo":
 def read_record(folder: Path) -> dict[str, Any]:
     """What a complete preparation says of itself, written last before the final rename.
 
-    It is empty where there is none, or where a shard has not the size that it was written with.
+    It is empty where there is none, or where it or a description of the shards is not what was written, or a shard has
+    not its size; records in shards have checksums of their own.
     """
     try:
         record = json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))
-        sizes = record.get("files", {})  # preparations of an earlier version have none
-        return record if all((folder / name).stat().st_size == size for name, size in sizes.items()) else {}
-    except (OSError, ValueError):
+        # Preparations of an earlier version have no sizes and hashes.
+        if record.get("sha256", own := hash_of(record)) != own:
+            return {}
+        for name, size in record.get("files", {}).items():
+            if (folder / name).stat().st_size != size:
+                return {}
+        for name, known in record.get("hashes", {}).items():
+            if digest((folder / name).read_text(encoding="utf-8")) != known:
+                return {}
+        return record
+    except (OSError, ValueError, AttributeError):
         return {}
+
+
+def hash_of(record: dict[str, Any]) -> str:
+    """Hash of a record without its own hash."""
+    return digest(json.dumps({name: value for name, value in record.items() if name != "sha256"}, sort_keys=True))
 
 
 def is_prepared(folder: Path) -> bool:
@@ -199,7 +214,9 @@ def prepare(folder: Path, recipe: Mapping[str, Any], builds: Mapping[str, BuildS
         )
         counts = {split: dataclasses.asdict(values) for split, values in statistics.items()}
         sizes = {file.relative_to(work).as_posix(): file.stat().st_size for file in sorted(data.iterdir())}
-        record = {"recipe": dict(recipe), "splits": counts, "files": sizes}
+        texts = {name: digest((work / name).read_text(encoding="utf-8")) for name in sizes if name.endswith(".json")}
+        record = {"recipe": dict(recipe), "splits": counts, "files": sizes, "hashes": texts}
+        record["sha256"] = hash_of(json.loads(json.dumps(record)))
         (work / STATISTICS_FILE).write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
         _publish(work, folder)
     finally:
@@ -223,11 +240,36 @@ def _remove_abandoned(folder: Path, age: float = 24 * 3600) -> None:
                 shutil.rmtree(work, ignore_errors=True)
 
 
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Random access to the examples of a split of a preparation."""
+
+    source: Any  # of TFDS
+    folder: Path
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        """Reads examples.
+
+        Raises: ValueError, with what to do, for examples that cannot be read.
+        """
+        try:
+            return self.source.__getitems__(indices)
+        except Exception as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+            raise ValueError(
+                f"data: examples in {self.folder} are damaged ({reason}); delete {self.folder} and give the command "
+                "again, which packs them again"
+            ) from error
+
+
 def open_prepared(folder: Path) -> tuple[dict[str, Any], dict[str, Statistics]]:
     """The random-access data source and the statistics of every split that has examples."""
     record = read_record(folder)
     reader = tfds.builder_from_directory(folder / NAME / VERSION)
     # TFDS's decorators hide the arguments of `as_data_source`.
-    sources = {split: reader.as_data_source(split) for split in reader.info.splits}  # pyright: ignore[reportCallIssue]
+    sources = {split: Prepared(reader.as_data_source(split), folder) for split in reader.info.splits}  # pyright: ignore[reportCallIssue]
     statistics = {split: Statistics(**values) for split, values in record["splits"].items()}
     return sources, {split: statistics[split] for split in sources}

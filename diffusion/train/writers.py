@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from diffusion.storage import Appender, scratch
+from diffusion.storage import Appender, atomic_write, scratch
 
 
 class Writer:
@@ -18,8 +18,8 @@ class Writer:
     def __init__(self, directory: Path, name: str, config: dict, resume_step: int = 0):
         self.path = directory / "metrics.jsonl"
         if self.path.exists():
-            lines = [line for line in self.path.read_text().splitlines() if parse_step(line) <= resume_step]
-            self.path.write_text("".join(line + "\n" for line in lines))
+            lines = [line for line in text_of(self.path).splitlines() if parse_step(line) <= resume_step]
+            atomic_write(self.path, "".join(line + "\n" for line in lines))
         self.file = Appender(self.path)
         directory = scratch(directory)  # loggers have drivers of their own for stores, or none
         self.board = self.wandb = None
@@ -54,11 +54,16 @@ class Writer:
             self.wandb.finish()
 
 
+def text_of(path: Path) -> str:
+    """Return the text of a file of metrics, of which damaged bytes spoil their own lines alone."""
+    return path.read_bytes().decode(errors="replace")
+
+
 def parse_step(line: str) -> float:
     """Return the step of a record, or infinity for an incomplete line after a crash, so that it is deleted."""
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
         return float("inf")
 
 
@@ -66,4 +71,4 @@ def read_metrics(path: Path) -> list[dict]:
     """Return all complete records of a file of metrics, or none without a file."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines() if parse_step(line) != float("inf")]
+    return [json.loads(line) for line in text_of(path).splitlines() if parse_step(line) != float("inf")]

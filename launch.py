@@ -276,12 +276,22 @@ def main(argv: list[str]) -> None:
 
         if full_disk.says_full(error):
             raise BadInput(full_disk.MESSAGE.format(WORKDIR.value)) from None
-        if isinstance(error, (ValueError, FileNotFoundError)) and not os.environ.get("DIFFUSION_TRACEBACK"):
-            raise BadInput(error) from None
-        if type(error).__name__ != "Diverged":
+        if os.environ.get("DIFFUSION_TRACEBACK"):
             raise
-        print(f"launch.py: {error}", file=sys.stderr)
+        if isinstance(error, (ValueError, FileNotFoundError)):
+            raise BadInput(error) from None
+        problem = str(error) if type(error).__name__ == "Diverged" else unread(error)
+        if not problem:
+            raise
+        print(f"launch.py: {problem}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def unread(error: Exception) -> str:
+    """What an error says of a file that the system does not read or write; empty for other errors."""
+    if not isinstance(error, OSError) or not error.filename:
+        return ""
+    return f"{error.filename}: {error.strerror}; allow it or see to the disk, and give the command again"
 
 
 if __name__ == "__main__":

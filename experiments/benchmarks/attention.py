@@ -59,9 +59,7 @@ def main(arguments: list[str]) -> None:
             middle = [f"{1e3 * statistics.median(values):.1f}" for values in seconds.values()]
             spread = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
             rows.append([f"{shape[0]} x {length}", kind.__name__, *middle, spread])
-    print(
-        f"{FLAGS.heads} heads of {FLAGS.head_dim}, float32, {cores} cores of {processor()}, {FLAGS.repeats} repeats\n"
-    )
+    print(f"{FLAGS.heads} heads of {FLAGS.head_dim}, float32, {cores} of {processor()}, {FLAGS.repeats} repeats\n")
     headings = ["sequences x positions", "pass", "plain, ms", "blocked, ms", "plain over blocked"]
     print(tabulate(rows, headings, tablefmt="github", disable_numparse=True))
 

@@ -179,7 +179,7 @@ def main(arguments: list[str]) -> None:
     rate = rates(FLAGS.repeats)
     lines = [line for size in FLAGS.sizes for line in rows(size, list(map(int, FLAGS.steps)), rate, FLAGS.repeats)]
     table = tabulate(lines, HEADINGS, tablefmt="github", disable_numparse=True)
-    machine = f"{cores} cores of {processor()}, JAX {jax.__version__}, float32"
+    machine = f"{cores} of {processor()}, JAX {jax.__version__}, float32"
     note = f"A large product runs at {rate.flops / 1e9:.0f} GFLOP/s and a large copy at {rate.bytes / 1e9:.1f} GB/s."
     command = f"`python -m experiments.benchmarks.floors --cores={FLAGS.cores}`"
     text = f"# Floors of the programs of MDLM\n\n{machine}. {note} Times are in ms, written by {command}.\n\n{table}\n"

@@ -27,14 +27,15 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def pin(cores: int) -> int:
-    """Pin the process to so many of its cores, or to none where it is 0; the number of cores that it may use then."""
+def pin(cores: int) -> str:
+    """Pin the process to so many of its cores, or to none where it is 0; what it may use then, such as "2 cores"."""
     available = sorted(os.sched_getaffinity(0))
     if cores > len(available):
         raise app.UsageError(f"--cores: this process may use {len(available)}")
     if cores:
         os.sched_setaffinity(0, available[:cores])
-    return cores or len(available)
+    count = cores or len(available)
+    return f"{count} core{'s' * (count > 1)}"
 
 
 def timed(tasks: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:

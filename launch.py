@@ -280,7 +280,9 @@ def main(argv: list[str]) -> None:
             raise
         if isinstance(error, (ValueError, FileNotFoundError)):
             raise BadInput(error) from None
-        problem = str(error) if type(error).__name__ == "Diverged" else unread(error)
+        from experiments import devices
+
+        problem = str(error) if type(error).__name__ == "Diverged" else unread(error) or devices.lost(error)
         if not problem:
             raise
         print(f"launch.py: {problem}", file=sys.stderr)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import jax
 
 PATIENCE = 300  # seconds to wait for the other processes
+LOST = ("losed by peer", "reset by peer", "Gloo", "unavailable", "heartbeat")  # in errors after a process was lost
 
 
 def split_cpu(count: int) -> None:
@@ -46,6 +47,14 @@ def start_processes(
         reason = next(iter(str(error).splitlines()), "JAX is not installed for it")
         platforms = os.environ.get("JAX_PLATFORMS", "")
         raise ValueError(f"JAX_PLATFORMS: no device of {platforms or 'any platform'} ({reason}); unset it") from None
+
+
+def lost(error: Exception) -> str:
+    """What an error of a run of several processes says of one that has ended; empty for other errors."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, jax.errors.JaxRuntimeError) or not any(each in text for each in LOST):
+        return ""
+    return f"another process has ended ({text[:120]}); see its log, and give the command to all of them again"
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ def plain(query: Heads, key: KeysOrValues, value: KeysOrValues, allowed: Allowed
 def blocked(query: Heads, key: KeysOrValues, value: KeysOrValues, allowed: Allowed | None = None) -> Heads:
     """Compute `plain` attention one block of queries after the other, and again in the backward pass.
 
-    No array of all scores is in memory, which is faster for long sequences on a CPU.
+    No array of all scores is in memory, also in the backward pass.
 
     Raises:
       ValueError: if the number of queries is not a multiple of 64.

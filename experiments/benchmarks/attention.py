@@ -2,8 +2,9 @@
 
     python -m experiments.benchmarks.attention --cores=1
 
-Both run in turns, forward and with the gradient; a ratio above 1 means that blocks are faster. `model.attention=auto`
-takes blocks on a CPU from `diffusion.nets.attention.LONG` positions on.
+Both run in turns, forward and with the gradient; a ratio above 1 means that blocks are faster. The memory is that of
+the temporaries of the compiled program. `model.attention=auto` takes blocks on a CPU from
+`diffusion.nets.attention.LONG` positions on.
 """
 
 import functools
@@ -39,6 +40,12 @@ def gradient(attention: Callable[..., Any], *inputs: Any) -> Any:
     return jax.grad(lambda *inputs: jnp.sum(attention(*inputs) ** 2), (0, 1, 2))(*inputs)
 
 
+def temporaries(program: jax.stages.Compiled) -> str:
+    """Memory of the temporaries of a program, in MiB."""
+    memory = program.memory_analysis()
+    return f"{memory.temp_size_in_bytes / 2**20:.1f}" if memory else ""
+
+
 def main(arguments: list[str]) -> None:
     """Time both forms at each length, and print their ratios."""
     if arguments[1:]:
@@ -50,17 +57,20 @@ def main(arguments: list[str]) -> None:
         shape = max(FLAGS.tokens // length, 1), length, FLAGS.heads, FLAGS.head_dim
         inputs = [jax.random.normal(jax.random.key(seed), shape) for seed in range(3)]
         for kind in (forward, gradient):
-            tasks = {
-                form.__name__: functools.partial(jax.jit(functools.partial(kind, form)), *inputs)
+            programs = {
+                form.__name__: jax.jit(functools.partial(kind, form)).lower(*inputs).compile()
                 for form in (plain, blocked)
             }
+            tasks = {name: functools.partial(program, *inputs) for name, program in programs.items()}
             seconds = timed(tasks, FLAGS.repeats)
+            memory = [temporaries(program) for program in programs.values()]
             ratios = [whole / parts for whole, parts in zip(*seconds.values(), strict=True)]
             middle = [f"{1e3 * statistics.median(values):.1f}" for values in seconds.values()]
             spread = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
-            rows.append([f"{shape[0]} x {length}", kind.__name__, *middle, spread])
+            rows.append([f"{shape[0]} x {length}", kind.__name__, *middle, spread, *memory])
     print(f"{FLAGS.heads} heads of {FLAGS.head_dim}, float32, {cores} of {processor()}, {FLAGS.repeats} repeats\n")
     headings = ["sequences x positions", "pass", "plain, ms", "blocked, ms", "plain over blocked"]
+    headings += ["plain, MiB", "blocked, MiB"]
     print(tabulate(rows, headings, tablefmt="github", disable_numparse=True))
 
 

@@ -22,7 +22,7 @@ NO_MASS = -1e30
 FULL = Full()
 SPLASH_BLOCK = 128  # the blocks of splash attention have sides that are multiples of the 128 lanes of a TPU
 CPU_BLOCK = 64  # queries of a block, whose scores stay in the cache of a core
-LONG = 1024  # positions from which blocks are faster on a CPU
+LONG = 1024  # positions from which a CPU does not hold all scores in memory
 
 
 def dense(mask: Mask, queries: int, keys: int, positions: Int[Array, " L"] | None = None) -> Allowed | None:

@@ -29,7 +29,7 @@ def read_result(folder: Path) -> dict:
       ValueError: for a file that is damaged, or was edited after it was written.
     """
     file = folder / FILE
-    remedy = "delete it and give the command again, which computes it from what the folder has"
+    remedy = f"delete {file} and give the command again, which computes it from what the folder has"
     try:
         row = json.loads(file.read_bytes())
         recorded = row.get(HASH)

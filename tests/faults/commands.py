@@ -35,18 +35,19 @@ def run(words: list[str], streams: tuple[Path, Path], prepare: Callable[[], None
     os.environ["XLA_FLAGS"] = FLAGS
     sys.argv = ["launch.py", *words]
     import jax
+    from absl import app
 
     import launch
-    from experiments import full_disk
+    from experiments import disk_errors
 
     update = jax.config.update
     update("jax_persistent_cache_enable_xla_caches", "none")  # their path would be in the keys of all programs
     # All programs are kept, also those that compile fast: there are many of them.
     jax.config.update = lambda name, value: update(name, 0.0 if name == LEAST else value)
-    full_disk.hide_from_threads()
+    disk_errors.hide_from_threads()
     if prepare:
         prepare()
-    launch.main(launch.parse(sys.argv))
+    app.run(launch.main, flags_parser=launch.parse)
 
 
 class Command:

@@ -19,7 +19,7 @@ TARGETS = {
     "checkpoint": ("training", "jobs/train-*/checkpoints/**/*"),
     "record": ("training", "jobs/*/*.json*"),
     "weights": ("trained", "jobs/train-*/weights/**/*"),
-    "tokenizer": ("trained", "jobs/train-*/tokenizer.json"),
+    "tokenizer": ("trained", "jobs/train-*/**/trained_with.json"),
     "packed": ("trained", "cache/packed/**/*"),
     "programs": ("trained", "cache/compiled/*"),
     "result": ("done", "jobs/*/*.json*"),

@@ -1,4 +1,4 @@
-"""A full disk is one line, whichever thread meets it."""
+"""An error of a disk is one line, whichever thread meets it."""
 
 import errno
 import sys
@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from absl import logging
 
-from experiments import full_disk, run
+from experiments import disk_errors, run
 from tests.experiments.conftest import one_line
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -22,7 +22,7 @@ def hidden(monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", said.append)
     handler = logging.get_absl_handler()
     before = list(handler.filters)
-    full_disk.hide_from_threads()
+    disk_errors.hide_from_threads()
     yield said
     handler.filters[:] = before
 
@@ -39,15 +39,33 @@ def wrapped(error):
 
 @pytest.mark.parametrize(("error", "full"), [(FULL, True), (wrapped(FULL), True), (wrapped(OSError("gone")), False)])
 def test_the_cause_of_an_error_says_that_a_disk_is_full(error, full):
-    assert full_disk.says_full(error) == full
+    assert disk_errors.says_full(error) == full
 
 
-def test_the_verb_says_it_in_one_line(cli, monkeypatch):
-    def failing(*given, **options):
-        raise wrapped(FULL)
+@pytest.fixture
+def failing(cli, monkeypatch):
+    """Return a function that gives a command which meets an error."""
 
-    monkeypatch.setattr(run, "run_table", failing)
-    one_line(cli("run", "--config=configs/quickstart.py:debug"), "the disk of '", "/runs' is full", "goes on from what")
+    def fail(error):
+        def raised(*given, **options):
+            raise wrapped(error)
+
+        monkeypatch.setattr(run, "run_table", raised)
+        return cli("run", "--config=configs/quickstart.py:debug")
+
+    return fail
+
+
+def test_a_full_disk_is_one_line_with_what_to_do(failing):
+    one_line(failing(FULL), "the disk of '", "/runs' is full", "goes on from what")
+
+
+def test_a_file_that_is_not_read_is_one_line_and_status_1(failing):
+    status, out, err = failing(OSError(errno.EIO, "Input/output error", "/runs/file"))
+    assert (status, out) == (1, "")
+    assert err == (
+        "launch.py: /runs/file: Input/output error; allow it or see to the disk, and give the command again\n"
+    )
 
 
 @pytest.mark.parametrize("hook", ["excepthook", "unraisablehook"])

@@ -272,32 +272,24 @@ def main(argv: list[str]) -> None:
     try:
         dispatch(argv[1])
     except Exception as error:
-        from experiments import full_disk
+        from experiments import devices, disk_errors
 
-        if full_disk.says_full(error):
-            raise BadInput(full_disk.MESSAGE.format(WORKDIR.value)) from None
+        if disk_errors.says_full(error):
+            raise BadInput(disk_errors.FULL.format(WORKDIR.value)) from None
         if os.environ.get("DIFFUSION_TRACEBACK"):
             raise
         if isinstance(error, (ValueError, FileNotFoundError)):
             raise BadInput(error) from None
-        from experiments import devices
-
-        problem = str(error) if type(error).__name__ == "Diverged" else unread(error) or devices.lost(error)
+        diverged = type(error).__name__ == "Diverged"
+        problem = str(error) if diverged else disk_errors.unread(error) or devices.lost(error)
         if not problem:
             raise
         print(f"launch.py: {problem}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
-def unread(error: Exception) -> str:
-    """What an error says of a file that the system does not read or write; empty for other errors."""
-    if not isinstance(error, OSError) or not error.filename:
-        return ""
-    return f"{error.filename}: {error.strerror}; allow it or see to the disk, and give the command again"
-
-
 if __name__ == "__main__":
-    from experiments import full_disk
+    from experiments import disk_errors
 
-    full_disk.hide_from_threads()
+    disk_errors.hide_from_threads()
     app.run(main, flags_parser=parse)

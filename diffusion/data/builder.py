@@ -134,7 +134,7 @@ def read_record(folder: Path) -> dict[str, Any]:
             if digest((folder / name).read_text(encoding="utf-8")) != known:
                 return {}
         return record
-    except (OSError, ValueError, AttributeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
         return {}
 
 
@@ -266,8 +266,13 @@ class Prepared:
 
 
 def open_prepared(folder: Path) -> tuple[dict[str, Any], dict[str, Statistics]]:
-    """The random-access data source and the statistics of every split that has examples."""
+    """The random-access data source and the statistics of every split that has examples.
+
+    Raises: ValueError for a folder that is not complete.
+    """
     record = read_record(folder)
+    if not record:
+        raise ValueError(f"data: {folder} was changed while it was read; give the command again, which packs it again")
     reader = tfds.builder_from_directory(folder / NAME / VERSION)
     # TFDS's decorators hide the arguments of `as_data_source`.
     sources = {split: Prepared(reader.as_data_source(split), folder) for split in reader.info.splits}  # pyright: ignore[reportCallIssue]

@@ -6,9 +6,12 @@ package; k-means is SciPy's and starts from different random centers, which has 
 """
 
 import numpy as np
+from etils import epy
 from jaxtyping import Float
-from scipy.cluster import vq
-from scipy.special import rel_entr
+
+with epy.lazy_imports():
+    from scipy import special
+    from scipy.cluster import vq
 
 RESTARTS = 5
 
@@ -46,8 +49,8 @@ def mauve(
 def curve_area(p: Float[np.ndarray, " C"], q: Float[np.ndarray, " C"], scale: float = 5.0, points: int = 25) -> float:
     """Area under {(exp(-scale KL(q | r)), exp(-scale KL(p | r))) : r = w p + (1 - w) q}, from (1, 0) to (0, 1)."""
     mixtures = [weight * p + (1 - weight) * q for weight in np.linspace(1e-6, 1 - 1e-6, points)]
-    x = np.exp([0.0, *(-scale * rel_entr(q, mixture).sum() for mixture in mixtures), -np.inf])
-    y = np.exp([-np.inf, *(-scale * rel_entr(p, mixture).sum() for mixture in mixtures), 0.0])
+    x = np.exp([0.0, *(-scale * special.rel_entr(q, mixture).sum() for mixture in mixtures), -np.inf])
+    y = np.exp([-np.inf, *(-scale * special.rel_entr(p, mixture).sum() for mixture in mixtures), 0.0])
     return float(np.trapezoid(x, y))
 
 

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from etils import epy
 from jaxtyping import Float
-from scipy.special import stdtrit
+
+with epy.lazy_imports():
+    from scipy import special
 
 
 class Interval(NamedTuple):
@@ -48,7 +51,7 @@ def student(numbers: Sequence[float] | Float[np.ndarray, " N"]) -> Interval:
     if len(numbers) < 2 or not np.isfinite(numbers).all():
         raise ValueError(f"seeds: an interval needs at least 2 finite numbers, not {numbers}; pass more --config.seeds")
     mean, error = mean_and_error(numbers)
-    half = float(stdtrit(len(numbers) - 1, 0.975)) * error
+    half = float(special.stdtrit(len(numbers) - 1, 0.975)) * error
     return Interval(mean, error, mean - half, mean + half, len(numbers))
 
 

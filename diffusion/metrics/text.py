@@ -8,11 +8,14 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from math import isfinite, log
 
 import numpy as np
+from etils import epy
 from jaxtyping import Array, Bool, Float, Int, Integer
-from scipy.special import entr
 
 from diffusion.metrics.statistics import ratio
 from diffusion.types import Ids
+
+with epy.lazy_imports():
+    from scipy import special
 
 # log p of each token given those before it, [B, L] in nats; entry 0 is not read.
 Judge = Callable[[Integer[np.ndarray, "B L"]], Float[Array | np.ndarray, "B L"]]
@@ -170,7 +173,7 @@ def sample_entropy(tokens: Integer[np.ndarray, "N L"], pad: int | None = None) -
     The symbol `pad` is no token.
     """
     counts = [np.unique(row[row != pad], return_counts=True)[1] for row in np.asarray(tokens)]
-    return np.array([entr(count / count.sum()).sum() for count in counts])
+    return np.array([special.entr(count / count.sum()).sum() for count in counts])
 
 
 def ngrams(text: Text, order: int) -> list[tuple]:

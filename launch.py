@@ -86,7 +86,7 @@ WATCH = flags.DEFINE_boolean("watch", False, "Show the states of jobs again ever
 MIGRATE = flags.DEFINE_string("migrate", "", "Work directory of an earlier version, whose jobs get new ids (plan).")
 PUBLISH = flags.DEFINE_boolean("publish", False, "Also write rows and tables to experiments/ (run, table).")
 RESULTS = flags.DEFINE_boolean("results", False, "Use the committed rows of experiments/results (table).")
-TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice such as v5e:4x4 (compile), or its type, v5e-16 (pods).")
+TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slices, v5e:4x4 or 2xv5e:4x4 (compile), or a type, v5e-16 (pods).")
 BACKEND = flags.DEFINE_string("backend", "", "Where the table runs: local, slurm, tpu-vm or xpk (pods).")
 HOSTS = flags.DEFINE_integer("hosts", None, "Processes for each job (pods --backend=local or slurm).")
 TPU_NAME = flags.DEFINE_string("tpu_name", "", "Name of the TPU VM (pods --backend=tpu-vm).")

@@ -149,6 +149,9 @@ FIELDS: dict[str, Any] = dict(
         prompt_dropout=share(0.1),  # denoising: share of examples without their prompt
         noise=share(0.5),  # reward: largest noise on its images, whose values lie in [-1, 1]
         label_smoothing=share(0.0),  # embedding, next_target
+        # tokens are divided into so many pieces, one of which has its logits in memory at a time, in training and
+        # evaluation; the gradient computes them again. 0: logits of all tokens that are read
+        pieces=not_negative(0),
     ),
     embedding=dict(
         memory_rate=share(0.5),  # share of examples that read an estimate

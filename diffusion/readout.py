@@ -3,12 +3,15 @@
 The head of a language model has one output per class, so that it is up to half of a network's operations. An objective
 reads logits at masked tokens only, and a sampler where it draws. The number of these tokens is an input of the program:
 they are read in pieces of a fixed size, as many as there are, and results are exact whatever their number. Samplers
-without self-conditioning never have the logits of a whole batch, [B, L, K], in memory.
+without self-conditioning never have the logits of a whole batch, [B, L, K], in memory, and neither has a training step
+whose denoiser is read in `pieces`.
 """
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial, reduce
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -85,6 +88,7 @@ class Readout(NamedTuple):
     shape: tuple[int, int]  # B, L
     at: Callable[[Rows], RowLogits]
     saves: bool = True  # whether fewer rows are less work
+    pieces: int = 0  # into which all tokens are divided, of which one has its logits at a time; 0: see `read`
 
     def by_token(self, values: Shaped[Array | np.ndarray, "B N"]) -> Shaped[Array, "B L l"]:
         """Split values of the positions of the state by token."""
@@ -111,11 +115,12 @@ class SplitDenoiser:
     """A denoiser as features of whole sequences, and a head that reads the features of single tokens.
 
     `features(params, noisy, time, cond, memory, keys=keys)` returns features [B, L, D], and `head(params, features)`
-    the logits [..., K] of any of them.
+    the logits [..., K] of any of them. `pieces` are those of its readouts.
     """
 
     features: Callable[..., Features]
     head: Callable[[Params, Float[Array, "R M D"]], Float[Array, "R M K"]]
+    pieces: int = 0
 
     def __call__(
         self, params: Params, noisy: Any, time: Any, cond: Any = None, memory: Any = None, *, keys: Keys | None = None
@@ -127,8 +132,13 @@ class SplitDenoiser:
     ) -> Readout:
         """Compute the features; the head is applied by `Readout.at`."""
         features = self.features(params, noisy, time, cond, memory, keys=keys)
-        shape = features.shape[0], features.shape[1]
-        return Readout(shape, lambda rows: self.head(params, rows.take(features)[:, None]))
+        return of_features(features, partial(self.head, params), self.pieces)
+
+
+def of_features(features: Features, head: Callable[[Float[Array, "R 1 D"]], RowLogits], pieces: int = 0) -> Readout:
+    """Return the readout of a head on features of tokens."""
+    shape = features.shape[0], features.shape[1]
+    return Readout(shape, lambda rows: head(rows.take(features)[:, None]), pieces=pieces)
 
 
 def of_logits(logits: Logits) -> Readout:
@@ -179,42 +189,65 @@ def read(evaluation: Readout, needed: TokenMask, compute: Callable[[RowLogits, R
 
     Needed tokens are read in pieces, about a sixteenth of all tokens each, as many as there are. A gradient through a
     piece computes its logits again. With `share` there are two pieces, of which the first has this share of all tokens
-    and is not computed again; the second is skipped where the first holds all needed tokens.
+    and is not computed again; the second is skipped where the first holds all needed tokens. An evaluation with
+    `pieces` divides all tokens into so many: those of the share are always computed, the others as far as needed.
     """
     batch, length = evaluation.shape
     groups = batch_shards(batch)
     tokens = batch * length // groups
-    first = math.ceil(tokens * share)
-    size = tokens - first if first else tokens // most_pieces(tokens)
-    if not evaluation.saves or first >= tokens or size == tokens:
+    first, size = first_and_size(tokens, share, evaluation.pieces)
+    if not evaluation.saves or size >= tokens:
         rows = Rows(batch, length)
         values = jax.tree.map(rows.put, compute(evaluation.at(rows), rows))
         return jax.tree.map(lambda value: only(value, needed), values)
     grouped = jnp.asarray(needed).reshape(groups, -1)
     count = jnp.max(jnp.sum(grouped, axis=1))
-    pieces = -(-(tokens - first) // size)
-    index = first_rows(grouped, first + pieces * size)
+    rest = -(-max(tokens - first, 0) // size)
+    index = first_rows(grouped, first + rest * size)
 
-    @jax.checkpoint
-    def computed(index: Int[Array, "G M"]) -> T:
+    def computed(start: Int[Array, ""] | None, index: Int[Array, "G M"]) -> T:
         rows = Rows(batch, length, index)
         return compute(evaluation.at(rows), rows)
 
-    def piece(inputs: tuple[Int[Array, ""], Int[Array, "G M"]]) -> T:
-        start, index = inputs
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(computed, index))
-        return jax.lax.cond(start < count, computed, lambda index: zeros, index)
+    def where_needed(start: Int[Array, ""], index: Int[Array, "G M"]) -> T:
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(computed, start, index))
+        return jax.lax.cond(start < count, computed, lambda start, index: zeros, start, index)
 
-    def put(stacked: Shaped[Array, "P R ..."]) -> Shaped[Array, "B L ..."]:
-        by_group = jnp.swapaxes(stacked.reshape(pieces, groups, size, *stacked.shape[2:]), 0, 1)
-        return Rows(batch, length, index[:, first:]).put(by_group.reshape(-1, *stacked.shape[2:]))
+    def in_pieces(start: int, stop: int, piece: Callable[[Int[Array, ""], Int[Array, "G M"]], T]) -> T:
+        part, again = index[:, start:stop], jax.checkpoint(piece)  # a conditional outside of it would copy the head
 
-    split = jnp.swapaxes(index[:, first:].reshape(groups, pieces, size), 0, 1)
-    values = jax.tree.map(put, jax.lax.map(piece, (first + size * jnp.arange(pieces), split)))
+        def put(stacked: Shaped[Array, "P R ..."]) -> Shaped[Array, "B L ..."]:
+            by_group = jnp.swapaxes(stacked.reshape(-1, groups, size, *stacked.shape[2:]), 0, 1)
+            return Rows(batch, length, part).put(by_group.reshape(-1, *stacked.shape[2:]))
+
+        split = jnp.swapaxes(part.reshape(groups, -1, size), 0, 1)
+        starts = start + size * jnp.arange(len(split))
+        return jax.tree.map(put, jax.lax.map(lambda inputs: again(*inputs), (starts, split)))
+
+    parts = []
+    if first and evaluation.pieces:
+        parts.append(in_pieces(0, first, computed))
+    elif first:
+        parts.append(jax.tree.map(Rows(batch, length, index[:, :first]).put, computed(None, index[:, :first])))
+    if rest:
+        parts.append(in_pieces(first, index.shape[1], where_needed))
+    return jax.tree.map(lambda *values: reduce(operator.add, values), *parts)
+
+
+def read_all(evaluation: Readout, compute: Callable[[RowLogits, Rows], T]) -> T:
+    """Return `compute(logits, rows)` at all tokens, as arrays [B, L, ...]; see `read`."""
+    return read(evaluation, jnp.ones(evaluation.shape, bool), compute, share=1.0)
+
+
+def first_and_size(tokens: int, share: float, pieces: int) -> tuple[int, int]:
+    """Return the number of tokens that are always read, and the size of a piece, for `read`; one piece is of all."""
+    first = math.ceil(tokens * share)
     if not first:
-        return values
-    rows = Rows(batch, length, index[:, :first])
-    return jax.tree.map(lambda at_once, rest: rows.put(at_once) + rest, compute(evaluation.at(rows), rows), values)
+        return 0, -(-tokens // max(pieces, most_pieces(tokens)))
+    if not pieces:
+        return first, tokens - first or tokens
+    size = -(-tokens // pieces)
+    return -(-first // size) * size, size
 
 
 def most_pieces(tokens: int) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -20,7 +21,8 @@ from experiments.aot.programs import Program, programs_of
 from experiments.checks import check_planner
 from experiments.plan import find_row, resolve, trains, without
 
-EXAMPLES = "v4:2x2x1, v5e:4x4, v5p:4x4x4, v6e:4x4"
+EXAMPLES = "v4:2x2x1, v5e:4x4, v5p:4x4x4, v6e:4x4; two slices: 2xv5e:4x4"
+SLICES = re.compile(r"(?:([1-9]\d*)x)?(v\w+:[\dx]+)")
 # Chips whose two cores work as one device.
 CHIPS = {"v4": "megacore", "v5p": "megachip"}
 GIB = 2**30
@@ -108,7 +110,11 @@ def helper_config(rows: list[dict], table: ConfigDict, config: ConfigDict) -> Co
 
 
 def slice_devices(topology: str) -> list:
-    """Devices of a TPU slice by its name, without a TPU; raises ValueError without libtpu or for an unknown name."""
+    """Devices of a TPU slice by its name, or of several as in 2xv5e:4x4, without a TPU.
+
+    Raises:
+      ValueError: without libtpu, or for an unknown name.
+    """
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from importlib.util import find_spec
@@ -117,12 +123,16 @@ def slice_devices(topology: str) -> list:
 
     if find_spec("libtpu") is None:
         raise ValueError('topology: libtpu is not installed; pip install "jax[tpu]" (libtpu alone is enough on a CPU)')
-    chip = CHIPS.get(topology.partition(":")[0])
+    match = SLICES.fullmatch(topology)
+    slices, name = match.groups() if match else (None, topology)
+    chip = CHIPS.get(name.partition(":")[0])
     try:
         options: dict = {"chip_config_name": chip} if chip else {}
-        if set(topology.partition(":")[2].split("x")) == {"1"}:
+        if set(name.partition(":")[2].split("x")) == {"1"}:
             options["chips_per_host_bounds"] = (1, 1, 1)  # one chip, which is less than a whole host
-        return list(get_topology_desc(platform="tpu", topology_name=topology, **options).devices)
+        if slices:
+            options["num_slices"] = int(slices)
+        return list(get_topology_desc(platform="tpu", topology_name=name, **options).devices)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"topology: {topology!r} is not a TPU slice ({reason}); examples: {EXAMPLES}") from None

@@ -9,19 +9,21 @@ from diffusion.train.step import gradients
 from experiments import families
 
 
-def traceable(config: ConfigDict, remat: str = "none") -> ConfigDict:
+def traceable(config: ConfigDict, remat: str = "none", pieces: int = 0) -> ConfigDict:
     """The config with attention that shows in a trace, which the kernel of an accelerator does not."""
     config = config.copy_and_resolve_references()
     config.model.update(attention="plain", remat=remat)
+    config.objective.pieces = pieces
     return config
 
 
-def training_flops(config: ConfigDict, vocabulary: int, remat: str = "none") -> float:
+def training_flops(config: ConfigDict, vocabulary: int, remat: str = "none", pieces: int = 0) -> float:
     """Operations of one optimizer step: the objective over the whole batch with its metrics, and its gradient.
 
-    With `remat`, also those that this policy repeats. Objectives of masked tokens apply the head to these alone.
+    With `remat` and `pieces`, also those that this policy and these pieces repeat. Objectives of masked tokens apply
+    the head to these alone.
     """
-    config = traceable(config, remat)
+    config = traceable(config, remat, pieces)
     system = families.system(config, vocabulary)
     objective, batch = families.objective(config, system), families.family_of(config).batch(config)
 

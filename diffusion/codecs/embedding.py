@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from diffusion.categorical import exclude
 from diffusion.nets.encoder_decoder_io import SCALES, Rows, scaled_rows
+from diffusion.readout import Readout, of_features
 from diffusion.types import Logits, Params, Tokens
 
 Latents = Float[Array, "B L d"]
@@ -19,7 +21,7 @@ class EmbeddingCodec:
     """Embeddings e(v), logits from the tied table, and rounding to the nearest token.
 
     The first `vocabulary` rows of the table are tokens. The rows after them (a mask, padding) can be embedded, but
-    latents are not rounded to them.
+    latents are not rounded to them. `pieces` are those of its readouts.
 
     Raises:
       ValueError: for an unknown scale.
@@ -28,6 +30,7 @@ class EmbeddingCodec:
     table: Callable[[Params], Rows]
     vocabulary: int
     scale: str = "unit"
+    pieces: int = 0
 
     def __post_init__(self):
         if self.scale not in SCALES:
@@ -45,6 +48,10 @@ class EmbeddingCodec:
         """Compute the inner products of an estimate with all rows, in float32; rows that are not tokens get no mass."""
         rows = self.rows(params) if self.scale == "unit" else self.table(params).astype(jnp.float32)
         return exclude(jnp.matmul(clean.astype(jnp.float32), rows.T), self.vocabulary)
+
+    def readout(self, params: Params, clean: Latents) -> Readout:
+        """Return the logits of an estimate, which are computed where they are read."""
+        return of_features(clean, partial(self.logits, params), self.pieces)
 
     def decode(self, params: Params, clean: Latents) -> Tokens:
         """Round latents to the tokens of the largest logits."""

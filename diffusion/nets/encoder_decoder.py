@@ -224,18 +224,25 @@ class EncoderDecoder(nn.Module):
         x, _ = self.decoder(shard_batch(x), allowed, states, source[:, None], None, blocks, None)
         return self.decoder_norm(x)
 
-    def _logits(self, x: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
+    def latent_logits(self, latents: Float[Array, "R L d"]) -> Float[Array, "R L V"]:
+        """Return the inner products of latents with all rows of the table."""
         rows = scaled_rows(self.embedding, "unit") if self.scale == "unit" else self.embedding
-        return jnp.matmul(self.readout(x), rows.T)
+        return jnp.matmul(latents, rows.T)
 
     def next_logits(
         self, tokens: Int[Array, "B L"], encoded: EncodedSource, *, keys: Key[Array, " B"] | None = None
     ) -> Float[Array, "B L V"]:
         """Return logits for the token after each token, given the source and the tokens up to and including it."""
+        return self.latent_logits(self.next_latents(tokens, encoded, keys=keys))
+
+    def next_latents(
+        self, tokens: Int[Array, "B L"], encoded: EncodedSource, *, keys: Key[Array, " B"] | None = None
+    ) -> Float[Array, "B L d"]:
+        """Return the latents of which `latent_logits` are the `next_logits`."""
         seeds = self._seeds(keys, self.decoder_blocks)
         x = self._placed(self.target_input(self._rows(tokens)), self.target_positions)
         allowed = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))[None]
-        return self._logits(self._blocks(x, allowed, encoded.states, encoded.mask, seeds))
+        return self.readout(self._blocks(x, allowed, encoded.states, encoded.mask, seeds))
 
     def init_cache(self, batch: int, length: int) -> Cache:
         """Return empty keys and values for `step`, [blocks, batch, length, heads, hidden / heads] each, in `dtype`."""
@@ -253,7 +260,7 @@ class EncoderDecoder(nn.Module):
         allowed = (jnp.arange(cache[0].shape[2]) <= position)[None, None]
         x = self.norm_in(x)
         x, cache = self.decoder(x, allowed, encoded.states, encoded.mask[:, None], position, None, cache)
-        return self._logits(self.decoder_norm(x))[:, 0], cache
+        return self.latent_logits(self.readout(self.decoder_norm(x)))[:, 0], cache
 
     def start(self, source: Int[Array, "B S"], tokens: Int[Array, "B L"]) -> Array:
         """Call every module once, to initialize the parameters."""

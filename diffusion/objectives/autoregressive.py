@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.categorical import exclude, target_log_probs
-from diffusion.objectives.embedding import Encode, cross_entropy, source_of
-from diffusion.objectives.loss import Loss, bind_batch, summed
+from diffusion.objectives.embedding import Encode, source_of, token_cross_entropy
+from diffusion.objectives.loss import Loss, bind_batch, summed, token_log_probs
+from diffusion.readout import Readout, evaluated
 from diffusion.rng import Draws, fold
-from diffusion.types import Batch, Denoise, Denoiser, Logits, MaskedProcess, Params, Symbols, Tokens
+from diffusion.types import Batch, Denoise, Denoiser, MaskedProcess, Params, Symbols, Tokens
 
 
 def shift_right(tokens: Symbols, start: int) -> Symbols:
@@ -26,9 +26,9 @@ def next_log_probs(denoise: Denoise, tokens: Symbols, mask_id: int, given_first:
     """
     time = jnp.zeros(len(tokens))
     if not given_first:
-        return target_log_probs(denoise(shift_right(tokens, mask_id), time), tokens, mask_id)
-    logits = denoise(tokens, time)
-    return jnp.pad(target_log_probs(logits[:, :-1], tokens[:, 1:], mask_id), ((0, 0), (1, 0)))
+        return token_log_probs(evaluated(denoise, shift_right(tokens, mask_id), time), tokens, mask_id)
+    following = jnp.pad(tokens[:, 1:], ((0, 0), (0, 1)))
+    return jnp.pad(token_log_probs(evaluated(denoise, tokens, time), following, mask_id)[:, :-1], ((0, 0), (1, 0)))
 
 
 def next_token_log_probs(
@@ -63,12 +63,12 @@ class NextToken:
 class NextTarget:
     """Mean over target tokens of -log p(y_i | y_<i, x) given a source x, in nats per token.
 
-    Without label smoothing, which acts in training only, this is an exact likelihood. `next_logits(params, tokens,
-    encoded, keys=keys)` are the logits of a causal decoder; `start_id` is its start symbol.
+    Without label smoothing, which acts in training only, this is an exact likelihood. `next_readout(params, tokens,
+    encoded, keys=keys)` evaluates a causal decoder; `start_id` is its start symbol.
     """
 
     encode: Encode
-    next_logits: Callable[..., Logits]
+    next_readout: Callable[..., Readout]
     vocabulary: int
     start_id: int
     label_smoothing: float = 0.0
@@ -77,7 +77,7 @@ class NextTarget:
         tokens, weights = batch["tokens"], batch["weights"]
         encoder_keys, keys = (fold(draws.keys, name) if train else None for name in ("encoder", "dropout"))
         encoded = self.encode(params, *source_of(batch, null_id=None), encoder_keys)
-        logits = self.next_logits(params, shift_right(tokens, self.start_id), encoded, keys=keys)
+        evaluation = self.next_readout(params, shift_right(tokens, self.start_id), encoded, keys=keys)
         smoothing = self.label_smoothing if train else 0.0
-        nats = cross_entropy(exclude(logits, self.vocabulary), tokens, self.vocabulary, smoothing)
+        nats = token_cross_entropy(evaluation, tokens, self.vocabulary, smoothing)
         return summed(nats * weights, weights)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from diffusion.categorical import target_log_probs
-from diffusion.objectives.loss import Loss, bind_batch, summed
+from diffusion.objectives.loss import Loss, bind_batch, summed, token_log_probs
+from diffusion.readout import evaluated
 from diffusion.rng import Draws
 from diffusion.types import Batch, Denoiser, MaskedProcess, Params
 
@@ -22,5 +22,5 @@ class CrossEntropy:
     def __call__(self, params: Params, batch: Batch, draws: Draws, train: bool = True) -> Loss:
         tokens, weights = batch["tokens"], batch["weights"]
         noisy = self.process.corrupt(draws.keys, tokens, draws.uniform)
-        logits = bind_batch(self.denoiser, params, batch, draws, train)(noisy, draws.uniform)
-        return summed(-target_log_probs(logits, tokens, self.process.vocabulary) * weights, weights)
+        evaluation = evaluated(bind_batch(self.denoiser, params, batch, draws, train), noisy, draws.uniform)
+        return summed(-token_log_probs(evaluation, tokens, self.process.vocabulary) * weights, weights)

@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from diffusion.categorical import exclude
 from diffusion.codecs.embedding import EmbeddingCodec
 from diffusion.objectives.loss import Loss
 from diffusion.objectives.noise_scaling import UNSCALED, NoiseScaling, confidence
 from diffusion.objectives.perturbation import STANDARD, NoisyState, Perturbation
 from diffusion.processes.gaussian import GaussianDiffusion
+from diffusion.readout import Readout, RowLogits, Rows, read_all
 from diffusion.rng import Draws, bernoulli, fold
 from diffusion.types import (
     LENGTH_CENTER,
@@ -167,8 +169,9 @@ class EmbeddingDiffusion:
         """Compute the sum over tokens of squared error and cross-entropy, and the metrics of each term."""
         count = jnp.sum(weights)
         square = jnp.sum(jnp.mean((predicted - clean) ** 2, axis=-1) * weights)
-        logits = self.codec.logits(params, predicted if self.rounding == "anchor" else clean)
-        nats = jnp.sum(cross_entropy(logits, tokens, self.codec.vocabulary, self.label_smoothing) * weights)
+        evaluation = self.codec.readout(params, predicted if self.rounding == "anchor" else clean)
+        nats = token_cross_entropy(evaluation, tokens, self.codec.vocabulary, self.label_smoothing)
+        nats = jnp.sum(nats * weights)
         return square + nats, {"square": (square, count), self.rounding: (nats, count)}
 
 
@@ -221,6 +224,16 @@ def cross_entropy(logits: Logits, tokens: Tokens, vocabulary: int, smoothing: fl
     if smoothing:
         target = (1 - smoothing) * gold + smoothing * jnp.mean(logits[..., :vocabulary], axis=-1)
     return jax.nn.logsumexp(logits, axis=-1) - target
+
+
+def token_cross_entropy(evaluation: Readout, tokens: Tokens, vocabulary: int, smoothing: float) -> Float[Array, "B L"]:
+    """Compute `cross_entropy` of all tokens, in which classes `vocabulary` and above have no mass."""
+
+    def at_rows(logits: RowLogits, rows: Rows) -> Float[Array, " R"]:
+        at = rows.take(jnp.asarray(tokens))[:, None]
+        return cross_entropy(exclude(logits, vocabulary), at, vocabulary, smoothing)[:, 0]
+
+    return read_all(evaluation, at_rows)
 
 
 def length_classes(source: SourceMask, target: TokenMask, classes: int) -> Int[Array, " B"]:

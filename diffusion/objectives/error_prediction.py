@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -189,7 +188,7 @@ class ErrorPrediction:
         drawn_tokens = process.decode(state)
         if self.labels == "likelihood":
             assert self.judge is not None
-            judge = partial(self.judge, params["judge"], cond=label)
+            judge = BoundDenoiser(self.judge, params["judge"], label)
             errors = unlikely_tokens(judge, drawn_tokens, process.vocabulary, self.threshold)
         else:
             errors = drawn_tokens != truth

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.categorical import target_log_probs
 from diffusion.codecs.embedding import EmbeddingCodec
+from diffusion.objectives.loss import token_log_probs
 from diffusion.rng import fold, uniform
 from diffusion.schedules.gaussian import GaussianSchedule
 from diffusion.types import Keys, Params, TokenMask, Tokens
@@ -81,7 +81,7 @@ def confidence(
     codec: EmbeddingCodec, params: Params, estimate: Float[Array, "B L d"], tokens: Tokens
 ) -> Float[Array, "B L"]:
     """Compute the confidence of every token, p(y_i) under the logits of the estimate."""
-    return jnp.exp(target_log_probs(codec.logits(params, estimate), tokens, codec.vocabulary))
+    return jnp.exp(token_log_probs(codec.readout(params, estimate), tokens, codec.vocabulary))
 
 
 def rescale_time(schedule: GaussianSchedule, time: TokenTimes, factor: Float[Array, "B L"]) -> TokenTimes:

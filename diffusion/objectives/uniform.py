@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from diffusion.objectives.elbo import sample_times
 from diffusion.objectives.loss import Loss, bind_batch, summed
 from diffusion.processes.uniform import UniformDiffusion
+from diffusion.readout import RowLogits, Rows, evaluated, read_all
 from diffusion.rng import Draws
 from diffusion.types import Batch, Denoise, Denoiser, LossMask, Params, Times, Tokens
 
@@ -24,7 +25,12 @@ def integrand_nats(
 ) -> Float[Array, " B"]:
     """Draw a state at `level`, for which the network reads `time`, and sum its integrand, in nats per sequence."""
     noisy = process.noised(draws.keys, tokens, level)
-    return jnp.sum(process.bound_integrand(denoise(noisy, time), noisy, tokens, level) * weights, axis=1)
+
+    def integrand(logits: RowLogits, rows: Rows) -> Float[Array, " R"]:
+        before, after = (rows.take(jnp.asarray(each))[:, None] for each in (noisy, tokens))
+        return process.bound_integrand(logits, before, after, rows.of_examples(level))[:, 0]
+
+    return jnp.sum(read_all(evaluated(denoise, noisy, time), integrand) * weights, axis=1)
 
 
 @dataclass(frozen=True)

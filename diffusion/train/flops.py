@@ -28,8 +28,8 @@ def count(function: Callable[..., Any], *inputs: Any, taken: float = 1.0) -> flo
     """Count the operations of `function` on inputs of these shapes (arrays or `jax.ShapeDtypeStruct`).
 
     A scan counts its length times, a conditional its larger branch in the share `taken` of its executions and its
-    smaller one in the others, a `shard_map` once per device. A checkpoint that may be skipped
-    counts, unless `taken` is 0. Results that nothing reads are not computed.
+    smaller one in the others, a `shard_map` once per device. What a checkpoint may skip counts, unless `taken` is 0.
+    Results that nothing reads are not computed.
 
     Raises:
       ValueError: for an opaque kernel, and for products in a loop whose length is not known.
@@ -63,17 +63,13 @@ def _operation(equation: Any, taken: float) -> float:
         return work
     if name in OPAQUE:
         raise ValueError(f"flops: {name} cannot be counted; trace the program with attention=plain")
-    inner = [_program(each, taken) for each in programs(params)]
+    # A piece of `diffusion.readout` may be skipped where no token needs it: logits of all tokens count.
+    within = float(taken > 0) if name in REPEATED else taken
+    inner = [_program(each, within) for each in programs(params)]
     if not any(inner):
         return 0.0
     if name == "scan":
         return params["length"] * sum(inner)
-    if (
-        name == "cond"
-        and taken
-        and any(each.primitive.name in REPEATED for branch in params["branches"] for each in branch.eqns)
-    ):
-        return max(inner)  # a piece of `diffusion.readout`, skipped where no token needs it: logits of all tokens count
     if name == "cond":
         return taken * max(inner) + (1 - taken) * min(inner)
     if name == "shard_map":

@@ -1,9 +1,11 @@
 """Meshes and shardings: data parallelism, FSDP by shape, and a model axis."""
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Key, PyTree
@@ -17,8 +19,11 @@ MIN_SHARDED_SIZE = 2**14
 def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, devices=None) -> Mesh:
     """Return a mesh with axes (data, fsdp, model) over all devices; one axis of -1 has the remaining devices.
 
+    Of several TPU slices, which a slower network connects, the data axis goes over the slices, and the devices of
+    every group of the other axes lie in one slice.
+
     Raises:
-      ValueError: if the product of the axes is not the number of devices.
+      ValueError: if the product of the axes is not the number of devices, or fsdp x model does not divide a slice.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = [data, fsdp, model]
@@ -34,7 +39,50 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, devices=None) -> Me
             f"mesh: data x fsdp x model = {' x '.join(map(str, sizes))} does not cover {len(devices)} devices; "
             "set --config.mesh.data=-1 or axes that multiply to the device count"
         )
-    return Mesh(np.array(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+    placed = on_slices(devices, sizes) if devices[0].platform == "tpu" else np.array(devices).reshape(sizes)
+    return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def on_slices(devices: list, sizes: list[int]) -> np.ndarray:
+    """Return TPU devices as an array of these sizes (data, fsdp, model), slice by slice along the data axis.
+
+    Within a slice they are in the order of its torus where every process then holds consecutive rows of a batch, as
+    the batches of a host are (`put_batch`), and in the order of the list otherwise.
+
+    Raises:
+      ValueError: if fsdp x model does not divide the devices of a slice.
+    """
+    data, fsdp, model = sizes
+    slices = len(set(map(slice_of, devices)))
+    if data % slices:
+        raise ValueError(
+            f"mesh: fsdp x model = {fsdp} x {model} does not divide the {len(devices) // slices} devices of each of "
+            f"{slices} slices; set --config.mesh.fsdp and --config.mesh.model so that their product does"
+        )
+    inside, across = (data // slices, fsdp, model), (slices, 1, 1)
+    try:
+        torus = (
+            mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+            if slices == 1
+            else mesh_utils.create_hybrid_device_mesh(inside, across, devices, allow_split_physical_axes=True)
+        )
+    except (AssertionError, NotImplementedError, ValueError):  # for a part of a slice, or for sizes without an order
+        torus = None
+    if torus is not None and has_consecutive_rows(torus):
+        return torus
+    return np.array(sorted(devices, key=slice_of)).reshape(sizes)
+
+
+def slice_of(device: Any) -> int:
+    """Return the number of a device's slice; devices of a topology of one slice have none."""
+    return getattr(device, "slice_index", 0)
+
+
+def has_consecutive_rows(devices: np.ndarray) -> bool:
+    """Return whether the parts of a batch, over (data, fsdp), are those of process 0, then of process 1, and so on."""
+    processes = [[device.process_index for device in group] for group in devices.reshape(-1, devices.shape[2])]
+    first = [group[0] for group in processes]
+    return first == sorted(first) and all(len(set(group)) == 1 for group in processes)
 
 
 def leaf_spec(shape: tuple[int, ...], mesh: Mesh) -> P:

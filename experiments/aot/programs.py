@@ -62,7 +62,8 @@ def training_step(config: ConfigDict, system: System, mesh: Mesh) -> Program:
     root = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=replicated(mesh))
     step = jit_step(objective, optimizer, settings, state, mesh)
     compiled, seconds = compile_for(mesh, step, state, batch, root)
-    flops, executed = (training_flops(config, config.data.vocab_size, remat) for remat in ("none", config.model.remat))
+    repeated = ("none", 0), (config.model.remat, config.objective.pieces)
+    flops, executed = (training_flops(config, config.data.vocab_size, *each) for each in repeated)
     return Program("training step", compiled, seconds, flops, executed, config.train.accumulate, bytes_of(state.params))
 
 

@@ -122,6 +122,8 @@ FAMILIES: dict[str, Family] = {
 }
 # By `process.name`, families of the networks over tokens.
 PROCESSES: dict[str, Family] = {"masked": masked, "uniform": uniform, "blocks": blocks}
+# Objectives that read logits of tokens, or draw tokens from them.
+IN_PIECES = ("nelbo", "nelbo_reveal", "autoregressive", "cross_entropy", "errors", "embedding", "next_target")
 
 
 def family_of(config: ConfigDict) -> Family:
@@ -183,6 +185,8 @@ def objective(config: ConfigDict, system: System) -> Callable:
         raise ValueError(
             f"objective.name: {name} does not train model.net={config.model.net}; use {' or '.join(family.OBJECTIVES)}"
         )
+    if config.objective.pieces and name not in IN_PIECES:
+        raise ValueError(f"objective.pieces: {name} reads no logits of tokens; set it to 0")
     return family.OBJECTIVES[name](config, system)
 
 

@@ -77,7 +77,7 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     def init(key):
         return net.init(key, jnp.zeros((1, 2 * length), jnp.int32))["params"]
 
-    denoiser = SplitDenoiser(features, masked.logits_of(net))
+    denoiser = SplitDenoiser(features, masked.logits_of(net), config.objective.pieces)
     return System(net=net, process=noise, denoiser=denoiser, init=init, length=length, classes=classes)
 
 

@@ -1,19 +1,23 @@
 """Autoregressive models of tokens, or of their sub-tokens: the transformer of the masked models with a causal mask."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffusion.codecs.subtoken_prefixes import prefixes, restrict
+from diffusion.codecs.subtokens import SubtokenCodec
 from diffusion.likelihood.estimators import Estimate, nll_autoregressive
 from diffusion.objectives.autoregressive import NextToken
 from diffusion.processes.subtokens import PartialMaskedDiffusion
+from diffusion.readout import Readout, RowLogits, Rows, readout
 from diffusion.sampling.masked.draw import Draw
 from diffusion.sampling.masked.subtokens import sample_tokens
 from diffusion.sampling.sequences.autoregressive import AutoregressiveSampler, of_codes
+from diffusion.types import Denoiser
 from experiments.families import masked
 from experiments.families.base import Call, System, keys_like, rows_like
 
@@ -36,13 +40,28 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     process = base.masking
     if not (isinstance(process, PartialMaskedDiffusion) and process.carry_over):
         return base
-    codec = process.codec
+    return replace(base, denoiser=CodeDenoiser(base.denoiser, process.codec))
 
-    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
-        logits = base.denoiser(params, noisy, time, cond, memory, keys=keys)
-        return restrict(codec, logits, prefixes(codec, noisy))
 
-    return replace(base, denoiser=denoiser)
+@dataclass(frozen=True)
+class CodeDenoiser:
+    """A denoiser of sub-tokens, left to right, of which those that lead to no token have probability 0."""
+
+    denoiser: Denoiser
+    codec: SubtokenCodec
+
+    def __call__(self, params, noisy, time, cond=None, memory=None, *, keys=None) -> Any:
+        return self.readout(params, noisy, time, cond, memory, keys=keys).logits()
+
+    def readout(self, params, noisy, time, cond=None, memory=None, *, keys=None) -> Readout:
+        """Evaluate the denoiser; see `ReadableDenoiser`."""
+        evaluation = readout(self.denoiser, params, noisy, time, cond, memory, keys=keys)
+        prefix = prefixes(self.codec, noisy)
+
+        def at(rows: Rows) -> RowLogits:
+            return restrict(self.codec, evaluation.at(rows), rows.take(prefix)[:, None])
+
+        return evaluation._replace(at=at)
 
 
 def given_first(config: ConfigDict) -> bool:

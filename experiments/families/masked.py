@@ -90,7 +90,11 @@ def denoising_system(config: ConfigDict, vocabulary: int) -> System:
         inputs |= {"memory": memory} if config.memory.adapter != "none" else {}
         return net.apply({"params": params}, noisy, sigma, **inputs, keys=keys, method=method)
 
-    denoiser = SplitDenoiser(partial(apply, method="head_input"), logits_of(net)) if isinstance(net, DiT) else apply
+    denoiser = apply
+    if isinstance(net, DiT):
+        denoiser = SplitDenoiser(partial(apply, method="head_input"), logits_of(net), config.objective.pieces)
+    elif config.objective.pieces:
+        raise ValueError(f"objective.pieces: {config.model.net} computes all logits at once; set it to 0")
 
     def init(key):
         return net.init(key, jnp.zeros((1, config.data.length * noise.subtokens), jnp.int32))["params"]

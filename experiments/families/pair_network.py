@@ -15,7 +15,7 @@ def has_sources(config: ConfigDict) -> bool:
 
 
 def network_call(system: System, name: str) -> Callable[..., Any]:
-    """A call of the network by its name, with parameters first: encode, next_logits, step."""
+    """A call of the network by its name, with parameters first: encode, next_logits, step, ..."""
 
     def call(params, *inputs, **options):
         return system.net.apply({"params": params}, *inputs, method=name, **options)

@@ -1,6 +1,7 @@
 """Sequence-to-sequence models: embedding diffusion with an encoder-decoder, and its autoregressive baseline."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -13,6 +14,7 @@ from diffusion.objectives.embedding import EmbeddingDiffusion
 from diffusion.objectives.noise_scaling import NoiseScaling
 from diffusion.objectives.perturbation import Perturbation
 from diffusion.processes.gaussian import GaussianDiffusion
+from diffusion.readout import Readout, of_features
 from experiments.families import translation
 from experiments.families.base import Call, System, fields_of, keys_like, lookup, rows_like
 from experiments.families.pair_network import has_sources, network_call
@@ -54,7 +56,8 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     schedule = lookup(SCHEDULES, config.process.schedule, "process.schedule")()
     process = GaussianDiffusion(schedule, config.process.prediction, config.process.factor)
     net = EncoderDecoder(vocabulary + 2, **fields, dtype=model.dtype, remat=model.remat, attention=model.attention)
-    codec = EmbeddingCodec(lambda params: params["embedding"], vocabulary, config.encoder_decoder.scale)
+    scale, pieces = config.encoder_decoder.scale, config.objective.pieces
+    codec = EmbeddingCodec(lambda params: params["embedding"], vocabulary, scale, pieces)
 
     def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
         return net.apply({"params": params}, noisy, time, cond, memory, keys=keys)
@@ -104,9 +107,15 @@ def embedding_diffusion(config: ConfigDict, system: System) -> EmbeddingDiffusio
 
 def next_target(config: ConfigDict, system: System) -> NextTarget:
     """The autoregressive encoder-decoder's objective; the mask starts targets."""
-    vocabulary = system.embedding.vocabulary
-    encode, logits = network_call(system, "encode"), network_call(system, "next_logits")
-    return NextTarget(encode, logits, vocabulary, vocabulary, config.objective.label_smoothing)
+    vocabulary, encode = system.embedding.vocabulary, network_call(system, "encode")
+    latents, logits = network_call(system, "next_latents"), network_call(system, "latent_logits")
+
+    def next_readout(params, tokens, encoded, *, keys=None) -> Readout:
+        return of_features(
+            latents(params, tokens, encoded, keys=keys), partial(logits, params), config.objective.pieces
+        )
+
+    return NextTarget(encode, next_readout, vocabulary, vocabulary, config.objective.label_smoothing)
 
 
 OBJECTIVES: dict[str, Callable[[ConfigDict, System], Callable]] = {

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from diffusion.likelihood.uniform import estimator
 from diffusion.objectives.uniform import UniformNelbo
 from diffusion.processes.uniform import UniformDiffusion
+from diffusion.readout import SplitDenoiser
 from diffusion.schedules.masking import sigma
 from experiments.families import masked, uniform_sampling
 from experiments.families.base import System, estimator_names, lookup
@@ -45,14 +46,15 @@ def system(config: ConfigDict, vocabulary: int) -> System:
     noise = UniformDiffusion(vocabulary, schedule)
     net = network_of(config).make(config, vocabulary, noise)
 
-    def denoiser(params, noisy, time, cond=None, memory=None, *, keys=None):
+    def features(params, noisy, time, cond=None, memory=None, *, keys=None) -> Any:
         level = sigma(schedule, time) if config.model.time_conditioning else None
         label: dict[str, Any] = {"label": cond} if config.model.labels else {}
-        return net.apply({"params": params}, noisy, level, **label, keys=keys)
+        return net.apply({"params": params}, noisy, level, **label, keys=keys, method="head_input")
 
     def init(key):
         return net.init(key, jnp.zeros((1, config.data.length), jnp.int32))["params"]
 
+    denoiser = SplitDenoiser(features, masked.logits_of(net), config.objective.pieces)
     return System(net=net, process=noise, denoiser=denoiser, init=init, length=config.data.length, classes=vocabulary)
 
 

@@ -16,6 +16,7 @@ from diffusion.data import Tokenizer
 from diffusion.data.subword import gpt2
 from diffusion.metrics.text import retokenize
 from diffusion.objectives.autoregressive import next_token_log_probs
+from diffusion.readout import BoundDenoiser
 from diffusion.train.mesh import make_mesh
 from diffusion.train.weights import load_weights
 from diffusion.types import Params
@@ -74,10 +75,7 @@ def trained_judge(run: Run) -> Judge:
 
     @jax.jit
     def log_probs(params, tokens):
-        def denoise(tokens, time):
-            return system.denoiser(params, tokens, time)
-
-        return next_token_log_probs(denoise, process, tokens, given_first)
+        return next_token_log_probs(BoundDenoiser(system.denoiser, params), process, tokens, given_first)
 
     @jax.jit
     def features(params, tokens):

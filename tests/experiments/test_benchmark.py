@@ -67,6 +67,15 @@ def test_attention_in_blocks_is_timed_beside_whole_products():
     assert all(float(cell) > 0 for row in rows for cell in (*row[2:4], row[4].split("[")[0], *row[5:]))
 
 
+def test_large_vocabularies_have_memory_and_time_for_each_number_of_pieces():
+    command = "-m experiments.benchmarks.vocabulary --variant=debug --vocabulary=300 --pieces=0,4 --repeats=2 --row=AR"
+    done = subprocess.run([sys.executable, *command.split()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    assert [row[0].strip() for row in rows] == ["0", "4"]
+    assert float(rows[0][3].split("[")[0]) == 1
+
+
 @pytest.mark.slow
 def test_cores_take_turns_as_threads_and_as_devices():
     command = "-m experiments.benchmarks.cores --variant=debug --batches=4 --repeats=1 --steps=2"

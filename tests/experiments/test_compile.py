@@ -9,6 +9,7 @@ import pytest
 
 from configs import lidar_mixture, lidar_shapes, mdlm_owt, text8
 from diffusion.train import hardware
+from diffusion.train.mesh import make_mesh, slice_of
 from experiments import compile as ahead_of_time
 from experiments.aot.programs import memory_error
 from experiments.families.masked_sampling import network_evaluations
@@ -92,13 +93,18 @@ def test_error_for_missing_libtpu_has_its_installation(config, tmp_path, monkeyp
 
 
 @needs_libtpu
-@pytest.mark.parametrize(("topology", "count"), [("v4:2x2x1", 4), ("v5e:4x4", 16), ("v5p:1x1x1", 1), ("v6e:1x1", 1)])
+@pytest.mark.parametrize(
+    ("topology", "count"),
+    [("v4:2x2x1", 4), ("v5e:4x4", 16), ("v5p:1x1x1", 1), ("v6e:1x1", 1), ("2xv5e:4x4", 32), ("2xv4:2x2x1", 8)],
+)
 def test_slices_have_whole_chips_with_known_figures(topology, count):
     devices = ahead_of_time.slice_devices(topology)
     assert len(devices) == count
     figures = hardware.peak(devices[0].device_kind)
     expected = {"v4": 275e12, "v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
-    assert figures.flops == expected[topology.partition(":")[0]]
+    slices, _, name = topology.partition(":")[0].rpartition("x")
+    assert figures.flops == expected[name]
+    assert len(set(map(slice_of, devices))) == int(slices or 1)
 
 
 def test_peak_figures_are_those_of_the_longest_matching_name():
@@ -182,6 +188,23 @@ def test_guided_row_and_its_reward_compile(tmp_path):
     assert sampler["program"] == "sampler by lidar, 10 steps" and sampler["arguments"] > lookahead["arguments"]
     _, (step,) = compiled("", tmp_path / "reward")
     assert step["aliased"] > 0 and step["flops"] > 0
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_parameters_are_gathered_within_each_of_two_slices(config, tmp_path):
+    """And gradients are summed over both."""
+    config.mesh.fsdp, config.model.hidden = 4, 256
+    mesh = make_mesh(**config.mesh, devices=ahead_of_time.slice_devices("2xv5e:2x2"))
+    assert mesh.shape == {"data": 2, "fsdp": 4, "model": 1}
+    assert [set(map(slice_of, row.flat)) for row in mesh.devices] == [{0}, {1}]
+    run(config, "", "2xv5e:2x2", tmp_path)
+    record = json.loads((tmp_path / "compile" / "mdlm_owt.debug.mdlm-2xv5e-2x2.json").read_text())
+    assert record["devices"] == "8 x TPU v5 lite"
+    assert record["programs"][0]["collectives"]["all-gather"]["executions"] > 0
+    config.mesh.fsdp = 8
+    with refused("mesh: fsdp x model = 8 x 1 does not divide the 4 devices of each of 2 slices"):
+        run(config, "", "2xv5e:2x2", tmp_path)
 
 
 @needs_libtpu

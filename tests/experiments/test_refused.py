@@ -142,7 +142,11 @@ REFUSED = {
         ({"sample.prefix": 32}, "sample.prefix: 32 + 0 tokens leave nothing"),
         ({"sample.infill": 6, "sample.count": 100_000}, "sample.count: "),
     ],
-    ("prime_toy", "train", "MDM"): [({"optimizer.blocks": "muon"}, "optimizer.blocks: muon is for networks of")],
+    ("prime_toy", "train", "MDM"): [
+        ({"optimizer.blocks": "muon"}, "optimizer.blocks: muon is for networks of"),
+        ({"objective.pieces": 4}, "objective.pieces: mlp computes all logits at once; set it to 0"),
+    ],
+    ("lidar_shapes", "train", "base"): [({"objective.pieces": 4}, "objective.pieces: denoising reads no logits")],
     ("udlm", "evaluate", "MDLM"): [({"evaluate.estimator": "bound_uniform"}, "evaluate.estimator: ")],
     ("udlm", "evaluate", "UDLM"): [({"evaluate.estimator": "bound_continuous"}, "evaluate.estimator: ")],
     ("udlm", "sample", "UDLM, 2 steps"): [

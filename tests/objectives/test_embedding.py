@@ -21,6 +21,7 @@ from diffusion.objectives.embedding import (
 from diffusion.objectives.noise_scaling import NoiseScaling
 from diffusion.objectives.perturbation import Perturbation
 from diffusion.processes.gaussian import GaussianDiffusion
+from diffusion.readout import of_logits
 from diffusion.rng import draws
 from diffusion.schedules.gaussian import SigmaIsTime
 from diffusion.types import SequenceCondition
@@ -210,13 +211,13 @@ def test_the_autoregressive_loss_is_the_negative_log_likelihood():
     logits = np.random.default_rng(0).normal(size=(3, 5, VOCAB + 2)).astype(np.float32)
     calls = []
 
-    def next_logits(params, tokens, encoded, keys=None):
+    def next_readout(params, tokens, encoded, keys=None):
         calls.append((tokens, encoded.states))
-        return jnp.asarray(logits)
+        return of_logits(jnp.asarray(logits))
 
     @jax.jit
     def run(params):
-        objective = NextTarget(encode, next_logits, VOCAB, VOCAB, label_smoothing=0.1)
+        objective = NextTarget(encode, next_readout, VOCAB, VOCAB, label_smoothing=0.1)
         states = encode(params, BATCH["source"], BATCH["source_weights"]).states
         return objective(params, BATCH, NOISE, False)[0], calls.pop(), states
 

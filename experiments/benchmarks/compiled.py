@@ -1,14 +1,14 @@
 """The compile proof of every table at its published scale, and how its training steps scale, as one committed table.
 
     python -m experiments.benchmarks.compiled --topology=v5e:4x4 --workdir=WORKDIR
-    python -m experiments.benchmarks.compiled --only=udlm,text8 --rows=2 --workdir=WORKDIR
+    python -m experiments.benchmarks.compiled --only=udlm,text8 --effort=0 --workdir=WORKDIR
     python -m experiments.benchmarks.compiled --workdir=WORKDIR --tables_only
 
 Rows that differ in network or objective are compiled by `launch.py compile`, one after another in processes of their
 own. The table, experiments/tables/compile.md, and its records, compile.jsonl beside it, are written again after each
-row. A row whose config, topology and effort have a record is not compiled again, so that the command continues where
-it stopped; one that failed for another reason than memory is tried again. Records of rows that the command does not
-list are dropped. It needs `pip install "libtpu==0.0.42.*"`, but no TPU and no data.
+row. A row whose config and topology have a record is not compiled again, so that the command continues where it
+stopped; one that failed for another reason than memory is tried again. Records of rows that the command does not list
+are dropped. It needs `pip install "libtpu==0.0.42.*"`, but no TPU and no data.
 """
 
 from functools import partial

@@ -66,16 +66,23 @@ def mapped(tree: Any, function) -> Any:
     return [mapped(value, function) for value in tree] if isinstance(tree, list) else function(tree)
 
 
-def representatives(module: ModuleType) -> Iterator[tuple[int, str, ConfigDict]]:
-    """One trained row of each method of a table at the published scale, with its rank among those of its data.
-
-    Of rows whose programs differ in counts alone it is the last, which has the most sub-tokens or the largest blocks.
-    """
-    table, programs, methods = module.get_config("paper"), {}, {}
+def trained(module: ModuleType) -> Iterator[tuple[str, ConfigDict]]:
+    """Rows of a table at the published scale that need a trained network, with their configs."""
+    table = module.get_config("paper")
     for row in module.rows(table):
         config = resolve(table, row["overrides"], table.seeds[0])
         if trains(config):
-            programs.setdefault(digest(structure(config)), (row["name"], config))
+            yield row["name"], config
+
+
+def representatives(module: ModuleType) -> Iterator[tuple[int, str, ConfigDict]]:
+    """One trained row of each method of a table, with its rank among those of its data.
+
+    Of rows whose programs differ in counts alone it is the last, which has the most sub-tokens or the largest blocks.
+    """
+    programs, methods = {}, {}
+    for name, config in trained(module):
+        programs.setdefault(digest(structure(config)), (name, config))
     for name, config in programs.values():
         methods[digest(choices(config))] = (name, config)
     ranks = Counter()
@@ -104,4 +111,4 @@ def recipes(modules: Mapping[str, ModuleType], limit: int = 0) -> list[Recipe]:
 
 def untrained(modules: Mapping[str, ModuleType]) -> list[str]:
     """Tables at the published scale without a network that is trained."""
-    return [table for table, module in modules.items() if not any(True for _ in representatives(module))]
+    return [table for table, module in modules.items() if next(trained(module), None) is None]

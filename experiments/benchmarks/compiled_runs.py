@@ -65,8 +65,7 @@ def compiled(recipe: Recipe, facts: dict, topology: str, workdir: Path, run: Run
     """The record of a recipe after compilation: with its programs, or with the error."""
     path = record_path(workdir, recipe.table, "paper", recipe.row, topology)
     path.unlink(missing_ok=True)
-    environment = {"JAX_EXEC_TIME_OPTIMIZATION_EFFORT": facts["effort"]} if facts["effort"] != "0" else {}
-    if error := run(command(recipe, topology, workdir), environment):
+    if error := run(command(recipe, topology, workdir), {"JAX_EXEC_TIME_OPTIMIZATION_EFFORT": facts["effort"]}):
         return facts | {"error": error, "commit": commit()}
     record = json.loads(path.read_text())
     programs = [{name: each[name] for name in (*PROGRAM, "seconds") if name in each} for each in record["programs"]]
@@ -74,35 +73,35 @@ def compiled(recipe: Recipe, facts: dict, topology: str, workdir: Path, run: Run
     return facts | {name: record[name] for name in FACTS} | {"chips": chips, "programs": programs}
 
 
-def done(record: dict) -> bool:
-    """Whether a record is a result: programs that fit, or the compiler's figure for those that do not."""
-    return bool(record.get("programs")) or record.get("error", "").startswith("memory:")
+def done(record: dict, effort: str) -> bool:
+    """Whether a record is a result at an effort: programs that fit, or the compiler's figure for those that do not."""
+    result = bool(record.get("programs")) or record.get("error", "").startswith("memory:")
+    return result and effort in ("auto", record["effort"])
 
 
 def matched(listed: list[Recipe], known: list[dict], topology: str, effort: str) -> list[dict]:
-    """A record for each recipe: the known one of its config, topology and effort, or its description alone.
-
-    The effort `auto` accepts a record of any effort.
-    """
-    found = {}
+    """A record for each recipe: the known one of its config and topology, or its description alone."""
+    found = []
     for recipe in listed:
         facts = described(recipe, topology, effort)
         for each in known:
-            same = all(each[name] == facts[name] for name in ("table", "row", "topology", "key"))
-            if same and (effort == "auto" or each["effort"] == facts["effort"]):
+            if all(each[name] == facts[name] for name in ("table", "row", "topology", "key")):
                 facts = each | {"shared": facts["shared"]}
-        found[recipe.table, recipe.row] = facts
-    return list(found.values())
+        found.append(facts)
+    return found
 
 
 def update(
     listed: list[Recipe], known: list[dict], topology: str, effort: str, workdir: Path, run: Runner, only: list[str]
 ) -> Iterator[list[dict]]:
-    """Compile the recipes without a result, of the tables `only` if any; yields all records after each one."""
+    """Compile the recipes without a result, of the tables `only` if any; yields all records after each one.
+
+    The effort `auto` accepts a result of any effort.
+    """
     records = matched(listed, known, topology, effort)
     yield records
     for place, recipe in enumerate(listed):
-        if done(records[place]) or (only and not {recipe.table, *recipe.shared} & set(only)):
+        if done(records[place], effort) or (only and not {recipe.table, *recipe.shared} & set(only)):
             continue
         print(f"{recipe.table}, {recipe.row} ...", flush=True)
         facts = described(recipe, topology, effort)

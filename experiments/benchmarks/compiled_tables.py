@@ -91,7 +91,7 @@ def scaling_table(records: list[dict]) -> str:
 
 def has_roofline(record: dict) -> bool:
     """Whether the chip has known rates and the program communicates, which the model of scaling needs."""
-    return record["chips"] > 1 and "seconds" in training(record)
+    return record["chips"] > 1 and training(record).get("seconds", {}).get("communication", 0.0) > 0
 
 
 def plot(path: Path, records: list[dict]) -> None:
@@ -166,8 +166,10 @@ SCALING = (
     "The roofline of the compiled program on more chips, along the data axis of its mesh, from the longest of "
     "compute, memory and links (full overlap) to their sum (none). Compute and temporaries divide by the chips, to one "
     "example a chip; chips beyond the batch are idle. Every chip reads and writes the state once a step, and reads the "
-    "weights once in each micro-batch, of which there are fewer where a chip has fewer examples. The bytes on the "
-    "links grow as 1 - 1/n in a ring over n chips. Rates and efficiency are those of full overlap. Where the batch "
-    "grows with the chips, only the links have more to do. Left out are latency, products that are too small to fill a "
-    "chip, and the slower network between slices; a v5e slice has at most 256 chips."
+    "weights once in each micro-batch, of which there are fewer where a chip has fewer examples. In a ring over n "
+    "chips each sends 2 (1 - 1/n) times the gradients, once a step; those that the compiler sums in every micro-batch "
+    "are sent less often where there are fewer micro-batches. Rates and efficiency are those of full overlap. Where "
+    "the batch grows with the chips, only the links have more to do. Left out are latency, products that are too small "
+    "to fill a chip, and the slower network between slices; a v5e slice has at most 256 chips. The plot has the first "
+    "recipe of each table."
 )

@@ -6,13 +6,15 @@ The mesh grows along its data axis. For a batch of B examples in A micro-batches
     a    = max(1, min(A, B // n))              micro-batches, of at least one example a chip
     C(n) = C(m) m / d                          compute
     M(n) = (S + a W + 2 T A m / d) / bandwidth memory
-    X(n) = X(m) (1 - 1/d) / (1 - 1/m)          links
+    X(n) = 2 (1 - 1/d) G(a) / link             links
+    G(a) = W + (G(A) - W) (a - 1) / (A - 1)    gradients that are summed
 
 S is the state with its update, arguments and outputs, which every chip reads and writes once, W the weights, which
 every micro-batch reads, and T the temporaries of one compiled micro-batch, which are written and read; all of them are
-taken to shrink with its examples. X(m) is what the compiled program sends, all taken as gradients and weights, whose
-size does not depend on the batch: in a ring, an all-reduce of G bytes sends 2 (1 - 1/n) G. There is no latency in it,
-no slower network between slices, and no loss of efficiency of small products.
+taken to shrink with its examples. In a ring an all-reduce of G bytes sends 2 (1 - 1/d) G, so that the traffic of the
+compiled program gives G(A). The compiler sums some gradients, such as those of embeddings, in every micro-batch: what
+it sends beyond one sum of all gradients, which have W bytes, is taken to shrink with the micro-batches. There is no
+latency in it, no slower network between slices, and no loss of efficiency of small products.
 
 With full overlap a step takes the longest of the three, which is a lower bound; without any, their sum.
 """
@@ -66,6 +68,7 @@ def strong(record: dict, chips: int) -> Step:
     """The step at the same batch on other chips."""
     program, compiled, batch = training(record), record["chips"], record["batch"]
     used, accumulate = min(chips, batch), max(1, min(record["accumulate"], batch // chips))
+    links = ring(used) / ring(compiled) * summed(record, accumulate) / summed(record, record["accumulate"])
     state, activations = program["arguments"] + program["outputs"], 2 * program["temporaries"] * record["accumulate"]
     moved = state + accumulate * program["weights"] + activations * compiled / used
     seconds = program["seconds"]
@@ -74,8 +77,16 @@ def strong(record: dict, chips: int) -> Step:
         batch * record["length"],
         seconds["compute"] * compiled / used,
         seconds["memory"] * moved / program["bytes_estimate"],
-        seconds["communication"] * (ring(used) / ring(compiled)),
+        seconds["communication"] * links,
     )
+
+
+def summed(record: dict, accumulate: int) -> float:
+    """Bytes of gradients that are summed over the chips in one step of so many micro-batches."""
+    program = training(record)
+    compiled = sum(each["bytes"] for each in program["collectives"].values()) / 2 / ring(record["chips"])
+    once = min(program["weights"], compiled)
+    return once + (compiled - once) * (accumulate - 1) / max(record["accumulate"] - 1, 1)
 
 
 def weak(record: dict, chips: int) -> Step:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 CONVOLUTIONS = ("unet", "captioned_unet", "reward", "classifier")
 FACTS = ("parameters", "devices", "mesh", "attention", "remat", "commit", "versions")
 PROGRAM = ("program", "arguments", "outputs", "aliased", "temporaries", "weights", "flops", "flops_executed")
-PROGRAM += ("bytes_estimate", "collectives", "compile_seconds")
+PROGRAM += ("peak", "bytes_estimate", "collectives", "compile_seconds")
 Runner = Callable[[list[str], dict[str, str]], str]
 
 

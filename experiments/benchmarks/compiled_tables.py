@@ -52,7 +52,13 @@ def proof_line(record: dict) -> list[str]:
     sampler = f"{max(map(gibibytes, samplers)):.2f} ({record['sampled']})" if samplers else ""
     seconds = sum(each["compile_seconds"] for each in record["programs"])
     line = [name_of(record), three_digits(int(record["parameters"].replace(",", "")) / 1e6), batch]
-    line += [f"{gibibytes(program):.2f}", sampler, three_digits(program["flops"] / 1e12), traffic(program)]
+    line += [
+        f"{gibibytes(program):.2f}",
+        f"{program['peak'] / GIB:.2f}",
+        sampler,
+        three_digits(program["flops"] / 1e12),
+        traffic(program),
+    ]
     if program.get("seconds"):
         step = compiled_step(record)
         line += [milliseconds(each) for each in (step.compute, step.memory, step.communication)]
@@ -64,8 +70,17 @@ def proof_line(record: dict) -> list[str]:
 
 def proof_table(records: list[dict]) -> str:
     """Memory, work, communication and roofline of each compiled recipe."""
-    headings = ["recipe", "million parameters", "batch x length, micro-batches", "step GiB", "sampler GiB (batch)"]
-    headings += ["TFLOP", "collectives of a step", "compute ms", "memory ms", "links ms", "bound by", "tokens/s"]
+    headings = ["recipe", "million parameters", "batch x length, micro-batches", "step GiB", "peak GiB"]
+    headings += [
+        "sampler GiB (batch)",
+        "TFLOP",
+        "collectives of a step",
+        "compute ms",
+        "memory ms",
+        "links ms",
+        "bound by",
+        "tokens/s",
+    ]
     headings += ["MFU at most", "compiled in s (effort)", "same step in"]
     return markdown(headings, [proof_line(each) for each in records])
 
@@ -155,21 +170,23 @@ def made(records: list[dict]) -> str:
 
 
 PROOF = (
-    "GiB are those of one chip: arguments + outputs - aliased + temporaries. FLOPs are those of the trace, of all "
-    "chips. A sampler is one program for a whole batch, at all its steps; of several programs the largest counts. "
-    "Milliseconds are lower bounds at the published rates of the chip: compute with what rematerialization repeats, "
-    "memory from the compiler's sizes, and links from the bytes that a chip sends. Tokens a second are those at the "
-    "longest of the three; tokens are color values for images, and those of targets for pairs. Effort -1 compiles with "
-    "fewer optimizations, in a twentieth of the time, and has larger temporaries."
+    "GiB are those of one chip: arguments + outputs - aliased + temporaries, which may exceed the memory of a chip "
+    "that a program fits, and the peak by the compiler's account. FLOPs are those of the trace, of all chips. A "
+    "sampler is one program for a whole batch, at all its steps; of several programs the largest counts. Milliseconds "
+    "are those at the published rates of the chip: compute with what rematerialization repeats, memory by an estimate "
+    "from the compiler's sizes (temporaries written and read once), and links from the bytes that a chip sends. "
+    "Tokens a second are those at the longest of the three; tokens are color values for images, and those of targets "
+    "for pairs. Effort -1 compiles with fewer optimizations, in a fraction of the time, and has larger temporaries; "
+    "the seconds are those of a busy core."
 )
 SCALING = (
     "The roofline of the compiled program on more chips, along the data axis of its mesh, from the longest of "
-    "compute, memory and links (full overlap) to their sum (none). Compute and temporaries divide by the chips, to one "
-    "example a chip; chips beyond the batch are idle. Every chip reads and writes the state once a step, and reads the "
-    "weights once in each micro-batch, of which there are fewer where a chip has fewer examples. In a ring over n "
-    "chips each sends 2 (1 - 1/n) times the gradients, once a step; those that the compiler sums in every micro-batch "
-    "are sent less often where there are fewer micro-batches. Rates and efficiency are those of full overlap. Where "
-    "the batch grows with the chips, only the links have more to do. Left out are latency, products that are too small "
-    "to fill a chip, and the slower network between slices; a v5e slice has at most 256 chips. The plot has the first "
-    "recipe of each table."
+    "compute, memory and links (full overlap) to their sum (none). Compute and temporaries divide by the chips, to "
+    "one example a chip; chips beyond the batch are idle. Every chip reads and writes the state once a step, and "
+    "reads the weights once in each micro-batch, of which there are fewer where a chip has fewer examples. In a ring "
+    "over n chips each sends 2 (1 - 1/n) times the gradients, once a step; those that the compiler sums in every "
+    "micro-batch are sent less often where there are fewer micro-batches. Rates and efficiency are those of full "
+    "overlap. Where the batch grows with the chips, only the links have more to do. Left out are latency, products "
+    "that are too small to fill a chip, and the slower network between slices; a v5e slice has at most 256 chips. The "
+    "plot has the first recipe of each table."
 )

@@ -16,7 +16,7 @@ compiled program gives G(A). The compiler sums some gradients, such as those of 
 it sends beyond one sum of all gradients, which have W bytes, is taken to shrink with the micro-batches. There is no
 latency in it, no slower network between slices, and no loss of efficiency of small products.
 
-With full overlap a step takes the longest of the three, which is a lower bound; without any, their sum.
+With full overlap a step takes the longest of the three; without any, their sum.
 """
 
 from typing import NamedTuple

@@ -24,6 +24,7 @@ STEP = {
     "aliased": 3 * GIB,
     "temporaries": 2 * GIB,
     "weights": GIB,
+    "peak": 4.5 * GIB,
     "flops": 3e14,
     "flops_executed": 4e14,
     "bytes_estimate": (3 + 3 + 4 * (1 + 2 * 2)) * GIB,
@@ -200,7 +201,7 @@ def test_the_table_in_worked_numbers():
     waiting = {name: RECORD[name] for name in ("table", "shared", "topology", "batch")} | {"row": "Prime"}
     text = re.sub(" +", " ", rendered([RECORD, full, waiting], ["exact"], "compile.png"))
     assert "1 training steps with their samplers fit 16 x TPU v5 lite, 1 do not compile, and 1 were not" in text
-    proof = "| text: MDLM | 250 | 128 x 1000, 4 | 5.00 | 4.00 (32) | 300 | all-reduce 8 x, 4.69 GiB "
+    proof = "| text: MDLM | 250 | 128 x 1000, 4 | 5.00 | 4.50 | 4.00 (32) | 300 | all-reduce 8 x, 4.69 GiB "
     assert proof + "| 160 | 26 | 20 | compute | 800,000 | 75 % | 70 (0) | other |" in text
     assert "| text: AR | memory: does not fit; set model.remat=full |" in text
     assert "text: Prime." in text and "this scale: exact." in text

@@ -52,13 +52,8 @@ def proof_line(record: dict) -> list[str]:
     sampler = f"{max(map(gibibytes, samplers)):.2f} ({record['sampled']})" if samplers else ""
     seconds = sum(each["compile_seconds"] for each in record["programs"])
     line = [name_of(record), three_digits(int(record["parameters"].replace(",", "")) / 1e6), batch]
-    line += [
-        f"{gibibytes(program):.2f}",
-        f"{program['peak'] / GIB:.2f}",
-        sampler,
-        three_digits(program["flops"] / 1e12),
-        traffic(program),
-    ]
+    line += [f"{gibibytes(program):.2f}", f"{program['peak'] / GIB:.2f}", sampler]
+    line += [three_digits(program["flops"] / 1e12), traffic(program)]
     if program.get("seconds"):
         step = compiled_step(record)
         line += [milliseconds(each) for each in (step.compute, step.memory, step.communication)]
@@ -71,23 +66,14 @@ def proof_line(record: dict) -> list[str]:
 def proof_table(records: list[dict]) -> str:
     """Memory, work, communication and roofline of each compiled recipe."""
     headings = ["recipe", "million parameters", "batch x length, micro-batches", "step GiB", "peak GiB"]
-    headings += [
-        "sampler GiB (batch)",
-        "TFLOP",
-        "collectives of a step",
-        "compute ms",
-        "memory ms",
-        "links ms",
-        "bound by",
-        "tokens/s",
-    ]
-    headings += ["MFU at most", "compiled in s (effort)", "same step in"]
+    headings += ["sampler GiB (batch)", "TFLOP", "collectives of a step", "compute ms", "memory ms", "links ms"]
+    headings += ["bound by", "tokens/s", "MFU at most", "compiled in s (effort)", "same step in"]
     return markdown(headings, [proof_line(each) for each in records])
 
 
 def scaling_line(record: dict) -> list[str]:
     """One line of the table of scaling."""
-    steps = [strong(record, chips) for chips in SIZES]
+    steps = strong_steps(record)
     line = [name_of(record), f"{record['batch']}"]
     line += [f"{milliseconds(each.overlapped)} to {milliseconds(each.serial)}" for each in steps]
     line += [three_digits(each.rate) for each in (steps[0], steps[-1])]

@@ -80,10 +80,15 @@ def run(
         programs.append(program)
         print("\n" + tabulate(describe(program, mesh, limit), disable_numparse=True), flush=True)
     record = {**facts, "programs": [measure(program, mesh, limit) for program in programs], **provenance()}
-    slug = "".join(letter if letter.isalnum() else "-" for letter in f"{selected['name']} {topology or 'here'}".lower())
-    path = workdir / "compile" / f"{config.table}.{config.variant}.{slug}.json"
+    path = record_path(workdir, config.table, config.variant, selected["name"], topology)
     atomic_write(path, json.dumps(record, indent=1) + "\n")
     print(f"\nfits\nwrote {path}")
+
+
+def record_path(workdir: Path, table: str, variant: str, row: str, topology: str) -> Path:
+    """File of the record of a row."""
+    slug = "".join(letter if letter.isalnum() else "-" for letter in f"{row} {topology or 'here'}".lower())
+    return workdir / "compile" / f"{table}.{variant}.{slug}.json"
 
 
 def default_row(rows: list[dict], config: ConfigDict) -> str:
@@ -163,6 +168,7 @@ def measure(program: Program, mesh: Mesh, limit: Peak | None) -> dict:
         "flops": program.flops,
         "flops_executed": program.executed,
         "flops_cost_analysis": cost.get("flops", 0.0),
+        "weights": program.weights,
         "bytes_estimate": arguments + outputs + program.iterations * (program.weights + 2 * temporaries),
         "collectives": {kind: vars(traffic.get(kind, Traffic())) for kind in KINDS},
         "compile_seconds": program.seconds,

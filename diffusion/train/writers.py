@@ -18,7 +18,8 @@ class Writer:
     def __init__(self, directory: Path, name: str, config: dict, resume_step: int = 0):
         self.path = directory / "metrics.jsonl"
         if self.path.exists():
-            lines = [line for line in self.path.read_text().splitlines() if parse_step(line) <= resume_step]
+            lines = self.path.read_text(errors="replace").splitlines()
+            lines = [line for line in lines if parse_step(line) <= resume_step]
             self.path.write_text("".join(line + "\n" for line in lines))
         self.file = Appender(self.path)
         directory = scratch(directory)  # loggers have drivers of their own for stores, or none
@@ -57,8 +58,10 @@ class Writer:
 def parse_step(line: str) -> float:
     """Return the step of a record, or infinity for an incomplete line after a crash, so that it is deleted."""
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+        record = json.loads(line)
+        whole = all(isinstance(value, int | float) for value in record.values())
+        return record["step"] if whole else float("inf")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return float("inf")
 
 
@@ -66,4 +69,5 @@ def read_metrics(path: Path) -> list[dict]:
     """Return all complete records of a file of metrics, or none without a file."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines() if parse_step(line) != float("inf")]
+    lines = path.read_text(errors="replace").splitlines()
+    return [json.loads(line) for line in lines if parse_step(line) != float("inf")]

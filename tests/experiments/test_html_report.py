@@ -124,7 +124,7 @@ def test_the_page_of_a_config_holds_everything(workdir):
 
 @pytest.mark.parametrize(
     "change",
-    [{"metrics": None}, {"metrics": {"perplexity": []}}, {"config": {}}, {"history": 7}, {"versions": 1}, {"row": 1}],
+    [{"metrics": None}, {"metrics": {"perplexity": []}}, {"config": {}}, {"history": 7}, {"versions": 1}],
 )
 def test_a_result_that_lacks_what_is_shown_is_named(change, workdir):
     config, jobs, folder = workdir

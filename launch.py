@@ -137,22 +137,31 @@ def parse(argv: list[str]) -> list[str]:
     if len(argv) < 2 or {"--help", "-h", "-help", "--helpfull"} & set(argv):
         print(__doc__)
         raise SystemExit(0 if len(argv) > 1 else 2)
+    if wrong := [word for word in argv if word.encode("utf-8", "ignore").decode() != word]:
+        raise BadInput(f"{wrong[0]!r}: is not UTF-8 text; rename what it names")
     if argv[1] not in VERBS:
         raise BadInput(f"unknown verb {argv[1]!r}; known: {', '.join(VERBS)}")
     try:
         # The fields of a sweep are values of one flag, because absl refuses flags that it does not know.
-        return flags.FLAGS([f"--sweep={each[8:]}" if each.startswith("--sweep.") else each for each in argv])
+        words = flags.FLAGS([f"--sweep={each[8:]}" if each.startswith("--sweep.") else each for each in argv])
     except Exception as error:
         raise BadInput(explain(error)) from None
+    if words[2:]:
+        raise BadInput(f"{words[2]!r}: is no flag; write --FLAG=VALUE, and a value with spaces in quotes")
+    return words
 
 
 def explain(error: Exception) -> str:
     """absl and ml_collections say what is wrong in several styles; this puts field and remedy in one line."""
     # A config file's own complaint comes wrapped in the flag's, with a traceback.
     text = " ".join(str(error).rpartition("ValueError: ")[2].split())
-    if isinstance(error, (AttributeError, KeyError)):
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return f"--{error.flagname}: {text}; `launch.py --help` lists what there is"
+    if "before a value for --config" in text:
+        return f"--config: comes after its fields ({text}); pass it before them"
+    if isinstance(error, (AttributeError, KeyError)) or "Attempting to lookup" in text:
         return f"--config: no such field ({text}); the fields are in configs/base.py"
-    if isinstance(error, (OSError, ImportError)) or "No such file" in text:
+    if not isinstance(error, (ValueError, flags.Error)) or "No such file" in text:
         return f"--config: cannot load the file ({text}); give FILE[:VARIANT], such as configs/quickstart.py:local"
     return text
 
@@ -202,7 +211,7 @@ def dispatch(verb: str) -> None:
     from experiments.config_files import load_table
 
     module = load_table(flag.config_filename) if config is not None else None  # pyright: ignore[reportAttributeAccessIssue]
-    from experiments import devices, plan, sweep
+    from experiments import devices, plan, plan_files, sweep
 
     sweep.check_flags(verb, SWEEP.value, PIVOT.value, JOBS.value, PUBLISH.value, RESULTS.value)
     if module is not None and config is not None:
@@ -213,12 +222,12 @@ def dispatch(verb: str) -> None:
 
         if verb == "report":
             return report.run(module, config, workdir)
-        listed = plan.read_plan(Path(fetched_text(JOBS.value))) if JOBS.value else None
+        listed = plan_files.read_plan(Path(fetched_text(JOBS.value))) if JOBS.value else None
         planned = plan.plan(list(module.rows(config)), config) if module is not None and config is not None else None
         return status.run(listed or planned, workdir, WATCH.value)
     if verb == "run" and JOBS.value:
-        chosen = plan.read_plan(Path(fetched_text(JOBS.value)), INDEX.value)
-        devices.split_cpu(max((job.config.get("cpu_devices", 1) for job in chosen), default=1))
+        chosen = plan_files.read_plan(Path(fetched_text(JOBS.value)), INDEX.value)
+        devices.split_cpu(max(job.config.get("cpu_devices", 1) for job in chosen))
         devices.start_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value, DISTRIBUTED.value)
         from experiments import run
 
@@ -235,7 +244,7 @@ def dispatch(verb: str) -> None:
         settings.check_keys(module, config)
         jobs = plan.plan(list(module.rows(config)), config)
         checks.check_plan(jobs)
-        print(plan.write_plan(jobs), end="")
+        print(plan_files.write_plan(jobs), end="")
         return
     if verb == "pods":
         from experiments.pods import command
@@ -272,14 +281,15 @@ def main(argv: list[str]) -> None:
     try:
         dispatch(argv[1])
     except Exception as error:
+        from diffusion.storage import refused_path
         from experiments import devices, disk_errors
 
         if disk_errors.says_full(error):
             raise BadInput(disk_errors.FULL.format(WORKDIR.value)) from None
         if os.environ.get("DIFFUSION_TRACEBACK"):
             raise
-        if isinstance(error, (ValueError, FileNotFoundError)):
-            raise BadInput(error) from None
+        if isinstance(error, ValueError) or refused_path(error):
+            raise BadInput(refused_path(error) or error) from None
         diverged = type(error).__name__ == "Diverged"
         problem = str(error) if diverged else disk_errors.unread(error) or devices.lost(error)
         if not problem:

@@ -1,7 +1,6 @@
 """Every field of a config, with its default and the values that it can have; a table changes the fields that it needs.
 
-A comment beside a field gives its meaning. Names that stand for functions are checked by the families and tasks that
-hold the functions. The command line refuses unknown fields.
+Comments give the meaning of fields. Names of functions are checked by what holds the functions.
 """
 
 from typing import Any
@@ -10,12 +9,23 @@ from ml_collections import ConfigDict
 
 from configs.data import DATA
 from configs.sampling import GAUSSIAN, GENEVAL, TEXT_TO_IMAGE, TRANSLATION, UNIFORM
-from configs.schema import at_least, below_one, choice, count, default_values, not_negative, positive, share, up_to_one
+from configs.schema import (
+    at_least,
+    below_one,
+    choice,
+    count,
+    default_values,
+    not_negative,
+    positive,
+    share,
+    tuple_of,
+    up_to_one,
+)
 
 VARIANTS = ("paper", "gpu", "local", "debug")
 FIELDS: dict[str, Any] = dict(
-    seeds=(0,),  # each row is trained and sampled once per seed
-    seed=0,  # of one job; set by the plan
+    seeds=not_negative((0,)),  # each row is trained and sampled once per seed
+    seed=not_negative(0),  # of one job; set by the plan
     start="",  # row of the same table whose weights initialize training
     weights="",  # text_to_image: folder of published weights, below which its files and folders are
     checkpoint="",  # folder of converted or trained weights that train starts from, and evaluate and sample use
@@ -41,8 +51,8 @@ FIELDS: dict[str, Any] = dict(
         # (a head on its frozen blocks). It is trained with objective.name=errors by a row that starts from the
         # weights of the denoiser's row.
         kind=choice("none", "full", "block", "head"),
-        # per token: one_step (the denoiser's fill differs from the data), corruption (it was replaced at
-        # random), likelihood (unlikely under the row `judge`), consistency (differs from a fill in `steps`)
+        # per token: one_step (the denoiser's fill differs from the data), corruption (replaced at random),
+        # likelihood (unlikely under the row `judge`), consistency (differs from a fill in `steps`)
         labels=choice("one_step", "corruption", "likelihood", "consistency"),
         loss=choice("bce", "balanced", "ranknet"),
         scope=choice("all", "filled"),  # positions in the loss: all, or those that were just filled
@@ -202,7 +212,7 @@ FIELDS: dict[str, Any] = dict(
     cpu_devices=count(1),  # number of devices that a CPU is split into; one per core speeds up small convolutions
     evaluate=dict(
         estimator="auto",  # bound_continuous, bound_marginal for digits, bound_uniform, nll_autoregressive
-        also=(),  # names of further estimators
+        also=tuple_of(str),  # names of further estimators
         split=choice("test", "train", "validation"),
         batches=not_negative(0),  # 0: the whole split
         batch=count(64),
@@ -231,7 +241,7 @@ FIELDS: dict[str, Any] = dict(
         final=choice("argmax", "draw", "none"),  # how remaining masks are filled
         digits_draw=choice("token", "marginal"),  # digits: those of one token, or each from its marginal
         temperature_ramp=(0.0, 1.0),  # (a, p): a step that begins at 1 - t = tau has temperature + a tau^p
-        warp=(),  # (a, p, c): steps at 1 - a (1 - tau)^p + c; empty: equal steps
+        warp=tuple_of(float),  # (a, p, c): steps at 1 - a (1 - tau)^p + c; empty: equal steps
         corrector=not_negative(()),  # (scale, power) of the rate corrector; empty: none
         remask=dict(
             rule="cap",  # remdm: cap, rescale, star, forward_backward, discrete_flow

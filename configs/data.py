@@ -32,7 +32,7 @@ DATA: dict[str, Any] = dict(
     target_field="target",
     reverse=False,  # swap source and target
     lower=False,  # lower-case both sides
-    seed=0,  # of the synthetic sources: dialects, dialects_reversed, number_words
+    seed=not_negative(0),  # of the synthetic sources: dialects, dialects_reversed, number_words
     labels=choice("none", "file", "folder", "header"),  # fasta: what labels a sequence
     # text_files, smiles: column of tables (JSON lines, CSV, Parquet, ...); fasta: name or number (from 1) of the
     # header's field

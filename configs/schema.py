@@ -32,10 +32,14 @@ class Range(NamedTuple):
 
 
 class Field(NamedTuple):
-    """The default of a field, and the range of its number, or of each element of its tuple, or the known names."""
+    """The default of a field, and what it can be.
+
+    That is the range of its number, or of each element of its tuple, or the known names, or the type of the elements of
+    a tuple that is empty by default.
+    """
 
     default: Any
-    allowed: Range | tuple[str, ...]
+    allowed: Range | tuple[str, ...] | type
 
 
 def at_least(low: float, default: Any) -> Field:
@@ -78,6 +82,11 @@ def choice(default: str, *others: str) -> Field:
     return Field(default, (default, *others))
 
 
+def tuple_of(kind: type) -> Field:
+    """A tuple of numbers or of texts, empty by default."""
+    return Field((), kind)
+
+
 def default_values(fields: dict) -> dict:
     """The defaults of nested fields."""
     return {
@@ -86,17 +95,41 @@ def default_values(fields: dict) -> dict:
     }
 
 
+LARGEST = 2**31 - 1  # what arrays hold on devices
+KINDS = {bool: "be True or False", int: "be a whole number", float: "be a finite number", str: "be a text"}
+
+
+def fits(value: Any, default: Any) -> bool:
+    """Returns whether a value has the type of a default; numbers are finite, and tuples hold what the default holds."""
+    if isinstance(default, tuple):
+        return isinstance(value, (list, tuple)) and all(fits(each, default[0] if default else each) for each in value)
+    if isinstance(default, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return -math.inf < value < math.inf
+    return type(value) is type(default) and type(default) in KINDS
+
+
+def kind_of(default: Any) -> str:
+    """The type of a default as an error states it."""
+    if not isinstance(default, tuple):
+        return KINDS[type(default)]
+    return "be a tuple" + (f" whose elements must {KINDS[type(default[0])]}" if default else "")
+
+
 def check_values(values: dict, fields: dict, section: str = "") -> None:
     """Raise ValueError for a value that its field cannot have."""
     for name, field in fields.items():
         value, place = values[name], f"{section}{name}"
         if isinstance(field, dict):
             check_values(value, field, f"{place}.")
-        elif not isinstance(field, Field):
             continue
-        elif isinstance(field.allowed, Range):
-            for each in value if isinstance(value, (list, tuple)) else [value]:
-                if each not in field.allowed:
-                    raise ValueError(f"{place}: must {field.allowed}, not {each!r}")
-        elif value not in field.allowed:
-            raise ValueError(f"{place}: unknown {value!r}; known: {', '.join(sorted(field.allowed))}")
+        default, allowed = field if isinstance(field, Field) else (field, None)
+        like = (allowed(),) if isinstance(allowed, type) else default
+        if not fits(value, like):
+            raise ValueError(f"{place}: must {kind_of(like)}, not {value!r}")
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(allowed, Range) and each not in allowed:
+                raise ValueError(f"{place}: must {allowed}, not {each!r}")
+            if type(each) is int and abs(each) > LARGEST:
+                raise ValueError(f"{place}: must not exceed {LARGEST}, not {each!r}")
+        if isinstance(allowed, tuple) and not isinstance(allowed, Range) and value not in allowed:
+            raise ValueError(f"{place}: unknown {value!r}; known: {', '.join(sorted(allowed))}")

@@ -34,7 +34,7 @@ def of_tables(folders: Sequence[Path], workdir: Path, rows: Sequence[dict]) -> l
     """A sentence for each table that is partial, or older than results of its jobs."""
     found = []
     for folder in folders:
-        text, written = (folder / "table.md").read_text(), (folder / "table.md").stat().st_mtime
+        text, written = (folder / "table.md").read_text(errors="replace"), (folder / "table.md").stat().st_mtime
         if "\nPartial table: " in text:
             found.append(f"{folder.name} is a partial table.")
         own = [row for row in rows if f"{row['config']['table']}.{row['config']['variant']}" == folder.name]

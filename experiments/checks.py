@@ -15,7 +15,7 @@ from diffusion.data.sources import PAIRS, TEXTS
 from experiments import families
 from experiments.families import classifier, family_of, gpt2, masked, seq2seq
 from experiments.families.base import System, lookup
-from experiments.identity import default_fields, digest, localized, to_json, train_identity
+from experiments.identity import default_fields, digest, localized, train_identity
 from experiments.plan import Job
 from experiments.tasks import task_for
 
@@ -62,13 +62,11 @@ def check_plan(jobs: list[Job], among: list[Job] | None = None) -> None:
     Raises:
       ValueError: naming the row and the first field that is wrong.
     """
-    configs = {job.id: ConfigDict(localized(job.config)) for job in among or jobs}
+    known = {job.id: job for job in among or jobs}
     initialized = set()
     for job in jobs:
-        config = configs[job.id]
         try:
-            check_names(to_json(config), default_fields())
-            check_values(job.config, FIELDS)
+            config = config_of(job)
             domain = check_data(config)
             # The vocabulary of the data may differ, on which no check depends.
             system = families.system(config, config.data.vocab_size)
@@ -83,12 +81,24 @@ def check_plan(jobs: list[Job], among: list[Job] | None = None) -> None:
                 check_evaluation(config, system)
             if job.verb == "sample":
                 task_for(domain).check_config(config, system, domain)
-                if "scorer" in job.needs and job.needs["scorer"] in configs:
-                    check_scorer(config, domain, configs[job.needs["scorer"]])
-                if "planner" in job.needs and job.needs["planner"] in configs:
-                    check_planner(config, configs[job.needs["planner"]])
+                if job.needs.get("scorer") in known:
+                    check_scorer(config, domain, config_of(known[job.needs["scorer"]]))
+                if job.needs.get("planner") in known:
+                    check_planner(config, config_of(known[job.needs["planner"]]))
         except ValueError as error:
             raise ValueError(f"{error} (row {job.row!r})") from None
+
+
+def config_of(job: Job) -> ConfigDict:
+    """The config of a job, with local copies of files in object stores; raises ValueError for one that is wrong."""
+    check_fields(job.config)
+    return ConfigDict(localized(job.config))
+
+
+def check_fields(fields: dict) -> None:
+    """Raise ValueError for fields without a default, or with a value that they cannot have."""
+    check_names(fields, default_fields())
+    check_values(fields, FIELDS)
 
 
 def check_names(fields: dict, known: dict, section: str = "") -> None:
@@ -98,6 +108,8 @@ def check_names(fields: dict, known: dict, section: str = "") -> None:
         if name not in known or name not in fields:
             problem = "no such field" if name not in known else "the section was replaced without it"
             raise ValueError(f"{field}: {problem}; the fields are in configs/base.py")
+        if isinstance(known[name], dict) and not isinstance(fields[name], dict):
+            raise ValueError(f"{field}: must be a section of fields, not {fields[name]!r}")
         if field == "evaluate.zero_shot":
             for each, changes in fields[name].items():
                 data = default_fields()["data"]

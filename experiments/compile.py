@@ -18,8 +18,9 @@ from diffusion.train.mesh import check_batch, make_mesh
 from experiments import families
 from experiments.aot.hlo import KINDS, Traffic, collectives
 from experiments.aot.programs import Program, programs_of
-from experiments.checks import check_planner
-from experiments.plan import find_row, resolve, trains, without
+from experiments.checks import check_fields, check_planner
+from experiments.identity import to_json
+from experiments.plan import check_seeds, find_row, resolve, trains, without
 
 EXAMPLES = "v4:2x2x1, v5e:4x4, v5p:4x4x4, v6e:4x4; two slices: 2xv5e:4x4"
 SLICES = re.compile(r"(?:([1-9]\d*)x)?(v\w+:[\dx]+)")
@@ -40,6 +41,7 @@ def run(
     Raises:
       ValueError: for an unknown topology or row, without libtpu, or with the compiler's reason for insufficient memory.
     """
+    check_seeds(config)
     row = row or default_row(list(module.rows(config)), config)
     rows = [each | {"overrides": without(each["overrides"], overrides or {})} for each in module.rows(config)]
     selected = find_row(rows, row)
@@ -51,6 +53,7 @@ def run(
     mesh = make_mesh(**config.mesh, devices=devices)
     helper = helper_config(rows, table, config)
     for each in (config, helper) if helper else (config,):
+        check_fields(to_json(each))
         if each.model.attention == "auto":
             # The network would query the host's backend, which does not run this program.
             each.model.attention = f"auto:{devices[0].platform}"

@@ -11,6 +11,7 @@ whole, and what one of them loses is hashed again.
 import functools
 import hashlib
 import json
+import os
 import sys
 import tempfile
 from contextlib import suppress
@@ -47,7 +48,7 @@ def content_hash(path: str) -> str:
     except OSError as error:
         raise ValueError(f"data: {error.filename} cannot be read ({error.strerror}); allow it, or move it") from None
     lines = (f"{name.as_posix()}\0{each}\n" for name, each in zip(visible, hashes, strict=True))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
 
 def reread() -> None:

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 
 import jax
 
+MOST_DEVICES = 256  # that a CPU is split into
 PATIENCE = 300  # seconds to wait for the other processes
 LOST = ("losed by peer", "reset by peer", "Gloo", "unavailable", "heartbeat")  # in errors after a process was lost
 
 
 def split_cpu(count: int) -> None:
     """Let a CPU be `count` devices, unless XLA_FLAGS say how many; before any device is touched."""
+    if not 1 <= count <= MOST_DEVICES:
+        raise ValueError(f"cpu_devices: must lie in 1 .. {MOST_DEVICES}, not {count}; pass the number of cores")
     flag, known = "--xla_force_host_platform_device_count", os.environ.get("XLA_FLAGS", "")
     if count > 1 and flag not in known:
         os.environ["XLA_FLAGS"] = f"{known} {flag}={count}".strip()
@@ -27,8 +30,9 @@ def start_processes(
     A process whose partners do not come in `patience` seconds ends with one line and status 2.
 
     Raises:
-      ValueError: where JAX_PLATFORMS names devices that are not here.
+      ValueError: for flags that do not go together, or where JAX_PLATFORMS names devices that are not here.
     """
+    check_processes(coordinator, processes, process)
     later = patience + 60  # JAX's own limit, at which it aborts the process
     if coordinator:
         print(f"process {process} of {processes}: waiting for the others at {coordinator}", file=sys.stderr)
@@ -55,6 +59,20 @@ def lost(error: Exception) -> str:
     if not isinstance(error, jax.errors.JaxRuntimeError) or not any(each in text for each in LOST):
         return ""
     return f"another process has ended ({text[:120]}); see its log, and give the command to all of them again"
+
+
+def check_processes(coordinator: str, processes: int | None, process: int | None) -> None:
+    """Raise ValueError unless a coordinator has a port, and its processes a number and an index."""
+    for flag, number in (("processes", processes), ("process", process)):
+        if (number is None) == bool(coordinator):
+            remedy = "leave it out, or pass --coordinator=HOST:PORT" if number is not None else "--coordinator needs it"
+            raise ValueError(f"--{flag}: {'missing' if number is None else number}; {remedy}")
+    if processes is None or process is None:
+        return
+    if not coordinator.rpartition(":")[0] or not coordinator.rpartition(":")[2].isdecimal():
+        raise ValueError(f"--coordinator: {coordinator!r} is not HOST:PORT; pass the address of process 0")
+    if not 0 <= process < processes:
+        raise ValueError(f"--process: {process} is not among --processes={processes}; pass 0 to {processes - 1}")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from experiments.layout import check_layout
 from experiments.machines import TIMES
 from experiments.mixtures import commits, device, mixed_data, usual_commit
 from experiments.plan import Job
-from experiments.results import read_result
+from experiments.results import check_rows, read_result
 
 # What may differ between two results of one job.
 ORIGIN = ("row", "config", "commit", "versions", "device_kind", "device_count", "processes")
@@ -44,6 +44,7 @@ def rows_of(jobs: list[Job], places: Sequence[Path]) -> list[dict]:
         if found:
             place, row = found[0]
             rows.append(row | ({"place": str(place)} if len(places) > 1 else {}))
+    check_rows(rows)
     if len(places) > 1:
         check_data(rows)
     return rows

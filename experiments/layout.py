@@ -34,7 +34,8 @@ def job_folder(row: dict, workdir: Path) -> Path:
 def check_layout(workdir: Path) -> None:
     """Raise ValueError for a work directory with jobs of an earlier version, which would not be found but run again."""
     file = workdir / "README.md"
-    if file.is_file() and MARK not in file.read_text() and any((workdir / "jobs").glob("*/config.json")):
+    earlier = file.is_file() and MARK not in file.read_text(errors="replace")
+    if earlier and any((workdir / "jobs").glob("*/config.json")):
         raise ValueError(
             f"--workdir: {workdir} holds jobs with the ids of an earlier version; rename them by "
             f"`launch.py plan --migrate={workdir}`, or pass another folder"

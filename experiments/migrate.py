@@ -76,8 +76,9 @@ def run(workdir: Path) -> None:
     names = {ids.old: ids.new for folder, ids in found.items() if not deleted_field(configs[folder])}
     for folder, config in configs.items():
         print(rename(folder, config, found.get(folder), names))
-    for rows in (workdir / "tables").glob("*/rows.jsonl"):
-        atomic_write(rows, with_new_ids(rows.read_text(), names))
+    for rows in filter(Path.is_file, (workdir / "tables").glob("*/rows.jsonl")):
+        # Ids are ASCII, whatever else a damaged file holds.
+        atomic_write(rows, with_new_ids(rows.read_bytes().decode("latin-1"), names).encode("latin-1"))
     write_layout(workdir)
 
 

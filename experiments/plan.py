@@ -5,19 +5,19 @@ Rows and tables that need the same training share one job, and a completed job i
 
 import json
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from configs.base import defaults
+from configs.schema import LARGEST
 from experiments import contents
 from experiments.families import family_of
 from experiments.identity import contents_of, identity, job_id, localized, to_json, train_identity
 from experiments.stored import without_deleted
 
 TABLE = re.compile(r"[A-Za-z0-9_-]+")
-ID = re.compile(r"[a-z0-9][a-z0-9-]*")  # it names a folder
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,21 @@ class Job:
 
 
 def read_config(folder: Path) -> ConfigDict:
-    """Config of a completed job; fields that are newer have their defaults, and deleted ones are omitted."""
-    stored = without_deleted(json.loads((folder / "config.json").read_text()))
-    return ConfigDict(localized(merged(to_json(defaults(stored["table"], stored["variant"])), stored)))
+    """Config of a completed job; fields that are newer have their defaults, and deleted ones are omitted.
+
+    Raises:
+      ValueError: for a config that is damaged.
+    """
+    file = folder / "config.json"
+    try:
+        found = json.loads(file.read_text())
+    except (ValueError, RecursionError):
+        found = {}
+    try:
+        stored = without_deleted(found)
+        return ConfigDict(localized(merged(to_json(defaults(stored["table"], stored["variant"])), stored)))
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f"jobs: {file} is damaged; run the job again (`launch.py run --redo=ROW`)") from None
 
 
 def merged(default: dict, stored: dict) -> dict:
@@ -231,9 +243,11 @@ def plan(rows: list[dict], config: ConfigDict, known: list[dict] | None = None) 
 
 
 def check_seeds(config: ConfigDict) -> None:
-    """Raise ValueError for no seeds, or for the seed of a job, which the plan sets."""
+    """Raise ValueError for no seeds, for what is no seed, or for the seed of a job, which the plan sets."""
     if not config.seeds:
         raise ValueError('seeds: empty; pass at least one, such as --config.seeds="(0,)"')
+    if wrong := [seed for seed in config.seeds if type(seed) is not int or not 0 <= seed <= LARGEST]:
+        raise ValueError(f'seeds: must be whole numbers from 0 to {LARGEST}, not {wrong[0]!r}; pass such as "(0, 1)"')
     if config.seed:
         raise ValueError(f'seed: the plan sets it, one job for each of seeds; pass --config.seeds="({config.seed},)"')
 
@@ -242,36 +256,3 @@ def check_table(name: str) -> None:
     """Raise ValueError for a table whose name is not that of a file."""
     if not TABLE.fullmatch(name):
         raise ValueError(f"table: {name!r} names files and folders; use letters, digits, '-' and '_'")
-
-
-def write_plan(jobs: list[Job]) -> str:
-    """Jobs as JSON lines."""
-    return "".join(json.dumps(asdict(job)) + "\n" for job in jobs)
-
-
-def read_plan(path: Path, index: int | None = None) -> list[Job]:
-    """All jobs of a file of JSON lines, or the job with this index.
-
-    Raises:
-      ValueError: for a missing file, a line that is not a job, or an index out of range.
-    """
-    if not path.is_file():
-        raise ValueError(f"jobs: {path} is not a file; write it with `launch.py plan --config=... > {path}`")
-    jobs = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            job = Job(**json.loads(line))
-            check_table(job.config["table"])
-            if job.verb not in ("train", "evaluate", "sample", "geneval") or not ID.fullmatch(job.id):
-                raise KeyError(job.id)
-            job.needs.values()  # plans of earlier versions have a list here
-            jobs.append(replace(job, config=without_deleted(job.config)))
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"jobs: line {number} of {path} is not a job; write it with `launch.py plan`") from error
-        except ValueError as error:
-            raise ValueError(f"jobs: line {number} of {path}: {error}") from None
-    if index is None:
-        return jobs
-    if not 0 <= index < len(jobs):
-        raise ValueError(f"index: {index} is not among the {len(jobs)} jobs of {path}, 0 to {len(jobs) - 1}")
-    return [jobs[index]]

@@ -55,7 +55,7 @@ def conversion(path: Path, part: str = "") -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(file.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None  # its reader says what is wrong with it
     if not isinstance(found, dict) or "layout" not in found:
         return None

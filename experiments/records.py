@@ -57,6 +57,7 @@ def reason(error: Exception) -> str:
 
 def read(path: Path) -> dict:
     """A record, or an empty one where there is none that can be read."""
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(path.read_text())
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) else {}
     return {}

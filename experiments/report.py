@@ -17,7 +17,7 @@ from experiments.layout import check_layout
 from experiments.mixtures import device, packages
 from experiments.plan import plan
 from experiments.records import STARTED, read
-from experiments.results import read_result
+from experiments.results import check_rows, read_result
 from experiments.states import STATES, State, amount, several_tables, states, stored, table_of
 
 PAGE = "report.html"
@@ -47,6 +47,7 @@ def run(module: ModuleType | None, config: ConfigDict | None, workdir: Path) -> 
 def report(name: str, found: list[State], tables: list[Path], workdir: Path) -> str:
     """The page of these jobs and tables."""
     rows = [read_result(each.job.folder(workdir)) | {"row": each.job.row} for each in found if each.name == "done"]
+    check_rows(rows)
     warnings = [*cautions.of_jobs(found), *cautions.of_rows(rows), *cautions.of_tables(tables, workdir, rows)]
     sections = {
         "Tables": "".join(f'<div class="card">{markup_of(folder)}</div>' for folder in tables),
@@ -94,7 +95,7 @@ def markup_of(folder: Path) -> str:
         file = folder / name
         return figure(file, caption) if file.exists() and not name.startswith("samples-") else ""
 
-    return from_markdown((folder / "table.md").read_text(), image)
+    return from_markdown((folder / "table.md").read_text(errors="replace"), image)
 
 
 def curves(found: list[State], workdir: Path) -> str:

@@ -162,13 +162,15 @@ def run_jobs(jobs: list[Job], workdir: Path, again: list[str] | None = None, pro
     runs = {job.id: prepare(job, workdir, profile) for job in wanted}
     for each in runs.values():
         check_tokenizers(each, runs)
+    # A damaged result ends the command before another job begins.
+    before = {job.id: results.read_result(job.folder(workdir)) for job in jobs if job not in wanted}
     redo.move_aside(repeated, workdir)
     if jax.process_index() == 0:
         write_layout(workdir)
     rows, here = [], commit()
     for number, job in enumerate(jobs, 1):
         with locks.held(job, workdir) as done:
-            result = results.read_result(job.folder(workdir)) if done else {}
+            result = (before.get(job.id) or results.read_result(job.folder(workdir))) if done else {}
             state, other = "done before" if done else "running", ""
             if done and result.get("commit", here) != here:
                 other = f", at commit {result['commit']}, not {here}; `run --redo={job.row!r}` does it again"
@@ -197,6 +199,7 @@ def run_table(
     jobs = plan(list(module.rows(config)), config)
     with compiled.counted() as programs:
         rows = run_jobs(jobs, workdir, again, profile)
+    results.check_rows(rows)
     if jax.process_index() == 0:
         if "axes" in module.TABLE:
             print(f"sweep: {len(jobs)} jobs; {programs}", file=sys.stderr)

@@ -50,9 +50,15 @@ class Run:
         """Key from which all others are derived, replicated over all devices."""
         return put_key(jax.random.key(self.config.seed), self.mesh)
 
+    def folder_of(self, need: str) -> Path:
+        """Folder of another job; raises ValueError where an edited plan does not name it."""
+        if need not in self.job.needs:
+            raise ValueError(f"jobs: {self.job.id} names no job for its {need}; write the plan again")
+        return self.workdir / "jobs" / self.job.needs[need]
+
     def weights_of(self, need: str) -> Path:
         """Folder of the weights of another job."""
-        return self.workdir / "jobs" / self.job.needs[need] / "weights"
+        return self.folder_of(need) / "weights"
 
     @property
     def tokenizer(self) -> str:
@@ -61,7 +67,7 @@ class Run:
 
     def load(self, need: str) -> tuple[ConfigDict, System, Params]:
         """Config, network and averaged weights of another job."""
-        config = read_config(self.workdir / "jobs" / self.job.needs[need])
+        config = read_config(self.folder_of(need))
         system = families.system(config, self.dataset.tokenizer.vocab_size)
         return config, system, load_weights(self.weights_of(need), system.init, self.mesh)
 

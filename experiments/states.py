@@ -1,6 +1,5 @@
 """States of jobs: done, running, failed, stopped or waiting, each with what is known of it."""
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,10 @@ def states(jobs: list[Job], workdir: Path) -> list[State]:
     found = []
     for job in jobs:
         name = names[job.id]
-        detail = waits(job, known, names) if name == "waiting" else details[name](job, job.folder(workdir))
+        try:
+            detail = waits(job, known, names) if name == "waiting" else details[name](job, job.folder(workdir))
+        except (TypeError, ValueError, LookupError, AttributeError, OverflowError):
+            detail = "its files are damaged"
         found.append(State(job, name, detail))
     return found
 
@@ -116,18 +118,16 @@ def stored(workdir: Path) -> list[Job]:
     jobs = [job for folder in sorted((workdir / "jobs").glob("*")) if (job := stored_job(folder))]
     place = {verb: number for number, verb in enumerate(ORDER)}
     return sorted(
-        jobs, key=lambda job: (place.get(job.verb, len(place)), job.config.get("table", ""), job.row, job.seed)
+        jobs, key=lambda job: (place.get(job.verb, len(place)), str(job.config.get("table", "")), job.row, job.seed)
     )
 
 
 def stored_job(folder: Path) -> Job | None:
     """The job of a folder, as far as its files say; None for a folder without a config."""
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return None
-    record = {"row": "", "seed": config.get("seed", 0)} | read(folder / STARTED) | read(folder / "result.json")
-    return Job(folder.name, folder.name.partition("-")[0], record["row"], record["seed"], {}, config)
+    config = read(folder / "config.json")
+    record = {"row": "", "seed": config.get("seed")} | read(folder / STARTED) | read(folder / "result.json")
+    row, seed = str(record["row"]), record["seed"] if isinstance(record["seed"], int) else 0
+    return Job(folder.name, folder.name.partition("-")[0], row, seed, {}, config) if config else None
 
 
 def amount(number: int, noun: str) -> str:

@@ -15,6 +15,8 @@ from ml_collections import ConfigDict
 from experiments import settings
 from experiments.expansion import Axis, expand
 
+MOST_SEEDS = 9999
+
 
 def swept(module: ModuleType, config: ConfigDict, words: Sequence[str], pivots: Sequence[str] = ()) -> ModuleType:
     """The table with the rows of its sweep, and the seeds of the sweep in the config; the table itself without a sweep.
@@ -74,8 +76,8 @@ def read_words(words: Sequence[str]) -> dict[str, Any]:
 def seed_count(given: Any) -> int:
     """The number of seeds, from text or from a table; raises ValueError unless it is a positive integer."""
     text = ",".join(given) if isinstance(given, list) else str(given)
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"sweep.seeds: must be the number of seeds, such as 3, not {text!r}")
+    if not text.isdecimal() or len(text) > len(str(MOST_SEEDS)) or not 1 <= int(text) <= MOST_SEEDS:
+        raise ValueError(f"sweep.seeds: must be the number of seeds, from 1 to {MOST_SEEDS}, such as 3, not {text!r}")
     return int(text)
 
 

@@ -199,7 +199,7 @@ def shown_samples(row: dict, workdir: Path) -> list[str]:
     path = job_folder(row, workdir) / "samples.txt"
     if row["verb"] != "sample" or not path.exists():
         return []
-    text = path.read_text()
+    text = path.read_text(errors="replace")
     return [first_lines(text)] if in_lines(row) else text.split(SEPARATOR)[:2]
 
 
@@ -222,7 +222,7 @@ def first_lines(text: str) -> str:
 def describe(row: dict, workdir: Path) -> str:
     """Result of one job for the terminal: its metrics, and its samples if any."""
     path = workdir / "jobs" / row["job"] / "samples.txt"
-    text = path.read_text() if row["verb"] == "sample" and path.exists() else ""
+    text = path.read_text(errors="replace") if row["verb"] == "sample" and path.exists() else ""
     samples = (first_lines(text) if in_lines(row) else text) + "\n" if text else ""
     lines = [[key, f"{value:.6g}" if isinstance(value, float) else value] for key, value in row["metrics"].items()]
     return samples + terminal(["metric", row["row"]], lines) + f"\n\nin {workdir / 'jobs' / row['job']}"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,13 @@ def read_permutation(path: str | Path) -> np.ndarray:
         raise ValueError(f"codec.permutation: '{path}' does not exist; pass a .npy, .json or .pt file")
     try:
         if path.suffix == ".npy":
-            values = np.load(path, allow_pickle=False)
+            values = np.asarray(np.load(path, allow_pickle=False))  # of an archive of arrays, an array of objects
         elif path.suffix == ".json":
             values = np.array(json.loads(path.read_text()))
         else:
             loaded = read_zip(path) if is_zip(path) else read_legacy(path)
             values = loaded.read() if isinstance(loaded, StoredTensor) else np.asarray(loaded)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, RecursionError, OverflowError) as error:
         raise ValueError(f"codec.permutation: '{path}' is not readable ({first_line(error)})") from None
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise ValueError(
@@ -117,7 +118,7 @@ def _of_index(path: Path) -> dict[str, Callable[[], np.ndarray]]:
         places = json.loads(path.read_text())["weight_map"]
         if any(Path(file).name != file for file in places.values()):
             raise ValueError("a file outside of the folder")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"checkpoint: '{path}' is not a readable index of weights ({first_line(error)})") from None
     files = {}
     for file in sorted(set(places.values())):
@@ -137,15 +138,28 @@ def _of_file(path: Path) -> dict[str, Callable[[], np.ndarray]]:
 def _of_safetensors(path: Path) -> dict[str, Callable[[], np.ndarray]]:
     import safetensors
 
+    def refused(error: Exception) -> ValueError:
+        return ValueError(f"checkpoint: '{path}' is not a readable safetensors file ({first_line(error)})")
+
+    def read(name: str) -> np.ndarray:
+        try:
+            return file.get_tensor(name)
+        except (safetensors.SafetensorError, TypeError, ValueError, AttributeError) as error:  # of a type NumPy lacks
+            raise refused(error) from None
+
     try:
         file = safetensors.safe_open(path, framework="numpy")
-        return {name: lambda name=name: file.get_tensor(name) for name in file.keys()}
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"checkpoint: '{path}' is not a readable safetensors file ({first_line(error)})") from None
+        return {name: partial(read, name) for name in file.keys()}
+    except (safetensors.SafetensorError, UnicodeDecodeError) as error:
+        raise refused(error) from None
 
 
 def _of_torch(path: Path) -> dict[str, Callable[[], np.ndarray]]:
-    state = _state(read_zip(path) if is_zip(path) else read_legacy(path), path)
+    loaded = read_zip(path) if is_zip(path) else read_legacy(path)
+    try:
+        state = _state(loaded, path)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"checkpoint: '{path}' is no state_dict of tensors ({first_line(error)}); save one") from None
     readers = {}
     for name, value in state.items():
         if isinstance(value, StoredTensor):

@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion.convert.files import is_buffer, read_tensors
 from diffusion.convert.mdlm import beside
-from diffusion.convert.template import LEAVES, fill
+from diffusion.convert.template import LEAVES, fill, shape_of
 from diffusion.nets.gpt2 import GPT2
 from diffusion.types import Params
 
@@ -46,11 +46,9 @@ def load_gpt2(path: str | Path, heads: int | None = None) -> tuple[dict[str, Any
         name.removeprefix("transformer."): each for name, each in read_tensors(path).items() if not is_buffer(name)
     }
     blocks = sum(name.endswith(".attn.c_attn.weight") for name in found)
-    for name in ("wte.weight", "wpe.weight", "h.0.attn.c_attn.weight"):
-        if name not in found:
-            raise ValueError(f"checkpoint: '{path}' has no tensor '{name}'; is this a GPT-2 checkpoint?")
-    (vocab_size, hidden), (context, _) = found["wte.weight"].shape, found["wpe.weight"].shape
-    heads = heads or beside(path).get("n_head", max(1, hidden // 64))
+    names = ("wte.weight", "wpe.weight", "h.0.attn.c_attn.weight")
+    (vocab_size, hidden), (context, _), _ = (shape_of(found, name, str(path)) for name in names)
+    heads = heads or beside(path).number("n_head", max(1, hidden // 64))
     if hidden % heads:
         raise ValueError(f"--heads: {heads} heads do not divide the width {hidden} of '{path}'; leave it out")
     # GPT-2 ties the output layer to the embedding, but some files contain both.

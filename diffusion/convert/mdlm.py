@@ -12,7 +12,7 @@ import numpy as np
 
 from diffusion.convert.files import read_tensors
 from diffusion.convert.model_config import ModelConfig, read_config
-from diffusion.convert.template import LEAVES, fill
+from diffusion.convert.template import LEAVES, fill, shape_of
 from diffusion.nets.dit import DiT
 from diffusion.nets.error_predictor import ErrorPredictor
 from diffusion.nets.subtoken_embedding import SubtokenEmbedding
@@ -77,6 +77,9 @@ def joined(tensors: Mapping[str, np.ndarray], prefix: str) -> Tensors:
     for first, (name, others) in JOINED.items():
         if first in found and (first != name or others[0] in found) and all(each in found for each in others):
             parts = [found.pop(first), *(found.pop(each) for each in others)]
+            if len({(each.ndim, each.shape[1:]) for each in parts}) > 1 or not parts[0].ndim:
+                shapes = ", ".join(str(each.shape) for each in parts)
+                raise ValueError(f"checkpoint: the parts of {first} have shapes {shapes}; is it this kind of file?")
             found[name] = np.concatenate(parts)
     return found
 
@@ -141,20 +144,18 @@ def network(every: Tensors, prefix: str, path: str | Path, heads: int | None) ->
     padded, tensors = f"{prefix}vocab_embed.new_embedding" in every, joined(every, prefix)
 
     def shape(name: str) -> tuple[int, ...]:
-        if name not in tensors:
-            raise ValueError(f"checkpoint: '{path}' has no tensor '{name}'; is it this kind of checkpoint?")
-        return tensors[name].shape
+        return shape_of(tensors, name, str(path))
 
     blocks = count_blocks(tensors, path)
     rows, width = shape("vocab_embed.embedding")
     vocab_size, hidden = shape("output_layer.linear.weight")
     adaln = "blocks.0.adaLN_modulation.weight" in tensors
-    config = beside(path)
+    stored = beside(path).number("n_heads", 0) if "n_heads" in beside(path).fields else None
     sizes: dict[str, Any] = dict(
         vocab_size=vocab_size,
         hidden=hidden,
         blocks=blocks,
-        heads=check_heads(tensors, hidden, heads or config.get("n_heads", None), path),
+        heads=check_heads(tensors, hidden, heads or stored, path),
         mlp_ratio=shape("blocks.0.mlp.0.weight")[0] // hidden,
         adaln=adaln,
     )
@@ -207,9 +208,10 @@ def check_heads(tensors: Tensors, hidden: int, heads: int | None, path: str | Pa
             )
         found = heads
     else:
-        width = 2 * len(frequencies)
-        found = hidden // width
-        if not np.allclose(frequencies, 10000.0 ** (-np.arange(0, width, 2) / width), rtol=1e-2):
+        width = 2 * frequencies.size
+        found = hidden // width if width else 0
+        usual = 10000.0 ** (-np.arange(0, width, 2) / max(width, 1))
+        if not found or frequencies.shape != usual.shape or not np.allclose(frequencies, usual, rtol=1e-2):
             raise ValueError(
                 f"checkpoint: rotary_emb.inv_freq of '{path}' is not 10000^(-2i/{width}); it is not supported"
             )

@@ -108,7 +108,7 @@ def read_config(path: str | Path, classes: Collection[str], name: str, file: str
         raise FileNotFoundError(f"checkpoint: '{path}' does not exist; copy it with the weights")
     try:
         fields = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"checkpoint: '{path}' is not a JSON file ({str(error).splitlines()[0]})") from None
     if not isinstance(fields, dict):
         raise ValueError(f"checkpoint: '{path}' is not a JSON object of fields; copy it again")

@@ -40,6 +40,20 @@ def layer_names(name: str | Sequence[str], layers: int) -> Sequence[str] | None:
     return name
 
 
+def shape_of(tensors: Mapping[str, np.ndarray], name: str, source: str, axes: int = 2) -> tuple[int, ...]:
+    """Return the shape of a tensor, which says the sizes of a network.
+
+    Raises:
+      ValueError: if the tensor is missing, or has another number of axes, or an empty one.
+    """
+    if name not in tensors:
+        raise ValueError(f"checkpoint: '{source}' has no tensor '{name}'; is it this kind of checkpoint?")
+    shape = np.shape(tensors[name])
+    if len(shape) != axes or 0 in shape:
+        raise ValueError(f"checkpoint: '{name}' of '{source}' has shape {shape}; is it this kind of checkpoint?")
+    return shape
+
+
 def fill(template: Params, tensors: Mapping[str, np.ndarray], name_of: NameOf, source: str) -> Params:
     """Return the parameters of a network, each tensor in the type that it is stored in.
 

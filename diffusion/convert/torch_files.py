@@ -5,6 +5,7 @@ Such a file is a zip archive with NAME/data.pkl, a pickle in which every storage
 """
 
 import io
+import math
 import pickle
 import struct
 import zipfile
@@ -57,7 +58,9 @@ class StoredTensor(NamedTuple):
         if 0 in self.shape:
             return np.zeros(self.shape, dtype)
         count = 1 + sum((size - 1) * step for size, step in zip(self.shape, self.strides, strict=True))
-        if min(self.offset, *self.strides, 0) < 0 or self.offset + count > values:
+        # Strides of 0 would let a small file stand for an array that no memory holds.
+        exceeds = self.offset + count > values or math.prod(self.shape) > values
+        if min(self.offset, *self.strides, 0) < 0 or exceeds:
             raise ValueError(f"checkpoint: '{path}' is damaged: a tensor exceeds the {values} values of its storage")
         start = position + self.offset * dtype.itemsize
         data = np.fromfile(path, np.uint8, count * dtype.itemsize, offset=start).view(dtype)
@@ -75,7 +78,10 @@ class Inert:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *unused: Any) -> StoredTensor:
-    return StoredTensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+    tensor = StoredTensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+    if not isinstance(storage, Storage) or len(tensor.shape) != len(tensor.strides) or min(tensor.shape, default=0) < 0:
+        raise pickle.UnpicklingError("a tensor without a shape or a storage")
+    return tensor
 
 
 def _parameter(tensor: Any, *unused: Any) -> Any:

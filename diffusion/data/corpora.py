@@ -52,9 +52,7 @@ def openwebtext(settings: DataSettings) -> Source:
 def count_documents(path: Path) -> int:
     """Number of documents of a file; that of Parquet is in its metadata."""
     if readers.kind(path) == ".parquet":
-        import pyarrow.parquet
-
-        return pyarrow.parquet.ParquetFile(path).metadata.num_rows
+        return tables.row_count(path)
     return 1 if readers.kind(path) == ".txt" else sum(1 for _ in tables.rows(path))
 
 

@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from diffusion.data import readers, tables
 from diffusion.data.detokenizers import DETOKENIZERS
@@ -110,11 +111,16 @@ def split_files(folder: str, split: str, named: Named) -> tuple[Path, ...]:
     return ()
 
 
+def translation_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The texts of a row of pairs by language, which tables of the hub hold in one column."""
+    return row["translation"] if isinstance(row.get("translation"), dict) else row
+
+
 def table_texts(read: tables.ReadRows, named: Named) -> Iterator[Texts]:
     """Texts of each row of a table."""
     for place, row in read():
         if not named.filter_field or str(row.get(named.filter_field, 1)) == "1":
-            row = row.get("translation") or row
+            row = translation_of(row)
             yield tuple(readers.text_of(row, names, place) for names in named.fields)
 
 

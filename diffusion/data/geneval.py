@@ -85,7 +85,7 @@ def parsed(line: str, where: str) -> Metadata:
     """
     try:
         value = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # also of a number of too many digits
         value = None
     if not isinstance(value, dict):
         raise ValueError(f'{where} is not a JSON object; write {{"tag": ..., "include": [...], "prompt": ...}}')

@@ -132,10 +132,15 @@ def table_blocks(read: tables.ReadRows, image: Shape, labeled: bool = True) -> I
         pixels = np.empty((len(batch), *image), np.uint8)
         labels = np.zeros(len(batch), np.int32)
         for number, (place, row) in enumerate(batch):
-            array = np.asarray(row.get("image", row.get("img")))
+            try:
+                array = np.asarray(row.get("image", row.get("img")))
+            except ValueError:  # of lists of different lengths
+                array = np.empty(0)
             if array.dtype != np.uint8 or array.shape not in (image, image[:2]):
                 raise ValueError(f"data.path: {place} holds {array.dtype} {array.shape}, not an image uint8 {image}")
             pixels[number] = array.reshape(image)
+            if labeled and type(row.get("label")) is not int:
+                raise ValueError(f"data.path: {place} has no number as its label; download the file again")
             labels[number] = row["label"] if labeled else 0
         tokens = pixels.transpose(0, 3, 1, 2).reshape(len(batch), -1)
         yield {"tokens": tokens, "label": labels} if labeled else {"tokens": tokens}

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+import os
 import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ def in_memory(name: str, splits: Mapping[str, list[tuple[str, str]]], separated:
     content = hashlib.sha256()
     for split, items in splits.items():
         for key, text in items:
-            content.update(f"{split}/{key}\0{hashlib.sha256(text.encode()).hexdigest()}\n".encode())
+            content.update(os.fsencode(f"{split}/{key}\0{hashlib.sha256(text.encode()).hexdigest()}\n"))
     documents = {split: lambda items=items: (text for _, text in items) for split, items in splits.items() if items}
     return Source(name, documents, content.hexdigest(), separated)
 

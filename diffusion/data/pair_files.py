@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from diffusion.data import readers, splits, tables
-from diffusion.data.datasets import Named, Texts, examples, file_texts, table_texts
+from diffusion.data.datasets import Named, Texts, examples, file_texts, table_texts, translation_of
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import digest
 from diffusion.data.types import Pair, Source, missing_data
@@ -99,7 +99,7 @@ def of_fields(settings: DataSettings) -> Named:
         else:
             table = readers.separated_rows(file, "," if kind == ".csv" else "\t", header=not numbered)
         for place, row in table:
-            row = row.get("translation") or row
+            row = translation_of(row)
             for field, name in zip(FIELDS, names, strict=True):
                 if name not in row:
                     remedy = "or the numbers of both columns where there is no header"

@@ -51,7 +51,10 @@ def open_bytes(path: Path) -> Any:
     """Opens a file, plain or compressed; of a zip archive its first file."""
     if path.suffix == ".zip":
         archive = zipfile.ZipFile(path)
-        return archive.open(archive.namelist()[0])
+        try:
+            return archive.open(archive.namelist()[0])
+        except (IndexError, RuntimeError):  # it is empty or encrypted, or compressed in an unknown way
+            raise zipfile.BadZipFile("no file in it can be read") from None
     opened = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open, ".zst": open_zstandard}
     return opened.get(path.suffix, open)(path, "rb")
 
@@ -295,5 +298,5 @@ def content_hash(paths: Sequence[tuple[str, Path]]) -> str:
                 stream.seek(size - block)
             while chunk := stream.read(block):
                 file_hash.update(chunk)
-        total.update(f"{name}\0{size}\0{file_hash.hexdigest()}\n".encode())
+        total.update(os.fsencode(f"{name}\0{size}\0{file_hash.hexdigest()}\n"))
     return total.hexdigest()

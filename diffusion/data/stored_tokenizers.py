@@ -1,5 +1,6 @@
 """Tokenizers that are stored with weights, so that a model reads the ids that it was trained on."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
@@ -38,9 +39,21 @@ def record(tokenizer: Tokenizer, labels: Sequence[str] = ()) -> str:
 
 
 def read(folder: Path) -> str:
-    """The record in a folder of weights, or in `weights` of it; empty where weights are stored without one."""
-    files = (place / FILE for place in (folder, folder / "weights"))
-    return next((file.read_text(encoding="utf-8") for file in files if file.is_file()), "")
+    """The record in a folder of weights, or in `weights` of it; empty where weights are stored without one.
+
+    Raises: ValueError naming a record that is no text.
+    """
+    file = next((place / FILE for place in (folder, folder / "weights") if (place / FILE).is_file()), None)
+    try:
+        return file.read_text(encoding="utf-8") if file else ""
+    except UnicodeDecodeError as error:
+        raise damaged(folder, error) from None
+
+
+def damaged(place: Path, error: Exception) -> ValueError:
+    """The error for a record that cannot be read."""
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return ValueError(f"checkpoint: {place / FILE} is damaged ({reason}); copy the weights again")
 
 
 def first(folders: Iterable[Path]) -> tuple[Path, str]:
@@ -49,8 +62,15 @@ def first(folders: Iterable[Path]) -> tuple[Path, str]:
 
 
 def agree(*records: str) -> bool:
-    """Whether all records are of one vocabulary."""
-    return len({json.loads(each)["fingerprint"] for each in records}) == 1
+    """Whether all records are of one vocabulary; a damaged one is of none."""
+
+    def fingerprint(text: str) -> object:
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            found = json.loads(text)
+            return str(found["fingerprint"]) if isinstance(found, dict) and "fingerprint" in found else None
+
+    found = {fingerprint(each) for each in records}
+    return len(found) == 1 and None not in found
 
 
 def parse(text: str, place: Path) -> Stored:
@@ -63,7 +83,6 @@ def parse(text: str, place: Path) -> Stored:
         name, fingerprint, arguments = str(fields["name"]), str(fields["fingerprint"]), fields["arguments"]
         made, labels = None if arguments is None else MAKERS[name](**arguments), tuple(fields.get("labels", ()))
     except Exception as error:  # the library of subword tokenizers raises bare Exception
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"checkpoint: {place / FILE} is damaged ({reason}); copy the weights again") from None
+        raise damaged(place, error) from None
     # The fingerprint of a subword tokenizer may depend on the version of its library.
     return Stored(name, fingerprint, made and dataclasses.replace(made, fingerprint=fingerprint), labels)

@@ -1,9 +1,10 @@
 """Subword tokenizers of the `tokenizers` library: trained BPE, GPT-2, WordPiece, and any tokenizer.json."""
 
+import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -177,26 +178,40 @@ def _locate(field_value: str, names: Sequence[str], tokenizer: str, where: str) 
     raise ValueError(f"data.tokenizer_path: {tokenizer} expects {' or '.join(names)} in {field_value!r}; {where}")
 
 
+@contextlib.contextmanager
+def undamaged(files: object, remedy: str) -> Iterator[None]:
+    """Converts errors of files that hold no vocabulary to a ValueError about `data.tokenizer_path`."""
+    try:
+        yield
+    except Exception as error:  # the library raises bare Exception
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"data.tokenizer_path: {files} cannot be read ({reason}); {remedy}") from None
+
+
 def gpt2(path: str) -> Tokenizer:
     """GPT-2's byte-level BPE from a folder with vocab.json (encoder.json) and merges.txt (vocab.bpe)."""
     where = "both files are at https://huggingface.co/openai-community/gpt2"
     folder = str(Path(path).expanduser().parent) if path and Path(path).expanduser().is_file() else path
     vocabulary_file = _locate(folder, ("vocab.json", "encoder.json"), "gpt2", where)
     merges_file = _locate(folder, ("merges.txt", "vocab.bpe"), "gpt2", where)
-    vocabulary = json.loads(vocabulary_file.read_text(encoding="utf-8"))
-    if END_TEXT not in vocabulary:
+    with undamaged(vocabulary_file, where):
+        vocabulary = json.loads(vocabulary_file.read_text(encoding="utf-8"))
+        missing = END_TEXT not in vocabulary
+    if missing:
         raise ValueError(f"data.tokenizer_path: {vocabulary_file} has no {END_TEXT}; {where}")
-    lines = merges_file.read_text(encoding="utf-8").split("\n")
-    pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    library = _byte_level_library(hf.models.BPE(vocab=vocabulary, merges=pairs))
-    return byte_level("gpt2", library, max(vocabulary.values()) + 1, vocabulary[END_TEXT])
+    with undamaged(f"{vocabulary_file} or {merges_file.name}", where):
+        lines = merges_file.read_text(encoding="utf-8").split("\n")
+        pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+        library = _byte_level_library(hf.models.BPE(vocab=vocabulary, merges=pairs))
+        return byte_level("gpt2", library, max(vocabulary.values()) + 1, vocabulary[END_TEXT])
 
 
 def wordpiece(path: str) -> Tokenizer:
     """BERT's uncased WordPiece from vocab.txt, with [CLS] as BOS and [SEP] as EOS. Decoding does not restore case."""
     where = "it is at https://huggingface.co/google-bert/bert-base-uncased"
     file = _locate(path, ("vocab.txt",), "wordpiece", where)
-    lines = file.read_text(encoding="utf-8").split("\n")
+    with undamaged(file, where):
+        lines = file.read_text(encoding="utf-8").split("\n")
     vocabulary = {token: index for index, token in enumerate(lines) if token}
     missing = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
     if missing:

@@ -47,8 +47,23 @@ def library_rows(path: Path) -> Iterator[Row]:
             table = library().load_dataset(readers.kind(path)[1:], data_files=[str(path)], **options)
         yield from numbered(table, str(path))
     except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"data.path: {path} is damaged or not a Parquet file ({reason}); download it again") from None
+        raise damaged(path, error) from None
+
+
+def row_count(path: Path) -> int:
+    """Number of rows of a Parquet file, which is in its metadata."""
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(path).metadata.num_rows
+    except (pyarrow.ArrowException, OSError) as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> ValueError:
+    """The error for a Parquet file that the library cannot read."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ValueError(f"data.path: {path} is damaged or not a Parquet file ({reason}); download it again")
 
 
 def numbered(table: Any, name: str) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import itertools
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -214,7 +215,7 @@ def streamed(name: str, splits: dict[str, Read]) -> Source:
             total = hashlib.sha256()
             for part in parts_of(text):
                 total.update(part.encode())
-            content.update(f"{split}/{key}\0{total.hexdigest()}\n".encode())
+            content.update(os.fsencode(f"{split}/{key}\0{total.hexdigest()}\n"))
             found[split] = True
     reads = {split: functools.partial(texts, splits[split]) for split in found}
     return Source(name, reads, content.hexdigest())

@@ -54,7 +54,7 @@ def from_markdown(text: str, image: Callable[[str, str], str]) -> str:
       image: gives the HTML of an image with this caption and path.
     """
     parts, figures = [], []
-    for block in re.split(r"\n\s*\n", text.strip()):
+    for block in filter(None, re.split(r"\n\s*\n", text.strip())):
         lines = block.splitlines()
         if found := IMAGE.fullmatch(block.strip()):
             figures.append(image(found[1], found[2]))

@@ -62,8 +62,10 @@ def text_of(path: Path) -> str:
 def parse_step(line: str) -> float:
     """Return the step of a record, or infinity for an incomplete line after a crash, so that it is deleted."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+        record = json.loads(line)
+        whole = all(isinstance(value, int | float) for value in record.values())
+        return record["step"] if whole else float("inf")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return float("inf")
 
 

@@ -47,5 +47,7 @@ def run(layout: str | None, checkpoint: str, workdir: Path, **options: Any) -> N
         if name not in known:
             fitting = " or ".join(f"--from={each}" for each, (_, names) in LAYOUTS.items() if name in names)
             raise ValueError(f"--{name}: goes with {fitting}, not with --from={layout}; leave it out")
+    if options.get("heads") is not None and options["heads"] < 1:
+        raise ValueError(f"--heads: {options['heads']} is not a number of heads; pass 1 or more")
     check_target(workdir)
     print(write(read(Path(fetched_text(checkpoint)), **given), layout, workdir))

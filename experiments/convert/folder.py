@@ -44,7 +44,7 @@ def check_target(out: Path) -> None:
     try:
         if "layout" in json.loads((out / "config.json").read_text()):
             return
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, RecursionError):
         pass
     raise ValueError(f"--workdir: '{out}' holds other files, which would be lost; pass a new folder")
 

@@ -66,7 +66,7 @@ def network_fields(found: Checkpoint, path: Path) -> dict[str, Any]:
     fields = {f"model.{name}": sizes[name] for name in names if name in sizes}
     # The baseline reads the first token of a window, BOS, where ours begin with the mask.
     fields |= {"model.causal": causal, "model.start": "window" if causal else "mask"}
-    fields |= {"model.time_conditioning": bool(beside(path).get("time_conditioning", False))}
+    fields |= {"model.time_conditioning": beside(path).get("time_conditioning", False, (False, True))}
     fields |= {"objective.name": "autoregressive"} if causal else {}
     fields |= {f"codec.{name}": sizes[name] for name in ("digits", "merge", "shared") if name in sizes}
     fields |= {"predictor.kind": found.kind} if found.kind != "none" else {}
@@ -75,7 +75,7 @@ def network_fields(found: Checkpoint, path: Path) -> dict[str, Any]:
 
 def data_fields(found: Checkpoint, words: TokenizerFiles, tokens: int, path: Path) -> dict[str, Any]:
     """Config fields of the text that a network reads."""
-    length = beside(path).get("model_length", None)
+    length = beside(path).number("model_length", 1) if "model_length" in beside(path).fields else None
     fields = {"data.tokenizer": words.name, "data.vocab_size": tokens}
     fields |= {"data.packing": "padded" if found.padded else "wrapped"}
     return fields | ({"data.length": length} if length else {})

@@ -1,5 +1,6 @@
 """GPT-2 with converted weights, which judges samples (`judge.name`) and labels tokens (`predictor.judge`)."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +22,14 @@ def network(folder: str, field: str) -> GPT2:
       ValueError: for a folder without such weights.
     """
     path = Path(folder) / "config.json"
-    stored = json.loads(path.read_text()) if folder and path.is_file() else {}
-    if stored.get("layout") != "gpt2":
-        raise ValueError(
-            f"{field}: {folder!r} holds no converted weights; write them with "
-            "`launch.py convert --from=gpt2 --checkpoint=FILE --workdir=DIR`"
-        )
-    return GPT2(**stored["sizes"])
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):  # of a damaged file
+        stored = json.loads(path.read_text()) if folder and path.is_file() else {}
+        if stored.get("layout") == "gpt2":
+            return GPT2(**stored["sizes"])
+    raise ValueError(
+        f"{field}: {folder!r} holds no converted weights; write them with "
+        "`launch.py convert --from=gpt2 --checkpoint=FILE --workdir=DIR`"
+    )
 
 
 def initializer(net: GPT2) -> Callable[[jax.Array], Params]:

@@ -60,7 +60,7 @@ def parsed(line: str) -> dict | None:
     """Return the result of a line, or None if it is none."""
     try:
         result = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     fields = {"filename": str, "tag": str, "prompt": str, "correct": bool, "metadata": str}
     whole = isinstance(result, dict) and all(isinstance(result.get(name), kind) for name, kind in fields.items())

@@ -41,6 +41,7 @@ class Backend:
     remote: bool = False
 
 
+MOST_HOSTS = 9999
 BACKENDS = {
     "local": Backend(local.commands, "bash", optional=("hosts",)),
     "slurm": Backend(slurm.commands, "sbatch", optional=("hosts", "setup", "options")),
@@ -113,8 +114,8 @@ def checked(name: str, given: dict[str, Any], workdir: Path) -> Backend:
         if value and flag not in (*backend.needed, *backend.optional):
             users = [other for other, each in BACKENDS.items() if flag in (*each.needed, *each.optional)]
             raise ValueError(f"--{flag}: --backend={name} does not use it, only {', '.join(users)}; omit it")
-    if given.get("hosts") is not None and given["hosts"] < 1:
-        raise ValueError(f"--hosts: {given['hosts']} is not a number of processes; pass 1 or more")
+    if given.get("hosts") is not None and not 1 <= given["hosts"] <= MOST_HOSTS:
+        raise ValueError(f"--hosts: {given['hosts']} is not a number of processes; pass 1 or more, up to {MOST_HOSTS}")
     if backend.remote and not workdir.is_absolute():
         raise ValueError(
             f"--workdir: {workdir} is relative; pass a folder that is mounted on all hosts, such as /mnt/nfs/runs"

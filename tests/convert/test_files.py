@@ -176,6 +176,10 @@ def test_unreadable_files_are_named(tmp_path):
         "missing.bin": (write, {"x": x}, {"1": VALUES}),
         "negative.bin": (write, {"x": tensor("0", "FloatStorage", (2,), (1,), -3)}, {"0": VALUES}),
         "complex.bin": (write, {"x": tensor("0", "ComplexFloatStorage", (2,), (1,))}, {"0": VALUES}),
+        "expanded.bin": (write, {"x": tensor("0", "FloatStorage", (2**31 - 1, 2**31 - 1), (0, 0))}, {"0": VALUES}),
+        "unequal.bin": (write, {"x": tensor("0", "FloatStorage", (2, 2), (1,))}, {"0": VALUES}),
+        "less.bin": (write, {"x": tensor("0", "FloatStorage", (-1,), (1,))}, {"0": VALUES}),
+        "call.bin": (write, {"ema": call("os", "mkdir", "executed"), "state_dict": mapping({})}, {}),
         "big.bin": (write, {"x": x}, {"0": VALUES}, b"big"),
     }
     for name, (function, *arguments) in cases.items():

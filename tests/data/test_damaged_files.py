@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import os
 import warnings
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import pytest
 
 from diffusion.data import load_dataset, readers, subword, tables
 from diffusion.data.genomes import SMALL_SPECIES
+from experiments.contents import content_hash
 from tests.checks import refused
 from tests.data.files import SIZES, fields, idx, write, write_table
 
@@ -41,6 +43,8 @@ CASES = [
     ("lambada", {"test.jsonl.xz": lzma.compress(b"{}")[:-9]}, "a compressed file in .* is damaged"),
     ("lambada", {"test.jsonl.gz": gzip.compress(b"{}")[:-9]}, "a compressed file in .* is damaged"),
     ("lambada", {"test.jsonl.zst": b"hello"}, "a compressed file in .* is damaged"),
+    ("text_files", {"a.txt.zip": b"PK\x05\x06" + bytes(18)}, r"is damaged \(no file in it can be read\)"),
+    ("openwebtext", {"a.parquet": b"PAR1"}, r"a\.parquet is damaged or not a Parquet file"),
     ("text_files", {"a.txt.gz": gzip.compress(b"text")[:-9]}, "a compressed file in .* is damaged"),
     ("conala", {"conala-train.json": "["}, r"conala-train\.json is not JSON \(.*https://"),
     ("conala", {"conala-train.json": "[" * 100_000}, "is not JSON .*recursion"),
@@ -88,6 +92,28 @@ def test_damaged_tables_of_sequences_are_named(row, message, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": [[0], [0, 1]], "label": 1}, "row 0 of .* not an image"),
+        ({"image": None, "label": 1}, "row 0 of .* not an image"),
+    ],
+)
+def test_damaged_tables_of_images_are_named(row, message, tmp_path):
+    for split in ("train", "test"):
+        write_table(tmp_path / f"{split}.parquet", [row])
+    with refused(rf"data\.path: .*{message}"):
+        load_dataset(fields("mnist", tmp_path))
+
+
+def test_names_of_files_need_not_be_text(tmp_path):
+    name = os.fsdecode(b"\xff.txt")
+    (tmp_path / name).write_text("the words of a text\n" * 200)
+    settings = SimpleNamespace(source="text_files", path=str(tmp_path), tokenizer="bytes", length=16)
+    settings.cache_dir = str(tmp_path / "cache")
+    assert load_dataset(settings).split("train") and content_hash(str(tmp_path))
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.jsonl", '{"text": "ok"}\n\n{"text": \n', r"line 3 of .*a\.jsonl is not JSON"),
@@ -117,6 +143,11 @@ def test_damaged_rows_are_named(name, content, message, tmp_path):
         (subword.from_file, {"tokenizer.json": "{}"}, r".*is not a tokenizer\.json"),
         (subword.wordpiece, {"vocab.txt": "the\n"}, r".*vocab\.txt has no \[UNK\]"),
         (subword.gpt2, {"vocab.json": "{}", "merges.txt": ""}, r".*vocab\.json has no <\|endoftext\|>"),
+        (subword.gpt2, {"vocab.json": "{", "merges.txt": ""}, r".*vocab\.json cannot be read \(Expecting"),
+        (subword.gpt2, {"vocab.json": "7", "merges.txt": ""}, r".*vocab\.json cannot be read"),
+        (subword.gpt2, {"vocab.json": '{"<|endoftext|>": "x"}', "merges.txt": ""}, r".*merges\.txt cannot be read"),
+        (subword.gpt2, {"vocab.json": '{"<|endoftext|>": 0}', "merges.txt": "a"}, r".*merges\.txt cannot be read"),
+        (subword.wordpiece, {"vocab.txt": b"\xff"}, r".*vocab\.txt cannot be read"),
     ],
 )
 def test_missing_and_damaged_vocabularies_are_named(make, files, message, tmp_path):

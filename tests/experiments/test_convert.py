@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from configs.base import defaults
 from diffusion.nets.gpt2 import GPT2
@@ -69,6 +70,36 @@ def test_an_embedding_of_another_width_is_refused(tmp_path):
     mdlm_file(tmp_path / "odd.safetensors", table=(6, HIDDEN // 3))
     with refused("an embedding of 6 x 21 does not fit 23 outputs of width 64"):
         convert.run("prime", str(tmp_path / "odd.safetensors"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("backbone.vocab_embed.embedding", (HIDDEN,), r"'vocab_embed\.embedding' of '.*' has shape \(64,\)"),
+        ("backbone.output_layer.linear.weight", (0, HIDDEN), r"linear\.weight' of '.*' has shape \(0, 64\)"),
+        ("backbone.blocks.0.mlp.0.weight", (), r"mlp\.0\.weight' of '.*' has shape \(\)"),
+        ("backbone.rotary_emb.inv_freq", (0,), "rotary_emb.inv_freq of '.*' is not"),
+        ("backbone.rotary_emb.inv_freq", (), "rotary_emb.inv_freq of '.*' is not"),
+        ("backbone.rotary_emb.inv_freq", (2, 4), "rotary_emb.inv_freq of '.*' is not"),
+    ],
+)
+def test_tensors_of_another_shape_are_refused(name, shape, message, tmp_path):
+    tensors = mdlm_file(tmp_path / "model.safetensors")
+    save_file(tensors | {name: np.ones(shape, np.float32)}, tmp_path / "model.safetensors")
+    with refused(f"checkpoint: .*{message}"):
+        convert.run("mdlm", str(tmp_path / "model.safetensors"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "fields", ['{"n_heads": "4"}', '{"model_length": -1}', '{"time_conditioning": 3}', "[" * 100_000]
+)
+def test_a_damaged_config_beside_weights_is_named(fields, tmp_path):
+    mdlm_file(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(fields)
+    with refused(r"checkpoint: '.*config\.json' "):
+        convert.run("mdlm", str(tmp_path / "model.safetensors"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -14,6 +14,7 @@ from diffusion.report.charts import MOST_POINTS, loss_chart, thinned, ticks
 from diffusion.report.markup import from_markdown
 from diffusion.storage import atomic_write
 from experiments import report
+from tests.checks import refused
 from tests.experiments.conftest import one_line
 from tests.job_folders import MODULE, begin, finish, small_table
 
@@ -119,6 +120,26 @@ def test_the_page_of_a_config_holds_everything(workdir):
         assert pixels.ndim == 3
     states = [kind for kind in page.every("tr", "class") if kind]
     assert sorted(states) == ["done"] * 7 + ["failed"] + ["waiting"] * 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"metrics": None}, {"metrics": {"perplexity": []}}, {"config": {}}, {"history": 7}, {"versions": 1}],
+)
+def test_a_result_that_lacks_what_is_shown_is_named(change, workdir):
+    config, jobs, folder = workdir
+    done = next(job for job in jobs if job.done(folder) and job.verb == "train")
+    finish(done, folder, **change)
+    with refused(rf"results: result\.json of {done.id} is damaged; delete it"):
+        report.run(MODULE, config, folder)
+
+
+def test_an_empty_table_is_shown(workdir):
+    _, _, folder = workdir
+    atomic_write(folder / "tables" / "empty" / "table.md", "")
+    atomic_write(folder / "tables" / "bytes" / "table.md", b"\xff")
+    report.run(None, None, folder)
+    page_of(folder / "report.html")
 
 
 def test_the_page_of_a_work_directory_needs_no_config_and_no_device(workdir, succeed, monkeypatch):

@@ -71,6 +71,8 @@ def make(workdir, table="composition"):
         (folder / "result.json").write_text(json.dumps(result))
     (workdir / "tables" / "some").mkdir(parents=True)
     (workdir / "tables" / "some" / "rows.jsonl").write_text(json.dumps({"job": AR}) + "\n")
+    (workdir / "tables" / "bytes").mkdir()
+    (workdir / "tables" / "bytes" / "rows.jsonl").write_bytes(b"\xff")
     (workdir / "README.md").write_text("of an earlier version")
     return {old: jobs[key].id for key, old in OLD[table].items()}
 

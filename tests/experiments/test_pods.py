@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from experiments.plan import read_plan
+from experiments.plan_files import read_plan
 from experiments.pods import local, slurm
 from experiments.pods.request import Request
 from tests.experiments import stand_ins

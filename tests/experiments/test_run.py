@@ -1,5 +1,6 @@
 """Files of plans, jobs that are done or cannot run, and rows without a network."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -11,7 +12,8 @@ from jax.experimental import multihost_utils
 from configs import lidar_mixture, lidar_shapes, quickstart
 from diffusion.storage import atomic_write
 from experiments import locks, run
-from experiments.plan import Job, plan, read_plan, write_plan
+from experiments.plan import Job, plan
+from experiments.plan_files import read_plan, write_plan
 from tests.checks import refused
 from tests.small_configs import ROWS, judged_config
 
@@ -23,10 +25,19 @@ def test_plan_is_read_as_written_and_a_line_that_is_not_a_job_raises(tmp_path):
     path.write_text(write_plan(jobs))
     assert read_plan(path) == jobs
     empty = UNNAMED.replace('["y"]', "{}")
-    for line in (UNNAMED, empty, "not json", "[1, 2]", "7", '{"id": 1, "other": 2}'):
+    job = json.loads(write_plan(jobs[-1:]))
+    outside = job | {"needs": {"weights": "../other"}}
+    lines = (UNNAMED, empty, "not json", "[1, 2]", "7", '{"id": 1, "other": 2}', "[" * 100_000)
+    for line in (*lines, *map(json.dumps, (outside, job | {"seed": "0"}, job | {"row": 1}, job | {"config": []}))):
         path.write_text(write_plan(jobs[:1]) + line + "\n")
         with refused(r"jobs: line 2 of .*plan\.jsonl is not a job; .*launch\.py plan"):
             read_plan(path)
+    path.write_bytes(b"\xff")
+    with refused(r"jobs: .*plan\.jsonl is not text; write it with"):
+        read_plan(path)
+    path.write_text("")
+    with refused(r"jobs: .*plan\.jsonl is empty; write it with"):
+        read_plan(path)
     with refused(r"jobs: .* is not a file; write it with `launch\.py plan"):
         read_plan(tmp_path)
 

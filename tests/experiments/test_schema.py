@@ -25,7 +25,7 @@ from diffusion.sampling.sequences.embedding import MODES
 from diffusion.train.optimizer import Decay
 from tests.checks import refused
 
-UNBOUNDED = {"seed", "data.seed", "mesh.data", "mesh.fsdp", "mesh.model"}
+UNBOUNDED = {"mesh.data", "mesh.fsdp", "mesh.model"}
 # Names that the library checks too.
 KNOWN = {
     "data.packing": settings.CHOICES["packing"],
@@ -88,6 +88,9 @@ def test_every_bound_and_choice_is_enforced():
                     check(place, value, field)
             with refused(f"{place}: must "):
                 check(place, [low + 1e-9, low - 1e-9], field)
+        elif isinstance(field, Field) and isinstance(field.allowed, type):
+            with refused(f"{place}: must be a tuple whose elements must "):
+                check(place, (None,), field)
         elif isinstance(field, Field):
             with refused(f"{place}: unknown 'other'; known: .*{sorted(field.allowed)[-1]}"):
                 check(place, "other", field)

@@ -101,6 +101,29 @@ def test_a_run_that_diverges_leaves_its_reason(cli, succeed, tmp_path, fields):
     assert "failed" in out and "training diverged at step" in out and "1 job, 1 failed" in out
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("job.json", "[1]"),
+        ("job.json", '{"row": 1, "seed": "x", "time": "x"}'),
+        ("job.json", "[" * 100_000),
+        ("config.json", "[1]"),
+        ("config.json", '{"train": 1, "table": []}'),
+        ("failed.json", '{"error": "broken", "time": "x"}'),
+        ("metrics.jsonl", '7\n{"step": "x"}\n{"step": 1, "loss": "x"}\n' + "9" * 5000),
+        ("metrics.jsonl", b"\xff\n"),
+    ],
+)
+def test_damaged_files_of_jobs_hide_no_state(name, content, table):
+    jobs, workdir = table
+    begin(jobs[1], workdir)
+    content = content if isinstance(content, bytes) else content.encode()
+    (jobs[1].folder(workdir) / name).write_bytes(content)
+    found = states.states(jobs, workdir)
+    assert found[0].name == "done" and found[1].name in ("stopped", "failed")
+    assert status.text(states.states(states.stored(workdir), workdir))
+
+
 def test_jobs_of_folders_are_named_by_what_they_say(table):
     jobs, workdir = table
     begin(jobs[1], workdir)

@@ -6,8 +6,10 @@ from functools import reduce
 import pytest
 
 from configs.base import defaults
-from experiments.plan import Job, read_config, read_plan, to_json, write_plan
+from experiments.plan import Job, read_config, to_json
+from experiments.plan_files import read_plan, write_plan
 from experiments.stored import DELETED
+from tests.checks import refused
 
 CONFIG = to_json(defaults("test", "debug"))
 
@@ -27,6 +29,13 @@ def read(config, folder):
     fields = to_json(read_config(folder))
     assert read_plan(folder / "plan.jsonl")[0].config == fields
     return fields
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"table": "t", "variant": "debug", "sample": 1}', "[" * 100_000])
+def test_a_damaged_config_is_named(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    with refused(r"jobs: .*config\.json is damaged; run the job again"):
+        read_config(tmp_path)
 
 
 @pytest.mark.parametrize("name", DELETED)

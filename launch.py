@@ -96,12 +96,8 @@ CLUSTER = flags.DEFINE_string("cluster", "", "Kubernetes cluster (pods --backend
 SETUP = flags.DEFINE_string("setup", "", "Shell commands that each host runs first, such as 'cd DIR; . ENV' (pods).")
 OPTIONS = flags.DEFINE_string("options", "", "Further options of sbatch, gcloud or xpk, in one string (pods).")
 GO = flags.DEFINE_boolean("go", False, "Run the script instead of printing it (pods).")
-FROM = flags.DEFINE_enum(
-    "from",
-    None,
-    ["mdlm", "prime", "gstar", "gpt2", "diffusers", "clip", "image_reward"],
-    "Layout of the checkpoint (convert).",
-)
+LAYOUTS = ["mdlm", "prime", "gstar", "gpt2", "diffusers", "clip", "image_reward"]
+FROM = flags.DEFINE_enum("from", None, LAYOUTS, "Layout of the checkpoint (convert).")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "", "File or folder of PyTorch weights, .safetensors or .pt (convert).")
 LORA = flags.DEFINE_string("lora", "", "File of a LoRA that is added to the U-Net (convert --from=diffusers).")
 LORA_SCALE = flags.DEFINE_float("lora_scale", None, "Factor of the LoRA, 1 by default (convert).")

@@ -250,6 +250,9 @@ class Prepared:
     def __len__(self) -> int:
         return len(self.source)
 
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         """Reads examples.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from diffusion.data import subword
-from diffusion.data.tokenizers import Tokenizer, bytes_tokenizer, characters_tokenizer, words_tokenizer
+from diffusion.data.tokenizers import Tokenizer, bytes_tokenizer, characters_tokenizer, digest, words_tokenizer
 
 FILE = "trained_with.json"
 MAKERS = {
@@ -35,7 +35,13 @@ def record(tokenizer: Tokenizer, labels: Sequence[str] = ()) -> str:
     """A tokenizer as JSON: its name, its fingerprint, and the arguments of its entry in `MAKERS`; and class names."""
     arguments = tokenizer.arguments if tokenizer.name in MAKERS else None
     fields = {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint, "arguments": arguments}
-    return json.dumps(fields | ({"labels": list(labels)} if labels else {}))
+    fields |= {"labels": list(labels)} if labels else {}
+    return json.dumps(fields | {"sha256": hash_of(json.loads(json.dumps(fields)))})
+
+
+def hash_of(fields: dict) -> str:
+    """Hash of the fields of a record without its own hash."""
+    return digest(json.dumps({name: value for name, value in fields.items() if name != "sha256"}, sort_keys=True))
 
 
 def read(folder: Path) -> str:
@@ -43,17 +49,23 @@ def read(folder: Path) -> str:
 
     Raises: ValueError naming a record that is no text.
     """
-    file = next((place / FILE for place in (folder, folder / "weights") if (place / FILE).is_file()), None)
     try:
-        return file.read_text(encoding="utf-8") if file else ""
+        return next((file.read_text(encoding="utf-8") for file in copies(folder)), "")
     except UnicodeDecodeError as error:
         raise damaged(folder, error) from None
 
 
-def damaged(place: Path, error: Exception) -> ValueError:
+def copies(folder: Path) -> list[Path]:
+    """The files of a record: one in a folder of weights, and two in that of a training, which has its own."""
+    return [place / FILE for place in (folder, folder / "weights") if (place / FILE).is_file()]
+
+
+def damaged(folder: Path, error: Exception) -> ValueError:
     """The error for a record that cannot be read."""
+    file, *others = copies(folder) or [folder / FILE]
     reason = str(error).partition("\n")[0] or type(error).__name__
-    return ValueError(f"checkpoint: {place / FILE} is damaged ({reason}); copy the weights again")
+    remedy = f"delete {file} and give the command again, which reads its copy" if others else "copy the weights again"
+    return ValueError(f"checkpoint: {file} is damaged ({reason}); {remedy}")
 
 
 def first(folders: Iterable[Path]) -> tuple[Path, str]:
@@ -80,6 +92,8 @@ def parse(text: str, place: Path) -> Stored:
     """
     try:
         fields = json.loads(text)
+        if fields.get("sha256", own := hash_of(fields)) != own:  # records of an earlier version have none
+            raise ValueError("it is not what was written")
         name, fingerprint, arguments = str(fields["name"]), str(fields["fingerprint"]), fields["arguments"]
         made, labels = None if arguments is None else MAKERS[name](**arguments), tuple(fields.get("labels", ()))
     except Exception as error:  # the library of subword tokenizers raises bare Exception

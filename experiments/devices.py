@@ -10,7 +10,7 @@ import jax
 
 MOST_DEVICES = 256  # that a CPU is split into
 PATIENCE = 300  # seconds to wait for the other processes
-LOST = ("losed by peer", "reset by peer", "Gloo", "unavailable", "heartbeat")  # in errors after a process was lost
+LOST = ("closed by peer", "reset by peer", "Gloo", "heartbeat")  # in errors after a process was lost
 
 
 def split_cpu(count: int) -> None:

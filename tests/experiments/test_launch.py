@@ -135,6 +135,19 @@ def test_a_process_whose_partner_does_not_come_ends_with_one_line():
     assert re.fullmatch(r"launch\.py: --coordinator: not all of 2 processes came to [0-9.:]+ in 2 s; .*", line)
 
 
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("UNKNOWN: Gloo all-reduce failed: [pair.cc:547] Connection closed by peer [127.0.0.1]:1", True),
+        ("RESOURCE_EXHAUSTED: out of memory", False),
+    ],
+)
+def test_an_error_of_a_lost_process_is_told_from_others(text, lost):
+    said = devices.lost(jax.errors.JaxRuntimeError(text))
+    assert said.startswith("another process has ended (UNKNOWN: Gloo") if lost else said == ""
+    assert devices.lost(RuntimeError(text)) == ""
+
+
 def launch_process(*words):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     options = dict(cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

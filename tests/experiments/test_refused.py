@@ -142,7 +142,7 @@ REFUSED = {
         ({"sample.prefix": 32}, "sample.prefix: 32 + 0 tokens leave nothing"),
         ({"sample.infill": 6, "sample.count": 100_000}, "sample.count: "),
     ],
-    ("prime_toy", "train", "MDM"): [
+    ("prime_toy", "train", "1 digit"): [
         ({"optimizer.blocks": "muon"}, "optimizer.blocks: muon is for networks of"),
         ({"objective.pieces": 4}, "objective.pieces: mlp computes all logits at once; set it to 0"),
     ],

@@ -57,8 +57,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 WITH_PLACE = warnings.formatwarning
-VERBS = ("run", "train", "evaluate", "sample", "table", "status", "report", "plan", "pods", "compile", "convert")
-VERBS += ("geneval",)
+VERBS = "run train evaluate sample table status report plan pods compile convert geneval".split()
 # Flags that go with some verbs alone, and what they do.
 OF_VERBS = {
     "trace": (("sample",), "shows the steps of samples"),

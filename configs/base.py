@@ -1,6 +1,6 @@
-"""Every field of a config, with its default and the values that it can have; a table changes the fields that it needs.
+"""Every field of a config, with its meaning, default and values; a table changes the fields that it needs.
 
-Comments give the meaning of fields. Names of functions are checked by what holds the functions.
+Names of functions are checked by what holds the functions.
 """
 
 from typing import Any
@@ -159,9 +159,7 @@ FIELDS: dict[str, Any] = dict(
         prompt_dropout=share(0.1),  # denoising: share of examples without their prompt
         noise=share(0.5),  # reward: largest noise on its images, whose values lie in [-1, 1]
         label_smoothing=share(0.0),  # embedding, next_target
-        # tokens are divided into so many pieces, one of which has its logits in memory at a time, in training and
-        # evaluation; the gradient computes them again. 0: logits of all tokens that are read
-        pieces=not_negative(0),
+        pieces=not_negative(0),  # of the tokens, of which one at a time has logits in memory; 0: all that are read
     ),
     embedding=dict(
         memory_rate=share(0.5),  # share of examples that read an estimate

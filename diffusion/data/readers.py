@@ -41,8 +41,8 @@ def readable(path: str) -> Iterator[None]:
         raise ValueError(f"data.path: a compressed file in {path!r} is damaged ({error})") from None
     except PermissionError as error:
         raise ValueError(f"data.path: no permission to read {error.filename!r}; pass a readable path") from None
-    except OSError as error:  # Zstandard's, which have no number
-        if error.errno is not None:
+    except OSError as error:
+        if error.errno is not None:  # Zstandard's have no number
             raise
         raise ValueError(f"data.path: a compressed file in {path!r} is damaged ({error})") from None
 

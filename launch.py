@@ -283,10 +283,10 @@ def main(argv: list[str]) -> None:
             raise BadInput(disk_errors.FULL.format(WORKDIR.value)) from None
         if os.environ.get("DIFFUSION_TRACEBACK"):
             raise
-        if isinstance(error, ValueError) or refused_path(error):
+        lost = devices.lost(error)
+        if refused_path(error) or (isinstance(error, ValueError) and not lost):
             raise BadInput(refused_path(error) or error) from None
-        diverged = type(error).__name__ == "Diverged"
-        problem = str(error) if diverged else disk_errors.unread(error) or devices.lost(error)
+        problem = lost or disk_errors.unread(error) or (str(error) if type(error).__name__ == "Diverged" else "")
         if not problem:
             raise
         print(f"launch.py: {problem}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -56,7 +57,8 @@ def start_processes(
 def lost(error: Exception) -> str:
     """What an error of a run of several processes says of one that has ended; empty for other errors."""
     text = " ".join(str(error).split())
-    if not isinstance(error, jax.errors.JaxRuntimeError) or not any(each in text for each in LOST):
+    # JAX raises a RuntimeError of its own, or a ValueError, with a status before the message.
+    if not re.match(r"[A-Z]{2}[A-Z_]*: ", text) or not any(each in text for each in LOST):
         return ""
     return f"another process has ended ({text[:120]}); see its log, and give the command to all of them again"
 

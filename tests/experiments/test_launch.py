@@ -140,12 +140,13 @@ def test_a_process_whose_partner_does_not_come_ends_with_one_line():
     [
         ("UNKNOWN: Gloo all-reduce failed: [pair.cc:547] Connection closed by peer [127.0.0.1]:1", True),
         ("RESOURCE_EXHAUSTED: out of memory", False),
+        ("data.path: Gloo does not exist", False),
     ],
 )
-def test_an_error_of_a_lost_process_is_told_from_others(text, lost):
-    said = devices.lost(jax.errors.JaxRuntimeError(text))
+@pytest.mark.parametrize("kind", [jax.errors.JaxRuntimeError, ValueError])
+def test_an_error_of_a_lost_process_is_told_from_others(text, lost, kind):
+    said = devices.lost(kind(text))
     assert said.startswith("another process has ended (UNKNOWN: Gloo") if lost else said == ""
-    assert devices.lost(RuntimeError(text)) == ""
 
 
 def launch_process(*words):

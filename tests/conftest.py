@@ -79,6 +79,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Workers would overwrite each other's records."""
+    """Workers would overwrite each other's records, and some tests of a file those of its others."""
     if config.getoption("update_golden") and config.getoption("numprocesses", None):
         raise pytest.UsageError("--update-golden: writes files from one process; leave -n out")
+    if config.getoption("update_golden") and config.getoption("keyword", None):
+        raise pytest.UsageError("--update-golden: keeps the records of the tests that run; leave -k out")

@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 from diffusion.nets.attention import blocked, plain
 from experiments.benchmarks.allocator import keep_freed_memory
-from experiments.benchmarks.sizes import pin, processor, timed
+from experiments.benchmarks.shared import pin, processor, timed
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("lengths", ["128", "512", "1024"], "positions of each measurement, multiples of 64")

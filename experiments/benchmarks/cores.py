@@ -19,7 +19,7 @@ from absl import app, flags
 from tabulate import tabulate
 
 from experiments.benchmarks.allocator import keep_freed_memory
-from experiments.benchmarks.sizes import pin, processor
+from experiments.benchmarks.shared import pin, processor
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("batches", ["4", "16", "64"], "samples at a time")

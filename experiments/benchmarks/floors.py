@@ -28,10 +28,10 @@ from diffusion.train.flops import ONCE, product_flops, programs
 from diffusion.train.traffic import product_bytes
 from experiments.benchmarks.allocator import keep_freed_memory
 from experiments.benchmarks.our_side import Programs, build
-from experiments.benchmarks.sizes import SHAPES, pin, processor
+from experiments.benchmarks.shared import SHAPES, pin, processor
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("sizes", ["local", "large_vocabulary"], "networks, of experiments/benchmarks/sizes.py")
+flags.DEFINE_list("sizes", ["local", "large_vocabulary"], "networks, of experiments/benchmarks/shared.py")
 flags.DEFINE_integer("cores", 0, "cores that the process is pinned to; 0: all that it may use", lower_bound=0)
 flags.DEFINE_integer("repeats", 5, "timings, of which the medians are shown", lower_bound=1)
 flags.DEFINE_list("steps", ["16", "64"], "steps of the samplers")

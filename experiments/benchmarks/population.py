@@ -17,10 +17,10 @@ from tabulate import tabulate
 
 from experiments.benchmarks.allocator import keep_freed_memory
 from experiments.benchmarks.our_side import Programs, build
-from experiments.benchmarks.sizes import SHAPES, pin, processor, timed
+from experiments.benchmarks.shared import SHAPES, pin, processor, timed
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("sizes", ["debug", "local"], "networks, of experiments/benchmarks/sizes.py")
+flags.DEFINE_list("sizes", ["debug", "local"], "networks, of experiments/benchmarks/shared.py")
 flags.DEFINE_integer("batch", 16, "sequences of each member", lower_bound=1)
 flags.DEFINE_integer("members", 4, "trainings", lower_bound=1)
 flags.DEFINE_integer("steps", 4, "training steps per timing", lower_bound=1)

@@ -23,7 +23,7 @@ from typing import Any
 from absl import app, flags
 
 from experiments.benchmarks.allocator import keep_freed_memory
-from experiments.benchmarks.sizes import SHAPES, pin, processor
+from experiments.benchmarks.shared import SHAPES, pin, processor
 
 KINDS = ("training", "sampling")
 MATMUL = 1024  # rows and columns

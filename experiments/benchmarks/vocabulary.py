@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from experiments.benchmarks.allocator import keep_freed_memory
-from experiments.benchmarks.sizes import pin, processor, timed
+from experiments.benchmarks.shared import pin, processor, timed
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("vocabulary", 50257, "number of tokens", lower_bound=2)

@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 from diffusion.nets.attention import blocked, plain
 from experiments.benchmarks.allocator import keep_freed_memory
-from experiments.benchmarks.shared import pin, processor, timed
+from experiments.benchmarks.shared import paired, pin, processor, timed
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("lengths", ["128", "512", "1024"], "positions of each measurement, multiples of 64")
@@ -64,10 +64,8 @@ def main(arguments: list[str]) -> None:
             tasks = {name: functools.partial(program, *inputs) for name, program in programs.items()}
             seconds = timed(tasks, FLAGS.repeats)
             memory = [temporaries(program) for program in programs.values()]
-            ratios = [whole / parts for whole, parts in zip(*seconds.values(), strict=True)]
             middle = [f"{1e3 * statistics.median(values):.1f}" for values in seconds.values()]
-            spread = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
-            rows.append([f"{shape[0]} x {length}", kind.__name__, *middle, spread, *memory])
+            rows.append([f"{shape[0]} x {length}", kind.__name__, *middle, paired(*seconds.values()), *memory])
     print(f"{FLAGS.heads} heads of {FLAGS.head_dim}, float32, {cores} of {processor()}, {FLAGS.repeats} repeats\n")
     headings = ["sequences x positions", "pass", "plain, ms", "blocked, ms", "plain over blocked"]
     headings += ["plain, MiB", "blocked, MiB"]

@@ -19,7 +19,7 @@ from absl import app, flags
 from tabulate import tabulate
 
 from experiments.benchmarks.allocator import keep_freed_memory
-from experiments.benchmarks.shared import pin, processor
+from experiments.benchmarks.shared import paired, pin, processor
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("batches", ["4", "16", "64"], "samples at a time")
@@ -29,6 +29,11 @@ flags.DEFINE_string("variant", "local", "variant of configs/quickstart.py")
 
 Tasks = dict[str, Callable[[], Any]]
 TRAINING = "training step, ms"
+
+
+def sampler_of(batch: int) -> str:
+    """The name of the sampler of a batch."""
+    return f"batch of {batch}, ms/sample"
 
 
 def tasks(variant: str, batches: tuple[int, ...], steps: int) -> Tasks:
@@ -74,7 +79,7 @@ def tasks(variant: str, batches: tuple[int, ...], steps: int) -> Tasks:
         with jax.set_mesh(mesh):
             return draw(params, keys, prompt)
 
-    samplers = {f"batch of {batch}, ms/sample": functools.partial(sample, batch) for batch in batches}
+    samplers = {sampler_of(batch): functools.partial(sample, batch) for batch in batches}
     return {TRAINING: train} | samplers
 
 
@@ -106,7 +111,7 @@ def main(arguments: list[str]) -> None:
     if count == 1:
         raise app.UsageError("there is one core")
     batches = tuple(map(int, FLAGS.batches))
-    sizes = {TRAINING: 1} | {f"batch of {batch}, ms/sample": batch for batch in batches}
+    sizes = {TRAINING: 1} | {sampler_of(batch): batch for batch in batches}
     setups = {"one core": (1, 1), f"{count} threads": (count, 1), f"{count} devices": (count, count)}
     workers, context = {}, multiprocessing.get_context("spawn")
     for name, setup in setups.items():
@@ -129,9 +134,7 @@ def main(arguments: list[str]) -> None:
     for task, times in seconds.items():
         cells = []
         for name, values in times.items():
-            ratios = [one / other for one, other in zip(times["one core"], values, strict=True)]
-            low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
-            gain = "" if name == "one core" else f" ({middle:.2f} [{low:.2f}, {high:.2f}])"
+            gain = "" if name == "one core" else f" ({paired(times['one core'], values)})"
             cells.append(f"{1e3 * statistics.median(values):.1f}{gain}")
         rows.append([task, *cells])
     print(f"MDLM of the quickstart, samplers of {FLAGS.steps} steps, {processor()}, {FLAGS.repeats} repeats\n")

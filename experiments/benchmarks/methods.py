@@ -8,7 +8,6 @@ repeats of the time over MDLM's time in the same repeat. Programs are built from
 """
 
 import statistics
-import time
 from collections.abc import Callable
 
 import jax
@@ -24,6 +23,7 @@ from diffusion.train.state import new_state
 from diffusion.train.step import make_step
 from experiments import families
 from experiments.benchmarks.allocator import keep_freed_memory
+from experiments.benchmarks.shared import paired, timed
 from experiments.plan import resolve
 
 FLAGS = flags.FLAGS
@@ -118,19 +118,10 @@ def main(arguments: list[str]) -> None:
     keep_freed_memory()
     programs = {("training", name): training(config(overrides)) for name, overrides in methods().items()}
     programs |= {("sampling", name): sampling(config(overrides)) for name, overrides in samplers().items()}
-    seconds: dict[tuple, list[float]] = {name: [] for name in programs}
-    for repeat in range(FLAGS.repeats + 1):
-        for name, run in programs.items():
-            begin = time.perf_counter()
-            run()
-            if repeat:  # the first repeat warms up caches and allocators
-                seconds[name].append(time.perf_counter() - begin)
-    lines = []
+    seconds, lines = timed(programs, FLAGS.repeats), []
     for (kind, name), times in seconds.items():
-        ratios = [ours / mdlm for ours, mdlm in zip(times, seconds[kind, MDLM], strict=True)]
         milliseconds = 1e3 * statistics.median(times) / (1 if kind == "training" else FLAGS.steps)
-        ratio = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
-        lines.append([kind, name, f"{milliseconds:.1f}", ratio])
+        lines.append([kind, name, f"{milliseconds:.1f}", paired(times, seconds[kind, MDLM])])
     device = jax.devices()[0].device_kind
     size = f"{FLAGS.size}, {config({}).model.blocks} blocks, batch {FLAGS.batch}"
     print(f"{size}, {jax.device_count()} x {device}, {FLAGS.repeats} repeats\n")

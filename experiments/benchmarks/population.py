@@ -8,6 +8,7 @@ above 1 means that the population is faster.
 
 import functools
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from tabulate import tabulate
 
 from experiments.benchmarks.allocator import keep_freed_memory
 from experiments.benchmarks.our_side import Programs, build
-from experiments.benchmarks.shared import SHAPES, pin, processor, timed
+from experiments.benchmarks.shared import SHAPES, paired, pin, processor, timed
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("sizes", ["debug", "local"], "networks, of experiments/benchmarks/shared.py")
@@ -33,30 +34,27 @@ def stacked(tree: Any, members: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.stack([leaf] * members), tree)
 
 
-def alone(programs: Programs, members: int, steps: int) -> Any:
-    """Train each member for so many steps, one after the other."""
-    step, states = jax.jit(programs.step), []
-    for _ in range(members):
-        state = programs.state
-        for _ in range(steps):
-            state, _ = step(state, programs.data, programs.root)
-        states.append(state)
-    return states
+def alone(programs: Programs, members: int, steps: int) -> Callable[[], Any]:
+    """A function that trains each member for so many steps, one after the other."""
+    step = jax.jit(programs.step)
+
+    def run() -> Any:
+        return [trained(step, programs.state, (programs.data, programs.root), steps) for _ in range(members)]
+
+    return run
 
 
-def together(programs: Programs, members: int, steps: int) -> Any:
-    """Train all members for so many steps as one program."""
-    step, inputs = population(programs.step), stacked((programs.data, programs.root), members)
-    state = stacked(programs.state, members)
+def together(programs: Programs, members: int, steps: int) -> Callable[[], Any]:
+    """A function that trains all members for so many steps as one program."""
+    step, state = jax.jit(jax.vmap(programs.step)), stacked(programs.state, members)
+    return functools.partial(trained, step, state, stacked((programs.data, programs.root), members), steps)
+
+
+def trained(step: Callable[..., Any], state: Any, inputs: tuple, steps: int) -> Any:
+    """The state after some steps on the same inputs."""
     for _ in range(steps):
         state, _ = step(state, *inputs)
     return state
-
-
-@functools.cache
-def population(step: Any) -> Any:
-    """The step of a population, compiled."""
-    return jax.jit(jax.vmap(step))
 
 
 def main(arguments: list[str]) -> None:
@@ -69,16 +67,11 @@ def main(arguments: list[str]) -> None:
     for size in FLAGS.sizes:
         shape = SHAPES[size] | {"batch": FLAGS.batch}
         programs = build(shape, dropout=0.0, dtype="float32")
-        tasks = {
-            form.__name__: functools.partial(form, programs, FLAGS.members, FLAGS.steps) for form in (alone, together)
-        }
+        tasks = {form.__name__: form(programs, FLAGS.members, FLAGS.steps) for form in (alone, together)}
         seconds = timed(tasks, FLAGS.repeats)
-        ratios = [one / other for one, other in zip(*seconds.values(), strict=True)]
         per_step = [1e3 * statistics.median(each) / FLAGS.members / FLAGS.steps for each in seconds.values()]
-        spread = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
-        rows.append(
-            [f"{shape['hidden']} wide, {shape['batch']} x {shape['length']}", *(f"{ms:.2f}" for ms in per_step), spread]
-        )
+        name = f"{shape['hidden']} wide, {shape['batch']} x {shape['length']}"
+        rows.append([name, *(f"{ms:.2f}" for ms in per_step), paired(*seconds.values())])
     print(f"{FLAGS.members} members, {cores} of {processor()}, {FLAGS.repeats} repeats\n")
     print(tabulate(rows, ["training", "alone, ms", "together, ms", "ratio"], tablefmt="github", disable_numparse=True))
 

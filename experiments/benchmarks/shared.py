@@ -2,13 +2,15 @@
 
 import os
 import platform
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import app
 
+Name = TypeVar("Name", bound=Hashable)
 SHAPES = {
     "debug": dict(hidden=32, blocks=2, heads=2, vocab_size=66, length=16, batch=4),
     "local": dict(hidden=128, blocks=4, heads=4, vocab_size=1026, length=128, batch=32),
@@ -38,7 +40,7 @@ def pin(cores: int) -> str:
     return f"{count} core{'s' * (count > 1)}"
 
 
-def timed(tasks: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+def timed(tasks: dict[Name, Callable[[], Any]], repeats: int) -> dict[Name, list[float]]:
     """Seconds of tasks that return arrays, in turns, so that slow periods of the machine affect all of them."""
     import jax
 
@@ -50,3 +52,14 @@ def timed(tasks: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[f
             if repeat:  # the first repeat compiles, and warms up caches and allocators
                 seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def with_range(values: Sequence[float], digits: int = 2) -> str:
+    """Median, minimum and maximum, such as "1.05 [0.98, 1.20]"."""
+    middle, low, high = (f"{each:.{digits}f}" for each in (statistics.median(values), min(values), max(values)))
+    return f"{middle} [{low}, {high}]"
+
+
+def paired(numerators: Sequence[float], denominators: Sequence[float]) -> str:
+    """Ratios of two programs' seconds, paired by repeat, `with_range`."""
+    return with_range([above / below for above, below in zip(numerators, denominators, strict=True)])

@@ -6,7 +6,6 @@ The steps of a row of configs/mdlm_owt.py take turns on one device; ratios are t
 repeat. Memory is that of the temporary arrays of the compiled step, and needs no run (`--repeats=0`).
 """
 
-import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from experiments.benchmarks.allocator import keep_freed_memory
-from experiments.benchmarks.shared import pin, processor, timed
+from experiments.benchmarks.shared import paired, pin, processor, timed, with_range
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("vocabulary", 50257, "number of tokens", lower_bound=2)
@@ -82,16 +81,9 @@ def main(argv: list[str]) -> None:
     for pieces, used in memory.items():
         line = [pieces, f"{used / 2**30:.2f}"]
         if each := seconds.get(pieces):
-            ratios = [new / old for new, old in zip(each, seconds[FLAGS.pieces[0]], strict=True)]
-            line += [spread([1e3 * value for value in each], 0), spread(ratios, 2)]
+            line += [with_range([1e3 * value for value in each], 0), paired(each, seconds[FLAGS.pieces[0]])]
         lines.append(line)
     print(tabulate(lines, headers=["pieces", "temporaries, GiB", "ms per step", "ratio"], tablefmt="github"))
-
-
-def spread(values: list[float], digits: int) -> str:
-    """Median, minimum and maximum."""
-    middle, low, high = (f"{each:.{digits}f}" for each in (statistics.median(values), min(values), max(values)))
-    return f"{middle} [{low}, {high}]"
 
 
 if __name__ == "__main__":

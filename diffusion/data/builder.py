@@ -18,7 +18,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath, epy
 
 from diffusion.data.packing import Block, Statistics
-from diffusion.data.tokenizers import digest
+from diffusion.data.tokenizers import digest, record_digest
 
 with epy.lazy_imports():
     import tensorflow_datasets as tfds
@@ -125,7 +125,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))
         # Preparations of an earlier version have no sizes and hashes.
-        if record.get("sha256", own := hash_of(record)) != own:
+        if record.get("sha256", own := record_digest(record)) != own:
             return {}
         for name, size in record.get("files", {}).items():
             if (folder / name).stat().st_size != size:
@@ -136,11 +136,6 @@ def read_record(folder: Path) -> dict[str, Any]:
         return record
     except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
         return {}
-
-
-def hash_of(record: dict[str, Any]) -> str:
-    """Hash of a record without its own hash."""
-    return digest(json.dumps({name: value for name, value in record.items() if name != "sha256"}, sort_keys=True))
 
 
 def is_prepared(folder: Path) -> bool:
@@ -216,7 +211,7 @@ def prepare(folder: Path, recipe: Mapping[str, Any], builds: Mapping[str, BuildS
         sizes = {file.relative_to(work).as_posix(): file.stat().st_size for file in sorted(data.iterdir())}
         texts = {name: digest((work / name).read_text(encoding="utf-8")) for name in sizes if name.endswith(".json")}
         record = {"recipe": dict(recipe), "splits": counts, "files": sizes, "hashes": texts}
-        record["sha256"] = hash_of(json.loads(json.dumps(record)))
+        record["sha256"] = record_digest(record)
         (work / STATISTICS_FILE).write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
         _publish(work, folder)
     finally:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from diffusion.data import subword
-from diffusion.data.tokenizers import Tokenizer, bytes_tokenizer, characters_tokenizer, digest, words_tokenizer
+from diffusion.data.tokenizers import Tokenizer, bytes_tokenizer, characters_tokenizer, record_digest, words_tokenizer
 
 FILE = "trained_with.json"
 MAKERS = {
@@ -36,12 +36,7 @@ def record(tokenizer: Tokenizer, labels: Sequence[str] = ()) -> str:
     arguments = tokenizer.arguments if tokenizer.name in MAKERS else None
     fields = {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint, "arguments": arguments}
     fields |= {"labels": list(labels)} if labels else {}
-    return json.dumps(fields | {"sha256": hash_of(json.loads(json.dumps(fields)))})
-
-
-def hash_of(fields: dict) -> str:
-    """Hash of the fields of a record without its own hash."""
-    return digest(json.dumps({name: value for name, value in fields.items() if name != "sha256"}, sort_keys=True))
+    return json.dumps(fields | {"sha256": record_digest(fields)})
 
 
 def read(folder: Path) -> str:
@@ -92,7 +87,7 @@ def parse(text: str, place: Path) -> Stored:
     """
     try:
         fields = json.loads(text)
-        if fields.get("sha256", own := hash_of(fields)) != own:  # records of an earlier version have none
+        if fields.get("sha256", own := record_digest(fields)) != own:  # records of an earlier version have none
             raise ValueError("it is not what was written")
         name, fingerprint, arguments = str(fields["name"]), str(fields["fingerprint"]), fields["arguments"]
         made, labels = None if arguments is None else MAKERS[name](**arguments), tuple(fields.get("labels", ()))

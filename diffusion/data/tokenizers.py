@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -155,6 +156,12 @@ def one_document(
     ends = np.flatnonzero(ids == eos)
     ids = ids[: ends[0]] if ends.size else ids
     return ids[~np.isin(ids, [token for token in (bos, filler) if token is not None])]
+
+
+def record_digest(record: dict) -> str:
+    """sha256 of a record of JSON data without its own hash, `sha256`."""
+    fields = json.loads(json.dumps({name: value for name, value in record.items() if name != "sha256"}))
+    return digest(json.dumps(fields, sort_keys=True))  # with keys as they will be read, which are texts
 
 
 def digest(*parts: str | bytes) -> str:

@@ -276,16 +276,15 @@ def main(argv: list[str]) -> None:
     try:
         dispatch(argv[1])
     except Exception as error:
-        from diffusion.storage import refused_path
         from experiments import devices, disk_errors
 
         if disk_errors.says_full(error):
             raise BadInput(disk_errors.FULL.format(WORKDIR.value)) from None
         if os.environ.get("DIFFUSION_TRACEBACK"):
             raise
-        lost = devices.lost(error)
-        if refused_path(error) or (isinstance(error, ValueError) and not lost):
-            raise BadInput(refused_path(error) or error) from None
+        refused, lost = disk_errors.refused_path(error), devices.lost(error)
+        if refused or (isinstance(error, ValueError) and not lost):
+            raise BadInput(refused or error) from None
         problem = lost or disk_errors.unread(error) or (str(error) if type(error).__name__ == "Diverged" else "")
         if not problem:
             raise

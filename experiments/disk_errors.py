@@ -1,4 +1,4 @@
-"""Errors of disks, which are said in one line, although several threads of a checkpoint meet them."""
+"""Errors of disks and paths, which are said in one line, although several threads of a checkpoint meet them."""
 
 import errno
 import logging
@@ -13,6 +13,9 @@ from absl import logging as absl_logging
 FULL = "--workdir: the disk of '{}' is full; free some and give the command again, which goes on from what is complete"
 FULL_TEXTS = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 TEXTS = (*FULL_TEXTS, *(os.strerror(number) for number in (errno.EIO, errno.ESTALE, errno.EROFS)))
+# Errors of operating systems that are those of a path, which the user gave.
+REFUSED = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+REFUSED += (errno.ELOOP, errno.EROFS)
 CLOSED = "Event loop is closed"  # what remains of a write that Orbax gave up
 
 
@@ -26,6 +29,13 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 def says_full(error: BaseException) -> bool:
     """Whether an error, or one that it came from, says that a disk is full."""
     return any(text in str(each) for each in causes(error) for text in FULL_TEXTS)
+
+
+def refused_path(error: BaseException) -> str:
+    """What is wrong with the path that an operating system refused; empty for other errors."""
+    if not isinstance(error, OSError) or not (error.errno in REFUSED or isinstance(error, FileNotFoundError)):
+        return ""
+    return f"'{error.filename}': {error.strerror}; pass another path" if error.filename else str(error)
 
 
 def unread(error: BaseException) -> str:

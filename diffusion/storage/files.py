@@ -1,7 +1,6 @@
 """Files that are whole or not there, on this machine and in object stores, and what stays on this machine."""
 
 import contextlib
-import errno
 import os
 import secrets
 import shutil
@@ -9,17 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffusion.storage.paths import ObjectPath
-
-# Errors of operating systems that are those of a path, which the user gave.
-REFUSED = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
-REFUSED += (errno.ELOOP, errno.EROFS)
-
-
-def refused_path(error: Exception) -> str:
-    """What is wrong with the path that an operating system refused; empty for other errors."""
-    if not isinstance(error, OSError) or not (error.errno in REFUSED or isinstance(error, FileNotFoundError)):
-        return ""
-    return f"'{error.filename}': {error.strerror}; pass another path" if error.filename else str(error)
 
 
 def user_cache() -> Path:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jax
 import pytest
-from absl import flags
 
 import launch
 from diffusion.data import glyphs, pair_tasks, synthetic
@@ -19,11 +18,12 @@ from experiments.benchmarks import allocator
 from experiments.identity import to_json
 from experiments.plan import Job
 from experiments.run_context import Run
+from tests import command_flags
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def two_devices():
     """Run verbs on two of the simulated devices, because programs for eight take longer to compile."""
     with pytest.MonkeyPatch.context() as patch:
@@ -31,7 +31,7 @@ def two_devices():
         yield
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def small_data():
     """Reduce generated data, because writing the full sets takes longer than a debug training."""
     with pytest.MonkeyPatch.context() as patch:
@@ -64,11 +64,7 @@ def cli(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(allocator, "keep_freed_memory", lambda: True)  # later tests need the memory
 
     def call(*words):
-        # Flags belong to the process: reset those of the previous call, and delete its overrides.
-        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
-            delattr(flags.FLAGS, name)
-        for flag in flags.FLAGS.get_flags_for_module(launch):
-            flag.unparse()
+        command_flags.reset()
         status, argv = 0, ["launch.py", *words, f"--workdir={tmp_path / 'runs'}"]
         monkeypatch.setattr(sys, "argv", argv)  # config overrides are read from there
         try:

@@ -13,11 +13,11 @@ from tempfile import mkdtemp
 from typing import NamedTuple
 
 import pytest
-from absl import flags
 from hypothesis import HealthCheck, given, settings
 
 import launch
 from experiments.run_context import open_data
+from tests import command_flags
 
 ROOT = Path(__file__).parents[2]
 # The cases of a test are the same in every run.
@@ -64,11 +64,7 @@ def case(folder: Path) -> Iterator[Path]:
 def run(*words: str) -> Outcome:
     """Run launch.py with these words in this process."""
     open_data.cache_clear()  # data of a relative path are those of another case
-    # Flags belong to the process: reset those of the previous command, and delete its overrides.
-    for name in [name for name in flags.FLAGS if name.startswith("config.")]:
-        delattr(flags.FLAGS, name)
-    for name in flags.FLAGS:
-        flags.FLAGS[name].unparse()
+    command_flags.reset()
     out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace")
     argv, status, before = ["launch.py", *words], 0, sys.argv
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():

@@ -30,7 +30,7 @@ def check_few(jobs, among=None, most=2):
     checked(jobs[:: -(-len(jobs) // most) or 1], among or jobs)
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def nothing_is_computed():
     """Replace what computes, what waits for other processes, and settings that later tests need."""
     with pytest.MonkeyPatch.context() as patch:

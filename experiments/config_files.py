@@ -12,7 +12,7 @@ def load_table(name: str) -> ModuleType:
         raise ValueError(f"--config: {path} does not exist; give FILE[:VARIANT], such as configs/quickstart.py:local")
     spec = importlib.util.spec_from_file_location(f"table_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"--config: {path} is no file of Python; give FILE[:VARIANT], such as configs/quickstart.py")
+        raise ValueError(f"--config: {path} is not a Python file; give FILE[:VARIANT], such as configs/quickstart.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if missing := [each for each in ("TABLE", "get_config", "rows") if not hasattr(module, each)]:

@@ -95,7 +95,7 @@ def separated(rows: list[dict], mark: str) -> bytes:
 NUMBERS = np.random.default_rng(0).integers(0, 10, (12, 3072), np.uint8)
 MNIST = {f"data/{name}-images-idx3-ubyte": idx(NUMBERS[:, :784].reshape(-1, 28, 28)) for name in ("train", "t10k")}
 MNIST |= {f"data/{name}-labels-idx1-ubyte": idx(NUMBERS[:, 0]) for name in ("train", "t10k")}
-PICTURES = [{"image": NUMBERS[number].reshape(32, 32, 3).tolist(), "label": 1} for number in range(4)]
+IMAGE_ROWS = [{"image": NUMBERS[number].reshape(32, 32, 3).tolist(), "label": 1} for number in range(4)]
 VOCABULARY = {token: number for number, token in enumerate([*sorted(byte_alphabet()), "<|endoftext|>"])}
 GPT2 = {"data/vocab.json": json.dumps(VOCABULARY).encode(), "data/merges.txt": b"#version: 0.2\nt h\n"}
 BERT = {"vocab.txt": "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz"]).encode()}
@@ -139,7 +139,7 @@ DATA = {
     "cifar10": values("cifar10", CIFAR, length=3072, vocab_size=256, validation_images=2),
     "cifar10 table": values(
         "cifar10",
-        {f"data/{name}.parquet": parquet(PICTURES) for name in ("train", "test")},
+        {f"data/{name}.parquet": parquet(IMAGE_ROWS) for name in ("train", "test")},
         length=3072,
         vocab_size=256,
     ),

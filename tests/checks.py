@@ -1,15 +1,19 @@
 """Checks that many tests share: errors of one line, and statistics within their errors."""
 
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 
+import jax
 import numpy as np
 import pytest
 
-# Options of programs that are compiled as outside of tests, for values that must be equal bit for bit in two places of
-# one program: XLA computes a value that several fusions read once, but without its emitters once in each of them.
+# Options of programs that are compiled as outside of tests. Those that draw many samples take less time with them, and
+# values are equal bit for bit in two places of one program: XLA computes a value that several fusions read once, but
+# without its emitters once in each of them.
 OPTIMIZED = {"xla_backend_optimization_level": 3}
 OPTIMIZED |= {"xla_cpu_use_fusion_emitters": True} if version("jaxlib").startswith("0.10.") else {}
+optimized = partial(jax.jit, compiler_options=OPTIMIZED)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from diffusion.processes.masking import MaskedDiffusion
 from diffusion.processes.uniform import UniformDiffusion
 from diffusion.sampling.ancestral import AncestralSampler, equal_steps
 from diffusion.schedules.masking import Linear
-from tests.checks import refused
+from tests.checks import optimized, refused
 from tests.languages import denoiser_of, distance, marginals, product_of_marginals
 from tests.sampling.masked.exact import FLOOR, LANGUAGE, SIZE, STEPS, VOCABULARY, blank, given, preceded
 from tests.weights import keys_of
@@ -29,7 +29,7 @@ DENOISERS = {
 @cache
 def compiled(name, final="draw"):
     process, denoise = DENOISERS[name]
-    return jax.jit(partial(AncestralSampler(denoiser_of(denoise), process, final), None))
+    return optimized(partial(AncestralSampler(denoiser_of(denoise), process, final), None))
 
 
 def tokens_of(name, steps, prompt=None, **options):
@@ -59,7 +59,7 @@ def test_the_last_step_may_begin_above_time_0():
     """Its draw is from p(x | z_t), which knows the position's own token."""
     assert variation("uniform", 64, end=1e-3) < 1.6 * FLOOR
     # A draw of the prediction itself would forget that token: it is the leave-one-out posterior.
-    predict = jax.jit(lambda keys, state: draw_two_stage(keys, DENOISERS["uniform"][1](state, jnp.full(SIZE, 1e-3))))
+    predict = optimized(lambda keys, state: draw_two_stage(keys, DENOISERS["uniform"][1](state, jnp.full(SIZE, 1e-3))))
     assert LANGUAGE.total_variation(predict(keys_of(SIZE), tokens_of("uniform", 64))) > 8 * FLOOR
     rows = equal_steps(Linear(), 4, end=0.1)
     assert len(rows.index) == 5 and rows.level[-1] == pytest.approx(0.1) and rows.next_level[-1] == 0

@@ -14,7 +14,7 @@ from diffusion.sampling.ancestral import AncestralSampler, equal_steps
 from diffusion.sampling.gaussian.steering import Steering
 from diffusion.sampling.uniform_lidar import KERNELS, Lookahead, lookahead_guide
 from diffusion.schedules.masking import Linear
-from tests.checks import refused
+from tests.checks import optimized, refused
 from tests.languages import denoiser_of, distance
 from tests.sampling.masked.exact import preceded
 from tests.weights import keys_of
@@ -58,7 +58,7 @@ def compiled(kernel):
         guide = kernel and lookahead_guide(PROCESS, lookahead, strength, scale, kernel)
         return AncestralSampler(DENOISER, PROCESS, guide=guide)(None, keys, blank(keys), rows).tokens
 
-    return jax.jit(sample)
+    return optimized(sample)
 
 
 def rows_of(steps):
@@ -89,19 +89,19 @@ def test_guides_are_the_sums_over_lookahead_samples(kernel, levels):
         expected[example, position] += 0.7 * (np.log(both[0]) - np.log(both[1]))
     process = UniformDiffusion(classes, Linear())
     lookahead = Lookahead(jnp.asarray(samples, jnp.int32), jnp.asarray(rewards, jnp.float32))
-    guide = jax.jit(lookahead_guide(process, lookahead, STRENGTH, 0.7, kernel))
+    guide = optimized(lookahead_guide(process, lookahead, STRENGTH, 0.7, kernel))
     result = guide(jnp.asarray(state, jnp.int32), jnp.asarray(plain, jnp.float32), *map(jnp.float32, levels))
     np.testing.assert_allclose(jax.nn.softmax(result), jax.nn.softmax(jnp.asarray(expected)), atol=2e-5)
 
 
-@jax.jit
+@optimized
 def posteriors(state, level, after):
     """Return log p of the next states under the exact denoisers of the language and of the tilted one."""
     predictions = (uniform_posterior(language, PROCESS)(state, level) for language in (LANGUAGE, TILTED))
     return [PROCESS.posterior(logits, state, level, after) for logits in predictions]
 
 
-exact_guide = jax.jit(lookahead_guide(PROCESS, EXACT, STRENGTH, 1.0, "sequence"))
+exact_guide = optimized(lookahead_guide(PROCESS, EXACT, STRENGTH, 1.0, "sequence"))
 
 
 @pytest.mark.parametrize("levels", [(1.0, 0.6), (0.6, 0.55), (0.3, 0.05), (0.05, 0.0)])
@@ -174,7 +174,7 @@ def steered(particles):
         resample = Steering(reward, particles, strength)
         return AncestralSampler(DENOISER, PROCESS, resample=resample)(None, keys, blank(keys), rows).tokens
 
-    run = jax.jit(sample)
+    run = optimized(sample)
     return lambda strength=STRENGTH: np.asarray(run(keys_of(SIZE), rows_of(64), strength))
 
 

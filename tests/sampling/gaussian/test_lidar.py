@@ -10,7 +10,7 @@ from diffusion.sampling.gaussian import lidar, solvers
 from diffusion.sampling.gaussian.lidar import Lookahead, lookahead_guide
 from diffusion.sampling.gaussian.sampler import guided, sample_gaussian
 from diffusion.schedules.gaussian import ScaledLinear
-from tests.checks import OPTIMIZED
+from tests.checks import optimized
 from tests.weights import keys_of
 
 # Samples, rewards, x, alpha, sigma^2; weights without rewards; weights, R and gradient by strength.
@@ -34,7 +34,7 @@ EXAMPLES = {
 }
 MIXTURE = oracle.mixture([0.5, 0.3, 0.2], [-2, 0.5, 2], np.array([0.5, 0.4, 0.6]) ** 2)
 LINEAR = oracle.Linear(jnp.ones(1))
-shift = jax.jit(lidar.shift)
+shift = optimized(lidar.shift)
 
 
 def example(name):
@@ -49,7 +49,7 @@ def test_worked_examples(name):
     ahead, point, plain, strengths = example(name)
     _, alpha, sigma = point
     weights, value_and_slope = (
-        jax.jit(function) for function in (lidar.particle_weights, jax.value_and_grad(first_reward, argnums=2))
+        optimized(function) for function in (lidar.particle_weights, jax.value_and_grad(first_reward, argnums=2))
     )
     for strength, (tilted, value, slope) in strengths.items():
         with_reward, without = weights(ahead, strength, *point)
@@ -75,12 +75,12 @@ GRID = solvers.gaussian_grid(PATH, solvers.ddim(1.0))
 LOOKAHEAD = Lookahead(jnp.array([[[-2.0], [2.0], [0.5]]] * 2), jnp.array([[0.0, 1.0, 0.2]] * 2))
 
 
-@jax.jit
+@optimized
 def plain(keys):
     return sample_gaussian(exact, keys, (1,), GRID)[0]
 
 
-@jax.jit
+@optimized
 def sample(keys, lookahead=LOOKAHEAD, strength=5.0, scale=2.0):
     return sample_gaussian(guided(exact, (lookahead_guide(lookahead, strength, scale),)), keys, (1,), GRID)[0]
 
@@ -116,7 +116,7 @@ def test_guide_acts_in_its_window_only():
     x = jnp.array([[0.3], [0.3]])
 
     def outputs(one):
-        every = jax.jit(lambda rows: jax.lax.map(lambda row: one(x, row, None)[0], rows), compiler_options=OPTIMIZED)
+        every = optimized(lambda rows: jax.lax.map(lambda row: one(x, row, None)[0], rows))
         return every(grid)
 
     moved, still = outputs(predict), outputs(exact)
@@ -131,7 +131,7 @@ def test_the_guide_converges_to_the_exact_tilted_score():
         value = oracle.future_reward(MIXTURE, LINEAR, 1.0, x, alpha, sigma)
         return jnp.sum(value), value
 
-    @jax.jit
+    @optimized
     def errors(keys, samples):
         (_, value), slope = jax.value_and_grad(exact_reward, has_aux=True)(points)
 

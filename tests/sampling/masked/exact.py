@@ -13,6 +13,7 @@ from diffusion.sampling.masked.grid import grid
 from diffusion.sampling.masked.policies import Policy, ancestral_step, confidence_step, first_hitting, random_order_step
 from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.schedules.masking import Linear
+from tests.checks import optimized
 from tests.languages import denoiser_of
 from tests.weights import keys_of
 
@@ -67,7 +68,7 @@ def compiled(language):
         policy, draw = switched(which, POLICIES.values()), Draw(language.vocabulary)
         return MaskedSampler(denoiser_of(language.denoise), process, policy, draw, "none")(None, keys, prompt, rows)
 
-    return jax.jit(sample)
+    return optimized(sample)
 
 
 def run(policy, keys, prompt, steps, language=LANGUAGE, count=STEPS, **options):

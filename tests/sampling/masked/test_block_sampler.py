@@ -14,7 +14,7 @@ from diffusion.sampling.masked.grid import grid
 from diffusion.sampling.masked.policies import Policy, ancestral_step
 from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.schedules.masking import Linear
-from tests.checks import refused
+from tests.checks import optimized, refused
 from tests.sampling.masked.exact import FLOOR, LANGUAGE, LENGTH, MASK, SIZE, STEPS, at_the_floor, blank, given, padded
 from tests.weights import keys_of
 
@@ -41,7 +41,7 @@ def program(block):
             block,
         )
 
-    return jax.jit(run)
+    return optimized(run)
 
 
 def sample(block, steps, prompt=None, keys=None):
@@ -59,7 +59,7 @@ def test_the_distribution_is_that_of_the_language():
 
 def test_one_block_is_the_masked_sampler():
     rows = grid(Linear(), 4, LENGTH, end=0.0)
-    expected = jax.jit(lambda keys, prompt: ONE(None, fold(keys, 0), prompt, rows, (jnp.int32(0), prompt)))
+    expected = optimized(lambda keys, prompt: ONE(None, fold(keys, 0), prompt, rows, (jnp.int32(0), prompt)))
     tokens = sample(LENGTH, 4, blank(64), keys_of(64)).tokens
     np.testing.assert_array_equal(tokens, expected(keys_of(64), blank(64)).tokens)
 

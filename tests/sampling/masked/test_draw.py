@@ -8,7 +8,7 @@ import pytest
 from diffusion.categorical import draw_two_stage
 from diffusion.rng import uniform
 from diffusion.sampling.masked.draw import Draw, nucleus_set
-from tests.checks import chi_square, within
+from tests.checks import chi_square, optimized, within
 from tests.weights import keys_of
 
 ONE = jnp.ones(())
@@ -16,13 +16,13 @@ ONE = jnp.ones(())
 
 def draw_of(keys, logits, threshold=1.0, **options):
     """Return draws from the first 4 classes."""
-    return jax.jit(Draw(4, **options))(keys, logits, None, ONE, jnp.float32(threshold))
+    return optimized(Draw(4, **options))(keys, logits, None, ONE, jnp.float32(threshold))
 
 
 @pytest.mark.parametrize("classes", [2, 37])
 def test_two_stage_draw_has_the_softmax_distribution(classes):
     logits = 2 * jax.random.normal(jax.random.key(3), (classes,))
-    tokens = jax.jit(draw_two_stage)(keys_of(4), jnp.broadcast_to(logits, (4, 10_000, classes)))
+    tokens = optimized(draw_two_stage)(keys_of(4), jnp.broadcast_to(logits, (4, 10_000, classes)))
     assert tokens.shape == (4, 10_000) and chi_square(tokens, np.asarray(jax.nn.softmax(logits))) < 5
 
 
@@ -65,7 +65,7 @@ def test_renormalized_confidence_is_that_of_the_nucleus():
 
 def test_noised_confidence_without_temperature_is_that_of_the_raw_logits():
     logits = jax.random.normal(jax.random.key(5), (2, 7, 4))
-    proposal = jax.jit(Draw(4, noised=True))(keys_of(2), logits, None, jnp.zeros(()), ONE)
+    proposal = optimized(Draw(4, noised=True))(keys_of(2), logits, None, jnp.zeros(()), ONE)
     np.testing.assert_array_equal(proposal.tokens, logits.argmax(-1))
     np.testing.assert_allclose(proposal.log_prob, jax.nn.log_softmax(logits).max(-1), rtol=1e-5)
 
@@ -74,7 +74,7 @@ def test_margin_is_the_difference_of_the_two_largest_log_probabilities():
     """log .5 - log .3 without noise; the mask, the last class, does not count."""
     probs = jnp.array([0.1, 0.5, 0.3, 0.1, 0.9])
     logits, options = jnp.broadcast_to(jnp.log(probs), (2, 7, 5)), {"noised": True, "margin": True}
-    proposal = jax.jit(Draw(4, **options))(keys_of(2), logits, None, jnp.zeros(()), ONE)
+    proposal = optimized(Draw(4, **options))(keys_of(2), logits, None, jnp.zeros(()), ONE)
     assert (proposal.tokens == 1).all()
     np.testing.assert_allclose(proposal.log_prob, np.log(0.5 / 0.3), rtol=1e-5)
     tokens, noised, _ = Draw(4, **options).tokens(keys_of(2), logits, ONE, ONE)

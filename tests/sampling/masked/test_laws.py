@@ -18,6 +18,7 @@ from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.sampling.sequences.autoregressive import AutoregressiveSampler
 from diffusion.schedules.masking import Cosine, Linear, LogLinear
 from diffusion.train.mesh import make_mesh
+from tests.checks import optimized
 from tests.languages import denoiser_of, distance, product_of_marginals
 from tests.sampling.masked.exact import (
     FLOOR,
@@ -78,7 +79,7 @@ def test_left_to_right_is_exact():
     sampler = AutoregressiveSampler(
         lambda size: jnp.zeros((size, LENGTH), jnp.int32), decode, Draw(VOCABULARY), VOCABULARY
     )
-    sample = jax.jit(partial(sampler, None))
+    sample = optimized(partial(sampler, None))
     samples = sample(keys_of(SIZE), blank(), 1.0)
     assert at_the_floor(LANGUAGE.total_variation(samples.tokens))
     assert (samples.evaluations == LENGTH).all() and not samples.idle.any()
@@ -135,7 +136,7 @@ def times_seen(policy, rows, final, prompt, schedule):
         return jnp.zeros((*noisy.shape, MASK + 1))
 
     sampler = MaskedSampler(denoiser, MaskedDiffusion(MASK, schedule), policy, Draw(MASK), final)
-    jax.block_until_ready(jax.jit(sampler)(None, keys_of(len(prompt)), prompt, rows))
+    jax.block_until_ready(optimized(sampler)(None, keys_of(len(prompt)), prompt, rows))
     jax.effects_barrier()
     masks, times = zip(*seen, strict=True)
     return np.stack(masks), np.stack(times)
@@ -177,7 +178,7 @@ def test_samples_are_the_same_on_eight_devices(policy):
 def test_compiled_sampler_has_no_transfer_between_host_and_device():
     """Law 8."""
     denoiser, process = denoiser_of(LANGUAGE.denoise), MaskedDiffusion(MASK, Linear())
-    run = jax.jit(partial(MaskedSampler(denoiser, process, POLICIES["ancestral"], Draw(MASK)), None))
+    run = optimized(partial(MaskedSampler(denoiser, process, POLICIES["ancestral"], Draw(MASK)), None))
     inputs = keys_of(8), blank(8), grid(Linear(), LENGTH, LENGTH)
     before = run(*inputs).tokens
     with jax.transfer_guard("disallow"):

@@ -18,6 +18,7 @@ from diffusion.sampling.masked.grid import grid
 from diffusion.sampling.masked.policies import Policy, random_order_step
 from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.schedules.masking import Linear, LogLinear
+from tests.checks import optimized
 from tests.sampling.masked.exact import padded
 from tests.weights import keys_of
 
@@ -50,7 +51,7 @@ def trained():
     tokens = jnp.broadcast_to(jnp.arange(size)[:, None] % 2, (size, 2))
     batch = {"tokens": tokens, "weights": jnp.ones(tokens.shape)}
 
-    @jax.jit
+    @optimized
     def train(params):
         def step(carry, index):
             params, state = carry
@@ -79,7 +80,7 @@ def test_self_conditioning_adds_no_dependence_within_a_step(trained, self_condit
     """One step draws all four strings uniformly, and one position per step draws only 00 and 11."""
     size = 8192
     policy = Policy(random_order_step)
-    sampler = jax.jit(MaskedSampler(tabular, PAIR_PROCESS, policy, Draw(2), "none", self_conditioning))
+    sampler = optimized(MaskedSampler(tabular, PAIR_PROCESS, policy, Draw(2), "none", self_conditioning))
     for steps, expected in ((1, [0.25] * 4), (2, [0.5, 0, 0, 0.5])):
         rows = padded(grid(Linear(), steps, 2, end=0.0), 2)
         tokens = np.asarray(sampler(trained, keys_of(size), jnp.full((size, 2), 2), rows).tokens)

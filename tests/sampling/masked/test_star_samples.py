@@ -3,7 +3,6 @@
 import itertools
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from diffusion.sampling.masked.grid import Window, grid
 from diffusion.sampling.masked.policies import Policy, ancestral_step, guided_step
 from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.schedules.masking import Linear, LogLinear, Loop
+from tests.checks import optimized
 from tests.languages import denoiser_of
 from tests.sampling.masked.exact import switched
 from tests.weights import keys_of
@@ -51,7 +51,7 @@ def oracle(params, tokens, cond):
     return jnp.where(jnp.repeat(broken(tokens), 2, axis=1), 20.0, -20.0)
 
 
-@jax.jit
+@optimized
 def compiled(which, keys, prompt, rows):
     policy, denoiser = switched(which, POLICIES.values()), denoiser_of(LANGUAGE.denoise)
     sampler = MaskedSampler(denoiser, PROCESS, policy, Draw(VOCABULARY), "draw", errors=oracle, trace=TRACED)

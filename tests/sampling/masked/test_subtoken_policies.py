@@ -1,6 +1,5 @@
 """All policies on partially masked tokens: prompts of sub-tokens, and counts."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from diffusion.sampling.masked.policies import (
 from diffusion.sampling.masked.sampler import MaskedSampler
 from diffusion.sampling.masked.subtokens import SubtokenDraw, rate_corrector
 from diffusion.schedules.masking import LogLinear
+from tests.checks import optimized
 from tests.languages import denoiser_of
 from tests.sampling.masked.exact import switched
 from tests.weights import keys_of
@@ -62,7 +62,7 @@ def paths():
     """Return all states [T + 1, B, L, 2] of the sampler, including the last, and the samples, by policy."""
     draw, rows = SubtokenDraw(PROCESS, Draw(VOCABULARY)), grid(PROCESS.schedule, STEPS, 2 * LENGTH, end=0.0)
 
-    @jax.jit
+    @optimized
     def run(which):
         policy, denoiser = switched(which, POLICIES.values()), denoiser_of(busy)
         sampler = MaskedSampler(denoiser, PROCESS, policy, draw, "none", errors=error_logits, trace=SIZE)

@@ -21,7 +21,7 @@ from diffusion.sampling.masked.policies import Policy, ancestral_step, first_hit
 from diffusion.sampling.masked.sampler import MaskedSampler, MaskedState
 from diffusion.sampling.masked.subtokens import SubtokenDraw, rate_corrector, sample_tokens
 from diffusion.schedules.masking import Linear, LogLinear
-from tests.checks import chi_square, within
+from tests.checks import chi_square, optimized, within
 from tests.languages import denoiser_of, product_of_marginals
 from tests.sampling.masked.exact import at_the_floor, padded, switched
 from tests.weights import keys_of
@@ -45,7 +45,7 @@ def sampler_of(process=PROCESS, independent=False, final="none"):
     """Return an ancestral sampler and its program."""
     draw = SubtokenDraw(process, Draw(VOCABULARY), independent)
     sampler = MaskedSampler(denoiser_of(slope), process, Policy(ancestral_step), draw, final)
-    return sampler, jax.jit(sampler)
+    return sampler, optimized(sampler)
 
 
 def tokens_of(steps, keys=KEYS, process=PROCESS, independent=False):
@@ -105,7 +105,7 @@ def test_proposals_agree_with_known_subtokens():
     """Known sub-tokens are proposed again, and log_prob is that of their marginals before temperature."""
     state = jnp.array([[0, M, M, 1, M, M, 1, 1]])
     draw, logits = SubtokenDraw(PROCESS, Draw(VOCABULARY)), slope(state, None)
-    proposal = jax.jit(draw)(keys_of(1), logits, state, jnp.zeros(()), jnp.ones(()))
+    proposal = optimized(draw)(keys_of(1), logits, state, jnp.zeros(()), jnp.ones(()))
     np.testing.assert_array_equal(proposal.tokens, [[0, 2, 1, 1, 1, 1, 1, 1]])
     expected = np.log([1, 0.665241, 0.952574, 1, 0.870530, 0.668094, 1, 1])
     np.testing.assert_allclose(proposal.log_prob, expected[None], atol=2e-6)
@@ -121,7 +121,7 @@ def test_noise_removal_fills_the_remaining_subtokens(final):
     state = MaskedState(prompt.reshape(SIZE, -1), None, (), None)
     sampler, _ = sampler_of(final=final)
     rows = grid(PROCESS.schedule, 4, 2 * LENGTH)
-    tokens = np.asarray(PROCESS.decode(jax.jit(lambda keys: sampler.finish(None, keys, state, rows, None))(KEYS)))
+    tokens = np.asarray(PROCESS.decode(optimized(lambda keys: sampler.finish(None, keys, state, rows, None))(KEYS)))
     assert (tokens[:, 0] == 2).all() and (tokens[:, 1] < 3).all()
     if final == "draw":
         assert chi_square(tokens[:, 2:], SOFTMAX) < 5
@@ -154,7 +154,7 @@ def exact(independent):
         policy = switched(which, POLICIES.values())
         return MaskedSampler(denoiser, PAIR, policy, draw, "none")(None, keys, prompt, rows)
 
-    return jax.jit(run)
+    return optimized(run)
 
 
 def drawn(policy, steps, seed, independent=False):

@@ -45,7 +45,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests in which no type is promoted; elsewhere integers and weak types still meet floats.
 STRICT = {"processes", "test_attention", "codecs", "test_draw", "schedules", "test_layers"}
 STRICT |= {"test_rng", "test_solvers"}
-LARGE = 1.5e9  # bytes; a worker is to stay under two gigabytes
+LARGE = 3e9  # bytes; a worker is to stay under four gigabytes
 
 
 def resident() -> int:

@@ -185,7 +185,7 @@ POLICIES = {
 @pytest.mark.parametrize("digits", [1, 3])
 @pytest.mark.parametrize("name", POLICIES)
 def test_samples_do_not_depend_on_the_rows_that_are_read(name, digits, monkeypatch):
-    """Before or after the choice of masks, or all; with a prompt, and for both ways to fill the last masks."""
+    """Before or after the choice of masks, or all; with a prompt. The last masks are filled in the same way by all."""
     monkeypatch.setattr(diffusion.readout, "MIN_PIECE", 4)
     process, params, split, whole = models(digits)
     precision = "mdlm_float32" if name == "race" and digits == 1 else "exact"
@@ -200,7 +200,7 @@ def test_samples_do_not_depend_on_the_rows_that_are_read(name, digits, monkeypat
         sampler = MaskedSampler(denoiser, process, policy, draw, final)
         return jax.jit(sampler)(params, keys_of(BATCH), prompt, rows, LABEL).tokens
 
-    for final in ("draw", "argmax"):
+    for final in ("draw", "argmax") if name == "ancestral" else ("draw",):
         expected = tokens(whole, replace(policy, reads="all"), final)
         np.testing.assert_array_equal(tokens(split, policy, final), expected)
     assert not np.any(expected == process.mask_id)

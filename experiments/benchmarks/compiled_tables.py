@@ -96,14 +96,15 @@ def has_roofline(record: dict) -> bool:
 
 
 def plot(path: Path, records: list[dict]) -> None:
-    """Plot tokens a second and chip over the number of chips, of the first recipe of each table."""
+    """Plot the efficiency over the number of chips, which has no unit, of the first recipe of each table."""
     curves = {}
     for record in records:
         if record.get("programs") and has_roofline(record) and record["table"] not in curves:
-            curves[record["table"]] = [(step.chips, step.rate, 0.0) for step in strong_steps(record)]
+            steps = strong_steps(record)
+            curves[record["table"]] = [(step.chips, efficiency(step, steps[0]), 0.0) for step in steps]
     if curves:
         title = "Published batch on more chips, by the roofline"
-        lines(path, title, curves, "chips", "tokens a second and chip", log_y=True)
+        lines(path, title, curves, "chips", f"efficiency, compared with {SIZES[0]} chips", log_y=True)
 
 
 def strong_steps(record: dict) -> list[Step]:
@@ -126,7 +127,7 @@ def rendered(records: list[dict], untrained: list[str], image: str) -> str:
     if missing:
         parts += ["## Recipes that were not compiled", ", ".join(name_of(each) for each in missing) + "."]
     if grown := [each for each in fitting if has_roofline(each)]:
-        parts += ["## On more chips", scaling_table(grown), SCALING, f"![Tokens a second and chip]({image})"]
+        parts += ["## On more chips", scaling_table(grown), SCALING, f"![Efficiency on more chips]({image})"]
     return "\n\n".join([*parts, made(records)])
 
 

@@ -206,7 +206,7 @@ def test_the_table_in_worked_numbers():
     assert "| text: AR | memory: does not fit; set model.remat=full |" in text
     assert "text: Prime." in text and "this scale: exact." in text
     assert "| text: MDLM | 128 | 160 to 206 | 40 to 64.6 | 20 to 37.5 | 20 to 37.5 " in text
-    assert "![Tokens a second and chip](compile.png)" in text and "at commit c0ffee with jax 0.10" in text
+    assert "![Efficiency on more chips](compile.png)" in text and "at commit c0ffee with jax 0.10" in text
 
 
 def test_the_plot_has_the_first_recipe_of_each_table(tmp_path):

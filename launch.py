@@ -226,8 +226,7 @@ def dispatch(verb: str) -> None:
         devices.start_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value, DISTRIBUTED.value)
         from experiments import run
 
-        run.run_jobs(chosen, workdir, REDO.value, PROFILE.value)
-        return
+        return run.run_plan(chosen, workdir, REDO.value, PROFILE.value)
     if verb != "pods":  # it leaves the accelerators to the processes that it starts
         devices.split_cpu(config.cpu_devices if config is not None and verb != "compile" else 1)
         devices.start_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value, DISTRIBUTED.value)

@@ -182,6 +182,14 @@ def run_jobs(jobs: list[Job], workdir: Path, again: list[str] | None = None, pro
     return rows
 
 
+def run_plan(jobs: list[Job], workdir: Path, again: list[str] | None = None, profile: int = 0) -> None:
+    """Run the jobs of a plan, and print how many programs were compiled or read from the cache of all jobs."""
+    with compiled.counted() as programs:
+        run_jobs(jobs, workdir, again, profile)
+    if jax.process_index() == 0:
+        print(f"jobs: {len(jobs)}; {programs}", file=sys.stderr)
+
+
 def run_table(
     module: ModuleType,
     config: ConfigDict,
@@ -202,7 +210,7 @@ def run_table(
     results.check_rows(rows)
     if jax.process_index() == 0:
         if "axes" in module.TABLE:
-            print(f"sweep: {len(jobs)} jobs; {programs}", file=sys.stderr)
+            print(f"jobs: {len(jobs)}; {programs}", file=sys.stderr)
         source = table.PUBLISHED / "results" / f"{config.table}.{config.variant}.jsonl"
         committed = read_rows(source)
         table.write(module, config, rows, workdir, publish)

@@ -255,7 +255,8 @@ def test_table_is_equal_after_run_plan_and_table(cli, succeed, tmp_path):
     assert [job["verb"] for job in jobs[:2]] == ["train", "train"]
     path = tmp_path / "jobs.jsonl"
     path.write_text(plan)
-    assert "done before" in succeed("run", f"--jobs={path}", "--index=0")[1]
+    err = succeed("run", f"--jobs={path}", "--index=0")[1]
+    assert "done before" in err and "jobs: 1; programs: 0 compiled" in err
     one_line(cli("run", f"--jobs={path}", "--index=99"), "index", "jobs")
     succeed("table", *words)
     assert (folder / "rows.jsonl").read_text() == rows

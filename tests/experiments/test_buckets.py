@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 
 import pytest
 
@@ -83,8 +84,15 @@ def amazon(port):
     pytest.importorskip("s3fs")
     server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", port, verbose=False)
     server.start()
+    url = f"http://127.0.0.1:{port}"
+
+    def stop():
+        """Forget the buckets too, which the emulator keeps for the process."""
+        urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset", method="POST")).close()
+        server.stop()
+
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-    return server.stop, {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", **keys}
+    return stop, {"AWS_ENDPOINT_URL": url, **keys}
 
 
 @pytest.fixture(params=["gs", "s3"])

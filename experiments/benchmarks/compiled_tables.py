@@ -135,8 +135,8 @@ def summary(fitting: list[dict], failed: list[dict], missing: list[dict], untrai
     """What the file holds, in words."""
     devices = ", ".join(sorted({each["devices"] for each in fitting}))
     return (
-        f"{len(fitting)} training steps with their samplers fit {devices or 'no device yet'}, {len(failed)} do not "
-        f"compile, and {len(missing)} were not compiled. There is one recipe of each network and objective of a "
+        f"{len(fitting)} training steps with their samplers fit {devices or 'no device yet'}, {len(failed)} did not "
+        f"fit or compile, and {len(missing)} were not compiled. There is one recipe of each network and objective of a "
         "table, up to the limit of the command. Rows that differ in rates, data or numbers of steps have the same "
         "program, and of those that differ in counts the last is taken, which has the most sub-tokens or the largest "
         "blocks. "

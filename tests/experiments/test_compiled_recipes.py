@@ -200,7 +200,7 @@ def test_the_table_in_worked_numbers():
     full = RECORD | {"row": "AR", "programs": [], "error": "memory: does not fit; set model.remat=full"}
     waiting = {name: RECORD[name] for name in ("table", "shared", "topology", "batch")} | {"row": "Prime"}
     text = re.sub(" +", " ", rendered([RECORD, full, waiting], ["exact"], "compile.png"))
-    assert "1 training steps with their samplers fit 16 x TPU v5 lite, 1 do not compile, and 1 were not" in text
+    assert "1 training steps with their samplers fit 16 x TPU v5 lite, 1 did not fit or compile, and 1 were not" in text
     proof = "| text: MDLM | 250 | 128 x 1000, 4 | 5.00 | 4.50 | 4.00 (32) | 300 | all-reduce 8 x, 4.69 GiB "
     assert proof + "| 160 | 26 | 20 | compute | 800,000 | 75 % | 70 (0) | other |" in text
     assert "| text: AR | memory: does not fit; set model.remat=full |" in text

@@ -14,10 +14,13 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy.special import stdtrit
+from etils import epy
 
 from diffusion.report.tables import Column, terminal, values
 from experiments import machines
+
+with epy.lazy_imports():
+    from scipy import special
 
 LEVEL = 0.99
 
@@ -51,7 +54,7 @@ def compare(
         return Comparison(row, column, *means, None, 0.0)
     variance = statistics.variance(committed) * (1 / len(committed) + 1 / len(here)) + 2 * machine**2
     scale = math.sqrt(variance)
-    limit = float(stdtrit(len(committed) - 1, (1 + LEVEL) / 2))
+    limit = float(special.stdtrit(len(committed) - 1, (1 + LEVEL) / 2))
     return Comparison(row, column, *means, gap / scale if scale else None, limit)
 
 

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import os
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from diffusion.data import datasets, readers
@@ -38,15 +38,21 @@ def python_stdlib(settings: DataSettings) -> Source:
     """
     root = Path(settings.path or sysconfig.get_paths()["stdlib"]).expanduser()
     splits: dict[str, list[tuple[str, str]]] = {split: [] for split in NAMES}
-    names = [path.relative_to(root) for path in root.rglob("*.py")] if root.is_dir() else []
-    for name in sorted(names, key=lambda name: md5_number(name.as_posix())):
-        if STDLIB_EXCLUDED & set(name.parts[:-1]) or name.name.startswith("_sysconfigdata"):
+    for name in sorted(_python_files(root), key=lambda name: md5_number(name.as_posix())):
+        if name.name.startswith("_sysconfigdata"):
             continue
         if text := _text_or_none(root / name):
             splits[split_of(name.as_posix())].append((name.as_posix(), text))
     if not splits["train"]:
         raise missing_data("python_stdlib", "Python files", str(root), "install the standard library with its sources")
     return in_memory("python_stdlib", splits)
+
+
+def _python_files(root: Path) -> Iterator[Path]:
+    """Paths relative to `root`; folders that are left out, such as that of installed packages, are not entered."""
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if name not in STDLIB_EXCLUDED]
+        yield from (Path(folder, name).relative_to(root) for name in names if name.endswith(".py"))
 
 
 def _text_or_none(path: Path) -> str | None:

@@ -1,12 +1,15 @@
 """Detection of the glyphs in an image by template matching, and verdicts on whether it fulfills its prompt."""
 
 import numpy as np
+from etils import epy
 from jaxtyping import Float, Shaped, UInt8
-from scipy import ndimage
 
 from diffusion.glyphs.world import EXTENT, GLYPHS, PALETTE, SIDE
 from diffusion.metrics import geneval
 from diffusion.metrics.geneval import Detection, Metadata
+
+with epy.lazy_imports():
+    from scipy import ndimage
 
 Image = UInt8[np.ndarray, "16 16 3"] | Float[np.ndarray, "16 16 3"]
 

@@ -4,8 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from etils import epy
 from jaxtyping import Float, UInt8
-from scipy.special import entr, softmax
+
+with epy.lazy_imports():
+    from scipy import special
 
 # torch-fidelity and the original weights are optional downloads.
 WEIGHTS = "https://github.com/toshas/torch-fidelity/releases/tag/v0.2.0"
@@ -55,11 +58,11 @@ def classifier_statistics(logits: Float[np.ndarray, "N K"]) -> dict[str, float]:
     `confidence` is the mean probability of the predicted class; `class_entropy` is the entropy of the frequencies of
     the K predicted classes over log K: 1 for equal frequencies, 0 for a single class.
     """
-    probs = softmax(np.asarray(logits, np.float64), axis=1)
+    probs = special.softmax(np.asarray(logits, np.float64), axis=1)
     frequencies = np.bincount(probs.argmax(axis=1), minlength=probs.shape[1]) / len(probs)
     return {
         "confidence": float(probs.max(axis=1).mean()),
-        "class_entropy": float(entr(frequencies).sum() / np.log(probs.shape[1])),
+        "class_entropy": float(special.entr(frequencies).sum() / np.log(probs.shape[1])),
     }
 
 
@@ -78,9 +81,9 @@ def inception_score(logits: Float[np.ndarray, "N K"], parts: int = PARTS) -> dic
     order = np.random.default_rng(0).permutation(len(logits))
     scores = []
     for part in np.array_split(np.asarray(logits, np.float64)[order], parts):
-        probs, mean = softmax(part, axis=1), softmax(part, axis=1).mean(axis=0)
+        probs, mean = special.softmax(part, axis=1), special.softmax(part, axis=1).mean(axis=0)
         # KL(p || q) averaged over x is the entropy of the mean less the mean entropy.
-        scores.append(np.exp(entr(mean).sum() - entr(probs).sum(axis=1).mean()))
+        scores.append(np.exp(special.entr(mean).sum() - special.entr(probs).sum(axis=1).mean()))
     return {"inception_score": float(np.mean(scores)), "inception_score_deviation": float(np.std(scores))}
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.image
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
@@ -147,9 +146,11 @@ def rounded(values: Sequence[float] | Float[np.ndarray, " N"], digits: int) -> l
 
 def png(image: UInt8[np.ndarray, "H W C"]) -> str:
     """Return an image of one or three colors as a data URI."""
+    from PIL import Image
+
     step = -(-max(image.shape[:2]) // MAX_SIZE)
     small = image[::step, ::step]
     colors = np.repeat(small, 3, axis=2) if small.shape[2] == 1 else small
     stream = io.BytesIO()
-    matplotlib.image.imsave(stream, np.ascontiguousarray(colors), format="png")
+    Image.fromarray(np.ascontiguousarray(colors)).save(stream, "png")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

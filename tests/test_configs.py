@@ -23,7 +23,7 @@ from experiments.plan import plan, resolve
 FILES = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.py"))
 TABLES = [name for name in FILES if name not in ("__init__", "base", "data", "sampling", "schema")]
 VARIANTS = ("paper", "gpu", "local", "debug")
-BUILT, SAMPLED = set(), set()  # hashes of the trainings, and of the samplers, whose shapes were checked
+BUILT = set()  # hashes of the trainings, and of the samplers, whose shapes were checked
 # Fields with the number of equal blocks.
 DEPTHS = {
     "model": ("blocks",),
@@ -49,8 +49,8 @@ def shallow(config):
     return config
 
 
-def sampler_identity(config, depth):
-    """Return the hash of what determines the shapes of a sampler, with its policy for whole networks only."""
+def sampler_identity(config):
+    """Return the hash of what determines the shapes of a sampler."""
     options, translation, parts = config.sample, config.sample.translation, shape_identity(config)
     network = {name: parts[name] for name in parts if name not in ("objective", "optimizer", "train", "embedding")}
     policy = [options.policy, options.gaussian.method, options.uniform.method]
@@ -58,7 +58,7 @@ def sampler_identity(config, depth):
     if config.model.net == "text_to_image":
         # Networks take long to trace, and tests/experiments/test_text_to_image.py runs every method in the slow lane.
         network, policy = config.text_to_image.backbone, []
-    return digest([network, policy if depth == "whole" else []])
+    return digest([network, policy])
 
 
 def shape_identity(config):
@@ -133,7 +133,7 @@ def test_every_row_builds(table, variant, depth):
         if config.data.source == "gaussian_mixture":
             continue  # an exact one-dimensional model without a program
         # A training or sampler of several rows is built once.
-        training = digest(shape_identity(resolved))
+        training = digest(shape_identity(resolved)), depth
         # At debug scale, tests/golden runs a step of every distinct training.
         if training not in BUILT and variant != "debug" and families.family_of(resolved).TRAINED:
             if depth == "shallow":  # gradients and optimizers do not depend on the scale
@@ -145,15 +145,11 @@ def test_every_row_builds(table, variant, depth):
                 assert next(trees) == next(trees)
                 assert metrics["loss"][0].shape == ()
             BUILT.add(training)
-        if resolved.sample.policy != "data":
-            whole, sampler = (sampler_identity(resolved, each) for each in ("whole", depth))
-            if whole in BUILT:
-                continue
-            BUILT.add(whole)
-            calls = list(abstract_samples(resolved, rows, config))
-            if sampler not in SAMPLED:
-                SAMPLED.add(sampler)
-                for call in calls:
+        sampler = sampler_identity(resolved), depth
+        if resolved.sample.policy != "data" and sampler not in BUILT:
+            BUILT.add(sampler)
+            for call in abstract_samples(resolved, rows, config):
+                if depth == "whole":  # samplers of every kind are traced at debug scale
                     assert all(leaf.shape[0] == resolved.sample.batch for leaf in jax.tree.leaves(call()) if leaf.ndim)
 
 

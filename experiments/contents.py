@@ -17,7 +17,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from diffusion.data.readers import paths_of, visible_below
+from diffusion.data.data_files import paths_of, visible_below
 from diffusion.data.settings import DataSettings
 from diffusion.storage import fetched_text
 

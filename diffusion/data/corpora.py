@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from diffusion.data import readers, tables
+from diffusion.data import data_files, readers, tables
 from diffusion.data.detokenizers import DETOKENIZERS
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import Source, missing_data
@@ -23,7 +23,7 @@ def openwebtext(settings: DataSettings) -> Source:
     """
     root = Path(settings.path).expanduser()
     suffixes = (".txt", ".jsonl", ".parquet", ".arrow")
-    paths = [path for path in readers.files_below(settings.path) if readers.kind(path) in suffixes]
+    paths = [path for path in data_files.files_below(settings.path) if data_files.kind(path) in suffixes]
     if not paths:
         where = "https://huggingface.co/datasets/Skylion007/openwebtext"
         raise missing_data("openwebtext", "a folder of .parquet, .arrow, .jsonl or .txt files", settings.path, where)
@@ -44,21 +44,21 @@ def openwebtext(settings: DataSettings) -> Source:
                 yield from itertools.islice(documents(path), first, last)
 
     parts = {"train": (0, total - held_out), "validation": (total - held_out, total)}
-    content = readers.content_hash([(path.relative_to(root).as_posix(), path) for path in paths])
+    content = data_files.content_hash([(path.relative_to(root).as_posix(), path) for path in paths])
     reads = {split: functools.partial(read, *part) for split, part in parts.items()}
     return Source("openwebtext", reads, f"{content}-{held_out}")
 
 
 def count_documents(path: Path) -> int:
     """Number of documents of a file; that of Parquet is in its metadata."""
-    if readers.kind(path) == ".parquet":
+    if data_files.kind(path) == ".parquet":
         return tables.row_count(path)
-    return 1 if readers.kind(path) == ".txt" else sum(1 for _ in tables.rows(path))
+    return 1 if data_files.kind(path) == ".txt" else sum(1 for _ in tables.rows(path))
 
 
 def documents(path: Path) -> Iterator[str]:
     """Documents of one file of OpenWebText."""
-    if readers.kind(path) == ".txt":
+    if data_files.kind(path) == ".txt":
         yield readers.read_text(path)
     else:
         for place, row in tables.rows(path):
@@ -71,7 +71,7 @@ def lm1b(settings: DataSettings) -> Source:
     Its held-out part is both the test and the validation split, since the papers validate on it as well.
     """
     detokenize = DETOKENIZERS["lm1b"] if settings.detokenize else str
-    paths = readers.files_below(settings.path)
+    paths = data_files.files_below(settings.path)
     infos = [path for path in paths if path.name == "dataset_info.json"]
     reads: dict[str, Callable[[], Iterator[str]]] = {}
     if infos:
@@ -93,5 +93,5 @@ def lm1b(settings: DataSettings) -> Source:
     texts = {split: lambda read=read: (detokenize(line.strip()) for line in read()) for split, read in reads.items()}
     if "test" in texts:
         texts["validation"] = texts["test"]
-    content = readers.content_hash([(path.name, path) for path in paths])
+    content = data_files.content_hash([(path.name, path) for path in paths])
     return Source("lm1b", texts, content, paper_split="test")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusion.data import readers, tables
+from diffusion.data import data_files, readers, tables
 from diffusion.data.detokenizers import DETOKENIZERS
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import Source, missing_data
@@ -18,7 +18,7 @@ Texts = tuple[str, ...]
 
 def news_rows(file: Path) -> Iterator[readers.Row]:
     """Rows of AG News: its original CSV files have no header, or one that does not name a text."""
-    if readers.kind(file) != ".csv":
+    if data_files.kind(file) != ".csv":
         yield from tables.rows(file)
         return
     table = readers.cells(file)
@@ -101,12 +101,12 @@ def split_files(folder: str, split: str, named: Named) -> tuple[Path, ...]:
     for word in WORDS[split]:
         for sides in itertools.product(*named.fields) if len(named.fields) == 2 else ():
             for between in ("", f".{sides[0]}-{sides[1]}", f".{sides[1]}-{sides[0]}"):
-                files = [readers.find(folder, (f"{word}{between}.{side}",)) for side in sides]
+                files = [data_files.find(folder, (f"{word}{between}.{side}",)) for side in sides]
                 if None not in files:
                     return tuple(file for file in files if file is not None)
         stems = [stem.format(split=word) for stem in named.stems]
         suffixes = (*tables.FORMATS, *((".txt", "") if len(named.fields) == 1 else ()))
-        if (file := readers.find(folder, [stem + suffix for stem in stems for suffix in suffixes])) is not None:
+        if (file := data_files.find(folder, [stem + suffix for stem in stems for suffix in suffixes])) is not None:
             return (file,)
     return ()
 
@@ -126,7 +126,7 @@ def table_texts(read: tables.ReadRows, named: Named) -> Iterator[Texts]:
 
 def file_texts(files: Sequence[Path], named: Named) -> Iterator[Texts]:
     """Texts of each example of one split; parallel files must have equally many lines."""
-    if len(files) == 1 and (readers.kind(files[0]) in tables.FORMATS or not named.plain):
+    if len(files) == 1 and (data_files.kind(files[0]) in tables.FORMATS or not named.plain):
         yield from table_texts(functools.partial(named.rows, files[0]), named)
         return
     for lines in itertools.zip_longest(*map(readers.lines, files)):
@@ -154,7 +154,7 @@ def examples(named: Named, settings: DataSettings) -> tuple[dict[str, Callable[[
             return {split: functools.partial(table_texts, read, named) for split, read in reads.items()}, content
     named_files = [(f"{split}/{file.relative_to(place)}", file) for split, files in found.items() for file in files]
     reads = {split: functools.partial(file_texts, files, named) for split, files in found.items()}
-    return reads, readers.content_hash(named_files)
+    return reads, data_files.content_hash(named_files)
 
 
 def texts(settings: DataSettings) -> Source:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion.data import readers, splits, symbol_tokenizers, tables
+from diffusion.data import data_files, splits, symbol_tokenizers, tables
 from diffusion.data.genomes import sequence_source
 from diffusion.data.sequences import FASTA, LabeledSequence, Record, examples_of, fasta_records
 from diffusion.data.settings import DataSettings
@@ -46,12 +46,12 @@ def own_fasta(settings: DataSettings) -> ArraySource:
     split alone. Packed once.
     Raises: ValueError naming the file and line that is no record of nucleotides, or lacks its label.
     """
-    files = readers.own_files(settings.path, FASTA)
+    files = data_files.own_files(settings.path, FASTA)
     file_splits = tables.file_splits([name for name, _ in files])
     if settings.labels == "file" and file_splits[0]:
         raise ValueError("data.labels: names of files are those of splits; pass --config.data.labels=folder, or header")
     fields = (settings.length, settings.bos_eos, settings.labels, settings.field)
-    content = digest(str(FORMAT), readers.content_hash(files), *map(str, fields))
+    content = digest(str(FORMAT), data_files.content_hash(files), *map(str, fields))
     survey = surveyed(settings, files, file_splits, content)
     say_letters(survey)
     label_ids = {label: index for index, label in enumerate(survey.labels)}
@@ -97,7 +97,7 @@ def label_of(record: Record, name: str, settings: DataSettings) -> str | None:
     if settings.labels == "none":
         return None
     if settings.labels == "file":
-        return Path(name.removesuffix(record.file.suffix) if record.file.suffix in readers.COMPRESSED else name).stem
+        return Path(name.removesuffix(record.file.suffix) if record.file.suffix in data_files.COMPRESSED else name).stem
     if settings.labels == "folder":
         if "/" not in name:
             raise ValueError(f"data.labels: {name} is in no sub-folder of {settings.path!r}; move it, or pass file")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion.data import readers, splits, symbol_tokenizers, tables
+from diffusion.data import data_files, readers, splits, symbol_tokenizers, tables
 from diffusion.data.packing import Block
 from diffusion.data.sequences import LabeledSequence, examples, fasta, fasta_files, frame, parquet, tokens_of
 from diffusion.data.settings import DataSettings
@@ -41,7 +41,7 @@ def splice_sites(settings: DataSettings) -> ArraySource:
     (plain or compressed) with rows "exon intron exon count gene". Every token counts in the loss. 5 % of the genes are
     validation and 5 % test, by md5, so that no gene is in two splits.
     """
-    found = [readers.find(settings.path, [f"eie.{code}.txt"]) for code in SPLICE_SPECIES]
+    found = [data_files.find(settings.path, [f"eie.{code}.txt"]) for code in SPLICE_SPECIES]
     files = [file for file in found if file is not None]
     if len(files) < len(SPLICE_SPECIES):
         expected = "eie.at.txt, eie.ce.txt and eie.dm.txt (plain, .gz or .xz)"
@@ -104,7 +104,7 @@ def splice_records(file: Path) -> tuple[list[str], list[str]]:
 
 def is_of_species(file: Path, name: str) -> bool:
     """Whether a FASTA file has the name of a species, such as "A.thaliana.fa.gz", or the accession of its assembly."""
-    stem = Path(file.stem).stem if file.suffix in readers.COMPRESSED else file.stem
+    stem = Path(file.stem).stem if file.suffix in data_files.COMPRESSED else file.stem
     return stem == name or (name in ACCESSIONS and file.name.startswith(ACCESSIONS[name]))
 
 
@@ -137,7 +137,7 @@ def ten_species(settings: DataSettings) -> ArraySource:
     by md5 (published: 5 % of the windows at random); see `sequences.examples`. Packed once.
     """
     root = Path(settings.path).expanduser()
-    parquet_files = readers.files_below(settings.path, "*.parquet")
+    parquet_files = data_files.files_below(settings.path, "*.parquet")
     sequence_files = [] if parquet_files else fasta_files(settings.path)
     species_files = [[file for file in sequence_files if species_label(file.name) == label] for label in range(10)]
     if not parquet_files and not all(species_files):
@@ -157,7 +157,7 @@ def ten_species(settings: DataSettings) -> ArraySource:
                 assert label is not None  # else it would not be among the files
                 yield from fasta(file, label, split)
 
-    content = f"{readers.content_hash(list(zip(names, files, strict=True)))}-{settings.length}"
+    content = f"{data_files.content_hash(list(zip(names, files, strict=True)))}-{settings.length}"
     return sequence_source("ten_species", read, settings, TEN_SPECIES, set(split_names), content)
 
 

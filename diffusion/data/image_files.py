@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from diffusion.data import readers, splits, tables
+from diffusion.data import data_files, splits, tables
 from diffusion.data.packing import Block
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import digest
@@ -102,7 +102,7 @@ def listed(path: str) -> Listing:
 
     Raises: ValueError for a folder without images, or for images that have no class, or no split, where others do.
     """
-    names = readers.visible_below(path)
+    names = data_files.visible_below(path)
     images = [name for name in names if name.suffix.lower() in SUFFIXES]
     if not images:
         found = f"{path!r} holds no images ({', '.join(SUFFIXES)})" if path else "empty"

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Int16, Int32, Integer, UInt8
 
-from diffusion.data import readers, splits, tables
+from diffusion.data import data_files, readers, splits, tables
 from diffusion.data.packing import Block
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import ArraySource, missing_data
@@ -35,7 +35,7 @@ def mnist(settings: DataSettings) -> ArraySource:
         return labeled_image_source("mnist", parts, (28, 28, 1), 10, settings)
     parts = {}
     for split, names in MNIST_FILES.items():
-        found = [readers.find(settings.path, (name, name.replace("-idx", ".idx"))) for name in names]
+        found = [data_files.find(settings.path, (name, name.replace("-idx", ".idx"))) for name in names]
         files = [file for file in found if file is not None]
         if len(files) < len(names):
             expected = "Parquet files, or train- and t10k- images-idx3-ubyte and labels-idx1-ubyte (.gz or plain)"
@@ -64,7 +64,7 @@ def cifar10(settings: DataSettings) -> ArraySource:
     """CIFAR-10 (32 x 32, three colors, ten classes) from Parquet or its binary version, at any depth of the folder."""
     if parts := table_images(settings, (32, 32, 3)):
         return labeled_image_source("cifar10", parts, (32, 32, 3), 10, settings)
-    files = readers.files_below(settings.path, "*_batch*.bin")
+    files = data_files.files_below(settings.path, "*_batch*.bin")
     batches = {split: [file for file in files if file.name.startswith(start)] for split, start in CIFAR_FILES.items()}
     if not all(batches.values()):
         expected = "Parquet files, or data_batch_1.bin .. 5 and test_batch.bin (the binary version, unpacked),"
@@ -98,7 +98,7 @@ def imagenet32(settings: DataSettings) -> ArraySource:
     reads = {split: functools.partial(table_blocks, read, (32, 32, 3), False) for split, read in tables_of.items()}
     if not reads:
         pattern = re.compile(r"(train_data_batch_\d+|val_data)\.npz")
-        files = [file for file in readers.files_below(settings.path, "*.npz") if pattern.fullmatch(file.name)]
+        files = [file for file in data_files.files_below(settings.path, "*.npz") if pattern.fullmatch(file.name)]
         # By number, so that batch 10 follows batch 9.
         files.sort(key=lambda file: (len(file.name), file.name))
         train = [file for file in files if file.name != "val_data.npz"]
@@ -106,7 +106,7 @@ def imagenet32(settings: DataSettings) -> ArraySource:
         if not train or not held_out:
             expected = "train_data_batch_1.npz .. 10 and val_data.npz, or Parquet files,"
             raise missing_data("imagenet32", expected, settings.path, "https://image-net.org/download-images.php")
-        content = readers.content_hash([(file.name, file) for file in (*train, *held_out)])
+        content = data_files.content_hash([(file.name, file) for file in (*train, *held_out)])
         reads = {"train": functools.partial(npz_blocks, train), "validation": functools.partial(npz_blocks, held_out)}
     return ArraySource("imagenet32", reads, 3072, 256, (32, 32, 3), content_hash=content, domain="image")
 

@@ -8,7 +8,7 @@ import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from diffusion.data import datasets, readers
+from diffusion.data import data_files, datasets, readers
 from diffusion.data.settings import DataSettings
 from diffusion.data.splits import NAMES, md5_number, split_of
 from diffusion.data.types import Source, missing_data
@@ -71,7 +71,7 @@ def one_text(
 ) -> Source:
     """Source of one continuous text, cut at characters; `data.path` is the file or its folder."""
     name, place = settings.source, Path(settings.path).expanduser()
-    file = place if settings.path and place.is_file() else readers.find(settings.path, names)
+    file = place if settings.path and place.is_file() else data_files.find(settings.path, names)
     if file is None:
         raise missing_data(name, expected, settings.path, where)
     text = readers.read_text(file).rstrip("\n")

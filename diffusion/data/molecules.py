@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion.data import readers, splits, symbol_tokenizers, tables
+from diffusion.data import data_files, readers, splits, symbol_tokenizers, tables
 from diffusion.data.settings import DataSettings
 from diffusion.data.types import ArraySource, missing_data
 
@@ -45,9 +45,9 @@ def own_smiles(settings: DataSettings) -> ArraySource:
     are validation and 5 % test, at least one each, in the order of their md5.
     Raises: ValueError naming the file and line that is not SMILES.
     """
-    files = readers.own_files(settings.path, (*TEXTS, *tables.FORMATS))
-    if any(readers.kind(file) != ".txt" for _, file in files):  # a text beside others describes them
-        files = [(name, file) for name, file in files if readers.kind(file) != ".txt"]
+    files = data_files.own_files(settings.path, (*TEXTS, *tables.FORMATS))
+    if any(data_files.kind(file) != ".txt" for _, file in files):  # a text beside others describes them
+        files = [(name, file) for name, file in files if data_files.kind(file) != ".txt"]
     parts: dict[str, list[str]] = {}
     for (_, file), split in zip(files, tables.file_splits([name for name, _ in files]), strict=True):
         molecules = list(file_molecules(file, settings.field))
@@ -142,7 +142,7 @@ def file_molecules(file: Path, column: str = "") -> Iterator[tuple[str, str]]:
 
     Raises: ValueError naming the columns of a table that lacks `column`.
     """
-    if readers.kind(file) in tables.FORMATS:
+    if data_files.kind(file) in tables.FORMATS:
         yield from table_molecules(file, column)
         return
     rows = ((number, line.split()) for number, line in enumerate(readers.lines(file), 1))
@@ -171,13 +171,13 @@ def table_molecules(file: Path, column: str) -> Iterator[tuple[str, str]]:
 def qm9_molecules(path: str) -> Iterator[tuple[str, str]]:
     """Yields the place and the SMILES string of each molecule of QM9: of a text, tables, or TFDS's `qm9`."""
     place = Path(path).expanduser()
-    infos = readers.files_below(path, "dataset_info.json")
+    infos = data_files.files_below(path, "dataset_info.json")
     if path and place.is_file():
         files = [place]
-    elif listing := readers.find(path, FILES):
+    elif listing := data_files.find(path, FILES):
         files = [listing]
     else:
-        files = [file for file in readers.files_below(path) if readers.kind(file) in tables.FORMATS]
+        files = [file for file in data_files.files_below(path) if data_files.kind(file) in tables.FORMATS]
     if infos:
         for read in tables.prepared(infos[-1].parent, "qm9", "SMILES").values():
             yield from ((str(infos[-1].parent), text.strip()) for text in read() if text.strip())

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from diffusion.data import readers, splits, tables
+from diffusion.data import data_files, readers, splits, tables
 from diffusion.data.datasets import Named, Texts, examples, file_texts, table_texts, translation_of
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import digest
@@ -72,7 +72,7 @@ def pairs(settings: DataSettings) -> Source:
         (first, *_), (second, *_) = named.fields
         expected = f"train.{first} and train.{second}, or train.jsonl, .tsv, .csv or .parquet (and valid, test)"
         if own:
-            found = ", ".join(map(str, readers.visible_below(settings.path)[:4]))
+            found = ", ".join(map(str, data_files.visible_below(settings.path)[:4]))
             remedy = "pass their suffixes as --config.data.source_field and target_field, or two files as A,B"
             raise ValueError(f"data.path: {settings.path!r} has {found or 'no files'}, not {expected}; {remedy}")
         raise missing_data(name, named.expected or expected, settings.path, named.where)
@@ -93,7 +93,7 @@ def of_fields(settings: DataSettings) -> Named:
     numbered = all(name.isdecimal() for name in names)
 
     def rows(file: Path) -> Iterator[readers.Row]:
-        kind = readers.kind(file)
+        kind = data_files.kind(file)
         if kind in (".jsonl", ".json", ".parquet", ".arrow"):
             table = tables.rows(file)
         else:
@@ -113,17 +113,17 @@ def of_fields(settings: DataSettings) -> Named:
 def whole_read(named: Named, settings: DataSettings) -> tuple[Callable[[], Iterator[Texts]], str] | None:
     """Reader of all pairs in one place, two files of lines or one table, and a hash of its content."""
     if settings.source == OWN:
-        files = [Path(part).expanduser() for part in readers.paths_of(settings.path)]
+        files = [Path(part).expanduser() for part in data_files.paths_of(settings.path)]
         missing = [file for file in files if not file.is_file()]
         if len(files) > 1 and (missing or len(files) > 2):
             problem = f"{missing[0]} is not a file" if missing else f"{len(files)} files"
             raise ValueError(f"data.path: {problem}; pass --config.data.path=A,B with two files of lines")
         files = [] if missing else files
     else:
-        files = [table] if (table := readers.find(settings.path, named.combined)) is not None else []
+        files = [table] if (table := data_files.find(settings.path, named.combined)) is not None else []
     if not files:
         return None
-    content = readers.content_hash([(readers.plain_name(file), file) for file in files])
+    content = data_files.content_hash([(data_files.plain_name(file), file) for file in files])
     if len(files) == 2:
         return functools.partial(file_texts, files, named), content
     return functools.partial(table_texts, functools.partial(named.rows, files[0]), named), content

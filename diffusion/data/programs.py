@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusion.data import readers, splits
+from diffusion.data import data_files, readers, splits
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import digest
 from diffusion.data.types import Source, missing_data
@@ -60,8 +60,8 @@ def humaneval(settings: DataSettings) -> Source:
 def _find(path: str, name: str) -> Path | None:
     """`path` itself or the shallowest file under it with this name, plain or compressed; None when there is none."""
     place = Path(path).expanduser()
-    names = [name + suffix for suffix in ("", *readers.COMPRESSED)]
-    candidates = [place] if path and place.is_file() else readers.files_below(path, f"{name}*")
+    names = [name + suffix for suffix in ("", *data_files.COMPRESSED)]
+    candidates = [place] if path and place.is_file() else data_files.files_below(path, f"{name}*")
     files = [file for file in candidates if file.name in names]
     return min(files, key=lambda file: (len(file.parts), names.index(file.name), file), default=None)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from diffusion.data import readers, splits, symbol_tokenizers, tables
+from diffusion.data import data_files, readers, splits, symbol_tokenizers, tables
 from diffusion.data.packing import Block
 from diffusion.data.tokenizers import Tokenizer
 
@@ -33,7 +33,7 @@ class LabeledSequence(NamedTuple):
 
 def fasta_files(path: str) -> list[Path]:
     """FASTA files of a folder, plain or compressed, sorted by name."""
-    return [file for file in readers.files_below(path) if readers.kind(file) in FASTA]
+    return [file for file in data_files.files_below(path) if data_files.kind(file) in FASTA]
 
 
 def tokens_of(parts: Sequence[str], place: Callable[[int], object]) -> UInt8[np.ndarray, " N"]:

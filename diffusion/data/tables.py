@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusion.data import readers
+from diffusion.data import data_files, readers
 from diffusion.data.readers import Row
 from diffusion.data.settings import DataSettings
 from diffusion.data.tokenizers import digest
@@ -44,7 +44,7 @@ def library_rows(path: Path) -> Iterator[Row]:
     try:
         with tempfile.TemporaryDirectory() as cache:  # a stream leaves nothing but a lock in it
             options = {"split": "train", "streaming": True, "cache_dir": cache}
-            table = library().load_dataset(readers.kind(path)[1:], data_files=[str(path)], **options)
+            table = library().load_dataset(data_files.kind(path)[1:], data_files=[str(path)], **options)
         yield from numbered(table, str(path))
     except (pyarrow.ArrowException, OSError) as error:
         raise damaged(path, error) from None
@@ -84,7 +84,7 @@ FORMATS: dict[str, Callable[[Path], Iterator[Row]]] = {
 
 def rows(*paths: Path) -> Iterator[Row]:
     """Yields the rows of tables in one of FORMATS, else of JSON lines."""
-    return itertools.chain.from_iterable(FORMATS.get(readers.kind(path), readers.json_rows)(path) for path in paths)
+    return itertools.chain.from_iterable(FORMATS.get(data_files.kind(path), readers.json_rows)(path) for path in paths)
 
 
 def split_rows(settings: DataSettings) -> tuple[dict[str, ReadRows], str]:
@@ -97,7 +97,7 @@ def split_rows(settings: DataSettings) -> tuple[dict[str, ReadRows], str]:
     if settings.path.startswith(HUB):
         return hub_rows(settings)
     root = Path(settings.path).expanduser()
-    files = readers.files_below(settings.path, "*.parquet")
+    files = data_files.files_below(settings.path, "*.parquet")
     names = [file.relative_to(root).as_posix() for file in files]
     by_split: dict[str, list[Path]] = {}
     for file, split in zip(files, file_splits(names), strict=True):
@@ -106,7 +106,7 @@ def split_rows(settings: DataSettings) -> tuple[dict[str, ReadRows], str]:
         folders = sorted({str(file.parent) for file in group})
         if len(folders) > 1:
             raise ValueError(f"data.path: the {split} split is in {folders[0]} and in {folders[1]}; pass one of them")
-    content = readers.content_hash(list(zip(names, files, strict=True)))
+    content = data_files.content_hash(list(zip(names, files, strict=True)))
     return {split: functools.partial(rows, *group) for split, group in by_split.items()}, content
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from diffusion.data import readers, tables
+from diffusion.data import data_files, readers, tables
 from diffusion.data.pieces import Document, parts_of
 from diffusion.data.settings import DataSettings
 from diffusion.data.splits import NAMES, md5_number, shares, split_of
@@ -50,14 +50,14 @@ def text_files(settings: DataSettings) -> Source:
         reason = f"{settings.path!r} does not exist" if settings.path else "text_files needs it"
         raise ValueError(f"data.path: {reason}; pass --config.data.path=FILE_OR_FOLDER")
     files, skipped = [], []
-    for name, path in readers.named_files(root):
+    for name, path in data_files.named_files(root):
         file = inspected(name, path)
         if file is None:
             skipped.append(path)
         elif file.characters:
             files.append(file)
     if skipped:
-        table = next((path for path in skipped if readers.kind(path) in tables.FORMATS), None)
+        table = next((path for path in skipped if data_files.kind(path) in tables.FORMATS), None)
         remedy = f"; name the column of {table} by --config.data.field=NAME" if table else ""
         if not files and table:
             raise ValueError(f"data.path: {table} is a table{remedy}")
@@ -180,11 +180,11 @@ def table_texts(settings: DataSettings) -> Source:
         reads, content = tables.split_rows(settings)
         groups = {split: functools.partial(texts_of, read, settings.field) for split, read in reads.items()}
     else:
-        files = [(name, path) for name, path in readers.named_files(root) if readers.kind(path) in tables.FORMATS]
+        files = [(name, path) for name, path in data_files.named_files(root) if data_files.kind(path) in tables.FORMATS]
         if not settings.path or not files:
             known = ", ".join(tables.FORMATS)
             raise ValueError(f"data.path: no table in {settings.path!r} ({known}), whose data.field could be read")
-        content = readers.content_hash(files)
+        content = data_files.content_hash(files)
         groups = {}
         for (_, path), split in zip(files, tables.file_splits([name for name, _ in files]), strict=True):
             groups.setdefault(split or "train", []).append(path)

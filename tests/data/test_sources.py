@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from diffusion.data import datasets, load_dataset, local_text, readers, sources
+from diffusion.data import data_files, datasets, load_dataset, local_text, readers, sources
 from diffusion.data.settings import DataSettings
 from diffusion.data.sources import open_source
 from experiments.contents import content_hash
@@ -60,23 +60,23 @@ def test_links_to_folders_are_followed_once(tmp_path):
     for link in ("data/first", "data/second"):
         (tmp_path / link).symlink_to(tmp_path / "real")
     (tmp_path / "data/deep/above").symlink_to(tmp_path / "data")
-    found = [path.relative_to(tmp_path).as_posix() for path in readers.files_below(str(tmp_path / "data"))]
+    found = [path.relative_to(tmp_path).as_posix() for path in data_files.files_below(str(tmp_path / "data"))]
     assert found == ["data/c.md", "data/deep/b.txt", "data/first/a.txt"]
-    assert [path.name for path in readers.files_below(str(tmp_path / "data"), "*.md")] == ["c.md"]
-    assert readers.files_below("") == readers.files_below(str(tmp_path / "none")) == []
+    assert [path.name for path in data_files.files_below(str(tmp_path / "data"), "*.md")] == ["c.md"]
+    assert data_files.files_below("") == data_files.files_below(str(tmp_path / "none")) == []
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     """The tests may run as a user who can read everything."""
     write(tmp_path, {"a.txt": "text", "closed/b.txt": "text"})
-    scan = readers.os.scandir
+    scan = data_files.os.scandir
 
     def scandir(place):
         if "closed" in str(place):
             raise PermissionError(13, "Permission denied", str(place))
         return scan(place)
 
-    monkeypatch.setattr(readers.os, "scandir", scandir)
+    monkeypatch.setattr(data_files.os, "scandir", scandir)
     with refused(r"data\.path: no permission to read '.*closed'"):
         load_dataset(DataSettings(source="text_files", path=str(tmp_path), cache_dir=str(tmp_path / "cache")))
     with refused("data: .*closed cannot be read"):
@@ -256,13 +256,13 @@ def test_missing_files_are_named_in_one_line(tmp_path):
 
 
 def test_large_contents_are_hashed_by_their_ends_and_sizes(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "WHOLE_FILE_HASH_LIMIT", 3 * 1024**2)
+    monkeypatch.setattr(data_files, "WHOLE_FILE_HASH_LIMIT", 3 * 1024**2)
     middle = bytes(1024**2)
     file = tmp_path / "file"
 
     def hashed(content):
         file.write_bytes(content)
-        return readers.content_hash([("name", file)])
+        return data_files.content_hash([("name", file)])
 
     hashes = {hashed(content) for content in (b"a" + middle * 3, b"b" + middle * 3, b"a" + middle * 3 + b"x")}
     assert len(hashes) == 3

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from diffusion.data import DataSettings, load_dataset, readers, tables
+from diffusion.data import DataSettings, data_files, load_dataset, readers, tables
 from diffusion.data.sources import open_source
 from tests.checks import refused
 from tests.data.files import documents, json_lines, sizes, write, write_table
@@ -28,7 +28,7 @@ def test_every_format_holds_the_same_rows(name, tmp_path):
     if file.suffix in (".parquet", ".arrow"):
         write_table(file, ROWS)
     else:
-        text = {".jsonl": json_lines(ROWS), ".csv": separated(","), ".tsv": separated("\t")}[readers.kind(file)]
+        text = {".jsonl": json_lines(ROWS), ".csv": separated(","), ".tsv": separated("\t")}[data_files.kind(file)]
         write(tmp_path, {name: "\ufeff" + text})
     assert [row for _, row in tables.rows(file)] == ROWS
 

@@ -49,8 +49,11 @@ def python_stdlib(settings: DataSettings) -> Source:
 
 
 def _python_files(root: Path) -> Iterator[Path]:
-    """Paths relative to `root`; folders that are left out, such as that of installed packages, are not entered."""
-    for folder, inner, names in os.walk(root):
+    """Paths relative to `root`, also of no folder; those that are left out, such as of packages, are not entered.
+
+    A folder that cannot be read raises its OSError.
+    """
+    for folder, inner, names in os.walk(root, onerror=data_files.fail) if root.is_dir() else ():
         inner[:] = [name for name in inner if name not in STDLIB_EXCLUDED]
         yield from (Path(folder, name).relative_to(root) for name in names if name.endswith(".py"))
 

@@ -77,8 +77,9 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
         return scan(place)
 
     monkeypatch.setattr(data_files.os, "scandir", scandir)
-    with refused(r"data\.path: no permission to read '.*closed'"):
-        load_dataset(DataSettings(source="text_files", path=str(tmp_path), cache_dir=str(tmp_path / "cache")))
+    for source in ("text_files", "python_stdlib"):
+        with refused(r"data\.path: no permission to read '.*closed'"):
+            load_dataset(DataSettings(source=source, path=str(tmp_path), cache_dir=str(tmp_path / "cache")))
     with refused("data: .*closed cannot be read"):
         content_hash(str(tmp_path))
 

@@ -280,11 +280,8 @@ FIELDS: dict[str, Any] = dict(
         tokenizer_path="",  # gpt2: folder of vocab.json and merges.txt
         batch=count(32),
     ),
-    quality=dict(
-        parse=False,  # share of samples that ast.parse accepts (Python text)
-        mauve=False,
-        self_bleu=False,
-    ),
+    # parse: share of samples that ast.parse accepts (Python text)
+    quality=dict(parse=False, mauve=False, self_bleu=False),
 )
 
 

@@ -141,8 +141,10 @@ def test_every_row_builds(table, variant, depth):
                 assert loss.shape == ()
             else:
                 state, (after, metrics) = abstract_step(resolved)
-                trees = ([(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)] for tree in (state, after))
-                assert next(trees) == next(trees)
+                before, after = (
+                    [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)] for tree in (state, after)
+                )
+                assert before == after
                 assert metrics["loss"][0].shape == ()
             BUILT.add(training)
         sampler = sampler_identity(resolved), depth

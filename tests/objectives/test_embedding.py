@@ -25,7 +25,7 @@ from diffusion.readout import of_logits
 from diffusion.rng import draws
 from diffusion.schedules.gaussian import SigmaIsTime
 from diffusion.types import SequenceCondition
-from tests.checks import OPTIMIZED, refused
+from tests.checks import optimized, refused
 from tests.small_translator import CODEC, VOCAB, batch_of, denoise, encode, weights
 
 PROCESS = GaussianDiffusion(SigmaIsTime(), "clean", 3.0)
@@ -41,7 +41,7 @@ def outcome(**fields):
     """Compute loss, metrics and gradients at fixed weights and draws, without dropout."""
     objective = replace(BASE, **fields)
     loss = jax.value_and_grad(lambda params: objective(params, BATCH, NOISE, False), has_aux=True)
-    run = jax.jit(loss, compiler_options=OPTIMIZED)
+    run = optimized(loss)
     (total, metrics), gradients = run(weights())
     return total, metrics, gradients
 

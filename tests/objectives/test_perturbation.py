@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from diffusion.objectives.perturbation import NoisyState, Perturbation, transition
 from diffusion.processes.gaussian import GaussianDiffusion
 from diffusion.schedules.gaussian import SigmaIsTime
-from tests.checks import OPTIMIZED, refused
+from tests.checks import optimized, refused
 from tests.weights import keys_of
 
 PLAIN, LOUD = GaussianDiffusion(SigmaIsTime(), "clean"), GaussianDiffusion(SigmaIsTime(), "clean", 3.0)
@@ -53,7 +52,7 @@ def test_worked_example_of_the_markov_transition():
     assert np.isfinite(ratio[0, 1]) and np.isfinite(deviation[0, 1])
 
 
-@partial(jax.jit, static_argnums=(0, 1), compiler_options=OPTIMIZED)
+@partial(optimized, static_argnums=(0, 1))
 def states(couple, process, time, later):
     clean, times = jnp.ones((SIZE, 1, WIDTH)), jnp.full((SIZE, 1), time)
     noisy, noise = process.corrupt(KEYS, clean, times)

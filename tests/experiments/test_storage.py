@@ -13,7 +13,7 @@ from diffusion import storage
 from diffusion.storage import paths
 from experiments import leases
 from experiments.contents import content_hash
-from experiments.run import appears
+from experiments.hosts import appears
 from tests.experiments.conftest import ROOT, one_line
 
 DEBUG = "--config=configs/quickstart.py:debug"

@@ -16,7 +16,7 @@ from diffusion.storage import atomic_write
 from diffusion.train.hardware import Peak, peak
 from diffusion.train.mesh import check_batch, make_mesh
 from experiments import families
-from experiments.aot.hlo import KINDS, Traffic, collectives
+from experiments.aot.hlo import BETWEEN, KINDS, Traffic, collectives
 from experiments.aot.programs import Program, programs_of
 from experiments.checks import check_fields, check_planner
 from experiments.identity import to_json
@@ -173,15 +173,18 @@ def measure(program: Program, mesh: Mesh, limit: Peak | None) -> dict:
         "flops_cost_analysis": cost.get("flops", 0.0),
         "weights": program.weights,
         "bytes_estimate": arguments + outputs + program.iterations * (program.weights + 2 * temporaries),
-        "collectives": {kind: vars(traffic.get(kind, Traffic())) for kind in KINDS},
+        "collectives": {kind: vars(traffic.get(kind, Traffic())) for kind in (*KINDS, *(traffic.keys() - {*KINDS}))},
         "compile_seconds": program.seconds,
     }
     if limit:
+        between = sum(each.bytes for kind, each in traffic.items() if kind.endswith(BETWEEN))
         values["seconds"] = {
             "compute": values["flops_executed"] / mesh.size / limit.flops,
             "memory": values["bytes_estimate"] / limit.bandwidth,
-            "communication": sum(each.bytes for each in traffic.values()) / limit.link,
+            "communication": (sum(each.bytes for each in traffic.values()) - between) / limit.link,
         }
+        if between and limit.network:
+            values["seconds"]["network"] = between / limit.network
     return values
 
 
@@ -211,6 +214,11 @@ def describe(program: Program, mesh: Mesh, limit: Peak | None) -> list[list[str]
             [f"compute at {limit.flops / 1e12:.0f} TFLOP/s bf16", f"{1e3 * seconds['compute']:.2f} ms"],
             [f"memory at {limit.bandwidth / 1e9:.0f} GB/s, estimated", f"{1e3 * seconds['memory']:.2f} ms"],
             [f"links at {limit.link / 1e9:.0f} GB/s", f"{1e3 * seconds['communication']:.2f} ms"],
+        ]
+        if "network" in seconds:
+            rate = f"network between slices at {limit.network / 1e9:.3f} GB/s"
+            lines.append([rate, f"{1e3 * seconds['network']:.2f} ms"])
+        lines += [
             ["roofline", f"{1e3 * seconds[bound]:.2f} ms, bound by {bound}, {100 * at:.0f} % MFU at most"],
         ]
     return lines

@@ -9,20 +9,24 @@ import jax
 class Peak:
     """Peak bf16 matrix FLOP/s, memory bandwidth in bytes/s, memory in bytes and link bandwidth in bytes/s per device.
 
-    The link bandwidth is the aggregate of the interconnect of one chip, in one direction.
+    The link bandwidth is the aggregate of the interconnect of one chip, in one direction. `network` is the bandwidth
+    of a chip between slices, which have at most `slice` chips; both are 0 where they are not known.
     """
 
     flops: float
     bandwidth: float
     memory: float
     link: float
+    network: float = 0.0
+    slice: int = 0
 
 
 GIB = 2**30
 # From the data sheets of vendors, per chip; a link bandwidth is half of the published one for both directions together.
 # Names are device kinds of JAX, in which v5p is "TPU v5" and v5e is "TPU v5 lite".
-V5E = Peak(197e12, 819e9, 16 * GIB, 200e9)
-V5P = Peak(459e12, 2765e9, 95 * GIB, 600e9)
+# The network of v5e has 6.4 Tbit/s for a pod of 256 chips, that of v5p 50 Gbit/s for a chip.
+V5E = Peak(197e12, 819e9, 16 * GIB, 200e9, 3.125e9, 256)
+V5P = Peak(459e12, 2765e9, 95 * GIB, 600e9, 6.25e9, 6144)
 V6E = Peak(918e12, 1640e9, 32 * GIB, 400e9)
 PEAKS = {
     "TPU v4": Peak(275e12, 1228e9, 32 * GIB, 300e9),

@@ -10,6 +10,12 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 
 COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 OPERATION = re.compile(rf" = (?P<type>.*?) (?P<kind>{'|'.join(KINDS)})(?:-start)?\(")
+# The runtime of several TPU slices sends over the network of the data center what a chip has after its slice.
+BETWEEN = " between slices"
+SENT = re.compile(
+    r' = (?P<type>.*?) send\(.*_xla_megascale_target="\{(?P<slices>[\d,]+)\}'
+    r'.*_xla_megascale_transfer_type="(?P<kind>\w+)"'
+)
 SHAPE = re.compile(r"([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
 CALLED = re.compile(r"(?:calls|to_apply|body|condition|\w+_computations?)=(?:\{([^}]*)\}|(%?[\w.\-]+))")
 ITERATIONS = re.compile(r'known_trip_count\\?":\{\\?"n\\?":\\?"(\d+)')
@@ -32,26 +38,44 @@ def collectives(text: str) -> dict[str, Traffic]:
     In a ring of n devices and for a result of S bytes, one device sends (n-1)/n S bytes for all-gather and all-to-all,
     (n-1) S for reduce-scatter (its result is a shard), 2 (n-1)/n S for all-reduce, and S for a permutation. A loop
     whose number of iterations the compiler does not know counts once, and all branches of a conditional count.
+
+    A collective over several TPU slices is one within each slice, and one of the same kind `BETWEEN` n slices, in
+    which a device sends its share of S bytes.
     """
     bodies = computations(text)
     counts = executions(bodies)
     by_kind: dict[str, Traffic] = defaultdict(Traffic)
     for name, lines in bodies.items():
         for line in lines:
-            match = OPERATION.search(line)
-            if not match or not counts[name]:
-                continue
-            kind, group = match["kind"], group_size(line)
-            # The TPU compiler writes a reduce-scatter as a fusion around an all-reduce whose other shards are dropped.
-            scattered = kind == "all-reduce" and name.startswith("all-reduce-scatter")
-            size = result_bytes(match["type"], f"{kind}-start(" in line and kind != "all-reduce")
-            factor = {"all-reduce": 2 * (group - 1) / group, "reduce-scatter": group - 1, "collective-permute": 1}
-            share = (group - 1) / group if scattered else factor.get(kind, (group - 1) / group)
-            traffic = by_kind["reduce-scatter" if scattered else kind]
-            traffic.instructions += 1
-            traffic.executions += counts[name]
-            traffic.bytes += counts[name] * share * size
+            found = collective(line, name) if counts[name] else None
+            if found:
+                traffic = by_kind[found[0]]
+                traffic.instructions += 1
+                traffic.executions += counts[name]
+                traffic.bytes += counts[name] * found[1]
     return dict(by_kind)
+
+
+def collective(line: str, name: str) -> tuple[str, float] | None:
+    """Kind and bytes of the collective of a line in a computation of this name, or None."""
+    if sent := SENT.search(line):
+        kind, slices = sent["kind"].lower().replace("_", "-"), sent["slices"].count(",") + 1
+        return kind + BETWEEN, sent_bytes(kind, slices, result_bytes(sent["type"], started=True))
+    match = OPERATION.search(line)
+    if not match:
+        return None
+    kind, group = match["kind"], group_size(line)
+    size = result_bytes(match["type"], f"{kind}-start(" in line and kind != "all-reduce")
+    # The TPU compiler writes a reduce-scatter as a fusion around an all-reduce whose other shards are dropped.
+    if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
+        return "reduce-scatter", (group - 1) / group * size
+    return kind, sent_bytes(kind, group, size)
+
+
+def sent_bytes(kind: str, group: int, size: float) -> float:
+    """Bytes that one device sends of a result of `size` bytes, in a ring."""
+    factor = {"all-reduce": 2 * (group - 1) / group, "reduce-scatter": group - 1, "collective-permute": 1}
+    return factor.get(kind, (group - 1) / group) * size
 
 
 def computations(text: str) -> dict[str, list[str]]:

@@ -168,12 +168,13 @@ PROOF = (
 )
 SCALING = (
     "The roofline of the compiled program on more chips, along the data axis of its mesh, from the longest of "
-    "compute, memory and links (full overlap) to their sum (none). Compute and temporaries divide by the chips, to "
-    "one example a chip; chips beyond the batch are idle. Every chip reads and writes the state once a step, and "
-    "reads the weights once in each micro-batch, of which there are fewer where a chip has fewer examples. In a ring "
-    "over n chips each sends 2 (1 - 1/n) times the gradients, once a step; those that the compiler sums in every "
-    "micro-batch are sent less often where there are fewer micro-batches. Rates and efficiency are those of full "
-    "overlap. Where the batch grows with the chips, only the links have more to do. Left out are latency, products "
-    "that are too small to fill a chip, and the slower network between slices; a v5e slice has at most 256 chips. The "
-    "plot has the first recipe of each table."
+    "compute, memory, links and the network between slices (full overlap) to their sum (none). Compute and temporaries "
+    "divide by the chips, to one example a chip; chips beyond the batch are idle. Every chip reads and writes the "
+    "state once a step, and reads the weights once in each micro-batch, of which there are fewer where a chip has "
+    "fewer examples. In a ring over n chips each sends 2 (1 - 1/n) times the gradients, once a step; those that the "
+    "compiler sums in every micro-batch are sent less often where there are fewer micro-batches. A v5e slice has at "
+    "most 256 chips; between slices each chip sends its share of the gradients that its slice has summed, at 3.125 "
+    "GB/s, a 256th of the data center network of a pod. Rates and efficiency are those of full overlap. Where the "
+    "batch grows with the chips, only links and network have more to do. Left out are latency, and products that are "
+    "too small to fill a chip. The plot has the first recipe of each table."
 )

@@ -80,13 +80,24 @@ def test_chips_beyond_the_batch_are_idle():
     assert beyond.bound == "compute" and beyond.rate == pytest.approx(full.rate / 8)
 
 
-def test_with_a_grown_batch_only_links_have_more_to_do():
+def test_with_a_grown_batch_only_links_and_the_network_have_more_to_do():
+    """1,024 chips of v5e are four slices, in whose network a chip sends a 256th of 2.5 GiB 2 (1 - 1/4) times."""
     step = scaling.weak(RECORD, 1024)
     assert (step.compute, step.memory, step.tokens) == (0.16, 0.026, 64 * 128_000)
-    assert step.communication == pytest.approx(0.02 * (1023 / 1024) / (15 / 16))
+    assert step.communication == pytest.approx(0.02 * (255 / 256) / (15 / 16))
+    assert step.network == pytest.approx(1.5 * 2.5 * GIB / 256 / 3.125e9)
     slow = RECORD | {"programs": [STEP | {"seconds": STEP["seconds"] | {"communication": 0.3}}]}
     loss = scaling.efficiency(scaling.weak(slow, 1024), scaling.weak(slow, 16))
-    assert loss == pytest.approx(15 / 16 * 1024 / 1023) and scaling.weak(slow, 16).bound == "communication"
+    assert loss == pytest.approx(15 / 16 * 256 / 255) and scaling.weak(slow, 16).bound == "communication"
+
+
+def test_the_network_counts_from_the_second_slice_on():
+    large = RECORD | {"batch": 4096, "accumulate": 1}
+    one, two = scaling.strong(large, 256), scaling.strong(large, 512)
+    assert one.network == 0 and two.communication == one.communication
+    assert two.network == pytest.approx(2.5 * GIB / 256 / 3.125e9)
+    unknown = large | {"devices": "16 x TPU v4"}
+    assert scaling.strong(unknown, 512).network == 0
 
 
 def test_one_row_of_each_method_and_the_last_of_those_that_differ_in_counts():

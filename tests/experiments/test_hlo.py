@@ -66,5 +66,21 @@ def test_group_sizes_in_every_notation():
     assert group_size(line) == 32
 
 
+@pytest.mark.parametrize(
+    ("kind", "slices", "sent"), [("ALL_REDUCE", "1,2", 1.0), ("ALL_REDUCE", "1,2,3,4", 1.5), ("ALL_GATHER", "1,2", 0.5)]
+)
+def test_what_chips_send_between_slices(kind, slices, sent):
+    """A line as the TPU compiler writes it for several slices, after the sum within each slice."""
+    line = (
+        "  %send = (bf16[198,8,128]{2,1,0:T(8,128)(2,1)}, u32[], token[]) send(%bitcast, %after-all), channel_id=16, "
+        'is_host_transfer=true, frontend_attributes={_xla_host_transfer_rendezvous="all-reduce.34_0",'
+        f'_xla_megascale_target="{{{slices}}}x{{0:15}}",_xla_megascale_transfer_type="{kind}"}}'
+    )
+    other = "  %send.1 = (f32[8]{0}, u32[], token[]) send(%x, %after-all), channel_id=17, is_host_transfer=true"
+    text = f"ENTRY %main (x: bf16[1]) -> bf16[1] {{\n{line}\n{other}\n}}\n"
+    name = f"{kind.lower().replace('_', '-')} between slices"
+    assert collectives(text) == {name: Traffic(1, 1, sent * 198 * 8 * 128 * 2)}
+
+
 def test_program_without_collectives_has_no_traffic():
     assert collectives(jax.jit(jnp.sin).lower(1.0).compile().as_text()) == {}

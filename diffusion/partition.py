@@ -1,12 +1,13 @@
-"""The axes of the current mesh that split a batch, and the constraint that keeps arrays split over them."""
+"""The axes that split a batch over devices, the constraint that keeps arrays split, and the axis of a population."""
 
 import math
 
 import jax
 from jax.sharding import AxisType, PartitionSpec
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 BATCH_AXES = ("data", "fsdp")
+MEMBERS = "members"  # the axis of `jax.vmap` over several trainings
 
 
 def automatic_axes() -> dict[str, int]:
@@ -41,3 +42,15 @@ def shard_batch(x: Array) -> Array:
     if not axes:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(axes, *(None,) * (x.ndim - 1)))
+
+
+def most(count: Int[Array, ""]) -> Int[Array, ""]:
+    """Return the largest count among trainings that are mapped together; the count itself elsewhere.
+
+    A conditional on it then remains one, where `jax.vmap` would compute both branches.
+    """
+    try:
+        jax.lax.axis_size(MEMBERS)
+    except NameError:
+        return count
+    return jax.lax.pmax(count, MEMBERS)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from diffusion.partition import batch_shards, shard_batch
+from diffusion.partition import batch_shards, most, shard_batch
 from diffusion.types import Denoise, Denoiser, Keys, Logits, Params, Proposal, Propose, Symbols, TokenMask
 
 T = TypeVar("T")
@@ -201,7 +201,7 @@ def read(evaluation: Readout, needed: TokenMask, compute: Callable[[RowLogits, R
         values = jax.tree.map(rows.put, compute(evaluation.at(rows), rows))
         return jax.tree.map(lambda value: only(value, needed), values)
     grouped = jnp.asarray(needed).reshape(groups, -1)
-    count = jnp.max(jnp.sum(grouped, axis=1))
+    count = most(jnp.max(jnp.sum(grouped, axis=1)))
     rest = -(-max(tokens - first, 0) // size)
     index = first_rows(grouped, first + rest * size)
 

@@ -1,21 +1,24 @@
 """The verb `train`: one training job, from its start or from its last checkpoint."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Key
 
 from diffusion.data import batches, evaluation_batches, prefetch, stored_tokenizers
 from diffusion.report.rows import provenance
 from diffusion.rng import draws, named
 from diffusion.storage import atomic_write
-from diffusion.train.loop import train
+from diffusion.train.loop import Settings, train
 from diffusion.train.mesh import check_batch, put_batch, state_shardings
+from diffusion.train.population import Member
 from diffusion.train.profiler import SKIPPED
+from diffusion.train.state import TrainState
 from diffusion.train.weights import load_weights, save_weights
 from diffusion.train.writers import read_metrics
 from diffusion.types import Params
@@ -24,54 +27,74 @@ from experiments.families import gpt2
 from experiments.flops import training_flops
 from experiments.run_context import Run
 
+Validate = Callable[[Key[Array, ""], Params], dict[str, float]]
+
 
 def execute(run: Run) -> dict:
     """Train, save the averaged weights, and return metrics and provenance of the result row."""
-    config, system = run.config, run.system
-    begin = time.time()
-    objective = families.objective(config, system)
-    settings = families.settings(config)
+    return execute_together([run])[0]
+
+
+def execute_together(runs: Sequence[Run]) -> list[dict]:
+    """The same for trainings that are one program: only seeds and hyper-parameters of the optimizer differ."""
+    run, begin = runs[0], time.time()
+    objective, settings = families.objective(run.config, run.system), families.settings(run.config)
+    validate = validation(run, objective)
+    for each in runs:
+        store_tokenizer(each, each.folder)
+    states = train(
+        objective,
+        run.system.init,
+        [member(each, settings, validate) for each in runs],
+        settings,
+        run.mesh,
+        tokens_per_step=settings.batch * run.system.length,
+        flops_per_step=lambda: training_flops(run.config, run.dataset.tokenizer.vocab_size),
+        profile=run.profile,
+    )
+    rows = []
+    for each, state in zip(runs, states, strict=True):
+        save_weights(each.folder / "weights", state.ema)
+        store_tokenizer(each, each.folder / "weights")
+        rows.append(row(each, state, settings, validate(each.root, state.ema)))
+    shared = {"seconds": time.time() - begin} | ({"population": len(runs)} if len(runs) > 1 else {})
+    return [each | shared for each in rows]
+
+
+def member(run: Run, settings: Settings, validate: Validate) -> Member:
+    """What a training has of its own."""
     batch_at = batches(
         run.dataset,
         "train",
         settings.batch,
-        config.seed,
+        run.config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    start = starting_weights(run)
-    store_tokenizer(run, run.folder)
-    validate = validation(run, objective)
-    state = train(
-        objective,
-        families.optimizer(config),
-        system.init,
+    return Member(
+        families.optimizer(run.config),
         partial(prefetch, batch_at),
-        settings,
-        run.mesh,
         run.root,
         run.folder,
-        start=start,
-        evaluate=lambda params: validate(params)["loss"],
-        tokens_per_step=settings.batch * system.length,
-        flops_per_step=lambda: training_flops(config, run.dataset.tokenizer.vocab_size),
+        start=starting_weights(run),
+        evaluate=lambda params: validate(run.root, params)["loss"],
         name=run.folder.name,
-        config=config.to_dict(),
-        profile=run.profile,
+        config=run.config.to_dict(),
     )
-    save_weights(run.folder / "weights", state.ema)
-    store_tokenizer(run, run.folder / "weights")
-    text, trained = run.dataset.statistics, state.params["errors"] if system.errors else state.params
+
+
+def row(run: Run, state: TrainState, settings: Settings, validated: dict[str, float]) -> dict:
+    """Metrics and provenance of a training, but for its time."""
+    text, trained = run.dataset.statistics, state.params["errors"] if run.system.errors else state.params
     return {
         "metrics": {
-            **{f"validation_{name}": value for name, value in validate(state.ema).items()},
-            "train_tokens": settings.steps * settings.batch * system.length,
+            **{f"validation_{name}": value for name, value in validated.items()},
+            "train_tokens": settings.steps * settings.batch * run.system.length,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(trained)),
             **density(text),
         },
         "history": subsampled(read_metrics(run.folder / "metrics.jsonl")),
         "step": int(state.step),
-        "seconds": time.time() - begin,
         "data": run.dataset.fingerprint,
         **provenance(),
     }
@@ -139,8 +162,10 @@ def subsampled(records: list[dict], most: int = 200) -> list[dict]:
     return [{key: record[key] for key in ("step", "loss", "validation_loss") if key in record} for record in selected]
 
 
-def validation(run: Run, objective):
-    """Returns `evaluate(params)`: mean metrics of the objective on fixed batches, with fixed noise and no dropout."""
+def validation(run: Run, objective) -> Validate:
+    """Returns `evaluate(root, params)`: mean metrics of the objective on fixed batches, with fixed noise and no
+    dropout. The noise is that of a training's root key.
+    """
     config = run.config
     size = config.train.batch
     data = evaluation_batches(
@@ -157,9 +182,7 @@ def validation(run: Run, objective):
         noise = draws(root, "validation", step, size)
         return objective(params, batch, noise, train=False)[1]
 
-    root = run.root
-
-    def evaluate(params: Params) -> dict[str, float]:
+    def evaluate(root: Key[Array, ""], params: Params) -> dict[str, float]:
         totals: dict[str, np.ndarray] = {}
         # The mesh is set during training and after it, otherwise the program would be compiled twice.
         with jax.set_mesh(run.mesh):

@@ -50,8 +50,10 @@ class Checkpoints:
         self.manager.save(step, args=args, metrics=metrics, custom_metadata={"checksums": checksums(state)})
         self.share()
 
-    def restore(self, abstract: PyTree) -> PyTree | None:
+    def restore(self, abstract: PyTree, last: int | None = None) -> PyTree | None:
         """Return the most recent readable checkpoint with the shardings of `abstract`, or None without one.
+
+        With `last` those of later steps are passed over.
 
         A checkpoint that cannot be read (truncated or partly deleted), or whose arrays are not those that were written,
         is moved to another folder with a warning.
@@ -59,7 +61,7 @@ class Checkpoints:
         Raises:
           ValueError: if a readable checkpoint belongs to another model.
         """
-        for step in reversed(self.steps()):
+        for step in reversed([step for step in self.steps() if last is None or step <= last]):
             try:
                 check_shapes(self.manager.item_metadata(step), abstract, self.directory / str(step))
                 state = self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
@@ -86,6 +88,11 @@ class Checkpoints:
             if source.exists():
                 source.rename(target)
         self.manager.reload()
+
+    def delete_after(self, step: int) -> None:
+        """Delete the checkpoints of later steps, which are computed again."""
+        for later in (each for each in self.steps() if each > step):
+            self.manager.delete(later)
 
     def share(self) -> None:
         """Copy the checkpoints to a store that Orbax does not write to."""

@@ -2,26 +2,26 @@
 
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from diffusion.train.checkpoint import Checkpoints
-from diffusion.train.mesh import batch_sharding, check_batch, put_batch, put_key, replicated
+from diffusion.train.divergence import Diverged, check_state, means, not_finite
+from diffusion.train.mesh import check_batch
 from diffusion.train.meter import Meter
+from diffusion.train.population import Member, alone, together
 from diffusion.train.profiler import Profiler
 from diffusion.train.state import TrainState, abstract_state, init_state
-from diffusion.train.step import Objective, all_finite, make_step, non_finite
+from diffusion.train.step import Objective, make_step
 from diffusion.train.writers import Writer
-from diffusion.types import Metrics, Params
+from diffusion.types import Params
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,6 @@ class Settings:
     keep: int = 2
 
 
-class Diverged(RuntimeError):
-    """The loss or the gradient is not finite."""
-
-
 class Interrupted(SystemExit):
     """Training stopped on SIGTERM or SIGINT and saved its state; the exit status is 143, as after SIGTERM."""
 
@@ -53,147 +49,170 @@ class Interrupted(SystemExit):
         super().__init__(143)
 
 
-def jit_step(
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-    settings: Settings,
-    abstract: TrainState,
-    mesh: Mesh,
-) -> jax.stages.Wrapped:
-    """Return the training step as one program over the mesh, which donates the memory of the old state."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    return jax.jit(
-        make_step(objective, optimizer, decay=settings.ema, accumulate=settings.accumulate),
-        in_shardings=(shardings, batch_sharding(mesh), replicated(mesh)),
-        out_shardings=(shardings, replicated(mesh)),
-        donate_argnums=0,
-    )
+class Track:
+    """What the loop keeps of a training: its checkpoints, its records, and the loss of its last evaluation."""
+
+    def __init__(self, member: Member, keep: int):
+        self.member = member
+        self.checkpoints = Checkpoints(member.directory / "checkpoints", keep)
+        self.writer: Writer | None = None
+        self.losses: dict[int, float] = {}  # of the last evaluation, by its step
+
+    def begin(self, step: int) -> None:
+        """Open the records after a step, in the first process."""
+        if jax.process_index() == 0:
+            self.writer = Writer(self.member.directory, self.member.name, self.member.config or {}, step)
+
+    def write(self, step: int, **values: float) -> None:
+        """Record the values of a step."""
+        if self.writer:
+            self.writer.write(step, **values)
+
+    def evaluate(self, step: int, state: TrainState) -> None:
+        """Compute and record the validation loss."""
+        if self.member.evaluate:
+            self.losses = {step: self.member.evaluate(state.ema)}
+            self.write(step, validation_loss=self.losses[step])
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Save the state unless it is saved already; raises Diverged if it is not finite."""
+        check_state(state, self.losses.get(step), step, self.member.directory)
+        if step not in self.checkpoints.steps():
+            self.checkpoints.save(step, state, self.losses.get(step))
+            if self.writer:
+                self.writer.put()
+
+    def close(self) -> None:
+        """Wait until the checkpoints are on disk, and close the records."""
+        with closing(self.checkpoints), closing(self.writer) if self.writer else nullcontext():
+            pass
 
 
 def train(
     objective: Objective,
-    optimizer: optax.GradientTransformation,
     init: Callable[[jax.Array], Params],
-    stream: Callable[[int], Iterable[dict[str, np.ndarray]]],
+    members: Sequence[Member],
     settings: Settings,
     mesh: Mesh,
-    root: jax.Array,
-    directory: Path,
     *,
-    start: Params | None = None,
-    evaluate: Callable[[Params], float] | None = None,
     tokens_per_step: int = 0,
     flops_per_step: Callable[[], float] | None = None,
-    name: str = "train",
-    config: dict | None = None,
     profile: int = 0,
-) -> TrainState:
-    """Train to `settings.steps`, from the most recent readable checkpoint in `directory` if there is one.
+) -> list[TrainState]:
+    """Train all members as one program to `settings.steps`, and return their states.
 
-    `stream(step)` yields the rows of this host from that step on. `start` replaces the initial parameters.
-    `evaluate(ema)` returns the validation loss, by which the best checkpoint is retained. `flops_per_step()` is called
-    where the peak of the device is known. The profiler traces `profile` steps, and writes to `directory`.
+    They go on from their most recent readable checkpoint, or from that of the member that is behind. `tokens_per_step`
+    is of one member, and so is `flops_per_step()`, which is called where the peak of the device is known. The profiler
+    traces `profile` steps, and writes to the directory of the first member.
 
     Raises:
       ValueError: if the batch does not divide over the mesh, or if a checkpoint belongs to another model.
-      Diverged: if the loss or the gradient is not finite; previous checkpoints remain.
-      Interrupted: after the state is saved, on SIGTERM or SIGINT.
+      Diverged: if the loss or the gradient of a member is not finite; the others are saved, and previous checkpoints
+        remain.
+      Interrupted: after all states are saved, on SIGTERM or SIGINT.
     """
     check_batch(settings.batch, mesh, settings.accumulate)
-    checkpoints = Checkpoints(directory / "checkpoints", settings.keep)
-    abstract = abstract_state(init, optimizer, mesh)
-    state = checkpoints.restore(abstract)
-    if state is None:
-        state = init_state(init, optimizer, mesh, root)
-        if start is not None:
-            state = state._replace(params=start, ema=jax.tree.map(jnp.copy, start))
-    first = int(state.step)
-    step_function = jit_step(objective, optimizer, settings, abstract, mesh)
-    root = put_key(root, mesh)
+    tracks, count = [Track(member, settings.keep) for member in members], len(members)
+    abstract = abstract_state(init, members[0].optimizer, mesh)
+    states = [
+        initial(track.member, init, mesh) if saved is None else saved
+        for track, saved in zip(tracks, resumed(tracks, abstract), strict=True)
+    ]
+    first = int(states[0].step)
+    step_function = make_step(objective, members[0].optimizer, decay=settings.ema, accumulate=settings.accumulate)
+    program = alone(step_function, abstract, mesh) if count == 1 else together(step_function, abstract, mesh, count)
+    state, roots = program.join(states), program.roots([member.root for member in members])
+    del states
     main = jax.process_index() == 0
-    writer = Writer(directory, name, config or {}, first) if main else None
-    meter = Meter(name, first, settings.steps, tokens_per_step, flops_per_step, show=main)
-    profiler = Profiler(directory / "profile", first, profile if main else 0)
-    losses: dict[int, float] = {}  # of the last evaluation, by its step
+    name = members[0].name + (f" and {count - 1} more" if count > 1 else "")
+    meter = Meter(name, first, settings.steps, count, tokens_per_step, flops_per_step, show=main)
+    profiler = Profiler(members[0].directory / "profile", first, profile if main else 0)
 
-    def save(step: int) -> None:
-        if step not in checkpoints.steps():
-            checkpoints.save(step, state, losses.get(step))
-            if writer:
-                writer.put()
+    def save(done: int, chosen: Iterable[int]) -> None:
+        """Save the states of members; raises Diverged for the first that is not finite, after the others are saved."""
+        errors = []
+        for index in chosen:
+            try:
+                tracks[index].save(done, program.part(state, index))
+            except Diverged as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def check(metrics: PyTree, step: int, done: int) -> list[dict[str, float]]:
+        """Return the metrics of a step by member; where one diverged, the others are saved as after `done` steps."""
+        values = [means(part) for part in program.split(jax.device_get(metrics))]
+        bad = [index for index in range(count) if not_finite(values[index])]
+        if bad:
+            with suppress(Diverged):
+                save(done, (index for index in range(count) if index not in bad))
+            params = program.part(state, bad[0]).params
+            raise Diverged(step, not_finite(values[bad[0]]), params, members[bad[0]].directory)
+        return values
 
     # On every exit the checkpoints must be on disk and the metrics closed.
-    with (
-        jax.set_mesh(mesh),
-        graceful_stop() as stopping,
-        closing(checkpoints),
-        closing(meter),
-        closing(profiler),
-        closing(writer) if writer else nullcontext(),
-    ):
+    with jax.set_mesh(mesh), graceful_stop() as stopping, ExitStack() as stack:
+        for each in (*tracks, meter, profiler):
+            stack.enter_context(closing(each))
+        for track in tracks:
+            track.begin(first)
         pending = None
-        for step, rows in zip(range(first, settings.steps), stream(first), strict=False):
+        streams = zip(*(member.stream(first) for member in members), strict=False)
+        for step, rows in zip(range(first, settings.steps), streams, strict=False):
+            done = step + 1
             profiler.before(step, state)
-            batch = put_batch(rows, mesh)
+            batch = program.put(rows)
             with jax.transfer_guard("disallow"):
-                state, metrics = step_function(state, batch, root)
+                state, metrics = program.step(state, batch, roots)
             # The metrics of the previous step are fetched while this step runs.
             if pending is not None:
-                check_finite(pending, step, directory, state.params)
+                check(pending, step, done)
             pending = metrics
-            done = step + 1
             if done % settings.log_every == 0 or done == settings.steps:
-                values = check_finite(metrics, done, directory, state.params)
-                values |= meter.update(done, values["loss"])
-                if writer:
-                    writer.write(done, **values)
-            if evaluate and (done % settings.evaluate_every == 0 or done == settings.steps):
+                values = check(metrics, done, done)
+                rates = meter.update(done, [each["loss"] for each in values])
+                for track, each in zip(tracks, values, strict=True):
+                    track.write(done, **each, **rates)
+            if done % settings.evaluate_every == 0 or done == settings.steps:
                 with meter.paused():
-                    losses = {done: evaluate(state.ema)}
-                if writer:
-                    writer.write(done, validation_loss=losses[done])
+                    for index, track in enumerate(tracks):
+                        track.evaluate(done, program.part(state, index))
             # All hosts stop at the same step.
-            alone = jax.process_count() == 1
-            stop = bool(stopping) if alone else multihost_utils.reached_preemption_sync_point(done)
+            single = jax.process_count() == 1
+            stop = bool(stopping) if single else multihost_utils.reached_preemption_sync_point(done)
             if stop or done % settings.checkpoint_every == 0 or done == settings.steps:
-                check_finite(metrics, done, directory, state.params)
-                check_state(state, losses.get(done), done, directory)
-                save(done)
+                check(metrics, done, done)
+                save(done, range(count))
             if stop:
-                checkpoints.wait()
+                for track in tracks:
+                    track.checkpoints.wait()
                 meter.close()
                 print(f"stopped at step {done}; the same command goes on from there", file=sys.stderr)
                 raise Interrupted
+    return [program.part(state, index) for index in range(count)]
+
+
+def initial(member: Member, init: Callable[[jax.Array], Params], mesh: Mesh) -> TrainState:
+    """Return the state of a member before its first step."""
+    state = init_state(init, member.optimizer, mesh, member.root)
+    if member.start is not None:
+        state = state._replace(params=member.start, ema=jax.tree.map(jnp.copy, member.start))
     return state
 
 
-def check_finite(metrics: Metrics, step: int, directory: Path, params: Params) -> dict[str, float]:
-    """Return the means of the metrics.
-
-    Raises:
-      Diverged: with a diagnosis, if one of them is not finite.
-    """
-    values = {key: float(total) / max(float(count), 1.0) for key, (total, count) in jax.device_get(metrics).items()}
-    if not all(np.isfinite(value) for value in values.values()):
-        bad = ", ".join(f"{key} = {value:g}" for key, value in values.items() if not np.isfinite(value))
-        raise diverged(step, [bad], params, directory)
-    return values
-
-
-def check_state(state: TrainState, loss: float | None, step: int, directory: Path) -> None:
-    """Raise Diverged unless the parameters, their average and a validation loss are finite, before they are saved."""
-    bad = [] if loss is None or np.isfinite(loss) else [f"validation loss = {loss:g}"]
-    if bad or not bool(all_finite((state.params, state.ema))):
-        raise diverged(step, bad, state.params, directory)
-
-
-def diverged(step: int, bad: list[str], params: Params, directory: Path) -> Diverged:
-    """Return the error of a training, with the values that are not finite, and what to do."""
-    what = "; ".join([*bad, f"{non_finite(params)} are not finite"])
-    return Diverged(
-        f"training diverged at step {step}: {what}; lower optimizer.learning_rate or optimizer.clip, or raise "
-        f"optimizer.warmup; the last good checkpoint is in {directory / 'checkpoints'}"
-    )
+def resumed(tracks: Sequence[Track], abstract: TrainState) -> list[TrainState | None]:
+    """Return the states of the last step that all members have saved, without later ones; None at the start."""
+    last = None
+    while True:
+        states = [track.checkpoints.restore(abstract, last) for track in tracks]
+        steps = [0 if state is None else int(state.step) for state in states]
+        if len(set(steps)) == 1:
+            break
+        last = min(steps)
+    if last is not None:
+        for track in tracks:
+            track.checkpoints.delete_after(last)
+    return states
 
 
 @contextmanager

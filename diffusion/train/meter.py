@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import jax
@@ -12,10 +12,22 @@ from diffusion.train.hardware import memory_in_use, peak
 
 
 class Meter:
-    """The progress bar, with throughput, utilization and remaining time; the time of evaluations is excluded."""
+    """The progress bar, with throughput, utilization and remaining time; the time of evaluations is excluded.
 
-    def __init__(self, name: str, start: int, steps: int, tokens: int, flops: Callable[[], float] | None, show: bool):
-        self.tokens = tokens
+    `members` trainings are one program. The tokens of a step, and `flops()`, are those of one of them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        start: int,
+        steps: int,
+        members: int,
+        tokens: int,
+        flops: Callable[[], float] | None,
+        show: bool,
+    ):
+        self.members, self.tokens = members, tokens
         interactive = sys.stderr.isatty()
         self.bar = tqdm(
             total=steps,
@@ -29,11 +41,15 @@ class Meter:
         )
         self.step, self.clock, self.idle = start, time.perf_counter(), 0.0
         self.peak = peak(jax.devices()[0].device_kind)
-        self.flops = flops() if flops and self.peak else 0.0
+        self.flops = members * flops() if flops and self.peak else 0.0
         self.devices = jax.device_count()
 
-    def update(self, step: int, loss: float) -> dict[str, float]:
-        """Advance to `step`, and return tokens/s, seconds per step, memory in bytes, and MFU if the peak is known."""
+    def update(self, step: int, losses: Sequence[float]) -> dict[str, float]:
+        """Advance to `step`, and return the rates of a member: tokens/s, seconds per step, memory in bytes, and MFU.
+
+        The memory, and the MFU, which needs a known peak, are those of the program. The bar shows the tokens of all
+        members, and the lowest and the highest of their losses.
+        """
         now = time.perf_counter()
         seconds = max(now - self.clock - self.idle, 1e-9) / max(step - self.step, 1)
         values = {"tokens_per_second": self.tokens / seconds, "seconds_per_step": seconds}
@@ -41,7 +57,8 @@ class Meter:
             values["mfu"] = self.flops / seconds / (self.peak.flops * self.devices)
         if memory := memory_in_use():
             values["memory_bytes"] = memory
-        shown = {"loss": f"{loss:.4f}", "tok/s": f"{values['tokens_per_second']:,.0f}"}
+        loss = " to ".join(f"{each:.4f}" for each in sorted({min(losses), max(losses)}))
+        shown = {"loss": loss, "tok/s": f"{self.members * values['tokens_per_second']:,.0f}"}
         if "mfu" in values:
             shown["MFU"] = f"{values['mfu']:.1%}"
         self.bar.set_postfix(shown, refresh=False)

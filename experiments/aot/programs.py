@@ -10,9 +10,10 @@ import jax
 from jax.sharding import Mesh, Sharding
 from ml_collections import ConfigDict
 
-from diffusion.train.loop import jit_step
 from diffusion.train.mesh import batch_sharding, replicated
+from diffusion.train.population import jit_step
 from diffusion.train.state import abstract_state
+from diffusion.train.step import make_step
 from experiments import families
 from experiments.families import Call, System
 from experiments.flops import sampling_flops, training_flops
@@ -60,7 +61,7 @@ def training_step(config: ConfigDict, system: System, mesh: Mesh) -> Program:
     state = abstract_state(system.init, optimizer, mesh)
     batch = with_sharding(families.family_of(config).batch(config), batch_sharding(mesh))
     root = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=replicated(mesh))
-    step = jit_step(objective, optimizer, settings, state, mesh)
+    step = jit_step(make_step(objective, optimizer, decay=settings.ema, accumulate=settings.accumulate), state, mesh)
     compiled, seconds = compile_for(mesh, step, state, batch, root)
     repeated = ("none", 0), (config.model.remat, config.objective.pieces)
     flops, executed = (training_flops(config, config.data.vocab_size, *each) for each in repeated)

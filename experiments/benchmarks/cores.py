@@ -44,9 +44,10 @@ def tasks(variant: str, batches: tuple[int, ...], steps: int) -> Tasks:
 
     from configs import quickstart
     from diffusion.rng import example_keys
-    from diffusion.train.loop import jit_step
     from diffusion.train.mesh import batch_sharding, make_mesh, put_batch, replicated
+    from diffusion.train.population import jit_step
     from diffusion.train.state import abstract_state, init_state
+    from diffusion.train.step import make_step
     from experiments import families
     from experiments.plan import resolve
 
@@ -60,7 +61,9 @@ def tasks(variant: str, batches: tuple[int, ...], steps: int) -> Tasks:
     abstract = abstract_state(system.init, optimizer, mesh)
     carry = {"state": init_state(system.init, optimizer, mesh, jax.random.key(0))}
     params = jax.tree.map(jnp.copy, carry["state"].params)
-    step = jit_step(families.objective(config, system), optimizer, families.settings(config), abstract, mesh)
+    settings = families.settings(config)
+    step = make_step(families.objective(config, system), optimizer, decay=settings.ema, accumulate=settings.accumulate)
+    step = jit_step(step, abstract, mesh)
     shape = config.train.batch, config.data.length
     tokens = np.random.default_rng(0).integers(0, config.data.vocab_size, shape, np.int32)
     data = put_batch({"tokens": tokens, "weights": np.ones(shape, np.float32)}, mesh)

@@ -88,15 +88,15 @@ def unreadable(below: Path, after: int) -> None:
 
 def without_numbers(step: int) -> None:
     """Let a batch of the training have weights that are no numbers, after `step` others."""
-    from diffusion.train import loop
+    from diffusion.train import population
 
-    put, count = loop.put_batch, iter(range(step + 1))
+    put, count = population.put_batch, iter(range(step + 1))
 
     def spoiled(rows: dict, mesh: Any) -> dict:
         spoil = next(count, None) == step
         return put(rows | ({"weights": rows["weights"] * float("nan")} if spoil else {}), mesh)
 
-    loop.put_batch = spoiled
+    population.put_batch = spoiled
 
 
 def injected(fault: Fault, workdir: Path) -> Callable[[], None] | None:

@@ -14,9 +14,11 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from diffusion.train.checkpoint import Checkpoints
+from diffusion.train.divergence import Diverged
 from diffusion.train.integrity import checksums, damaged
-from diffusion.train.loop import Diverged, Settings, train
+from diffusion.train.loop import Settings, train
 from diffusion.train.mesh import make_mesh
+from diffusion.train.population import Member
 from diffusion.train.state import abstract_state, init_state
 from diffusion.train.weights import load_weights, read_weights, save_weights
 from tests.train.conftest import BATCH, stream
@@ -134,7 +136,7 @@ def test_divergence_in_the_last_step_is_not_saved(objective, init, tmp_path):
     settings = Settings(steps=1, batch=BATCH, log_every=1, evaluate_every=1, checkpoint_every=1)
     ruinous = optax.scale(jnp.inf)
     with pytest.raises(Diverged, match=r"diverged at step 1: .*parameter arrays"):
-        train(objective, ruinous, init, stream, settings, MESH, jax.random.key(0), tmp_path)
+        train(objective, init, [Member(ruinous, stream, jax.random.key(0), tmp_path)], settings, MESH)
     assert not Checkpoints(tmp_path / "checkpoints", read_only=True).steps()
 
 
@@ -142,8 +144,8 @@ def test_a_validation_loss_that_is_not_finite_is_divergence(objective, optimizer
     settings = Settings(steps=2, batch=BATCH, log_every=1, evaluate_every=1, checkpoint_every=1)
     losses = iter([1.0, float("nan")])
     with pytest.raises(Diverged, match="step 2: validation loss = nan; "):
-        options = dict(evaluate=lambda params: next(losses))
-        train(objective, optimizer, init, stream, settings, MESH, jax.random.key(0), tmp_path, **options)
+        member = Member(optimizer, stream, jax.random.key(0), tmp_path, evaluate=lambda params: next(losses))
+        train(objective, init, [member], settings, MESH)
     assert Checkpoints(tmp_path / "checkpoints", read_only=True).steps() == [1]
 
 

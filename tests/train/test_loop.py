@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import pytest
 
 from diffusion.train.checkpoint import Checkpoints
-from diffusion.train.loop import Diverged, Interrupted, Settings, train
+from diffusion.train.divergence import Diverged
+from diffusion.train.loop import Interrupted, Settings, train
 from diffusion.train.mesh import make_mesh
+from diffusion.train.population import Member
 from diffusion.train.state import abstract_state
 from diffusion.train.weights import load_weights, save_weights
 from diffusion.train.writers import Writer, read_metrics
@@ -27,7 +29,9 @@ def run(objective, optimizer, init):
     mesh = make_mesh(1, 1, 1, jax.devices()[:1])
 
     def call(directory, settings=SETTINGS, batches=stream, mesh=mesh, objective=objective, **options):
-        return train(objective, optimizer, init, batches, settings, mesh, jax.random.key(0), directory, **options)
+        member = Member(optimizer, batches, jax.random.key(0), directory, **options)
+        (state,) = train(objective, init, [member], settings, mesh)
+        return state
 
     return call
 

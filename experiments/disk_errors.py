@@ -1,6 +1,7 @@
 """Errors of disks and paths, which are said in one line, although several threads of a checkpoint meet them."""
 
 import errno
+import inspect
 import logging
 import os
 import sys
@@ -52,7 +53,10 @@ def is_of_disk(error: BaseException | None) -> bool:
 
 
 def hide_from_threads() -> None:
-    """Print no traceback of them from other threads and from destructors: the main thread says it once."""
+    """Print no traceback of them from other threads and from destructors: the main thread says it once.
+
+    Nor of coroutines, which Orbax leaves behind where a checkpoint cannot be read.
+    """
     in_thread, unraisable = threading.excepthook, sys.unraisablehook
 
     def say_in_thread(caught: Any) -> None:
@@ -60,7 +64,8 @@ def hide_from_threads() -> None:
             in_thread(caught)
 
     def say_unraisable(caught: Any) -> None:
-        if not is_of_disk(caught.exc_value) and CLOSED not in str(caught.exc_value):
+        left = inspect.iscoroutine(caught.object) or CLOSED in str(caught.exc_value)
+        if not left and not is_of_disk(caught.exc_value):
             unraisable(caught)
 
     def of_something_else(record: logging.LogRecord) -> bool:

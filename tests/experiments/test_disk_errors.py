@@ -71,11 +71,22 @@ def test_a_file_that_is_not_read_is_one_line_and_status_1(failing):
 @pytest.mark.parametrize("hook", ["excepthook", "unraisablehook"])
 def test_other_threads_and_destructors_are_silent_about_it_alone(hidden, hook):
     say = getattr(threading if hook == "excepthook" else sys, hook)
-    full, other = (SimpleNamespace(exc_value=wrapped(error)) for error in (FULL, OSError("gone")))
+    errors = (wrapped(error) for error in (FULL, OSError("gone")))
+    full, other = (SimpleNamespace(exc_value=error, object=None) for error in errors)
     say(full)
     assert not hidden
     say(other)
     assert hidden == [other]
+
+
+def test_a_coroutine_that_a_failed_read_leaves_is_not_shown(hidden):
+    async def read():
+        """Read nothing."""
+
+    coroutine = read()
+    sys.unraisablehook(SimpleNamespace(exc_value=Exception("not read"), object=coroutine))
+    coroutine.close()
+    assert not hidden
 
 
 @pytest.mark.parametrize(("text", "shown"), [("No space left on device", False), ("another problem", True)])

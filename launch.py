@@ -10,6 +10,7 @@ Every table has four variants: `paper` (the published recipe), `gpu` (one accele
               python launch.py run --jobs=jobs.jsonl --index=3          # one job of a plan, on a cluster
               python launch.py run --config=configs/quickstart.py --redo=MDLM    # its jobs again, repeatable
               python launch.py run --config=configs/quickstart.py --sweep.optimizer.learning_rate=1e-3,3e-3
+              python launch.py run --config=configs/quickstart.py --sweep.seeds=8 --population=8    # as one program
               python launch.py run --config=configs/quickstart.py --profile=5    # traces 5 steps of each training
   train     train one row of a table (--row=NAME; without it the first that has a network)
               python launch.py train --config=configs/quickstart.py:local --row=MDLM --config.train.steps=500
@@ -62,6 +63,7 @@ VERBS = "run train evaluate sample table status report plan pods compile convert
 OF_VERBS = {
     "trace": (("sample",), "shows the steps of samples"),
     "profile": (("run", "train"), "traces steps of trainings"),
+    "population": (("run",), "trains several jobs as one program"),
     "redo": (("run",), "runs the jobs of a row again"),
     "migrate": (("plan",), "renames jobs"),
     "join": (("table",), "adds the rows of other work directories"),
@@ -79,6 +81,7 @@ INDEX = flags.DEFINE_integer("index", None, "Which job of --jobs to run, from 0 
 SWEEP = flags.DEFINE_multi_string("sweep", [], "--sweep.FIELD=a,b,c: values of a field (run, plan, table); repeatable.")
 PIVOT = flags.DEFINE_multi_string("pivot", [], "Pivot table of a sweep, COLUMN:min or COLUMN:max (run, table).")
 PROFILE = flags.DEFINE_integer("profile", 0, "Steps of each training to trace with the profiler (run, train).")
+POPULATION = flags.DEFINE_integer("population", None, "Trainings of one program to run at a time (run).", lower_bound=1)
 REDO = flags.DEFINE_multi_string("redo", [], "Row whose jobs, and those that need them, run again (run); repeatable.")
 JOIN = flags.DEFINE_multi_string("join", [], "Work directory with further rows of the table (table); repeatable.")
 WATCH = flags.DEFINE_boolean("watch", False, "Show the states of jobs again every few seconds (status).")
@@ -226,7 +229,7 @@ def dispatch(verb: str) -> None:
         devices.start_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value, DISTRIBUTED.value)
         from experiments import run
 
-        return run.run_plan(chosen, workdir, REDO.value, PROFILE.value)
+        return run.run_plan(chosen, workdir, REDO.value, PROFILE.value, POPULATION.value or 1)
     if verb != "pods":  # it leaves the accelerators to the processes that it starts
         devices.split_cpu(config.cpu_devices if config is not None and verb != "compile" else 1)
         devices.start_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value, DISTRIBUTED.value)
@@ -249,17 +252,16 @@ def dispatch(verb: str) -> None:
         return command.run(module, config, file, overrides, workdir, BACKEND.value, GO.value, **given)
     from experiments import run, table
 
+    overrides = config_flags.get_override_values(flag)
     if verb == "run":
-        run.run_table(module, config, workdir, PUBLISH.value, REDO.value, PROFILE.value)
+        run.run_table(module, config, workdir, PUBLISH.value, REDO.value, PROFILE.value, POPULATION.value or 1)
     elif verb == "table":
         table.regenerate(module, config, workdir, RESULTS.value, PUBLISH.value, JOIN.value)
     elif verb == "compile":
         from experiments import compile as ahead_of_time
 
-        overrides = config_flags.get_override_values(flag)
         ahead_of_time.run(module, config, ROW.value, TOPOLOGY.value, workdir, overrides)
     else:
-        overrides = config_flags.get_override_values(flag)
         run.run_row(module, config, verb, ROW.value, overrides, workdir, TRACE.value, PROFILE.value)
 
 

@@ -21,7 +21,8 @@ STARTED, FAILED = "job.json", "failed.json"
 def kept(job: Job, folder: Path) -> Iterator[None]:
     """Write who started a job; where it raises an error, write the reason, which the next start removes.
 
-    A signal is no failure: the job goes on when its command is given again.
+    A signal is no failure: the job goes on when its command is given again. So do trainings of one program of which
+    another one diverged.
     """
     if jax.process_index() == 0:
         started = {"verb": job.verb, "row": job.row, "seed": job.seed, "command": command()} | place()
@@ -30,6 +31,8 @@ def kept(job: Job, folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if getattr(error, "directory", folder) != folder:  # of `Diverged`
+            raise
         # The error itself must reach the user also where the disk is full, or another process writes the same.
         with contextlib.suppress(OSError):
             atomic_write(folder / FAILED, json.dumps({"error": reason(error)} | place(), indent=1) + "\n")

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from experiments import (
     evaluate,
     locks,
     machines,
+    population,
     records,
     redo,
     reproduced,
@@ -59,14 +61,27 @@ def prepare(job: Job, workdir: Path, profile: int = 0) -> Run:
     return run
 
 
-def execute(run: Run) -> dict:
-    """Run one prepared job, and return its result row; raises ValueError as `check_needs` does."""
+def execute(run: Run, *others: Run) -> list[dict]:
+    """Run a prepared job, or several trainings as one program; returns their rows.
+
+    Raises:
+      ValueError: as `check_needs` does.
+    """
+    runs = [run, *others]
+    for each in runs:
+        check_needs(each.job, each.workdir)
+        if jax.process_index() == 0:
+            atomic_write(each.folder / "config.json", json.dumps(each.job.config, indent=1) + "\n")
+    with ExitStack() as stack:
+        for each in runs:
+            stack.enter_context(records.kept(each.job, each.folder))
+        found = train.execute_together(runs) if others else [VERBS[run.job.verb].execute(run)]
+    return [written(each, result) for each, result in zip(runs, found, strict=True)]
+
+
+def written(run: Run, result: dict) -> dict:
+    """The result row of a job, which it writes; the job is then done."""
     job = run.job
-    check_needs(job, run.workdir)
-    if jax.process_index() == 0:
-        atomic_write(run.folder / "config.json", json.dumps(job.config, indent=1) + "\n")
-    with records.kept(job, run.folder):
-        result = VERBS[job.verb].execute(run)
     row = {"job": job.id, "verb": job.verb, "row": job.row, "seed": job.seed, "config": job.config, **result}
     row |= {"contents": job.contents} if job.contents else {}
     if jax.process_index() == 0:
@@ -75,6 +90,25 @@ def execute(run: Run) -> dict:
         # No process looks for this result before it is written.
         multihost_utils.sync_global_devices(job.id)
     return row
+
+
+def execute_population(first: Job, runs: dict[str, Run], workdir: Path, most: int) -> list[str]:
+    """Train a job and others of `runs` as one program where there are any; returns the ids of those that are done.
+
+    They are taken out of `runs`.
+    """
+    group = population.chosen(first, [run.job for run in runs.values()], workdir, most)
+    if len(group) == 1:
+        return []
+    with ExitStack() as stack:
+        # All commands take locks in one order, so that no two of them wait for each other.
+        done = {job.id: stack.enter_context(locks.held(job, workdir)) for job in sorted(group, key=lambda job: job.id)}
+        together = [job.id for job in group if not done[job.id]]
+        if len(together) > 1:
+            print(f"{len(together)} trainings as one program: {', '.join(together)}", file=sys.stderr)
+            execute(*(runs.pop(each) for each in together))
+            return together
+    return []
 
 
 def check_tokenizers(run: Run, others: dict[str, Run]) -> None:
@@ -97,15 +131,18 @@ def check_needs(job: Job, workdir: Path) -> None:
             raise ValueError(f"jobs: {job.id} needs {need}, which is not done; run that job first")
 
 
-def run_jobs(jobs: list[Job], workdir: Path, again: list[str] | None = None, profile: int = 0) -> list[dict]:
+def run_jobs(
+    jobs: list[Job], workdir: Path, again: list[str] | None = None, profile: int = 0, most: int = 1
+) -> list[dict]:
     """Run jobs in order, saying which; those that are done are only read, and named where the code was another one.
 
     The jobs of the rows `again`, and those that need them, are run although they are done. Trainings trace `profile`
-    of their steps.
+    of their steps. Up to `most` trainings of one program run at a time.
 
     Raises:
       ValueError: when the config of any of them is wrong, before the first one runs.
     """
+    population.check(most)
     check_hosts(jobs)
     check_shared(workdir)
     check_layout(workdir)
@@ -122,25 +159,30 @@ def run_jobs(jobs: list[Job], workdir: Path, again: list[str] | None = None, pro
     redo.move_aside(repeated, workdir)
     if jax.process_index() == 0:
         write_layout(workdir)
-    rows, here = [], commit()
+    rows, together, here = [], [], commit()
     for number, job in enumerate(jobs, 1):
+        if most > 1 and job.id in runs:
+            together += execute_population(job, runs, workdir, most)
         with locks.held(job, workdir) as done:
             result = (before.get(job.id) or results.read_result(job.folder(workdir))) if done else {}
             state, other = "done before" if done else "running", ""
+            state = "done with others" if job.id in together else state
             if done and result.get("commit", here) != here:
                 other = f", at commit {result['commit']}, not {here}; `run --redo={job.row!r}` does it again"
             place = f"[{number}/{len(jobs)}] {job.verb} {job.row!r}, seed {job.seed}"
             print(f"{place}: {state} ({job.id}{other})", file=sys.stderr)
-            result = result if done else execute(runs.pop(job.id))
+            result = result if done else execute(runs.pop(job.id))[0]
         # Rows of two tables may share a job; the row is named by the table that asks.
         rows.append(result | {"row": job.row})
+    if most > 1 and not together and any(job.verb == "train" for job in wanted):
+        print("--population: no two trainings were of one program; each ran alone", file=sys.stderr)
     return rows
 
 
-def run_plan(jobs: list[Job], workdir: Path, again: list[str] | None = None, profile: int = 0) -> None:
+def run_plan(jobs: list[Job], workdir: Path, again: list[str] | None = None, profile: int = 0, most: int = 1) -> None:
     """Run the jobs of a plan, and print how many programs were compiled or read from the cache of all jobs."""
     with compiled.counted() as programs:
-        run_jobs(jobs, workdir, again, profile)
+        run_jobs(jobs, workdir, again, profile, most)
     if jax.process_index() == 0:
         print(f"jobs: {len(jobs)}; {programs}", file=sys.stderr)
 
@@ -152,16 +194,17 @@ def run_table(
     publish: bool,
     again: list[str] | None = None,
     profile: int = 0,
+    most: int = 1,
 ) -> None:
     """All jobs of a table, then the table, its plots and samples, and whether the committed figures are reproduced.
 
-    Jobs of the rows `again` are run although they are done. Trainings trace `profile` of their steps. After a sweep the
-    number of compiled programs is printed.
+    Jobs of the rows `again` are run although they are done. Trainings trace `profile` of their steps. Up to `most`
+    trainings of one program run at a time. After a sweep the number of compiled programs is printed.
     """
     check_keys(module, config)
     jobs = plan(list(module.rows(config)), config)
     with compiled.counted() as programs:
-        rows = run_jobs(jobs, workdir, again, profile)
+        rows = run_jobs(jobs, workdir, again, profile, most)
     results.check_rows(rows)
     if jax.process_index() == 0:
         if "axes" in module.TABLE:

@@ -56,7 +56,7 @@ def recorded(monkeypatch, tmp_path):
         ran.append(job.id)
         row = {"job": job.id, "metrics": {"run": ran.count(job.id)}}
         atomic_write(job.folder(tmp_path) / "result.json", json.dumps(row))
-        return row
+        return [row]
 
     monkeypatch.setattr(run, "prepare", lambda job, workdir, profile: job)
     monkeypatch.setattr(run, "check_tokenizers", lambda each, runs: None)

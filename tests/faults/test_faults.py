@@ -26,12 +26,19 @@ FAST = [
 ]
 NUMBERS = {"kill": 30, "terminate": 16, "damage": 4, "full": 8, "read": 16, "nan": 4, "twice": 4}
 SLOW = [fault for fault in faults(NUMBERS) if fault not in FAST]
+POPULATION = [*faults({"kill": 12, "terminate": 6, "truncate checkpoint": 3, "flip checkpoint": 3})]
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     """Return the work directories that faults begin with."""
     return made(tmp_path_factory.mktemp("reference"))
+
+
+@pytest.fixture(scope="module")
+def population(tmp_path_factory):
+    """Return the work directories of three trainings that are one program."""
+    return made(tmp_path_factory.mktemp("population"), "--config.seeds=(0, 1, 2)", "--population=3")
 
 
 def is_one_line(text):
@@ -100,3 +107,9 @@ def test_a_fault_changes_no_result(fault, reference, tmp_path):
 @pytest.mark.parametrize("fault", SLOW, ids=str)
 def test_faults_at_random_times_and_places_change_no_result(fault, reference, tmp_path):
     check(fault, reference, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", POPULATION, ids=str)
+def test_faults_change_no_result_of_trainings_that_are_one_program(fault, population, tmp_path):
+    check(fault, population, tmp_path)

@@ -67,11 +67,11 @@ def complete(words: list[str], folder: Path) -> tuple[Ended, list[Path]]:
     return end, deleted
 
 
-def made(folder: Path) -> Reference:
-    """Make all states: before, within and after the training, and at the end."""
+def made(folder: Path, *options: str) -> Reference:
+    """Make all states of a run with these options: before, within and after the training, and at the end."""
     text = folder / "text.txt"
     text.write_text("".join(f"the {number} words of the line that is read\n" for number in range(1200)))
-    words = ["run", f"--config={TABLE}:debug", f"--config.data.path={text}"]
+    words = ["run", f"--config={TABLE}:debug", f"--config.data.path={text}", *options]
     whole = Command([*words, f"--workdir={folder / 'done'}"], folder / "logs" / "done").ended()
     assert whole.status == 0, whole.err
     # With the compiled programs, so that a command is seldom at compiling when a fault meets it.

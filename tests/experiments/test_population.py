@@ -1,0 +1,101 @@
+"""`run --population=N`: which trainings run as one program, and that they are those that they are alone."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from diffusion.storage import atomic_write
+from experiments import locks, population, run
+from experiments.plan import plan
+from experiments.states import states
+from tests.checks import refused
+from tests.experiments.conftest import one_line, words_of
+from tests.small_configs import CAUSAL, small_config
+
+RATES = (1e-3, 3e-3)
+
+
+def trainings(fields, rates=RATES, seeds=(0, 1), **overrides):
+    """Return the trainings of a row with several rates, and several seeds."""
+    config = small_config(**{name.replace(".", "__"): value for name, value in fields.items()}, **overrides)
+    config.seeds = seeds
+    rows = [dict(name=f"rate {rate}", overrides={"optimizer.learning_rate": rate}, verbs=("train",)) for rate in rates]
+    return plan(rows, config)
+
+
+@pytest.fixture(scope="module")
+def alone(fields, tmp_path_factory):
+    """Return the folder and the results of four trainings that ran one after the other."""
+    folder = tmp_path_factory.mktemp("alone")
+    return folder, run.run_jobs(trainings(fields), folder)
+
+
+def test_three_of_four_trainings_as_one_program_have_the_results_of_each_alone(alone, fields, tmp_path, capsys):
+    jobs = trainings(fields)
+    results = run.run_jobs(jobs, tmp_path, most=3)
+    said = capsys.readouterr().err
+    assert f"3 trainings as one program: {', '.join(job.id for job in jobs[:3])}" in said
+    assert said.count("done with others") == 3 and f"seed 1: running ({jobs[3].id})" in said
+    assert [result.get("population") for result in results] == [3, 3, 3, None]
+    for result, other in zip(results, alone[1], strict=True):
+        assert result["job"] == other["job"] and "population" not in other
+        assert result["metrics"] == pytest.approx(other["metrics"], rel=1e-4)
+        for one, two in zip(result["history"], other["history"], strict=True):
+            assert one == pytest.approx(two, rel=1e-3)
+    losses = [result["metrics"]["validation_loss"] for result in results]
+    assert len(set(losses)) == 4, "rates and seeds differ"
+    assert all("with 2 others" in state.detail for state in states(jobs[:3], tmp_path))
+    assert run.run_jobs(jobs, tmp_path, most=3) == results
+
+
+def names(jobs):
+    return [job.id for job in jobs]
+
+
+def test_what_goes_into_one_program(fields, tmp_path):
+    """Seeds and the numbers in the state of the optimizer do; networks, lengths and checkpoints far away do not."""
+    first, *others = jobs = trainings(fields)
+    assert names(population.chosen(first, jobs, tmp_path, 9)) == names(jobs)
+    assert names(population.chosen(first, jobs, tmp_path, 2)) == names(jobs[:2])
+    for changed in ({"train__steps": 5}, {"model__hidden": 32}, {"mesh__data": 1}, {"optimizer__momentum": 0.5}):
+        other = trainings(fields | {name.replace("__", "."): value for name, value in changed.items()})
+        assert names(population.chosen(first, [first, *other], tmp_path, 9)) == [first.id], changed
+    causal = trainings(fields | CAUSAL)
+    assert names(population.chosen(causal[0], [*jobs, *causal], tmp_path, 9)) == names(causal)
+    waiting = replace(others[0], needs={"start": "train-other"})
+    assert names(population.chosen(first, [waiting, *others[1:]], tmp_path, 9)) == names([first, *others[1:]])
+    atomic_write(tmp_path / "jobs" / "train-other" / "result.json", "{}")
+    assert names(population.chosen(first, [waiting, *others[1:]], tmp_path, 9)) == names(jobs)
+    (others[1].folder(tmp_path) / "checkpoints" / "8").mkdir(parents=True)  # two checkpoints further than the first
+    with locks.held(others[0], tmp_path):
+        assert names(population.chosen(first, jobs, tmp_path, 9)) == names([first, others[2]])
+    assert names(population.chosen(others[1], jobs, tmp_path, 9)) == [others[1].id]
+
+
+def test_one_that_diverges_fails_and_the_others_go_on(fields, tmp_path):
+    jobs = trainings(fields | {"optimizer.clip": 1e30, "optimizer.warmup": 0, "train.steps": 8}, rates=(1e-3, 1e30))
+    with pytest.raises(RuntimeError, match="diverged") as error:
+        run.run_jobs(jobs, tmp_path, most=4)
+    named = [(state.job.row, state.name) for state in states(jobs, tmp_path)]
+    assert named.count(("rate 0.001", "stopped")) == 2 and named.count(("rate 1e+30", "failed")) == 1
+    (failed,) = [job for job in jobs if (job.folder(tmp_path) / "failed.json").exists()]
+    assert json.loads((failed.folder(tmp_path) / "failed.json").read_text())["error"] == str(error.value)
+    saved = [population.saved(job, tmp_path) for job in jobs if job.row == "rate 0.001"]
+    assert saved[0] == saved[1] > 0
+    results = run.run_jobs([job for job in jobs if job.row == "rate 0.001"], tmp_path, most=4)
+    assert [result["population"] for result in results] == [2, 2]
+
+
+def test_a_population_without_another_training_says_so(fields, alone, tmp_path, capsys):
+    run.run_jobs(trainings(fields, rates=RATES[:1], seeds=(0,)), tmp_path, most=4)
+    assert "--population: no two trainings were of one program" in capsys.readouterr().err
+
+
+def test_bad_input_is_refused(cli, fields, monkeypatch):
+    words = ("--config=configs/quickstart.py:debug", *words_of(fields))
+    one_line(cli("train", *words, "--population=2"), "--population", "goes with run, not with train")
+    monkeypatch.setattr(population.jax, "process_count", lambda: 2)
+    with refused("--population: is for one process"):
+        population.check(2)
+    population.check(1)

@@ -1,6 +1,7 @@
 """The verb `table`: a Markdown table, plots and samples from rows, which may be the committed ones."""
 
 import itertools
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -157,10 +158,9 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict], missing: st
     command += (
         " --config.data.path=FOLDER" if not weighted and any(row["config"]["data"]["path"] for row in rows) else ""
     )
-    usual = module.get_config(config.variant).data
-    found = {name: config.data.get(name, usual[name]) for name in ("source", "labels", "field", "source_field")}
-    own = {name: value for name, value in found.items() if value != usual[name]}
-    command += "".join(f" --config.data.{name}={value}" for name, value in own.items())
+    command += "".join(f" {shlex.quote(word)}" for word in overrides(config, module.get_config(config.variant)))
+    together = max((row.get("population", 1) for row in rows), default=1)
+    command += f" --population={together}" if together > 1 else ""
     provenance = (
         f"Made by `{command}` at commit {', '.join(commits(rows))} on {environments(rows)}; {len(seeds)} seed(s), "
         f"± is the standard error over seeds{bracket_note(rows)}."
@@ -173,6 +173,18 @@ def render(module: ModuleType, config: ConfigDict, rows: list[dict], missing: st
     title, before = f"{table['title']} ({config.variant})", f"{missing}\n\n" if missing else ""
     text = f"# {title}\n\n{before}{markdown(headings, body)}\n\n{notes}\n"
     return text, "\n\n".join(filter(None, (title, terminal(headings, body), times, codes, missing)))
+
+
+def overrides(config: ConfigDict, usual: ConfigDict, section: str = "") -> list[str]:
+    """Words of the command line for the fields of a config that differ from the usual ones, but for seeds and paths."""
+    words = []
+    for name, value in config.items():
+        field, default = f"{section}{name}", usual.get(name)
+        if isinstance(value, ConfigDict) and isinstance(default, ConfigDict):
+            words += overrides(value, default, f"{field}.")
+        elif value != default and field not in ("seeds", "weights", "data.path", "data.cache_dir"):
+            words.append(f"--config.{field}={value}")
+    return words
 
 
 def bracket_note(rows: list[dict]) -> str:

@@ -89,6 +89,17 @@ def test_a_table_with_plots_and_samples(variant, difference, tmp_path, monkeypat
         verb.regenerate(MODULE, config, other, committed=True, publish=False)
 
 
+def test_the_command_of_a_table_is_the_one_that_was_given():
+    """It has fields of the config, but for paths, and the number of trainings that were one program."""
+    usual = dict(table="mine", variant="paper", seeds=(0,), data=dict(path="", source="web"), train=dict(steps=9))
+    given = ConfigDict(usual | {"data": {"path": "mine", "source": "my files"}, "train": {"steps": 500}})
+    module = table_file(**vars(MODULE) | {"get_config": lambda variant: ConfigDict(usual)})
+    rows = [*RESULTS[1:], RESULTS[0] | {"population": 4}]
+    text, _ = verb.render(module, given, rows)
+    words = "'--config.data.source=my files' --config.train.steps=500 --population=4"
+    assert f'configs/mine.py:paper --config.seeds="(0, 1)" {words}`' in text
+
+
 def draw(rows, folder, module=MODULE):
     """Return the names of the plots of these rows."""
     paths = curves.draw(module, ConfigDict(dict(table="mine", variant="paper")), rows, folder)

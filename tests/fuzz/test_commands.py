@@ -38,6 +38,7 @@ FLAGS = {
     "row": ROWS,
     "index": NUMBERS,
     "profile": NUMBERS,
+    "population": NUMBERS,
     "redo": ROWS,
     "pivot": ["bits_per_byte:min", "bits_per_byte:max", "bits_per_byte", "x:min", ":", "", ":min"],
     "sweep": ["", "x", "=", "optimizer.learning_rate=1", "seeds=2", "é=1", "data.path=a,b"],

@@ -81,7 +81,7 @@ def test_members_are_the_trainings_that_they_are_alone(apart, population):
     assert np.abs(first["embedding"] - second["embedding"]).max() > 1e-2
 
 
-@pytest.mark.parametrize(("data", "fsdp", "count"), [(4, 1, 4), (2, 2, 4), (2, 1, 3)])
+@pytest.mark.parametrize(("data", "fsdp", "count"), [(2, 2, 4), (2, 1, 3)])
 def test_devices_train_members_of_their_own_or_split_every_batch(objective, init, apart, tmp_path, data, fsdp, count):
     states = train(objective, init, members_in(tmp_path, count), SETTINGS, mesh_of(data, fsdp))
     for alone, member in zip(apart[0], states, strict=False):

@@ -92,25 +92,6 @@ def written(run: Run, result: dict) -> dict:
     return row
 
 
-def execute_population(first: Job, runs: dict[str, Run], workdir: Path, most: int) -> list[str]:
-    """Train a job and others of `runs` as one program where there are any; returns the ids of those that are done.
-
-    They are taken out of `runs`.
-    """
-    group = population.chosen(first, [run.job for run in runs.values()], workdir, most)
-    if len(group) == 1:
-        return []
-    with ExitStack() as stack:
-        # All commands take locks in one order, so that no two of them wait for each other.
-        done = {job.id: stack.enter_context(locks.held(job, workdir)) for job in sorted(group, key=lambda job: job.id)}
-        together = [job.id for job in group if not done[job.id]]
-        if len(together) > 1:
-            print(f"{len(together)} trainings as one program: {', '.join(together)}", file=sys.stderr)
-            execute(*(runs.pop(each) for each in together))
-            return together
-    return []
-
-
 def check_tokenizers(run: Run, others: dict[str, Run]) -> None:
     """Raise ValueError where weights that a job needs read other ids: those of `others`, or those that are stored."""
     text = run.dataset.domain in ("text", "pairs")  # scorers of other samples may read them in another form
@@ -162,7 +143,7 @@ def run_jobs(
     rows, together, here = [], [], commit()
     for number, job in enumerate(jobs, 1):
         if most > 1 and job.id in runs:
-            together += execute_population(job, runs, workdir, most)
+            together += population.train_together(job, runs, most, execute)
         with locks.held(job, workdir) as done:
             result = (before.get(job.id) or results.read_result(job.folder(workdir))) if done else {}
             state, other = "done before" if done else "running", ""
@@ -174,8 +155,8 @@ def run_jobs(
             result = result if done else execute(runs.pop(job.id))[0]
         # Rows of two tables may share a job; the row is named by the table that asks.
         rows.append(result | {"row": job.row})
-    if most > 1 and not together and any(job.verb == "train" for job in wanted):
-        print("--population: no two trainings were of one program; each ran alone", file=sys.stderr)
+    if most > 1 and wanted and not together:
+        print("--population: no two trainings were of one program; jobs ran one by one", file=sys.stderr)
     return rows
 
 

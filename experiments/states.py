@@ -57,7 +57,7 @@ def finished(job: Job, folder: Path) -> str:
     """How long it took, and the validation loss of a training."""
     result = read(folder / "result.json")
     loss = result.get("metrics", {}).get("validation_loss")
-    others = f" with {result['population'] - 1} others" if "population" in result else ""
+    others = f" with {amount(result['population'] - 1, 'other')}" if "population" in result else ""
     parts = [f"in {duration(result['seconds'])}{others}"] if "seconds" in result else []
     return ", ".join([*parts, *([f"validation loss {loss:.4f}"] if loss is not None else [])])
 

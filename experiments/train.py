@@ -36,7 +36,7 @@ def execute(run: Run) -> dict:
 
 
 def execute_together(runs: Sequence[Run]) -> list[dict]:
-    """The same for trainings that are one program: only seeds and hyper-parameters of the optimizer differ."""
+    """Train several jobs as one program, of which only seeds and hyper-parameters of the optimizer differ."""
     run, begin = runs[0], time.time()
     objective, settings = families.objective(run.config, run.system), families.settings(run.config)
     validate = validation(run, objective)
@@ -76,7 +76,7 @@ def member(run: Run, settings: Settings, validate: Validate) -> Member:
         partial(prefetch, batch_at),
         run.root,
         run.folder,
-        start=starting_weights(run),
+        start=partial(starting_weights, run, folder) if (folder := start_of(run)) else None,
         evaluate=lambda params: validate(run.root, params)["loss"],
         name=run.folder.name,
         config=run.config.to_dict(),
@@ -132,19 +132,22 @@ def store_tokenizer(run: Run, folder: Path) -> None:
         atomic_write(folder / stored_tokenizers.FILE, run.tokenizer)
 
 
-def starting_weights(run: Run) -> Params | None:
-    """Weights from which training starts: `config.checkpoint`, else those of the row `start`, or None.
+def start_of(run: Run) -> Path | None:
+    """Folder of the weights from which training starts: `config.checkpoint`, else those of the row `start`, or None."""
+    if run.config.checkpoint:
+        return Path(run.config.checkpoint)
+    return run.weights_of("start") if "start" in run.job.needs else None
+
+
+def starting_weights(run: Run, folder: Path) -> Params:
+    """Weights of a folder, from which training starts.
 
     An adapter for self-conditioning is added to them and has no effect at first. The parameters of an error predictor
     are derived from them.
     """
     config, head = run.config, run.system.errors
-    folder = Path(config.checkpoint) if config.checkpoint else None
-    if folder is None and "start" in run.job.needs:
-        folder = run.weights_of("start")
     if head is None:
-        return load_weights(folder, run.system.init, run.mesh, added=("adapter",)) if folder else None
-    assert folder is not None
+        return load_weights(folder, run.system.init, run.mesh, added=("adapter",))
     parts = [load_weights(folder, head.base.init, run.mesh)]
     if head.judge:
         of_row = "judge" in run.job.needs

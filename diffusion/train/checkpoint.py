@@ -91,8 +91,11 @@ class Checkpoints:
 
     def delete_after(self, step: int) -> None:
         """Delete the checkpoints of later steps, which are computed again."""
-        for later in (each for each in self.steps() if each > step):
-            self.manager.delete(later)
+        later = [each for each in self.steps() if each > step]
+        for each in later:
+            self.manager.delete(each)
+        if later:
+            self.share()
 
     def share(self) -> None:
         """Copy the checkpoints to a store that Orbax does not write to."""

@@ -9,6 +9,8 @@ from diffusion.train.state import TrainState
 from diffusion.train.step import all_finite, non_finite
 from diffusion.types import Params
 
+DIVERGED = "training diverged"  # how every message of this error begins
+
 
 class Diverged(RuntimeError):
     """The loss, the gradient or the parameters of the training in `directory` are not finite."""
@@ -17,7 +19,7 @@ class Diverged(RuntimeError):
         self.directory = directory
         what = "; ".join([*bad, f"{non_finite(params)} are not finite"])
         super().__init__(
-            f"training diverged at step {step}: {what}; lower optimizer.learning_rate or optimizer.clip, or raise "
+            f"{DIVERGED} at step {step}: {what}; lower optimizer.learning_rate or optimizer.clip, or raise "
             f"optimizer.warmup; the last good checkpoint is in {directory / 'checkpoints'}"
         )
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,21 @@ class Track:
         self.writer: Writer | None = None
         self.losses: dict[int, float] = {}  # of the last evaluation, by its step
 
+    def step(self, abstract: TrainState, last: int | None = None) -> int:
+        """Return the step of the most recent readable checkpoint, which is not after `last`, or 0."""
+        state = self.checkpoints.restore(abstract, last)
+        return 0 if state is None else int(state.step)
+
+    def begun(self, abstract: TrainState, init: Callable[[jax.Array], Params], mesh: Mesh) -> TrainState:
+        """Return the state of the most recent readable checkpoint, or before the first step."""
+        state = self.checkpoints.restore(abstract)
+        if state is None:
+            state = init_state(init, self.member.optimizer, mesh, self.member.root)
+            if self.member.start:
+                start = self.member.start()
+                state = state._replace(params=start, ema=jax.tree.map(jnp.copy, start))
+        return state
+
     def begin(self, step: int) -> None:
         """Open the records after a step, in the first process."""
         if jax.process_index() == 0:
@@ -101,9 +117,10 @@ def train(
 ) -> list[TrainState]:
     """Train all members as one program to `settings.steps`, and return their states.
 
-    They go on from their most recent readable checkpoint, or from that of the member that is behind. `tokens_per_step`
-    is of one member, and so is `flops_per_step()`, which is called where the peak of the device is known. The profiler
-    traces `profile` steps, and writes to the directory of the first member.
+    They go on from their most recent readable checkpoints, all from the step that they have in common. Where one of
+    them would thereby lose more than `settings.checkpoint_every` steps, those of equal steps are one program each, one
+    after the other. `tokens_per_step` is of one member, and so is `flops_per_step()`, which is called where the peak of
+    the device is known. The profiler traces `profile` steps, and writes to the directory of the first member.
 
     Raises:
       ValueError: if the batch does not divide over the mesh, or if a checkpoint belongs to another model.
@@ -112,20 +129,55 @@ def train(
       Interrupted: after all states are saved, on SIGTERM or SIGINT.
     """
     check_batch(settings.batch, mesh, settings.accumulate)
-    tracks, count = [Track(member, settings.keep) for member in members], len(members)
     abstract = abstract_state(init, members[0].optimizer, mesh)
-    states = [
-        initial(track.member, init, mesh) if saved is None else saved
-        for track, saved in zip(tracks, resumed(tracks, abstract), strict=True)
-    ]
-    first = int(states[0].step)
+    tracks, states = [Track(member, settings.keep) for member in members], {}
+    with ExitStack() as stack:
+        for track in tracks:
+            stack.enter_context(closing(track))
+        for group in groups(tracks, abstract, settings.checkpoint_every):
+            meter = partial(Meter, members=len(group), tokens=tokens_per_step, flops=flops_per_step)
+            trained = train_group(objective, init, group, settings, mesh, abstract, meter, profile)
+            states |= dict(zip(group, trained, strict=True))
+    return [states[track] for track in tracks]
+
+
+def groups(tracks: Sequence[Track], abstract: TrainState, every: int) -> list[Sequence[Track]]:
+    """Return the members that begin together, without checkpoints after the step at which they begin.
+
+    These are all of them, unless one would lose more than `every` steps; otherwise those of equal steps.
+    """
+    if len(tracks) == 1:
+        return [tracks]
+    steps = newest = [track.step(abstract) for track in tracks]
+    while len(set(steps)) > 1:
+        steps = [track.step(abstract, min(steps)) for track in tracks]
+    if max(newest) - steps[0] > every:
+        by_track = dict(zip(tracks, newest, strict=True))
+        return [[track for track in tracks if by_track[track] == step] for step in sorted(set(newest))]
+    for track in tracks:
+        track.checkpoints.delete_after(steps[0])
+    return [tracks]
+
+
+def train_group(
+    objective: Objective,
+    init: Callable[[jax.Array], Params],
+    tracks: Sequence[Track],
+    settings: Settings,
+    mesh: Mesh,
+    abstract: TrainState,
+    new_meter: Callable[..., Meter],
+    profile: int,
+) -> list[TrainState]:
+    """Train members that begin at the same step; see `train`."""
+    members, count, main = [track.member for track in tracks], len(tracks), jax.process_index() == 0
     step_function = make_step(objective, members[0].optimizer, decay=settings.ema, accumulate=settings.accumulate)
     program = alone(step_function, abstract, mesh) if count == 1 else together(step_function, abstract, mesh, count)
-    state, roots = program.join(states), program.roots([member.root for member in members])
-    del states
-    main = jax.process_index() == 0
+    state = program.join(track.begun(abstract, init, mesh) for track in tracks)
+    roots = program.roots([member.root for member in members])
+    first = int(program.part(state, 0).step)
     name = members[0].name + (f" and {count - 1} more" if count > 1 else "")
-    meter = Meter(name, first, settings.steps, count, tokens_per_step, flops_per_step, show=main)
+    meter = new_meter(name, first, settings.steps, show=main)
     profiler = Profiler(members[0].directory / "profile", first, profile if main else 0)
 
     def save(done: int, chosen: Iterable[int]) -> None:
@@ -152,7 +204,7 @@ def train(
 
     # On every exit the checkpoints must be on disk and the metrics closed.
     with jax.set_mesh(mesh), graceful_stop() as stopping, ExitStack() as stack:
-        for each in (*tracks, meter, profiler):
+        for each in (meter, profiler):
             stack.enter_context(closing(each))
         for track in tracks:
             track.begin(first)
@@ -190,29 +242,6 @@ def train(
                 print(f"stopped at step {done}; the same command goes on from there", file=sys.stderr)
                 raise Interrupted
     return [program.part(state, index) for index in range(count)]
-
-
-def initial(member: Member, init: Callable[[jax.Array], Params], mesh: Mesh) -> TrainState:
-    """Return the state of a member before its first step."""
-    state = init_state(init, member.optimizer, mesh, member.root)
-    if member.start is not None:
-        state = state._replace(params=member.start, ema=jax.tree.map(jnp.copy, member.start))
-    return state
-
-
-def resumed(tracks: Sequence[Track], abstract: TrainState) -> list[TrainState | None]:
-    """Return the states of the last step that all members have saved, without later ones; None at the start."""
-    last = None
-    while True:
-        states = [track.checkpoints.restore(abstract, last) for track in tracks]
-        steps = [0 if state is None else int(state.step) for state in states]
-        if len(set(steps)) == 1:
-            break
-        last = min(steps)
-    if last is not None:
-        for track in tracks:
-            track.checkpoints.delete_after(last)
-    return states
 
 
 @contextmanager

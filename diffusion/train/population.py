@@ -25,15 +25,15 @@ class Member:
     """What a training has of its own among those of one program; network, objective and settings are common.
 
     `optimizer` differs in its hyper-parameters alone, which are in its state. `stream(step)` yields the rows of this
-    host from that step on. `start` replaces the initial parameters. `evaluate(ema)` returns the validation loss, by
-    which the best checkpoint is retained. `name` and `config` are for the writers.
+    host from that step on. `start()` returns what replaces the initial parameters. `evaluate(ema)` returns the
+    validation loss, by which the best checkpoint is retained. `name` and `config` are for the writers.
     """
 
     optimizer: optax.GradientTransformation
     stream: Callable[[int], Iterable[dict[str, np.ndarray]]]
     root: Key[Array, ""]
     directory: Path
-    start: Params | None = None
+    start: Callable[[], Params] | None = None
     evaluate: Callable[[Params], float] | None = None
     name: str = "train"
     config: dict | None = None
@@ -49,7 +49,7 @@ class Program:
     """
 
     step: jax.stages.Wrapped
-    join: Callable[[Sequence[TrainState]], TrainState]
+    join: Callable[[Iterable[TrainState]], TrainState]
     roots: Callable[[Sequence[Key[Array, ""]]], Array]
     put: Callable[[Sequence[dict[str, np.ndarray]]], dict[str, jax.Array]]
     part: Callable[[TrainState, int], TrainState]
@@ -71,7 +71,7 @@ def alone(step: Step, abstract: TrainState, mesh: Mesh) -> Program:
     """Return the program of one training over the mesh."""
     return Program(
         step=jit_step(step, abstract, mesh),
-        join=lambda states: states[0],
+        join=lambda states: next(iter(states)),
         roots=lambda keys: put_key(keys[0], mesh),
         put=lambda rows: put_batch(rows[0], mesh),
         part=lambda state, index: state,
@@ -106,8 +106,19 @@ def together(step: Step, abstract: TrainState, mesh: Mesh, members: int) -> Prog
     def member(state: TrainState, index: Int[Array, ""]) -> TrainState:
         return jax.tree.map(lambda leaf: leaf[index], state)
 
-    def stack(*trees: PyTree) -> PyTree:
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    @partial(jax.jit, out_shardings=shardings)
+    def empty() -> TrainState:
+        return jax.tree.map(lambda leaf: jnp.zeros((members, *leaf.shape), leaf.dtype), abstract)
+
+    @partial(jax.jit, out_shardings=shardings, donate_argnums=0)
+    def placed(joined: TrainState, state: TrainState, index: Int[Array, ""]) -> TrainState:
+        return jax.tree.map(lambda whole, leaf: whole.at[index].set(leaf), joined, state)
+
+    def join(states: Iterable[TrainState]) -> TrainState:
+        joined = empty()
+        for index, state in enumerate(states):  # one at a time, because each is whole on all devices
+            joined = placed(joined, state, jnp.int32(index))
+        return joined
 
     def put(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, jax.Array]:
         return {name: jax.device_put(np.stack([row[name] for row in rows]), batches) for name in rows[0]}
@@ -116,8 +127,8 @@ def together(step: Step, abstract: TrainState, mesh: Mesh, members: int) -> Prog
         step=jax.jit(
             mapped, in_shardings=(shardings, batches, each), out_shardings=(shardings, each), donate_argnums=0
         ),
-        join=lambda states: jax.jit(stack, out_shardings=shardings)(*states),
-        roots=lambda keys: jax.jit(stack, out_shardings=each)(*keys),
+        join=join,
+        roots=lambda keys: jax.jit(lambda *keys: jnp.stack(keys), out_shardings=each)(*keys),
         put=put,
         part=lambda state, index: member(state, jnp.int32(index)),
         split=lambda metrics: [jax.tree.map(itemgetter(index), metrics) for index in range(members)],

@@ -30,7 +30,8 @@ class Writer:
         if importlib.util.find_spec("wandb") and os.environ.get("WANDB_PROJECT"):
             import wandb  # pyright: ignore[reportMissingImports]
 
-            self.wandb = wandb.init(name=name, id=directory.name, config=config, dir=str(directory), resume="allow")
+            options = dict(name=name, id=directory.name, config=config, dir=str(directory), resume="allow")
+            self.wandb = wandb.init(**options, reinit="create_new")  # trainings of one program have runs of their own
 
     def write(self, step: int, **values: float) -> None:
         """Write the values of a step."""

@@ -60,7 +60,9 @@ def collective(line: str, name: str) -> tuple[str, float] | None:
     """Kind and bytes of the collective of a line in a computation of this name, or None."""
     if sent := SENT.search(line):
         kind, slices = sent["kind"].lower().replace("_", "-"), sent["slices"].count(",") + 1
-        return kind + BETWEEN, sent_bytes(kind, slices, result_bytes(sent["type"], started=True))
+        # A send has the operand of its collective; that of an all-gather is a share of its result, and so on.
+        of_result = {"all-gather": slices, "reduce-scatter": 1 / slices}.get(kind, 1)
+        return kind + BETWEEN, sent_bytes(kind, slices, of_result * result_bytes(sent["type"], started=True))
     match = OPERATION.search(line)
     if not match:
         return None

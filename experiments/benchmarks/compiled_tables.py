@@ -4,6 +4,7 @@ from pathlib import Path
 
 from diffusion.report.plots import lines
 from diffusion.report.tables import markdown
+from experiments.aot.hlo import BETWEEN
 from experiments.benchmarks.scaling import SIZES, Step, compiled_step, efficiency, strong, training, weak
 
 TABLE = Path(__file__).parents[1] / "tables" / "compile.md"
@@ -91,8 +92,10 @@ def scaling_table(records: list[dict]) -> str:
 
 
 def has_roofline(record: dict) -> bool:
-    """Whether the chip has known rates and the program communicates, which the model of scaling needs."""
-    return record["chips"] > 1 and training(record).get("seconds", {}).get("communication", 0.0) > 0
+    """Whether the chip has known rates and the program communicates in one slice, as the model of scaling needs."""
+    seconds, kinds = training(record).get("seconds", {}), training(record)["collectives"]
+    one = not any(kind.endswith(BETWEEN) for kind in kinds)
+    return one and record["chips"] > 1 and seconds.get("communication", 0.0) > 0
 
 
 def plot(path: Path, records: list[dict]) -> None:

@@ -67,7 +67,13 @@ def test_group_sizes_in_every_notation():
 
 
 @pytest.mark.parametrize(
-    ("kind", "slices", "sent"), [("ALL_REDUCE", "1,2", 1.0), ("ALL_REDUCE", "1,2,3,4", 1.5), ("ALL_GATHER", "1,2", 0.5)]
+    ("kind", "slices", "sent"),
+    [
+        ("ALL_REDUCE", "1,2", 1.0),
+        ("ALL_REDUCE", "1,2,3,4", 1.5),
+        ("ALL_GATHER", "1,2,3", 2.0),
+        ("REDUCE_SCATTER", "1,2", 0.5),
+    ],
 )
 def test_what_chips_send_between_slices(kind, slices, sent):
     """A line as the TPU compiler writes it for several slices, after the sum within each slice."""

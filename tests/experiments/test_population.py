@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from diffusion.storage import atomic_write
+from diffusion.train.divergence import Diverged
 from experiments import locks, population, run
 from experiments.plan import plan
 from experiments.states import states
@@ -49,42 +50,56 @@ def test_three_of_four_trainings_as_one_program_have_the_results_of_each_alone(a
     assert run.run_jobs(jobs, tmp_path, most=3) == results
 
 
-def names(jobs):
-    return [job.id for job in jobs]
+def names(runs):
+    return [each.job.id for each in runs]
 
 
-def test_what_goes_into_one_program(fields, tmp_path):
-    """Seeds and the numbers in the state of the optimizer do; networks, lengths and checkpoints far away do not."""
-    first, *others = jobs = trainings(fields)
-    assert names(population.chosen(first, jobs, tmp_path, 9)) == names(jobs)
-    assert names(population.chosen(first, jobs, tmp_path, 2)) == names(jobs[:2])
-    for changed in ({"train__steps": 5}, {"model__hidden": 32}, {"mesh__data": 1}, {"optimizer__momentum": 0.5}):
-        other = trainings(fields | {name.replace("__", "."): value for name, value in changed.items()})
-        assert names(population.chosen(first, [first, *other], tmp_path, 9)) == [first.id], changed
-    causal = trainings(fields | CAUSAL)
-    assert names(population.chosen(causal[0], [*jobs, *causal], tmp_path, 9)) == names(causal)
-    waiting = replace(others[0], needs={"start": "train-other"})
-    assert names(population.chosen(first, [waiting, *others[1:]], tmp_path, 9)) == names([first, *others[1:]])
+def prepared(jobs, workdir):
+    return [run.prepare(job, workdir) for job in jobs]
+
+
+def test_what_goes_into_one_program(fields, text, tmp_path):
+    """Seeds and the numbers in the state of the optimizer do; other data, networks and lengths do not."""
+    first, *_ = runs = prepared(trainings(fields), tmp_path)
+    assert names(population.chosen(first, runs, 9)) == names(runs)
+    assert names(population.chosen(first, runs, 2)) == names(runs[:2])
+    for changed in ({"train.steps": 5}, {"model.hidden": 32}, {"mesh.data": 2}, {"optimizer.momentum": 0.5}):
+        other = prepared(trainings(fields | changed, seeds=(0,)), tmp_path)
+        assert names(population.chosen(first, [first, *other], 9)) == [first.job.id], changed
+    causal = prepared(trainings(fields | CAUSAL), tmp_path)
+    assert names(population.chosen(causal[0], [*runs, *causal], 9)) == names(causal)
+    (text / "other.txt").write_text((text / "text.txt").read_text().replace("words", "others"))
+    (other, *_) = prepared(trainings(fields | {"data.path": str(text / "other.txt")}), tmp_path)
+    assert population.program(replace(first, dataset=other.dataset)) != population.program(first)
+
+
+def test_jobs_that_wait_run_or_are_done_are_left_out(fields, tmp_path):
+    first, *others = runs = prepared(trainings(fields), tmp_path)
+    waiting = replace(others[0], job=replace(others[0].job, needs={"start": "train-other"}))
+    assert names(population.chosen(first, [waiting, *others[1:]], 9)) == names([first, *others[1:]])
     atomic_write(tmp_path / "jobs" / "train-other" / "result.json", "{}")
-    assert names(population.chosen(first, [waiting, *others[1:]], tmp_path, 9)) == names(jobs)
-    (others[1].folder(tmp_path) / "checkpoints" / "8").mkdir(parents=True)  # two checkpoints further than the first
-    with locks.held(others[0], tmp_path):
-        assert names(population.chosen(first, jobs, tmp_path, 9)) == names([first, others[2]])
-    assert names(population.chosen(others[1], jobs, tmp_path, 9)) == [others[1].id]
+    assert names(population.chosen(first, [waiting, *others[1:]], 9)) == names(runs)
+    with locks.held(others[0].job, tmp_path):
+        assert names(population.chosen(first, runs, 9)) == names([first, *others[1:]])
+        assert names(population.chosen(others[0], runs, 9)) == [others[0].job.id]
+    atomic_write(others[0].folder / "result.json", "{}")
+    assert names(population.chosen(first, runs, 3)) == names([first, *others[1:]])
+    atomic_write(others[1].folder / "failed.json", json.dumps({"error": "training diverged at step 3: loss = nan"}))
+    assert names(population.chosen(first, runs, 9)) == names([first, others[2]])
+    assert names(population.chosen(others[1], runs, 9)) == [others[1].job.id]
 
 
-def test_one_that_diverges_fails_and_the_others_go_on(fields, tmp_path):
-    jobs = trainings(fields | {"optimizer.clip": 1e30, "optimizer.warmup": 0, "train.steps": 8}, rates=(1e-3, 1e30))
-    with pytest.raises(RuntimeError, match="diverged") as error:
-        run.run_jobs(jobs, tmp_path, most=4)
-    named = [(state.job.row, state.name) for state in states(jobs, tmp_path)]
-    assert named.count(("rate 0.001", "stopped")) == 2 and named.count(("rate 1e+30", "failed")) == 1
-    (failed,) = [job for job in jobs if (job.folder(tmp_path) / "failed.json").exists()]
-    assert json.loads((failed.folder(tmp_path) / "failed.json").read_text())["error"] == str(error.value)
-    saved = [population.saved(job, tmp_path) for job in jobs if job.row == "rate 0.001"]
-    assert saved[0] == saved[1] > 0
-    results = run.run_jobs([job for job in jobs if job.row == "rate 0.001"], tmp_path, most=4)
+def test_where_one_diverges_the_others_are_finished(fields, tmp_path):
+    unsafe = fields | {"optimizer.clip": 1e30, "optimizer.warmup": 0, "train.steps": 8}
+    first, ruined, last = jobs = trainings(unsafe, rates=(1e-3, 1e30, 3e-3), seeds=(0,))
+    with pytest.raises(Diverged, match=ruined.id) as error:
+        run.run_jobs(jobs, tmp_path, most=3)
+    assert [state.name for state in states(jobs, tmp_path)] == ["done", "failed", "done"]
+    assert json.loads((ruined.folder(tmp_path) / "failed.json").read_text())["error"] == str(error.value)
+    results = run.run_jobs([first, last], tmp_path, most=3)
     assert [result["population"] for result in results] == [2, 2]
+    with pytest.raises(Diverged, match=ruined.id):
+        run.run_jobs(jobs, tmp_path, most=3)
 
 
 def test_a_population_without_another_training_says_so(fields, alone, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import chex
 import jax
@@ -81,10 +82,9 @@ def test_members_are_the_trainings_that_they_are_alone(apart, population):
     assert np.abs(first["embedding"] - second["embedding"]).max() > 1e-2
 
 
-@pytest.mark.parametrize(("data", "fsdp", "count"), [(2, 2, 4), (2, 1, 3)])
-def test_devices_train_members_of_their_own_or_split_every_batch(objective, init, apart, tmp_path, data, fsdp, count):
-    states = train(objective, init, members_in(tmp_path, count), SETTINGS, mesh_of(data, fsdp))
-    for alone, member in zip(apart[0], states, strict=False):
+def test_devices_train_members_of_their_own(objective, init, apart, tmp_path):
+    states = train(objective, init, members_in(tmp_path), SETTINGS, mesh_of(2, 2))
+    for alone, member in zip(apart[0], states, strict=True):
         chex.assert_trees_all_close(jax.device_get(member), alone, rtol=1e-3, atol=1e-4)
 
 
@@ -122,14 +122,44 @@ def test_resumption_after_a_signal_is_bitwise_equal(objective, init, population,
     assert [record["step"] for record in records if "loss" in record] == [2, 4, 6]
 
 
-@pytest.mark.parametrize("lost", ["3", "all"])
-def test_members_wait_for_the_one_that_is_behind(objective, init, population, tmp_path, lost):
+def test_members_wait_for_the_one_that_is_behind(objective, init, population, tmp_path):
     """A command that was killed while it saved leaves checkpoints of some members."""
     shutil.copytree(population[1], tmp_path, dirs_exist_ok=True)
-    for number in ("6",) if lost == "3" else ("3", "6"):
-        shutil.rmtree(tmp_path / "2" / "checkpoints" / number)
+    shutil.rmtree(tmp_path / "2" / "checkpoints" / "6")
     states = train(objective, init, members_in(tmp_path), SETTINGS, mesh_of(1))
     chex.assert_trees_all_equal([jax.device_get(state) for state in states], population[0])
+
+
+def test_members_that_are_far_apart_lose_nothing(objective, init, apart, population, tmp_path):
+    """One begins again, alone, and the others have no step to do."""
+    shutil.copytree(population[1], tmp_path, dirs_exist_ok=True)
+    for number in ("3", "6"):
+        shutil.rmtree(tmp_path / "2" / "checkpoints" / number)
+    begun = {index: [] for index in range(4)}
+    batches = lambda index: lambda step: begun[index].append(step - 100 * index) or stream(step)  # noqa: E731
+    states = [
+        jax.device_get(each) for each in train(objective, init, members_in(tmp_path, 4, batches), SETTINGS, mesh_of(1))
+    ]
+    assert begun == {0: [6], 1: [6], 2: [0], 3: [6]}
+    chex.assert_trees_all_close(states[2], apart[0][2], rtol=1e-3, atol=1e-4)
+    chex.assert_trees_all_equal([states[0], states[3]], [population[0][0], population[0][3]])
+
+
+def test_micro_batches_and_weights_to_start_from(objective, init, params, tmp_path):
+    """The check of keys does not know the transposition of several."""
+    settings = Settings(steps=2, batch=BATCH, accumulate=2, log_every=2, evaluate_every=2, checkpoint_every=2)
+
+    def members(folder):
+        starts = [lambda scale=scale: jax.tree.map(lambda leaf: scale * leaf, params) for scale in (1.0, 0.5)]
+        return [replace(each, start=start) for each, start in zip(members_in(folder, 2), starts, strict=True)]
+
+    with jax.debug_key_reuse(False):
+        together = train(objective, init, members(tmp_path / "together"), settings, mesh_of(1))
+        for member, state in zip(members(tmp_path / "apart"), together, strict=True):
+            (alone,) = train(objective, init, [member], settings, mesh_of(1))
+            chex.assert_trees_all_close(jax.device_get(state), jax.device_get(alone), rtol=1e-3, atol=1e-4)
+    first, second = params_of(together)
+    assert np.abs(first["embedding"] - second["embedding"]).max() > 0.1
 
 
 def test_where_one_diverges_the_others_are_saved(objective, init, tmp_path):

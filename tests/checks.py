@@ -15,6 +15,11 @@ OPTIMIZED = {"xla_backend_optimization_level": 3}
 OPTIMIZED |= {"xla_cpu_use_fusion_emitters": True} if version("jaxlib").startswith("0.10.") else {}
 optimized = partial(jax.jit, compiler_options=OPTIMIZED)
 
+# A read that fails leaves tasks behind, of which Python complains when they are collected.
+LEFT_BY_ORBAX = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning"
+)
+
 
 @contextmanager
 def refused(message, error=ValueError):

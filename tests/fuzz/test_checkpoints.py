@@ -15,6 +15,7 @@ from diffusion.train.weights import save_weights
 from experiments import families, run
 from experiments.plan import resolve
 from tests import torch_files
+from tests.checks import LEFT_BY_ORBAX
 from tests.experiments.pipeline_files import write_lora, write_pipeline
 from tests.experiments.weight_files import gpt2_file, gpt2_vocabulary, mdlm_file
 from tests.fuzz import mutations, small_table
@@ -130,6 +131,7 @@ def weights(base):
 
 
 @pytest.mark.slow
+@LEFT_BY_ORBAX
 def test_folders_of_weights(base, weights, monkeypatch):
     def load(job, workdir, profile=0):
         found = prepare(job, workdir, profile)

@@ -21,13 +21,10 @@ from diffusion.train.mesh import make_mesh
 from diffusion.train.population import Member
 from diffusion.train.state import abstract_state, init_state
 from diffusion.train.weights import load_weights, read_weights, save_weights
+from tests.checks import LEFT_BY_ORBAX
 from tests.train.conftest import BATCH, stream
 
 MESH = make_mesh(1, 1, 1, jax.devices()[:1])
-# A read that fails leaves tasks behind, of which Python complains when they are collected.
-LEFT_BY_ORBAX = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning"
-)
 DTYPES = ("float32", "bfloat16", "float16", "int32", "uint8", "bool")
 
 

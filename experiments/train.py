@@ -63,6 +63,7 @@ def execute_together(runs: Sequence[Run]) -> list[dict]:
 
 def member(run: Run, settings: Settings, validate: Validate) -> Member:
     """What a training has of its own."""
+    root, folder = run.root, start_of(run)
     batch_at = batches(
         run.dataset,
         "train",
@@ -74,10 +75,10 @@ def member(run: Run, settings: Settings, validate: Validate) -> Member:
     return Member(
         families.optimizer(run.config),
         partial(prefetch, batch_at),
-        run.root,
+        root,
         run.folder,
-        start=partial(starting_weights, run, folder) if (folder := start_of(run)) else None,
-        evaluate=lambda params: validate(run.root, params)["loss"],
+        start=partial(starting_weights, run, folder) if folder else None,
+        evaluate=lambda params: validate(root, params)["loss"],
         name=run.folder.name,
         config=run.config.to_dict(),
     )

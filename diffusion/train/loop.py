@@ -59,12 +59,12 @@ class Track:
         self.writer: Writer | None = None
         self.losses: dict[int, float] = {}  # of the last evaluation, by its step
 
-    def step(self, abstract: TrainState, last: int | None = None) -> int:
+    def saved_step(self, abstract: TrainState, last: int | None = None) -> int:
         """Return the step of the most recent readable checkpoint, which is not after `last`, or 0."""
         state = self.checkpoints.restore(abstract, last)
         return 0 if state is None else int(state.step)
 
-    def begun(self, abstract: TrainState, init: Callable[[jax.Array], Params], mesh: Mesh) -> TrainState:
+    def first_state(self, abstract: TrainState, init: Callable[[jax.Array], Params], mesh: Mesh) -> TrainState:
         """Return the state of the most recent readable checkpoint, or before the first step."""
         state = self.checkpoints.restore(abstract)
         if state is None:
@@ -74,7 +74,7 @@ class Track:
                 state = state._replace(params=start, ema=jax.tree.map(jnp.copy, start))
         return state
 
-    def begin(self, step: int) -> None:
+    def open_records(self, step: int) -> None:
         """Open the records after a step, in the first process."""
         if jax.process_index() == 0:
             self.writer = Writer(self.member.directory, self.member.name, self.member.config or {}, step)
@@ -148,9 +148,9 @@ def groups(tracks: Sequence[Track], abstract: TrainState, every: int) -> list[Se
     """
     if len(tracks) == 1:
         return [tracks]
-    steps = newest = [track.step(abstract) for track in tracks]
+    steps = newest = [track.saved_step(abstract) for track in tracks]
     while len(set(steps)) > 1:
-        steps = [track.step(abstract, min(steps)) for track in tracks]
+        steps = [track.saved_step(abstract, min(steps)) for track in tracks]
     if max(newest) - steps[0] > every:
         by_track = dict(zip(tracks, newest, strict=True))
         return [[track for track in tracks if by_track[track] == step] for step in sorted(set(newest))]
@@ -173,7 +173,7 @@ def train_group(
     members, count, main = [track.member for track in tracks], len(tracks), jax.process_index() == 0
     step_function = make_step(objective, members[0].optimizer, decay=settings.ema, accumulate=settings.accumulate)
     program = alone(step_function, abstract, mesh) if count == 1 else together(step_function, abstract, mesh, count)
-    state = program.join(track.begun(abstract, init, mesh) for track in tracks)
+    state = program.join(track.first_state(abstract, init, mesh) for track in tracks)
     roots = program.roots([member.root for member in members])
     first = int(program.part(state, 0).step)
     name = members[0].name + (f" and {count - 1} more" if count > 1 else "")
@@ -207,7 +207,7 @@ def train_group(
         for each in (meter, profiler):
             stack.enter_context(closing(each))
         for track in tracks:
-            track.begin(first)
+            track.open_records(first)
         pending = None
         streams = zip(*(member.stream(first) for member in members), strict=False)
         for step, rows in zip(range(first, settings.steps), streams, strict=False):

@@ -55,3 +55,15 @@ def stream(step: int):
     while True:
         yield batch_at(step)
         step += 1
+
+
+@pytest.fixture(scope="session")
+def poisoned(objective):
+    """Return the objective, whose loss is no number where the second example has a weight above one."""
+
+    def call(params, batch, noise, train=True):
+        total, metrics = objective(params, batch, noise)
+        factor = jnp.where(batch["weights"][1, 0] > 1, jnp.nan, 1.0)
+        return total * factor, {"loss": (metrics["loss"][0] * factor, metrics["loss"][1])}
+
+    return call

@@ -113,12 +113,7 @@ def test_best_checkpoint_is_retained(run, tmp_path):
     assert Checkpoints(tmp_path / "checkpoints", read_only=True).steps() == [2, 8]
 
 
-def test_divergence_raises_a_diagnosis_and_retains_the_last_checkpoint(run, objective, tmp_path):
-    def poisoned(params, batch, draws, train=True):
-        total, metrics = objective(params, batch, draws)
-        factor = jnp.where(batch["weights"][1, 0] > 1, jnp.nan, 1.0)
-        return total * factor, {"loss": (metrics["loss"][0] * factor, metrics["loss"][1])}
-
+def test_divergence_raises_a_diagnosis_and_retains_the_last_checkpoint(run, poisoned, tmp_path):
     def batches(first):
         for index, batch in enumerate(stream(first), first):
             batch["weights"][1, 0] += index == 4

@@ -174,9 +174,7 @@ def measure(program: Program, mesh: Mesh, limit: Peak | None) -> dict:
         "flops_cost_analysis": cost.get("flops", 0.0),
         "weights": program.weights,
         "bytes_estimate": arguments + outputs + program.iterations * (program.weights + 2 * temporaries),
-        "collectives": {
-            kind: vars(traffic.get(kind, Traffic())) for kind in (*KINDS, *sorted(traffic.keys() - {*KINDS}))
-        },
+        "collectives": {kind: vars(traffic.get(kind, Traffic())) for kind in kinds},
         "compile_seconds": program.seconds,
     }
     if limit:
